@@ -1,0 +1,59 @@
+# Everything is run from here; `make` alone lists the targets.
+
+# scripts/setup puts both programs there, unless the caller names others.
+NATS_SERVER ?= $(CURDIR)/.tools/bin/nats-server
+ANVIL ?= $(CURDIR)/.tools/bin/anvil
+export NATS_SERVER ANVIL
+
+# The demo follows this node; without it, a local development chain.
+RPC_URL ?=
+BLOCKS ?= 8
+export RPC_URL BLOCKS
+
+# The fault test: how long, and the seed that a failure printed.
+SECONDS ?= 120
+SEED ?=
+
+DEMO_PACKAGES := push0-ingester push0-dispatcher push0-collector push0-watchdog push0-cli push0-prover-miden
+NEXTEST := $(shell cargo nextest --version 2>/dev/null)
+
+.DEFAULT_GOAL := help
+.PHONY: help setup build demo test check bench chaos clean-state
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: ## put nats-server and anvil into .tools/bin (nothing to do when they are there)
+	@scripts/setup
+
+build: ## build the services, without the zkVMs' SDKs
+	cargo build --release --locked
+
+demo: setup ## prove real blocks: BLOCKS=8, RPC_URL=... to follow a node instead of a local chain
+	cargo build --release --locked $(addprefix -p ,$(DEMO_PACKAGES))
+	@deploy/demo/run
+
+# The runner's summary stays the last thing printed.
+test: setup ## run every test against real servers
+	scripts/check-layout --self-test
+	cargo build --release --locked --workspace --bins
+ifneq ($(NEXTEST),)
+	cargo nextest run --release --locked --workspace
+else
+	cargo test --release --locked --workspace
+endif
+
+check: ## format, lints, layout rules, documentation
+	cargo fmt --all --check
+	scripts/check-layout
+	cargo clippy --release --locked --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS='-D warnings' cargo doc --no-deps --release --workspace --locked
+
+bench: setup ## measure latency and throughput, the quick profile
+	cargo run --release --locked -p push0-loadtest -- all --profile quick
+
+chaos: setup ## kill and cut things under load and check the promises: SECONDS=120, SEED=... to repeat a run
+	cargo run --release --locked -p push0-loadtest -- chaos --seconds $(SECONDS) $(if $(SEED),--seed $(SEED))
+
+clean-state: ## remove what demos and runs left in .push0
+	rm -rf .push0
