@@ -1,0 +1,206 @@
+//! Blobs: large payloads by content hash, checked when they are read.
+
+use crate::{Bus, streams::BLOBS};
+use async_nats::jetstream::object_store::{GetErrorKind, InfoErrorKind, ObjectStore};
+use lru::LruCache;
+use push0_domain::{
+    BlobRef, Payload, Payloads,
+    codec::{self, CodecError, Encoding},
+    payload::{CHUNK_LEN, INLINE_MAX, PAYLOAD_MAX},
+};
+use std::{
+    num::NonZeroUsize,
+    sync::{Arc, Mutex, PoisonError},
+};
+use tokio::io::AsyncReadExt;
+
+/// How many chunks of long lists are kept in memory: neighbours of one list share a chunk.
+const CHUNKS_KEPT: NonZeroUsize = NonZeroUsize::new(8).expect("not zero");
+
+/// Why a blob was not read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum BlobError {
+    /// The store does not have it: it expired, or its producer must run again.
+    #[error("blob {0:?} is not in the store")]
+    Missing(BlobRef),
+    /// The store has other bytes under this name.
+    #[error("blob {0:?} is corrupt: its bytes have another hash or length")]
+    Corrupt(BlobRef),
+    /// The payload is larger than is allowed.
+    #[error("payload of {0} bytes: expected at most {PAYLOAD_MAX}")]
+    TooLarge(u64),
+    /// A chunk of a list does not hold the entry that a message names.
+    #[error("entry {entry} is not in chunk {chunk:?}: {reason}")]
+    Entry {
+        /// The chunk.
+        chunk: BlobRef,
+        /// The position.
+        entry: u32,
+        /// What is wrong.
+        reason: String,
+    },
+    /// The store did not answer.
+    #[error("blob store: {0}")]
+    Unavailable(String),
+    /// A list could not be written.
+    #[error(transparent)]
+    Codec(#[from] CodecError),
+}
+
+impl BlobError {
+    /// Whether the same call may succeed later.
+    pub fn is_transient(&self) -> bool {
+        matches!(self, Self::Unavailable(_))
+    }
+}
+
+/// The blob store.
+#[derive(Clone)]
+pub struct Blobs {
+    store: ObjectStore,
+    chunks: Arc<Mutex<LruCache<[u8; 32], Arc<Vec<Payload>>>>>,
+}
+
+impl Bus {
+    /// Binds to the blob store.
+    pub async fn blobs(&self) -> Result<Blobs, crate::BusError> {
+        let store = self
+            .jetstream
+            .get_object_store(BLOBS)
+            .await
+            .map_err(|e| crate::BusError::unavailable(BLOBS, e))?;
+        Ok(Blobs {
+            store,
+            chunks: Arc::new(Mutex::new(LruCache::new(CHUNKS_KEPT))),
+        })
+    }
+}
+
+impl Blobs {
+    /// Makes a payload of bytes: small ones stay inline, larger ones go to the store first.
+    pub async fn payload(&self, bytes: Vec<u8>) -> Result<Payload, BlobError> {
+        if bytes.len() <= INLINE_MAX {
+            Ok(Payload::Inline(bytes))
+        } else {
+            Ok(Payload::Blob(self.put(&bytes).await?))
+        }
+    }
+
+    /// Makes a list of payloads fit a message: a short one stays, a long one goes to the store in chunks.
+    pub async fn list(&self, payloads: Vec<Payload>) -> Result<Payloads, BlobError> {
+        let list = Payloads::List(payloads);
+        if list.inline_len() <= INLINE_MAX {
+            return Ok(list);
+        }
+        let count = list.count();
+        let Payloads::List(payloads) = list else {
+            return Ok(list);
+        };
+        let mut chunks = Vec::new();
+        for chunk in payloads.chunks(CHUNK_LEN as usize) {
+            chunks.push(
+                self.put(&codec::encode(&self.spilled(chunk).await?, Encoding::Bincode)?)
+                    .await?,
+            );
+        }
+        Ok(Payloads::Chunked { count, chunks })
+    }
+
+    /// A chunk whose entries are small enough for it to be decoded as one body.
+    async fn spilled(&self, chunk: &[Payload]) -> Result<Vec<Payload>, BlobError> {
+        let each_max = codec::BODY_MAX / 2 / CHUNK_LEN as usize;
+        let mut entries = Vec::with_capacity(chunk.len());
+        for payload in chunk {
+            entries.push(match payload {
+                Payload::Inline(bytes) if bytes.len() > each_max => Payload::Blob(self.put(bytes).await?),
+                other => other.clone(),
+            });
+        }
+        Ok(entries)
+    }
+
+    /// Stores bytes; the same bytes twice are stored once.
+    pub async fn put(&self, bytes: &[u8]) -> Result<BlobRef, BlobError> {
+        let blob = BlobRef::of(bytes);
+        if blob.len > PAYLOAD_MAX {
+            return Err(BlobError::TooLarge(blob.len));
+        }
+        let name = blob.hash.to_string();
+        match self.store.info(&name).await {
+            Ok(info) if info.size as u64 == blob.len && !info.deleted => return Ok(blob),
+            Err(e) if e.kind() != InfoErrorKind::NotFound => {
+                return Err(BlobError::Unavailable(e.to_string()));
+            }
+            _ => {}
+        }
+        let mut reader = bytes;
+        self.store
+            .put(name.as_str(), &mut reader)
+            .await
+            .map_err(|e| BlobError::Unavailable(e.to_string()))?;
+        Ok(blob)
+    }
+
+    /// Reads bytes and checks them.
+    pub async fn get(&self, blob: &BlobRef) -> Result<Vec<u8>, BlobError> {
+        if blob.len > PAYLOAD_MAX {
+            return Err(BlobError::TooLarge(blob.len));
+        }
+        let object = match self.store.get(blob.hash.to_string()).await {
+            Ok(object) => object,
+            Err(e) if e.kind() == GetErrorKind::NotFound => return Err(BlobError::Missing(*blob)),
+            Err(e) => return Err(BlobError::Unavailable(e.to_string())),
+        };
+        let mut bytes = Vec::new();
+        let read = object.take(blob.len + 1).read_to_end(&mut bytes).await;
+        read.map_err(|e| BlobError::Unavailable(e.to_string()))?;
+        if BlobRef::of(&bytes) == *blob {
+            Ok(bytes)
+        } else {
+            Err(BlobError::Corrupt(*blob))
+        }
+    }
+
+    /// The bytes of a payload, wherever they lie.
+    pub async fn resolve(&self, payload: &Payload) -> Result<Vec<u8>, BlobError> {
+        let direct = match payload {
+            Payload::Entry { chunk, entry } => &self.entry(chunk, *entry).await?,
+            other => other,
+        };
+        match direct {
+            Payload::Inline(bytes) => Ok(bytes.clone()),
+            Payload::Blob(blob) => self.get(blob).await,
+            Payload::Entry { chunk, entry } => Err(BlobError::Entry {
+                chunk: *chunk,
+                entry: *entry,
+                reason: "a list within a list".into(),
+            }),
+        }
+    }
+
+    async fn entry(&self, chunk: &BlobRef, entry: u32) -> Result<Payload, BlobError> {
+        let wrong = |reason: String| BlobError::Entry {
+            chunk: *chunk,
+            entry,
+            reason,
+        };
+        let kept = self.kept().get(&chunk.hash.0).cloned();
+        let entries = match kept {
+            Some(entries) => entries,
+            None => {
+                let decoded = codec::decode(&self.get(chunk).await?, Encoding::Bincode);
+                let entries: Arc<Vec<Payload>> = Arc::new(decoded.map_err(|e| wrong(e.to_string()))?);
+                self.kept().put(chunk.hash.0, entries.clone());
+                entries
+            }
+        };
+        entries
+            .get(entry as usize)
+            .cloned()
+            .ok_or_else(|| wrong(format!("it has {} entries", entries.len())))
+    }
+
+    fn kept(&self) -> std::sync::MutexGuard<'_, LruCache<[u8; 32], Arc<Vec<Payload>>>> {
+        self.chunks.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

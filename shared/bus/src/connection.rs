@@ -1,0 +1,228 @@
+//! The connection to the broker: made once, kept for ever, its state there for all to watch.
+
+use crate::Backoff;
+use async_nats::{ConnectOptions, Event, ServerAddr, jetstream};
+use serde::Deserialize;
+use std::{path::PathBuf, sync::Arc, time::Duration};
+use tokio::sync::watch;
+
+/// How long a request to the broker may take before it counts as unanswered.
+pub(crate) const REQUEST_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Where the broker is and who we are there: the `[nats]` section of every service.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct NatsConfig {
+    /// One or more `nats://` or `tls://` URLs, separated by commas.
+    pub url: String,
+    /// A credentials file (JWT and seed).
+    pub credentials: Option<PathBuf>,
+    /// A file that holds an NKEY seed.
+    pub nkey_seed: Option<PathBuf>,
+    /// A certificate authority to trust besides the system's; also requires TLS.
+    pub tls_ca: Option<PathBuf>,
+    /// A client certificate, with `tls_key`.
+    pub tls_cert: Option<PathBuf>,
+    /// The key of the client certificate.
+    pub tls_key: Option<PathBuf>,
+}
+
+impl Default for NatsConfig {
+    fn default() -> Self {
+        let url = "nats://127.0.0.1:4222".into();
+        Self {
+            url,
+            credentials: None,
+            nkey_seed: None,
+            tls_ca: None,
+            tls_cert: None,
+            tls_key: None,
+        }
+    }
+}
+
+/// A `[nats]` section that cannot work, whatever the broker does.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    /// The URL is none.
+    #[error("nats.url `{url}`: {reason}; expected nats://HOST:PORT, several separated by commas")]
+    Url {
+        /// The URL as configured, without what stands before an `@`.
+        url: String,
+        /// What the parser said.
+        reason: String,
+    },
+    /// A file cannot be read.
+    #[error("nats.{key} `{path}`: {source}")]
+    File {
+        /// The key of the configuration.
+        key: &'static str,
+        /// The path.
+        path: String,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The client refused the options.
+    #[error("nats: {0}")]
+    Client(String),
+}
+
+/// Whether the broker is there.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Connection {
+    /// Whether the connection stands now.
+    pub up: bool,
+    /// Counts the interruptions. Whoever derives state from a stream of deliveries starts over when
+    /// it grows: messages may have been lost on the way to them.
+    pub interruptions: u64,
+}
+
+/// A connection to the broker. Cheap to clone.
+#[derive(Clone)]
+pub struct Bus {
+    pub(crate) client: async_nats::Client,
+    pub(crate) jetstream: jetstream::Context,
+    state: Arc<watch::Sender<Connection>>,
+}
+
+impl Bus {
+    /// Starts to connect and returns at once; the broker may come later. Retries for ever, with
+    /// backoff, and logs each change of state once. `name` is what the broker's monitoring shows.
+    pub async fn connect(config: &NatsConfig, name: &str) -> Result<Self, ConnectError> {
+        let (state, _) = watch::channel(Connection::default());
+        let state = Arc::new(state);
+        let options = options(config).await?.name(name);
+        let for_events = state.clone();
+        let shown = without_secrets(&config.url);
+        let options = options.event_callback(move |event| {
+            note(&for_events, &event, &shown);
+            std::future::ready(())
+        });
+        let client = options
+            .connect(addresses(config)?)
+            .await
+            .map_err(|e| ConnectError::Client(e.to_string()))?;
+        let jetstream = jetstream::context::ContextBuilder::new()
+            .timeout(REQUEST_TIMEOUT)
+            .ack_timeout(REQUEST_TIMEOUT)
+            .max_ack_inflight(PUBLISHES_IN_FLIGHT_MAX)
+            .backpressure_on_inflight(true)
+            .build(client.clone());
+        Ok(Self {
+            client,
+            jetstream,
+            state,
+        })
+    }
+
+    /// The connection's state, to watch.
+    pub fn connection(&self) -> watch::Receiver<Connection> {
+        self.state.subscribe()
+    }
+
+    /// Waits until the broker is there.
+    pub async fn connected(&self) {
+        // The sender lives in `self`: the channel cannot close.
+        let _ = self.state.subscribe().wait_for(|c| c.up).await;
+    }
+
+    /// Waits until the connection is interrupted; at once if it is down now.
+    pub async fn interrupted(&self) {
+        let mut state = self.state.subscribe();
+        let seen = state.borrow_and_update().interruptions;
+        let _ = state.wait_for(|c| !c.up || c.interruptions != seen).await;
+    }
+
+    /// Sends what is buffered.
+    pub async fn flush(&self) {
+        let _ = tokio::time::timeout(REQUEST_TIMEOUT, self.client.flush()).await;
+    }
+}
+
+/// How many publishes may wait for their acknowledgement before the next one waits too.
+const PUBLISHES_IN_FLIGHT_MAX: usize = 4096;
+
+fn note(state: &watch::Sender<Connection>, event: &Event, url: &str) {
+    match event {
+        Event::Connected => {
+            tracing::info!(nats.url = url, "connected to the broker");
+            state.send_modify(|c| c.up = true);
+        }
+        Event::Disconnected => {
+            tracing::warn!(nats.url = url, "lost the broker, reconnecting");
+            state.send_modify(|c| {
+                c.up = false;
+                c.interruptions += 1;
+            });
+        }
+        Event::SlowConsumer(_) => {
+            tracing::warn!("the client dropped messages that came faster than they were read");
+            state.send_modify(|c| c.interruptions += 1);
+        }
+        // Each failed attempt to reconnect comes by here; the loss itself was logged.
+        Event::ClientError(error) => tracing::debug!(%error, "broker connection"),
+        Event::ServerError(error) => tracing::warn!(%error, "the broker reports an error"),
+        Event::LameDuckMode => tracing::info!("the broker is about to shut down"),
+        Event::Draining | Event::Closed => {}
+    }
+}
+
+async fn options(config: &NatsConfig) -> Result<ConnectOptions, ConnectError> {
+    let read = async |key: &'static str, path: &PathBuf| {
+        tokio::fs::read_to_string(path)
+            .await
+            .map_err(|source| ConnectError::File {
+                key,
+                path: path.display().to_string(),
+                source,
+            })
+    };
+    let mut options = ConnectOptions::new()
+        .retry_on_initial_connect()
+        .max_reconnects(None)
+        .connection_timeout(REQUEST_TIMEOUT)
+        .request_timeout(Some(REQUEST_TIMEOUT))
+        // A half-open connection is noticed within two of these.
+        .ping_interval(Duration::from_secs(2))
+        .reconnect_delay_callback(|attempts| {
+            let mut backoff = Backoff::default();
+            let delays = (0..attempts.min(8)).map(|_| backoff.next_delay());
+            delays.last().unwrap_or_default()
+        });
+    if let Some(path) = &config.credentials {
+        let creds = read("credentials", path).await?;
+        options = options.credentials(&creds).map_err(|source| ConnectError::File {
+            key: "credentials",
+            path: path.display().to_string(),
+            source,
+        })?;
+    }
+    if let Some(path) = &config.nkey_seed {
+        options = options.nkey(read("nkey_seed", path).await?.trim().to_owned());
+    }
+    if let Some(path) = &config.tls_ca {
+        options = options.add_root_certificates(path.clone()).require_tls(true);
+    }
+    if let (Some(cert), Some(key)) = (&config.tls_cert, &config.tls_key) {
+        options = options.add_client_certificate(cert.clone(), key.clone());
+    }
+    Ok(options)
+}
+
+fn addresses(config: &NatsConfig) -> Result<Vec<ServerAddr>, ConnectError> {
+    let parse = |url: &str| {
+        url.trim().parse::<ServerAddr>().map_err(|e| ConnectError::Url {
+            url: without_secrets(url),
+            reason: e.to_string(),
+        })
+    };
+    config.url.split(',').map(parse).collect()
+}
+
+fn without_secrets(urls: &str) -> String {
+    let hide = |url: &str| match url.rsplit_once('@') {
+        Some((_, host)) => format!("***@{host}"),
+        None => url.to_owned(),
+    };
+    urls.split(',').map(hide).collect::<Vec<_>>().join(",")
+}

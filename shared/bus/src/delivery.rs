@@ -1,0 +1,241 @@
+//! Receiving: typed messages from a durable consumer, and what one says about each of them.
+
+use crate::{Bus, BusError, DeadLetters, Stream};
+use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, pull};
+use bytes::Bytes;
+use futures::StreamExt;
+use push0_domain::{
+    Timestamp,
+    codec::{self, CodecError},
+    trace::TraceContext,
+};
+use serde::de::DeserializeOwned;
+use std::{fmt::Display, marker::PhantomData, time::Duration};
+
+/// How a service that keeps state takes messages: all that are unacknowledged first, then new ones.
+///
+/// Its unacknowledged messages *are* its state. So the consumer is made anew each time it starts:
+/// the broker then delivers everything that a predecessor left, at once and in order.
+#[derive(Clone, Debug)]
+pub struct Replay {
+    /// The stream.
+    pub stream: Stream,
+    /// The durable consumer's name.
+    pub consumer: String,
+    /// Which subjects; those of two consumers of one stream must not overlap.
+    pub filters: Vec<String>,
+}
+
+/// The most messages that one state may consist of; beyond it the rest waits in the stream.
+const UNACKNOWLEDGED_MAX: i64 = 200_000;
+/// Redelivery of held messages is no mechanism here (a successor replays), so it is put far away.
+const HELD_ACK_WAIT: Duration = Duration::from_secs(24 * 3600);
+/// How many messages are asked for at once: large enough to replay 10,000 in well under 0.5 s.
+const BATCH: usize = 512;
+
+/// Typed messages as they come.
+pub struct Deliveries<T> {
+    messages: pull::Stream,
+    stream: Stream,
+    bus: Bus,
+    to_replay: u64,
+    body: PhantomData<fn() -> T>,
+}
+
+/// A message and the duty to acknowledge it.
+#[derive(Debug)]
+pub struct Delivery<T> {
+    /// What it says.
+    pub body: T,
+    /// The trace that it belongs to.
+    pub trace: TraceContext,
+    /// Its subject.
+    pub subject: String,
+    /// Its sequence in the stream.
+    pub sequence: u64,
+    /// When the broker had stored it.
+    pub stored_at: Timestamp,
+    /// How often it was delivered, this time included.
+    pub deliveries: u32,
+    /// The way to acknowledge it.
+    pub ack: Ack,
+}
+
+/// The way to acknowledge a delivery. Whoever knows its subject can: that is how the watchdog ends
+/// a dead prover's delivery.
+#[derive(Clone)]
+pub struct Ack {
+    client: async_nats::Client,
+    subject: async_nats::Subject,
+}
+
+impl std::fmt::Debug for Ack {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Ack({})", self.subject)
+    }
+}
+
+impl Ack {
+    /// The subject, for leases.
+    pub fn subject(&self) -> &str {
+        &self.subject
+    }
+
+    /// Done: the broker removes the message.
+    pub async fn done(&self) {
+        self.say("+ACK".into()).await;
+    }
+
+    /// Still at it: the broker's ack wait starts again.
+    pub async fn progress(&self) {
+        self.say("+WPI".into()).await;
+    }
+
+    /// Somebody else should have it, after `delay`.
+    pub async fn give_back(&self, delay: Duration) {
+        self.say(format!("-NAK {{\"delay\": {}}}", delay.as_nanos()).into())
+            .await;
+    }
+
+    // Acknowledgements are not answered: a lost one means one more delivery, which every receiver expects.
+    async fn say(&self, word: Bytes) {
+        if let Err(error) = self.client.publish(self.subject.clone(), word).await {
+            tracing::debug!(%error, "acknowledgement not sent");
+        }
+    }
+}
+
+impl Bus {
+    /// The way to acknowledge a delivery of which only the subject is known.
+    pub fn ack_of(&self, ack_subject: &str) -> Ack {
+        Ack {
+            client: self.client.clone(),
+            subject: ack_subject.into(),
+        }
+    }
+
+    /// Starts to receive, from the oldest message that nobody acknowledged.
+    pub async fn replay<T: DeserializeOwned>(&self, replay: &Replay) -> Result<Deliveries<T>, BusError> {
+        let what = || format!("consumer {} on {}", replay.consumer, replay.stream.name());
+        let failed = |e: &dyn Display| BusError::unavailable(what(), e);
+        let stream = self
+            .jetstream
+            .get_stream_no_info(replay.stream.name())
+            .await
+            .map_err(|e| failed(&e))?;
+        // Not there is as good as deleted; any other error comes back from the creation.
+        let _ = stream.delete_consumer(&replay.consumer).await;
+        let config = pull::Config {
+            durable_name: Some(replay.consumer.clone()),
+            filter_subjects: replay.filters.clone(),
+            ack_policy: AckPolicy::Explicit,
+            deliver_policy: DeliverPolicy::All,
+            ack_wait: HELD_ACK_WAIT,
+            max_ack_pending: UNACKNOWLEDGED_MAX,
+            ..pull::Config::default()
+        };
+        let consumer = stream.create_consumer(config).await.map_err(|e| failed(&e))?;
+        let to_replay = consumer.cached_info().num_pending;
+        let messages = consumer
+            .stream()
+            .max_messages_per_batch(BATCH)
+            .expires(Duration::from_secs(20));
+        let messages = messages
+            .heartbeat(Duration::from_secs(5))
+            .messages()
+            .await
+            .map_err(|e| failed(&e))?;
+        Ok(Deliveries {
+            messages,
+            stream: replay.stream,
+            bus: self.clone(),
+            to_replay,
+            body: PhantomData,
+        })
+    }
+}
+
+impl<T: DeserializeOwned> Deliveries<T> {
+    /// How many messages are still to come that were there before this receiver: 0 means that the
+    /// state is complete.
+    pub fn to_replay(&self) -> u64 {
+        self.to_replay
+    }
+
+    /// The next message. One that cannot be read goes to the dead letters and is passed over.
+    pub async fn next(&mut self) -> Result<Delivery<T>, BusError> {
+        loop {
+            let message = match self.messages.next().await {
+                Some(Ok(message)) => message,
+                Some(Err(error)) => return Err(BusError::unavailable(self.stream.name(), error)),
+                None => return Err(BusError::Interrupted),
+            };
+            self.to_replay = self.to_replay.saturating_sub(1);
+            if let Some(delivery) = read(&self.bus, self.stream, message).await? {
+                return Ok(delivery);
+            }
+        }
+    }
+}
+
+/// Reads a message; one that cannot be read becomes a dead letter, and nothing is returned.
+pub(crate) async fn read<T: DeserializeOwned>(
+    bus: &Bus,
+    stream: Stream,
+    message: async_nats::jetstream::Message,
+) -> Result<Option<Delivery<T>>, BusError> {
+    let (sequence, stored_at, deliveries) = {
+        let info = message
+            .info()
+            .map_err(|e| BusError::unavailable("a delivery without its metadata", e))?;
+        let stored_at = u64::try_from(info.published.unix_timestamp_nanos() / 1000).unwrap_or_default();
+        (
+            info.stream_sequence,
+            Timestamp(stored_at),
+            u32::try_from(info.delivered).unwrap_or(u32::MAX),
+        )
+    };
+    let (message, _) = message.split();
+    let ack = Ack {
+        client: bus.client.clone(),
+        subject: message.reply.clone().unwrap_or_else(|| "_".into()),
+    };
+    match decode(&message.payload, message.headers.as_ref()) {
+        Ok(body) => Ok(Some(Delivery {
+            body,
+            trace: trace_of(message.headers.as_ref()),
+            subject: message.subject.to_string(),
+            sequence,
+            stored_at,
+            deliveries,
+            ack,
+        })),
+        Err(error) => {
+            DeadLetters::new(bus.clone())
+                .unreadable(stream, &message.subject, sequence, &message.payload, &error)
+                .await?;
+            ack.done().await;
+            Ok(None)
+        }
+    }
+}
+
+pub(crate) fn decode<T: DeserializeOwned>(
+    body: &[u8],
+    headers: Option<&async_nats::HeaderMap>,
+) -> Result<T, CodecError> {
+    let header = |name: &str| headers.and_then(|h| h.get(name)).map(|v| v.as_str().to_owned());
+    codec::decode_described(
+        body,
+        header(codec::SCHEMA_HEADER).as_deref(),
+        header(codec::ENCODING_HEADER).as_deref(),
+    )
+}
+
+pub(crate) fn trace_of(headers: Option<&async_nats::HeaderMap>) -> TraceContext {
+    let header = |name: &str| headers.and_then(|h| h.get(name)).map(|v| v.as_str().to_owned());
+    TraceContext {
+        traceparent: header("traceparent"),
+        tracestate: header("tracestate"),
+    }
+}

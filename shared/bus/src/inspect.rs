@@ -1,0 +1,137 @@
+//! Looking into streams without taking anything out of them.
+
+use crate::{Bus, BusError, Stream, delivery};
+use async_nats::jetstream::{
+    message::StreamMessage,
+    stream::{DirectGetError, DirectGetErrorKind},
+};
+use futures::TryStreamExt;
+use push0_domain::{Timestamp, codec::CodecError, trace::TraceContext};
+use serde::de::DeserializeOwned;
+
+/// A stored message, as it lies.
+#[derive(Debug)]
+pub struct Kept<T> {
+    /// What it says, if it can be read.
+    pub body: Result<T, CodecError>,
+    /// Its subject.
+    pub subject: String,
+    /// Its sequence in the stream.
+    pub sequence: u64,
+    /// When it was stored.
+    pub stored_at: Timestamp,
+    /// The trace that it belongs to.
+    pub trace: TraceContext,
+}
+
+/// How full a stream is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Level {
+    /// Messages in it.
+    pub messages: u64,
+    /// Bytes in it.
+    pub bytes: u64,
+    /// The most bytes that it may hold.
+    pub bytes_max: u64,
+}
+
+impl Bus {
+    /// The newest message on these subjects.
+    pub async fn last<T: DeserializeOwned>(
+        &self,
+        stream: Stream,
+        subjects: &str,
+    ) -> Result<Option<Kept<T>>, BusError> {
+        kept(
+            stream,
+            self.stream(stream)
+                .await?
+                .direct_get_last_for_subject(subjects)
+                .await,
+        )
+    }
+
+    /// The message at this sequence.
+    pub async fn at<T: DeserializeOwned>(
+        &self,
+        stream: Stream,
+        sequence: u64,
+    ) -> Result<Option<Kept<T>>, BusError> {
+        kept(stream, self.stream(stream).await?.direct_get(sequence).await)
+    }
+
+    /// At most `limit` messages on these subjects, from this sequence on, oldest first.
+    pub async fn scan<T: DeserializeOwned>(
+        &self,
+        stream: Stream,
+        subjects: &str,
+        from: u64,
+        limit: usize,
+    ) -> Result<Vec<Kept<T>>, BusError> {
+        let bound = self.stream(stream).await?;
+        let mut found: Vec<Kept<T>> = Vec::new();
+        while found.len() < limit {
+            let from = found.last().map_or(from.max(1), |last| last.sequence + 1);
+            match kept(
+                stream,
+                bound.direct_get_next_for_subject(subjects, Some(from)).await,
+            )? {
+                Some(message) => found.push(message),
+                None => break,
+            }
+        }
+        Ok(found)
+    }
+
+    /// The subjects of a stream that match and hold messages, with how many.
+    pub async fn subjects(&self, stream: Stream, filter: &str) -> Result<Vec<(String, usize)>, BusError> {
+        let failed = |e: &dyn std::fmt::Display| BusError::unavailable(stream.name(), e);
+        let bound = self.stream(stream).await?;
+        let subjects = bound.info_with_subjects(filter).await.map_err(|e| failed(&e))?;
+        subjects.try_collect().await.map_err(|e| failed(&e))
+    }
+
+    /// How full a stream is.
+    pub async fn level(&self, stream: Stream) -> Result<Level, BusError> {
+        let info = self.stream(stream).await?.get_info().await;
+        let info = info.map_err(|e| BusError::unavailable(stream.name(), e))?;
+        let bytes_max = u64::try_from(info.config.max_bytes).unwrap_or(u64::MAX);
+        Ok(Level {
+            messages: info.state.messages,
+            bytes: info.state.bytes,
+            bytes_max,
+        })
+    }
+
+    /// Removes every message on these subjects, delivered or not. Returns how many.
+    pub async fn purge(&self, stream: Stream, subjects: &str) -> Result<u64, BusError> {
+        let purged = self.stream(stream).await?.purge().filter(subjects).await;
+        purged
+            .map(|p| p.purged)
+            .map_err(|e| BusError::unavailable(stream.name(), e))
+    }
+
+    async fn stream(&self, stream: Stream) -> Result<async_nats::jetstream::stream::Stream<()>, BusError> {
+        let bound = self.jetstream.get_stream_no_info(stream.name()).await;
+        bound.map_err(|e| BusError::unavailable(stream.name(), e))
+    }
+}
+
+fn kept<T: DeserializeOwned>(
+    stream: Stream,
+    got: Result<StreamMessage, DirectGetError>,
+) -> Result<Option<Kept<T>>, BusError> {
+    let message = match got {
+        Ok(message) => message,
+        Err(e) if e.kind() == DirectGetErrorKind::NotFound => return Ok(None),
+        Err(e) => return Err(BusError::unavailable(stream.name(), e)),
+    };
+    let stored_at = u64::try_from(message.time.unix_timestamp_nanos() / 1000).unwrap_or_default();
+    Ok(Some(Kept {
+        body: delivery::decode(&message.payload, Some(&message.headers)),
+        subject: message.subject.to_string(),
+        sequence: message.sequence,
+        stored_at: Timestamp(stored_at),
+        trace: delivery::trace_of(Some(&message.headers)),
+    }))
+}

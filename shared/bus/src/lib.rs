@@ -1,0 +1,37 @@
+//! JetStream as push0 uses it. The only crate that names a NATS client.
+//!
+//! It knows how to keep a connection, declare streams, store a message and know that it is stored,
+//! receive and acknowledge, and keep small facts and large blobs. It decides nothing: what a message
+//! means is the services' business, and what it is called is [`push0_domain::subject`]'s.
+
+mod backoff;
+mod blobs;
+mod connection;
+mod dead;
+mod delivery;
+mod error;
+mod facts;
+mod inspect;
+mod leader;
+mod outbox;
+mod pipelines;
+mod publish;
+mod pull;
+mod signal;
+mod streams;
+
+pub use backoff::Backoff;
+pub use blobs::{BlobError, Blobs};
+pub use connection::{Bus, ConnectError, Connection, NatsConfig};
+pub use dead::{DeadLetters, now};
+pub use delivery::{Ack, Deliveries, Delivery, Replay};
+pub use error::BusError;
+pub use facts::{Bucket, Fact, Facts};
+pub use inspect::{Kept, Level};
+pub use leader::{Leadership, Term};
+pub use outbox::Outbox;
+pub use pipelines::{ApplyError, PipelineChange, Pipelines};
+pub use publish::{Expect, Message, PublishError, Stored};
+pub use pull::Puller;
+pub use signal::Signals;
+pub use streams::{Limits, ProvisionError, Stream, consumer_of_checks, consumer_of_tasks};

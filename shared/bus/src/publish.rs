@@ -1,0 +1,278 @@
+//! Storing messages: a publish counts when the broker says that it is stored.
+
+use crate::{Bus, BusError};
+use async_nats::HeaderMap;
+use async_nats::jetstream::{
+    context::{PublishAckFuture, PublishErrorKind},
+    message::PublishMessage,
+    response::Response,
+};
+use bytes::Bytes;
+use push0_domain::{
+    codec::{self, CodecError, Encoding},
+    trace::TraceContext,
+};
+use serde::Serialize;
+use std::time::Duration;
+
+/// A message to store: its subject, its body and the trace that it belongs to.
+#[derive(Clone, Debug)]
+pub struct Message {
+    pub(crate) subject: String,
+    pub(crate) body: Bytes,
+    pub(crate) headers: HeaderMap,
+}
+
+/// What must hold in the stream for the message to be stored.
+#[derive(Clone, Debug)]
+pub struct Expect {
+    /// Subjects, a wildcard allowed, whose newest message is looked at.
+    pub subjects: String,
+    /// The sequence that the newest of them must have; 0 if there must be none.
+    pub last_sequence: u64,
+}
+
+/// A stored message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stored {
+    /// Its sequence in the stream; of a batch, the last one's.
+    pub sequence: u64,
+    /// Whether the broker had it already, by its message id.
+    pub duplicate: bool,
+}
+
+/// Why a message was not stored.
+#[derive(Debug, thiserror::Error)]
+pub enum PublishError {
+    /// The subject allows one message and has one: the same thing was asked for before.
+    #[error("`{subject}` already holds a message")]
+    Occupied {
+        /// The subject.
+        subject: String,
+    },
+    /// The stream moved on: [`Expect`] did not hold. Another process did this work.
+    #[error("`{subject}`: the stream is no longer as expected")]
+    Unexpected {
+        /// The subject.
+        subject: String,
+    },
+    /// The stream or the store is at its limit.
+    #[error("`{subject}`: the store is full: {reason}")]
+    Full {
+        /// The subject.
+        subject: String,
+        /// What the broker said.
+        reason: String,
+    },
+    /// Not stored as far as we know: no answer, or an error that may pass. Publishing again is right.
+    #[error("`{subject}`: {reason}")]
+    Unavailable {
+        /// The subject.
+        subject: String,
+        /// What the client or the broker said.
+        reason: String,
+    },
+}
+
+impl PublishError {
+    /// Whether the same publish may succeed later.
+    pub fn is_transient(&self) -> bool {
+        matches!(self, Self::Full { .. } | Self::Unavailable { .. })
+    }
+}
+
+impl From<PublishError> for BusError {
+    fn from(error: PublishError) -> Self {
+        Self::unavailable("publish", error)
+    }
+}
+
+impl Message {
+    /// A message with a body in bincode.
+    pub fn new<T: Serialize>(subject: String, body: &T, trace: &TraceContext) -> Result<Self, CodecError> {
+        Self::encoded(subject, body, trace, Encoding::Bincode)
+    }
+
+    /// A message with a body in either encoding.
+    pub fn encoded<T: Serialize>(
+        subject: String,
+        body: &T,
+        trace: &TraceContext,
+        encoding: Encoding,
+    ) -> Result<Self, CodecError> {
+        let body = codec::encode(body, encoding)?.into();
+        let mut headers = HeaderMap::new();
+        headers.insert(codec::SCHEMA_HEADER, codec::SCHEMA);
+        headers.insert(codec::ENCODING_HEADER, encoding.to_string());
+        if let Some(traceparent) = &trace.traceparent {
+            headers.insert("traceparent", traceparent.as_str());
+        }
+        if let Some(tracestate) = trace.tracestate.as_deref().filter(|s| !s.is_empty()) {
+            headers.insert("tracestate", tracestate);
+        }
+        Ok(Self {
+            subject,
+            body,
+            headers,
+        })
+    }
+
+    /// Names the message, so that the broker drops a second one within its window. A convenience:
+    /// no promise rests on it.
+    #[must_use]
+    pub fn id(mut self, id: &str) -> Self {
+        self.headers.insert("Nats-Msg-Id", id);
+        self
+    }
+
+    /// Stores it only if this holds.
+    #[must_use]
+    pub fn expect(mut self, expect: &Expect) -> Self {
+        self.headers.insert(
+            "Nats-Expected-Last-Subject-Sequence",
+            expect.last_sequence.to_string(),
+        );
+        self.headers.insert(
+            "Nats-Expected-Last-Subject-Sequence-Subject",
+            expect.subjects.as_str(),
+        );
+        self
+    }
+
+    /// Its subject.
+    pub fn subject(&self) -> &str {
+        &self.subject
+    }
+}
+
+/// A publish on its way: awaiting it says whether it was stored.
+pub(crate) struct Pending {
+    subject: String,
+    ack: PublishAckFuture,
+}
+
+impl Pending {
+    pub(crate) async fn stored(self) -> Result<Stored, PublishError> {
+        let subject = self.subject;
+        match self.ack.await {
+            Ok(ack) => Ok(Stored {
+                sequence: ack.sequence,
+                duplicate: ack.duplicate,
+            }),
+            Err(error) => Err(classify(subject, &error)),
+        }
+    }
+}
+
+impl Bus {
+    /// Stores a message and waits until it is stored.
+    pub async fn publish(&self, message: Message) -> Result<Stored, PublishError> {
+        self.send(message).await?.stored().await
+    }
+
+    /// Sends a message; the broker's word comes with [`Pending::stored`].
+    pub(crate) async fn send(&self, message: Message) -> Result<Pending, PublishError> {
+        let Message {
+            subject,
+            body,
+            headers,
+        } = message;
+        let publish = PublishMessage::build().payload(body).headers(headers);
+        match self.jetstream.send_publish(subject.clone(), publish).await {
+            Ok(ack) => Ok(Pending { subject, ack }),
+            Err(error) => Err(classify(subject, &error)),
+        }
+    }
+
+    /// Stores several messages of one stream, all or none, in this order.
+    pub async fn publish_batch(&self, messages: Vec<Message>) -> Result<Stored, PublishError> {
+        let id = format!("{:032x}", rand::random::<u128>());
+        let last = messages.len();
+        let subject = messages.last().map(|m| m.subject.clone()).unwrap_or_default();
+        let unavailable = |reason: String| PublishError::Unavailable {
+            subject: subject.clone(),
+            reason,
+        };
+        for (at, mut message) in messages.into_iter().enumerate() {
+            message.headers.insert("Nats-Batch-Id", id.as_str());
+            message
+                .headers
+                .insert("Nats-Batch-Sequence", (at + 1).to_string());
+            if at + 1 < last {
+                let sent = self
+                    .client
+                    .publish_with_headers(message.subject, message.headers, message.body)
+                    .await;
+                sent.map_err(|e| unavailable(e.to_string()))?;
+                continue;
+            }
+            message.headers.insert("Nats-Batch-Commit", "1");
+            let request = async_nats::Request::new()
+                .headers(message.headers)
+                .payload(message.body);
+            let reply = self.client.send_request(message.subject.clone(), request).await;
+            let reply = reply.map_err(|e| unavailable(e.to_string()))?;
+            return match serde_json::from_slice::<Response<async_nats::jetstream::publish::PublishAck>>(
+                &reply.payload,
+            ) {
+                Ok(Response::Ok(ack)) => Ok(Stored {
+                    sequence: ack.sequence,
+                    duplicate: ack.duplicate,
+                }),
+                Ok(Response::Err { error }) => {
+                    Err(classify_code(subject, error.error_code().0, error.to_string()))
+                }
+                Err(error) => Err(unavailable(format!("unreadable answer: {error}"))),
+            };
+        }
+        Err(unavailable("an empty batch".into()))
+    }
+
+    /// Stores a message, again and again while the broker is away or full, until `budget` is used
+    /// up. One line says that it waits.
+    pub async fn publish_patiently(
+        &self,
+        message: Message,
+        budget: Duration,
+    ) -> Result<Stored, PublishError> {
+        let mut backoff = crate::Backoff::default();
+        let give_up_at = tokio::time::Instant::now() + budget;
+        let mut said = false;
+        loop {
+            let error = match self.publish(message.clone()).await {
+                Err(error) if error.is_transient() && tokio::time::Instant::now() < give_up_at => error,
+                outcome => return outcome,
+            };
+            if !said {
+                tracing::warn!(%error, "not stored yet, trying again");
+                said = true;
+            }
+            tokio::time::sleep(backoff.next_delay()).await;
+        }
+    }
+}
+
+fn classify(subject: String, error: &async_nats::jetstream::context::PublishError) -> PublishError {
+    if error.kind() == PublishErrorKind::WrongLastSequence {
+        return PublishError::Unexpected { subject };
+    }
+    let broker =
+        std::error::Error::source(error).and_then(|s| s.downcast_ref::<async_nats::jetstream::Error>());
+    match broker {
+        Some(broker) => classify_code(subject, broker.error_code().0, broker.to_string()),
+        None => PublishError::Unavailable {
+            subject,
+            reason: error.to_string(),
+        },
+    }
+}
+
+/// The broker's error codes, as measured on 2.15.1: one code covers every limit of a stream.
+fn classify_code(subject: String, code: u64, reason: String) -> PublishError {
+    match code {
+        10071 | 10164 => PublishError::Unexpected { subject },
+        10077 if reason.contains("per subject") => PublishError::Occupied { subject },
+        10077 | 10047 | 10023 | 10122 => PublishError::Full { subject, reason },
+        _ => PublishError::Unavailable { subject, reason },
+    }
+}

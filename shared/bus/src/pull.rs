@@ -1,0 +1,143 @@
+//! Taking work by credit: as many deliveries as there are free places, never more.
+//!
+//! A consumer that buffers ahead would hold tasks that another prover could start. Here each free
+//! place is one credit: it is asked for once, and comes back as a delivery or unused.
+
+use crate::{Bus, BusError, Delivery, Stream, delivery};
+use async_nats::{
+    StatusCode,
+    jetstream::{
+        self,
+        consumer::{PullConsumer, pull::BatchConfig},
+        context::ConsumerInfoErrorKind,
+    },
+};
+use futures::StreamExt;
+use serde::de::DeserializeOwned;
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// How long the broker keeps a request open. Requests that were lost on the way (a restart of the
+/// broker) are missed after it, so it bounds how long a free place can stay empty without cause.
+const REQUEST_EXPIRES: Duration = Duration::from_secs(5);
+/// What the broker's word on an expired request may take on top.
+const REQUEST_GRACE: Duration = Duration::from_millis(500);
+
+/// Deliveries from a shared durable consumer, as many as were asked for.
+pub struct Puller {
+    bus: Bus,
+    stream: Stream,
+    consumer: PullConsumer,
+    inbox: async_nats::Subscriber,
+    inbox_name: async_nats::Subject,
+    asked: usize,
+    asked_until: Instant,
+}
+
+impl Bus {
+    /// Binds to a shared durable consumer; provisioning makes it.
+    pub async fn puller(&self, stream: Stream, consumer: &str) -> Result<Puller, BusError> {
+        let what = format!("consumer {consumer} on {}", stream.name());
+        let bound = self.jetstream.get_stream_no_info(stream.name()).await;
+        let bound = bound.map_err(|e| BusError::unavailable(stream.name(), e))?;
+        if let Err(error) = bound.consumer_info(consumer).await {
+            return Err(match error.kind() {
+                ConsumerInfoErrorKind::NotFound | ConsumerInfoErrorKind::StreamNotFound => {
+                    BusError::Missing { what }
+                }
+                _ => BusError::unavailable(what, error),
+            });
+        }
+        let consumer: PullConsumer = bound
+            .get_consumer(consumer)
+            .await
+            .map_err(|e| BusError::unavailable(what, e))?;
+        let inbox_name: async_nats::Subject = self.client.new_inbox().into();
+        let inbox = self.client.subscribe(inbox_name.clone()).await;
+        let inbox = inbox.map_err(|e| BusError::unavailable("inbox", e))?;
+        Ok(Puller {
+            bus: self.clone(),
+            stream,
+            consumer,
+            inbox,
+            inbox_name,
+            asked: 0,
+            asked_until: Instant::now(),
+        })
+    }
+}
+
+impl Puller {
+    /// The next delivery, given that `free` places are free now. Waits for ever if none is.
+    ///
+    /// Cancel safe. One that cannot be read goes to the dead letters and is passed over.
+    pub async fn next<T: DeserializeOwned>(&mut self, free: usize) -> Result<Delivery<T>, BusError> {
+        loop {
+            self.ask(free).await?;
+            let message = tokio::select! {
+                message = self.inbox.next() => message.ok_or(BusError::Interrupted)?,
+                () = tokio::time::sleep_until(self.asked_until), if self.asked > 0 => {
+                    self.asked = 0;
+                    continue;
+                }
+            };
+            match message.status {
+                None | Some(StatusCode::OK) => {
+                    self.asked = self.asked.saturating_sub(1);
+                    let message = jetstream::Message {
+                        message,
+                        context: self.bus.jetstream.clone(),
+                    };
+                    if let Some(delivery) = delivery::read(&self.bus, self.stream, message).await? {
+                        return Ok(delivery);
+                    }
+                }
+                Some(StatusCode::IDLE_HEARTBEAT) => {}
+                Some(status) => self.refused(status, &message).await?,
+            }
+        }
+    }
+
+    async fn ask(&mut self, free: usize) -> Result<(), BusError> {
+        let Some(batch) = free.checked_sub(self.asked).filter(|more| *more > 0) else {
+            return Ok(());
+        };
+        let request = BatchConfig {
+            batch,
+            expires: Some(REQUEST_EXPIRES),
+            ..BatchConfig::default()
+        };
+        let asked = self
+            .consumer
+            .request_batch(request, self.inbox_name.clone())
+            .await;
+        asked.map_err(|e| BusError::unavailable("pull", e))?;
+        self.asked += batch;
+        self.asked_until = Instant::now() + REQUEST_EXPIRES + REQUEST_GRACE;
+        Ok(())
+    }
+
+    /// An expired request gives its unused credits back; any other refusal ends all of them.
+    async fn refused(&mut self, status: StatusCode, message: &async_nats::Message) -> Result<(), BusError> {
+        let unused = message
+            .headers
+            .as_ref()
+            .and_then(|h| h.get("Nats-Pending-Messages"));
+        let unused = unused.and_then(|n| n.as_str().parse::<usize>().ok());
+        if let (StatusCode::TIMEOUT, Some(unused)) = (status, unused) {
+            self.asked = self.asked.saturating_sub(unused);
+            return Ok(());
+        }
+        let reason = message.description.clone().unwrap_or_else(|| status.to_string());
+        if reason.to_ascii_lowercase().contains("consumer deleted") || status == StatusCode::NO_RESPONDERS {
+            return Err(BusError::unavailable(
+                format!("pull from {}", self.stream.name()),
+                reason,
+            ));
+        }
+        tracing::debug!(%status, reason, "pull request refused");
+        self.asked = 0;
+        tokio::time::sleep(REQUEST_GRACE / 10).await;
+        Ok(())
+    }
+}

@@ -1,0 +1,294 @@
+//! Every stream and bucket, declared once; `push0 provision` applies them, services only bind.
+
+use crate::{Bus, BusError};
+use async_nats::jetstream::{
+    consumer::{AckPolicy, pull},
+    kv, object_store,
+    stream::{Config, DiscardPolicy, RetentionPolicy, StorageType},
+};
+use push0_domain::{ZkvmId, subject};
+use std::time::Duration;
+
+/// The streams.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stream {
+    /// Ingester to dispatcher: blocks to prove, and blocks no longer wanted.
+    Blocks,
+    /// Collector and watchdog to dispatcher: stages and attempts that are ready.
+    Stages,
+    /// Dispatcher to provers: released attempts.
+    Tasks,
+    /// Provers to verifiers: completed attempts that must be verified.
+    Checks,
+    /// Provers, verifiers and watchdog to collector: how attempts ended.
+    Results,
+    /// Provers to watchdog and dispatcher: heartbeats, the newest per prover.
+    Leases,
+    /// Watchdog and operators to provers.
+    Control,
+    /// Collector to the world: one record per block, in order.
+    Proofs,
+    /// What was given up, until an operator decides.
+    Dead,
+    /// What happened, for whoever watches.
+    Events,
+}
+
+/// How large the store may grow, and how many copies it has.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Copies of every stream: 1, or 3 on a cluster.
+    pub replicas: usize,
+    /// What all streams and buckets together may take, in bytes. Each has its fixed share.
+    pub store_bytes: u64,
+    /// How long proofs, blobs and facts about blocks are kept.
+    pub keep: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            replicas: 1,
+            store_bytes: 8 << 30,
+            keep: Duration::from_secs(7 * 24 * 3600),
+        }
+    }
+}
+
+/// Something could not be provisioned.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot provision {what}: {reason}")]
+pub struct ProvisionError {
+    what: String,
+    reason: String,
+}
+
+/// How long a prover's delivery lives without a sign: the last line of defence, for when the
+/// watchdog itself is down. Far above three heartbeats, far below anybody's patience.
+const ACK_WAIT: Duration = Duration::from_secs(5);
+
+impl Stream {
+    /// All of them.
+    pub const ALL: [Self; 10] = [
+        Self::Blocks,
+        Self::Stages,
+        Self::Tasks,
+        Self::Checks,
+        Self::Results,
+        Self::Leases,
+        Self::Control,
+        Self::Proofs,
+        Self::Dead,
+        Self::Events,
+    ];
+
+    /// Its name on the broker.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Blocks => "PUSH0_BLOCKS",
+            Self::Stages => "PUSH0_STAGES",
+            Self::Tasks => "PUSH0_TASKS",
+            Self::Checks => "PUSH0_CHECKS",
+            Self::Results => "PUSH0_RESULTS",
+            Self::Leases => "PUSH0_LEASES",
+            Self::Control => "PUSH0_CONTROL",
+            Self::Proofs => "PUSH0_PROOFS",
+            Self::Dead => "PUSH0_DEAD",
+            Self::Events => "PUSH0_EVENTS",
+        }
+    }
+
+    fn subjects(self) -> Vec<String> {
+        let kinds: &[&str] = match self {
+            Self::Blocks => &["block"],
+            Self::Stages => &["stage"],
+            Self::Tasks => &["task"],
+            Self::Checks => &["check"],
+            Self::Results => &["result", "ended"],
+            Self::Leases => &["lease"],
+            Self::Control => &["control"],
+            Self::Proofs => &["proof"],
+            Self::Dead => &["dead"],
+            Self::Events => &["event"],
+        };
+        kinds.iter().map(|kind| subject::all(kind)).collect()
+    }
+
+    /// Its share of the store, in percent; the buckets have the other [`BLOBS_PERCENT`] and [`FACTS_PERCENT`].
+    fn percent(self) -> u64 {
+        match self {
+            Self::Blocks | Self::Results | Self::Proofs => 15,
+            Self::Stages => 10,
+            Self::Checks => 8,
+            Self::Tasks => 4,
+            Self::Dead => 3,
+            Self::Leases | Self::Control | Self::Events => 1,
+        }
+    }
+
+    fn config(self, limits: &Limits) -> Config {
+        let mut config = Config {
+            name: self.name().into(),
+            subjects: self.subjects(),
+            storage: StorageType::File,
+            num_replicas: limits.replicas,
+            max_bytes: share(limits, self.percent()),
+            allow_direct: true,
+            retention: RetentionPolicy::WorkQueue,
+            // At the limit the producer is told, and waits: nothing that was stored is dropped.
+            discard: DiscardPolicy::New,
+            ..Config::default()
+        };
+        match self {
+            Self::Blocks | Self::Checks | Self::Results => {}
+            Self::Stages | Self::Tasks => {
+                // Asking twice for the same attempt is harmless: the subject holds one message.
+                config.max_messages_per_subject = 1;
+                config.discard_new_per_subject = true;
+            }
+            Self::Proofs => {
+                // A log, not a queue: several readers, and its end is the frontier of the pipeline.
+                config.retention = RetentionPolicy::Limits;
+                config.allow_atomic_publish = true;
+                config.max_age = limits.keep;
+            }
+            Self::Dead => {
+                config.retention = RetentionPolicy::Limits;
+                config.max_messages_per_subject = 1;
+                config.discard_new_per_subject = true;
+            }
+            Self::Leases | Self::Control | Self::Events => {
+                config.retention = RetentionPolicy::Limits;
+                config.discard = DiscardPolicy::Old;
+                config.max_age = Duration::from_secs(if self == Self::Control { 60 } else { 3600 });
+                config.max_messages_per_subject = if self == Self::Events { -1 } else { 1 };
+            }
+        }
+        config
+    }
+}
+
+const BLOBS_PERCENT: u64 = 20;
+const FACTS_PERCENT: u64 = 7;
+
+fn share(limits: &Limits, percent: u64) -> i64 {
+    i64::try_from(limits.store_bytes / 100 * percent).unwrap_or(i64::MAX)
+}
+
+/// The bucket of blobs.
+pub(crate) const BLOBS: &str = "push0_blobs";
+
+impl Bus {
+    /// Makes or updates every stream and bucket. Idempotent; touches no message.
+    pub async fn provision(&self, limits: &Limits) -> Result<(), ProvisionError> {
+        let failed = |what: &str, e: &dyn std::fmt::Display| ProvisionError {
+            what: what.into(),
+            reason: e.to_string(),
+        };
+        for stream in Stream::ALL {
+            let made = self
+                .jetstream
+                .create_or_update_stream(stream.config(limits))
+                .await;
+            made.map_err(|e| failed(stream.name(), &e))?;
+        }
+        for bucket in crate::Bucket::ALL {
+            let config = kv::Config {
+                bucket: bucket.name().into(),
+                history: 1,
+                max_age: if bucket.expires() {
+                    limits.keep
+                } else {
+                    Duration::ZERO
+                },
+                max_bytes: share(limits, FACTS_PERCENT) / 3,
+                storage: StorageType::File,
+                num_replicas: limits.replicas,
+                ..kv::Config::default()
+            };
+            let made = self.jetstream.create_or_update_key_value(config).await;
+            made.map_err(|e| failed(bucket.name(), &e))?;
+        }
+        let blobs = object_store::Config {
+            bucket: BLOBS.into(),
+            max_age: limits.keep,
+            max_bytes: share(limits, BLOBS_PERCENT),
+            storage: StorageType::File,
+            num_replicas: limits.replicas,
+            ..object_store::Config::default()
+        };
+        if self.jetstream.get_object_store(BLOBS).await.is_err() {
+            self.jetstream
+                .create_object_store(blobs)
+                .await
+                .map_err(|e| failed(BLOBS, &e))?;
+        }
+        Ok(())
+    }
+
+    /// Makes the consumers from which the provers and verifiers of a zkVM take work. Idempotent.
+    pub async fn provision_zkvm(&self, zkvm: &ZkvmId) -> Result<(), ProvisionError> {
+        let both = [
+            (
+                Stream::Tasks,
+                consumer_of_tasks(zkvm),
+                subject::tasks_of_zkvm(zkvm),
+            ),
+            (
+                Stream::Checks,
+                consumer_of_checks(zkvm),
+                subject::checks_of_zkvm(zkvm),
+            ),
+        ];
+        for (stream, name, filter_subject) in both {
+            let config = pull::Config {
+                durable_name: Some(name.clone()),
+                filter_subject,
+                ack_policy: AckPolicy::Explicit,
+                ack_wait: ACK_WAIT,
+                // The budget of attempts is counted by the collector, deaths included; a limit here
+                // would only leave the message in the stream for nobody.
+                max_deliver: -1,
+                max_ack_pending: 100_000,
+                ..pull::Config::default()
+            };
+            let made = self
+                .jetstream
+                .create_consumer_on_stream(config, stream.name())
+                .await;
+            made.map_err(|e| ProvisionError {
+                what: format!("consumer {name}"),
+                reason: e.to_string(),
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Says which streams are missing, if any.
+    pub async fn check_provisioned(&self) -> Result<(), BusError> {
+        use async_nats::jetstream::{ErrorCode, context::GetStreamErrorKind};
+        for stream in Stream::ALL {
+            if let Err(error) = self.jetstream.get_stream(stream.name()).await {
+                return Err(match error.kind() {
+                    GetStreamErrorKind::JetStream(e) if e.error_code() == ErrorCode::STREAM_NOT_FOUND => {
+                        BusError::Missing {
+                            what: format!("stream {}", stream.name()),
+                        }
+                    }
+                    _ => BusError::unavailable(format!("stream {}", stream.name()), error),
+                });
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The durable consumer from which the provers of a zkVM take tasks.
+pub fn consumer_of_tasks(zkvm: &ZkvmId) -> String {
+    format!("prover-{zkvm}")
+}
+
+/// The durable consumer from which the verifiers of a zkVM take checks.
+pub fn consumer_of_checks(zkvm: &ZkvmId) -> String {
+    format!("verifier-{zkvm}")
+}

@@ -1,0 +1,127 @@
+//! Blocks: always named by number and hash, so that a reorg cannot be mistaken for progress.
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+use std::{fmt, str::FromStr};
+
+/// Why a text is not a block, hash or block key.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("`{text}` is not {expected}")]
+pub struct InvalidBlock {
+    text: String,
+    expected: &'static str,
+}
+
+/// The 32-byte hash of a block. Text form: `0x` and 64 hex digits.
+#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct BlockHash(pub [u8; 32]);
+
+impl fmt::Display for BlockHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "0x{}", hex::encode(self.0))
+    }
+}
+
+impl fmt::Debug for BlockHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl FromStr for BlockHash {
+    type Err = InvalidBlock;
+    fn from_str(text: &str) -> Result<Self, InvalidBlock> {
+        let digits = text.strip_prefix("0x").unwrap_or(text);
+        let mut bytes = [0; 32];
+        hex::decode_to_slice(digits, &mut bytes).map_err(|_| InvalidBlock {
+            text: text.chars().take(80).collect(),
+            expected: "a block hash (0x and 64 hex digits)",
+        })?;
+        Ok(Self(bytes))
+    }
+}
+
+impl Serialize for BlockHash {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        if serializer.is_human_readable() {
+            serializer.collect_str(self)
+        } else {
+            self.0.serialize(serializer)
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for BlockHash {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        if !deserializer.is_human_readable() {
+            return Ok(Self(<[u8; 32]>::deserialize(deserializer)?));
+        }
+        std::borrow::Cow::<'de, str>::deserialize(deserializer)?
+            .parse()
+            .map_err(de::Error::custom)
+    }
+}
+
+/// A block of a chain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct BlockRef {
+    /// Its number.
+    pub number: u64,
+    /// Its hash.
+    pub hash: BlockHash,
+}
+
+impl BlockRef {
+    /// The short form that subjects carry.
+    pub fn key(&self) -> BlockKey {
+        let [a, b, c, d, ..] = self.hash.0;
+        BlockKey {
+            number: self.number,
+            hash_prefix: [a, b, c, d],
+        }
+    }
+}
+
+impl fmt::Display for BlockRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.key().fmt(f)
+    }
+}
+
+/// A block as a subject token: its number and the first 8 hex digits of its hash, `1234-0a1b2c3d`.
+///
+/// Two blocks of one number differ in it unless their hashes share 32 bits; it routes and
+/// de-duplicates, and is never the only thing by which a proof is accepted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct BlockKey {
+    /// The block's number.
+    pub number: u64,
+    /// The first four bytes of its hash.
+    pub hash_prefix: [u8; 4],
+}
+
+impl fmt::Display for BlockKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{}", self.number, hex::encode(self.hash_prefix))
+    }
+}
+
+impl FromStr for BlockKey {
+    type Err = InvalidBlock;
+    fn from_str(text: &str) -> Result<Self, InvalidBlock> {
+        let parse = || {
+            let (number, prefix) = text.split_once('-')?;
+            let mut hash_prefix = [0; 4];
+            hex::decode_to_slice(prefix, &mut hash_prefix).ok()?;
+            let key = Self {
+                number: number.parse().ok()?,
+                hash_prefix,
+            };
+            // One spelling only: `+1`, `01` and upper-case digits would make two subjects of one block.
+            (key.to_string() == text).then_some(key)
+        };
+        parse().ok_or_else(|| InvalidBlock {
+            text: text.chars().take(80).collect(),
+            expected: "a block key (NUMBER-8 hex digits)",
+        })
+    }
+}

@@ -1,0 +1,146 @@
+//! Ids: short names that are always valid as one token of a subject.
+//!
+//! An id is checked once, where it enters (a file, a command line, a message), and can be used
+//! everywhere else without a second look.
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+use std::{borrow::Borrow, fmt, str::FromStr, sync::Arc};
+
+/// The longest id, in bytes. Nine tokens of this length stay below the broker's limit for subjects.
+pub const ID_LEN_MAX: usize = 48;
+
+/// Why a text is not an id.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "`{text}` is not a {kind}: expected 1 to {ID_LEN_MAX} characters of a-z, 0-9, `-` and `_`, starting with a letter or digit"
+)]
+pub struct InvalidId {
+    /// What the text should have been, for example `pipeline name`.
+    pub kind: &'static str,
+    /// The offending text, shortened.
+    pub text: String,
+}
+
+fn check(kind: &'static str, text: &str) -> Result<(), InvalidId> {
+    let first_ok = text
+        .bytes()
+        .next()
+        .is_some_and(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
+    let rest_ok = text
+        .bytes()
+        .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'_');
+    if first_ok && rest_ok && text.len() <= ID_LEN_MAX {
+        return Ok(());
+    }
+    Err(InvalidId {
+        kind,
+        text: text.chars().take(ID_LEN_MAX + 16).collect(),
+    })
+}
+
+macro_rules! id {
+    ($(#[$doc:meta])* $name:ident, $kind:literal) => {
+        $(#[$doc])*
+        // Cloned with every message and map key: a shared string makes that a counter's increment.
+        #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub struct $name(Arc<str>);
+
+        impl $name {
+            /// Checks a text and makes it an id.
+            pub fn new(text: &str) -> Result<Self, InvalidId> {
+                check($kind, text)?;
+                Ok(Self(text.into()))
+            }
+
+            /// The text, valid as one subject token.
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = InvalidId;
+            fn from_str(text: &str) -> Result<Self, InvalidId> {
+                Self::new(text)
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.pad(&self.0)
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                fmt::Debug::fmt(&self.0, f)
+            }
+        }
+
+        impl Borrow<str> for $name {
+            fn borrow(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl Serialize for $name {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.serialize_str(&self.0)
+            }
+        }
+
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                let text = std::borrow::Cow::<'de, str>::deserialize(deserializer)?;
+                Self::new(&text).map_err(de::Error::custom)
+            }
+        }
+    };
+}
+
+id!(
+    /// A pipeline: one chain, one policy, one ordered output.
+    PipelineId, "pipeline name"
+);
+id!(
+    /// A proof system, for example `sp1`, `zisk`, `miden`.
+    ZkvmId, "zkVM name"
+);
+id!(
+    /// One process or cluster that proves or verifies. Unique in a deployment.
+    ProverId, "prover id"
+);
+id!(
+    /// One of the proofs that a pipeline wants of every block, for example `sp1-core`.
+    ProofType, "proof type"
+);
+id!(
+    /// A step of a workflow.
+    StageName, "stage name"
+);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn an_accepted_id_is_one_subject_token(text in ".{0,60}") {
+            if let Ok(id) = PipelineId::new(&text) {
+                prop_assert_eq!(id.as_str(), text.as_str());
+                prop_assert!(!text.is_empty() && !text.contains(['.', '*', '>', ' ', '\t', '\n']));
+            }
+        }
+    }
+
+    #[test]
+    fn a_bad_id_says_what_was_expected() {
+        let error = ZkvmId::new("SP 1").unwrap_err().to_string();
+        assert!(error.contains("`SP 1` is not a zkVM name"), "{error}");
+        assert!(ZkvmId::new("").is_err());
+        assert!(ZkvmId::new("-x").is_err());
+        assert!(ZkvmId::new(&"x".repeat(ID_LEN_MAX + 1)).is_err());
+        assert!(serde_json::from_str::<ZkvmId>("\"a.b\"").is_err());
+    }
+}

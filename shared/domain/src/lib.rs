@@ -1,0 +1,24 @@
+//! The vocabulary of push0: ids, messages, subjects, pipelines, and the pure rules over them.
+//!
+//! Everything here is a value or a function of values. Time and randomness are arguments; nothing
+//! reads a clock, opens a socket or starts a thread. That is what lets property tests and the
+//! simulation drive the same code that the services run. It therefore imports neither tokio nor a
+//! NATS client, and `scripts/check-layout` holds it to that.
+
+pub mod block;
+pub mod codec;
+pub mod id;
+pub mod message;
+pub mod payload;
+pub mod pipeline;
+pub mod subject;
+pub mod task;
+pub mod time;
+pub mod trace;
+pub mod urgency;
+
+pub use block::{BlockHash, BlockKey, BlockRef};
+pub use id::{PipelineId, ProofType, ProverId, StageName, ZkvmId};
+pub use payload::{BlobRef, Payload, Payloads};
+pub use task::{AttemptId, TaskId};
+pub use time::Timestamp;

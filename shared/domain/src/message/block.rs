@@ -1,0 +1,132 @@
+//! BLOCKS: what is to be proved, and what no longer is.
+
+use crate::{BlockHash, BlockRef, Payload, PipelineId, Timestamp};
+use serde::{Deserialize, Serialize};
+
+/// BLOCKS: what the ingester tells the dispatcher.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum BlockEvent {
+    /// A block to prove.
+    Observed(ObservedBlock),
+    /// Blocks that are no longer wanted.
+    Cancelled(Cancel),
+}
+
+/// A block as the ingester saw it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ObservedBlock {
+    /// The pipeline that wants it proved.
+    pub pipeline: PipelineId,
+    /// The revision of the pipeline's definition that applies to it.
+    pub revision: u32,
+    /// The block.
+    pub block: BlockRef,
+    /// The hash of its parent.
+    pub parent_hash: BlockHash,
+    /// The witness: what its first stages get.
+    pub input: Payload,
+    /// When the ingester saw it.
+    pub observed_at: Timestamp,
+    /// When its proof is worthless, if ever.
+    #[serde(default)]
+    pub deadline_at: Option<Timestamp>,
+    /// What the chain said about it.
+    #[serde(default)]
+    pub facts: BlockFacts,
+}
+
+/// What is known of a block for certain: written by the ingester before the block is published, and
+/// by nobody else. Statements of proofs are checked against it, never against what a prover echoes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KnownBlock {
+    /// The block.
+    pub block: BlockRef,
+    /// The hash of its parent.
+    pub parent_hash: BlockHash,
+    /// The revision of the pipeline that applies to it.
+    pub revision: u32,
+    /// When the ingester saw it.
+    pub observed_at: Timestamp,
+    /// What the chain said about it.
+    #[serde(default)]
+    pub facts: BlockFacts,
+}
+
+/// Facts about a block for tables and mock provers; no decision rests on them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BlockFacts {
+    /// Gas used.
+    #[serde(default)]
+    pub gas_used: u64,
+    /// Number of transactions.
+    #[serde(default)]
+    pub transactions: u32,
+    /// The block's own timestamp, seconds since the Unix epoch.
+    #[serde(default)]
+    pub timestamp_s: u64,
+}
+
+/// Blocks that need no proof any more.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cancel {
+    /// Whose blocks.
+    pub pipeline: PipelineId,
+    /// The first block number.
+    pub first: u64,
+    /// The last block number, inclusive.
+    pub last: u64,
+    /// Only the blocks of these hashes; empty means whatever is known under these numbers.
+    #[serde(default)]
+    pub hashes: Vec<BlockHash>,
+    /// Why.
+    pub reason: EndReason,
+}
+
+/// What every message about a block carries along.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BlockContext {
+    /// The revision of the pipeline that applies.
+    pub revision: u32,
+    /// The hash of the block's parent.
+    pub parent_hash: BlockHash,
+    /// When the broker had stored the block's message: the start of its orchestration.
+    pub stored_at: Timestamp,
+    /// When its proof is worthless, if ever.
+    #[serde(default)]
+    pub deadline_at: Option<Timestamp>,
+    /// Facts for tables.
+    #[serde(default)]
+    pub facts: BlockFacts,
+}
+
+/// A block is finished without a proof.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BlockEnded {
+    /// Whose block.
+    pub pipeline: PipelineId,
+    /// The first number.
+    pub first: u64,
+    /// The last number, inclusive.
+    pub last: u64,
+    /// Only the blocks of these hashes; empty means all under these numbers.
+    #[serde(default)]
+    pub hashes: Vec<BlockHash>,
+    /// Why.
+    pub reason: EndReason,
+}
+
+/// Why a block gets no proof.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EndReason {
+    /// An operator cancelled it.
+    Cancelled {
+        /// What the operator said.
+        note: String,
+    },
+    /// The chain replaced it: a block of the same number and another hash follows.
+    Reorged,
+    /// Its deadline passed.
+    DeadlinePassed,
+}

@@ -1,0 +1,421 @@
+//! From a pipeline file to a pipeline: everything that can be wrong, each with its line.
+
+use super::file::{PipelineFile, ProofTable, SourceTable, StageTable, StartValue};
+use super::{
+    EthereumSource, PROOF_TYPES_MAX, Pipeline, Policy, ProofSpec, Rest, STAGES_MAX, Source, Stage, Start,
+    Witness,
+};
+use crate::message::StageKind;
+use crate::{PipelineId, StageName, ZkvmId};
+use std::{fmt, ops::Range, str::FromStr, time::Duration};
+use toml::Spanned;
+
+/// How many attempts a stage has that says nothing: the first, and two more.
+const ATTEMPTS_DEFAULT: u32 = 3;
+/// The longest a stage may run: Ethproofs calls a block that takes over 20 minutes paralysed, and
+/// range proofs of rollups take hours; a day is beyond both.
+const TIMEOUT_MAX: Duration = Duration::from_secs(24 * 3600);
+
+/// One thing that is wrong, and where.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Issue {
+    /// The line, from 1.
+    pub line: usize,
+    /// What is wrong and what was expected.
+    pub reason: String,
+}
+
+/// A pipeline file that is refused. Displays as one `file:line: reason` per line.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub struct InvalidPipeline {
+    /// The file's name, for people.
+    pub file: String,
+    /// All that is wrong, in the order of the file.
+    pub issues: Vec<Issue>,
+}
+
+impl fmt::Display for InvalidPipeline {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (at, issue) in self.issues.iter().enumerate() {
+            let end = if at == 0 { "" } else { "\n" };
+            write!(f, "{end}{}:{}: {}", self.file, issue.line, issue.reason)?;
+        }
+        Ok(())
+    }
+}
+
+impl Pipeline {
+    /// Reads and checks a pipeline file. `file` is its name, for error messages.
+    pub fn from_toml(file: &str, text: &str) -> Result<Self, InvalidPipeline> {
+        let mut checker = Checker {
+            text,
+            issues: Vec::new(),
+        };
+        let pipeline = match toml::from_str::<PipelineFile>(text) {
+            Ok(parsed) => checker.pipeline(parsed),
+            Err(error) => {
+                let span = error.span().unwrap_or(0..0);
+                checker.issue(&span, error.message().replace('\n', ", "));
+                None
+            }
+        };
+        checker.issues.sort_by_key(|issue| issue.line);
+        match pipeline {
+            Some(pipeline) if checker.issues.is_empty() => Ok(pipeline),
+            _ => Err(InvalidPipeline {
+                file: file.to_owned(),
+                issues: checker.issues,
+            }),
+        }
+    }
+}
+
+struct Checker<'a> {
+    text: &'a str,
+    issues: Vec<Issue>,
+}
+
+impl Checker<'_> {
+    fn issue(&mut self, span: &Range<usize>, reason: impl Into<String>) {
+        let before = self.text.get(..span.start).unwrap_or(self.text);
+        let line = before.bytes().filter(|b| *b == b'\n').count() + 1;
+        self.issues.push(Issue {
+            line,
+            reason: reason.into(),
+        });
+    }
+
+    fn id<T: FromStr<Err: fmt::Display>>(&mut self, text: &Spanned<String>) -> Option<T> {
+        text.as_ref()
+            .parse()
+            .map_err(|e: T::Err| self.issue(&text.span(), e.to_string()))
+            .ok()
+    }
+
+    fn duration(&mut self, what: &str, text: &Spanned<String>) -> Option<Duration> {
+        match humantime::parse_duration(text.as_ref()) {
+            Ok(duration) if duration > Duration::ZERO && duration <= TIMEOUT_MAX => return Some(duration),
+            Ok(_) => self.issue(
+                &text.span(),
+                format!(
+                    "{what} = \"{}\": expected more than 0 and at most 24h",
+                    text.as_ref()
+                ),
+            ),
+            Err(e) => self.issue(
+                &text.span(),
+                format!(
+                    "{what} = \"{}\": expected a duration such as \"10s\": {e}",
+                    text.as_ref()
+                ),
+            ),
+        }
+        None
+    }
+
+    fn at_least(&mut self, what: &str, least: u32, value: &Spanned<u32>) -> u32 {
+        if *value.as_ref() < least {
+            self.issue(
+                &value.span(),
+                format!("{what} = {}: expected at least {least}", value.as_ref()),
+            );
+        }
+        *value.as_ref()
+    }
+
+    fn pipeline(&mut self, file: PipelineFile) -> Option<Pipeline> {
+        let name: Option<PipelineId> = self.id(&file.name);
+        let policy = self.policy(&file);
+        let weight = file.weight.as_ref().map_or(1, |w| self.at_least("weight", 1, w));
+        let source_span = file.source.span();
+        let source = self.source(&source_span, file.source.into_inner());
+        if file.proof.is_empty() || file.proof.len() > PROOF_TYPES_MAX {
+            let reason = format!(
+                "{} [[proof]] tables: expected 1 to {PROOF_TYPES_MAX}",
+                file.proof.len()
+            );
+            self.issue(&file.name.span(), reason);
+        }
+        let wanted = u32::try_from(file.proof.len()).unwrap_or(u32::MAX);
+        let (quorum, rest) = match file.quorum {
+            None => (wanted, Rest::Stop),
+            Some(quorum) => {
+                let valid = self.at_least("quorum.valid", 1, &quorum.valid);
+                if valid > wanted {
+                    let reason = format!("quorum.valid = {valid}: there are only {wanted} proofs");
+                    self.issue(&quorum.valid.span(), reason);
+                }
+                (valid, quorum.rest)
+            }
+        };
+        let mut proofs: Vec<ProofSpec> = Vec::new();
+        for table in file.proof {
+            let span = table.span();
+            if let Some(proof) = self.proof(&span, table.into_inner(), policy.as_ref()) {
+                if proofs.iter().any(|p| p.proof_type == proof.proof_type) {
+                    self.issue(
+                        &span,
+                        format!("proof type `{}` is defined twice", proof.proof_type),
+                    );
+                }
+                proofs.push(proof);
+            }
+        }
+        Some(Pipeline {
+            name: name?,
+            revision: 0,
+            policy: policy?,
+            weight,
+            source: source?,
+            quorum,
+            rest,
+            proofs,
+        })
+    }
+
+    fn policy(&mut self, file: &PipelineFile) -> Option<Policy> {
+        let word = file
+            .policy
+            .as_ref()
+            .map_or("oldest-first", |p| p.as_ref().as_str());
+        let span = file.policy.as_ref().unwrap_or(&file.name).span();
+        match (word, &file.deadline) {
+            ("oldest-first", None) => Some(Policy::OldestFirst),
+            ("oldest-first", Some(deadline)) => {
+                self.issue(&deadline.span(), "deadline: only with policy = \"deadline\"");
+                None
+            }
+            ("deadline", Some(deadline)) => self
+                .duration("deadline", deadline)
+                .map(|within| Policy::Deadline { within }),
+            ("deadline", None) => {
+                self.issue(
+                    &span,
+                    "policy = \"deadline\": expected `deadline = \"10s\"` or another duration beside it",
+                );
+                None
+            }
+            (other, _) => {
+                self.issue(
+                    &span,
+                    format!("policy = \"{other}\": expected \"oldest-first\" or \"deadline\""),
+                );
+                None
+            }
+        }
+    }
+
+    fn source(&mut self, span: &Range<usize>, table: SourceTable) -> Option<Source> {
+        let (rpc_url, start, confirmations, poll, witness) = match table {
+            SourceTable::File { path } => return Some(Source::File { path }),
+            SourceTable::Http {} => return Some(Source::Http),
+            SourceTable::External {} => return Some(Source::External),
+            SourceTable::Ethereum {
+                rpc_url,
+                start,
+                confirmations,
+                poll,
+                witness,
+            } => (rpc_url, start, confirmations, poll, witness),
+        };
+        if !rpc_url.starts_with("http://") && !rpc_url.starts_with("https://") {
+            self.issue(span, "source.rpc_url: expected an http:// or https:// URL");
+        }
+        let start = match start {
+            None => Start::Latest,
+            Some(StartValue::Number(number)) => Start::Number(number),
+            Some(StartValue::Word(word)) if word == "latest" => Start::Latest,
+            Some(StartValue::Word(word)) => {
+                self.issue(
+                    span,
+                    format!("source.start = \"{word}\": expected \"latest\" or a block number"),
+                );
+                Start::Latest
+            }
+        };
+        let poll = match poll.as_deref().map(humantime::parse_duration) {
+            None => Duration::from_millis(500),
+            Some(Ok(poll)) if poll >= Duration::from_millis(10) => poll,
+            Some(_) => {
+                self.issue(span, "source.poll: expected a duration of at least \"10ms\"");
+                return None;
+            }
+        };
+        let witness = witness.unwrap_or(Witness::Header);
+        Some(Source::Ethereum(EthereumSource {
+            rpc_url,
+            start,
+            confirmations,
+            poll,
+            witness,
+        }))
+    }
+
+    fn proof(
+        &mut self,
+        span: &Range<usize>,
+        table: ProofTable,
+        policy: Option<&Policy>,
+    ) -> Option<ProofSpec> {
+        let proof_type = self.id(&table.proof_type);
+        let zkvm: Option<ZkvmId> = self.id(&table.zkvm);
+        if table.stage.is_empty() || table.stage.len() > STAGES_MAX {
+            self.issue(
+                span,
+                format!(
+                    "{} [[proof.stage]] tables: expected 1 to {STAGES_MAX}",
+                    table.stage.len()
+                ),
+            );
+        }
+        let names: Vec<String> = table
+            .stage
+            .iter()
+            .map(|s| s.as_ref().name.as_ref().clone())
+            .collect();
+        let mut stages: Vec<Stage> = Vec::new();
+        let mut many = false;
+        for (position, stage) in table.stage.into_iter().enumerate() {
+            let span = stage.span();
+            self.from(&names, position, stage.as_ref());
+            let checked = self.stage(&span, stage.into_inner(), zkvm.as_ref(), policy);
+            if let Some(stage) = checked {
+                many = self.shape(&span, &stage, many);
+                stages.push(stage);
+            }
+        }
+        if many {
+            self.issue(
+                span,
+                "the last stage has many outputs: expected a stage of kind \"join\" after it",
+            );
+        }
+        Some(ProofSpec {
+            proof_type: proof_type?,
+            zkvm: zkvm?,
+            program_id: table.program_id,
+            verify: table.verify,
+            stages,
+        })
+    }
+
+    /// A proof's stages form a chain: what each reads is the stage before it, or the block.
+    fn from(&mut self, names: &[String], position: usize, stage: &StageTable) {
+        let before = position
+            .checked_sub(1)
+            .and_then(|p| names.get(p))
+            .map_or("block", String::as_str);
+        let name = stage.name.as_ref();
+        if names.iter().take(position).any(|n| n == name) || name == "block" {
+            self.issue(
+                &stage.name.span(),
+                format!("stage `{name}` is defined twice or has the reserved name `block`"),
+            );
+        }
+        let Some(from) = &stage.from else { return };
+        let from_name = from.as_ref().as_str();
+        if from_name == before {
+            return;
+        }
+        let reason = match names.iter().position(|n| n == from_name) {
+            Some(at) if at >= position => {
+                format!("stage `{name}` reads `{from_name}`, which comes after it: a cycle")
+            }
+            None if from_name != "block" => {
+                format!("stage `{name}` reads `{from_name}`, which is no stage of this proof")
+            }
+            _ => format!("stage `{name}` reads `{from_name}`: expected `{before}`, the stage before it"),
+        };
+        self.issue(&from.span(), reason);
+    }
+
+    /// Whether the stage writes many outputs, given whether it reads many.
+    fn shape(&mut self, span: &Range<usize>, stage: &Stage, many: bool) -> bool {
+        match (stage.kind, many) {
+            (StageKind::Split, true) | (StageKind::Range, true) => {
+                self.issue(
+                    span,
+                    format!(
+                        "stage `{}` reads many outputs: expected a \"map\" or \"join\" here",
+                        stage.name
+                    ),
+                );
+                true
+            }
+            (StageKind::Join, false) => {
+                self.issue(
+                    span,
+                    format!(
+                        "stage `{}` joins one output: expected a \"split\" or \"range\" before it",
+                        stage.name
+                    ),
+                );
+                false
+            }
+            (StageKind::Split, false) => true,
+            (StageKind::Map, many) => many,
+            (StageKind::Join, true) | (StageKind::Range, false) => false,
+        }
+    }
+
+    fn stage(
+        &mut self,
+        span: &Range<usize>,
+        table: StageTable,
+        zkvm: Option<&ZkvmId>,
+        policy: Option<&Policy>,
+    ) -> Option<Stage> {
+        let name: Option<StageName> = self.id(&table.name);
+        let zkvm = match &table.zkvm {
+            Some(own) => self.id(own),
+            None => zkvm.cloned(),
+        };
+        let timeout = self.duration("timeout", &table.timeout);
+        let hedge_after = table
+            .hedge_after
+            .as_ref()
+            .and_then(|h| self.duration("hedge_after", h));
+        let attempts = table
+            .attempts
+            .as_ref()
+            .map_or(ATTEMPTS_DEFAULT, |a| self.at_least("attempts", 1, a));
+        let arity = table.arity.as_ref().map(|a| self.at_least("arity", 2, a));
+        let every = table.every.as_ref().map(|e| self.at_least("every", 1, e));
+        let close_after = table
+            .close_after
+            .as_ref()
+            .and_then(|c| self.duration("close_after", c));
+        if let (Some(hedge), Some(timeout)) = (hedge_after, timeout)
+            && hedge >= timeout
+        {
+            self.issue(span, "hedge_after: expected less than timeout");
+        }
+        if let (Some(hedge), Some(Policy::Deadline { within })) = (hedge_after, policy)
+            && hedge >= *within
+        {
+            self.issue(
+                span,
+                "hedge_after: a second copy that starts after the deadline is of no use",
+            );
+        }
+        if arity.is_some() && table.kind != StageKind::Join {
+            self.issue(span, "arity: only with kind = \"join\"");
+        }
+        if table.kind == StageKind::Range {
+            self.issue(span, "kind = \"range\" is not supported yet");
+        } else if every.is_some() || close_after.is_some() {
+            self.issue(span, "every, close_after: only with kind = \"range\"");
+        }
+        Some(Stage {
+            name: name?,
+            kind: table.kind,
+            zkvm: zkvm?,
+            arity,
+            every,
+            close_after,
+            timeout: timeout?,
+            attempts,
+            hedge_after,
+        })
+    }
+}

@@ -1,0 +1,97 @@
+//! The TOML that people write, as it stands in the file; [`super::check`] makes a pipeline of it.
+
+use super::{Rest, Verify, Witness};
+use crate::message::StageKind;
+use serde::Deserialize;
+use toml::Spanned;
+
+/// A pipeline file. Every value remembers where it stood, so that an error can name its line.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct PipelineFile {
+    pub(super) name: Spanned<String>,
+    #[serde(default)]
+    pub(super) policy: Option<Spanned<String>>,
+    #[serde(default)]
+    pub(super) deadline: Option<Spanned<String>>,
+    #[serde(default)]
+    pub(super) weight: Option<Spanned<u32>>,
+    pub(super) source: Spanned<SourceTable>,
+    #[serde(default)]
+    pub(super) quorum: Option<QuorumTable>,
+    #[serde(default)]
+    pub(super) proof: Vec<Spanned<ProofTable>>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct QuorumTable {
+    pub(super) valid: Spanned<u32>,
+    #[serde(default)]
+    pub(super) rest: Rest,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
+pub(super) enum SourceTable {
+    Ethereum {
+        rpc_url: String,
+        #[serde(default)]
+        start: Option<StartValue>,
+        #[serde(default)]
+        confirmations: u64,
+        #[serde(default)]
+        poll: Option<String>,
+        #[serde(default)]
+        witness: Option<Witness>,
+    },
+    File {
+        path: String,
+    },
+    Http {},
+    External {},
+}
+
+/// `"latest"` or a number.
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+pub(super) enum StartValue {
+    Number(u64),
+    Word(String),
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ProofTable {
+    #[serde(rename = "type")]
+    pub(super) proof_type: Spanned<String>,
+    pub(super) zkvm: Spanned<String>,
+    #[serde(default)]
+    pub(super) program_id: Option<String>,
+    #[serde(default)]
+    pub(super) verify: Verify,
+    #[serde(default)]
+    pub(super) stage: Vec<Spanned<StageTable>>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct StageTable {
+    pub(super) name: Spanned<String>,
+    pub(super) kind: StageKind,
+    #[serde(default)]
+    pub(super) from: Option<Spanned<String>>,
+    #[serde(default)]
+    pub(super) zkvm: Option<Spanned<String>>,
+    #[serde(default)]
+    pub(super) arity: Option<Spanned<u32>>,
+    #[serde(default)]
+    pub(super) every: Option<Spanned<u32>>,
+    #[serde(default)]
+    pub(super) close_after: Option<Spanned<String>>,
+    pub(super) timeout: Spanned<String>,
+    #[serde(default)]
+    pub(super) attempts: Option<Spanned<u32>>,
+    #[serde(default)]
+    pub(super) hedge_after: Option<Spanned<String>>,
+}

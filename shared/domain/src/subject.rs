@@ -1,0 +1,211 @@
+//! Every subject of the bus: the only module that formats or parses one.
+//!
+//! A subject routes, filters and de-duplicates; what a message says stands in its body.
+
+use crate::{BlockKey, PipelineId, ProofType, ProverId, StageName, ZkvmId, id::InvalidId, task::AttemptId};
+use std::fmt;
+
+/// The root of all subjects; a change of the protocol that old services cannot read changes it.
+pub const ROOT: &str = "push0.v1";
+
+/// Why a subject was not understood.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("`{subject}` is not a subject of {kind}: {reason}")]
+pub struct InvalidSubject {
+    subject: String,
+    kind: &'static str,
+    reason: String,
+}
+
+/// An attempt as subjects name it: by block key instead of the full hash.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct AttemptKey {
+    /// The proof system.
+    pub zkvm: ZkvmId,
+    /// The pipeline.
+    pub pipeline: PipelineId,
+    /// The block.
+    pub block: BlockKey,
+    /// Which of the pipeline's proofs.
+    pub proof_type: ProofType,
+    /// The stage.
+    pub stage: StageName,
+    /// The task's index in it.
+    pub index: u32,
+    /// The attempt's number.
+    pub attempt: u32,
+}
+
+impl AttemptKey {
+    /// The key of an attempt on `zkvm`.
+    pub fn of(zkvm: &ZkvmId, id: &AttemptId) -> Self {
+        let stage = &id.task.stage;
+        Self {
+            zkvm: zkvm.clone(),
+            pipeline: stage.pipeline.clone(),
+            block: stage.block.key(),
+            proof_type: stage.proof_type.clone(),
+            stage: stage.stage.clone(),
+            index: id.task.index,
+            attempt: id.number,
+        }
+    }
+
+    fn parse(subject: &str, kind: &'static str) -> Result<Self, InvalidSubject> {
+        let invalid = |reason: String| InvalidSubject {
+            subject: subject.chars().take(300).collect(),
+            kind,
+            reason,
+        };
+        let rest = subject
+            .strip_prefix(ROOT)
+            .and_then(|s| s.strip_prefix('.'))
+            .and_then(|s| s.strip_prefix(kind))
+            .and_then(|s| s.strip_prefix('.'))
+            .ok_or_else(|| invalid(format!("expected it to start with {ROOT}.{kind}.")))?;
+        let tokens: Vec<&str> = rest.split('.').collect();
+        let [zkvm, pipeline, block, proof_type, stage, index, attempt] = tokens[..] else {
+            return Err(invalid(format!(
+                "expected 7 tokens after {ROOT}.{kind}, found {}",
+                tokens.len()
+            )));
+        };
+        let id = |e: InvalidId| invalid(e.to_string());
+        let number = |text: &str| text.parse::<u32>().map_err(|e| invalid(format!("`{text}`: {e}")));
+        let key = Self {
+            zkvm: zkvm.parse().map_err(id)?,
+            pipeline: pipeline.parse().map_err(id)?,
+            block: block
+                .parse()
+                .map_err(|e: crate::block::InvalidBlock| invalid(e.to_string()))?,
+            proof_type: proof_type.parse().map_err(id)?,
+            stage: stage.parse().map_err(id)?,
+            index: number(index)?,
+            attempt: number(attempt)?,
+        };
+        // `+1` and `01` parse as numbers but would be second spellings of one attempt.
+        if key.to_string() == rest {
+            Ok(key)
+        } else {
+            Err(invalid("not in its one spelling".into()))
+        }
+    }
+}
+
+impl fmt::Display for AttemptKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            zkvm,
+            pipeline,
+            block,
+            proof_type,
+            stage,
+            index,
+            attempt,
+        } = self;
+        write!(
+            f,
+            "{zkvm}.{pipeline}.{block}.{proof_type}.{stage}.{index}.{attempt}"
+        )
+    }
+}
+
+/// BLOCKS: blocks of one pipeline.
+pub fn block(pipeline: &PipelineId) -> String {
+    format!("{ROOT}.block.{pipeline}")
+}
+
+/// STAGES: work that is ready. The attempt of a whole stage names its first index.
+pub fn stage(attempt: &AttemptKey) -> String {
+    format!("{ROOT}.stage.{attempt}")
+}
+
+/// TASKS: one attempt.
+pub fn task(attempt: &AttemptKey) -> String {
+    format!("{ROOT}.task.{attempt}")
+}
+
+/// The attempt that a subject of TASKS names.
+pub fn parse_task(subject: &str) -> Result<AttemptKey, InvalidSubject> {
+    AttemptKey::parse(subject, "task")
+}
+
+/// TASKS: all attempts on one zkVM.
+pub fn tasks_of_zkvm(zkvm: &ZkvmId) -> String {
+    format!("{ROOT}.task.{zkvm}.>")
+}
+
+/// TASKS: all attempts for one block, on any zkVM.
+pub fn tasks_of_block(pipeline: &PipelineId, block: BlockKey) -> String {
+    format!("{ROOT}.task.*.{pipeline}.{block}.>")
+}
+
+/// CHECKS: a completed attempt that waits for a verifier.
+pub fn check(attempt: &AttemptKey) -> String {
+    format!("{ROOT}.check.{attempt}")
+}
+
+/// CHECKS: all that waits for verifiers of one zkVM.
+pub fn checks_of_zkvm(zkvm: &ZkvmId) -> String {
+    format!("{ROOT}.check.{zkvm}.>")
+}
+
+/// The attempt that a subject of CHECKS names.
+pub fn parse_check(subject: &str) -> Result<AttemptKey, InvalidSubject> {
+    AttemptKey::parse(subject, "check")
+}
+
+/// RESULTS: how an attempt ended.
+pub fn result(attempt: &AttemptKey) -> String {
+    format!("{ROOT}.result.{attempt}")
+}
+
+/// The attempt that a subject of RESULTS names.
+pub fn parse_result(subject: &str) -> Result<AttemptKey, InvalidSubject> {
+    AttemptKey::parse(subject, "result")
+}
+
+/// RESULTS: the ends of all attempts of one pipeline.
+pub fn results_of_pipeline(pipeline: &PipelineId) -> String {
+    format!("{ROOT}.result.*.{pipeline}.>")
+}
+
+/// RESULTS: blocks of one pipeline that need no proof any more.
+pub fn ended(pipeline: &PipelineId) -> String {
+    format!("{ROOT}.ended.{pipeline}")
+}
+
+/// LEASES: the heartbeats of one prover.
+pub fn lease(zkvm: &ZkvmId, prover: &ProverId) -> String {
+    format!("{ROOT}.lease.{zkvm}.{prover}")
+}
+
+/// CONTROL: orders to one prover.
+pub fn control(prover: &ProverId) -> String {
+    format!("{ROOT}.control.{prover}")
+}
+
+/// PROOFS: the record of one block.
+pub fn proof(pipeline: &PipelineId, number: u64) -> String {
+    format!("{ROOT}.proof.{pipeline}.{number}")
+}
+
+/// PROOFS: the output of one pipeline, in order.
+pub fn proofs_of_pipeline(pipeline: &PipelineId) -> String {
+    format!("{ROOT}.proof.{pipeline}.*")
+}
+
+/// DEAD: one dead letter of a pipeline, or of no pipeline if its message could not be read.
+pub fn dead(pipeline: Option<&PipelineId>, id: &str) -> String {
+    format!("{ROOT}.dead.{}.{id}", pipeline.map_or("_", PipelineId::as_str))
+}
+
+/// EVENTS: what happened to a pipeline, for whoever watches.
+pub fn event(pipeline: &PipelineId, kind: &str) -> String {
+    format!("{ROOT}.event.{pipeline}.{kind}")
+}
+
+/// Everything of one kind, as streams are declared: `all("task")` is `push0.v1.task.>`.
+pub fn all(kind: &str) -> String {
+    format!("{ROOT}.{kind}.>")
+}
