@@ -1,1 +1,28 @@
-//! Placeholder.
+//! Real brokers, chains and services for tests.
+//!
+//! Everything started here listens on a loopback port of its own, keeps its files in a directory of
+//! its own, and ends with the value that stands for it. If the test itself is killed, the operating
+//! system ends it (see `child`). Nothing returns an error: what a test needs and cannot have is a
+//! panic that says what to do about it.
+//!
+//! It speaks to the broker through `push0-bus` only, as every service does. It does not decide what
+//! a scenario means: that is the test's business.
+#![expect(
+    clippy::panic,
+    reason = "the harness runs inside tests, where a panic is how a failure is reported"
+)]
+
+mod anvil;
+mod blocks;
+mod child;
+mod deployment;
+mod nats;
+mod process;
+mod wait;
+
+pub use anvil::Anvil;
+pub use blocks::{assert_complete_in_order, synthetic_block, synthetic_hash, synthetic_trace};
+pub use deployment::{Deployment, DeploymentBuilder};
+pub use nats::{NatsCluster, NatsOptions, NatsServer};
+pub use process::{Process, ProcessBuilder};
+pub use wait::{Probed, wait_for};

@@ -1,0 +1,115 @@
+//! A development chain: anvil, the Ethereum node of Foundry.
+
+use crate::{
+    child::{self, Child, Spec},
+    wait,
+};
+use nix::sys::signal::Signal;
+use serde_json::{Value, json};
+use std::time::Duration;
+use tempfile::TempDir;
+
+/// A running anvil on a free loopback port. Killed when dropped.
+#[derive(Debug)]
+pub struct Anvil {
+    child: Child,
+    url: String,
+    http: reqwest::Client,
+    _folder: TempDir,
+}
+
+impl Anvil {
+    /// Starts a chain that mines a block every `block_time` (whole seconds), or only when told to.
+    ///
+    /// # Panics
+    /// Anvil is not installed or does not start.
+    pub async fn start(block_time: Option<Duration>) -> Self {
+        let folder = TempDir::new().expect("a temporary directory");
+        let mut args = vec!["--host".into(), "127.0.0.1".into(), "--port".into(), "0".into()];
+        match block_time {
+            Some(time) => args.extend(["--block-time".into(), time.as_secs().max(1).to_string().into()]),
+            None => args.push("--no-mining".into()),
+        }
+        let spec = Spec {
+            program: child::tool("ANVIL", "anvil"),
+            args,
+            env: Vec::new(),
+            log: folder.path().join("log"),
+        };
+        let child = Child::spawn(&spec).unwrap_or_else(|e| panic!("{}: {e}", spec.program.display()));
+        let address = async || {
+            let log = child.log();
+            let found = log.lines().find_map(|line| line.strip_prefix("Listening on "));
+            found.map(|address| address.trim().to_owned())
+        };
+        let Ok(address) = wait::look(Duration::from_secs(20), address).await else {
+            panic!("anvil does not listen; its log ends:\n{}", child.tail());
+        };
+        Self {
+            child,
+            url: format!("http://{address}"),
+            http: reqwest::Client::new(),
+            _folder: folder,
+        }
+    }
+
+    /// The URL of its JSON-RPC endpoint.
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// Calls a method and returns its result.
+    ///
+    /// # Panics
+    /// The node does not answer, or answers with an error.
+    pub async fn rpc(&self, method: &str, params: Value) -> Value {
+        let body = json!({ "jsonrpc": "2.0", "id": 1, "method": method, "params": params });
+        let answer = async {
+            self.http
+                .post(&self.url)
+                .json(&body)
+                .send()
+                .await?
+                .json::<Value>()
+                .await
+        };
+        match answer.await {
+            Ok(answer) if answer.get("error").is_none() => answer.get("result").cloned().unwrap_or_default(),
+            Ok(answer) => panic!("{method}: {answer}"),
+            Err(error) => panic!("{method}: {error}"),
+        }
+    }
+
+    /// Mines `blocks` blocks now.
+    pub async fn mine(&self, blocks: u64) {
+        self.rpc("anvil_mine", json!([format!("{blocks:#x}")])).await;
+    }
+
+    /// Replaces the newest `depth` blocks by as many other ones.
+    pub async fn reorg(&self, depth: u64) {
+        self.rpc("anvil_reorg", json!([depth, []])).await;
+    }
+
+    /// The number of the newest block.
+    pub async fn head(&self) -> u64 {
+        let head = self.rpc("eth_blockNumber", json!([])).await;
+        let digits = head.as_str().and_then(|head| head.strip_prefix("0x"));
+        let number = digits.and_then(|digits| u64::from_str_radix(digits, 16).ok());
+        number.unwrap_or_else(|| panic!("eth_blockNumber: {head}"))
+    }
+
+    /// SIGKILL.
+    pub fn kill(&self) {
+        self.child.kill();
+    }
+
+    /// SIGSTOP: the port stays open and nobody answers.
+    pub fn pause(&self) {
+        self.child.signal(Signal::SIGSTOP);
+    }
+
+    /// SIGCONT.
+    pub fn resume(&self) {
+        self.child.signal(Signal::SIGCONT);
+    }
+}

@@ -1,0 +1,177 @@
+//! Synthetic blocks, and what must come of them.
+
+use push0_bus::Kept;
+use push0_domain::{
+    BlockHash, BlockRef, PipelineId,
+    message::{Emission, EmissionOutcome},
+    trace::TraceContext,
+};
+use std::ops::RangeInclusive;
+
+/// The hash of block `number` of a pipeline's synthetic chain.
+pub fn synthetic_hash(pipeline: &PipelineId, number: u64) -> BlockHash {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(b"push0 block\0");
+    hasher.update(pipeline.as_str().as_bytes());
+    hasher.update(b"\0");
+    hasher.update(&number.to_le_bytes());
+    BlockHash(*hasher.finalize().as_bytes())
+}
+
+/// Block `number` of a pipeline's synthetic chain; the parent of block 0 would be number 2^64 - 1.
+pub fn synthetic_block(pipeline: &PipelineId, number: u64) -> BlockRef {
+    BlockRef {
+        number,
+        hash: synthetic_hash(pipeline, number),
+    }
+}
+
+/// The trace under which a synthetic block is published: derived from its hash, so that a test can
+/// ask for it.
+pub fn synthetic_trace(pipeline: &PipelineId, number: u64) -> TraceContext {
+    let digits = hex::encode(synthetic_hash(pipeline, number).0);
+    TraceContext {
+        traceparent: Some(format!("00-{}-{}-01", &digits[..32], &digits[32..48])),
+        tracestate: None,
+    }
+}
+
+/// Checks promises P1 to P3 for one pipeline: each of these blocks proved, once, in ascending order,
+/// without a gap, each on top of the one before it.
+///
+/// # Panics
+/// Something else was emitted; the message names the first block where it went wrong.
+#[track_caller]
+pub fn assert_complete_in_order(emissions: &[Kept<Emission>], blocks: RangeInclusive<u64>) {
+    let (mut expected, last) = (*blocks.start(), *blocks.end());
+    let mut parent: Option<BlockHash> = None;
+    for kept in emissions {
+        let emission = match &kept.body {
+            Ok(emission) => emission,
+            Err(error) => panic!("`{}` cannot be read: {error}", kept.subject),
+        };
+        let Emission { first, last: end, .. } = emission;
+        assert!(
+            first.number == expected,
+            "block {expected} should come next, sequence {} has {first}: {}",
+            kept.sequence,
+            if first.number < expected {
+                "a duplicate, or out of order"
+            } else {
+                "a gap"
+            }
+        );
+        assert!(
+            end.number >= first.number,
+            "the range {first} to {end} is backwards"
+        );
+        if let Some(parent) = parent {
+            assert_eq!(
+                emission.parent_hash, parent,
+                "{first} is not the child of the block before it"
+            );
+        }
+        match &emission.outcome {
+            EmissionOutcome::Proved(proofs) => assert!(!proofs.is_empty(), "{first} is proved by nothing"),
+            other => panic!("{first} is not proved: {other:?}"),
+        }
+        parent = Some(end.hash);
+        expected = end.number + 1;
+    }
+    assert!(
+        expected == last + 1,
+        "emissions end before block {expected}, expected up to {last} ({} emissions)",
+        emissions.len()
+    );
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use push0_domain::{
+        Payload, ProofType, ProverId, Timestamp, ZkvmId,
+        message::{BlockFacts, EndReason, Proof},
+    };
+
+    fn emission(number: u64) -> Emission {
+        let pipeline: PipelineId = "demo".parse().unwrap();
+        let block = synthetic_block(&pipeline, number);
+        Emission {
+            first: block,
+            last: block,
+            parent_hash: synthetic_hash(&pipeline, number - 1),
+            outcome: EmissionOutcome::Proved(vec![Proof {
+                proof_type: ProofType::new("main").unwrap(),
+                zkvm: ZkvmId::new("mock").unwrap(),
+                program_id: None,
+                prover: ProverId::new("p1").unwrap(),
+                verifier: None,
+                payload: Payload::empty(),
+                bytes: 0,
+                prove_us: 1,
+                verify_us: 0,
+                attempt: 1,
+            }]),
+            stored_at: Timestamp(1),
+            busy_us: 1,
+            facts: BlockFacts::default(),
+            pipeline,
+        }
+    }
+
+    fn kept(emissions: impl IntoIterator<Item = Emission>) -> Vec<Kept<Emission>> {
+        let keep = |(at, body)| Kept {
+            body: Ok(body),
+            subject: "s".into(),
+            sequence: at as u64 + 1,
+            stored_at: Timestamp(1),
+            trace: TraceContext::default(),
+        };
+        emissions.into_iter().enumerate().map(keep).collect()
+    }
+
+    fn verdict(emissions: Vec<Kept<Emission>>) -> String {
+        // The hook prints every panic; these are expected and would look like failures.
+        let checked = std::panic::catch_unwind(|| assert_complete_in_order(&emissions, 5..=8));
+        match checked {
+            Ok(()) => "complete".into(),
+            Err(panic) => *panic.downcast::<String>().expect("a message"),
+        }
+    }
+
+    #[test]
+    fn a_complete_run_passes() {
+        assert_eq!(verdict(kept((5..=8).map(emission))), "complete");
+    }
+
+    #[test]
+    fn every_flaw_is_named() {
+        let mut orphan = emission(7);
+        orphan.parent_hash = BlockHash([0; 32]);
+        let mut given_up = emission(6);
+        given_up.outcome = EmissionOutcome::Abandoned(EndReason::Reorged);
+        let flawed = [
+            ("a gap", vec![emission(5), emission(7), emission(8)]),
+            (
+                "a duplicate",
+                vec![emission(5), emission(6), emission(6), emission(7), emission(8)],
+            ),
+            ("out of order", vec![emission(5), emission(6), emission(5)]),
+            ("expected up to 8", vec![emission(5), emission(6)]),
+            ("expected up to 8", vec![]),
+            ("expected up to 8", (5..=9).map(emission).collect()),
+            (
+                "not the child",
+                vec![emission(5), emission(6), orphan, emission(8)],
+            ),
+            (
+                "is not proved",
+                vec![emission(5), given_up, emission(7), emission(8)],
+            ),
+        ];
+        for (flaw, emissions) in flawed {
+            let said = verdict(kept(emissions));
+            assert!(said.contains(flaw), "expected `{flaw}`: {said}");
+        }
+    }
+}

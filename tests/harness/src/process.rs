@@ -1,0 +1,272 @@
+//! Our own programs as processes: started from the build that the test belongs to.
+
+use crate::{
+    child::{Child, Spec},
+    wait_for,
+};
+use nix::sys::signal::Signal;
+use std::{
+    ffi::OsString,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::ExitStatus,
+    time::Duration,
+};
+use tempfile::TempDir;
+
+/// What the runtime logs when its health and metrics server listens.
+const HTTP_LINE: &str = "listening for probes and scrapes";
+
+/// One of our programs, not yet started.
+#[derive(Clone, Debug)]
+pub struct ProcessBuilder {
+    program: String,
+    label: String,
+    args: Vec<OsString>,
+    env: Vec<(String, String)>,
+    config: Option<String>,
+}
+
+impl ProcessBuilder {
+    /// Another name for failures and look-ups than the program's: needed where a program runs twice.
+    #[must_use]
+    pub fn label(mut self, label: &str) -> Self {
+        label.clone_into(&mut self.label);
+        self
+    }
+
+    /// A command line argument.
+    #[must_use]
+    pub fn arg(mut self, arg: impl Into<OsString>) -> Self {
+        self.args.push(arg.into());
+        self
+    }
+
+    /// An environment variable, such as `PUSH0_NATS__URL`. The last one of a name wins.
+    #[must_use]
+    pub fn env(mut self, name: &str, value: impl ToString) -> Self {
+        self.env.push((name.into(), value.to_string()));
+        self
+    }
+
+    /// Several environment variables.
+    #[must_use]
+    pub fn envs<K: AsRef<str>, V: ToString>(self, pairs: impl IntoIterator<Item = (K, V)>) -> Self {
+        pairs
+            .into_iter()
+            .fold(self, |this, (name, value)| this.env(name.as_ref(), value))
+    }
+
+    /// A variable that gives way to one that was set already.
+    #[must_use]
+    pub(crate) fn env_default(mut self, name: &str, value: &str) -> Self {
+        self.env.insert(0, (name.into(), value.into()));
+        self
+    }
+
+    /// A configuration file with this text, passed as `--config`.
+    #[must_use]
+    pub fn config(mut self, toml: &str) -> Self {
+        self.config = Some(toml.into());
+        self
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        &self.label
+    }
+
+    /// Starts it. Returns at once: whether it is ready is another question ([`Process::ready`]).
+    ///
+    /// # Panics
+    /// The program was not built, or cannot be started.
+    pub fn start(self) -> Process {
+        let folder = TempDir::new().expect("a temporary directory");
+        let mut args = Vec::new();
+        if let Some(toml) = &self.config {
+            let path = folder.path().join("config.toml");
+            std::fs::write(&path, toml).expect("the configuration file is written");
+            args.extend(["--config".into(), path.into()]);
+        }
+        args.extend(self.args);
+        let spec = Spec {
+            program: built(&self.program),
+            args,
+            env: self.env,
+            log: folder.path().join("log"),
+        };
+        Process {
+            child: spawn(&spec),
+            spec,
+            label: self.label,
+            _folder: folder,
+        }
+    }
+}
+
+/// A running program of ours. Killed when dropped; if the test is panicking, its log's end is printed.
+#[derive(Debug)]
+pub struct Process {
+    child: Child,
+    spec: Spec,
+    label: String,
+    _folder: TempDir,
+}
+
+impl Process {
+    /// The program of this name: `ingester`, `dispatcher`, `prover-mock`, `push0`, ….
+    pub fn program(name: &str) -> ProcessBuilder {
+        ProcessBuilder {
+            program: name.into(),
+            label: name.into(),
+            args: Vec::new(),
+            env: Vec::new(),
+            config: None,
+        }
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.child.pid()
+    }
+
+    /// Its name in failures.
+    pub fn label(&self) -> &str {
+        &self.label
+    }
+
+    /// Whether it has not ended.
+    pub fn is_running(&self) -> bool {
+        self.child.exited().is_none()
+    }
+
+    /// SIGKILL, and waits until it is gone.
+    pub fn kill(&self) {
+        self.child.kill();
+    }
+
+    /// SIGTERM: it should finish or hand back what it holds, and end.
+    pub fn terminate(&self) {
+        self.child.signal(Signal::SIGTERM);
+    }
+
+    /// SIGSTOP: it is there and does nothing.
+    pub fn pause(&self) {
+        self.child.signal(Signal::SIGSTOP);
+    }
+
+    /// SIGCONT.
+    pub fn resume(&self) {
+        self.child.signal(Signal::SIGCONT);
+    }
+
+    /// Kills it if it runs, and starts it again as it was started. The log goes on.
+    pub fn restart(&mut self) {
+        self.child.kill();
+        self.child = spawn(&self.spec);
+    }
+
+    /// Waits until it ends by itself.
+    ///
+    /// # Panics
+    /// It did not within `timeout`.
+    pub async fn wait_exit(&self, timeout: Duration) -> ExitStatus {
+        let what = format!("the end of {}", self.label);
+        wait_for(&what, timeout, async || self.child.exited().ok_or("it runs")).await
+    }
+
+    /// All that it wrote to stdout and stderr.
+    pub fn log(&self) -> String {
+        self.child.log()
+    }
+
+    /// Where its health and metrics are served, as its log says; none so far if it has not said.
+    pub fn http_address(&self) -> Option<SocketAddr> {
+        let log = self.log();
+        // The newest line: a restarted process listens elsewhere.
+        let line = log.lines().rfind(|line| line.contains(HTTP_LINE))?;
+        let plain = without_colours(line);
+        plain.split(['=', '"', ' ']).find_map(|word| word.parse().ok())
+    }
+
+    /// Waits until `/health/ready` says yes.
+    ///
+    /// # Panics
+    /// It did not within `timeout`, or the program ended.
+    pub async fn ready(&self, timeout: Duration) {
+        let what = format!("readiness of {}", self.label);
+        wait_for(&what, timeout, async || {
+            assert!(self.is_running(), "{} ended before it was ready", self.label);
+            let address = self.http_address().ok_or("no address in its log".to_owned())?;
+            let (status, body) = get(&format!("http://{address}/health/ready"))
+                .await
+                .map_err(|e| e.to_string())?;
+            if status == 200 { Ok(()) } else { Err(body) }
+        })
+        .await;
+    }
+
+    /// The text of `/metrics`.
+    ///
+    /// # Panics
+    /// It is not served.
+    pub async fn metrics(&self) -> String {
+        let address = self
+            .http_address()
+            .unwrap_or_else(|| panic!("{} serves no metrics", self.label));
+        match get(&format!("http://{address}/metrics")).await {
+            Ok((200, text)) => text,
+            other => panic!("metrics of {}: {other:?}", self.label),
+        }
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let ended = self.child.exited();
+        self.child.kill();
+        if std::thread::panicking() {
+            let state = ended.map_or("was running".into(), |status| format!("had ended: {status}"));
+            eprintln!("--- {} {state}; its log ends:\n{}", self.label, self.child.tail());
+        }
+    }
+}
+
+fn spawn(spec: &Spec) -> Child {
+    Child::spawn(spec).unwrap_or_else(|e| panic!("{}: {e}", spec.program.display()))
+}
+
+async fn get(url: &str) -> Result<(u16, String), reqwest::Error> {
+    let response = reqwest::Client::new()
+        .get(url)
+        .timeout(Duration::from_secs(2))
+        .send()
+        .await?;
+    Ok((response.status().as_u16(), response.text().await?))
+}
+
+/// The program of this name from the same build as this test: `target/PROFILE/deps/TEST-…` lies
+/// beside `target/PROFILE/NAME`.
+fn built(name: &str) -> PathBuf {
+    let test = std::env::current_exe().expect("a test has a path");
+    let folders = test.ancestors().skip(1).take(3);
+    let found = folders
+        .map(|folder| folder.join(name))
+        .find(|path| path.is_file());
+    found.unwrap_or_else(|| {
+        let profile = test.ancestors().nth(2).map(Path::display);
+        panic!(
+            "{name} is not built in {}: run cargo build --release --bins",
+            profile.map_or("the target directory".into(), |p| p.to_string())
+        )
+    })
+}
+
+fn without_colours(line: &str) -> String {
+    let mut plain = String::new();
+    let mut rest = line;
+    while let Some((before, escape)) = rest.split_once('\u{1b}') {
+        plain.push_str(before);
+        rest = escape.split_once('m').map_or("", |(_, after)| after);
+    }
+    plain + rest
+}

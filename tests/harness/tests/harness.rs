@@ -1,0 +1,189 @@
+//! The harness keeps its own promises: what it starts works, and ends with the test.
+
+use nix::{errno::Errno, sys::signal::kill, unistd::Pid};
+use push0_bus::{Bucket, Bus, NatsConfig};
+use push0_domain::message::KnownBlock;
+use push0_harness::{Anvil, Deployment, NatsCluster, NatsServer, synthetic_block, wait_for};
+use std::{
+    process::{Command, Stdio},
+    time::{Duration, Instant},
+};
+
+const SOON: Duration = Duration::from_secs(10);
+/// Set for the copy of this program that is to be killed.
+const VICTIM: &str = "HARNESS_VICTIM";
+
+const EXTERNAL: &str = r#"
+name = "demo"
+source = { kind = "external" }
+[[proof]]
+type = "main"
+zkvm = "mock"
+[[proof.stage]]
+name = "prove"
+kind = "map"
+timeout = "10s"
+"#;
+
+fn is_alive(pid: u32) -> bool {
+    let pid = Pid::from_raw(i32::try_from(pid).expect("a pid"));
+    kill(pid, None) != Err(Errno::ESRCH)
+}
+
+async fn bus(url: &str) -> Bus {
+    let config = NatsConfig {
+        url: url.into(),
+        ..NatsConfig::default()
+    };
+    let bus = Bus::connect(&config, "test").await.expect("a valid URL");
+    bus.connected().await;
+    bus
+}
+
+#[tokio::test]
+async fn a_broker_keeps_its_port_and_store_when_it_is_killed_and_restarted() {
+    let mut server = NatsServer::start().await;
+    let (url, pid) = (server.url(), server.pid());
+    bus(&url)
+        .await
+        .provision(&push0_bus::Limits::default())
+        .await
+        .expect("provisioned");
+    server.kill();
+    assert!(!is_alive(pid));
+    server.restart().await;
+    assert_eq!(server.url(), url);
+    bus(&url)
+        .await
+        .check_provisioned()
+        .await
+        .expect("the streams are still there");
+    server.stop().await;
+    assert_eq!(server.pid(), 0);
+}
+
+#[tokio::test]
+async fn a_dropped_broker_is_gone_with_its_files() {
+    let server = NatsServer::options()
+        .sync_always()
+        .with_store_limit(1 << 20)
+        .start()
+        .await;
+    let pid = server.pid();
+    let seen = server.monitor("/jsz").await;
+    assert_eq!(seen["config"]["max_storage"], 1 << 20, "{seen}");
+    assert_eq!(seen["config"]["sync_always"], true, "{seen}");
+    let store = seen["config"]["store_dir"].as_str().expect("a path").to_owned();
+    assert!(std::fs::exists(&store).expect("readable"));
+    drop(server);
+    assert!(!is_alive(pid));
+    assert!(!std::fs::exists(&store).expect("readable"));
+}
+
+#[tokio::test]
+async fn what_a_killed_test_started_ends_with_it() {
+    if std::env::var_os(VICTIM).is_some() {
+        let server = NatsServer::start().await;
+        println!("broker {}", server.pid());
+        std::future::pending::<()>().await;
+    }
+    let test = std::env::current_exe().expect("a path");
+    let mut victim = Command::new(test)
+        .args([
+            "--exact",
+            "what_a_killed_test_started_ends_with_it",
+            "--nocapture",
+        ])
+        .env(VICTIM, "1")
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("this program runs again");
+    let said = std::io::BufReader::new(victim.stdout.take().expect("piped"));
+    let pid = std::io::BufRead::lines(said)
+        .map_while(Result::ok)
+        // The test runner may have begun the line.
+        .find_map(|line| line.split_once("broker ")?.1.trim().parse::<u32>().ok())
+        .expect("the victim started a broker");
+    assert!(is_alive(pid));
+    victim.kill().expect("SIGKILL");
+    victim.wait().expect("reaped");
+    wait_for("the broker's end", SOON, async || !is_running(pid)).await;
+}
+
+/// An orphan may stay a zombie where process 1 does not reap.
+fn is_running(pid: u32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit_once(") ")
+        .is_some_and(|(_, rest)| !rest.starts_with(['Z', 'X']))
+}
+
+#[tokio::test]
+async fn a_cluster_elects_another_leader_when_one_dies() {
+    let mut cluster = NatsCluster::start(3).await;
+    let limits = push0_bus::Limits {
+        replicas: 3,
+        ..push0_bus::Limits::default()
+    };
+    bus(&cluster.url())
+        .await
+        .provision(&limits)
+        .await
+        .expect("provisioned");
+    let first = cluster.leader_of(push0_bus::Stream::Proofs.name()).await;
+    cluster.kill(first);
+    let second = cluster.leader_of(push0_bus::Stream::Proofs.name()).await;
+    assert_ne!(first, second);
+    cluster.restart(first).await;
+    cluster.meta_leader().await;
+}
+
+#[tokio::test]
+async fn a_chain_mines_when_told_and_forgets_what_was_reorganised() {
+    let anvil = Anvil::start(None).await;
+    anvil.mine(3).await;
+    assert_eq!(anvil.head().await, 3);
+    let block = async || {
+        anvil
+            .rpc("eth_getBlockByNumber", serde_json::json!(["0x3", false]))
+            .await["hash"]
+            .clone()
+    };
+    let before = block().await;
+    anvil.reorg(1).await;
+    assert_ne!(block().await, before);
+}
+
+#[tokio::test]
+async fn a_deployment_publishes_synthetic_blocks_with_their_facts() {
+    let deployment = Deployment::builder().pipeline(EXTERNAL).start().await;
+    let demo = "demo".parse().expect("a name");
+    deployment.submit_blocks(&demo, 1..=100).await;
+    let level = deployment
+        .bus()
+        .level(push0_bus::Stream::Blocks)
+        .await
+        .expect("answered");
+    assert_eq!(level.messages, 100);
+    let facts = deployment
+        .bus()
+        .facts::<KnownBlock>(Bucket::Blocks)
+        .await
+        .expect("bound");
+    let block = synthetic_block(&demo, 100);
+    let known = facts
+        .get(&format!("demo.{}", block.key()))
+        .await
+        .expect("answered");
+    assert_eq!(known.and_then(|fact| fact.value).expect("a fact").block, block);
+    assert!(deployment.emissions(&demo).await.is_empty());
+}
+
+#[tokio::test]
+#[should_panic(expected = "for three of them; last seen: 2")]
+async fn waiting_in_vain_says_what_for_and_what_was_there() {
+    let begun = Instant::now();
+    wait_for("three of them", Duration::from_millis(50), async || {
+        if begun.elapsed() > SOON { Ok(()) } else { Err(2) }
+    })
+    .await;
+}
