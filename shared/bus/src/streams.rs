@@ -104,7 +104,7 @@ impl Stream {
             Self::Stages => &["stage"],
             Self::Tasks => &["task"],
             Self::Checks => &["check"],
-            Self::Results => &["result", "ended"],
+            Self::Results => &["result", "verdict", "ended"],
             Self::Leases => &["lease"],
             Self::Control => &["control"],
             Self::Proofs => &["proof"],

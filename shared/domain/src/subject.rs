@@ -165,9 +165,20 @@ pub fn parse_result(subject: &str) -> Result<AttemptKey, InvalidSubject> {
     AttemptKey::parse(subject, "result")
 }
 
-/// RESULTS: the ends of all attempts of one pipeline.
-pub fn results_of_pipeline(pipeline: &PipelineId) -> String {
-    format!("{ROOT}.result.*.{pipeline}.>")
+/// RESULTS: how a completed attempt fared with its verifier. Provers may not publish here, so a
+/// proof that must be verified counts only if it comes this way.
+pub fn verdict(attempt: &AttemptKey) -> String {
+    format!("{ROOT}.verdict.{attempt}")
+}
+
+/// The attempt that a subject of verdicts names.
+pub fn parse_verdict(subject: &str) -> Result<AttemptKey, InvalidSubject> {
+    AttemptKey::parse(subject, "verdict")
+}
+
+/// RESULTS: all that ends attempts and blocks of one pipeline.
+pub fn results_of_pipeline(pipeline: &PipelineId) -> Vec<String> {
+    vec![format!("{ROOT}.result.*.{pipeline}.>"), format!("{ROOT}.verdict.*.{pipeline}.>"), ended(pipeline)]
 }
 
 /// RESULTS: blocks of one pipeline that need no proof any more.

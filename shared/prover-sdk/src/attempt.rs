@@ -1,0 +1,203 @@
+//! One attempt, from its delivery to its acknowledgement.
+
+use crate::{Prove, ProveError, Work, ledger::Place, serve::Node};
+use futures::FutureExt;
+use push0_bus::{Delivery, Message};
+use push0_domain::{
+    Payloads,
+    message::{Failure, FailureClass, Outcome, ResultEvent, StageKind, Task, TaskHeader, TaskResult},
+    subject::{self, AttemptKey},
+    time::micros,
+    trace::TraceContext,
+};
+use push0_runtime::trace;
+use std::{
+    panic::AssertUnwindSafe,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
+
+/// How long a result is offered to a broker that is away or full. A finished proof is dear: this is
+/// far beyond any restart, and after it the broker has redelivered the task long ago.
+const RESULT_PATIENCE: Duration = Duration::from_secs(600);
+
+/// Runs the attempt that a delivery asks for, stores its result and acknowledges it.
+pub(crate) async fn run<P: Prove>(
+    node: Arc<Node>,
+    prover: Arc<P>,
+    delivery: Delivery<Task>,
+    place: Place,
+    stop: CancellationToken,
+    progress: crate::Progress,
+) {
+    // Told to leave before it began: handed back at once, as if it had never been taken.
+    let slot = tokio::select! {
+        slot = node.slots.acquire() => slot,
+        () = node.draining.cancelled() => {
+            delivery.ack.give_back(Duration::ZERO).await;
+            return;
+        }
+    };
+    let header = &delivery.body.header;
+    let span = tracing::info_span!(
+        "prove",
+        otel.kind = "consumer",
+        block.number = header.id.stage.block.number,
+        task.id = %header.id,
+        attempt = header.attempt,
+        prover.id = %node.id,
+        zkvm = %header.zkvm,
+        outcome = tracing::field::Empty,
+    );
+    trace::set_parent(&span, &delivery.trace);
+    place.started();
+    let began = Instant::now();
+    let outcome = outcome(&node, prover, &delivery, stop, progress)
+        .instrument(span.clone())
+        .await;
+    let took = began.elapsed();
+    place.proved(took);
+    drop(slot);
+
+    let result = result(&node, &delivery.body, outcome, took);
+    node.metrics.attempt(&result, took);
+    span.record("outcome", outcome_name(&result.outcome));
+    if let Outcome::Failed { failure, .. } = &result.outcome {
+        let class = failure.class.as_str();
+        tracing::warn!(parent: &span, class, reason = failure.message, "attempt failed");
+    }
+    store(&node, &delivery, result, &trace::context(&span, &delivery.trace)).await;
+}
+
+fn outcome_name(outcome: &Outcome) -> &'static str {
+    match outcome {
+        Outcome::Completed { .. } => "completed",
+        Outcome::Failed { failure, .. } => failure.class.as_str(),
+    }
+}
+
+async fn outcome<P: Prove>(
+    node: &Node,
+    prover: Arc<P>,
+    delivery: &Delivery<Task>,
+    stop: CancellationToken,
+    progress: crate::Progress,
+) -> Result<Payloads, Failure> {
+    let Task { header, inputs, .. } = &delivery.body;
+    // With the watchdog down, only the broker counts the provers that a task takes with it.
+    if delivery.deliveries > header.attempts_max {
+        let message = format!(
+            "delivered {} times, and no prover lived to tell",
+            delivery.deliveries - 1
+        );
+        return Err(Failure::new(FailureClass::Died, message));
+    }
+    let work = Work {
+        header: header.clone(),
+        inputs: read(node, header, inputs).await.map_err(failure)?,
+        stop: stop.clone(),
+        progress,
+        trace: delivery.trace.clone(),
+    };
+    let timeout = Duration::from_millis(header.timeout_ms);
+    let proving = AssertUnwindSafe(prover.prove(work)).catch_unwind();
+    let outputs = tokio::select! {
+        biased;
+        () = stop.cancelled() => return Err(Failure::new(FailureClass::Stopped, "told to stop")),
+        proved = tokio::time::timeout(timeout, proving) => match proved {
+            Err(_) => return Err(Failure::new(FailureClass::TimedOut, format!("not done within {timeout:?}"))),
+            Ok(Err(panic)) => return Err(Failure::new(FailureClass::Retryable, panic_text(panic.as_ref()))),
+            Ok(Ok(outputs)) => outputs.map_err(failure)?,
+        },
+    };
+    write(node, header, outputs).await.map_err(failure)
+}
+
+fn failure(error: ProveError) -> Failure {
+    Failure::new(error.class, error.message)
+}
+
+fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic
+        .downcast_ref::<&str>()
+        .map(ToString::to_string)
+        .or_else(|| panic.downcast_ref::<String>().cloned());
+    format!("the prover panicked: {}", text.as_deref().unwrap_or("no message"))
+}
+
+async fn read(node: &Node, header: &TaskHeader, inputs: &Payloads) -> Result<Vec<Vec<u8>>, ProveError> {
+    let mut read = Vec::new();
+    for index in 0..inputs.count() {
+        let payload = inputs
+            .get(index)
+            .ok_or_else(|| ProveError::fatal(format!("input {index} is missing")))?;
+        let bytes = node.blobs.resolve(&payload).await;
+        read.push(bytes.map_err(|e| ProveError::retryable(format!("input {index} of {}: {e}", header.id)))?);
+    }
+    Ok(read)
+}
+
+async fn write(node: &Node, header: &TaskHeader, outputs: Vec<Vec<u8>>) -> Result<Payloads, ProveError> {
+    if header.kind != StageKind::Split && outputs.len() != 1 {
+        return Err(ProveError::fatal(format!(
+            "{} outputs: expected one",
+            outputs.len()
+        )));
+    }
+    if outputs.is_empty() {
+        return Err(ProveError::fatal(
+            "a split wrote no outputs: expected at least one",
+        ));
+    }
+    let unstored = |e: push0_bus::BlobError| ProveError::retryable(format!("output not stored: {e}"));
+    let mut payloads = Vec::with_capacity(outputs.len());
+    for output in outputs {
+        payloads.push(node.blobs.payload(output).await.map_err(unstored)?);
+    }
+    node.blobs.list(payloads).await.map_err(unstored)
+}
+
+fn result(node: &Node, task: &Task, outcome: Result<Payloads, Failure>, took: Duration) -> TaskResult {
+    let mut header = task.header.clone();
+    header.busy_us += micros(took);
+    let outcome = match outcome {
+        Ok(outputs) => Outcome::Completed { outputs },
+        Err(failure) => Outcome::Failed {
+            failure,
+            inputs: task.inputs.clone(),
+        },
+    };
+    TaskResult {
+        header,
+        prover: node.id.clone(),
+        outcome,
+        prove_us: micros(took),
+        verdict: None,
+    }
+}
+
+/// Stores the result where it belongs, then lets go of the task: never the other way round.
+async fn store(node: &Node, delivery: &Delivery<Task>, result: TaskResult, trace: &TraceContext) {
+    let key = AttemptKey::of(&result.header.zkvm, &result.header.attempt_id());
+    let to_check = result.header.check && matches!(result.outcome, Outcome::Completed { .. });
+    let message = if to_check {
+        Message::new(subject::check(&key), &result, trace)
+    } else {
+        Message::new(subject::result(&key), &ResultEvent::Attempt(result), trace)
+    };
+    let stored = match message {
+        Ok(message) => node
+            .bus
+            .publish_patiently(message, RESULT_PATIENCE)
+            .await
+            .map_err(|e| e.to_string()),
+        Err(error) => Err(error.to_string()),
+    };
+    match stored {
+        Ok(_) => delivery.ack.done().await,
+        // Not acknowledged: the broker gives the task to another prover after its ack wait.
+        Err(error) => tracing::error!(task.id = %delivery.body.header.id, error, "result not stored"),
+    }
+}

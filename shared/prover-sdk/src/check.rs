@@ -1,0 +1,172 @@
+//! The verifier's mode: checks what provers completed, before it counts.
+
+use crate::{Statement, Verify, ledger::Place, serve::Node};
+use push0_bus::{BusError, Delivery, Message};
+use push0_domain::{
+    message::{KnownBlock, Outcome, ResultEvent, TaskResult, Verdict},
+    subject::{self, AttemptKey},
+    time::micros,
+};
+use push0_runtime::trace;
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+use tracing::Instrument;
+
+/// How often a check is delivered before its proof is held to be what kills its verifiers.
+const DELIVERIES_MAX: u32 = 5;
+/// How long a check waits when it could not be told whether the proof is valid.
+const AGAIN_AFTER: Duration = Duration::from_millis(200);
+const VERDICT_PATIENCE: Duration = Duration::from_secs(60);
+
+/// Verifies one completed attempt, stores the verdict and acknowledges the check.
+pub(crate) async fn run<V: Verify>(
+    node: Arc<Node>,
+    verifier: Arc<V>,
+    delivery: Delivery<TaskResult>,
+    place: Place,
+) {
+    let Ok(slot) = node.slots.acquire().await else {
+        return;
+    };
+    let header = &delivery.body.header;
+    let span = tracing::info_span!(
+        "verify",
+        otel.kind = "consumer",
+        block.number = header.id.stage.block.number,
+        task.id = %header.id,
+        attempt = header.attempt,
+        prover.id = %delivery.body.prover,
+        verifier.id = %node.id,
+        zkvm = %header.zkvm,
+    );
+    trace::set_parent(&span, &delivery.trace);
+    place.started();
+    let began = Instant::now();
+    let invalid = invalid(&node, verifier.as_ref(), &delivery)
+        .instrument(span.clone())
+        .await;
+    let took = began.elapsed();
+    place.proved(took);
+    drop(slot);
+    let invalid = match invalid {
+        Ok(invalid) => invalid,
+        Err(reason) => {
+            tracing::warn!(parent: &span, reason, "could not verify, trying again");
+            return delivery.ack.give_back(AGAIN_AFTER).await;
+        }
+    };
+    node.metrics.verdict(invalid.is_none(), took);
+    if let Some(reason) = &invalid {
+        tracing::warn!(parent: &span, reason, "false proof");
+    }
+    let mut result = delivery.body.clone();
+    result.header.busy_us += micros(took);
+    result.verdict = Some(Verdict {
+        verifier: node.id.clone(),
+        verify_us: micros(took),
+        invalid,
+    });
+    let key = AttemptKey::of(&result.header.zkvm, &result.header.attempt_id());
+    let context = trace::context(&span, &delivery.trace);
+    match Message::new(subject::verdict(&key), &ResultEvent::Attempt(result), &context) {
+        Ok(message) => match node.bus.publish_patiently(message, VERDICT_PATIENCE).await {
+            Ok(_) => delivery.ack.done().await,
+            Err(error) => tracing::error!(parent: &span, %error, "verdict not stored"),
+        },
+        Err(error) => tracing::error!(parent: &span, %error, "verdict cannot be written"),
+    }
+}
+
+/// Why the proof is false, if it is; `Err` if that cannot be told now.
+async fn invalid<V: Verify>(
+    node: &Node,
+    verifier: &V,
+    delivery: &Delivery<TaskResult>,
+) -> Result<Option<String>, String> {
+    let result = &delivery.body;
+    if delivery.deliveries > DELIVERIES_MAX {
+        return Ok(Some(format!(
+            "not verified in {DELIVERIES_MAX} deliveries: {} verifiers died of it or failed",
+            DELIVERIES_MAX
+        )));
+    }
+    if result.prover == node.id && !node.verify_own {
+        return Err("made by a prover of the same name; another verifier must see it".into());
+    }
+    let statement = match statement(node, result).await.map_err(|e| e.to_string())? {
+        Ok(statement) => statement,
+        Err(reason) => return Ok(Some(reason)),
+    };
+    let Outcome::Completed { outputs } = &result.outcome else {
+        return Ok(Some("a failed attempt has no proof".into()));
+    };
+    for index in 0..outputs.count() {
+        let Some(payload) = outputs.get(index) else {
+            return Ok(Some(format!("output {index} is missing")));
+        };
+        let bytes = match node.blobs.resolve(&payload).await {
+            Ok(bytes) => bytes,
+            Err(error) if error.is_transient() => return Err(error.to_string()),
+            Err(error) => return Ok(Some(error.to_string())),
+        };
+        let said = verifier
+            .verify(statement.clone(), bytes)
+            .await
+            .map_err(|e| e.to_string())?;
+        if let Some(reason) = said {
+            return Ok(Some(reason));
+        }
+    }
+    Ok(None)
+}
+
+/// What the proof must be about, from what the ingester and the operator wrote: the prover's own
+/// words are only compared with it.
+async fn statement(node: &Node, result: &TaskResult) -> Result<Result<Statement, String>, BusError> {
+    let stage = &result.header.id.stage;
+    let known = node
+        .known
+        .get(&format!("{}.{}", stage.pipeline, stage.block.key()))
+        .await?;
+    let Some(block) = known.and_then(|fact| fact.value) else {
+        return Ok(Err(format!("block {} was never observed", stage.block)));
+    };
+    if let Some(reason) = differs(&block, result) {
+        return Ok(Err(reason));
+    }
+    let Some(pipeline) = node.pipelines.revision(&stage.pipeline, block.revision).await? else {
+        return Ok(Err(format!(
+            "pipeline {} has no revision {}",
+            stage.pipeline, block.revision
+        )));
+    };
+    let Some(proof) = pipeline.proof(&stage.proof_type) else {
+        return Ok(Err(format!(
+            "pipeline {} wants no proof of type {}",
+            stage.pipeline, stage.proof_type
+        )));
+    };
+    Ok(Ok(Statement {
+        block,
+        program_id: proof.program_id.clone(),
+        header: result.header.clone(),
+    }))
+}
+
+fn differs(known: &KnownBlock, result: &TaskResult) -> Option<String> {
+    let (stage, context) = (&result.header.id.stage, &result.header.context);
+    if known.block != stage.block {
+        return Some(format!(
+            "is about block {}, but {} was observed",
+            stage.block.hash, known.block.hash
+        ));
+    }
+    (known.parent_hash != context.parent_hash).then(|| {
+        format!(
+            "has parent {}, but {} was observed",
+            context.parent_hash, known.parent_hash
+        )
+    })
+}

@@ -1,0 +1,32 @@
+//! Orders to this prover: stop an attempt, drain, cool down.
+
+use crate::serve::Node;
+use push0_bus::BusError;
+use push0_domain::{message::Control, subject};
+use std::{sync::Arc, time::Duration};
+
+/// The longest quarantine that is obeyed: an order with a larger figure is a mistake.
+const QUARANTINE_MAX: Duration = Duration::from_secs(24 * 3600);
+
+/// Listens for ever. A lost order is repeated by the watchdog while the lease shows that it was not
+/// obeyed.
+pub(crate) async fn obey(node: Arc<Node>) -> Result<(), BusError> {
+    let mut orders = node.bus.listen([subject::control(&node.id)]).await?;
+    loop {
+        let order = orders.next().await?;
+        match order.body::<Control>() {
+            Ok(Control::Stop { attempt, reason }) => {
+                if node.ledger.stop(&attempt) {
+                    tracing::info!(task.id = %attempt.task, attempt = attempt.number, reason, "attempt stopped");
+                }
+            }
+            Ok(Control::Drain) => node.drain(),
+            Ok(Control::Quarantine { for_ms, reason }) => {
+                tracing::warn!(for_ms, reason, "quarantined");
+                node.ledger
+                    .quarantine(Duration::from_millis(for_ms).min(QUARANTINE_MAX));
+            }
+            Err(error) => tracing::warn!(%error, "unreadable order passed over"),
+        }
+    }
+}

@@ -1,0 +1,226 @@
+//! What this prover holds: written by the attempts, read by the heartbeat's thread.
+
+use crate::{Ahead, Progress, ProverConfig};
+use push0_domain::{
+    message::{Held, ProverState, TaskHeader},
+    task::AttemptId,
+    trace::TraceContext,
+};
+use std::{
+    collections::BTreeMap,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+/// The deliveries that this process holds, and whether it takes more.
+pub(crate) struct Ledger {
+    config: ProverConfig,
+    book: Mutex<Book>,
+    /// Wakes the heartbeat.
+    pub(crate) changed: Notify,
+    /// Wakes the loop that takes work.
+    pub(crate) freed: Notify,
+}
+
+struct Book {
+    state: ProverState,
+    quarantined_until: Option<Instant>,
+    /// The mean of recent attempts, exponentially weighted; none before the first.
+    mean: Option<Duration>,
+    next: u64,
+    entries: BTreeMap<u64, Entry>,
+}
+
+struct Entry {
+    header: TaskHeader,
+    ack_subject: String,
+    started: Option<Instant>,
+    proved: bool,
+    progress: Progress,
+    stop: CancellationToken,
+    trace: TraceContext,
+}
+
+/// The right and duty to report on one entry; dropping it takes the entry out.
+pub(crate) struct Place {
+    ledger: std::sync::Arc<Ledger>,
+    id: u64,
+}
+
+/// What a lease says of this moment.
+pub(crate) struct Snapshot {
+    pub(crate) state: ProverState,
+    pub(crate) ahead: u32,
+    pub(crate) held: Vec<Held>,
+}
+
+impl Ledger {
+    pub(crate) fn new(config: ProverConfig) -> Self {
+        let book = Book {
+            state: ProverState::Active,
+            quarantined_until: None,
+            mean: None,
+            next: 0,
+            entries: BTreeMap::new(),
+        };
+        Self {
+            config,
+            book: Mutex::new(book),
+            changed: Notify::new(),
+            freed: Notify::new(),
+        }
+    }
+
+    fn book(&self) -> MutexGuard<'_, Book> {
+        self.book.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How many more deliveries this prover wants now.
+    pub(crate) fn free(&self) -> usize {
+        let book = self.book();
+        if book.state != ProverState::Active
+            || book.quarantined_until.is_some_and(|until| until > Instant::now())
+        {
+            return 0;
+        }
+        // Results on their way to the broker hold no slot, but they are bounded too.
+        let wanted = (self.config.slots + self.ahead(&book)) as usize;
+        let unproved = book.entries.values().filter(|e| !e.proved).count();
+        let room = (4 * wanted + 64).saturating_sub(book.entries.len());
+        wanted.saturating_sub(unproved).min(room)
+    }
+
+    fn ahead(&self, book: &Book) -> u32 {
+        match self.config.ahead {
+            Ahead::Never => 0,
+            Ahead::Always => self.config.slots,
+            Ahead::Auto if book.mean.is_some_and(|mean| mean < self.config.ahead_below) => self.config.slots,
+            Ahead::Auto => 0,
+        }
+    }
+
+    pub(crate) fn take(
+        self: &std::sync::Arc<Self>,
+        header: &TaskHeader,
+        ack_subject: &str,
+        trace: &TraceContext,
+    ) -> (Place, CancellationToken, Progress) {
+        let (stop, progress) = (CancellationToken::new(), Progress::default());
+        let mut book = self.book();
+        let id = book.next;
+        book.next += 1;
+        let entry = Entry {
+            header: header.clone(),
+            ack_subject: ack_subject.into(),
+            started: None,
+            proved: false,
+            progress: progress.clone(),
+            stop: stop.clone(),
+            trace: trace.clone(),
+        };
+        book.entries.insert(id, entry);
+        self.changed.notify_one();
+        (
+            Place {
+                ledger: self.clone(),
+                id,
+            },
+            stop,
+            progress,
+        )
+    }
+
+    /// Tells every holder of this attempt to give it up. Returns whether there was one.
+    pub(crate) fn stop(&self, attempt: &AttemptId) -> bool {
+        let book = self.book();
+        let found: Vec<_> = book
+            .entries
+            .values()
+            .filter(|e| e.header.attempt_id() == *attempt)
+            .collect();
+        found.iter().for_each(|e| e.stop.cancel());
+        !found.is_empty()
+    }
+
+    pub(crate) fn stop_all(&self) {
+        self.book().entries.values().for_each(|e| e.stop.cancel());
+    }
+
+    pub(crate) fn drain(&self) {
+        self.book().state = ProverState::Draining;
+        self.changed.notify_one();
+        self.freed.notify_one();
+    }
+
+    pub(crate) fn quarantine(&self, duration: Duration) {
+        self.book().quarantined_until = Some(Instant::now() + duration);
+        self.changed.notify_one();
+        self.freed.notify_one();
+    }
+
+    pub(crate) fn snapshot(&self) -> Snapshot {
+        let now = Instant::now();
+        let book = self.book();
+        let held = book.entries.values().map(|e| Held {
+            header: e.header.clone(),
+            ack_subject: e.ack_subject.clone(),
+            running_ms: e.started.map(|s| millis(now.duration_since(s))),
+            progress_permille: e.progress.permille(),
+            trace: e.trace.clone(),
+        });
+        let quarantined = book.quarantined_until.is_some_and(|until| until > now);
+        let state = if quarantined && book.state == ProverState::Active {
+            ProverState::Quarantined
+        } else {
+            book.state
+        };
+        Snapshot {
+            state,
+            ahead: self.ahead(&book),
+            held: held.collect(),
+        }
+    }
+
+    /// When a quarantine ends, if there is one.
+    pub(crate) fn quarantined_until(&self) -> Option<Instant> {
+        self.book()
+            .quarantined_until
+            .filter(|until| *until > Instant::now())
+    }
+}
+
+impl Place {
+    pub(crate) fn started(&self) {
+        if let Some(entry) = self.ledger.book().entries.get_mut(&self.id) {
+            entry.started = Some(Instant::now());
+        }
+        self.ledger.changed.notify_one();
+    }
+
+    /// The attempt is over; its result is on its way. Its slot is free.
+    pub(crate) fn proved(&self, took: Duration) {
+        let mut book = self.ledger.book();
+        // A fifth of the newest: follows a change of load within some ten attempts.
+        book.mean = Some(book.mean.map_or(took, |mean| (mean * 4 + took) / 5));
+        if let Some(entry) = book.entries.get_mut(&self.id) {
+            entry.proved = true;
+        }
+        drop(book);
+        self.ledger.freed.notify_one();
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.ledger.book().entries.remove(&self.id);
+        self.ledger.changed.notify_one();
+        self.ledger.freed.notify_one();
+    }
+}
+
+/// A duration in whole milliseconds.
+pub(crate) fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,183 @@
+//! Taking work and running it, until the process is asked to stop.
+
+use crate::{Prove, Verify, attempt, check, inbox, ledger::Ledger, metrics::Metrics};
+use push0_bus::{Backoff, Blobs, Bus, BusError, Delivery, Facts, Pipelines, Puller, Stream};
+use push0_domain::{
+    ProverId, ZkvmId,
+    message::{KnownBlock, Role, Task, TaskResult},
+};
+use push0_runtime::{Component, Shutdown};
+use serde::de::DeserializeOwned;
+use std::{sync::Arc, time::Duration};
+use tokio::{sync::Semaphore, task::JoinSet};
+use tokio_util::sync::CancellationToken;
+
+/// What every part of a running adapter shares.
+pub(crate) struct Node {
+    pub(crate) bus: Bus,
+    pub(crate) blobs: Blobs,
+    pub(crate) known: Facts<KnownBlock>,
+    pub(crate) pipelines: Pipelines,
+    pub(crate) ledger: Arc<Ledger>,
+    pub(crate) slots: Semaphore,
+    pub(crate) draining: CancellationToken,
+    pub(crate) id: ProverId,
+    pub(crate) zkvm: ZkvmId,
+    pub(crate) verify_own: bool,
+    pub(crate) metrics: Metrics,
+}
+
+impl Node {
+    /// Takes no more work; what has not begun is handed back.
+    pub(crate) fn drain(&self) {
+        self.ledger.drain();
+        self.draining.cancel();
+    }
+}
+
+/// The two kinds of work, told apart only by what is delivered and what is done with it.
+pub(crate) trait Job: Send + Sync + 'static {
+    /// What is delivered.
+    type Body: DeserializeOwned + Send + 'static;
+    /// Its stream.
+    const STREAM: Stream;
+    /// What the lease says.
+    const ROLE: Role;
+    /// The durable consumer that all processes of this kind share.
+    fn consumer(zkvm: &ZkvmId) -> String;
+    /// Starts the work on a delivery.
+    fn begin(&self, node: &Arc<Node>, delivery: Delivery<Self::Body>, work: &mut JoinSet<()>);
+}
+
+/// Proves.
+pub(crate) struct Proving<P>(pub(crate) Arc<P>);
+/// Verifies.
+pub(crate) struct Verifying<V>(pub(crate) Arc<V>);
+
+impl<P: Prove> Job for Proving<P> {
+    type Body = Task;
+    const STREAM: Stream = Stream::Tasks;
+    const ROLE: Role = Role::Prover;
+
+    fn consumer(zkvm: &ZkvmId) -> String {
+        push0_bus::consumer_of_tasks(zkvm)
+    }
+
+    fn begin(&self, node: &Arc<Node>, delivery: Delivery<Task>, work: &mut JoinSet<()>) {
+        let (place, stop, progress) =
+            node.ledger
+                .take(&delivery.body.header, delivery.ack.subject(), &delivery.trace);
+        work.spawn(attempt::run(
+            node.clone(),
+            self.0.clone(),
+            delivery,
+            place,
+            stop,
+            progress,
+        ));
+    }
+}
+
+impl<V: Verify> Job for Verifying<V> {
+    type Body = TaskResult;
+    const STREAM: Stream = Stream::Checks;
+    const ROLE: Role = Role::Verifier;
+
+    fn consumer(zkvm: &ZkvmId) -> String {
+        push0_bus::consumer_of_checks(zkvm)
+    }
+
+    fn begin(&self, node: &Arc<Node>, delivery: Delivery<TaskResult>, work: &mut JoinSet<()>) {
+        let (place, ..) = node
+            .ledger
+            .take(&delivery.body.header, delivery.ack.subject(), &delivery.trace);
+        work.spawn(check::run(node.clone(), self.0.clone(), delivery, place));
+    }
+}
+
+/// Takes and runs work until a stop is requested, then finishes or hands back what it holds.
+pub(crate) async fn serve<J: Job>(
+    node: Arc<Node>,
+    job: J,
+    ready: Component,
+    shutdown: Shutdown,
+    grace: Duration,
+) {
+    let mut work = JoinSet::new();
+    let mut backoff = Backoff::default();
+    let mut failing = false;
+    while !shutdown.is_requested() {
+        let session = session(&node, &job, &mut work, &ready);
+        let error = tokio::select! {
+            () = shutdown.requested() => break,
+            ended = session => ended,
+        };
+        ready.not_ready(error.to_string());
+        if !failing {
+            tracing::warn!(%error, "takes no work for now, trying again");
+        }
+        failing = matches!(error, BusError::Missing { .. });
+        tokio::select! {
+            () = shutdown.requested() => break,
+            () = tokio::time::sleep(backoff.next_delay()) => {}
+        }
+        if !failing {
+            backoff.reset();
+        }
+    }
+    leave(&node, work, grace).await;
+}
+
+/// Returns only with the reason why it cannot go on.
+async fn session<J: Job>(node: &Arc<Node>, job: &J, work: &mut JoinSet<()>, ready: &Component) -> BusError {
+    let mut puller = match node.bus.puller(J::STREAM, &J::consumer(&node.zkvm)).await {
+        Ok(puller) => puller,
+        Err(error) => return error,
+    };
+    ready.ready();
+    let mut orders = std::pin::pin!(inbox::obey(node.clone()));
+    loop {
+        let free = node.ledger.free();
+        tokio::select! {
+            taken = take::<J>(&mut puller, free) => match taken {
+                Ok(delivery) => job.begin(node, delivery, work),
+                Err(error) => return error,
+            },
+            ended = &mut orders => return ended.err().unwrap_or(BusError::Interrupted),
+            () = node.ledger.freed.notified() => {}
+            () = cooled(node) => {}
+            Some(ended) = work.join_next() => {
+                if let Err(error) = ended {
+                    tracing::error!(%error, "an attempt's task ended badly");
+                }
+            }
+        }
+    }
+}
+
+async fn take<J: Job>(puller: &mut Puller, free: usize) -> Result<Delivery<J::Body>, BusError> {
+    puller.next(free).await
+}
+
+async fn cooled(node: &Node) {
+    match node.ledger.quarantined_until() {
+        Some(until) => tokio::time::sleep_until(until.into()).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Gives running work its grace, then stops it; every attempt still ends in a stored result.
+async fn leave(node: &Node, mut work: JoinSet<()>, grace: Duration) {
+    node.drain();
+    tracing::info!(held = work.len(), "taking no more work");
+    let finished = tokio::time::timeout(grace, async { while work.join_next().await.is_some() {} }).await;
+    if finished.is_err() {
+        tracing::info!(held = work.len(), "handing back what is not done");
+        node.ledger.stop_all();
+        let _ = tokio::time::timeout(Duration::from_secs(3), async {
+            while work.join_next().await.is_some() {}
+        })
+        .await;
+    }
+    node.bus.flush().await;
+}

@@ -1,0 +1,145 @@
+//! The whole `main` of an adapter.
+
+use crate::{
+    Common, Prove, Verify, adapter,
+    heartbeat::{Heartbeat, Identity},
+    ledger::Ledger,
+    metrics::Metrics,
+    serve::{self, Job, Node, Proving, Verifying},
+};
+use clap::Parser;
+use push0_bus::{Backoff, Bus, BusError};
+use push0_domain::ZkvmId;
+use push0_runtime::{BoxError, HasRuntimeConfig, RunArgs, Service, run_with};
+use serde::de::DeserializeOwned;
+use std::{process::ExitCode, sync::Arc};
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+
+/// The command line of every adapter.
+#[derive(Debug, Parser)]
+pub struct Cli {
+    #[command(flatten)]
+    run: RunArgs,
+    /// Verify what provers completed, instead of proving.
+    #[arg(long)]
+    verify: bool,
+}
+
+/// Runs an adapter as the whole of its process: `prover-<name> [--verify] [--config FILE]`.
+///
+/// `zkvm` is the zkVM that it serves unless `[prover] zkvm` says another, and `make` builds it from
+/// its configuration. One value proves or verifies, as the command line says.
+pub fn main<A, C>(
+    name: &'static str,
+    version: &'static str,
+    zkvm: &'static str,
+    make: impl FnOnce(&C) -> Result<A, BoxError>,
+) -> ExitCode
+where
+    A: Prove + Verify,
+    C: DeserializeOwned + HasRuntimeConfig,
+    for<'a> Common: From<&'a C>,
+{
+    let cli = Cli::parse();
+    run_with(name, version, &cli.run, |service: Service<C>| async move {
+        let adapter = Arc::new(make(&service.config)?);
+        let common = Common::from(&service.config);
+        if cli.verify {
+            start(service, common, zkvm, Verifying(adapter)).await
+        } else {
+            start(service, common, zkvm, Proving(adapter)).await
+        }
+    })
+}
+
+async fn start<C, J: Job>(service: Service<C>, common: Common, zkvm: &str, job: J) -> Result<(), BoxError> {
+    let Common { nats, prover: config } = common;
+    let zkvm = ZkvmId::new(if config.zkvm.is_empty() {
+        zkvm
+    } else {
+        &config.zkvm
+    })?;
+    let id = if config.id.is_empty() {
+        adapter::default_id(zkvm.as_str(), rand::random())
+    } else {
+        config.id.clone()
+    };
+    let id = adapter::parse_id(&id)?;
+    let (broker, consumer) = (
+        service.health.component("broker"),
+        service.health.component("consumer"),
+    );
+    tracing::info!(prover.id = %id, %zkvm, slots = config.slots, role = ?J::ROLE, "adapter");
+
+    let bus = Bus::connect(&nats, id.as_str()).await?;
+    let node = tokio::select! {
+        node = bind(bus, &id, &zkvm, &config) => Arc::new(node?),
+        () = service.shutdown.requested() => return Ok(()),
+    };
+    broker.ready();
+    let identity = Identity {
+        prover: id,
+        zkvm,
+        role: J::ROLE,
+        slots: config.slots,
+        incarnation: rand::random(),
+    };
+    let heartbeat = Heartbeat::start(nats, identity, node.ledger.clone())?;
+    serve::serve(node, job, consumer, service.shutdown, config.grace).await;
+    // Joins a thread that waits for the network at most a moment.
+    tokio::task::spawn_blocking(move || drop(heartbeat)).await?;
+    Ok(())
+}
+
+/// Binds to what provisioning makes, as soon as it is there.
+async fn bind(
+    bus: Bus,
+    id: &push0_domain::ProverId,
+    zkvm: &ZkvmId,
+    config: &crate::ProverConfig,
+) -> Result<Node, BoxError> {
+    let metrics = Metrics::register()?;
+    let mut backoff = Backoff::default();
+    let mut said = false;
+    loop {
+        bus.connected().await;
+        match parts(&bus).await {
+            Ok((blobs, known, pipelines)) => {
+                return Ok(Node {
+                    blobs,
+                    known,
+                    pipelines,
+                    ledger: Arc::new(Ledger::new(config.clone())),
+                    slots: Semaphore::new(config.slots as usize),
+                    draining: CancellationToken::new(),
+                    id: id.clone(),
+                    zkvm: zkvm.clone(),
+                    verify_own: config.verify_own,
+                    metrics,
+                    bus,
+                });
+            }
+            Err(error) if !said => tracing::warn!(%error, "waiting for the broker's streams"),
+            Err(_) => {}
+        }
+        said = true;
+        tokio::time::sleep(backoff.next_delay()).await;
+    }
+}
+
+type Parts = (
+    push0_bus::Blobs,
+    push0_bus::Facts<push0_domain::message::KnownBlock>,
+    push0_bus::Pipelines,
+);
+
+async fn parts(bus: &Bus) -> Result<Parts, BusError> {
+    bus.check_provisioned().await?;
+    let pipelines = push0_bus::Pipelines::bind(bus).await?;
+    Ok((
+        bus.blobs().await?,
+        bus.facts(push0_bus::Bucket::Blocks).await?,
+        pipelines,
+    ))
+}
