@@ -1,1 +1,16 @@
-//! Placeholder.
+//! The dispatcher: turns ready stages into tasks and releases them, most urgent first, to the
+//! subject of their zkVM, only when a prover can start them.
+//!
+//! It promises P4 (most urgent first) and its part of P1 and P8. Its state is what it has not
+//! acknowledged; a standby takes it over within a second. It does not know what a proof is, who is
+//! dead, or what comes after a stage.
+
+pub mod capacity;
+pub mod config;
+pub mod decide;
+mod metrics;
+pub mod queue;
+mod service;
+mod task;
+
+pub use service::run;

@@ -54,11 +54,14 @@ impl BlobError {
     }
 }
 
+/// Decoded chunks of long lists, by content hash.
+type Chunks = LruCache<[u8; 32], Arc<Vec<Payload>>>;
+
 /// The blob store.
 #[derive(Clone)]
 pub struct Blobs {
     store: ObjectStore,
-    chunks: Arc<Mutex<LruCache<[u8; 32], Arc<Vec<Payload>>>>>,
+    chunks: Arc<Mutex<Chunks>>,
 }
 
 impl Bus {
@@ -200,7 +203,7 @@ impl Blobs {
             .ok_or_else(|| wrong(format!("it has {} entries", entries.len())))
     }
 
-    fn kept(&self) -> std::sync::MutexGuard<'_, LruCache<[u8; 32], Arc<Vec<Payload>>>> {
+    fn kept(&self) -> std::sync::MutexGuard<'_, Chunks> {
         self.chunks.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

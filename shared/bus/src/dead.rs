@@ -51,6 +51,18 @@ impl DeadLetters {
         self.store(None, &letter, &TraceContext::default()).await
     }
 
+    /// Stores a letter about a message that can be read but not acted on.
+    pub async fn refused(
+        &self,
+        stream: Stream,
+        subject: &str,
+        sequence: u64,
+        reason: &str,
+    ) -> Result<(), BusError> {
+        let malformed = CodecError::Refused(reason.into());
+        self.unreadable(stream, subject, sequence, &[], &malformed).await
+    }
+
     /// Stores a letter; the same letter twice is stored once.
     pub async fn store(
         &self,

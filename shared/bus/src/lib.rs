@@ -33,5 +33,5 @@ pub use outbox::Outbox;
 pub use pipelines::{ApplyError, PipelineChange, Pipelines};
 pub use publish::{Expect, Message, PublishError, Stored};
 pub use pull::Puller;
-pub use signal::Signals;
+pub use signal::{Signal, Signals};
 pub use streams::{Limits, ProvisionError, Stream, consumer_of_checks, consumer_of_tasks};

@@ -8,6 +8,9 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
+/// Definitions that were read, by name and revision: they never change.
+type Revisions = HashMap<(PipelineId, u32), Arc<Pipeline>>;
+
 /// Definitions of pipelines.
 ///
 /// A block keeps the revision it was ingested with, so a revision is never changed or removed.
@@ -15,7 +18,7 @@ use std::{
 pub struct Pipelines {
     bus: Bus,
     facts: Facts<Pipeline>,
-    seen: Arc<Mutex<HashMap<(PipelineId, u32), Arc<Pipeline>>>>,
+    seen: Arc<Mutex<Revisions>>,
 }
 
 /// A pipeline as it stands now.
@@ -138,7 +141,7 @@ impl Pipelines {
         })))
     }
 
-    fn cache(&self) -> std::sync::MutexGuard<'_, HashMap<(PipelineId, u32), Arc<Pipeline>>> {
+    fn cache(&self) -> std::sync::MutexGuard<'_, Revisions> {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

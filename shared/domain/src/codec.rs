@@ -59,6 +59,9 @@ pub enum CodecError {
     /// The body is too large.
     #[error("body of {0} bytes: expected at most {BODY_MAX}")]
     TooLarge(usize),
+    /// It can be read, and asks for what cannot be.
+    #[error("{0}")]
+    Refused(String),
     /// The bytes are not such a message.
     #[error("not a valid {encoding} body: {reason}")]
     Malformed {

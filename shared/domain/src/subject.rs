@@ -178,7 +178,11 @@ pub fn parse_verdict(subject: &str) -> Result<AttemptKey, InvalidSubject> {
 
 /// RESULTS: all that ends attempts and blocks of one pipeline.
 pub fn results_of_pipeline(pipeline: &PipelineId) -> Vec<String> {
-    vec![format!("{ROOT}.result.*.{pipeline}.>"), format!("{ROOT}.verdict.*.{pipeline}.>"), ended(pipeline)]
+    vec![
+        format!("{ROOT}.result.*.{pipeline}.>"),
+        format!("{ROOT}.verdict.*.{pipeline}.>"),
+        ended(pipeline),
+    ]
 }
 
 /// RESULTS: blocks of one pipeline that need no proof any more.

@@ -108,19 +108,28 @@ pub struct Statement {
     pub block: KnownBlock,
     /// The program that the pipeline pins.
     pub program_id: Option<String>,
-    /// The attempt whose output is checked.
-    pub header: TaskHeader,
+    /// The attempt whose output is checked; none if the proof came in a file.
+    pub header: Option<TaskHeader>,
 }
 
 /// How a proof is verified.
 pub trait Verify: Send + Sync + 'static {
     /// `Ok(None)`: the proof is valid. `Ok(Some(reason))`: it is false. `Err`: could not be told,
     /// and is tried again.
+    ///
+    /// As with [`Prove::prove`], it may block its thread only inside `spawn_blocking`, and is
+    /// dropped at the stage's timeout.
     fn verify(
         &self,
         statement: Statement,
         output: Vec<u8>,
     ) -> impl Future<Output = Result<Option<String>, ProveError>> + Send;
+
+    /// The program whose proofs this build makes, if it has one of its own: what a pipeline pins,
+    /// in the text form of [`Statement::program_id`].
+    fn program_id(&self) -> Option<String> {
+        None
+    }
 }
 
 /// The prover's name in a deployment when none is configured: its host and process.

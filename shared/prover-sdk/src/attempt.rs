@@ -32,13 +32,16 @@ pub(crate) async fn run<P: Prove>(
     stop: CancellationToken,
     progress: crate::Progress,
 ) {
-    // Told to leave before it began: handed back at once, as if it had never been taken.
+    // Told to leave before it began: handed back at once, as if it had never been taken. Told to
+    // stop: it ends without waiting for a slot.
     let slot = tokio::select! {
-        slot = node.slots.acquire() => slot,
+        biased;
         () = node.draining.cancelled() => {
             delivery.ack.give_back(Duration::ZERO).await;
             return;
         }
+        () = stop.cancelled() => None,
+        slot = node.slots.acquire() => slot.ok(),
     };
     let header = &delivery.body.header;
     let span = tracing::info_span!(
@@ -60,11 +63,15 @@ pub(crate) async fn run<P: Prove>(
     let took = began.elapsed();
     place.proved(took);
     drop(slot);
+    if node.leaving.is_cancelled() && matches!(&outcome, Err(f) if f.class == FailureClass::Stopped) {
+        // The process ends, the task does not: `Stopped` would say that nobody waits for it.
+        return delivery.ack.give_back(Duration::ZERO).await;
+    }
 
     let result = result(&node, &delivery.body, outcome, took);
     node.metrics.attempt(&result, took);
     span.record("outcome", outcome_name(&result.outcome));
-    if let Outcome::Failed { failure, .. } = &result.outcome {
+    if let Outcome::Failed(failure) = &result.outcome {
         let class = failure.class.as_str();
         tracing::warn!(parent: &span, class, reason = failure.message, "attempt failed");
     }
@@ -74,7 +81,7 @@ pub(crate) async fn run<P: Prove>(
 fn outcome_name(outcome: &Outcome) -> &'static str {
     match outcome {
         Outcome::Completed { .. } => "completed",
-        Outcome::Failed { failure, .. } => failure.class.as_str(),
+        Outcome::Failed(failure) => failure.class.as_str(),
     }
 }
 
@@ -86,6 +93,10 @@ async fn outcome<P: Prove>(
     progress: crate::Progress,
 ) -> Result<Payloads, Failure> {
     let Task { header, inputs, .. } = &delivery.body;
+    let stopped = || Failure::new(FailureClass::Stopped, "told to stop");
+    if stop.is_cancelled() {
+        return Err(stopped());
+    }
     // With the watchdog down, only the broker counts the provers that a task takes with it.
     if delivery.deliveries > header.attempts_max {
         let message = format!(
@@ -105,10 +116,13 @@ async fn outcome<P: Prove>(
     let proving = AssertUnwindSafe(prover.prove(work)).catch_unwind();
     let outputs = tokio::select! {
         biased;
-        () = stop.cancelled() => return Err(Failure::new(FailureClass::Stopped, "told to stop")),
+        () = stop.cancelled() => return Err(stopped()),
         proved = tokio::time::timeout(timeout, proving) => match proved {
             Err(_) => return Err(Failure::new(FailureClass::TimedOut, format!("not done within {timeout:?}"))),
-            Ok(Err(panic)) => return Err(Failure::new(FailureClass::Retryable, panic_text(panic.as_ref()))),
+            Ok(Err(panic)) => {
+                let message = format!("the prover panicked: {}", panic_text(panic.as_ref()));
+                return Err(Failure::new(FailureClass::Retryable, message));
+            }
             Ok(Ok(outputs)) => outputs.map_err(failure)?,
         },
     };
@@ -119,12 +133,13 @@ fn failure(error: ProveError) -> Failure {
     Failure::new(error.class, error.message)
 }
 
-fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
+/// The text of a panic, if it was raised with one.
+pub(crate) fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
     let text = panic
         .downcast_ref::<&str>()
         .map(ToString::to_string)
         .or_else(|| panic.downcast_ref::<String>().cloned());
-    format!("the prover panicked: {}", text.as_deref().unwrap_or("no message"))
+    text.unwrap_or_else(|| "no message".into())
 }
 
 async fn read(node: &Node, header: &TaskHeader, inputs: &Payloads) -> Result<Vec<Vec<u8>>, ProveError> {
@@ -164,15 +179,15 @@ fn result(node: &Node, task: &Task, outcome: Result<Payloads, Failure>, took: Du
     header.busy_us += micros(took);
     let outcome = match outcome {
         Ok(outputs) => Outcome::Completed { outputs },
-        Err(failure) => Outcome::Failed {
-            failure,
-            inputs: task.inputs.clone(),
-        },
+        Err(failure) => Outcome::Failed(failure),
     };
+    let done = matches!(outcome, Outcome::Completed { .. }) && !header.check;
+    let inputs = (!done).then(|| task.inputs.clone());
     TaskResult {
         header,
         prover: node.id.clone(),
         outcome,
+        inputs,
         prove_us: micros(took),
         verdict: None,
     }

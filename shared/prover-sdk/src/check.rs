@@ -1,6 +1,7 @@
 //! The verifier's mode: checks what provers completed, before it counts.
 
-use crate::{Statement, Verify, ledger::Place, serve::Node};
+use crate::{Statement, Verify, attempt::panic_text, ledger::Place, serve::Node};
+use futures::FutureExt;
 use push0_bus::{BusError, Delivery, Message};
 use push0_domain::{
     message::{KnownBlock, Outcome, ResultEvent, TaskResult, Verdict},
@@ -9,9 +10,11 @@ use push0_domain::{
 };
 use push0_runtime::trace;
 use std::{
+    panic::AssertUnwindSafe,
     sync::Arc,
     time::{Duration, Instant},
 };
+use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
 /// How often a check is delivered before its proof is held to be what kills its verifiers.
@@ -26,9 +29,16 @@ pub(crate) async fn run<V: Verify>(
     verifier: Arc<V>,
     delivery: Delivery<TaskResult>,
     place: Place,
+    stop: CancellationToken,
 ) {
-    let Ok(slot) = node.slots.acquire().await else {
-        return;
+    let slot = tokio::select! {
+        biased;
+        () = node.draining.cancelled() => None,
+        () = stop.cancelled() => None,
+        slot = node.slots.acquire() => slot.ok(),
+    };
+    let Some(slot) = slot else {
+        return delivery.ack.give_back(Duration::ZERO).await;
     };
     let header = &delivery.body.header;
     let span = tracing::info_span!(
@@ -44,9 +54,11 @@ pub(crate) async fn run<V: Verify>(
     trace::set_parent(&span, &delivery.trace);
     place.started();
     let began = Instant::now();
-    let invalid = invalid(&node, verifier.as_ref(), &delivery)
-        .instrument(span.clone())
-        .await;
+    let invalid = tokio::select! {
+        biased;
+        () = stop.cancelled() => Err("told to stop".into()),
+        said = invalid(&node, verifier.as_ref(), &delivery).instrument(span.clone()) => said,
+    };
     let took = began.elapsed();
     place.proved(took);
     drop(slot);
@@ -63,6 +75,9 @@ pub(crate) async fn run<V: Verify>(
     }
     let mut result = delivery.body.clone();
     result.header.busy_us += micros(took);
+    if invalid.is_none() {
+        result.inputs = None;
+    }
     result.verdict = Some(Verdict {
         verifier: node.id.clone(),
         verify_us: micros(took),
@@ -111,15 +126,27 @@ async fn invalid<V: Verify>(
             Err(error) if error.is_transient() => return Err(error.to_string()),
             Err(error) => return Ok(Some(error.to_string())),
         };
-        let said = verifier
-            .verify(statement.clone(), bytes)
-            .await
-            .map_err(|e| e.to_string())?;
-        if let Some(reason) = said {
+        if let Some(reason) = said(verifier, &statement, bytes, result).await? {
             return Ok(Some(reason));
         }
     }
     Ok(None)
+}
+
+/// What the verifier says. Bytes that make it panic or hang are no verdict: others try them too.
+async fn said<V: Verify>(
+    verifier: &V,
+    statement: &Statement,
+    output: Vec<u8>,
+    result: &TaskResult,
+) -> Result<Option<String>, String> {
+    let timeout = Duration::from_millis(result.header.timeout_ms);
+    let verifying = AssertUnwindSafe(verifier.verify(statement.clone(), output)).catch_unwind();
+    match tokio::time::timeout(timeout, verifying).await {
+        Ok(Ok(said)) => said.map_err(|e| e.to_string()),
+        Ok(Err(panic)) => Err(format!("the verifier panicked: {}", panic_text(panic.as_ref()))),
+        Err(_) => Err(format!("not verified within {timeout:?}")),
+    }
 }
 
 /// What the proof must be about, from what the ingester and the operator wrote: the prover's own
@@ -151,7 +178,7 @@ async fn statement(node: &Node, result: &TaskResult) -> Result<Result<Statement,
     Ok(Ok(Statement {
         block,
         program_id: proof.program_id.clone(),
-        header: result.header.clone(),
+        header: Some(result.header.clone()),
     }))
 }
 

@@ -12,6 +12,8 @@
 mod adapter;
 mod attempt;
 mod check;
+mod cli;
+mod command;
 mod config;
 mod heartbeat;
 mod inbox;
@@ -20,6 +22,8 @@ mod metrics;
 mod serve;
 mod start;
 
+pub use push0_domain::message::Role;
+
 pub use adapter::{Progress, Prove, ProveError, Statement, Verify, Work};
 pub use config::{AdapterConfig, Ahead, Common, ProverConfig};
-pub use start::{Cli, main};
+pub use start::main;

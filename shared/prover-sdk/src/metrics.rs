@@ -33,7 +33,7 @@ impl Metrics {
     pub(crate) fn attempt(&self, result: &TaskResult, took: Duration) {
         let outcome = match &result.outcome {
             Outcome::Completed { .. } => "completed",
-            Outcome::Failed { failure, .. } => failure.class.as_str(),
+            Outcome::Failed(failure) => failure.class.as_str(),
         };
         self.attempts.with_label_values(&[outcome]).inc();
         self.seconds

@@ -20,7 +20,10 @@ pub(crate) struct Node {
     pub(crate) pipelines: Pipelines,
     pub(crate) ledger: Arc<Ledger>,
     pub(crate) slots: Semaphore,
+    /// No more work is taken; what has not begun is handed back.
     pub(crate) draining: CancellationToken,
+    /// The process ends now: what still runs is handed back as well.
+    pub(crate) leaving: CancellationToken,
     pub(crate) id: ProverId,
     pub(crate) zkvm: ZkvmId,
     pub(crate) verify_own: bool,
@@ -88,10 +91,10 @@ impl<V: Verify> Job for Verifying<V> {
     }
 
     fn begin(&self, node: &Arc<Node>, delivery: Delivery<TaskResult>, work: &mut JoinSet<()>) {
-        let (place, ..) = node
-            .ledger
-            .take(&delivery.body.header, delivery.ack.subject(), &delivery.trace);
-        work.spawn(check::run(node.clone(), self.0.clone(), delivery, place));
+        let (place, stop, _) =
+            node.ledger
+                .take(&delivery.body.header, delivery.ack.subject(), &delivery.trace);
+        work.spawn(check::run(node.clone(), self.0.clone(), delivery, place, stop));
     }
 }
 
@@ -131,15 +134,19 @@ pub(crate) async fn serve<J: Job>(
 /// Returns only with the reason why it cannot go on.
 async fn session<J: Job>(node: &Arc<Node>, job: &J, work: &mut JoinSet<()>, ready: &Component) -> BusError {
     let mut puller = match node.bus.puller(J::STREAM, &J::consumer(&node.zkvm)).await {
-        Ok(puller) => puller,
+        Ok(puller) => Some(puller),
         Err(error) => return error,
     };
     ready.ready();
     let mut orders = std::pin::pin!(inbox::obey(node.clone()));
     loop {
         let free = node.ledger.free();
+        if node.draining.is_cancelled() {
+            // Requests that are still open would bring back again and again what is handed back.
+            puller = None;
+        }
         tokio::select! {
-            taken = take::<J>(&mut puller, free) => match taken {
+            taken = take::<J>(puller.as_mut(), free) => match taken {
                 Ok(delivery) => job.begin(node, delivery, work),
                 Err(error) => return error,
             },
@@ -155,8 +162,11 @@ async fn session<J: Job>(node: &Arc<Node>, job: &J, work: &mut JoinSet<()>, read
     }
 }
 
-async fn take<J: Job>(puller: &mut Puller, free: usize) -> Result<Delivery<J::Body>, BusError> {
-    puller.next(free).await
+async fn take<J: Job>(puller: Option<&mut Puller>, free: usize) -> Result<Delivery<J::Body>, BusError> {
+    match puller {
+        Some(puller) => puller.next(free).await,
+        None => std::future::pending().await,
+    }
 }
 
 async fn cooled(node: &Node) {
@@ -173,6 +183,7 @@ async fn leave(node: &Node, mut work: JoinSet<()>, grace: Duration) {
     let finished = tokio::time::timeout(grace, async { while work.join_next().await.is_some() {} }).await;
     if finished.is_err() {
         tracing::info!(held = work.len(), "handing back what is not done");
+        node.leaving.cancel();
         node.ledger.stop_all();
         let _ = tokio::time::timeout(Duration::from_secs(3), async {
             while work.join_next().await.is_some() {}

@@ -2,55 +2,65 @@
 
 use crate::{
     Common, Prove, Verify, adapter,
+    cli::{self, Cli},
+    command,
     heartbeat::{Heartbeat, Identity},
     ledger::Ledger,
     metrics::Metrics,
     serve::{self, Job, Node, Proving, Verifying},
 };
-use clap::Parser;
 use push0_bus::{Backoff, Bus, BusError};
-use push0_domain::ZkvmId;
-use push0_runtime::{BoxError, HasRuntimeConfig, RunArgs, Service, run_with};
+use push0_domain::{ZkvmId, message::Role};
+use push0_runtime::{BoxError, HasRuntimeConfig, Service, exit, run_with};
 use serde::de::DeserializeOwned;
-use std::{process::ExitCode, sync::Arc};
+use std::{
+    process::ExitCode,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
-/// The command line of every adapter.
-#[derive(Debug, Parser)]
-pub struct Cli {
-    #[command(flatten)]
-    run: RunArgs,
-    /// Verify what provers completed, instead of proving.
-    #[arg(long)]
-    verify: bool,
-}
-
-/// Runs an adapter as the whole of its process: `prover-<name> [--verify] [--config FILE]`.
+/// Runs an adapter as the whole of its process: `prover-<name> [--verify] [--config FILE]`, or one
+/// of the commands that need no broker ([`Command`]).
 ///
 /// `zkvm` is the zkVM that it serves unless `[prover] zkvm` says another, and `make` builds it from
-/// its configuration. One value proves or verifies, as the command line says.
+/// its configuration for proving or for verifying, as the command line says. What `make` refuses is
+/// a mistake in the configuration.
 pub fn main<A, C>(
     name: &'static str,
     version: &'static str,
     zkvm: &'static str,
-    make: impl FnOnce(&C) -> Result<A, BoxError>,
+    make: impl FnOnce(&C, Role) -> Result<A, BoxError>,
 ) -> ExitCode
 where
     A: Prove + Verify,
     C: DeserializeOwned + HasRuntimeConfig,
     for<'a> Common: From<&'a C>,
 {
-    let cli = Cli::parse();
-    run_with(name, version, &cli.run, |service: Service<C>| async move {
-        let adapter = Arc::new(make(&service.config)?);
-        let common = Common::from(&service.config);
-        if cli.verify {
-            start(service, common, zkvm, Verifying(adapter)).await
-        } else {
-            start(service, common, zkvm, Proving(adapter)).await
+    let Cli { run, verify, command } = match cli::parse(name, version, std::env::args_os()) {
+        Ok(cli) => cli,
+        Err(code) => return code,
+    };
+    if let Some(command) = command {
+        return command::run(name, &run, command, make);
+    }
+    let role = if verify { Role::Verifier } else { Role::Prover };
+    let refused = AtomicBool::new(false);
+    let code = run_with(name, version, &run, |service: Service<C>| async {
+        let adapter = make(&service.config, role).inspect_err(|_| refused.store(true, Ordering::Relaxed))?;
+        let (adapter, common) = (Arc::new(adapter), Common::from(&service.config));
+        match role {
+            Role::Verifier => start(service, common, zkvm, Verifying(adapter)).await,
+            Role::Prover => start(service, common, zkvm, Proving(adapter)).await,
         }
-    })
+    });
+    if refused.load(Ordering::Relaxed) {
+        return ExitCode::from(exit::CONFIG);
+    }
+    code
 }
 
 async fn start<C, J: Job>(service: Service<C>, common: Common, zkvm: &str, job: J) -> Result<(), BoxError> {
@@ -113,6 +123,7 @@ async fn bind(
                     ledger: Arc::new(Ledger::new(config.clone())),
                     slots: Semaphore::new(config.slots as usize),
                     draining: CancellationToken::new(),
+                    leaving: CancellationToken::new(),
                     id: id.clone(),
                     zkvm: zkvm.clone(),
                     verify_own: config.verify_own,

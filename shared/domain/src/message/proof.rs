@@ -17,6 +17,9 @@ pub struct Emission {
     pub parent_hash: BlockHash,
     /// What became of it.
     pub outcome: EmissionOutcome,
+    /// The number that this pipeline emits next. It ends the log: a service that starts reads the
+    /// newest record to know where the output stands.
+    pub next: u64,
     /// When the broker had stored the block's message.
     pub stored_at: Timestamp,
     /// Time inside provers and verifiers on the critical path, in microseconds.

@@ -23,6 +23,10 @@ pub struct TaskResult {
     pub prover: ProverId,
     /// What came of it.
     pub outcome: Outcome,
+    /// What it read, as long as another attempt may be needed: with a failure, and until a verifier
+    /// has agreed. The next attempt can be made from this message alone.
+    #[serde(default)]
+    pub inputs: Option<Payloads>,
     /// How long the prover worked on it, in microseconds, by its monotonic clock.
     pub prove_us: u64,
     /// What the verifier said, once it did.
@@ -39,13 +43,8 @@ pub enum Outcome {
         /// One, or for a split many.
         outputs: Payloads,
     },
-    /// It did not.
-    Failed {
-        /// Why.
-        failure: Failure,
-        /// What it read, so that the next attempt can be made from this message alone.
-        inputs: Payloads,
-    },
+    /// It did not, and why.
+    Failed(Failure),
 }
 
 /// Why an attempt failed.

@@ -1,0 +1,97 @@
+//! How many tasks the provers of a zkVM can take now.
+
+use push0_domain::{
+    ProverId, Timestamp,
+    message::{Lease, ProverState, Role},
+    subject::AttemptKey,
+};
+use std::{
+    collections::{HashMap, HashSet},
+    time::Duration,
+};
+
+/// After how long without a heartbeat a prover takes no more work: three of its beats, as the
+/// watchdog has it.
+pub const SILENT_AFTER: Duration = Duration::from_millis(750);
+
+/// The provers of one zkVM, and what was released to them.
+#[derive(Debug, Default)]
+pub struct Capacity {
+    provers: HashMap<ProverId, Prover>,
+    /// Released attempts that are not known to have ended. A prover that dies leaves its own here
+    /// until the watchdog has reported them.
+    outstanding: HashMap<AttemptKey, Timestamp>,
+}
+
+#[derive(Debug)]
+struct Prover {
+    heard_at: Timestamp,
+    places: usize,
+}
+
+impl Capacity {
+    /// Hears a heartbeat.
+    pub fn heard(&mut self, lease: &Lease, now: Timestamp) {
+        if lease.role != Role::Prover {
+            return;
+        }
+        let places = match lease.state {
+            ProverState::Active => (lease.slots + lease.ahead) as usize,
+            // What it still holds is outstanding and stays covered; it gets nothing new.
+            ProverState::Draining | ProverState::Quarantined => {
+                lease.held.len().min((lease.slots + lease.ahead) as usize)
+            }
+        };
+        self.provers.insert(
+            lease.prover.clone(),
+            Prover {
+                heard_at: now,
+                places,
+            },
+        );
+    }
+
+    /// Forgets provers that fell silent. Returns whether there were any.
+    pub fn forget_silent(&mut self, now: Timestamp) -> bool {
+        let before = self.provers.len();
+        self.provers
+            .retain(|_, prover| now.since(prover.heard_at) < SILENT_AFTER);
+        self.provers.len() != before
+    }
+
+    /// How many more attempts can be released.
+    pub fn free(&self) -> usize {
+        let places: usize = self.provers.values().map(|prover| prover.places).sum();
+        places.saturating_sub(self.outstanding.len())
+    }
+
+    /// Notes a release.
+    pub fn released(&mut self, key: AttemptKey, now: Timestamp) {
+        self.outstanding.insert(key, now);
+    }
+
+    /// Notes the end of an attempt. Returns whether it was outstanding.
+    pub fn ended(&mut self, key: &AttemptKey) -> bool {
+        self.outstanding.remove(key).is_some()
+    }
+
+    /// Corrects the notes by what the stream really holds: attempts that were released before
+    /// `before` and are not there have ended.
+    pub fn reconcile(&mut self, present: &HashSet<AttemptKey>, before: Timestamp) {
+        self.outstanding
+            .retain(|key, released_at| *released_at >= before || present.contains(key));
+        for key in present {
+            self.outstanding.entry(key.clone()).or_insert(before);
+        }
+    }
+
+    /// What is outstanding.
+    pub fn outstanding(&self) -> impl Iterator<Item = &AttemptKey> {
+        self.outstanding.keys()
+    }
+
+    /// The provers that are alive.
+    pub fn provers(&self) -> usize {
+        self.provers.len()
+    }
+}

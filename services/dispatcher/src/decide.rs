@@ -1,0 +1,494 @@
+//! The dispatcher's decisions: what is ready, and what is released when a prover is free.
+//!
+//! | event | effect |
+//! |---|---|
+//! | a block, a ready stage | it waits in the queue of its zkVM |
+//! | a prover is free | the most urgent task is released |
+//! | all tasks of a message are stored in TASKS | the message is acknowledged |
+//! | a cancel, a passed deadline | queued tasks vanish, released ones are purged, the collector is told |
+//! | a block was emitted | what still waits for it vanishes |
+//!
+//! Nothing is acknowledged before what it asks for is stored. A restart replays the unacknowledged
+//! messages; releasing an attempt twice is harmless, since its subject holds one message.
+
+use crate::{
+    capacity::Capacity,
+    queue::{EntryId, Queue},
+};
+use push0_domain::{
+    BlockRef, PipelineId, Timestamp, ZkvmId,
+    message::{BlockEnded, Cancel, EndReason, Lease, TaskRange},
+    pipeline::{Pipeline, ProofSpec, Stage},
+    subject::AttemptKey,
+    task::StageKey,
+    urgency::Urgency,
+};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    sync::Arc,
+};
+
+/// A message that is not yet acknowledged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum SourceId {
+    /// Of BLOCKS, by its sequence.
+    Block(u64),
+    /// Of STAGES, by its sequence.
+    Stage(u64),
+}
+
+/// What a source asks for, as far as deciding needs it.
+#[derive(Clone, Debug)]
+pub struct Ready {
+    /// The stage.
+    pub stage: StageKey,
+    /// Which of its tasks.
+    pub tasks: TaskRange,
+    /// The attempt.
+    pub attempt: u32,
+    /// The block's deadline.
+    pub deadline_at: Option<Timestamp>,
+}
+
+/// One attempt to publish.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Release {
+    /// The message that asked for it.
+    pub source: SourceId,
+    /// The stage.
+    pub stage: StageKey,
+    /// The task's index.
+    pub index: u32,
+    /// The attempt's name.
+    pub key: AttemptKey,
+}
+
+/// What is to be done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// Acknowledge a message: all that it asked for is stored.
+    Done(SourceId),
+    /// Remember how far a long stage was released.
+    SaveCursor(SourceId, u32),
+    /// Take an attempt out of TASKS.
+    Purge(AttemptKey),
+    /// Tell the collector that blocks end without a proof; then acknowledge the message, if any.
+    End(BlockEnded, Option<SourceId>),
+}
+
+/// How many releases of a long stage a restart may repeat.
+const CURSOR_EVERY: u32 = 64;
+
+#[derive(Debug)]
+struct Entry {
+    source: SourceId,
+    pipeline: Arc<Pipeline>,
+    zkvm: ZkvmId,
+    urgency: Urgency,
+    ready: Ready,
+    next: u32,
+}
+
+#[derive(Debug, Default)]
+struct Source {
+    entries: BTreeSet<EntryId>,
+    /// Releases whose publish is not answered yet.
+    in_flight: BTreeSet<u32>,
+    unanswered: usize,
+    saved: u32,
+}
+
+/// The dispatcher's state, derived from unacknowledged messages, heartbeats and TASKS.
+#[derive(Debug, Default)]
+pub struct Dispatcher {
+    entries: HashMap<EntryId, Entry>,
+    sources: BTreeMap<SourceId, Source>,
+    queues: HashMap<ZkvmId, Queue>,
+    capacity: HashMap<ZkvmId, Capacity>,
+    deadlines: BTreeSet<(Timestamp, EntryId)>,
+    by_block: BTreeSet<(PipelineId, u64, EntryId)>,
+    /// The next block that each pipeline will emit: older ones are settled.
+    frontier: HashMap<PipelineId, u64>,
+    next_entry: u64,
+}
+
+impl Dispatcher {
+    /// A block to prove: the first stage of every proof is ready.
+    pub fn block(
+        &mut self,
+        source: SourceId,
+        block: BlockRef,
+        deadline_at: Option<Timestamp>,
+        pipeline: &Arc<Pipeline>,
+    ) -> Vec<Effect> {
+        let first = |proof: &ProofSpec| {
+            let stage = proof.first()?;
+            let key = StageKey {
+                pipeline: pipeline.name.clone(),
+                block,
+                proof_type: proof.proof_type.clone(),
+                stage: stage.name.clone(),
+            };
+            let tasks = TaskRange {
+                first: 0,
+                count: 1,
+                of: 1,
+            };
+            Some(Ready {
+                stage: key,
+                tasks,
+                attempt: 1,
+                deadline_at,
+            })
+        };
+        let ready = pipeline.proofs.iter().filter_map(first).collect();
+        self.add(source, ready, 0, pipeline)
+    }
+
+    /// A stage or a further attempt is ready. `cursor` is how far it was released before a restart.
+    pub fn stage(
+        &mut self,
+        source: SourceId,
+        ready: Ready,
+        cursor: u32,
+        pipeline: &Arc<Pipeline>,
+    ) -> Vec<Effect> {
+        self.add(source, vec![ready], cursor, pipeline)
+    }
+
+    fn add(
+        &mut self,
+        source: SourceId,
+        ready: Vec<Ready>,
+        cursor: u32,
+        pipeline: &Arc<Pipeline>,
+    ) -> Vec<Effect> {
+        if self.sources.contains_key(&source) {
+            return Vec::new();
+        }
+        let mut entries = BTreeSet::new();
+        for ready in ready {
+            let Some((proof, stage)) = find(pipeline, &ready.stage) else {
+                continue;
+            };
+            if self.is_settled(&ready) || ready.tasks.count == 0 {
+                continue;
+            }
+            entries.insert(self.enqueue(source, ready, cursor, pipeline, proof, stage));
+        }
+        if entries.is_empty() {
+            return vec![Effect::Done(source)];
+        }
+        self.sources.insert(
+            source,
+            Source {
+                entries,
+                saved: cursor,
+                ..Source::default()
+            },
+        );
+        Vec::new()
+    }
+
+    /// Whether nobody needs this any more, or it waits already: a block may be announced twice.
+    fn is_settled(&self, ready: &Ready) -> bool {
+        let (pipeline, number) = (&ready.stage.pipeline, ready.stage.block.number);
+        self.frontier.get(pipeline).is_some_and(|next| number < *next)
+            || self
+                .waiting_for(pipeline, number, number)
+                .iter()
+                .filter_map(|id| self.entries.get(id))
+                .any(|e| {
+                    e.ready.stage == ready.stage
+                        && e.ready.attempt == ready.attempt
+                        && e.ready.tasks == ready.tasks
+                })
+    }
+
+    fn waiting_for(&self, pipeline: &PipelineId, first: u64, last: u64) -> Vec<EntryId> {
+        let range = (pipeline.clone(), first, EntryId(0))..=(pipeline.clone(), last, EntryId(u64::MAX));
+        self.by_block.range(range).map(|(_, _, id)| *id).collect()
+    }
+
+    fn enqueue(
+        &mut self,
+        source: SourceId,
+        ready: Ready,
+        cursor: u32,
+        pipeline: &Arc<Pipeline>,
+        proof: &ProofSpec,
+        stage: &Stage,
+    ) -> EntryId {
+        let id = EntryId(self.next_entry);
+        self.next_entry += 1;
+        let number = ready.stage.block.number;
+        let left = proof.stages_left(&stage.name);
+        let urgency = Urgency::new(
+            &pipeline.policy,
+            number,
+            ready.deadline_at,
+            left,
+            ready.attempt,
+            id.0,
+        );
+        self.queues
+            .entry(stage.zkvm.clone())
+            .or_default()
+            .push(&pipeline.name, pipeline.weight, urgency, id);
+        if let Some(deadline_at) = ready.deadline_at {
+            self.deadlines.insert((deadline_at, id));
+        }
+        self.by_block.insert((pipeline.name.clone(), number, id));
+        let next = ready.tasks.first + cursor.min(ready.tasks.count.saturating_sub(1));
+        let entry = Entry {
+            source,
+            pipeline: pipeline.clone(),
+            zkvm: stage.zkvm.clone(),
+            urgency,
+            ready,
+            next,
+        };
+        self.entries.insert(id, entry);
+        id
+    }
+
+    /// The next attempt to release, if a prover can take one.
+    pub fn release(&mut self, now: Timestamp) -> Option<Release> {
+        let zkvms = self.queues.iter().filter(|(zkvm, queue)| {
+            !queue.is_empty()
+                && self
+                    .capacity
+                    .get(*zkvm)
+                    .is_some_and(|capacity| capacity.free() > 0)
+        });
+        let (zkvm, id) = zkvms
+            .filter_map(|(zkvm, queue)| Some((zkvm.clone(), queue.peek()?)))
+            .next()?;
+        let entry = self.entries.get_mut(&id)?;
+        let index = entry.next;
+        entry.next += 1;
+        let (stage, source) = (entry.ready.stage.clone(), entry.source);
+        let key = AttemptKey::of(&zkvm, &stage.task(index).attempt(entry.ready.attempt));
+        let last = entry.next == entry.ready.tasks.first + entry.ready.tasks.count;
+        let pipeline = entry.pipeline.name.clone();
+        self.queues.get_mut(&zkvm)?.charge(&pipeline);
+        self.capacity.get_mut(&zkvm)?.released(key.clone(), now);
+        if let Some(source) = self.sources.get_mut(&source) {
+            source.unanswered += 1;
+            source.in_flight.insert(index);
+        }
+        if last {
+            self.take_out(id);
+        }
+        Some(Release {
+            source,
+            stage,
+            index,
+            key,
+        })
+    }
+
+    /// A release is stored.
+    pub fn stored(&mut self, source: SourceId, index: u32) -> Vec<Effect> {
+        let Some(state) = self.sources.get_mut(&source) else {
+            return Vec::new();
+        };
+        state.unanswered = state.unanswered.saturating_sub(1);
+        state.in_flight.remove(&index);
+        if state.entries.is_empty() {
+            return self.settle(source).into_iter().collect();
+        }
+        let Some(entry) = state.entries.first().and_then(|id| self.entries.get(id)) else {
+            return Vec::new();
+        };
+        let answered = state.in_flight.first().copied().unwrap_or(entry.next) - entry.ready.tasks.first;
+        if answered < state.saved + CURSOR_EVERY {
+            return Vec::new();
+        }
+        state.saved = answered;
+        vec![Effect::SaveCursor(source, answered)]
+    }
+
+    fn settle(&mut self, source: SourceId) -> Option<Effect> {
+        let settled = self
+            .sources
+            .get(&source)
+            .is_some_and(|s| s.entries.is_empty() && s.unanswered == 0);
+        if !settled {
+            return None;
+        }
+        self.sources.remove(&source);
+        Some(Effect::Done(source))
+    }
+
+    /// Takes an entry out of every table but its source's `unanswered` count.
+    fn take_out(&mut self, id: EntryId) -> Option<Entry> {
+        let entry = self.entries.remove(&id)?;
+        if let Some(queue) = self.queues.get_mut(&entry.zkvm) {
+            queue.remove(&entry.pipeline.name, entry.urgency, id);
+        }
+        if let Some(deadline_at) = entry.ready.deadline_at {
+            self.deadlines.remove(&(deadline_at, id));
+        }
+        self.by_block
+            .remove(&(entry.pipeline.name.clone(), entry.ready.stage.block.number, id));
+        if let Some(source) = self.sources.get_mut(&entry.source) {
+            source.entries.remove(&id);
+        }
+        Some(entry)
+    }
+
+    /// A heartbeat.
+    pub fn heard(&mut self, lease: &Lease, now: Timestamp) {
+        self.capacity
+            .entry(lease.zkvm.clone())
+            .or_default()
+            .heard(lease, now);
+    }
+
+    /// An attempt ended: its prover has a free place.
+    pub fn ended(&mut self, key: &AttemptKey) {
+        if let Some(capacity) = self.capacity.get_mut(&key.zkvm) {
+            capacity.ended(key);
+        }
+    }
+
+    /// Corrects what is outstanding on a zkVM by what TASKS holds.
+    pub fn reconcile(&mut self, zkvm: &ZkvmId, present: &HashSet<AttemptKey>, before: Timestamp) {
+        self.capacity
+            .entry(zkvm.clone())
+            .or_default()
+            .reconcile(present, before);
+    }
+
+    /// A pipeline emitted a block: what still waits for it, or for an older one, vanishes.
+    pub fn emitted(&mut self, pipeline: &PipelineId, number: u64) -> Vec<Effect> {
+        let next = self.frontier.entry(pipeline.clone()).or_insert(0);
+        *next = (*next).max(number + 1);
+        self.let_go(self.waiting_for(pipeline, 0, number))
+    }
+
+    /// Blocks are no longer wanted: queued tasks vanish, released ones are purged, and the collector
+    /// is told before the message is acknowledged.
+    pub fn cancel(&mut self, source: SourceId, cancel: &Cancel) -> Vec<Effect> {
+        if cancel.reason == EndReason::Reorged
+            && let Some(next) = self.frontier.get_mut(&cancel.pipeline)
+        {
+            // The blocks that replace these are to be proved even if these were emitted.
+            *next = (*next).min(cancel.first);
+        }
+        let named = |id: &EntryId| {
+            let hash = self.entries.get(id).map(|e| e.ready.stage.block.hash);
+            cancel.hashes.is_empty() || hash.is_some_and(|hash| cancel.hashes.contains(&hash))
+        };
+        let waiting = self.waiting_for(&cancel.pipeline, cancel.first, cancel.last);
+        let dropped = waiting.into_iter().filter(named).collect();
+        let mut effects = self.let_go(dropped);
+        let prefixes: Vec<_> = cancel
+            .hashes
+            .iter()
+            .map(|hash| {
+                BlockRef {
+                    number: 0,
+                    hash: *hash,
+                }
+                .key()
+                .hash_prefix
+            })
+            .collect();
+        let released = self
+            .capacity
+            .values()
+            .flat_map(Capacity::outstanding)
+            .filter(|key| {
+                let named = prefixes.is_empty() || prefixes.contains(&key.block.hash_prefix);
+                key.pipeline == cancel.pipeline
+                    && named
+                    && (cancel.first..=cancel.last).contains(&key.block.number)
+            });
+        effects.extend(released.cloned().map(Effect::Purge));
+        let ended = BlockEnded {
+            pipeline: cancel.pipeline.clone(),
+            first: cancel.first,
+            last: cancel.last,
+            hashes: cancel.hashes.clone(),
+            reason: cancel.reason.clone(),
+        };
+        effects.push(Effect::End(ended, Some(source)));
+        effects
+    }
+
+    /// Drops entries; messages that ask for nothing else are acknowledged.
+    fn let_go(&mut self, ids: Vec<EntryId>) -> Vec<Effect> {
+        let sources: BTreeSet<SourceId> = ids
+            .into_iter()
+            .filter_map(|id| self.take_out(id))
+            .map(|e| e.source)
+            .collect();
+        sources
+            .into_iter()
+            .filter_map(|source| self.settle(source))
+            .collect()
+    }
+
+    /// Time passes: silent provers take no more work, blocks past their deadline are given up.
+    pub fn tick(&mut self, now: Timestamp) -> Vec<Effect> {
+        for capacity in self.capacity.values_mut() {
+            capacity.forget_silent(now);
+        }
+        let mut effects = Vec::new();
+        while let Some((deadline_at, id)) = self.deadlines.first().copied()
+            && deadline_at <= now
+        {
+            let Some(entry) = self.entries.get(&id) else {
+                self.deadlines.pop_first();
+                continue;
+            };
+            let stage = entry.ready.stage.clone();
+            let ended = BlockEnded {
+                pipeline: stage.pipeline.clone(),
+                first: stage.block.number,
+                last: stage.block.number,
+                hashes: vec![stage.block.hash],
+                reason: EndReason::DeadlinePassed,
+            };
+            // Told before the messages are let go, so that a crash in between tells it again.
+            effects.push(Effect::End(ended, None));
+            let number = stage.block.number;
+            let of_block = |id: &EntryId| {
+                self.entries
+                    .get(id)
+                    .is_some_and(|e| e.ready.stage.block == stage.block)
+            };
+            let dropped = self
+                .waiting_for(&stage.pipeline, number, number)
+                .into_iter()
+                .filter(of_block)
+                .collect();
+            effects.extend(self.let_go(dropped));
+        }
+        effects
+    }
+
+    /// How many stages wait, per zkVM.
+    pub fn waiting(&self) -> impl Iterator<Item = (&ZkvmId, usize)> {
+        self.queues.iter().map(|(zkvm, queue)| (zkvm, queue.len()))
+    }
+
+    /// The provers alive and the attempts outstanding, per zkVM.
+    pub fn provers(&self) -> impl Iterator<Item = (&ZkvmId, usize, usize)> {
+        self.capacity
+            .iter()
+            .map(|(zkvm, capacity)| (zkvm, capacity.provers(), capacity.outstanding().count()))
+    }
+
+    /// Whether a pipeline's frontier is known.
+    pub fn knows(&self, pipeline: &PipelineId) -> bool {
+        self.frontier.contains_key(pipeline)
+    }
+}
+
+fn find<'a>(pipeline: &'a Pipeline, stage: &StageKey) -> Option<(&'a ProofSpec, &'a Stage)> {
+    let proof = pipeline.proof(&stage.proof_type)?;
+    proof.stage(&stage.stage).map(|(_, stage)| (proof, stage))
+}

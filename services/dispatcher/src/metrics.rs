@@ -1,0 +1,48 @@
+//! What the dispatcher counts.
+
+use crate::decide::Dispatcher;
+use prometheus::{IntCounter, IntGauge, IntGaugeVec};
+use push0_runtime::metrics::{self, MetricError};
+
+/// The dispatcher's metrics; labels are zkVMs, never blocks.
+pub(crate) struct Metrics {
+    pub(crate) leading: IntGauge,
+    pub(crate) released: IntCounter,
+    pub(crate) ended: IntCounter,
+    waiting: IntGaugeVec,
+    provers: IntGaugeVec,
+    outstanding: IntGaugeVec,
+}
+
+impl Metrics {
+    pub(crate) fn register() -> Result<Self, MetricError> {
+        Ok(Self {
+            leading: metrics::gauge("dispatcher_leading", "1 if this instance is the active one")?,
+            released: metrics::counter("tasks_released_total", "Attempts released to provers")?,
+            ended: metrics::counter("blocks_given_up_total", "Cancels and passed deadlines announced")?,
+            waiting: metrics::gauge_vec("stages_waiting", "Ready stages that wait for a prover", &["zkvm"])?,
+            provers: metrics::gauge_vec("provers_alive", "Provers heard of lately", &["zkvm"])?,
+            outstanding: metrics::gauge_vec(
+                "tasks_outstanding",
+                "Released attempts that have not ended",
+                &["zkvm"],
+            )?,
+        })
+    }
+
+    pub(crate) fn observe(&self, core: &Dispatcher) {
+        for (zkvm, waiting) in core.waiting() {
+            self.waiting
+                .with_label_values(&[zkvm.as_str()])
+                .set(i64::try_from(waiting).unwrap_or(i64::MAX));
+        }
+        for (zkvm, provers, outstanding) in core.provers() {
+            self.provers
+                .with_label_values(&[zkvm.as_str()])
+                .set(i64::try_from(provers).unwrap_or(i64::MAX));
+            self.outstanding
+                .with_label_values(&[zkvm.as_str()])
+                .set(i64::try_from(outstanding).unwrap_or(i64::MAX));
+        }
+    }
+}

@@ -1,0 +1,113 @@
+//! From what a message asks for to the attempt that a prover takes.
+
+use crate::decide::Release;
+use push0_domain::{
+    Payload, Payloads, Timestamp,
+    message::{BlockContext, ObservedBlock, StageKind, StageReady, Task, TaskHeader},
+    pipeline::{Pipeline, Stage},
+};
+use std::time::Duration;
+
+/// The body of a message that asks for tasks.
+#[derive(Clone, Debug)]
+pub(crate) enum Body {
+    /// A block, and when it was stored.
+    Block(ObservedBlock, Timestamp),
+    /// A stage or an attempt.
+    Stage(StageReady),
+}
+
+impl Body {
+    /// About how many bytes it takes in memory.
+    pub(crate) fn size(&self) -> usize {
+        let payload = |p: &Payload| {
+            if let Payload::Inline(bytes) = p {
+                bytes.len()
+            } else {
+                0
+            }
+        };
+        256 + match self {
+            Self::Block(block, _) => payload(&block.input),
+            Self::Stage(stage) => stage.inputs.inline_len(),
+        }
+    }
+
+    /// The task of a release; none if the pipeline does not know its stage.
+    pub(crate) fn task(&self, release: &Release, pipeline: &Pipeline) -> Option<Task> {
+        let proof = pipeline.proof(&release.stage.proof_type)?;
+        let (_, stage) = proof.stage(&release.stage.stage)?;
+        let millis = |d: Duration| u64::try_from(d.as_millis()).unwrap_or(u64::MAX);
+        let (context, of, hedge_of, avoid, busy_us, inputs) = match self {
+            Self::Block(block, stored_at) => (
+                context(block, *stored_at),
+                1,
+                None,
+                Vec::new(),
+                0,
+                Payloads::one(block.input.clone()),
+            ),
+            Self::Stage(ready) => {
+                let inputs = inputs(ready, stage, release.index)?;
+                (
+                    ready.context.clone(),
+                    ready.tasks.of,
+                    ready.hedge_of,
+                    ready.avoid.clone(),
+                    ready.busy_us,
+                    inputs,
+                )
+            }
+        };
+        let header = TaskHeader {
+            id: release.stage.task(release.index),
+            attempt: release.key.attempt,
+            hedge_of,
+            zkvm: stage.zkvm.clone(),
+            context,
+            kind: stage.kind,
+            of,
+            timeout_ms: millis(stage.timeout),
+            hedge_after_ms: stage.hedge_after.map(millis),
+            attempts_max: stage.attempts,
+            check: proof.is_checked(&stage.name),
+            program_id: proof.program_id.clone(),
+            busy_us,
+        };
+        Some(Task {
+            header,
+            inputs,
+            avoid,
+        })
+    }
+}
+
+fn context(block: &ObservedBlock, stored_at: Timestamp) -> BlockContext {
+    BlockContext {
+        revision: block.revision,
+        parent_hash: block.parent_hash,
+        stored_at,
+        deadline_at: block.deadline_at,
+        facts: block.facts,
+    }
+}
+
+/// What the task at `index` reads of a ready stage's inputs.
+fn inputs(ready: &StageReady, stage: &Stage, index: u32) -> Option<Payloads> {
+    // A further attempt carries the inputs of its one task.
+    if ready.attempt > 1 {
+        return Some(ready.inputs.clone());
+    }
+    let position = index - ready.tasks.first;
+    match (stage.kind, stage.arity) {
+        (StageKind::Join, Some(arity)) => {
+            let end = (position * arity + arity).min(ready.inputs.count());
+            (position * arity..end)
+                .map(|at| ready.inputs.get(at))
+                .collect::<Option<Vec<_>>>()
+                .map(Payloads::List)
+        }
+        (StageKind::Join | StageKind::Range, _) => Some(ready.inputs.clone()),
+        (StageKind::Map | StageKind::Split, _) => ready.inputs.get(position).map(Payloads::one),
+    }
+}

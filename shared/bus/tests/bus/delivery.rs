@@ -1,0 +1,266 @@
+use crate::{Broker, attempt, message, mock, never, soon};
+use push0_bus::{Delivery, Replay, Stream, consumer_of_tasks};
+use push0_domain::{
+    Payload, Payloads, PipelineId, Timestamp,
+    message::{
+        BlockContext, BlockFacts, Dead, DeadLetter, Outcome, ResultEvent, StageKind, TaskHeader, TaskResult,
+    },
+    subject,
+    task::StageKey,
+};
+use std::time::{Duration, Instant};
+
+fn demo() -> PipelineId {
+    "demo".parse().expect("a name")
+}
+
+fn results() -> Replay {
+    Replay {
+        stream: Stream::Results,
+        consumer: "collector-demo".into(),
+        filters: subject::results_of_pipeline(&demo()),
+    }
+}
+
+fn result(block: u64) -> ResultEvent {
+    let stage = StageKey {
+        pipeline: demo(),
+        block: push0_harness::synthetic_block(&demo(), block),
+        proof_type: "main".parse().expect("a name"),
+        stage: "prove".parse().expect("a name"),
+    };
+    ResultEvent::Attempt(TaskResult {
+        header: TaskHeader {
+            id: stage.task(0),
+            attempt: 1,
+            hedge_of: None,
+            zkvm: mock(),
+            context: BlockContext {
+                revision: 1,
+                parent_hash: push0_harness::synthetic_hash(&demo(), block.wrapping_sub(1)),
+                stored_at: Timestamp(1),
+                deadline_at: None,
+                facts: BlockFacts::default(),
+            },
+            kind: StageKind::Map,
+            of: 1,
+            timeout_ms: 10_000,
+            hedge_after_ms: None,
+            attempts_max: 3,
+            check: false,
+            program_id: None,
+            busy_us: 0,
+        },
+        prover: "p1".parse().expect("a name"),
+        outcome: Outcome::Completed {
+            outputs: Payloads::one(Payload::Inline(vec![7; 64])),
+        },
+        prove_us: 1_000,
+        verdict: None,
+    })
+}
+
+#[tokio::test]
+async fn an_unreadable_message_becomes_a_dead_letter_and_the_next_one_is_delivered() {
+    let broker = Broker::start().await;
+    let blocks = Replay {
+        stream: Stream::Blocks,
+        consumer: "dispatcher-demo".into(),
+        filters: vec![subject::block(&demo())],
+    };
+    let mut deliveries = broker.bus.replay::<u64>(&blocks).await.unwrap();
+    let raw = broker.jetstream().await;
+    raw.publish(subject::block(&demo()), "no number".into())
+        .await
+        .unwrap()
+        .await
+        .unwrap();
+    broker
+        .bus
+        .publish(message(subject::block(&demo()), &5u64))
+        .await
+        .unwrap();
+    let delivery = soon(deliveries.next()).await.unwrap();
+    assert_eq!((delivery.body, delivery.sequence), (5, 2));
+    delivery.ack.done().await;
+
+    let letters = broker
+        .bus
+        .scan::<DeadLetter>(Stream::Dead, &subject::all("dead"), 1, 10)
+        .await
+        .unwrap();
+    let [letter] = &letters[..] else {
+        panic!("one letter, not {letters:?}")
+    };
+    let letter = letter.body.as_ref().unwrap();
+    let Dead::Message {
+        stream,
+        subject,
+        sequence,
+        body,
+    } = &letter.what
+    else {
+        panic!("{letter:?}")
+    };
+    assert_eq!(
+        (stream.as_str(), *sequence, &body[..]),
+        ("PUSH0_BLOCKS", 1, &b"no number"[..])
+    );
+    assert_eq!(*subject, push0_domain::subject::block(&demo()));
+    assert!(letter.reason.contains("json"), "{}", letter.reason);
+    push0_harness::wait_for("an empty stream", crate::SOON, async || {
+        match broker.bus.level(Stream::Blocks).await.unwrap().messages {
+            0 => Ok(()),
+            left => Err(left),
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_message_of_another_schema_becomes_a_dead_letter() {
+    let broker = Broker::start().await;
+    let mut deliveries = broker.bus.replay::<ResultEvent>(&results()).await.unwrap();
+    let raw = broker.jetstream().await;
+    let mut headers = async_nats::HeaderMap::new();
+    headers.insert("Push0-Schema", "99");
+    raw.publish_with_headers(subject::ended(&demo()), headers, "{}".into())
+        .await
+        .unwrap()
+        .await
+        .unwrap();
+    broker
+        .bus
+        .publish(message(subject::ended(&demo()), &result(2)))
+        .await
+        .unwrap();
+    assert_eq!(soon(deliveries.next()).await.unwrap().body, result(2));
+    let letters = broker
+        .bus
+        .scan::<DeadLetter>(Stream::Dead, &subject::all("dead"), 1, 10)
+        .await
+        .unwrap();
+    assert!(
+        letters[0].body.as_ref().unwrap().reason.contains("`99`"),
+        "{letters:?}"
+    );
+}
+
+#[tokio::test]
+async fn a_new_receiver_gets_all_that_its_predecessor_left_in_order() {
+    let broker = Broker::start().await;
+    for block in 1..=20 {
+        broker
+            .bus
+            .publish(message(subject::result(&attempt(block, 0)), &result(block)))
+            .await
+            .unwrap();
+    }
+    let mut first = broker.bus.replay::<ResultEvent>(&results()).await.unwrap();
+    assert_eq!(first.to_replay(), 20);
+    for block in 1..=20 {
+        let delivery = soon(first.next()).await.unwrap();
+        assert_eq!(delivery.body, result(block));
+        if block % 2 == 0 {
+            delivery.ack.done().await;
+        }
+    }
+    assert_eq!(first.to_replay(), 0);
+    broker.bus.flush().await;
+    let standby = broker.another().await;
+    let mut second = soon(standby.replay::<ResultEvent>(&results())).await.unwrap();
+    assert_eq!(second.to_replay(), 10);
+    for block in (1..=20).step_by(2) {
+        assert_eq!(soon(second.next()).await.unwrap().body, result(block));
+    }
+    broker
+        .bus
+        .publish(message(subject::result(&attempt(21, 0)), &result(21)))
+        .await
+        .unwrap();
+    assert_eq!(
+        soon(second.next()).await.unwrap().body,
+        result(21),
+        "then what is new"
+    );
+}
+
+#[tokio::test]
+async fn ten_thousand_results_are_replayed_in_less_than_a_second() {
+    let broker = Broker::start().await;
+    let outbox = &mut push0_bus::Outbox::new(broker.bus.clone(), Duration::from_secs(30));
+    for block in 1..=10_000 {
+        outbox.push(message(subject::result(&attempt(block, 0)), &result(block)), ());
+    }
+    while !outbox.is_empty() {
+        outbox.next().await.1.unwrap();
+    }
+    let mut fastest = Duration::MAX;
+    for _ in 0..3 {
+        let begun = Instant::now();
+        let mut deliveries = broker.bus.replay::<ResultEvent>(&results()).await.unwrap();
+        while deliveries.to_replay() > 0 {
+            deliveries.next().await.unwrap();
+        }
+        fastest = fastest.min(begun.elapsed());
+        println!("10,000 results replayed in {:?}", begun.elapsed());
+    }
+    // The fastest of three: the machine may be busy with other tests.
+    assert!(fastest < Duration::from_secs(1), "{fastest:?}");
+}
+
+#[tokio::test]
+async fn another_connection_ends_a_delivery_by_its_subject() {
+    let broker = Broker::start().await;
+    let watchdog = broker.another().await;
+    broker
+        .bus
+        .publish(message(subject::task(&attempt(1, 0)), &1u64))
+        .await
+        .unwrap();
+    let mut puller = broker
+        .bus
+        .puller(Stream::Tasks, &consumer_of_tasks(&mock()))
+        .await
+        .unwrap();
+    let delivery: Delivery<u64> = soon(puller.next(1)).await.unwrap();
+    watchdog.ack_of(delivery.ack.subject()).done().await;
+    push0_harness::wait_for("an empty stream", crate::SOON, async || {
+        broker.bus.level(Stream::Tasks).await.unwrap().messages == 0
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn another_connection_gives_a_delivery_to_another_prover() {
+    let broker = Broker::start().await;
+    let (other, watchdog) = (broker.another().await, broker.another().await);
+    broker
+        .bus
+        .publish(message(subject::task(&attempt(1, 0)), &1u64))
+        .await
+        .unwrap();
+    let mut dying = broker
+        .bus
+        .puller(Stream::Tasks, &consumer_of_tasks(&mock()))
+        .await
+        .unwrap();
+    let mut healthy = other
+        .puller(Stream::Tasks, &consumer_of_tasks(&mock()))
+        .await
+        .unwrap();
+    let held: Delivery<u64> = soon(dying.next(1)).await.unwrap();
+    never(healthy.next::<u64>(1)).await;
+    let begun = Instant::now();
+    watchdog
+        .ack_of(held.ack.subject())
+        .give_back(Duration::ZERO)
+        .await;
+    let again: Delivery<u64> = soon(healthy.next(1)).await.unwrap();
+    println!("given back to another prover in {:?}", begun.elapsed());
+    assert_eq!(
+        (again.body, again.subject, again.deliveries),
+        (1, held.subject, 2)
+    );
+    assert!(begun.elapsed() < Duration::from_secs(1));
+}

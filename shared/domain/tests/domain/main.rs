@@ -1,0 +1,8 @@
+//! Laws of the vocabulary: what must hold for every value, not for the ones somebody thought of.
+
+mod codec;
+mod pipeline;
+mod strategy;
+mod subject;
+mod tree;
+mod urgency;

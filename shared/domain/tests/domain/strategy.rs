@@ -1,0 +1,358 @@
+//! Any value of every message.
+
+use proptest::{collection::vec, option::of, prelude::*};
+use push0_domain::{
+    BlobRef, BlockHash, BlockRef, Payload, Payloads, PipelineId, ProofType, ProverId, StageName, TaskId,
+    Timestamp, ZkvmId,
+    block::BlockKey,
+    message::*,
+    payload::BlobHash,
+    subject::AttemptKey,
+    task::StageKey,
+    trace::TraceContext,
+};
+
+fn name() -> impl Strategy<Value = String> {
+    "[a-z0-9][a-z0-9_-]{0,47}"
+}
+
+macro_rules! ids {
+    ($($function:ident: $id:ty),*) => {$(
+        pub fn $function() -> impl Strategy<Value = $id> {
+            name().prop_map(|name| <$id>::new(&name).expect("a valid name"))
+        }
+    )*};
+}
+ids!(pipeline: PipelineId, zkvm: ZkvmId, prover: ProverId, proof_type: ProofType, stage_name: StageName);
+
+fn hash() -> impl Strategy<Value = BlockHash> {
+    any::<[u8; 32]>().prop_map(BlockHash)
+}
+
+fn block() -> impl Strategy<Value = BlockRef> {
+    (any::<u64>(), hash()).prop_map(|(number, hash)| BlockRef { number, hash })
+}
+
+pub fn block_key() -> impl Strategy<Value = BlockKey> {
+    (any::<u64>(), any::<[u8; 4]>()).prop_map(|(number, hash_prefix)| BlockKey { number, hash_prefix })
+}
+
+fn time() -> impl Strategy<Value = Timestamp> {
+    any::<u64>().prop_map(Timestamp)
+}
+
+/// Any text, quotes, line ends and other scripts included.
+fn text() -> impl Strategy<Value = String> {
+    any::<String>()
+}
+
+fn blob() -> impl Strategy<Value = BlobRef> {
+    (any::<[u8; 32]>(), any::<u64>()).prop_map(|(hash, len)| BlobRef { hash: BlobHash(hash), len })
+}
+
+fn payload() -> impl Strategy<Value = Payload> {
+    prop_oneof![
+        vec(any::<u8>(), 0..64).prop_map(Payload::Inline),
+        blob().prop_map(Payload::Blob),
+        (blob(), any::<u32>()).prop_map(|(chunk, entry)| Payload::Entry { chunk, entry }),
+    ]
+}
+
+fn payloads() -> impl Strategy<Value = Payloads> {
+    prop_oneof![
+        vec(payload(), 0..4).prop_map(Payloads::List),
+        (any::<u32>(), vec(blob(), 0..4)).prop_map(|(count, chunks)| Payloads::Chunked { count, chunks }),
+    ]
+}
+
+fn facts() -> impl Strategy<Value = BlockFacts> {
+    (any::<u64>(), any::<u32>(), any::<u64>()).prop_map(|(gas_used, transactions, timestamp_s)| BlockFacts {
+        gas_used,
+        transactions,
+        timestamp_s,
+    })
+}
+
+fn trace() -> impl Strategy<Value = TraceContext> {
+    (of(text()), of(text())).prop_map(|(traceparent, tracestate)| TraceContext { traceparent, tracestate })
+}
+
+pub fn attempt_key() -> impl Strategy<Value = AttemptKey> {
+    (zkvm(), pipeline(), block_key(), proof_type(), stage_name(), any::<u32>(), any::<u32>()).prop_map(
+        |(zkvm, pipeline, block, proof_type, stage, index, attempt)| AttemptKey {
+            zkvm,
+            pipeline,
+            block,
+            proof_type,
+            stage,
+            index,
+            attempt,
+        },
+    )
+}
+
+pub fn stage_key() -> impl Strategy<Value = StageKey> {
+    (pipeline(), block(), proof_type(), stage_name()).prop_map(|(pipeline, block, proof_type, stage)| StageKey {
+        pipeline,
+        block,
+        proof_type,
+        stage,
+    })
+}
+
+fn task_id() -> impl Strategy<Value = TaskId> {
+    (stage_key(), any::<u32>()).prop_map(|(stage, index)| TaskId { stage, index })
+}
+
+fn reason() -> impl Strategy<Value = EndReason> {
+    prop_oneof![
+        text().prop_map(|note| EndReason::Cancelled { note }),
+        Just(EndReason::Reorged),
+        Just(EndReason::DeadlinePassed),
+    ]
+}
+
+pub fn block_event() -> impl Strategy<Value = BlockEvent> {
+    let observed = (pipeline(), any::<u32>(), block(), hash(), payload(), time(), of(time()), facts());
+    let observed = observed.prop_map(
+        |(pipeline, revision, block, parent_hash, input, observed_at, deadline_at, facts)| ObservedBlock {
+            pipeline,
+            revision,
+            block,
+            parent_hash,
+            input,
+            observed_at,
+            deadline_at,
+            facts,
+        },
+    );
+    let cancel = (pipeline(), any::<u64>(), any::<u64>(), vec(hash(), 0..3), reason());
+    let cancel = cancel.prop_map(|(pipeline, first, last, hashes, reason)| Cancel {
+        pipeline,
+        first,
+        last,
+        hashes,
+        reason,
+    });
+    prop_oneof![observed.prop_map(BlockEvent::Observed), cancel.prop_map(BlockEvent::Cancelled)]
+}
+
+pub fn known_block() -> impl Strategy<Value = KnownBlock> {
+    (block(), hash(), any::<u32>(), time(), facts()).prop_map(
+        |(block, parent_hash, revision, observed_at, facts)| KnownBlock {
+            block,
+            parent_hash,
+            revision,
+            observed_at,
+            facts,
+        },
+    )
+}
+
+fn context() -> impl Strategy<Value = BlockContext> {
+    (any::<u32>(), hash(), time(), of(time()), facts()).prop_map(
+        |(revision, parent_hash, stored_at, deadline_at, facts)| BlockContext {
+            revision,
+            parent_hash,
+            stored_at,
+            deadline_at,
+            facts,
+        },
+    )
+}
+
+fn range() -> impl Strategy<Value = TaskRange> {
+    (any::<u32>(), any::<u32>(), any::<u32>()).prop_map(|(first, count, of)| TaskRange { first, count, of })
+}
+
+pub fn stage_ready() -> impl Strategy<Value = StageReady> {
+    let rest = (of(any::<u32>()), vec(prover(), 0..3), payloads(), any::<u64>());
+    (stage_key(), context(), range(), any::<u32>(), rest).prop_map(
+        |(stage, context, tasks, attempt, (hedge_of, avoid, inputs, busy_us))| StageReady {
+            stage,
+            context,
+            tasks,
+            attempt,
+            hedge_of,
+            avoid,
+            inputs,
+            busy_us,
+        },
+    )
+}
+
+fn kind() -> impl Strategy<Value = StageKind> {
+    use StageKind::{Join, Map, Range, Split};
+    prop_oneof![Just(Split), Just(Map), Just(Join), Just(Range)]
+}
+
+fn header() -> impl Strategy<Value = TaskHeader> {
+    let limits = (any::<u64>(), of(any::<u64>()), any::<u32>(), any::<bool>(), of(text()), any::<u64>());
+    let what = (task_id(), any::<u32>(), of(any::<u32>()), zkvm(), context(), kind(), any::<u32>());
+    (what, limits).prop_map(
+        |(
+            (id, attempt, hedge_of, zkvm, context, kind, of),
+            (timeout_ms, hedge_after_ms, attempts_max, check, program_id, busy_us),
+        )| TaskHeader {
+            id,
+            attempt,
+            hedge_of,
+            zkvm,
+            context,
+            kind,
+            of,
+            timeout_ms,
+            hedge_after_ms,
+            attempts_max,
+            check,
+            program_id,
+            busy_us,
+        },
+    )
+}
+
+pub fn task() -> impl Strategy<Value = Task> {
+    (header(), payloads(), vec(prover(), 0..3)).prop_map(|(header, inputs, avoid)| Task { header, inputs, avoid })
+}
+
+fn failure() -> impl Strategy<Value = Failure> {
+    use FailureClass::{Died, Fatal, InvalidProof, OutOfMemory, Retryable, Stopped, TimedOut};
+    let class = prop_oneof![
+        Just(Retryable),
+        Just(Fatal),
+        Just(OutOfMemory),
+        Just(TimedOut),
+        Just(Died),
+        Just(InvalidProof),
+        Just(Stopped)
+    ];
+    (class, text()).prop_map(|(class, message)| Failure::new(class, message))
+}
+
+pub fn task_result() -> impl Strategy<Value = TaskResult> {
+    let outcome = prop_oneof![
+        payloads().prop_map(|outputs| Outcome::Completed { outputs }),
+        (failure(), payloads()).prop_map(|(failure, inputs)| Outcome::Failed { failure, inputs }),
+    ];
+    let verdict = (prover(), any::<u64>(), of(text()));
+    let verdict =
+        verdict.prop_map(|(verifier, verify_us, invalid)| Verdict { verifier, verify_us, invalid });
+    (header(), prover(), outcome, any::<u64>(), of(verdict)).prop_map(
+        |(header, prover, outcome, prove_us, verdict)| TaskResult {
+            header,
+            prover,
+            outcome,
+            prove_us,
+            verdict,
+        },
+    )
+}
+
+pub fn result_event() -> impl Strategy<Value = ResultEvent> {
+    let ended = (pipeline(), any::<u64>(), any::<u64>(), vec(hash(), 0..3), reason());
+    let ended = ended.prop_map(|(pipeline, first, last, hashes, reason)| BlockEnded {
+        pipeline,
+        first,
+        last,
+        hashes,
+        reason,
+    });
+    prop_oneof![task_result().prop_map(ResultEvent::Attempt), ended.prop_map(ResultEvent::Ended)]
+}
+
+pub fn lease() -> impl Strategy<Value = Lease> {
+    let held = (header(), text(), of(any::<u64>()), of(any::<u16>()), trace());
+    let held = held.prop_map(|(header, ack_subject, running_ms, progress_permille, trace)| Held {
+        header,
+        ack_subject,
+        running_ms,
+        progress_permille,
+        trace,
+    });
+    let role = prop_oneof![Just(Role::Prover), Just(Role::Verifier)];
+    let state = prop_oneof![
+        Just(ProverState::Active),
+        Just(ProverState::Draining),
+        Just(ProverState::Quarantined)
+    ];
+    let counts = (any::<u64>(), any::<u64>(), any::<u32>(), any::<u32>());
+    (prover(), zkvm(), role, counts, state, vec(held, 0..3)).prop_map(
+        |(prover, zkvm, role, (incarnation, beat, slots, ahead), state, held)| Lease {
+            prover,
+            zkvm,
+            role,
+            incarnation,
+            beat,
+            slots,
+            ahead,
+            state,
+            held,
+        },
+    )
+}
+
+pub fn control() -> impl Strategy<Value = Control> {
+    prop_oneof![
+        (task_id(), any::<u32>(), text())
+            .prop_map(|(task, number, reason)| Control::Stop { attempt: task.attempt(number), reason }),
+        Just(Control::Drain),
+        (any::<u64>(), text()).prop_map(|(for_ms, reason)| Control::Quarantine { for_ms, reason }),
+    ]
+}
+
+pub fn emission() -> impl Strategy<Value = Emission> {
+    let who = (proof_type(), zkvm(), of(text()), prover(), of(prover()));
+    let proof = (who, payload(), any::<u64>(), any::<u64>(), any::<u64>(), any::<u32>()).prop_map(
+        |((proof_type, zkvm, program_id, prover, verifier), payload, bytes, prove_us, verify_us, attempt)| Proof {
+            proof_type,
+            zkvm,
+            program_id,
+            prover,
+            verifier,
+            payload,
+            bytes,
+            prove_us,
+            verify_us,
+            attempt,
+        },
+    );
+    let outcome = prop_oneof![
+        vec(proof, 0..3).prop_map(EmissionOutcome::Proved),
+        (text(), text()).prop_map(|(dead_letter, reason)| EmissionOutcome::Dead { dead_letter, reason }),
+        reason().prop_map(EmissionOutcome::Abandoned),
+    ];
+    (pipeline(), block(), block(), hash(), outcome, time(), any::<u64>(), facts()).prop_map(
+        |(pipeline, first, last, parent_hash, outcome, stored_at, busy_us, facts)| Emission {
+            pipeline,
+            first,
+            last,
+            parent_hash,
+            outcome,
+            stored_at,
+            busy_us,
+            facts,
+        },
+    )
+}
+
+pub fn dead_letter() -> impl Strategy<Value = DeadLetter> {
+    let message = (text(), text(), any::<u64>(), vec(any::<u8>(), 0..64));
+    let message = message.prop_map(|(stream, subject, sequence, body)| Dead::Message {
+        stream,
+        subject,
+        sequence,
+        body,
+    });
+    let record = (any::<u32>(), prover(), time(), any::<u64>(), failure()).prop_map(
+        |(attempt, prover, ended_at, prove_us, failure)| AttemptRecord {
+            attempt,
+            prover,
+            ended_at,
+            prove_us,
+            failure,
+        },
+    );
+    let task = (stage_ready(), vec(record, 0..3)).prop_map(|(retry, history)| Dead::Task { retry, history });
+    (text(), text(), time(), prop_oneof![message, task])
+        .prop_map(|(id, reason, at, what)| DeadLetter { id, reason, at, what })
+}

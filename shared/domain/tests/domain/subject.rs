@@ -1,0 +1,165 @@
+use crate::strategy;
+use proptest::prelude::*;
+use push0_domain::{
+    BlockHash, BlockKey,
+    subject::{self, AttemptKey, ROOT},
+};
+use std::collections::HashMap;
+
+/// The broker's own rule for subjects that are published to.
+fn is_publishable(subject: &str) -> bool {
+    subject.len() < 4096
+        && subject.split('.').all(|token| !token.is_empty() && !token.contains(['*', '>', ' ', '\t', '\r', '\n']))
+}
+
+/// Whether a filter with `*` and a final `>` selects a subject, as the broker decides it.
+fn selects(filter: &str, subject: &str) -> bool {
+    let mut tokens = subject.split('.');
+    for wanted in filter.split('.') {
+        match (wanted, tokens.next()) {
+            (">", Some(_)) => return true,
+            ("*", Some(_)) => {}
+            (wanted, Some(token)) if wanted == token => {}
+            _ => return false,
+        }
+    }
+    tokens.next().is_none()
+}
+
+proptest! {
+    #[test]
+    fn every_subject_of_an_attempt_is_read_back(key in strategy::attempt_key()) {
+        for (subject, read) in [
+            (subject::task(&key), subject::parse_task(&subject::task(&key))),
+            (subject::check(&key), subject::parse_check(&subject::check(&key))),
+            (subject::result(&key), subject::parse_result(&subject::result(&key))),
+        ] {
+            prop_assert!(is_publishable(&subject), "{}", subject);
+            prop_assert_eq!(read.unwrap(), key.clone());
+        }
+        // A subject of another stream is not mistaken for one of this.
+        prop_assert!(subject::parse_task(&subject::result(&key)).is_err());
+        prop_assert!(subject::parse_result(&subject::task(&key)).is_err());
+        prop_assert!(is_publishable(&subject::stage(&key)));
+    }
+
+    #[test]
+    fn two_attempts_that_differ_have_two_subjects(
+        a in strategy::attempt_key(),
+        b in strategy::attempt_key(),
+        swaps in any::<[bool; 7]>(),
+    ) {
+        // `b` with some fields of `a`: differs in few places, as real neighbours do.
+        let pick = |from_a: bool| if from_a { &a } else { &b };
+        let c = AttemptKey {
+            zkvm: pick(swaps[0]).zkvm.clone(),
+            pipeline: pick(swaps[1]).pipeline.clone(),
+            block: pick(swaps[2]).block,
+            proof_type: pick(swaps[3]).proof_type.clone(),
+            stage: pick(swaps[4]).stage.clone(),
+            index: pick(swaps[5]).index,
+            attempt: pick(swaps[6]).attempt,
+        };
+        prop_assert_eq!(subject::task(&a) == subject::task(&c), a == c);
+        prop_assert_eq!(subject::result(&a) == subject::result(&c), a == c);
+    }
+
+    #[test]
+    fn small_neighbouring_attempts_never_share_a_subject(
+        keys in proptest::collection::vec(
+            ("[a-b]{1,2}", "[a-b]{1,2}", 0u64..3, 0u8..2, "[a-b]{1,2}", "[a-b]{1,2}", 0u32..12, 1u32..12), 2..200),
+    ) {
+        let mut seen: HashMap<String, AttemptKey> = HashMap::new();
+        for (zkvm, pipeline, number, fork, proof_type, stage, index, attempt) in keys {
+            let key = AttemptKey {
+                zkvm: zkvm.parse().unwrap(),
+                pipeline: pipeline.parse().unwrap(),
+                block: BlockKey { number, hash_prefix: [fork; 4] },
+                proof_type: proof_type.parse().unwrap(),
+                stage: stage.parse().unwrap(),
+                index,
+                attempt,
+            };
+            let before = seen.insert(subject::task(&key), key.clone());
+            prop_assert!(before.is_none_or(|other| other == key));
+        }
+    }
+
+    #[test]
+    fn filters_select_their_own_and_nothing_else(a in strategy::attempt_key(), b in strategy::attempt_key()) {
+        prop_assert_eq!(selects(&subject::tasks_of_zkvm(&a.zkvm), &subject::task(&b)), a.zkvm == b.zkvm);
+        prop_assert_eq!(selects(&subject::checks_of_zkvm(&a.zkvm), &subject::check(&b)), a.zkvm == b.zkvm);
+        let of_block = subject::tasks_of_block(&a.pipeline, a.block);
+        prop_assert!(selects(&of_block, &subject::task(&a)));
+        prop_assert_eq!(selects(&of_block, &subject::task(&b)), a.pipeline == b.pipeline && a.block == b.block);
+        let results = subject::results_of_pipeline(&a.pipeline);
+        let chosen = |subject: &str| results.iter().filter(|filter| selects(filter, subject)).count();
+        prop_assert_eq!(chosen(&subject::result(&a)), 1);
+        prop_assert_eq!(chosen(&subject::result(&b)), usize::from(a.pipeline == b.pipeline));
+        prop_assert_eq!(chosen(&subject::ended(&a.pipeline)), 1);
+        prop_assert!(selects(&subject::proofs_of_pipeline(&a.pipeline), &subject::proof(&a.pipeline, a.block.number)));
+        prop_assert!(!selects(&subject::proofs_of_pipeline(&a.pipeline), &subject::proof(&b.pipeline, 1)) || a.pipeline == b.pipeline);
+    }
+
+    #[test]
+    fn every_subject_can_be_published_to(
+        key in strategy::attempt_key(),
+        prover in strategy::prover(),
+        number in any::<u64>(),
+    ) {
+        for subject in [
+            subject::block(&key.pipeline),
+            subject::ended(&key.pipeline),
+            subject::lease(&key.zkvm, &prover),
+            subject::control(&prover),
+            subject::proof(&key.pipeline, number),
+            subject::dead(Some(&key.pipeline), "push0_tasks-1"),
+            subject::dead(None, "push0_tasks-1"),
+            subject::event(&key.pipeline, "proved"),
+        ] {
+            prop_assert!(is_publishable(&subject), "{}", subject);
+            prop_assert!(subject.starts_with(ROOT));
+        }
+    }
+
+    #[test]
+    fn random_texts_never_panic_the_parser(text in "\\PC{0,80}", tail in "[a-z0-9.+-]{0,60}") {
+        let _ = subject::parse_task(&text);
+        let _ = text.parse::<BlockKey>();
+        let _ = text.parse::<BlockHash>();
+        // What is accepted is written in its one spelling.
+        if let Ok(key) = subject::parse_task(&format!("{ROOT}.task.{tail}")) {
+            prop_assert_eq!(key.to_string(), tail);
+        }
+    }
+
+    #[test]
+    fn a_block_key_has_one_spelling(key in strategy::block_key()) {
+        let text = key.to_string();
+        prop_assert_eq!(text.parse::<BlockKey>().unwrap(), key);
+        prop_assert!(format!("+{text}").parse::<BlockKey>().is_err());
+        prop_assert!(format!("0{text}").parse::<BlockKey>().is_err());
+        let upper = text.to_uppercase();
+        prop_assert!(upper == text || upper.parse::<BlockKey>().is_err());
+    }
+}
+
+#[test]
+fn a_refused_subject_says_why() {
+    let good = format!("{ROOT}.task.mock.demo.5-0a0b0c0d.main.prove.0.1");
+    assert_eq!(subject::task(&subject::parse_task(&good).unwrap()), good);
+    for (bad, why) in [
+        (good.replace(".task.", ".result."), "expected it to start with"),
+        (good.replace(".0.1", ".0"), "expected 7 tokens"),
+        (format!("{good}.2"), "expected 7 tokens"),
+        (good.replace("mock", "Mock"), "zkVM name"),
+        (good.replace("5-0a0b0c0d", "5"), "block key"),
+        (good.replace(".0.1", ".x.1"), "invalid digit"),
+        (good.replace(".0.1", ".0.4294967296"), "too large"),
+        (good.replace(".0.1", ".00.1"), "one spelling"),
+        (good.replace(".0.1", ".+0.1"), "one spelling"),
+    ] {
+        let error = subject::parse_task(&bad).unwrap_err().to_string();
+        assert!(error.contains(why) && error.contains(&bad), "{bad}: {error}");
+    }
+}

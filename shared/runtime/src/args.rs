@@ -1,0 +1,85 @@
+//! The command line that every service has.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, CommandFactory, FromArgMatches, Parser};
+
+use crate::exit;
+
+/// The arguments of every service. A service with flags of its own flattens them into its parser
+/// (`#[command(flatten)]`) and calls [`run_with`](crate::run_with).
+#[derive(Args, Clone, Debug, Default)]
+pub struct RunArgs {
+    /// Configuration file (TOML); environment variables PUSH0_SECTION__KEY win over it.
+    #[arg(long, env = "PUSH0_CONFIG", value_name = "FILE")]
+    pub config: Option<PathBuf>,
+
+    /// Load and check the configuration, then exit.
+    #[arg(long)]
+    pub check_config: bool,
+}
+
+#[derive(Parser)]
+struct Plain {
+    #[command(flatten)]
+    run: RunArgs,
+}
+
+/// Parses the arguments of a service that has no flags of its own. `--help` and `--version` are
+/// answered here: they come back as the code to exit with.
+///
+/// # Errors
+/// The exit code: 0 after `--help` or `--version`, [`exit::CONFIG`] after a usage error.
+pub fn parse(
+    name: &'static str,
+    version: &'static str,
+    args: impl IntoIterator<Item = OsString>,
+) -> Result<RunArgs, ExitCode> {
+    let full_name = format!("push0-{name}");
+    Plain::command()
+        .name(name)
+        .bin_name(full_name.clone())
+        .display_name(full_name)
+        .version(version)
+        .try_get_matches_from(args)
+        .and_then(|matches| Plain::from_arg_matches(&matches))
+        .map(|plain| plain.run)
+        .map_err(|error| {
+            // A closed stdout or stderr leaves nobody to tell.
+            let _ = error.print();
+            ExitCode::from(if error.use_stderr() {
+                exit::CONFIG
+            } else {
+                exit::OK
+            })
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(args: &[&str]) -> Result<RunArgs, ExitCode> {
+        parse("dispatcher", "1.2.3", args.iter().map(OsString::from))
+    }
+
+    #[test]
+    fn the_file_and_the_check_flag_are_read() {
+        let args = parsed(&["push0-dispatcher", "--config", "a.toml", "--check-config"]);
+        let args = args.expect("arguments are valid");
+        assert_eq!(args.config, Some(PathBuf::from("a.toml")));
+        assert!(args.check_config);
+    }
+
+    #[test]
+    fn an_unknown_flag_is_a_usage_error_and_version_is_not() {
+        let code = |args| format!("{:?}", parsed(args).expect_err("parsing ends the process"));
+        assert_eq!(
+            code(&["x", "--nope"]),
+            format!("{:?}", ExitCode::from(exit::CONFIG))
+        );
+        assert_eq!(code(&["x", "--version"]), format!("{:?}", ExitCode::SUCCESS));
+    }
+}

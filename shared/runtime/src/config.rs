@@ -1,0 +1,122 @@
+//! Configuration: the defaults of the types < a TOML file < environment variables.
+//!
+//! A key `section.key` is set by the environment variable `PUSH0_SECTION__KEY`: two underscores
+//! descend into a section, a single one belongs to the name. One namespace serves all services of a
+//! deployment, so a variable for a section that this service does not have is refused like any other
+//! unknown key: a setting that has no effect is worse than a service that does not start.
+//!
+//! Values of the environment are read as the type of their key: `5` is a number for a number and
+//! text for a text, `a,b` is a list for a list, and the empty text is "none" for an optional key.
+//! Types that need to see the value first (`#[serde(untagged)]`, `#[serde(flatten)]`) get text.
+
+mod environment;
+mod error;
+mod sections;
+mod tree;
+
+use std::ffi::OsString;
+use std::path::Path;
+
+use ::config::{Config, File, FileFormat, Value, ValueKind};
+use serde::de::DeserializeOwned;
+
+use environment::Environment;
+pub use error::{ConfigError, Invalid};
+pub(crate) use sections::check;
+pub use sections::{
+    DEFAULT_SHUTDOWN_GRACE, DEFAULT_WORKER_THREADS, HasRuntimeConfig, HttpConfig, LogFormat, OtlpProtocol,
+    TelemetryConfig,
+};
+use tree::{Node, Refusal};
+
+/// For `#[serde(with = "push0_runtime::config::duration")]`: durations such as `250ms`, `5s` and
+/// `10m`, on `Duration` and on `Option<Duration>` (the latter with `#[serde(default)]`).
+pub mod duration {
+    pub use humantime_serde::{deserialize, serialize};
+}
+
+/// Loads a configuration from `file`, if one is given, and from the environment of this process.
+///
+/// # Errors
+/// The file cannot be read or is not TOML, a key is unknown or missing, or a value does not fit.
+pub fn load<T: DeserializeOwned>(file: Option<&Path>) -> Result<T, ConfigError> {
+    load_from(file, std::env::vars_os(), |_| Ok(()))
+}
+
+/// As [`load`], from the variables `vars`, then applies `check`, whose refusal is reported with the
+/// value found and its origin, as the refusals of the types are.
+///
+/// # Errors
+/// As [`load`], and what `check` refuses.
+pub fn load_from<T: DeserializeOwned>(
+    file: Option<&Path>,
+    vars: impl IntoIterator<Item = (OsString, OsString)>,
+    check: impl FnOnce(&T) -> Result<(), Invalid>,
+) -> Result<T, ConfigError> {
+    let mut builder = Config::builder();
+    if let Some(path) = file {
+        // Read here: the crate would try other extensions when the file is missing.
+        let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Unreadable {
+            file: path.to_owned(),
+            source,
+        })?;
+        builder = builder.add_source(File::from_str(&text, FileFormat::Toml));
+    }
+    let merged = builder
+        .add_source(Environment::collect(vars)?)
+        .build()
+        .map_err(|error| error::malformed(file, &error))?;
+    let root = merged.cache;
+    let config = T::deserialize(Node::root(&root)).map_err(|r| locate(&root, file, r))?;
+    check(&config).map_err(|invalid| locate(&root, file, Refusal::from(invalid)))?;
+    Ok(config)
+}
+
+/// Completes a refusal with what the merged values know: the value found and where it came from.
+fn locate(root: &Value, file: Option<&Path>, refusal: Refusal) -> ConfigError {
+    let mut key = refusal.path.unwrap_or_default();
+    let mut value = at(root, &key);
+    if refusal.problem.is_unknown() {
+        // Of an unknown section, the first setting is named: it leads to the line or variable.
+        while let Some((name, inner)) = value.and_then(first_entry) {
+            key = format!("{key}.{name}");
+            value = Some(inner);
+        }
+    }
+    let origin = match (value.and_then(Value::origin), value, file) {
+        (Some(variable), _, _) => format!("environment variable {variable}"),
+        (None, Some(_), Some(file)) => format!("file {}", file.display()),
+        (None, None, Some(file)) => {
+            format!(
+                "neither in file {} nor in {}",
+                file.display(),
+                environment::variable(&key)
+            )
+        }
+        _ => format!("set it in a file or in {}", environment::variable(&key)),
+    };
+    let found = value.map(|value| error::shown(&key, value));
+    let raw = value.and_then(|value| value.clone().into_string().ok());
+    ConfigError::refused(key, refusal.problem, found, raw, origin)
+}
+
+fn first_entry(value: &Value) -> Option<(&String, &Value)> {
+    match &value.kind {
+        ValueKind::Table(table) => table.iter().min_by_key(|(name, _)| *name),
+        _ => None,
+    }
+}
+
+/// The value at a path such as `a.b[2].c`.
+fn at<'a>(root: &'a Value, path: &str) -> Option<&'a Value> {
+    path.split(['.', '['])
+        .filter(|s| !s.is_empty())
+        .try_fold(root, |value, segment| match &value.kind {
+            ValueKind::Table(table) => table.get(segment),
+            ValueKind::Array(items) => items.get(segment.trim_end_matches(']').parse::<usize>().ok()?),
+            _ => None,
+        })
+}
+
+#[cfg(test)]
+mod tests;

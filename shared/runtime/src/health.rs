@@ -1,0 +1,166 @@
+//! Whether this process can do its work, said by the components that the work needs.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use serde::Serialize;
+
+use crate::Shutdown;
+
+/// The readiness of a process. It is ready when all its components are and no stop is requested;
+/// while it has no component it is not ready, as a service that has just started has none yet.
+///
+/// A service registers all its components before it makes one ready, lest it be ready in between.
+#[derive(Clone, Debug)]
+pub struct Health {
+    components: Arc<Mutex<Components>>,
+    shutdown: Shutdown,
+}
+
+/// Why each component is not ready, `None` if it is.
+type Components = BTreeMap<&'static str, Option<String>>;
+
+/// One thing that the work needs, such as the broker. Clones speak for the same component.
+#[derive(Clone, Debug)]
+pub struct Component {
+    name: &'static str,
+    components: Arc<Mutex<Components>>,
+}
+
+/// What `/health/ready` answers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Readiness {
+    /// Whether the process can do its work.
+    pub ready: bool,
+    /// The components that it waits for, by name; empty when it is ready.
+    pub not_ready: Vec<NotReady>,
+}
+
+/// A component that is not ready.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct NotReady {
+    /// The component's name.
+    pub component: &'static str,
+    /// Why it is not ready, for people.
+    pub reason: String,
+}
+
+impl Health {
+    /// The health of a process that `shutdown` stops.
+    pub fn new(shutdown: Shutdown) -> Self {
+        Self {
+            components: Arc::default(),
+            shutdown,
+        }
+    }
+
+    /// Registers a component, which is not ready ("starting"). A name that exists keeps its state.
+    pub fn component(&self, name: &'static str) -> Component {
+        lock(&self.components)
+            .entry(name)
+            .or_insert_with(|| Some("starting".to_owned()));
+        Component {
+            name,
+            components: Arc::clone(&self.components),
+        }
+    }
+
+    /// The state of all components at this moment.
+    pub fn readiness(&self) -> Readiness {
+        let components = lock(&self.components);
+        let waiting = |(name, reason): (&&'static str, &Option<String>)| {
+            reason.clone().map(|reason| NotReady {
+                component: name,
+                reason,
+            })
+        };
+        let mut not_ready: Vec<_> = components.iter().filter_map(waiting).collect();
+        let process = |reason: &str| NotReady {
+            component: "process",
+            reason: reason.to_owned(),
+        };
+        if components.is_empty() {
+            not_ready.push(process("starting"));
+        }
+        if self.shutdown.is_requested() {
+            not_ready.push(process("stopping"));
+        }
+        Readiness {
+            ready: not_ready.is_empty(),
+            not_ready,
+        }
+    }
+}
+
+impl Component {
+    /// The component does its part.
+    pub fn ready(&self) {
+        self.set(None);
+    }
+
+    /// The component does not do its part, for the given reason. Changes are logged, so the reason
+    /// is best without numbers that change.
+    pub fn not_ready(&self, reason: impl Into<String>) {
+        self.set(Some(reason.into()));
+    }
+
+    fn set(&self, state: Option<String>) {
+        let before = lock(&self.components).insert(self.name, state.clone());
+        if before.as_ref() == Some(&state) {
+            return;
+        }
+        match state {
+            None => tracing::info!(component = self.name, "ready"),
+            Some(reason) => tracing::warn!(component = self.name, reason, "not ready"),
+        }
+    }
+}
+
+/// A panic elsewhere leaves the map whole: every change is one insertion.
+fn lock(components: &Mutex<Components>) -> MutexGuard<'_, Components> {
+    components.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn waiting(health: &Health) -> Vec<(&'static str, String)> {
+        let readiness = health.readiness();
+        assert_eq!(readiness.ready, readiness.not_ready.is_empty());
+        readiness
+            .not_ready
+            .into_iter()
+            .map(|n| (n.component, n.reason))
+            .collect()
+    }
+
+    #[test]
+    fn a_process_is_ready_when_all_its_components_are() {
+        let health = Health::new(Shutdown::new());
+        assert_eq!(waiting(&health), [("process", "starting".to_owned())]);
+        let (broker, store) = (health.component("broker"), health.component("store"));
+        assert_eq!(
+            waiting(&health),
+            [
+                ("broker", "starting".to_owned()),
+                ("store", "starting".to_owned())
+            ]
+        );
+        broker.ready();
+        store.not_ready("no space");
+        assert_eq!(waiting(&health), [("store", "no space".to_owned())]);
+        store.ready();
+        assert_eq!(waiting(&health), []);
+    }
+
+    #[test]
+    fn a_process_that_stops_is_not_ready() {
+        let shutdown = Shutdown::new();
+        let health = Health::new(shutdown.clone());
+        health.component("broker").ready();
+        assert!(health.readiness().ready);
+        shutdown.trigger();
+        assert_eq!(waiting(&health), [("process", "stopping".to_owned())]);
+    }
+}

@@ -1,0 +1,138 @@
+//! The HTTP server of every service: `/health/live`, `/health/ready`, `/metrics`.
+//!
+//! It answers probes and scrapes, which are few and small: one request a connection, a bounded number
+//! of connections and a bounded time for each, so that nobody can exhaust the service through it.
+//! Liveness says that the process turns, nothing else: a restart does not repair a broker.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Json;
+use axum::Router;
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use hyper::server::conn::http1;
+use hyper_util::rt::TokioIo;
+use hyper_util::service::TowerToHyperService;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+
+use crate::health::{Health, Readiness};
+use crate::{HttpConfig, metrics};
+
+/// Connections served at a time; more wait in the backlog of the socket.
+const MAX_CONNECTIONS: usize = 64;
+/// The age at which a connection is closed: the usual scrape timeout of Prometheus.
+const MAX_CONNECTION_AGE: Duration = Duration::from_secs(10);
+/// Longest request head, in bytes; hyper's floor is 8 KiB.
+const MAX_REQUEST_HEAD: usize = 16 * 1024;
+/// Pause after a refused accept: out of descriptors, it would be refused again at once.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// The server cannot be started.
+#[derive(Debug, thiserror::Error)]
+#[error("http.listen: cannot listen on {address}")]
+pub struct ListenError {
+    /// The address that is taken, or not of this machine.
+    pub address: SocketAddr,
+    source: io::Error,
+}
+
+/// A running server, which ends when this is dropped.
+#[derive(Debug)]
+pub struct HttpServer {
+    address: SocketAddr,
+    _tasks: JoinSet<()>,
+}
+
+impl HttpServer {
+    /// The address that it listens on, with the port that was picked if 0 was asked for.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+}
+
+/// Starts the server, if the configuration has an address for it, and logs where it listens.
+///
+/// # Errors
+/// The address is taken, not of this machine, or not permitted.
+pub async fn serve(config: &HttpConfig, health: Health) -> Result<Option<HttpServer>, ListenError> {
+    let Some(address) = config.listen else {
+        return Ok(None);
+    };
+    let failed = |source| ListenError { address, source };
+    let listener = TcpListener::bind(address).await.map_err(failed)?;
+    let address = listener.local_addr().map_err(failed)?;
+    let mut tasks = JoinSet::new();
+    tasks.spawn(accept(listener, router(health)));
+    tracing::info!(%address, "listening for probes and scrapes");
+    Ok(Some(HttpServer {
+        address,
+        _tasks: tasks,
+    }))
+}
+
+fn router(health: Health) -> Router {
+    Router::new()
+        .route("/health/live", get(|| async { "live\n" }))
+        .route("/health/ready", get(ready))
+        .route("/metrics", get(scrape))
+        .with_state(health)
+}
+
+async fn ready(State(health): State<Health>) -> (StatusCode, Json<Readiness>) {
+    let readiness = health.readiness();
+    let status = if readiness.ready {
+        StatusCode::OK
+    } else {
+        StatusCode::SERVICE_UNAVAILABLE
+    };
+    (status, Json(readiness))
+}
+
+async fn scrape() -> Response {
+    match metrics::text() {
+        Ok(text) => ([(header::CONTENT_TYPE, prometheus::TEXT_FORMAT)], text).into_response(),
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
+    }
+}
+
+async fn accept(listener: TcpListener, router: Router) {
+    let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let mut connections = JoinSet::new();
+    loop {
+        // The semaphore is never closed.
+        let Ok(slot) = Arc::clone(&slots).acquire_owned().await else {
+            return;
+        };
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                let router = router.clone();
+                connections.spawn(async move {
+                    answer(stream, router).await;
+                    drop(slot);
+                });
+            }
+            Err(error) => {
+                tracing::debug!(%error, "a connection was not accepted");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+        // Ended connections are let go here: there are at most MAX_CONNECTIONS.
+        while connections.try_join_next().is_some() {}
+    }
+}
+
+async fn answer(stream: TcpStream, router: Router) {
+    let connection = http1::Builder::new()
+        .keep_alive(false)
+        .max_buf_size(MAX_REQUEST_HEAD)
+        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+    // A client that went away or is too slow is its own concern.
+    let _ = tokio::time::timeout(MAX_CONNECTION_AGE, connection).await;
+}

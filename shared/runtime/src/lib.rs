@@ -1,0 +1,26 @@
+//! What every push0 service shares at process level: configuration, logs and traces, metrics,
+//! health, watched tasks and an orderly stop. [`run`] is the whole body of a service's `main`.
+//!
+//! It promises that a service starts completely or says in one line why not, that telemetry never
+//! slows or stops the work, and that a stop is bounded in time. It knows neither the broker nor
+//! blocks, proofs and provers: those belong to the services and to the other shared crates.
+
+pub mod args;
+pub mod config;
+pub mod exit;
+pub mod health;
+pub mod http;
+pub mod metrics;
+pub mod service;
+pub mod shutdown;
+pub mod tasks;
+pub mod telemetry;
+pub mod trace;
+
+pub use args::RunArgs;
+pub use config::{ConfigError, HasRuntimeConfig, HttpConfig, Invalid, TelemetryConfig};
+pub use exit::BoxError;
+pub use health::{Component, Health};
+pub use service::{Service, run, run_with};
+pub use shutdown::Shutdown;
+pub use tasks::{TaskError, TaskGroup};

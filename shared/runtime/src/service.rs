@@ -1,0 +1,154 @@
+//! The life of a service's process: start, work, stop.
+
+use std::ffi::OsString;
+use std::future::Future;
+use std::panic::AssertUnwindSafe;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use futures::FutureExt as _;
+use serde::de::DeserializeOwned;
+
+use crate::exit::{self, BoxError};
+use crate::shutdown::Signals;
+use crate::{HasRuntimeConfig, Health, RunArgs, Shutdown, args, config, http, tasks, telemetry};
+
+/// How long queued traces may hold up the end of the process.
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// What the runtime hands to a service.
+#[derive(Debug)]
+pub struct Service<C> {
+    /// The configuration, loaded and checked.
+    pub config: C,
+    /// Whether the process was asked to stop.
+    pub shutdown: Shutdown,
+    /// Where the service registers what its work needs.
+    pub health: Health,
+    /// The service's name without prefix, such as `dispatcher`.
+    pub name: &'static str,
+}
+
+/// Runs a service as the whole of its process, with the command line that all services share:
+/// `--config FILE` (or `PUSH0_CONFIG`), `--check-config`, `--version`.
+///
+/// The code to exit with is 0 when the service ended well, [`exit::CONFIG`] when the command line or
+/// the configuration is wrong, [`exit::FAILURE`] when it failed, panicked, or did not stop in time.
+pub fn run<C, F, Fut, E>(name: &'static str, version: &'static str, service: F) -> ExitCode
+where
+    C: DeserializeOwned + HasRuntimeConfig,
+    F: FnOnce(Service<C>) -> Fut,
+    Fut: Future<Output = Result<(), E>>,
+    E: Into<BoxError>,
+{
+    let arguments: Vec<OsString> = std::env::args_os().collect();
+    match args::parse(name, version, arguments) {
+        Ok(args) => run_with(name, version, &args, service),
+        Err(code) => code,
+    }
+}
+
+/// As [`run`], for a service that has parsed its command line itself.
+pub fn run_with<C, F, Fut, E>(
+    name: &'static str,
+    version: &'static str,
+    args: &RunArgs,
+    service: F,
+) -> ExitCode
+where
+    C: DeserializeOwned + HasRuntimeConfig,
+    F: FnOnce(Service<C>) -> Fut,
+    Fut: Future<Output = Result<(), E>>,
+    E: Into<BoxError>,
+{
+    let loaded = config::load_from(args.config.as_deref(), std::env::vars_os(), config::check::<C>);
+    let config = match loaded {
+        Ok(config) => config,
+        Err(error) => return refuse(name, exit::CONFIG, &error),
+    };
+    if args.check_config {
+        println!("push0-{name}: configuration ok");
+        return ExitCode::from(exit::OK);
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(config.worker_threads().max(1))
+        .enable_all()
+        .build();
+    let runtime = match runtime {
+        Ok(runtime) => runtime,
+        Err(error) => return refuse(name, exit::FAILURE, &error),
+    };
+    // The exporter of traces is built in the context of the runtime that will carry it.
+    let in_runtime = runtime.enter();
+    let telemetry = match telemetry::init(name, version, config.telemetry()) {
+        Ok(telemetry) => telemetry,
+        Err(error) => return refuse(name, exit::FAILURE, &error),
+    };
+    drop(in_runtime);
+    log_panics();
+    tracing::info!(service = name, version, "starting");
+
+    let outcome = runtime.block_on(supervise(name, config, service));
+    let code = match outcome {
+        Ok(()) => {
+            tracing::info!(service = name, "stopped");
+            exit::OK
+        }
+        Err(error) => {
+            tracing::error!(service = name, error = exit::chain(error.as_ref()), "failed");
+            exit::FAILURE
+        }
+    };
+    telemetry.shutdown(FLUSH_TIMEOUT);
+    // What still runs has had its time; waiting for a blocking call could take for ever.
+    runtime.shutdown_background();
+    ExitCode::from(code)
+}
+
+async fn supervise<C, F, Fut, E>(name: &'static str, config: C, service: F) -> Result<(), BoxError>
+where
+    C: HasRuntimeConfig,
+    F: FnOnce(Service<C>) -> Fut,
+    Fut: Future<Output = Result<(), E>>,
+    E: Into<BoxError>,
+{
+    let shutdown = Shutdown::new();
+    let health = Health::new(shutdown.clone());
+    // Alive until the service has ended, to say that it is stopping.
+    let _server = http::serve(config.http(), health.clone()).await?;
+    tokio::runtime::Handle::current().spawn(Signals::register()?.watch(shutdown.clone()));
+
+    let grace = config.shutdown_grace();
+    let work = service(Service {
+        config,
+        shutdown: shutdown.clone(),
+        health,
+        name,
+    });
+    let overdue = async {
+        shutdown.requested().await;
+        tokio::time::sleep(grace).await;
+    };
+    tokio::select! {
+        ended = AssertUnwindSafe(work).catch_unwind() => match ended {
+            Ok(result) => result.map_err(Into::into),
+            Err(panic) => Err(format!("panicked: {}", tasks::panic_message(panic.as_ref())).into()),
+        },
+        () = overdue => Err(format!("did not stop within {grace:?}").into()),
+    }
+}
+
+/// Tells on stderr why there is no service; logs are not set up yet.
+fn refuse(name: &str, code: u8, error: &(dyn std::error::Error + 'static)) -> ExitCode {
+    eprintln!("push0-{name}: {}", exit::chain(error));
+    ExitCode::from(code)
+}
+
+/// A panic is a log line like any other, with its place, instead of free text on stderr.
+fn log_panics() {
+    std::panic::set_hook(Box::new(|panic| {
+        let message = tasks::panic_message(panic.payload());
+        let location = panic.location().map(ToString::to_string);
+        tracing::error!(reason = message, location, "panic");
+    }));
+}

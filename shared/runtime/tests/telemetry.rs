@@ -1,0 +1,171 @@
+//! Spans on their way to a receiver of OTLP, which is there or is not.
+
+use std::time::{Duration, Instant};
+
+use axum::Router;
+use axum::body::Bytes;
+use axum::http::header::CONTENT_TYPE;
+use axum::routing::post;
+use opentelemetry_proto::tonic::collector::trace::v1::trace_service_server::{
+    TraceService, TraceServiceServer,
+};
+use opentelemetry_proto::tonic::collector::trace::v1::{
+    ExportTraceServiceRequest, ExportTraceServiceResponse,
+};
+use opentelemetry_proto::tonic::common::v1::any_value::Value;
+use prost::Message as _;
+use push0_runtime::config::OtlpProtocol;
+use push0_runtime::telemetry::{self, TelemetryGuard};
+use push0_runtime::{TelemetryConfig, metrics, trace};
+use tokio::net::TcpListener;
+use tokio::sync::mpsc;
+use tokio::task::{JoinSet, spawn_blocking};
+use tonic::transport::server::TcpIncoming;
+use tonic::{Request, Response, Status};
+use tracing::dispatcher::{Dispatch, with_default};
+
+const PARENT: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+const BOUND: Duration = Duration::from_secs(10);
+
+struct Receiver(mpsc::UnboundedSender<ExportTraceServiceRequest>);
+
+#[tonic::async_trait]
+impl TraceService for Receiver {
+    async fn export(
+        &self,
+        request: Request<ExportTraceServiceRequest>,
+    ) -> Result<Response<ExportTraceServiceResponse>, Status> {
+        self.0
+            .send(request.into_inner())
+            .map_err(|_| Status::unavailable("the test is over"))?;
+        Ok(Response::new(ExportTraceServiceResponse::default()))
+    }
+}
+
+/// Starts telemetry towards a socket that the test holds.
+async fn towards(protocol: OtlpProtocol) -> (TcpListener, Dispatch, TelemetryGuard) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("port 0 is free");
+    let address = listener.local_addr().expect("a bound socket has an address");
+    let config = TelemetryConfig {
+        log: "info".to_owned(),
+        otlp_endpoint: Some(format!("http://{address}")),
+        otlp_protocol: protocol,
+        ..TelemetryConfig::default()
+    };
+    let (dispatch, guard) = telemetry::build("tester", "1.2.3", &config).expect("telemetry starts");
+    (listener, dispatch, guard)
+}
+
+async fn flush(guard: TelemetryGuard, timeout: Duration) -> bool {
+    spawn_blocking(move || guard.shutdown(timeout))
+        .await
+        .expect("a flush does not panic")
+}
+
+fn work() {
+    let span = tracing::info_span!("prove", block.number = 7);
+    trace::set_parent(&span, Some(PARENT), None);
+    span.in_scope(|| tracing::debug_span!("detail").in_scope(|| ()));
+    tracing::info_span!(target: "hyper", "foreign").in_scope(|| ());
+}
+
+fn assert_is_the_work(request: ExportTraceServiceRequest) {
+    let [resource_spans] = &request.resource_spans[..] else {
+        unreachable!("one resource: {request:?}")
+    };
+    let resource = resource_spans.resource.as_ref().expect("spans have a resource");
+    let attribute = |key: &str| {
+        let found = resource.attributes.iter().find(|attribute| attribute.key == key);
+        match found.and_then(|attribute| attribute.value.clone()?.value) {
+            Some(Value::StringValue(text)) => text,
+            other => unreachable!("{key} is {other:?}"),
+        }
+    };
+    assert_eq!(attribute("service.name"), "push0-tester");
+    assert_eq!(attribute("service.version"), "1.2.3");
+    assert!(!attribute("service.instance.id").is_empty());
+
+    let spans: Vec<_> = resource_spans
+        .scope_spans
+        .iter()
+        .flat_map(|scope| &scope.spans)
+        .collect();
+    let names: Vec<_> = spans.iter().map(|span| span.name.as_str()).collect();
+    assert_eq!(
+        names,
+        ["prove"],
+        "neither details nor spans of libraries are traced"
+    );
+    let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    assert_eq!(hex(&spans[0].trace_id), PARENT[3..35]);
+    assert_eq!(hex(&spans[0].parent_span_id), PARENT[36..52]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_span_arrives_over_grpc() {
+    let (listener, dispatch, guard) = towards(OtlpProtocol::Grpc).await;
+    let (sender, mut received) = mpsc::unbounded_channel();
+    let mut server = JoinSet::new();
+    server.spawn(
+        tonic::transport::Server::builder()
+            .add_service(TraceServiceServer::new(Receiver(sender)))
+            .serve_with_incoming(TcpIncoming::from(listener)),
+    );
+    with_default(&dispatch, work);
+    assert!(flush(guard, BOUND).await, "all spans left");
+    assert_is_the_work(received.recv().await.expect("a request arrives"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_span_arrives_over_http() {
+    let (listener, dispatch, guard) = towards(OtlpProtocol::Http).await;
+    let (sender, mut received) = mpsc::unbounded_channel();
+    let receive = move |body: Bytes| async move {
+        let request = ExportTraceServiceRequest::decode(body).expect("the body is protobuf");
+        sender.send(request).expect("the test waits");
+        let response = ExportTraceServiceResponse::default().encode_to_vec();
+        ([(CONTENT_TYPE, "application/x-protobuf")], response)
+    };
+    let mut server = JoinSet::new();
+    server
+        .spawn(async move { axum::serve(listener, Router::new().route("/v1/traces", post(receive))).await });
+    with_default(&dispatch, work);
+    assert!(flush(guard, BOUND).await, "all spans left");
+    assert_is_the_work(received.recv().await.expect("a request arrives"));
+}
+
+/// More spans than the queue takes, timed, and the time of a flush with a bound of 1 s.
+async fn overwhelm(dispatch: &Dispatch, guard: TelemetryGuard) -> (Duration, Duration) {
+    let begin = Instant::now();
+    with_default(dispatch, || (0..20_000).for_each(|_| work()));
+    let spent = begin.elapsed();
+    let begin = Instant::now();
+    flush(guard, Duration::from_secs(1)).await;
+    println!("20000 spans took {spent:?}, the flush {:?}", begin.elapsed());
+    (spent, begin.elapsed())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_absent_receiver_costs_the_work_nothing_and_the_end_is_bounded() {
+    let lost = metrics::counter("spans_lost_total", "").expect("the metric is the runtime's");
+    for protocol in [OtlpProtocol::Grpc, OtlpProtocol::Http] {
+        let (listener, dispatch, guard) = towards(protocol).await;
+        drop(listener);
+        let before = lost.get();
+        let (spent, flush) = overwhelm(&dispatch, guard).await;
+        assert!(spent < Duration::from_secs(2), "spans took {spent:?}");
+        assert!(flush < Duration::from_secs(3), "the flush took {flush:?}");
+        assert!(lost.get() > before, "lost spans are counted");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_receiver_that_never_answers_costs_the_work_nothing_and_the_end_is_bounded() {
+    for protocol in [OtlpProtocol::Grpc, OtlpProtocol::Http] {
+        // The kernel accepts the connection; nobody reads from it.
+        let (_listener, dispatch, guard) = towards(protocol).await;
+        let (spent, flush) = overwhelm(&dispatch, guard).await;
+        assert!(spent < Duration::from_secs(2), "spans took {spent:?}");
+        assert!(flush < Duration::from_secs(3), "the flush took {flush:?}");
+    }
+}
