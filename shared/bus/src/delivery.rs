@@ -195,10 +195,13 @@ pub(crate) async fn read<T: DeserializeOwned>(
             u32::try_from(info.delivered).unwrap_or(u32::MAX),
         )
     };
-    let (message, _) = message.split();
+    // Not `split`: it takes the reply subject out of the message, and that is what acknowledges it.
+    let message = message.message;
+    let ack_subject = message.reply.clone();
     let ack = Ack {
         client: bus.client.clone(),
-        subject: message.reply.clone().unwrap_or_else(|| "_".into()),
+        subject: ack_subject
+            .ok_or_else(|| BusError::unavailable(stream.name(), "a delivery that cannot be acknowledged"))?,
     };
     match decode(&message.payload, message.headers.as_ref()) {
         Ok(body) => Ok(Some(Delivery {

@@ -3,7 +3,7 @@
 //! A consumer that buffers ahead would hold tasks that another prover could start. Here each free
 //! place is one credit: it is asked for once, and comes back as a delivery or unused.
 
-use crate::{Bus, BusError, Delivery, Stream, delivery};
+use crate::{Bus, BusError, Connection, Delivery, Stream, delivery};
 use async_nats::{
     StatusCode,
     jetstream::{
@@ -12,10 +12,10 @@ use async_nats::{
         context::ConsumerInfoErrorKind,
     },
 };
-use futures::StreamExt;
+use futures::{FutureExt, StreamExt};
 use serde::de::DeserializeOwned;
-use std::time::Duration;
-use tokio::time::Instant;
+use std::{collections::VecDeque, time::Duration};
+use tokio::{sync::watch, time::Instant};
 
 /// How long the broker keeps a request open. Requests that were lost on the way (a restart of the
 /// broker) are missed after it, so it bounds how long a free place can stay empty without cause.
@@ -30,8 +30,12 @@ pub struct Puller {
     consumer: PullConsumer,
     inbox: async_nats::Subscriber,
     inbox_name: async_nats::Subject,
+    /// What came on an inbox that was given up.
+    early: VecDeque<async_nats::Message>,
     asked: usize,
     asked_until: Instant,
+    connection: watch::Receiver<Connection>,
+    interruptions: u64,
 }
 
 impl Bus {
@@ -52,18 +56,27 @@ impl Bus {
             .get_consumer(consumer)
             .await
             .map_err(|e| BusError::unavailable(what, e))?;
-        let inbox_name: async_nats::Subject = self.client.new_inbox().into();
-        let inbox = self.client.subscribe(inbox_name.clone()).await;
-        let inbox = inbox.map_err(|e| BusError::unavailable("inbox", e))?;
+        let connection = self.connection();
+        let interruptions = connection.borrow().interruptions;
+        let (inbox_name, inbox) = self.inbox().await?;
         Ok(Puller {
             bus: self.clone(),
             stream,
             consumer,
             inbox,
             inbox_name,
+            early: VecDeque::new(),
             asked: 0,
             asked_until: Instant::now(),
+            connection,
+            interruptions,
         })
+    }
+
+    async fn inbox(&self) -> Result<(async_nats::Subject, async_nats::Subscriber), BusError> {
+        let name: async_nats::Subject = self.client.new_inbox().into();
+        let inbox = self.client.subscribe(name.clone()).await;
+        Ok((name, inbox.map_err(|e| BusError::unavailable("inbox", e))?))
     }
 }
 
@@ -73,12 +86,18 @@ impl Puller {
     /// Cancel safe. One that cannot be read goes to the dead letters and is passed over.
     pub async fn next<T: DeserializeOwned>(&mut self, free: usize) -> Result<Delivery<T>, BusError> {
         loop {
+            self.start_over_if_interrupted().await?;
             self.ask(free).await?;
-            let message = tokio::select! {
-                message = self.inbox.next() => message.ok_or(BusError::Interrupted)?,
-                () = tokio::time::sleep_until(self.asked_until), if self.asked > 0 => {
-                    self.asked = 0;
-                    continue;
+            let message = if let Some(message) = self.early.pop_front() {
+                message
+            } else {
+                tokio::select! {
+                    message = self.inbox.next() => message.ok_or(BusError::Interrupted)?,
+                    () = tokio::time::sleep_until(self.asked_until), if self.asked > 0 => {
+                        self.start_over().await?;
+                        continue;
+                    }
+                    () = interrupted_since(&mut self.connection, self.interruptions) => continue,
                 }
             };
             match message.status {
@@ -96,6 +115,33 @@ impl Puller {
                 Some(status) => self.refused(status, &message).await?,
             }
         }
+    }
+
+    /// Requests do not outlive the connection that they were made on; and one that is made while it
+    /// is down would wait in the client and reach the broker beside its successors.
+    async fn start_over_if_interrupted(&mut self) -> Result<(), BusError> {
+        while self.connection.borrow().interruptions != self.interruptions {
+            let up = self.connection.wait_for(|c| c.up).await.map(|c| c.interruptions);
+            self.interruptions = up.map_err(|_| BusError::Interrupted)?;
+            self.start_over().await?;
+        }
+        Ok(())
+    }
+
+    /// Forgets what was asked for. On a new inbox: an old request that the broker still knows finds
+    /// nobody there, and cannot bring more than there are free places.
+    async fn start_over(&mut self) -> Result<(), BusError> {
+        let (name, inbox) = self.bus.inbox().await?;
+        let mut old = std::mem::replace(&mut self.inbox, inbox);
+        self.inbox_name = name;
+        self.asked = self.early.len();
+        while let Some(Some(message)) = old.next().now_or_never() {
+            if matches!(message.status, None | Some(StatusCode::OK)) {
+                self.asked += 1;
+                self.early.push_back(message);
+            }
+        }
+        Ok(())
     }
 
     async fn ask(&mut self, free: usize) -> Result<(), BusError> {
@@ -136,8 +182,12 @@ impl Puller {
             ));
         }
         tracing::debug!(%status, reason, "pull request refused");
-        self.asked = 0;
         tokio::time::sleep(REQUEST_GRACE / 10).await;
-        Ok(())
+        self.start_over().await
     }
+}
+
+async fn interrupted_since(connection: &mut watch::Receiver<Connection>, seen: u64) {
+    // The sender lives in the bus that the puller holds: the channel cannot close.
+    let _ = connection.wait_for(|c| c.interruptions != seen).await;
 }

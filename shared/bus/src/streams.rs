@@ -177,6 +177,8 @@ fn share(limits: &Limits, percent: u64) -> i64 {
 
 /// The bucket of blobs.
 pub(crate) const BLOBS: &str = "push0_blobs";
+/// The stream behind it.
+pub(crate) const BLOBS_STREAM: &str = "OBJ_push0_blobs";
 
 impl Bus {
     /// Makes or updates every stream and bucket. Idempotent; touches no message.
@@ -217,12 +219,21 @@ impl Bus {
             num_replicas: limits.replicas,
             ..object_store::Config::default()
         };
-        if self.jetstream.get_object_store(BLOBS).await.is_err() {
-            self.jetstream
-                .create_object_store(blobs)
-                .await
-                .map_err(|e| failed(BLOBS, &e))?;
-        }
+        let made = self.make_or_update_store(blobs).await;
+        made.map_err(|e| failed(BLOBS, &e))
+    }
+
+    /// The client makes object stores and cannot change one: what can change is its stream's.
+    async fn make_or_update_store(&self, store: object_store::Config) -> Result<(), async_nats::Error> {
+        let Ok(stream) = self.jetstream.get_stream(BLOBS_STREAM).await else {
+            self.jetstream.create_object_store(store).await?;
+            return Ok(());
+        };
+        let mut config = stream.cached_info().config.clone();
+        config.max_age = store.max_age;
+        config.max_bytes = store.max_bytes;
+        config.num_replicas = store.num_replicas;
+        self.jetstream.update_stream(config).await?;
         Ok(())
     }
 
