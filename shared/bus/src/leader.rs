@@ -6,6 +6,7 @@
 //! compare-and-set: leadership saves work, it does not guard correctness.
 
 use crate::{Bucket, Bus, BusError, Facts};
+use futures::{FutureExt, future::BoxFuture};
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 use tokio::time::Instant;
@@ -19,6 +20,7 @@ const _: () = assert!(TERM.as_millis() >= 3 * RENEW_EVERY.as_millis());
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 struct Holder {
+    /// Who leads; nobody if it is empty.
     instance: String,
     renewal: u64,
 }
@@ -37,6 +39,8 @@ pub struct Term {
     revision: u64,
     renewal: u64,
     renewed_at: Instant,
+    renew_at: Instant,
+    renewing: Option<BoxFuture<'static, Result<Option<u64>, BusError>>>,
 }
 
 impl Leadership {
@@ -59,7 +63,9 @@ impl Leadership {
             let now = Instant::now();
             let free_at = match &current {
                 None => Some(0),
-                Some(fact) if fact.value.is_none() => Some(fact.revision),
+                Some(fact) if fact.value.as_ref().is_none_or(|h| h.instance.is_empty()) => {
+                    Some(fact.revision)
+                }
                 Some(fact) => match seen {
                     Some((revision, since)) if revision == fact.revision => {
                         (now.duration_since(since) >= TERM).then_some(revision)
@@ -81,6 +87,8 @@ impl Leadership {
                         revision,
                         renewal: 0,
                         renewed_at: now,
+                        renew_at: now + RENEW_EVERY,
+                        renewing: None,
                     });
                 }
             }
@@ -89,37 +97,67 @@ impl Leadership {
     }
 }
 
+impl Leadership {
+    /// Renews the term of this revision; the new revision, or none if another leads.
+    async fn renew(self, revision: u64, renewal: u64) -> Result<Option<u64>, BusError> {
+        let holder = Holder {
+            instance: self.instance.clone(),
+            renewal,
+        };
+        let renewed = self.facts.swap(&self.key, &holder, revision).await?;
+        if renewed.is_some() {
+            return Ok(renewed);
+        }
+        // An earlier renewal may have been stored although its answer was lost.
+        let current = self.facts.get(&self.key).await?;
+        let ours = current.filter(|f| f.value.as_ref().is_some_and(|h| h.instance == self.instance));
+        Ok(ours.map(|fact| fact.revision))
+    }
+}
+
 impl Term {
     /// Renews the term for as long as possible; returns when it is lost.
+    ///
+    /// Cancel safe: in a loop that selects, the renewals go on where they were.
     pub async fn hold(&mut self) {
         loop {
-            tokio::time::sleep(RENEW_EVERY).await;
-            let holder = Holder {
-                instance: self.candidate.instance.clone(),
-                renewal: self.renewal + 1,
+            tokio::time::sleep_until(self.renew_at).await;
+            let renewal = match &mut self.renewing {
+                Some(renewal) => renewal,
+                idle => idle.insert(
+                    self.candidate
+                        .clone()
+                        .renew(self.revision, self.renewal + 1)
+                        .boxed(),
+                ),
             };
-            match self
-                .candidate
-                .facts
-                .swap(&self.candidate.key, &holder, self.revision)
-                .await
-            {
+            let renewed = renewal.await;
+            self.renewing = None;
+            let now = Instant::now();
+            self.renew_at = now + RENEW_EVERY;
+            match renewed {
                 Ok(Some(revision)) => {
                     self.revision = revision;
                     self.renewal += 1;
-                    self.renewed_at = Instant::now();
+                    self.renewed_at = now;
                 }
                 Ok(None) => return,
                 // The broker may be away for all; nobody can have taken over before the term is out.
-                Err(_) if self.renewed_at.elapsed() < TERM => {}
+                Err(_) if now.duration_since(self.renewed_at) < TERM => {}
                 Err(_) => return,
             }
         }
     }
 
-    /// Gives the role up, so that a standby need not wait for the term's end.
+    /// Gives the role up, so that a standby need not wait for the term's end. A term that was lost
+    /// leaves its successor alone: hence a swap, not a removal.
     pub async fn resign(self) {
-        if let Err(error) = self.candidate.facts.delete(&self.candidate.key).await {
+        let nobody = Holder {
+            instance: String::new(),
+            renewal: self.renewal,
+        };
+        let Leadership { facts, key, .. } = &self.candidate;
+        if let Err(error) = facts.swap(key, &nobody, self.revision).await {
             tracing::debug!(%error, "the role is left to expire");
         }
     }
