@@ -1,7 +1,14 @@
 //! Blobs: large payloads by content hash, checked when they are read.
 
-use crate::{Bus, streams::BLOBS};
-use async_nats::jetstream::object_store::{GetErrorKind, InfoErrorKind, ObjectStore};
+use crate::{
+    Bus,
+    streams::{BLOBS, BLOBS_STREAM},
+};
+use async_nats::jetstream::{
+    Context,
+    object_store::{GetErrorKind, InfoErrorKind, ObjectStore},
+    stream::DirectGetErrorKind,
+};
 use lru::LruCache;
 use push0_domain::{
     BlobRef, Payload, Payloads,
@@ -9,13 +16,18 @@ use push0_domain::{
     payload::{CHUNK_LEN, INLINE_MAX, PAYLOAD_MAX},
 };
 use std::{
+    io::ErrorKind,
     num::NonZeroUsize,
     sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 use tokio::io::AsyncReadExt;
 
 /// How many chunks of long lists are kept in memory: neighbours of one list share a chunk.
 const CHUNKS_KEPT: NonZeroUsize = NonZeroUsize::new(8).expect("not zero");
+
+/// How long the next bytes of a blob may take before one looks whether they are there at all.
+const STALL: Duration = Duration::from_secs(2);
 
 /// Why a blob was not read or written.
 #[derive(Debug, thiserror::Error)]
@@ -61,6 +73,7 @@ type Chunks = LruCache<[u8; 32], Arc<Vec<Payload>>>;
 #[derive(Clone)]
 pub struct Blobs {
     store: ObjectStore,
+    jetstream: Context,
     chunks: Arc<Mutex<Chunks>>,
 }
 
@@ -74,6 +87,7 @@ impl Bus {
             .map_err(|e| crate::BusError::unavailable(BLOBS, e))?;
         Ok(Blobs {
             store,
+            jetstream: self.jetstream.clone(),
             chunks: Arc::new(Mutex::new(LruCache::new(CHUNKS_KEPT))),
         })
     }
@@ -129,12 +143,18 @@ impl Blobs {
             return Err(BlobError::TooLarge(blob.len));
         }
         let name = blob.hash.to_string();
-        match self.store.info(&name).await {
-            Ok(info) if info.size as u64 == blob.len && !info.deleted => return Ok(blob),
+        let stored = match self.store.info(&name).await {
+            // Its bytes may have expired or been removed while its description stayed.
+            Ok(info) if info.size as u64 == blob.len && !info.deleted => {
+                blob.len == 0 || self.has_parts(&info.nuid).await?
+            }
             Err(e) if e.kind() != InfoErrorKind::NotFound => {
                 return Err(BlobError::Unavailable(e.to_string()));
             }
-            _ => {}
+            _ => false,
+        };
+        if stored {
+            return Ok(blob);
         }
         let mut reader = bytes;
         self.store
@@ -154,13 +174,44 @@ impl Blobs {
             Err(e) if e.kind() == GetErrorKind::NotFound => return Err(BlobError::Missing(*blob)),
             Err(e) => return Err(BlobError::Unavailable(e.to_string())),
         };
+        let nuid = object.info.nuid.clone();
         let mut bytes = Vec::new();
-        let read = object.take(blob.len + 1).read_to_end(&mut bytes).await;
-        read.map_err(|e| BlobError::Unavailable(e.to_string()))?;
+        let mut object = object.take(blob.len + 1);
+        loop {
+            match tokio::time::timeout(STALL, object.read_buf(&mut bytes)).await {
+                Ok(Ok(0)) => break,
+                Ok(Ok(_)) => {}
+                Ok(Err(e)) if e.kind() == ErrorKind::InvalidData => return Err(BlobError::Corrupt(*blob)),
+                Ok(Err(e)) => return Err(BlobError::Unavailable(e.to_string())),
+                Err(_) => return Err(self.stalled(blob, &nuid).await),
+            }
+        }
         if BlobRef::of(&bytes) == *blob {
             Ok(bytes)
         } else {
             Err(BlobError::Corrupt(*blob))
+        }
+    }
+
+    /// Why a blob's bytes do not come. The client waits for them for ever when they expired or were
+    /// removed while its description stayed.
+    async fn stalled(&self, blob: &BlobRef, nuid: &str) -> BlobError {
+        match self.has_parts(nuid).await {
+            Ok(true) => BlobError::Unavailable(format!("no bytes of {blob:?} for {STALL:?}")),
+            Ok(false) => BlobError::Missing(*blob),
+            Err(error) => error,
+        }
+    }
+
+    /// Whether the store has bytes of the object of this id.
+    async fn has_parts(&self, nuid: &str) -> Result<bool, BlobError> {
+        let stream = self.jetstream.get_stream_no_info(BLOBS_STREAM).await;
+        let stream = stream.map_err(|e| BlobError::Unavailable(e.to_string()))?;
+        let parts = format!("$O.{BLOBS}.C.{nuid}");
+        match stream.direct_get_last_for_subject(parts).await {
+            Ok(_) => Ok(true),
+            Err(e) if e.kind() == DirectGetErrorKind::NotFound => Ok(false),
+            Err(e) => Err(BlobError::Unavailable(e.to_string())),
         }
     }
 
