@@ -239,7 +239,20 @@ impl Bus {
         let give_up_at = tokio::time::Instant::now() + budget;
         let mut said = false;
         loop {
-            let error = match self.publish(message.clone()).await {
+            // A broker that is away is not asked: the question would wait in the client and be stored
+            // beside the next one.
+            let _ = tokio::time::timeout_at(give_up_at, self.connected()).await;
+            let subject = message.subject.clone();
+            let attempt = tokio::select! {
+                biased;
+                // Its answer went down with the connection: no need to wait for it.
+                () = self.interrupted() => Err(PublishError::Unavailable {
+                    subject,
+                    reason: "the connection was interrupted".into(),
+                }),
+                outcome = self.publish(message.clone()) => outcome,
+            };
+            let error = match attempt {
                 Err(error) if error.is_transient() && tokio::time::Instant::now() < give_up_at => error,
                 outcome => return outcome,
             };
