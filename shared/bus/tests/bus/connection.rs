@@ -107,3 +107,23 @@ async fn a_url_that_cannot_work_is_refused_at_once_without_its_secrets() {
     let error = Bus::connect(&config, "test").await.err().unwrap().to_string();
     assert!(error.contains("nats.url") && !error.contains("secret"), "{error}");
 }
+
+#[tokio::test]
+async fn a_publish_that_was_on_its_way_when_the_broker_died_is_stored() {
+    let mut broker = Broker::start().await;
+    let demo = "demo".parse().unwrap();
+    broker.server.pause();
+    let publish = broker
+        .bus
+        .publish_patiently(message(subject::proof(&demo, 1), &1u64), Duration::from_secs(20));
+    let begun = Instant::now();
+    let (stored, ()) = tokio::join!(publish, async {
+        crate::never(std::future::pending::<()>()).await;
+        broker.server.restart().await;
+    });
+    stored.unwrap();
+    println!(
+        "a publish on its way when the broker died is stored after {:?}",
+        begun.elapsed()
+    );
+}

@@ -55,6 +55,7 @@ fn result(block: u64) -> ResultEvent {
         outcome: Outcome::Completed {
             outputs: Payloads::one(Payload::Inline(vec![7; 64])),
         },
+        inputs: None,
         prove_us: 1_000,
         verdict: None,
     })

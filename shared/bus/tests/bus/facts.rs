@@ -42,9 +42,9 @@ async fn a_deleted_fact_has_no_value_and_can_be_set_again() {
     assert_eq!(gone.value, None);
     assert!(facts.swap("cursor.a", &2, gone.revision).await.unwrap().is_some());
     assert_eq!(facts.get("cursor.a").await.unwrap().unwrap().value, Some(2));
-    // Who believes that there never was one may set a deleted one, too.
+    // 0 means that there never was one: whoever finds the key deleted swaps the deletion's revision.
     facts.delete("cursor.a").await.unwrap();
-    assert!(facts.swap("cursor.a", &3, 0).await.unwrap().is_some());
+    assert_eq!(facts.swap("cursor.a", &3, 0).await.unwrap(), None);
 }
 
 #[tokio::test]

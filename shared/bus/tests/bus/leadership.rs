@@ -20,6 +20,28 @@ async fn one_of_two_candidates_leads_for_as_long_as_it_renews() {
 }
 
 #[tokio::test]
+async fn a_leader_that_looks_at_other_things_in_between_keeps_its_term() {
+    let broker = Broker::start().await;
+    let (first, second) = (candidate(&broker).await, candidate(&broker).await);
+    let mut term = soon(first.win()).await.unwrap();
+    let mut events = tokio::time::interval(Duration::from_micros(300));
+    let leading = async {
+        loop {
+            tokio::select! {
+                () = term.hold() => return "lost its term",
+                _ = events.tick() => {}
+            }
+        }
+    };
+    let outcome = tokio::select! {
+        lost = leading => lost,
+        _ = second.win() => "was replaced",
+        () = tokio::time::sleep(Duration::from_secs(2)) => "leads", // wait: three terms must pass
+    };
+    assert_eq!(outcome, "leads");
+}
+
+#[tokio::test]
 async fn of_two_that_start_together_exactly_one_wins() {
     let broker = Broker::start().await;
     for _ in 0..5 {

@@ -23,7 +23,7 @@ async fn provisioning_again_changes_nothing_and_loses_nothing() {
                 .get_info()
                 .await
                 .unwrap();
-            configs.push((format!("{:?}", info.config), info.state.messages));
+            configs.push((info.config.clone(), info.state.messages));
         }
         configs
     };

@@ -117,10 +117,13 @@ async fn a_restart_of_the_broker_costs_no_place_and_gains_none() {
         never(puller.next::<u64>(2)).await;
     }
     broker.server.restart().await;
+    let begun = Instant::now();
     release(&broker, 2..20).await;
     while held.len() < 4 {
         held.push(soon(puller.next(4 - held.len())).await.unwrap());
     }
+    // Not only when the lost requests would have expired.
+    assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
     never(puller.next::<u64>(0)).await;
     // What was held across the restart is the broker's to deliver again once its ack wait is over.
     wait_for("no more than four handed out", SOON, async || {
