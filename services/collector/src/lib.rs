@@ -1,1 +1,16 @@
-//! Placeholder.
+//! The collector: joins results, opens the next stage, emits proofs in chain order.
+//!
+//! It promises P2 (in order), P3 (once) and its part of P1, P6 and P7. Its state is the results it
+//! has not acknowledged: it lets go of them only when the next step is stored, and rebuilds itself
+//! from them. It carries no zkVM's code and knows no prover.
+
+pub mod config;
+pub mod decide;
+mod emit;
+mod metrics;
+mod pipeline;
+mod service;
+pub mod state;
+mod task;
+
+pub use service::run;

@@ -150,29 +150,26 @@ impl<T: Serialize + DeserializeOwned> Facts<T> {
             .map_err(|e| BusError::unavailable(self.what(key), e))
     }
 
+    /// The keys that match (`a.*`, `>`), as they are now.
+    pub async fn keys(&self, filter: &str) -> Result<Vec<String>, BusError> {
+        let failed = |e: &dyn std::fmt::Display| BusError::unavailable(self.what(filter), e);
+        let mut keys = self.store.keys().await.map_err(|e| failed(&e))?;
+        let mut found = Vec::new();
+        while let Some(key) = keys.next().await {
+            found.push(key.map_err(|e| failed(&e))?);
+        }
+        found.retain(|key| matches(filter, key));
+        found.sort();
+        Ok(found)
+    }
+
     /// All facts whose key matches (`a.*`, `>`), as they are now.
     pub async fn list(&self, filter: &str) -> Result<Vec<Fact<T>>, BusError> {
         let mut facts = Vec::new();
         for key in self.keys(filter).await? {
             facts.extend(self.get(&key).await?);
         }
-        facts.sort_by(|a, b| a.key.cmp(&b.key));
         Ok(facts)
-    }
-
-    /// The keys that match, in no order.
-    pub async fn keys(&self, filter: &str) -> Result<Vec<String>, BusError> {
-        let failed = |e: &dyn std::fmt::Display| BusError::unavailable(self.what(filter), e);
-        // A watcher sends what is there and then waits; an empty bucket sends nothing at all.
-        let mut keys = self.store.keys().await.map_err(|e| failed(&e))?;
-        let mut found = Vec::new();
-        while let Some(key) = keys.next().await {
-            let key = key.map_err(|e| failed(&e))?;
-            if matches(filter, &key) {
-                found.push(key);
-            }
-        }
-        Ok(found)
     }
 
     /// All facts whose key matches, now and whenever they change.

@@ -1,0 +1,27 @@
+//! The collector's configuration.
+
+use push0_bus::NatsConfig;
+use push0_runtime::{HasRuntimeConfig, HttpConfig, TelemetryConfig};
+use serde::Deserialize;
+
+/// All of it: there is nothing to tune. What is joined, verified and emitted is said by pipelines.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// The broker.
+    pub nats: NatsConfig,
+    /// Logs and traces.
+    pub telemetry: TelemetryConfig,
+    /// Health and metrics.
+    pub http: HttpConfig,
+}
+
+impl HasRuntimeConfig for Config {
+    fn telemetry(&self) -> &TelemetryConfig {
+        &self.telemetry
+    }
+
+    fn http(&self) -> &HttpConfig {
+        &self.http
+    }
+}

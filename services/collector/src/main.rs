@@ -1,0 +1,7 @@
+//! See the library.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    push0_runtime::run("collector", env!("CARGO_PKG_VERSION"), push0_collector::run)
+}

@@ -1,0 +1,350 @@
+//! The shell of one pipeline: results in, decisions, stages, dead letters and records out.
+
+use crate::{
+    decide::{BlockContextOf, Collector, Opening, REORG_DEPTH_MAX, Step},
+    emit::{self, Batch, Emitter, Ready},
+    metrics::Metrics,
+    state::Handle,
+};
+use futures::{FutureExt, future::BoxFuture};
+use push0_bus::{
+    Ack, Blobs, Bucket, Bus, BusError, DeadLetters, Deliveries, Delivery, Facts, Leadership, Message, Outbox,
+    Pipelines, PublishError, Replay, Stored, Stream, Term, now,
+};
+use push0_domain::{
+    BlockKey, PipelineId,
+    message::{KnownBlock, ResultEvent},
+    pipeline::Pipeline,
+    subject::{self, AttemptKey},
+};
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+/// How long a publish is tried before the pipeline starts over from what is stored.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// How often deadlines are looked at.
+const TICK: Duration = Duration::from_millis(50);
+/// The most publishes on their way; beyond it no more results are read.
+const IN_FLIGHT_MAX: usize = 1024;
+
+/// Waits for the role, holds it, and gives it up when anything is out of order.
+pub(crate) async fn session(bus: &Bus, pipeline: &PipelineId, metrics: &Metrics) -> Result<(), BusError> {
+    bus.connected().await;
+    let candidate = Leadership::candidate(bus, &format!("collector.{pipeline}")).await?;
+    let mut term = candidate.win().await?;
+    tracing::info!(%pipeline, "collecting");
+    let leading = metrics.leading.with_label_values(&[pipeline.as_str()]);
+    leading.set(1);
+    let ended = match Active::start(bus, pipeline, metrics).await {
+        Ok(active) => active.serve(&mut term).await,
+        Err(error) => Err(error),
+    };
+    leading.set(0);
+    term.resign().await;
+    ended
+}
+
+type Emitting = BoxFuture<'static, (Vec<Ready>, Result<Stored, BusError>)>;
+
+struct Active<'a> {
+    bus: &'a Bus,
+    name: &'a PipelineId,
+    metrics: &'a Metrics,
+    pipelines: Pipelines,
+    known: Facts<KnownBlock>,
+    blobs: Blobs,
+    results: Deliveries<ResultEvent>,
+    core: Option<Collector>,
+    frontier: emit::Frontier,
+    acks: HashMap<Handle, Ack>,
+    outbox: Outbox<Vec<Ack>>,
+    emitter: Emitter,
+    emitting: Option<Emitting>,
+}
+
+impl<'a> Active<'a> {
+    async fn start(bus: &'a Bus, name: &'a PipelineId, metrics: &'a Metrics) -> Result<Self, BusError> {
+        let frontier = emit::frontier(bus, name, REORG_DEPTH_MAX).await?;
+        let replay = Replay {
+            stream: Stream::Results,
+            consumer: format!("collector-{name}"),
+            filters: subject::results_of_pipeline(name),
+        };
+        Ok(Self {
+            pipelines: Pipelines::bind(bus).await?,
+            known: bus.facts(Bucket::Blocks).await?,
+            blobs: bus.blobs().await?,
+            results: bus.replay(&replay).await?,
+            core: None,
+            emitter: Emitter::new(bus.clone(), name, frontier.last_sequence),
+            frontier,
+            acks: HashMap::new(),
+            outbox: Outbox::new(bus.clone(), PATIENCE),
+            emitting: None,
+            bus,
+            name,
+            metrics,
+        })
+    }
+
+    async fn serve(mut self, term: &mut Term) -> Result<(), BusError> {
+        let mut tick = tokio::time::interval(TICK);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let (interrupted, held) = (self.bus.interrupted(), term.hold());
+        let (mut interrupted, mut held) = (std::pin::pin!(interrupted), std::pin::pin!(held));
+        loop {
+            let room = self.outbox.len() < IN_FLIGHT_MAX && self.emitter.len() < IN_FLIGHT_MAX;
+            tokio::select! {
+                biased;
+                () = &mut held => {
+                    tracing::warn!(pipeline = %self.name, "another collector has taken over");
+                    return Ok(());
+                }
+                () = &mut interrupted => return Err(BusError::Interrupted),
+                (records, stored) = emitting(&mut self.emitting) => self.emitted(records, stored?).await,
+                (acks, stored) = self.outbox.next() => {
+                    match stored {
+                        Ok(_) | Err(PublishError::Occupied { .. }) => acknowledge(acks).await,
+                        Err(error) => return Err(error.into()),
+                    }
+                }
+                _ = tick.tick() => self.tick().await?,
+                delivery = self.results.next(), if room => self.receive(delivery?).await?,
+            }
+            if self.emitting.is_none() {
+                self.emitting = self.emitter.batch().map(|batch: Batch| batch.store().boxed());
+            }
+        }
+    }
+
+    async fn receive(&mut self, delivery: Delivery<ResultEvent>) -> Result<(), BusError> {
+        let handle = Handle(delivery.sequence);
+        let known = self.core.is_some();
+        let Some(core) = core(&mut self.core, self.name, &self.frontier, &self.known).await? else {
+            return self
+                .refuse(&delivery, "no block of this pipeline was ever observed")
+                .await;
+        };
+        if !known {
+            tracing::info!(pipeline = %self.name, next = core.next(), "first block to emit");
+        }
+        self.acks.insert(handle, delivery.ack.clone());
+        let steps = match delivery.body {
+            ResultEvent::Ended(ended) => core.end(handle, ended),
+            ResultEvent::Attempt(ref result) => {
+                let header = &result.header;
+                let key = AttemptKey::of(&header.zkvm, &header.attempt_id());
+                let verified = subject::parse_verdict(&delivery.subject);
+                let named = verified
+                    .clone()
+                    .or_else(|_| subject::parse_result(&delivery.subject));
+                if named.as_ref() != Ok(&key) || *self.name != header.id.stage.pipeline {
+                    return self
+                        .refuse(&delivery, "the body is about another attempt than the subject")
+                        .await;
+                }
+                let revision = header.context.revision;
+                let Some(pipeline) = self.pipelines.revision(self.name, revision).await? else {
+                    return self
+                        .refuse(
+                            &delivery,
+                            &format!("pipeline `{}` has no revision {revision}", self.name),
+                        )
+                        .await;
+                };
+                core.result(
+                    handle,
+                    result.clone(),
+                    verified.is_ok(),
+                    &delivery.trace,
+                    &pipeline,
+                    now(),
+                )
+            }
+        };
+        self.perform(steps).await?;
+        // While old results are still coming, what follows from them may have happened already.
+        if self.results.to_replay() == 0 {
+            self.advance().await
+        } else {
+            Ok(())
+        }
+    }
+
+    async fn refuse(&mut self, delivery: &Delivery<ResultEvent>, reason: &str) -> Result<(), BusError> {
+        let letters = DeadLetters::new(self.bus.clone());
+        letters
+            .refused(Stream::Results, &delivery.subject, delivery.sequence, reason)
+            .await?;
+        delivery.ack.done().await;
+        self.acks.remove(&Handle(delivery.sequence));
+        Ok(())
+    }
+
+    async fn tick(&mut self) -> Result<(), BusError> {
+        let pending = i64::try_from(self.acks.len()).unwrap_or(i64::MAX);
+        self.metrics
+            .pending
+            .with_label_values(&[self.name.as_str()])
+            .set(pending);
+        let Some(core) = &mut self.core else { return Ok(()) };
+        let steps = core.tick(now());
+        if let Some(number) = core.unseen_end() {
+            for block in known_at(&self.known, self.name, number).await? {
+                core.known(block.block, BlockContextOf::known(&block));
+            }
+        }
+        self.perform(steps).await?;
+        self.advance().await
+    }
+
+    async fn advance(&mut self) -> Result<(), BusError> {
+        let Some(core) = &mut self.core else { return Ok(()) };
+        let (pipelines, name) = (&self.pipelines, self.name);
+        let steps = core.advance(now(), |revision| -> Option<Arc<Pipeline>> {
+            pipelines.cached(name, revision)
+        });
+        self.perform(steps).await
+    }
+
+    async fn perform(&mut self, steps: Vec<Step>) -> Result<(), BusError> {
+        for step in steps {
+            match step {
+                Step::Ack(handles) => acknowledge(self.take(handles)).await,
+                Step::Open(opening, handles) => {
+                    let acks = self.take(handles);
+                    let message = self.opening(*opening).await?;
+                    self.outbox.push(message, acks);
+                }
+                Step::Bury(letter, trace) => {
+                    tracing::warn!(pipeline = %self.name, letter = letter.id, reason = letter.reason, "dead letter");
+                    DeadLetters::new(self.bus.clone())
+                        .store(Some(self.name), &letter, &trace)
+                        .await?;
+                }
+                Step::Emit(emission, trace, handles) => {
+                    let acks = self.take(handles);
+                    self.emitter.push(Ready {
+                        emission,
+                        trace,
+                        acks,
+                    });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn opening(&mut self, opening: Opening) -> Result<Message, BusError> {
+        let Opening {
+            mut ready,
+            inputs,
+            trace,
+        } = opening;
+        if !inputs.is_empty() {
+            ready.inputs = self.blobs.list(inputs).await.map_err(|e| BusError::Unavailable {
+                what: format!("inputs of {}", ready.stage),
+                reason: e.to_string(),
+            })?;
+        }
+        let Some(pipeline) = self.pipelines.cached(self.name, ready.context.revision) else {
+            return Err(BusError::Missing {
+                what: format!("revision {} of {}", ready.context.revision, self.name),
+            });
+        };
+        let stage = pipeline
+            .proof(&ready.stage.proof_type)
+            .and_then(|proof| proof.stage(&ready.stage.stage));
+        let Some((_, stage)) = stage else {
+            return Err(BusError::Missing {
+                what: format!("stage {}", ready.stage),
+            });
+        };
+        let key = AttemptKey::of(
+            &stage.zkvm,
+            &ready.stage.task(ready.tasks.first).attempt(ready.attempt),
+        );
+        let subject = subject::stage(&key);
+        Message::new(subject.clone(), &ready, &trace).map_err(|source| BusError::Corrupt {
+            what: subject,
+            source,
+        })
+    }
+
+    fn take(&mut self, handles: Vec<Handle>) -> Vec<Ack> {
+        handles
+            .into_iter()
+            .filter_map(|handle| self.acks.remove(&handle))
+            .collect()
+    }
+
+    async fn emitted(&mut self, records: Vec<Ready>, stored: Stored) {
+        self.emitting = None;
+        self.emitter.stored(stored);
+        for ready in records {
+            let emission = &ready.emission;
+            self.metrics.emitted(emission, now());
+            let span = tracing::info_span!("emit", block.number = emission.last.number, pipeline = %emission.pipeline);
+            push0_runtime::trace::set_parent(&span, &ready.trace);
+            tracing::debug!(parent: &span, "emitted");
+            acknowledge(ready.acks).await;
+        }
+    }
+}
+
+async fn acknowledge(acks: Vec<Ack>) {
+    for ack in acks {
+        ack.done().await;
+    }
+}
+
+async fn emitting(emitting: &mut Option<Emitting>) -> (Vec<Ready>, Result<Stored, BusError>) {
+    match emitting {
+        Some(emitting) => emitting.await,
+        None => std::future::pending().await,
+    }
+}
+
+/// The core, made when the first block to emit is known: after the newest record, or else the first
+/// block that the ingester ever saw.
+async fn core<'a>(
+    core: &'a mut Option<Collector>,
+    name: &PipelineId,
+    frontier: &emit::Frontier,
+    known: &Facts<KnownBlock>,
+) -> Result<Option<&'a mut Collector>, BusError> {
+    if core.is_none() {
+        let next = match frontier.next {
+            Some(next) => Some(next),
+            None => first_known(known, name).await?,
+        };
+        *core = next.map(|next| Collector::new(name.clone(), next, frontier.emitted.clone()));
+    }
+    Ok(core.as_mut())
+}
+
+async fn first_known(known: &Facts<KnownBlock>, name: &PipelineId) -> Result<Option<u64>, BusError> {
+    let keys = known.keys(&format!("{name}.*")).await?;
+    Ok(keys
+        .iter()
+        .filter_map(|key| block_key(key))
+        .map(|key| key.number)
+        .min())
+}
+
+async fn known_at(
+    known: &Facts<KnownBlock>,
+    name: &PipelineId,
+    number: u64,
+) -> Result<Vec<KnownBlock>, BusError> {
+    let mut found = Vec::new();
+    for key in known.keys(&format!("{name}.*")).await? {
+        if block_key(&key).is_some_and(|key| key.number == number) {
+            found.extend(known.get(&key).await?.and_then(|fact| fact.value));
+        }
+    }
+    Ok(found)
+}
+
+fn block_key(key: &str) -> Option<BlockKey> {
+    key.rsplit_once('.')?.1.parse().ok()
+}

@@ -1,0 +1,73 @@
+//! What a pipeline's collector knows of its blocks.
+
+use crate::task::{Done, Task};
+use push0_domain::{
+    BlockRef, ProofType,
+    message::{BlockContext, EndReason},
+    trace::TraceContext,
+};
+use std::collections::{BTreeMap, HashMap};
+
+/// An unacknowledged message, by its sequence in RESULTS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Handle(pub u64);
+
+/// A block that is not emitted yet.
+#[derive(Debug)]
+pub(crate) struct Block {
+    pub(crate) block: BlockRef,
+    pub(crate) context: BlockContext,
+    pub(crate) proofs: HashMap<ProofType, Proof>,
+    pub(crate) trace: TraceContext,
+    /// Why it ends without a proof, if it does.
+    pub(crate) ended: Option<EndReason>,
+}
+
+/// One of its proofs.
+#[derive(Debug, Default)]
+pub(crate) struct Proof {
+    /// The position of the stage that is open; earlier ones are settled.
+    pub(crate) position: usize,
+    /// Its tasks that have results, by index.
+    pub(crate) tasks: BTreeMap<u32, Task>,
+    /// Completed tasks among them.
+    pub(crate) completed: u32,
+    /// How many tasks of the stage were settled before: earlier levels of a tree.
+    pub(crate) settled: u32,
+    /// The proof, when its last stage is done.
+    pub(crate) done: Option<Done>,
+    /// The id and reason of its dead letter, if a task used up its budget.
+    pub(crate) dead: Option<(String, String)>,
+    /// What is acknowledged when the block is emitted.
+    pub(crate) handles: Vec<Handle>,
+}
+
+impl Proof {
+    /// Forgets the tasks of the open stage; returns what was not acknowledged.
+    pub(crate) fn take_handles(&mut self) -> Vec<Handle> {
+        let mut handles: Vec<Handle> = self
+            .tasks
+            .values_mut()
+            .flat_map(|t| std::mem::take(&mut t.handles))
+            .collect();
+        self.tasks.clear();
+        self.completed = 0;
+        handles.append(&mut self.handles);
+        handles
+    }
+
+    /// Moves on to the stage at `position`, of which `settled` tasks are done with.
+    pub(crate) fn move_to(&mut self, position: usize, settled: u32) -> Vec<Handle> {
+        let handles = self.take_handles();
+        self.position = position;
+        self.settled = settled;
+        handles
+    }
+}
+
+impl Block {
+    /// Everything that is not acknowledged.
+    pub(crate) fn take_handles(&mut self) -> Vec<Handle> {
+        self.proofs.values_mut().flat_map(Proof::take_handles).collect()
+    }
+}
