@@ -75,6 +75,11 @@ pub fn assert_complete_in_order(emissions: &[Kept<Emission>], blocks: RangeInclu
             EmissionOutcome::Proved(proofs) => assert!(!proofs.is_empty(), "{first} is proved by nothing"),
             other => panic!("{first} is not proved: {other:?}"),
         }
+        assert_eq!(
+            emission.next,
+            end.number + 1,
+            "{end} says that another block comes next"
+        );
         parent = Some(end.hash);
         expected = end.number + 1;
     }
@@ -100,6 +105,7 @@ mod tests {
             first: block,
             last: block,
             parent_hash: synthetic_hash(&pipeline, number - 1),
+            next: number + 1,
             outcome: EmissionOutcome::Proved(vec![Proof {
                 proof_type: ProofType::new("main").unwrap(),
                 zkvm: ZkvmId::new("mock").unwrap(),

@@ -20,9 +20,15 @@ fn round_trip<T: Serialize + DeserializeOwned + PartialEq + Debug>(value: &T) {
         assert_eq!(read, *value, "{encoding}");
         let mut longer = bytes.clone();
         longer.push(1);
-        assert!(decode::<T>(&longer, encoding).is_err(), "{encoding}: a byte more is another message");
+        assert!(
+            decode::<T>(&longer, encoding).is_err(),
+            "{encoding}: a byte more is another message"
+        );
         if let Some((_, shorter)) = bytes.split_last() {
-            assert!(decode::<T>(shorter, encoding).is_err(), "{encoding}: a byte less is no message");
+            assert!(
+                decode::<T>(shorter, encoding).is_err(),
+                "{encoding}: a byte less is no message"
+            );
         }
     }
 }
@@ -132,7 +138,10 @@ fn bodies_beyond_the_limit_are_neither_written_nor_read() {
     let large = "x".repeat(BODY_MAX + 1);
     for encoding in BOTH {
         assert!(matches!(encode(&large, encoding), Err(CodecError::TooLarge(_))));
-        assert!(matches!(decode::<String>(large.as_bytes(), encoding), Err(CodecError::TooLarge(_))));
+        assert!(matches!(
+            decode::<String>(large.as_bytes(), encoding),
+            Err(CodecError::TooLarge(_))
+        ));
     }
 }
 
@@ -141,8 +150,20 @@ fn the_headers_say_how_a_body_is_read() {
     let json = encode(&7u64, Encoding::Json).unwrap();
     let bincode = encode(&7u64, Encoding::Bincode).unwrap();
     assert_eq!(decode_described::<u64>(&json, None, None).unwrap(), 7);
-    assert_eq!(decode_described::<u64>(&json, Some(SCHEMA), Some("json")).unwrap(), 7);
-    assert_eq!(decode_described::<u64>(&bincode, Some(SCHEMA), Some("bincode")).unwrap(), 7);
-    assert!(matches!(decode_described::<u64>(&json, Some("2"), None), Err(CodecError::Schema(_))));
-    assert!(matches!(decode_described::<u64>(&json, None, Some("xml")), Err(CodecError::Encoding(_))));
+    assert_eq!(
+        decode_described::<u64>(&json, Some(SCHEMA), Some("json")).unwrap(),
+        7
+    );
+    assert_eq!(
+        decode_described::<u64>(&bincode, Some(SCHEMA), Some("bincode")).unwrap(),
+        7
+    );
+    assert!(matches!(
+        decode_described::<u64>(&json, Some("2"), None),
+        Err(CodecError::Schema(_))
+    ));
+    assert!(matches!(
+        decode_described::<u64>(&json, None, Some("xml")),
+        Err(CodecError::Encoding(_))
+    ));
 }

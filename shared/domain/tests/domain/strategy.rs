@@ -3,12 +3,7 @@
 use proptest::{collection::vec, option::of, prelude::*};
 use push0_domain::{
     BlobRef, BlockHash, BlockRef, Payload, Payloads, PipelineId, ProofType, ProverId, StageName, TaskId,
-    Timestamp, ZkvmId,
-    block::BlockKey,
-    message::*,
-    payload::BlobHash,
-    subject::AttemptKey,
-    task::StageKey,
+    Timestamp, ZkvmId, block::BlockKey, message::*, payload::BlobHash, subject::AttemptKey, task::StageKey,
     trace::TraceContext,
 };
 
@@ -18,7 +13,7 @@ fn name() -> impl Strategy<Value = String> {
 
 macro_rules! ids {
     ($($function:ident: $id:ty),*) => {$(
-        pub fn $function() -> impl Strategy<Value = $id> {
+        pub(crate) fn $function() -> impl Strategy<Value = $id> {
             name().prop_map(|name| <$id>::new(&name).expect("a valid name"))
         }
     )*};
@@ -33,7 +28,7 @@ fn block() -> impl Strategy<Value = BlockRef> {
     (any::<u64>(), hash()).prop_map(|(number, hash)| BlockRef { number, hash })
 }
 
-pub fn block_key() -> impl Strategy<Value = BlockKey> {
+pub(crate) fn block_key() -> impl Strategy<Value = BlockKey> {
     (any::<u64>(), any::<[u8; 4]>()).prop_map(|(number, hash_prefix)| BlockKey { number, hash_prefix })
 }
 
@@ -47,7 +42,10 @@ fn text() -> impl Strategy<Value = String> {
 }
 
 fn blob() -> impl Strategy<Value = BlobRef> {
-    (any::<[u8; 32]>(), any::<u64>()).prop_map(|(hash, len)| BlobRef { hash: BlobHash(hash), len })
+    (any::<[u8; 32]>(), any::<u64>()).prop_map(|(hash, len)| BlobRef {
+        hash: BlobHash(hash),
+        len,
+    })
 }
 
 fn payload() -> impl Strategy<Value = Payload> {
@@ -74,29 +72,43 @@ fn facts() -> impl Strategy<Value = BlockFacts> {
 }
 
 fn trace() -> impl Strategy<Value = TraceContext> {
-    (of(text()), of(text())).prop_map(|(traceparent, tracestate)| TraceContext { traceparent, tracestate })
+    (of(text()), of(text())).prop_map(|(traceparent, tracestate)| TraceContext {
+        traceparent,
+        tracestate,
+    })
 }
 
-pub fn attempt_key() -> impl Strategy<Value = AttemptKey> {
-    (zkvm(), pipeline(), block_key(), proof_type(), stage_name(), any::<u32>(), any::<u32>()).prop_map(
-        |(zkvm, pipeline, block, proof_type, stage, index, attempt)| AttemptKey {
-            zkvm,
+pub(crate) fn attempt_key() -> impl Strategy<Value = AttemptKey> {
+    (
+        zkvm(),
+        pipeline(),
+        block_key(),
+        proof_type(),
+        stage_name(),
+        any::<u32>(),
+        any::<u32>(),
+    )
+        .prop_map(
+            |(zkvm, pipeline, block, proof_type, stage, index, attempt)| AttemptKey {
+                zkvm,
+                pipeline,
+                block,
+                proof_type,
+                stage,
+                index,
+                attempt,
+            },
+        )
+}
+
+pub(crate) fn stage_key() -> impl Strategy<Value = StageKey> {
+    (pipeline(), block(), proof_type(), stage_name()).prop_map(|(pipeline, block, proof_type, stage)| {
+        StageKey {
             pipeline,
             block,
             proof_type,
             stage,
-            index,
-            attempt,
-        },
-    )
-}
-
-pub fn stage_key() -> impl Strategy<Value = StageKey> {
-    (pipeline(), block(), proof_type(), stage_name()).prop_map(|(pipeline, block, proof_type, stage)| StageKey {
-        pipeline,
-        block,
-        proof_type,
-        stage,
+        }
     })
 }
 
@@ -112,8 +124,17 @@ fn reason() -> impl Strategy<Value = EndReason> {
     ]
 }
 
-pub fn block_event() -> impl Strategy<Value = BlockEvent> {
-    let observed = (pipeline(), any::<u32>(), block(), hash(), payload(), time(), of(time()), facts());
+pub(crate) fn block_event() -> impl Strategy<Value = BlockEvent> {
+    let observed = (
+        pipeline(),
+        any::<u32>(),
+        block(),
+        hash(),
+        payload(),
+        time(),
+        of(time()),
+        facts(),
+    );
     let observed = observed.prop_map(
         |(pipeline, revision, block, parent_hash, input, observed_at, deadline_at, facts)| ObservedBlock {
             pipeline,
@@ -126,7 +147,13 @@ pub fn block_event() -> impl Strategy<Value = BlockEvent> {
             facts,
         },
     );
-    let cancel = (pipeline(), any::<u64>(), any::<u64>(), vec(hash(), 0..3), reason());
+    let cancel = (
+        pipeline(),
+        any::<u64>(),
+        any::<u64>(),
+        vec(hash(), 0..3),
+        reason(),
+    );
     let cancel = cancel.prop_map(|(pipeline, first, last, hashes, reason)| Cancel {
         pipeline,
         first,
@@ -134,10 +161,13 @@ pub fn block_event() -> impl Strategy<Value = BlockEvent> {
         hashes,
         reason,
     });
-    prop_oneof![observed.prop_map(BlockEvent::Observed), cancel.prop_map(BlockEvent::Cancelled)]
+    prop_oneof![
+        observed.prop_map(BlockEvent::Observed),
+        cancel.prop_map(BlockEvent::Cancelled)
+    ]
 }
 
-pub fn known_block() -> impl Strategy<Value = KnownBlock> {
+pub(crate) fn known_block() -> impl Strategy<Value = KnownBlock> {
     (block(), hash(), any::<u32>(), time(), facts()).prop_map(
         |(block, parent_hash, revision, observed_at, facts)| KnownBlock {
             block,
@@ -165,7 +195,7 @@ fn range() -> impl Strategy<Value = TaskRange> {
     (any::<u32>(), any::<u32>(), any::<u32>()).prop_map(|(first, count, of)| TaskRange { first, count, of })
 }
 
-pub fn stage_ready() -> impl Strategy<Value = StageReady> {
+pub(crate) fn stage_ready() -> impl Strategy<Value = StageReady> {
     let rest = (of(any::<u32>()), vec(prover(), 0..3), payloads(), any::<u64>());
     (stage_key(), context(), range(), any::<u32>(), rest).prop_map(
         |(stage, context, tasks, attempt, (hedge_of, avoid, inputs, busy_us))| StageReady {
@@ -187,8 +217,23 @@ fn kind() -> impl Strategy<Value = StageKind> {
 }
 
 fn header() -> impl Strategy<Value = TaskHeader> {
-    let limits = (any::<u64>(), of(any::<u64>()), any::<u32>(), any::<bool>(), of(text()), any::<u64>());
-    let what = (task_id(), any::<u32>(), of(any::<u32>()), zkvm(), context(), kind(), any::<u32>());
+    let limits = (
+        any::<u64>(),
+        of(any::<u64>()),
+        any::<u32>(),
+        any::<bool>(),
+        of(text()),
+        any::<u64>(),
+    );
+    let what = (
+        task_id(),
+        any::<u32>(),
+        of(any::<u32>()),
+        zkvm(),
+        context(),
+        kind(),
+        any::<u32>(),
+    );
     (what, limits).prop_map(
         |(
             (id, attempt, hedge_of, zkvm, context, kind, of),
@@ -211,8 +256,12 @@ fn header() -> impl Strategy<Value = TaskHeader> {
     )
 }
 
-pub fn task() -> impl Strategy<Value = Task> {
-    (header(), payloads(), vec(prover(), 0..3)).prop_map(|(header, inputs, avoid)| Task { header, inputs, avoid })
+pub(crate) fn task() -> impl Strategy<Value = Task> {
+    (header(), payloads(), vec(prover(), 0..3)).prop_map(|(header, inputs, avoid)| Task {
+        header,
+        inputs,
+        avoid,
+    })
 }
 
 fn failure() -> impl Strategy<Value = Failure> {
@@ -229,27 +278,45 @@ fn failure() -> impl Strategy<Value = Failure> {
     (class, text()).prop_map(|(class, message)| Failure::new(class, message))
 }
 
-pub fn task_result() -> impl Strategy<Value = TaskResult> {
+pub(crate) fn task_result() -> impl Strategy<Value = TaskResult> {
     let outcome = prop_oneof![
         payloads().prop_map(|outputs| Outcome::Completed { outputs }),
-        (failure(), payloads()).prop_map(|(failure, inputs)| Outcome::Failed { failure, inputs }),
+        failure().prop_map(Outcome::Failed),
     ];
     let verdict = (prover(), any::<u64>(), of(text()));
-    let verdict =
-        verdict.prop_map(|(verifier, verify_us, invalid)| Verdict { verifier, verify_us, invalid });
-    (header(), prover(), outcome, any::<u64>(), of(verdict)).prop_map(
-        |(header, prover, outcome, prove_us, verdict)| TaskResult {
-            header,
-            prover,
-            outcome,
-            prove_us,
-            verdict,
-        },
+    let verdict = verdict.prop_map(|(verifier, verify_us, invalid)| Verdict {
+        verifier,
+        verify_us,
+        invalid,
+    });
+    (
+        header(),
+        prover(),
+        outcome,
+        of(payloads()),
+        any::<u64>(),
+        of(verdict),
     )
+        .prop_map(
+            |(header, prover, outcome, inputs, prove_us, verdict)| TaskResult {
+                header,
+                prover,
+                outcome,
+                inputs,
+                prove_us,
+                verdict,
+            },
+        )
 }
 
-pub fn result_event() -> impl Strategy<Value = ResultEvent> {
-    let ended = (pipeline(), any::<u64>(), any::<u64>(), vec(hash(), 0..3), reason());
+pub(crate) fn result_event() -> impl Strategy<Value = ResultEvent> {
+    let ended = (
+        pipeline(),
+        any::<u64>(),
+        any::<u64>(),
+        vec(hash(), 0..3),
+        reason(),
+    );
     let ended = ended.prop_map(|(pipeline, first, last, hashes, reason)| BlockEnded {
         pipeline,
         first,
@@ -257,18 +324,23 @@ pub fn result_event() -> impl Strategy<Value = ResultEvent> {
         hashes,
         reason,
     });
-    prop_oneof![task_result().prop_map(ResultEvent::Attempt), ended.prop_map(ResultEvent::Ended)]
+    prop_oneof![
+        task_result().prop_map(ResultEvent::Attempt),
+        ended.prop_map(ResultEvent::Ended)
+    ]
 }
 
-pub fn lease() -> impl Strategy<Value = Lease> {
+pub(crate) fn lease() -> impl Strategy<Value = Lease> {
     let held = (header(), text(), of(any::<u64>()), of(any::<u16>()), trace());
-    let held = held.prop_map(|(header, ack_subject, running_ms, progress_permille, trace)| Held {
-        header,
-        ack_subject,
-        running_ms,
-        progress_permille,
-        trace,
-    });
+    let held = held.prop_map(
+        |(header, ack_subject, running_ms, progress_permille, trace)| Held {
+            header,
+            ack_subject,
+            running_ms,
+            progress_permille,
+            trace,
+        },
+    );
     let role = prop_oneof![Just(Role::Prover), Just(Role::Verifier)];
     let state = prop_oneof![
         Just(ProverState::Active),
@@ -291,51 +363,79 @@ pub fn lease() -> impl Strategy<Value = Lease> {
     )
 }
 
-pub fn control() -> impl Strategy<Value = Control> {
+pub(crate) fn control() -> impl Strategy<Value = Control> {
     prop_oneof![
-        (task_id(), any::<u32>(), text())
-            .prop_map(|(task, number, reason)| Control::Stop { attempt: task.attempt(number), reason }),
+        (task_id(), any::<u32>(), text()).prop_map(|(task, number, reason)| Control::Stop {
+            attempt: task.attempt(number),
+            reason
+        }),
         Just(Control::Drain),
         (any::<u64>(), text()).prop_map(|(for_ms, reason)| Control::Quarantine { for_ms, reason }),
     ]
 }
 
-pub fn emission() -> impl Strategy<Value = Emission> {
+pub(crate) fn emission() -> impl Strategy<Value = Emission> {
     let who = (proof_type(), zkvm(), of(text()), prover(), of(prover()));
-    let proof = (who, payload(), any::<u64>(), any::<u64>(), any::<u64>(), any::<u32>()).prop_map(
-        |((proof_type, zkvm, program_id, prover, verifier), payload, bytes, prove_us, verify_us, attempt)| Proof {
-            proof_type,
-            zkvm,
-            program_id,
-            prover,
-            verifier,
-            payload,
-            bytes,
-            prove_us,
-            verify_us,
-            attempt,
-        },
-    );
+    let proof = (
+        who,
+        payload(),
+        any::<u64>(),
+        any::<u64>(),
+        any::<u64>(),
+        any::<u32>(),
+    )
+        .prop_map(
+            |(
+                (proof_type, zkvm, program_id, prover, verifier),
+                payload,
+                bytes,
+                prove_us,
+                verify_us,
+                attempt,
+            )| Proof {
+                proof_type,
+                zkvm,
+                program_id,
+                prover,
+                verifier,
+                payload,
+                bytes,
+                prove_us,
+                verify_us,
+                attempt,
+            },
+        );
     let outcome = prop_oneof![
         vec(proof, 0..3).prop_map(EmissionOutcome::Proved),
         (text(), text()).prop_map(|(dead_letter, reason)| EmissionOutcome::Dead { dead_letter, reason }),
         reason().prop_map(EmissionOutcome::Abandoned),
     ];
-    (pipeline(), block(), block(), hash(), outcome, time(), any::<u64>(), facts()).prop_map(
-        |(pipeline, first, last, parent_hash, outcome, stored_at, busy_us, facts)| Emission {
-            pipeline,
-            first,
-            last,
-            parent_hash,
-            outcome,
-            stored_at,
-            busy_us,
-            facts,
-        },
+    (
+        pipeline(),
+        block(),
+        block(),
+        hash(),
+        (any::<u64>(), outcome),
+        time(),
+        any::<u64>(),
+        facts(),
     )
+        .prop_map(
+            |(pipeline, first, last, parent_hash, (next, outcome), stored_at, busy_us, facts)| Emission {
+                pipeline,
+                first,
+                last,
+                parent_hash,
+                next,
+                outcome,
+                stored_at,
+                busy_us,
+                facts,
+            },
+        )
 }
 
-pub fn dead_letter() -> impl Strategy<Value = DeadLetter> {
+pub(crate) fn dead_letter() -> impl Strategy<Value = DeadLetter> {
     let message = (text(), text(), any::<u64>(), vec(any::<u8>(), 0..64));
     let message = message.prop_map(|(stream, subject, sequence, body)| Dead::Message {
         stream,
@@ -353,6 +453,10 @@ pub fn dead_letter() -> impl Strategy<Value = DeadLetter> {
         },
     );
     let task = (stage_ready(), vec(record, 0..3)).prop_map(|(retry, history)| Dead::Task { retry, history });
-    (text(), text(), time(), prop_oneof![message, task])
-        .prop_map(|(id, reason, at, what)| DeadLetter { id, reason, at, what })
+    (text(), text(), time(), prop_oneof![message, task]).prop_map(|(id, reason, at, what)| DeadLetter {
+        id,
+        reason,
+        at,
+        what,
+    })
 }

@@ -12,18 +12,38 @@ struct Entry {
     age: u64,
 }
 
-const DEADLINE: Policy = Policy::Deadline { within: Duration::from_secs(12) };
+const DEADLINE: Policy = Policy::Deadline {
+    within: Duration::from_secs(12),
+};
 
 fn urgency(policy: &Policy, e: Entry) -> Urgency {
-    Urgency::new(policy, e.block, e.deadline_at.map(Timestamp), e.stages_left, e.attempt, e.age)
+    Urgency::new(
+        policy,
+        e.block,
+        e.deadline_at.map(Timestamp),
+        e.stages_left,
+        e.attempt,
+        e.age,
+    )
 }
 
 /// Few values, so that fields are often equal and the next one decides.
 fn entry() -> impl Strategy<Value = Entry> {
     let deadline = prop::option::of(0u64..4);
-    (0u64..4, deadline, 0u32..4, prop_oneof![0u32..4, Just(u32::MAX)], 0u64..4).prop_map(
-        |(block, deadline_at, stages_left, attempt, age)| Entry { block, deadline_at, stages_left, attempt, age },
+    (
+        0u64..4,
+        deadline,
+        0u32..4,
+        prop_oneof![0u32..4, Just(u32::MAX)],
+        0u64..4,
     )
+        .prop_map(|(block, deadline_at, stages_left, attempt, age)| Entry {
+            block,
+            deadline_at,
+            stages_left,
+            attempt,
+            age,
+        })
 }
 
 fn policy() -> impl Strategy<Value = Policy> {
@@ -81,7 +101,7 @@ proptest! {
             number
         };
         let watched: Vec<u64> = waiting.iter().map(|e| push(&mut queue, *e)).collect();
-        
+
         let bound = watched.len() + arrivals.len();
         let mut popped = Vec::new();
         let mut arriving = arrivals.iter();
