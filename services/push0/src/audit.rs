@@ -1,0 +1,192 @@
+//! Whether an output is what was promised: every block once, in order, proved and verified.
+
+use crate::records::Record;
+use std::collections::HashSet;
+
+/// A record, as far as the audit looks.
+#[derive(Clone, Copy, Debug)]
+struct Seen {
+    first: u64,
+    last: u64,
+    proved: bool,
+    verified: bool,
+}
+
+/// What is right and wrong with an output.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Audit {
+    /// Blocks with a record, each counted once.
+    pub(crate) emitted: usize,
+    /// Blocks that were proved.
+    pub(crate) proved: usize,
+    /// Blocks whose proofs were all seen by a verifier.
+    pub(crate) verified: usize,
+    /// Records that came after one of a later block.
+    pub(crate) inversions: usize,
+    /// Records about a block that had one already.
+    pub(crate) duplicates: usize,
+    /// Numbers without a record between the first and the last one.
+    pub(crate) missing: u64,
+}
+
+impl Audit {
+    /// Looks at records in the order of their stream.
+    pub(crate) fn of(records: &[Record]) -> Self {
+        let seen = records.iter().map(|record| Seen {
+            first: record.emission.first.number,
+            last: record.emission.last.number,
+            proved: !record.proofs().is_empty(),
+            verified: record.is_verified(),
+        });
+        Self::walk(seen)
+    }
+
+    fn walk(records: impl Iterator<Item = Seen>) -> Self {
+        let mut audit = Self::default();
+        let mut numbers = HashSet::new();
+        let (mut lowest, mut highest) = (u64::MAX, None);
+        for Seen {
+            first,
+            last,
+            proved,
+            verified,
+        } in records
+        {
+            let new = (first..=last).filter(|number| numbers.insert(*number)).count();
+            if new as u64 != last - first + 1 {
+                audit.duplicates += 1;
+            } else if highest.is_some_and(|highest| first < highest) {
+                audit.inversions += 1;
+            }
+            audit.proved += if proved { new } else { 0 };
+            audit.verified += if verified { new } else { 0 };
+            lowest = lowest.min(first);
+            highest = highest.max(Some(last));
+        }
+        audit.emitted = numbers.len();
+        audit.missing = highest.map_or(0, |highest| highest - lowest + 1 - numbers.len() as u64);
+        audit
+    }
+
+    /// What is wrong, in words; none if `wanted` blocks are as promised.
+    pub(crate) fn complaints(&self, wanted: usize) -> Vec<String> {
+        let mut complaints = Vec::new();
+        let mut complain = |count: u64, what: &str| {
+            if count > 0 {
+                complaints.push(format!("{count} {what}"));
+            }
+        };
+        complain(wanted.saturating_sub(self.emitted) as u64, "not emitted");
+        complain(self.missing, "missing in between");
+        complain(self.inversions as u64, "out of order");
+        complain(self.duplicates as u64, "emitted twice");
+        complain((self.emitted - self.proved) as u64, "not proved");
+        complain((self.proved - self.verified) as u64, "not verified");
+        complaints
+    }
+}
+
+/// The value below or at which `percent` of the values lie (nearest rank); none without values.
+pub(crate) fn percentile(values: &mut [i64], percent: usize) -> Option<i64> {
+    values.sort_unstable();
+    let rank = (values.len() * percent).div_ceil(100).max(1);
+    values.get(rank - 1).copied()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::records::tests::{proof, record};
+    use proptest::prelude::*;
+    use push0_domain::message::{EmissionOutcome, EndReason};
+
+    fn block(number: u64) -> Seen {
+        Seen {
+            first: number,
+            last: number,
+            proved: true,
+            verified: true,
+        }
+    }
+
+    fn walk(numbers: &[u64]) -> Audit {
+        Audit::walk(numbers.iter().copied().map(block))
+    }
+
+    #[test]
+    fn each_fault_is_named() {
+        let faults = |numbers: &[u64]| walk(numbers).complaints(3);
+        assert_eq!(faults(&[4, 5, 6]), Vec::<String>::new());
+        assert_eq!(faults(&[4, 5]), ["1 not emitted"]);
+        assert_eq!(faults(&[4, 5, 7]), ["1 missing in between"]);
+        assert_eq!(faults(&[4, 6, 5]), ["1 out of order"]);
+        assert_eq!(faults(&[4, 5, 5, 6]), ["1 emitted twice"]);
+        assert_eq!(faults(&[]), ["3 not emitted"]);
+    }
+
+    #[test]
+    fn a_block_counts_as_proved_and_verified_only_if_it_is() {
+        let records = [
+            record(1, EmissionOutcome::Proved(vec![proof(Some("v"))])),
+            record(2, EmissionOutcome::Proved(vec![proof(None)])),
+            record(3, EmissionOutcome::Abandoned(EndReason::DeadlinePassed)),
+        ];
+        let audit = Audit::of(&records);
+        assert_eq!((audit.emitted, audit.proved, audit.verified), (3, 2, 1));
+        assert_eq!(audit.complaints(3), ["1 not proved", "1 not verified"]);
+    }
+
+    #[test]
+    fn ranges_follow_one_another_without_gaps() {
+        let range = |first, last| Seen {
+            first,
+            last,
+            proved: true,
+            verified: true,
+        };
+        let audit = Audit::walk([range(0, 99), range(100, 149)].into_iter());
+        assert_eq!((audit.emitted, audit.complaints(150)), (150, vec![]));
+        let overlapping = Audit::walk([range(0, 99), range(99, 149)].into_iter());
+        assert_eq!((overlapping.duplicates, overlapping.emitted), (1, 150));
+    }
+
+    proptest! {
+        #[test]
+        fn an_ascending_output_is_clean_and_any_change_is_seen(
+            first in 0..u64::MAX / 2, count in 3..60_usize, a: prop::sample::Index, b: prop::sample::Index,
+        ) {
+            let clean: Vec<u64> = (first..).take(count).collect();
+            prop_assert!(walk(&clean).complaints(count).is_empty());
+            let (a, b) = (a.index(count), b.index(count));
+
+            let mut swapped = clean.clone();
+            swapped.swap(a, b);
+            prop_assert_eq!(walk(&swapped).inversions > 0, a != b);
+
+            let mut repeated = clean.clone();
+            repeated.insert(b, clean[a]);
+            prop_assert_eq!(walk(&repeated).duplicates, 1);
+
+            let mut shortened = clean.clone();
+            shortened.remove(a);
+            let inside = a > 0 && a < count - 1;
+            prop_assert_eq!(walk(&shortened).missing, u64::from(inside));
+            prop_assert!(!walk(&shortened).complaints(count).is_empty());
+        }
+
+        #[test]
+        fn a_percentile_is_one_of_the_values_with_enough_of_them_below(
+            mut values in prop::collection::vec(any::<i64>(), 1..200), percent in 1..=100_usize,
+        ) {
+            let value = percentile(&mut values, percent).unwrap();
+            let below = values.iter().filter(|v| **v <= value).count();
+            prop_assert!(below * 100 >= values.len() * percent);
+            prop_assert!(values.iter().filter(|v| **v < value).count() * 100 < values.len() * percent);
+        }
+    }
+
+    #[test]
+    fn there_is_no_percentile_of_nothing() {
+        assert_eq!(percentile(&mut [], 50), None);
+    }
+}

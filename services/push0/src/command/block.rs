@@ -1,0 +1,183 @@
+//! `push0 block N`: everything that is known about one block.
+
+use crate::cli::Of;
+use crate::context::Context;
+use crate::failure::Failure;
+use crate::records::{self, Record, RecordJson};
+use crate::work_in_flight::{self, HeldTask, Waiting};
+use crate::{known, letters, output, table};
+use clap::Args;
+use push0_bus::Bus;
+use push0_domain::PipelineId;
+use push0_domain::message::{Dead, EmissionOutcome, EndReason, KnownBlock};
+use serde::Serialize;
+use std::time::Duration;
+
+#[derive(Args, Debug)]
+pub(crate) struct BlockArgs {
+    #[command(flatten)]
+    of: Of,
+    /// The block's number.
+    #[arg(value_name = "N")]
+    number: u64,
+}
+
+#[derive(Serialize)]
+struct Found<'a> {
+    pipeline: &'a PipelineId,
+    number: u64,
+    /// What the ingester saw; several after a reorg.
+    known: Vec<KnownBlock>,
+    record: Option<RecordJson<'a>>,
+    queued: bool,
+    waiting: Vec<Waiting>,
+    held: Vec<HeldTask>,
+    dead_letters: Vec<String>,
+}
+
+pub(crate) async fn run(context: &Context, args: &BlockArgs) -> Result<(), Failure> {
+    let bus = context.bus().await?;
+    let pipeline = context.pipeline(&bus, &args.of).await?;
+    let number = args.number;
+    let known = known::of_number(&bus, &pipeline, number).await?;
+    let record = records::of_number(&bus, &pipeline, number).await?;
+    let mut waiting = Vec::new();
+    for block in &known {
+        waiting.extend(work_in_flight::waiting(&bus, &pipeline, block.block.key()).await?);
+    }
+    let found = Found {
+        pipeline: &pipeline,
+        number,
+        known,
+        record: record.as_ref().map(RecordJson::from),
+        queued: record.is_none() && work_in_flight::is_queued(&bus, &pipeline, number).await?,
+        waiting,
+        held: work_in_flight::held(&bus, &pipeline, number).await?,
+        dead_letters: dead_letters(&bus, &pipeline, number).await?,
+    };
+    if context.json {
+        return output::json(&found);
+    }
+    if found.known.is_empty() && record.is_none() && !found.queued {
+        return Err(Failure::failed(format!(
+            "block {number} is not known to {pipeline}: it was not ingested, or it was long ago"
+        )));
+    }
+    output::line(&render(&found, record.as_ref()))
+}
+
+async fn dead_letters(bus: &Bus, pipeline: &PipelineId, number: u64) -> Result<Vec<String>, Failure> {
+    let mut ids = Vec::new();
+    for place in letters::list(bus, Some(pipeline)).await? {
+        let Some(kept) = letters::read(bus, &place).await? else {
+            continue;
+        };
+        if let Ok(letter) = kept.body
+            && let Dead::Task { retry, .. } = &letter.what
+            && retry.stage.block.number == number
+        {
+            ids.push(letter.id);
+        }
+    }
+    Ok(ids)
+}
+
+fn render(found: &Found<'_>, record: Option<&Record>) -> String {
+    let mut lines = vec![format!("block {} of {}", found.number, found.pipeline)];
+    for KnownBlock {
+        block,
+        parent_hash,
+        revision,
+        facts,
+        ..
+    } in &found.known
+    {
+        lines.push(format!("  hash          {}", block.hash));
+        lines.push(format!("  parent        {parent_hash}"));
+        lines.push(format!(
+            "  transactions  {}, gas {}",
+            facts.transactions, facts.gas_used
+        ));
+        lines.push(format!("  revision      {revision} of the pipeline"));
+    }
+    match record {
+        Some(record) => lines.extend(emitted(record)),
+        None => lines.extend(in_flight(found)),
+    }
+    for id in &found.dead_letters {
+        lines.push(format!("  dead letter   {id} (`push0 dead show {id}`)"));
+    }
+    lines.join("\n")
+}
+
+fn emitted(record: &Record) -> Vec<String> {
+    let mut lines = vec![format!(
+        "  outcome       {}",
+        records::outcome(&record.emission.outcome)
+    )];
+    match &record.emission.outcome {
+        EmissionOutcome::Proved(proofs) => {
+            for proof in proofs {
+                let verifier = proof
+                    .verifier
+                    .as_ref()
+                    .map_or("nobody".into(), ToString::to_string);
+                lines.push(format!(
+                    "  proof         {} on {}: {} bytes by {} in {}, attempt {}, verified by {verifier} in {}",
+                    proof.proof_type,
+                    proof.zkvm,
+                    proof.bytes,
+                    proof.prover,
+                    table::span(Duration::from_micros(proof.prove_us)),
+                    proof.attempt,
+                    table::span(Duration::from_micros(proof.verify_us)),
+                ));
+            }
+            lines.push(format!("  overhead      {} ms", table::ms(record.overhead_us())));
+        }
+        EmissionOutcome::Dead { dead_letter, reason } => {
+            lines.push(format!("  reason        {reason} (dead letter {dead_letter})"));
+        }
+        EmissionOutcome::Abandoned(EndReason::Cancelled { note }) => {
+            lines.push(format!("  note          {note}"))
+        }
+        EmissionOutcome::Abandoned(_) => {}
+    }
+    let took = record.stored_at.since(record.emission.stored_at);
+    lines.push(format!(
+        "  took          {} from stored to emitted",
+        table::span(took)
+    ));
+    if let Some(id) = record.trace_id() {
+        lines.push(format!("  trace         {id}"));
+    }
+    lines
+}
+
+fn in_flight(found: &Found<'_>) -> Vec<String> {
+    let mut lines = Vec::new();
+    if found.queued {
+        lines.push("  queued        for the dispatcher".into());
+    }
+    for waiting in &found.waiting {
+        for (stage, count) in &waiting.stages {
+            lines.push(format!("  {:<12}  {count} of {stage}", waiting.kind));
+        }
+    }
+    for held in &found.held {
+        let running = held.running_ms.map_or("waits for a slot".into(), |ms| {
+            format!("runs for {}", table::span(Duration::from_millis(ms)))
+        });
+        let progress = held
+            .progress_permille
+            .map_or(String::new(), |p| format!(", {}% done", p / 10));
+        lines.push(format!(
+            "  held          {}#{} by {}: {running}{progress}, heard {} ms ago",
+            held.task, held.attempt, held.prover, held.heard_ms_ago
+        ));
+    }
+    if lines.is_empty() {
+        lines.push("  no record yet, and no message names it".into());
+    }
+    lines
+}

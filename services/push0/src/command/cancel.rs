@@ -1,0 +1,51 @@
+//! `push0 cancel`: tells the dispatcher that blocks need no proof any more.
+
+use crate::block_range::BlockRange;
+use crate::cli::Of;
+use crate::context::Context;
+use crate::failure::Failure;
+use crate::output;
+use clap::Args;
+use push0_bus::Message;
+use push0_domain::message::{BlockEvent, Cancel, EndReason, clip};
+use push0_domain::{subject, trace::TraceContext};
+use serde_json::json;
+
+#[derive(Args, Debug)]
+pub(crate) struct CancelArgs {
+    #[command(flatten)]
+    of: Of,
+    /// A block number, or FIRST..LAST with both included.
+    #[arg(value_name = "BLOCK|FIRST..LAST")]
+    blocks: BlockRange,
+    /// Why, for the records of these blocks.
+    #[arg(long, value_name = "TEXT")]
+    note: String,
+}
+
+pub(crate) async fn run(context: &Context, args: &CancelArgs) -> Result<(), Failure> {
+    let bus = context.bus().await?;
+    let pipeline = context.pipeline(&bus, &args.of).await?;
+    let BlockRange { first, last } = args.blocks;
+    let event = BlockEvent::Cancelled(Cancel {
+        pipeline: pipeline.clone(),
+        first,
+        last,
+        hashes: Vec::new(),
+        reason: EndReason::Cancelled {
+            note: clip(&args.note),
+        },
+    });
+    bus.publish(Message::new(
+        subject::block(&pipeline),
+        &event,
+        &TraceContext::default(),
+    )?)
+    .await?;
+    if context.json {
+        return output::json(&json!({ "pipeline": pipeline, "first": first, "last": last }));
+    }
+    output::line(&format!(
+        "{pipeline}: the cancellation of {first}..{last} is stored"
+    ))
+}

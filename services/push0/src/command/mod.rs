@@ -1,0 +1,34 @@
+//! One file per command.
+
+pub(crate) mod block;
+pub(crate) mod blocks;
+pub(crate) mod cancel;
+pub(crate) mod child;
+pub(crate) mod dead;
+pub(crate) mod pipeline;
+pub(crate) mod proof;
+pub(crate) mod provision;
+pub(crate) mod report;
+pub(crate) mod status;
+pub(crate) mod up;
+
+use crate::cli::Command;
+use crate::context::Context;
+use crate::failure::Failure;
+
+/// Does what was asked.
+pub(crate) async fn run(context: Context, command: Command) -> Result<(), Failure> {
+    match command {
+        Command::Up(args) => up::run(context, args).await,
+        Command::Provision(args) => provision::run(&context, &args).await,
+        Command::Pipeline(command) => pipeline::run(&context, &command).await,
+        Command::Status(args) => status::run(&context, &args).await,
+        Command::Blocks(args) => blocks::run(&context, &args).await,
+        Command::Block(args) => block::run(&context, &args).await,
+        Command::Proof(command) => proof::run(&context, &command).await,
+        Command::Dead(command) => dead::run(&context, &command).await,
+        Command::Cancel(args) => cancel::run(&context, &args).await,
+        Command::Report(args) => report::run(&context, &args).await,
+        Command::Child(args) => child::run(&args),
+    }
+}

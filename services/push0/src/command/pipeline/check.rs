@@ -1,0 +1,15 @@
+//! `push0 pipeline check FILE`
+
+use crate::context::Context;
+use crate::failure::Failure;
+use crate::pipeline_file::FileArgs;
+use crate::{graph, output};
+
+pub(super) fn run(context: &Context, args: &FileArgs) -> Result<(), Failure> {
+    let pipeline = args.load()?;
+    if context.json {
+        output::json(&pipeline)
+    } else {
+        output::line(&graph::render(&pipeline))
+    }
+}

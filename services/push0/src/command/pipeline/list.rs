@@ -1,0 +1,41 @@
+//! `push0 pipeline list`
+
+use crate::context::Context;
+use crate::failure::Failure;
+use crate::table::{self, Align};
+use crate::{graph, output};
+use push0_bus::Pipelines;
+use push0_domain::pipeline::Pipeline;
+
+pub(super) async fn run(context: &Context) -> Result<(), Failure> {
+    let bus = context.bus().await?;
+    let pipelines = Pipelines::bind(&bus).await?.current().await?;
+    if context.json {
+        return output::json(&pipelines.iter().map(AsRef::as_ref).collect::<Vec<&Pipeline>>());
+    }
+    if pipelines.is_empty() {
+        return output::line("no pipelines: `push0 pipeline apply FILE` adds one");
+    }
+    let columns = [
+        ("pipeline", Align::Left),
+        ("revision", Align::Right),
+        ("policy", Align::Left),
+        ("weight", Align::Right),
+        ("quorum", Align::Left),
+        ("zkvms", Align::Left),
+    ];
+    let rows: Vec<Vec<String>> = pipelines.iter().map(|p| row(p)).collect();
+    output::line(&table::render(&columns, &rows))
+}
+
+fn row(pipeline: &Pipeline) -> Vec<String> {
+    let zkvms: Vec<String> = pipeline.zkvms().iter().map(ToString::to_string).collect();
+    vec![
+        pipeline.name.to_string(),
+        pipeline.revision.to_string(),
+        graph::policy(pipeline),
+        pipeline.weight.to_string(),
+        format!("{} of {}", pipeline.quorum, pipeline.proofs.len()),
+        zkvms.join(","),
+    ]
+}

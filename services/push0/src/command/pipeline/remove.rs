@@ -1,0 +1,27 @@
+//! `push0 pipeline remove NAME`
+
+use super::Named;
+use crate::context::Context;
+use crate::failure::Failure;
+use crate::output;
+use push0_bus::Pipelines;
+use serde_json::json;
+
+pub(super) async fn run(context: &Context, args: &Named) -> Result<(), Failure> {
+    let bus = context.bus().await?;
+    let pipelines = Pipelines::bind(&bus).await?;
+    if !pipelines.current().await?.iter().any(|p| p.name == args.name) {
+        return Err(Failure::failed(format!(
+            "there is no pipeline `{}`: see `push0 pipeline list`",
+            args.name
+        )));
+    }
+    pipelines.remove(&args.name).await?;
+    if context.json {
+        return output::json(&json!({ "removed": args.name }));
+    }
+    output::line(&format!(
+        "{}: removed; blocks in flight go on, `push0 cancel` stops them",
+        args.name
+    ))
+}

@@ -1,0 +1,38 @@
+//! `push0 proof get N`
+
+use super::Which;
+use crate::context::Context;
+use crate::failure::Failure;
+use crate::output;
+use clap::Args;
+use push0_bus::Bus;
+use serde_json::json;
+use std::io::IsTerminal as _;
+use std::path::PathBuf;
+
+#[derive(Args, Debug)]
+pub(crate) struct GetArgs {
+    #[command(flatten)]
+    which: Which,
+    /// Where to write the proof [default: stdout].
+    #[arg(short, long, value_name = "FILE")]
+    output: Option<PathBuf>,
+}
+
+pub(super) async fn run(context: &Context, bus: &Bus, args: &GetArgs) -> Result<(), Failure> {
+    let emitted = args.which.find(context, bus).await?;
+    let bytes = bus.blobs().await?.resolve(&emitted.proof.payload).await?;
+    let Some(file) = &args.output else {
+        if std::io::stdout().is_terminal() {
+            return Err(Failure::usage("a proof is no text: name a file with --output"));
+        }
+        return output::raw(&bytes);
+    };
+    std::fs::write(file, &bytes)
+        .map_err(|error| Failure::failed(format!("{} cannot be written: {error}", file.display())))?;
+    if context.json {
+        let proof_type = &emitted.proof.proof_type;
+        return output::json(&json!({ "file": file, "bytes": bytes.len(), "type": proof_type }));
+    }
+    output::line(&format!("{}: {} bytes", file.display(), bytes.len()))
+}

@@ -1,0 +1,222 @@
+//! `push0 report`: the acceptance report of a run.
+
+use crate::audit::{Audit, percentile};
+use crate::cli::Of;
+use crate::context::Context;
+use crate::failure::Failure;
+use crate::records::{self, Record};
+use crate::{output, probe, table};
+use clap::Args;
+use push0_bus::Bus;
+use push0_domain::PipelineId;
+use serde::Serialize;
+use std::collections::{BTreeMap, HashSet};
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// How often the output is looked at while it is waited for.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+
+#[derive(Args, Debug)]
+pub(crate) struct ReportArgs {
+    #[command(flatten)]
+    of: Of,
+    /// How many blocks must be emitted; the newest that many are reported.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    blocks: u32,
+    /// How long to wait for them.
+    #[arg(long, default_value = "10m", value_name = "DURATION")]
+    wait: humantime::Duration,
+}
+
+/// The last line of the report.
+#[derive(Debug, Serialize)]
+struct Report {
+    blocks: u32,
+    emitted: usize,
+    proved: usize,
+    verified: usize,
+    missing: u64,
+    inversions: usize,
+    duplicates: usize,
+    overhead_ms_p50: Option<f64>,
+    overhead_ms_p99: Option<f64>,
+    prove_ms_p50: Option<f64>,
+    prove_ms_p99: Option<f64>,
+    rss_mb: BTreeMap<String, f64>,
+    complaints: Vec<String>,
+}
+
+pub(crate) async fn run(context: &Context, args: &ReportArgs) -> Result<(), Failure> {
+    let bus = context.bus().await?;
+    let pipeline = context.pipeline(&bus, &args.of).await?;
+    let mut found = collect(&bus, &pipeline, args).await?;
+    // Exactly that many: what was emitted meanwhile belongs to the next report.
+    found.truncate(cut(&found, args.blocks as usize));
+    let audit = Audit::of(&found);
+    let report = Report::new(args.blocks, &audit, &found, resident(context).await);
+    if !context.json {
+        let rows: Vec<Vec<String>> = found.iter().map(records::row).collect();
+        output::line(&table::render(&records::COLUMNS, &rows))?;
+    }
+    output::json(&report)?;
+    match report.complaints.is_empty() {
+        true => Ok(()),
+        false => Err(Failure::failed(format!(
+            "{pipeline}: {}",
+            report.complaints.join(", ")
+        ))),
+    }
+}
+
+/// Waits until enough blocks are emitted or the time is over. Says on stderr what comes.
+async fn collect(bus: &Bus, pipeline: &PipelineId, args: &ReportArgs) -> Result<Vec<Record>, Failure> {
+    let wanted = args.blocks as usize;
+    let until = Instant::now() + *args.wait;
+    // From the oldest of the newest records on, in the order of the stream: nothing that came out of
+    // order after it is overlooked.
+    let tail = records::tail(bus, pipeline, wanted).await?;
+    let enough = Audit::of(&tail).emitted >= wanted;
+    let mut next = if enough {
+        tail.iter().map(|r| r.sequence).min().unwrap_or(1)
+    } else {
+        1
+    };
+    let mut found: Vec<Record> = Vec::new();
+    loop {
+        // The broker may restart during a long wait.
+        let new = match records::from(bus, pipeline, next).await {
+            Ok(new) => new,
+            Err(error) if Instant::now() >= until => return Err(error),
+            Err(_) => Vec::new(),
+        };
+        if let Some(last) = new.last() {
+            next = last.sequence + 1;
+            for record in &new {
+                let outcome = records::outcome(&record.emission.outcome);
+                output::note(&format!(
+                    "{pipeline}: block {} is {outcome}",
+                    record.emission.last.number
+                ));
+            }
+            found.extend(new);
+        } else if Audit::of(&found).emitted >= wanted || Instant::now() >= until {
+            return Ok(found);
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+}
+
+/// How many records it takes until `wanted` blocks are emitted, repetitions right after them included.
+fn cut(found: &[Record], wanted: usize) -> usize {
+    let mut numbers = HashSet::new();
+    let last = found.iter().position(|record| {
+        numbers.extend(record.emission.first.number..=record.emission.last.number);
+        numbers.len() >= wanted
+    });
+    let Some(enough) = last.map(|last| last + 1) else {
+        return found.len();
+    };
+    let highest = found[..enough]
+        .iter()
+        .map(|r| r.emission.last.number)
+        .max()
+        .unwrap_or(0);
+    let rest = found[enough..]
+        .iter()
+        .take_while(|r| r.emission.first.number <= highest)
+        .count();
+    enough + rest
+}
+
+async fn resident(context: &Context) -> BTreeMap<String, f64> {
+    let mut resident = BTreeMap::new();
+    for service in context
+        .endpoint()
+        .map_or(Vec::new(), |endpoint| endpoint.services)
+    {
+        if let Some(bytes) = probe::resident_bytes(service.address).await {
+            resident.insert(service.name, (bytes / 1e5).round() / 10.0);
+        }
+    }
+    resident
+}
+
+impl Report {
+    fn new(blocks: u32, audit: &Audit, found: &[Record], rss_mb: BTreeMap<String, f64>) -> Self {
+        let proved = || found.iter().filter(|record| !record.proofs().is_empty());
+        let mut overhead: Vec<i64> = proved().map(Record::overhead_us).collect();
+        let mut prove: Vec<i64> = proved()
+            .filter_map(Record::prove_us)
+            .filter_map(|us| i64::try_from(us).ok())
+            .collect();
+        let ms = |us: Option<i64>| us.map(|us| us as f64 / 1000.0);
+        Self {
+            blocks,
+            emitted: audit.emitted,
+            proved: audit.proved,
+            verified: audit.verified,
+            missing: audit.missing,
+            inversions: audit.inversions,
+            duplicates: audit.duplicates,
+            overhead_ms_p50: ms(percentile(&mut overhead, 50)),
+            overhead_ms_p99: ms(percentile(&mut overhead, 99)),
+            prove_ms_p50: ms(percentile(&mut prove, 50)),
+            prove_ms_p99: ms(percentile(&mut prove, 99)),
+            rss_mb,
+            complaints: audit.complaints(blocks as usize),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::records::tests::{proof, record};
+    use push0_domain::message::EmissionOutcome;
+
+    fn proved(numbers: &[u64]) -> Vec<Record> {
+        let outcome = EmissionOutcome::Proved(vec![proof(Some("v"))]);
+        numbers
+            .iter()
+            .map(|number| record(*number, outcome.clone()))
+            .collect()
+    }
+
+    #[test]
+    fn a_report_is_about_as_many_blocks_as_were_asked_for() {
+        assert_eq!(cut(&proved(&[1, 2, 3, 4, 5]), 3), 3);
+        assert_eq!(cut(&proved(&[1, 2, 2, 3, 3, 4]), 3), 5);
+        assert_eq!(cut(&proved(&[1, 2]), 3), 2);
+    }
+
+    #[test]
+    fn a_good_run_has_times_and_no_complaints() {
+        let found = proved(&[1, 2, 3]);
+        let report = Report::new(3, &Audit::of(&found), &found, BTreeMap::new());
+        assert_eq!(
+            (
+                report.emitted,
+                report.verified,
+                report.inversions,
+                report.duplicates
+            ),
+            (3, 3, 0, 0)
+        );
+        assert_eq!(
+            (report.overhead_ms_p50, report.overhead_ms_p99),
+            (Some(4.25), Some(4.25))
+        );
+        assert_eq!(report.prove_ms_p50, Some(1990.0));
+        assert!(report.complaints.is_empty());
+    }
+
+    #[test]
+    fn nothing_emitted_is_a_complaint() {
+        let report = Report::new(3, &Audit::of(&[]), &[], BTreeMap::new());
+        assert_eq!(
+            (report.overhead_ms_p50, &report.complaints[..]),
+            (None, &["3 not emitted".to_owned()][..])
+        );
+    }
+}

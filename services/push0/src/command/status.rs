@@ -1,0 +1,308 @@
+//! `push0 status`: the deployment at a glance.
+
+use crate::context::Context;
+use crate::failure::Failure;
+use crate::table::{self, Align, NONE};
+use crate::{graph, letters, output, probe, records};
+use clap::Args;
+use push0_bus::{Bucket, Bus, Pipelines, Stream, now};
+use push0_domain::message::{Lease, ProverState, Role};
+use push0_domain::pipeline::Pipeline;
+use push0_domain::{BlockRef, ProverId, ZkvmId, subject};
+use serde::{Deserialize, Serialize};
+use std::time::Duration;
+
+/// Silence after which the watchdog gives a prover's work to others: three heartbeats.
+const LOST_AFTER: Duration = Duration::from_millis(750);
+
+#[derive(Args, Debug)]
+pub(crate) struct StatusArgs {}
+
+#[derive(Debug, Serialize)]
+struct Status {
+    services: Vec<ServiceStatus>,
+    streams: Vec<StreamStatus>,
+    pipelines: Vec<PipelineStatus>,
+    provers: Vec<ProverStatus>,
+    dead_letters: usize,
+}
+
+#[derive(Debug, Serialize)]
+struct ServiceStatus {
+    name: String,
+    ready: bool,
+    reason: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct StreamStatus {
+    name: &'static str,
+    messages: u64,
+    bytes: u64,
+    bytes_max: u64,
+}
+
+#[derive(Debug, Serialize)]
+struct PipelineStatus {
+    name: String,
+    revision: u32,
+    policy: String,
+    /// The last block that the ingester published.
+    ingested: Option<u64>,
+    /// The next block to emit, as the last record says.
+    next: Option<u64>,
+    /// Blocks that were ingested and have no record yet; unknown before the first record.
+    lag: Option<u64>,
+}
+
+#[derive(Debug, Serialize)]
+struct ProverStatus {
+    id: ProverId,
+    zkvm: ZkvmId,
+    role: Role,
+    slots: u32,
+    held: usize,
+    state: ProverState,
+    heard_ms_ago: u64,
+    lost: bool,
+}
+
+/// `cursor.ingester.<pipeline>`: how far the ingester is.
+#[derive(Debug, Serialize, Deserialize)]
+struct Cursor {
+    block: BlockRef,
+}
+
+pub(crate) async fn run(context: &Context, _: &StatusArgs) -> Result<(), Failure> {
+    let bus = context.bus().await?;
+    let mut streams = Vec::new();
+    for stream in Stream::ALL {
+        let level = bus.level(stream).await?;
+        streams.push(StreamStatus {
+            name: stream.name(),
+            messages: level.messages,
+            bytes: level.bytes,
+            bytes_max: level.bytes_max,
+        });
+    }
+    let mut pipelines = Vec::new();
+    for pipeline in Pipelines::bind(&bus).await?.current().await? {
+        pipelines.push(status_of(&bus, &pipeline).await?);
+    }
+    let status = Status {
+        services: services(context).await,
+        streams,
+        pipelines,
+        provers: provers(&bus).await?,
+        dead_letters: letters::list(&bus, None).await?.len(),
+    };
+    if context.json {
+        output::json(&status)
+    } else {
+        output::line(&render(&status))
+    }
+}
+
+async fn services(context: &Context) -> Vec<ServiceStatus> {
+    let mut services = Vec::new();
+    for service in context
+        .endpoint()
+        .map_or(Vec::new(), |endpoint| endpoint.services)
+    {
+        let reason = probe::ready(service.address).await.err();
+        services.push(ServiceStatus {
+            name: service.name,
+            ready: reason.is_none(),
+            reason,
+        });
+    }
+    services
+}
+
+async fn status_of(bus: &Bus, pipeline: &Pipeline) -> Result<PipelineStatus, Failure> {
+    let newest = records::newest(bus, &pipeline.name).await?;
+    let next = newest.map(|record| record.emission.next);
+    let cursor = bus.facts::<Cursor>(Bucket::State).await?;
+    let cursor = cursor.get(&format!("cursor.ingester.{}", pipeline.name)).await?;
+    let ingested = cursor
+        .and_then(|fact| fact.value)
+        .map(|cursor| cursor.block.number);
+    Ok(PipelineStatus {
+        name: pipeline.name.to_string(),
+        revision: pipeline.revision,
+        policy: graph::policy(pipeline),
+        ingested,
+        next,
+        lag: lag(ingested, next),
+    })
+}
+
+fn lag(ingested: Option<u64>, next: Option<u64>) -> Option<u64> {
+    Some((ingested? + 1).saturating_sub(next?))
+}
+
+async fn provers(bus: &Bus) -> Result<Vec<ProverStatus>, Failure> {
+    let mut provers = Vec::new();
+    for (subject, _) in bus.subjects(Stream::Leases, &subject::all("lease")).await? {
+        // It may have expired since.
+        let Some(kept) = bus.last::<Lease>(Stream::Leases, &subject).await? else {
+            continue;
+        };
+        let Ok(lease) = kept.body else { continue };
+        let silent = now().since(kept.stored_at);
+        provers.push(ProverStatus {
+            id: lease.prover,
+            zkvm: lease.zkvm,
+            role: lease.role,
+            slots: lease.slots,
+            held: lease.held.len(),
+            state: lease.state,
+            heard_ms_ago: u64::try_from(silent.as_millis()).unwrap_or(u64::MAX),
+            lost: silent > LOST_AFTER,
+        });
+    }
+    provers.sort_by(|a, b| (&a.zkvm, &a.id).cmp(&(&b.zkvm, &b.id)));
+    Ok(provers)
+}
+
+fn render(status: &Status) -> String {
+    let mut parts = Vec::new();
+    if !status.services.is_empty() {
+        let rows: Vec<_> = status.services.iter().map(service_row).collect();
+        parts.push(table::render(
+            &[("service", Align::Left), ("state", Align::Left)],
+            &rows,
+        ));
+    }
+    let columns = [
+        ("stream", Align::Left),
+        ("messages", Align::Right),
+        ("bytes", Align::Right),
+        ("of limit", Align::Right),
+    ];
+    parts.push(table::render(
+        &columns,
+        &status.streams.iter().map(stream_row).collect::<Vec<_>>(),
+    ));
+    let columns = [
+        ("pipeline", Align::Left),
+        ("revision", Align::Right),
+        ("policy", Align::Left),
+        ("ingested", Align::Right),
+        ("next to emit", Align::Right),
+        ("lag", Align::Right),
+    ];
+    parts.push(or_none(
+        "pipelines",
+        &columns,
+        status.pipelines.iter().map(pipeline_row).collect(),
+    ));
+    let columns = [
+        ("prover", Align::Left),
+        ("zkvm", Align::Left),
+        ("role", Align::Left),
+        ("slots", Align::Right),
+        ("held", Align::Right),
+        ("state", Align::Left),
+        ("heard", Align::Right),
+    ];
+    parts.push(or_none(
+        "provers",
+        &columns,
+        status.provers.iter().map(prover_row).collect(),
+    ));
+    parts.push(format!("dead letters: {}", status.dead_letters));
+    parts.join("\n\n")
+}
+
+fn or_none(what: &str, columns: &[(&str, Align)], rows: Vec<Vec<String>>) -> String {
+    if rows.is_empty() {
+        format!("{what}: none")
+    } else {
+        table::render(columns, &rows)
+    }
+}
+
+fn service_row(service: &ServiceStatus) -> Vec<String> {
+    let reason = service
+        .reason
+        .as_ref()
+        .map(|reason| format!("not ready: {reason}"));
+    vec![service.name.clone(), reason.unwrap_or("ready".into())]
+}
+
+fn stream_row(stream: &StreamStatus) -> Vec<String> {
+    let percent = (stream.bytes * 100).checked_div(stream.bytes_max);
+    vec![
+        stream.name.into(),
+        stream.messages.to_string(),
+        table::bytes(stream.bytes),
+        percent.map_or(NONE.into(), |percent| format!("{percent}%")),
+    ]
+}
+
+fn pipeline_row(pipeline: &PipelineStatus) -> Vec<String> {
+    let number = |number: Option<u64>| number.map_or(NONE.into(), |n| n.to_string());
+    vec![
+        pipeline.name.clone(),
+        pipeline.revision.to_string(),
+        pipeline.policy.clone(),
+        number(pipeline.ingested),
+        number(pipeline.next),
+        number(pipeline.lag),
+    ]
+}
+
+fn prover_row(prover: &ProverStatus) -> Vec<String> {
+    let state = match prover.state {
+        _ if prover.lost => "lost",
+        ProverState::Active => "active",
+        ProverState::Draining => "draining",
+        ProverState::Quarantined => "quarantined",
+    };
+    let role = match prover.role {
+        Role::Prover => "prover",
+        Role::Verifier => "verifier",
+    };
+    vec![
+        prover.id.to_string(),
+        prover.zkvm.to_string(),
+        role.into(),
+        prover.slots.to_string(),
+        prover.held.to_string(),
+        state.into(),
+        format!("{} ago", table::span(Duration::from_millis(prover.heard_ms_ago))),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_lag_is_what_was_ingested_and_not_emitted() {
+        assert_eq!(lag(Some(10), Some(8)), Some(3));
+        assert_eq!(lag(Some(10), Some(11)), Some(0));
+        assert_eq!((lag(None, Some(1)), lag(Some(1), None)), (None, None));
+    }
+
+    #[test]
+    fn a_silent_prover_is_shown_as_lost() {
+        let prover = |heard_ms_ago, lost| ProverStatus {
+            id: "miden-1".parse().unwrap(),
+            zkvm: "miden".parse().unwrap(),
+            role: Role::Prover,
+            slots: 2,
+            held: 1,
+            state: ProverState::Active,
+            heard_ms_ago,
+            lost,
+        };
+        let row = prover_row(&prover(120, false));
+        assert_eq!(
+            row,
+            ["miden-1", "miden", "prover", "2", "1", "active", "120 ms ago"]
+        );
+        assert_eq!(prover_row(&prover(5_000, true))[5..], ["lost", "5.0 s ago"]);
+    }
+}

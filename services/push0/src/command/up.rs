@@ -1,0 +1,308 @@
+//! `push0 up`: a broker and every service on this machine.
+//!
+//! Everything it starts ends with it, also when it is killed. What was stored stays in DIR, and the
+//! next run goes on from there.
+
+use crate::context::Context;
+use crate::endpoint::{DirLock, Endpoint, ServiceEntry};
+use crate::failure::Failure;
+use crate::overrides::Override;
+use crate::up::log::Prefix;
+use crate::up::plan::{self, Process};
+use crate::up::provers::{Provers, ProversArg};
+use crate::up::supervise::{GRACE, Supervised};
+use crate::up::{binaries, broker, disk, ports};
+use crate::{output, pipeline_file, probe};
+use clap::Args;
+use push0_bus::{Bus, Limits, NatsConfig, Pipelines};
+use push0_domain::pipeline::Pipeline;
+use push0_runtime::{Shutdown, TaskGroup, exit};
+use std::collections::BTreeSet;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::time::{Instant, sleep, timeout};
+
+/// How long the broker may take to start: it reads its whole store.
+const BROKER_WITHIN: Duration = Duration::from_secs(60);
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// How often it is said who is not ready yet.
+const SAY_EVERY: Duration = Duration::from_secs(10);
+
+#[derive(Args, Debug)]
+pub(crate) struct UpArgs {
+    /// A pipeline file; may be given several times.
+    #[arg(long = "pipeline", required = true, value_name = "FILE")]
+    pipelines: Vec<PathBuf>,
+    /// Replace a value of the pipeline files, such as source.rpc_url=http://localhost:8545.
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    overrides: Vec<Override>,
+    /// How many prover processes a zkVM gets, or a file that says how zkVMs are served
+    /// [default: provers.toml beside DIR, if it is there].
+    #[arg(long, value_name = "ZKVM=COUNT|FILE")]
+    provers: Vec<ProversArg>,
+}
+
+/// What is about to run.
+struct Deployment {
+    dir: PathBuf,
+    pipelines: Vec<Pipeline>,
+    processes: Vec<Process>,
+    endpoint: Endpoint,
+    nats: Process,
+}
+
+pub(crate) async fn run(context: Context, args: UpArgs) -> Result<(), Failure> {
+    let pipelines = load(&args)?;
+    let beside = context.dir.join("..").join("provers.toml");
+    let provers = Provers::load(&args.provers, &beside)?;
+    let processes = plan::processes(&pipelines, &provers, binaries::find)
+        .map_err(|reasons| Failure::failed(reasons.join("\npush0: ")))?;
+    let nats_server = broker::find()?;
+    if context.names_a_broker() {
+        output::note("push0: `up` starts a broker of its own: --nats and PUSH0_NATS__URL are not used");
+    }
+    std::fs::create_dir_all(&context.dir)
+        .map_err(|error| Failure::failed(format!("{} cannot be made: {error}", context.dir.display())))?;
+    // The broker's configuration names it.
+    let dir = context.dir.canonicalize()?;
+    let _lock = DirLock::take(&dir)?;
+    let signals = Signals::register()?;
+    let deployment = prepare(dir, pipelines, processes, nats_server).await?;
+    supervise(deployment, signals).await
+}
+
+fn load(args: &UpArgs) -> Result<Vec<Pipeline>, Failure> {
+    let mut pipelines: Vec<Pipeline> = Vec::new();
+    for file in &args.pipelines {
+        let pipeline = pipeline_file::load(file, &args.overrides)?;
+        if pipelines.iter().any(|other| other.name == pipeline.name) {
+            let reason = format!(
+                "{}: another file defines pipeline `{}` too",
+                file.display(),
+                pipeline.name
+            );
+            return Err(Failure::usage(reason));
+        }
+        pipelines.push(pipeline);
+    }
+    Ok(pipelines)
+}
+
+async fn prepare(
+    dir: PathBuf,
+    pipelines: Vec<Pipeline>,
+    mut processes: Vec<Process>,
+    nats_server: PathBuf,
+) -> Result<Deployment, Failure> {
+    let last = Endpoint::of_last_run(&dir);
+    // What the first run decided stays: the broker does not shrink a store.
+    let store_bytes = last
+        .as_ref()
+        .map_or_else(|| disk::store_bytes(&dir), |last| Ok(last.store_bytes))?;
+    let nats_port = ports::again(last.map(|last| last.nats_port)).await?;
+    let nats_url = format!("nats://127.0.0.1:{nats_port}");
+    let mut services = Vec::new();
+    let addresses = ports::free(processes.len())?;
+    for (process, address) in processes.iter_mut().zip(addresses) {
+        process.env.insert("PUSH0_NATS__URL".into(), nats_url.clone());
+        process
+            .env
+            .insert("PUSH0_HTTP__LISTEN".into(), address.to_string());
+        services.push(ServiceEntry {
+            name: process.name.clone(),
+            zkvm: process.zkvm.clone(),
+            address,
+        });
+    }
+    let nats = broker::process(nats_server, &dir, nats_port, store_bytes)?;
+    let endpoint = Endpoint {
+        pid: std::process::id(),
+        nats_url,
+        nats_port,
+        store_bytes,
+        services,
+    };
+    endpoint.write(&dir)?;
+    Ok(Deployment {
+        dir,
+        pipelines,
+        processes,
+        endpoint,
+        nats,
+    })
+}
+
+async fn supervise(deployment: Deployment, mut signals: Signals) -> Result<(), Failure> {
+    let is_up = Arc::new(AtomicBool::new(false));
+    let (stop, stop_broker) = (Shutdown::new(), Shutdown::new());
+    let (services, nats) = (TaskGroup::new(), TaskGroup::new());
+    let names: Vec<&str> = std::iter::once(&deployment.nats)
+        .chain(&deployment.processes)
+        .map(|process| process.name.as_str())
+        .collect();
+    let mut supervised = Prefix::all(&names)
+        .into_iter()
+        .zip(std::iter::once(&deployment.nats).chain(&deployment.processes))
+        .map(|(prefix, process)| {
+            let stop = if process.name == deployment.nats.name {
+                &stop_broker
+            } else {
+                &stop
+            };
+            Supervised {
+                process: process.clone(),
+                prefix,
+                is_up: is_up.clone(),
+                stop: stop.clone(),
+            }
+        });
+    if let Some(broker) = supervised.next() {
+        nats.spawn("broker", broker.run());
+    }
+    let bring_up = async {
+        provision(&deployment).await?;
+        for service in supervised {
+            services.spawn("service", service.run());
+        }
+        all_ready(&deployment.endpoint.services).await;
+        is_up.store(true, Ordering::Relaxed);
+        let Endpoint {
+            nats_url, services, ..
+        } = &deployment.endpoint;
+        output::line(&format!(
+            "push0 is up: {} processes, broker at {nats_url}",
+            services.len()
+        ))?;
+        std::future::pending::<Result<(), Failure>>().await
+    };
+    let outcome = tokio::select! {
+        outcome = bring_up => outcome,
+        () = stop.requested() => Ok(()),
+        name = signals.next() => {
+            output::note(&format!("push0: stopping ({name})"));
+            Ok(())
+        }
+    };
+    stop.trigger();
+    // A process is killed after its grace; what is left then is only waiting for it.
+    let patience = GRACE + Duration::from_secs(2);
+    let stopped = async {
+        let services = services.run_until(&stop, patience).await;
+        stop_broker.trigger();
+        let broker = nats.run_until(&stop_broker, patience).await;
+        services.and(broker)
+    };
+    tokio::select! {
+        stopped = stopped => outcome.and(stopped.map_err(Failure::from)),
+        name = signals.next() => {
+            output::note(&format!("push0: second signal ({name}), exiting at once"));
+            std::process::exit(i32::from(exit::SECOND_SIGNAL));
+        }
+    }
+}
+
+async fn provision(deployment: &Deployment) -> Result<(), Failure> {
+    let Deployment {
+        dir,
+        pipelines,
+        endpoint,
+        ..
+    } = deployment;
+    let config = NatsConfig {
+        url: endpoint.nats_url.clone(),
+        ..NatsConfig::default()
+    };
+    let bus = Bus::connect(&config, "push0 up").await?;
+    if timeout(BROKER_WITHIN, bus.connected()).await.is_err() {
+        return Err(Failure::failed(format!(
+            "the broker does not start; {}",
+            broker::last_words(dir)
+        )));
+    }
+    let limits = Limits {
+        store_bytes: endpoint.store_bytes,
+        ..Limits::default()
+    };
+    // It answers before its streams are read.
+    let until = Instant::now() + BROKER_WITHIN;
+    while let Err(error) = bus.provision(&limits).await {
+        if Instant::now() >= until {
+            return Err(error.into());
+        }
+        sleep(LOOK_EVERY).await;
+    }
+    let applied = Pipelines::bind(&bus).await?;
+    for pipeline in pipelines {
+        let revision = applied.apply(pipeline.clone()).await?;
+        output::line(&format!("pipeline {}: revision {revision}", pipeline.name))?;
+    }
+    let served: BTreeSet<_> = pipelines.iter().flat_map(Pipeline::zkvms).collect();
+    for other in applied.current().await? {
+        let unserved: Vec<String> = other
+            .zkvms()
+            .iter()
+            .filter(|zkvm| !served.contains(*zkvm))
+            .map(ToString::to_string)
+            .collect();
+        if !unserved.is_empty() {
+            output::note(&format!(
+                "push0: pipeline {} of an earlier run has no prover for {}: name its file too, or \
+                 `push0 pipeline remove {}`",
+                other.name,
+                unserved.join(", "),
+                other.name
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// Waits until every service is ready, and says now and then which are not.
+async fn all_ready(services: &[ServiceEntry]) {
+    let mut said_at = Instant::now();
+    loop {
+        let mut waiting = Vec::new();
+        for service in services {
+            if let Err(reason) = probe::ready(service.address).await {
+                waiting.push(format!("{} ({reason})", service.name));
+            }
+        }
+        if waiting.is_empty() {
+            return;
+        }
+        if said_at.elapsed() >= SAY_EVERY {
+            output::note(&format!("push0: not ready yet: {}", waiting.join(", ")));
+            said_at = Instant::now();
+        }
+        sleep(LOOK_EVERY).await;
+    }
+}
+
+/// The signals that stop it: from a terminal, from a supervisor, from a terminal that went away.
+struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+    hangup: Signal,
+}
+
+impl Signals {
+    fn register() -> io::Result<Self> {
+        Ok(Self {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
+    }
+
+    async fn next(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.interrupt.recv() => "SIGINT",
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.hangup.recv() => "SIGHUP",
+        }
+    }
+}

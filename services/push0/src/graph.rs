@@ -1,0 +1,150 @@
+//! A pipeline as a text that a person can check.
+
+use push0_domain::message::StageKind;
+use push0_domain::pipeline::{Pipeline, Policy, ProofSpec, Source, Stage, Start, Verify, Witness};
+use std::fmt::Write as _;
+
+/// The policy in words.
+pub(crate) fn policy(pipeline: &Pipeline) -> String {
+    match pipeline.policy {
+        Policy::OldestFirst => "oldest-first".into(),
+        Policy::Deadline { within } => format!("deadline {}", humantime::format_duration(within)),
+    }
+}
+
+/// The whole pipeline: a head, then the stages of each proof as a tree.
+pub(crate) fn render(pipeline: &Pipeline) -> String {
+    let mut text = format!(
+        "{}: {}, weight {}, {} of {} proofs\nsource: {}\n",
+        pipeline.name,
+        policy(pipeline),
+        pipeline.weight,
+        pipeline.quorum,
+        pipeline.proofs.len(),
+        source(&pipeline.source),
+    );
+    for proof in &pipeline.proofs {
+        tree(&mut text, proof);
+    }
+    text.trim_end().to_owned()
+}
+
+fn tree(text: &mut String, proof: &ProofSpec) {
+    let verify = match proof.verify {
+        Verify::Final => "the proof is verified",
+        Verify::EveryStage => "every stage is verified",
+        Verify::Off => "nothing is verified",
+    };
+    let program = proof
+        .program_id
+        .as_ref()
+        .map_or(String::new(), |id| format!(", program {id}"));
+    let width = proof
+        .stages
+        .iter()
+        .map(|s| s.name.as_str().len())
+        .max()
+        .unwrap_or(0);
+    let deepest = proof.stages.len() * 3 + width;
+    // Writing into a String cannot fail.
+    let _ = writeln!(text, "\nproof {} ({verify}{program})\n  block", proof.proof_type);
+    for (depth, stage) in proof.stages.iter().enumerate() {
+        let branch = format!("{}└─ {}", "   ".repeat(depth), stage.name);
+        let _ = writeln!(text, "  {branch:<deepest$}  {}", describe(stage));
+    }
+    let _ = writeln!(text, "  {}└─ proof", "   ".repeat(proof.stages.len()));
+}
+
+fn describe(stage: &Stage) -> String {
+    let duration = |d| humantime::format_duration(d).to_string();
+    let kind = match (stage.kind, stage.arity) {
+        (StageKind::Split, _) => "split".into(),
+        (StageKind::Map, _) => "map".into(),
+        (StageKind::Join, None) => "join of all".into(),
+        (StageKind::Join, Some(arity)) => format!("join by {arity}"),
+        (StageKind::Range, _) => format!("range of {}", stage.every.unwrap_or(1)),
+    };
+    let hedge = stage.hedge_after.map_or("no hedge".into(), |after| {
+        format!("hedge after {}", duration(after))
+    });
+    format!(
+        "{kind:<11}  zkvm {}  timeout {}  attempts {}  {hedge}",
+        stage.zkvm,
+        duration(stage.timeout),
+        stage.attempts
+    )
+}
+
+fn source(source: &Source) -> String {
+    match source {
+        Source::Ethereum(node) => {
+            let start = match node.start {
+                Start::Latest => "the latest block".to_owned(),
+                Start::Number(number) => format!("block {number}"),
+            };
+            let witness = match node.witness {
+                Witness::Number => "number",
+                Witness::Header => "header",
+                Witness::Block => "block",
+            };
+            format!(
+                "ethereum at {}, from {start}, {} confirmations, asked every {}, witness: {witness}",
+                host(&node.rpc_url),
+                node.confirmations,
+                humantime::format_duration(node.poll)
+            )
+        }
+        Source::File { path } => format!("file {path}"),
+        Source::Http => "blocks posted to the ingester".into(),
+        Source::External => "blocks published by another program".into(),
+    }
+}
+
+/// A URL without what providers hide keys in: user, path and query.
+fn host(url: &str) -> String {
+    let (scheme, rest) = url.split_once("://").unwrap_or(("http", url));
+    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
+    format!("{scheme}://{host}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pipeline_is_drawn_stage_by_stage() {
+        let text = r#"
+            name = "multistep"
+            [source]
+            kind = "ethereum"
+            rpc_url = "https://key:secret@node.example/v3/secret?key=secret"
+            [[proof]]
+            type = "final"
+            zkvm = "mock"
+            [[proof.stage]]
+            name = "split"
+            kind = "split"
+            timeout = "10s"
+            [[proof.stage]]
+            name = "aggregate"
+            kind = "join"
+            zkvm = "agg"
+            arity = 2
+            timeout = "1m"
+            attempts = 2
+            hedge_after = "30s"
+        "#;
+        let pipeline = Pipeline::from_toml("x.toml", text).unwrap();
+        let expected = "\
+multistep: oldest-first, weight 1, 1 of 1 proofs
+source: ethereum at https://node.example, from the latest block, 0 confirmations, asked every 500ms, witness: header
+
+proof final (the proof is verified)
+  block
+  └─ split         split        zkvm mock  timeout 10s  attempts 3  no hedge
+     └─ aggregate  join by 2    zkvm agg  timeout 1m  attempts 2  hedge after 30s
+        └─ proof";
+        assert_eq!(render(&pipeline), expected);
+    }
+}

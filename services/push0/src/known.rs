@@ -1,0 +1,41 @@
+//! What the ingester saw of a block: the trusted side of every proof's statement.
+
+use crate::failure::Failure;
+use push0_bus::{Bucket, Bus};
+use push0_domain::message::KnownBlock;
+use push0_domain::{BlockKey, BlockRef, PipelineId};
+
+/// The facts about a block; none if it was never ingested, or so long ago that they expired.
+pub(crate) async fn of_block(
+    bus: &Bus,
+    pipeline: &PipelineId,
+    block: &BlockRef,
+) -> Result<Option<KnownBlock>, Failure> {
+    let facts = bus.facts::<KnownBlock>(Bucket::Blocks).await?;
+    let fact = facts.get(&format!("{pipeline}.{}", block.key())).await?;
+    // The key has a part of the hash only.
+    Ok(fact
+        .and_then(|fact| fact.value)
+        .filter(|known| known.block == *block))
+}
+
+/// The facts about all blocks of a number: several after a reorg.
+pub(crate) async fn of_number(
+    bus: &Bus,
+    pipeline: &PipelineId,
+    number: u64,
+) -> Result<Vec<KnownBlock>, Failure> {
+    let facts = bus.facts::<KnownBlock>(Bucket::Blocks).await?;
+    let mut found = Vec::new();
+    for key in facts.keys(&format!("{pipeline}.*")).await? {
+        let block = key
+            .rsplit_once('.')
+            .and_then(|(_, block)| block.parse::<BlockKey>().ok());
+        if block.is_some_and(|block| block.number == number)
+            && let Some(known) = facts.get(&key).await?.and_then(|fact| fact.value)
+        {
+            found.push(known);
+        }
+    }
+    Ok(found)
+}

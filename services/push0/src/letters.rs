@@ -1,0 +1,90 @@
+//! Dead letters: finding and reading them.
+
+use crate::failure::Failure;
+use push0_bus::{Bus, Kept, Stream};
+use push0_domain::message::DeadLetter;
+use push0_domain::{PipelineId, subject};
+
+/// Where a dead letter lies.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Place {
+    /// Its subject.
+    pub(crate) subject: String,
+    /// Its pipeline; none if what died could not be read.
+    pub(crate) pipeline: Option<PipelineId>,
+    /// Its id.
+    pub(crate) id: String,
+}
+
+/// Which letters a command means.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Which {
+    One(String),
+    OfPipeline(PipelineId),
+    All,
+}
+
+/// All letters, or those of one pipeline.
+pub(crate) async fn list(bus: &Bus, pipeline: Option<&PipelineId>) -> Result<Vec<Place>, Failure> {
+    let filter = match pipeline {
+        Some(pipeline) => subject::dead(Some(pipeline), ">"),
+        None => subject::all("dead"),
+    };
+    let subjects = bus.subjects(Stream::Dead, &filter).await?;
+    let mut places: Vec<Place> = subjects
+        .into_iter()
+        .filter_map(|(subject, _)| parse(&subject))
+        .collect();
+    places.sort_by(|a, b| a.subject.cmp(&b.subject));
+    Ok(places)
+}
+
+/// The letters that are meant; an error if there are none.
+pub(crate) async fn find(bus: &Bus, which: &Which) -> Result<Vec<Place>, Failure> {
+    let found = match which {
+        Which::One(id) => list(bus, None)
+            .await?
+            .into_iter()
+            .filter(|place| place.id == *id)
+            .collect(),
+        Which::OfPipeline(pipeline) => list(bus, Some(pipeline)).await?,
+        Which::All => list(bus, None).await?,
+    };
+    match (which, found.is_empty()) {
+        (Which::One(id), true) => Err(Failure::failed(format!(
+            "there is no dead letter `{id}`: see `push0 dead list`"
+        ))),
+        (_, true) => Err(Failure::failed("there are no such dead letters")),
+        _ => Ok(found),
+    }
+}
+
+/// The letter at a place; none if somebody was faster.
+pub(crate) async fn read(bus: &Bus, place: &Place) -> Result<Option<Kept<DeadLetter>>, Failure> {
+    Ok(bus.last(Stream::Dead, &place.subject).await?)
+}
+
+fn parse(text: &str) -> Option<Place> {
+    let every = subject::all("dead");
+    let rest = text.strip_prefix(every.strip_suffix('>')?)?;
+    let (pipeline, id) = rest.split_once('.')?;
+    Some(Place {
+        subject: text.into(),
+        pipeline: pipeline.parse().ok(),
+        id: id.into(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_subject_of_a_letter_says_whose_it_is() {
+        let demo: PipelineId = "demo".parse().unwrap();
+        let place = parse(&subject::dead(Some(&demo), "blocks-7")).unwrap();
+        assert_eq!((place.pipeline, place.id.as_str()), (Some(demo), "blocks-7"));
+        assert_eq!(parse(&subject::dead(None, "blocks-7")).unwrap().pipeline, None);
+        assert_eq!(parse("other.subject"), None);
+    }
+}

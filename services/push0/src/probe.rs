@@ -1,0 +1,108 @@
+//! Asking a service on this machine for its health and its metrics.
+
+use std::{io, net::SocketAddr, time::Duration};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+};
+
+/// How long an answer may take: the services answer such requests from memory.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// The largest answer that is read: metrics are some tens of KiB.
+const ANSWER_MAX: u64 = 4 << 20;
+
+/// What a service said.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) body: String,
+}
+
+/// GET `path` from a service.
+pub(crate) async fn get(address: SocketAddr, path: &str) -> io::Result<Answer> {
+    let ask = async {
+        let mut stream = TcpStream::connect(address).await?;
+        // HTTP/1.0: the answer comes whole, and the connection ends after it.
+        let request = format!("GET {path} HTTP/1.0\r\nHost: {address}\r\n\r\n");
+        stream.write_all(request.as_bytes()).await?;
+        let mut answer = Vec::new();
+        stream.take(ANSWER_MAX).read_to_end(&mut answer).await?;
+        parse(&String::from_utf8_lossy(&answer))
+            .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "the answer is no HTTP"))
+    };
+    tokio::time::timeout(PATIENCE, ask).await?
+}
+
+fn parse(answer: &str) -> Option<Answer> {
+    let (head, body) = answer.split_once("\r\n\r\n")?;
+    let status = head.split(' ').nth(1)?.parse().ok()?;
+    Some(Answer {
+        status,
+        body: body.to_owned(),
+    })
+}
+
+/// Whether a service is ready, and if not, why.
+pub(crate) async fn ready(address: SocketAddr) -> Result<(), String> {
+    match get(address, "/health/ready").await {
+        Ok(answer) if answer.status == 200 => Ok(()),
+        Ok(answer) => Err(reasons(&answer.body)),
+        Err(error) => Err(format!("no answer ({error})")),
+    }
+}
+
+fn reasons(body: &str) -> String {
+    let parsed: serde_json::Value = serde_json::from_str(body).unwrap_or_default();
+    let reasons: Vec<String> = parsed["not_ready"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .map(reason)
+        .collect();
+    if reasons.is_empty() {
+        body.trim().chars().take(200).collect()
+    } else {
+        reasons.join(", ")
+    }
+}
+
+fn reason(not_ready: &serde_json::Value) -> String {
+    let text = |key: &str| not_ready[key].as_str().unwrap_or("?");
+    format!("{}: {}", text("component"), text("reason"))
+}
+
+/// The resident memory of a service, in bytes.
+pub(crate) async fn resident_bytes(address: SocketAddr) -> Option<f64> {
+    let answer = get(address, "/metrics").await.ok()?;
+    metric(&answer.body, "process_resident_memory_bytes")
+}
+
+fn metric(text: &str, name: &str) -> Option<f64> {
+    let line = text
+        .lines()
+        .find(|line| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(' ')));
+    line?.split(' ').nth(1)?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_is_understood() {
+        let answer = parse("HTTP/1.1 503 Service Unavailable\r\na: b\r\n\r\nbody").unwrap();
+        assert_eq!(
+            answer,
+            Answer {
+                status: 503,
+                body: "body".into()
+            }
+        );
+        assert_eq!(parse("SSH-2.0"), None);
+        let body = r#"{"ready":false,"not_ready":[{"component":"broker","reason":"lost"}]}"#;
+        assert_eq!(reasons(body), "broker: lost");
+        assert_eq!(reasons("busy\n"), "busy");
+        assert_eq!(metric("# HELP a_b\na_bc 1\na_b 2e6\n", "a_b"), Some(2e6));
+        assert_eq!(metric("", "a_b"), None);
+    }
+}

@@ -1,0 +1,322 @@
+//! What PROOFS says of blocks: reading the records, and what follows from one.
+
+use crate::failure::Failure;
+use crate::table::{self, Align, NONE};
+use push0_bus::{Bus, Kept, Stream};
+use push0_domain::message::{Emission, EmissionOutcome, EndReason, Proof};
+use push0_domain::trace::TraceContext;
+use push0_domain::{PipelineId, Timestamp, subject};
+use serde::Serialize;
+
+/// How many messages are read before something else may happen.
+const SCAN_MAX: usize = 1000;
+
+/// The record of a block, as it was stored.
+#[derive(Clone, Debug)]
+pub(crate) struct Record {
+    pub(crate) emission: Emission,
+    pub(crate) sequence: u64,
+    pub(crate) stored_at: Timestamp,
+    pub(crate) trace: TraceContext,
+}
+
+impl Record {
+    fn new(kept: Kept<Emission>) -> Result<Self, Failure> {
+        let emission = kept.body.map_err(|error| {
+            Failure::failed(format!("{} (sequence {}): {error}", kept.subject, kept.sequence))
+        })?;
+        Ok(Self {
+            emission,
+            sequence: kept.sequence,
+            stored_at: kept.stored_at,
+            trace: kept.trace,
+        })
+    }
+
+    /// The proofs, if it was proved.
+    pub(crate) fn proofs(&self) -> &[Proof] {
+        match &self.emission.outcome {
+            EmissionOutcome::Proved(proofs) => proofs,
+            _ => &[],
+        }
+    }
+
+    /// Whether it was proved, each proof seen by a verifier.
+    pub(crate) fn is_verified(&self) -> bool {
+        !self.proofs().is_empty() && self.proofs().iter().all(|proof| proof.verifier.is_some())
+    }
+
+    /// Orchestration overhead in microseconds: from "block stored" to "record stored", less the time
+    /// inside provers and verifiers on the critical path. Negative only if a prover's clock runs fast.
+    pub(crate) fn overhead_us(&self) -> i64 {
+        overhead_us(self.emission.stored_at, self.stored_at, self.emission.busy_us)
+    }
+
+    /// The time of the slowest proof's final stage, in microseconds.
+    pub(crate) fn prove_us(&self) -> Option<u64> {
+        self.proofs().iter().map(|proof| proof.prove_us).max()
+    }
+
+    fn verify_us(&self) -> Option<u64> {
+        self.proofs()
+            .iter()
+            .filter(|p| p.verifier.is_some())
+            .map(|proof| proof.verify_us)
+            .max()
+    }
+
+    /// The id of the block's trace.
+    pub(crate) fn trace_id(&self) -> Option<&str> {
+        trace_id(&self.trace)
+    }
+}
+
+/// The trace id in a `traceparent`.
+pub(crate) fn trace_id(trace: &TraceContext) -> Option<&str> {
+    trace.traceparent.as_deref()?.split('-').nth(1)
+}
+
+fn overhead_us(block_stored_at: Timestamp, record_stored_at: Timestamp, busy_us: u64) -> i64 {
+    let signed = |micros: u64| i64::try_from(micros).unwrap_or(i64::MAX);
+    signed(record_stored_at.0)
+        .saturating_sub(signed(block_stored_at.0))
+        .saturating_sub(signed(busy_us))
+}
+
+/// What became of a block, in a word or two.
+pub(crate) fn outcome(outcome: &EmissionOutcome) -> String {
+    match outcome {
+        EmissionOutcome::Proved(_) => "proved".into(),
+        EmissionOutcome::Dead { .. } => "dead".into(),
+        EmissionOutcome::Abandoned(EndReason::Cancelled { .. }) => "cancelled".into(),
+        EmissionOutcome::Abandoned(EndReason::Reorged) => "reorged".into(),
+        EmissionOutcome::Abandoned(EndReason::DeadlinePassed) => "too late".into(),
+    }
+}
+
+/// The newest record of a pipeline.
+pub(crate) async fn newest(bus: &Bus, pipeline: &PipelineId) -> Result<Option<Record>, Failure> {
+    let kept = bus
+        .last(Stream::Proofs, &subject::proofs_of_pipeline(pipeline))
+        .await?;
+    kept.map(Record::new).transpose()
+}
+
+/// The record of a block by its number.
+pub(crate) async fn of_number(
+    bus: &Bus,
+    pipeline: &PipelineId,
+    number: u64,
+) -> Result<Option<Record>, Failure> {
+    let kept = bus
+        .last(Stream::Proofs, &subject::proof(pipeline, number))
+        .await?;
+    kept.map(Record::new).transpose()
+}
+
+/// The last `count` records, oldest first. Steps back by block number, which is one read a block
+/// however many other pipelines share the stream, and stops at the first number without a record.
+pub(crate) async fn tail(bus: &Bus, pipeline: &PipelineId, count: usize) -> Result<Vec<Record>, Failure> {
+    let mut found = Vec::new();
+    let mut next = newest(bus, pipeline).await?;
+    while let Some(record) = next.take() {
+        let before = record.emission.first.number.checked_sub(1);
+        found.push(record);
+        if let Some(number) = before.filter(|_| found.len() < count) {
+            next = of_number(bus, pipeline, number).await?;
+        }
+    }
+    found.truncate(count);
+    found.reverse();
+    Ok(found)
+}
+
+/// Some records from a sequence on, in the order of the stream; none when there are no more now.
+pub(crate) async fn from(bus: &Bus, pipeline: &PipelineId, sequence: u64) -> Result<Vec<Record>, Failure> {
+    let subjects = subject::proofs_of_pipeline(pipeline);
+    let found = bus.scan(Stream::Proofs, &subjects, sequence, SCAN_MAX).await?;
+    found.into_iter().map(Record::new).collect()
+}
+
+/// The columns of [`row`].
+pub(crate) const COLUMNS: [(&str, Align); 10] = [
+    ("block", Align::Right),
+    ("hash", Align::Left),
+    ("txs", Align::Right),
+    ("outcome", Align::Left),
+    ("zkvm", Align::Left),
+    ("proof bytes", Align::Right),
+    ("prove ms", Align::Right),
+    ("verify ms", Align::Right),
+    ("overhead ms", Align::Right),
+    ("verified by", Align::Left),
+];
+
+/// A record as a row of a table.
+pub(crate) fn row(record: &Record) -> Vec<String> {
+    let Emission {
+        first,
+        last,
+        facts,
+        outcome: what,
+        ..
+    } = &record.emission;
+    let proofs = record.proofs();
+    let each = |text: &dyn Fn(&Proof) -> String| match proofs {
+        [] => NONE.to_owned(),
+        proofs => proofs.iter().map(text).collect::<Vec<_>>().join(","),
+    };
+    let optional_ms =
+        |us: Option<u64>| us.map_or(NONE.into(), |us| table::ms(i64::try_from(us).unwrap_or(i64::MAX)));
+    let number = if first == last {
+        last.number.to_string()
+    } else {
+        format!("{}..{}", first.number, last.number)
+    };
+    let overhead = if proofs.is_empty() {
+        NONE.into()
+    } else {
+        table::ms(record.overhead_us())
+    };
+    vec![
+        number,
+        table::short(&last.hash),
+        facts.transactions.to_string(),
+        outcome(what),
+        each(&|proof| proof.zkvm.to_string()),
+        each(&|proof| proof.bytes.to_string()),
+        optional_ms(record.prove_us()),
+        optional_ms(record.verify_us()),
+        overhead,
+        each(&|proof| {
+            proof
+                .verifier
+                .as_ref()
+                .map_or("nobody".into(), ToString::to_string)
+        }),
+    ]
+}
+
+/// A record as JSON: the emission, and what tables derive from it.
+#[derive(Debug, Serialize)]
+pub(crate) struct RecordJson<'a> {
+    sequence: u64,
+    stored_at: Timestamp,
+    overhead_us: i64,
+    trace_id: Option<&'a str>,
+    emission: &'a Emission,
+}
+
+impl<'a> From<&'a Record> for RecordJson<'a> {
+    fn from(record: &'a Record) -> Self {
+        Self {
+            sequence: record.sequence,
+            stored_at: record.stored_at,
+            overhead_us: record.overhead_us(),
+            trace_id: record.trace_id(),
+            emission: &record.emission,
+        }
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use push0_domain::message::BlockFacts;
+    use push0_domain::{BlockHash, BlockRef, Payload};
+
+    pub(crate) fn record(number: u64, outcome: EmissionOutcome) -> Record {
+        let block = BlockRef {
+            number,
+            hash: BlockHash([7; 32]),
+        };
+        let emission = Emission {
+            pipeline: "demo".parse().unwrap(),
+            first: block,
+            last: block,
+            parent_hash: BlockHash([6; 32]),
+            outcome,
+            next: number + 1,
+            stored_at: Timestamp(1_000_000),
+            busy_us: 2_000_000,
+            facts: BlockFacts {
+                transactions: 12,
+                ..BlockFacts::default()
+            },
+        };
+        let traceparent = Some("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".into());
+        let trace = TraceContext {
+            traceparent,
+            tracestate: None,
+        };
+        Record {
+            emission,
+            sequence: number + 1,
+            stored_at: Timestamp(3_004_250),
+            trace,
+        }
+    }
+
+    pub(crate) fn proof(verifier: Option<&str>) -> Proof {
+        Proof {
+            proof_type: "miden".parse().unwrap(),
+            zkvm: "miden".parse().unwrap(),
+            program_id: None,
+            prover: "miden-1".parse().unwrap(),
+            verifier: verifier.map(|v| v.parse().unwrap()),
+            payload: Payload::Inline(vec![1, 2, 3]),
+            bytes: 3,
+            prove_us: 1_990_000,
+            verify_us: 10_000,
+            attempt: 1,
+        }
+    }
+
+    #[test]
+    fn a_proved_block_is_a_row() {
+        let record = record(41, EmissionOutcome::Proved(vec![proof(Some("miden-verifier-1"))]));
+        let expected = [
+            "41",
+            "0x07070707",
+            "12",
+            "proved",
+            "miden",
+            "3",
+            "1990.0",
+            "10.0",
+            "4.3",
+            "miden-verifier-1",
+        ];
+        assert_eq!(row(&record), expected);
+        assert_eq!(record.trace_id(), Some("0af7651916cd43dd8448eb211c80319c"));
+        assert!(record.is_verified());
+    }
+
+    #[test]
+    fn a_proof_without_a_verifier_is_not_verified() {
+        let unverified = record(41, EmissionOutcome::Proved(vec![proof(Some("v")), proof(None)]));
+        assert!(!unverified.is_verified());
+        assert_eq!(row(&unverified).last().map(String::as_str), Some("v,nobody"));
+    }
+
+    #[test]
+    fn a_block_without_a_proof_is_a_row_without_times() {
+        let record = record(9, EmissionOutcome::Abandoned(EndReason::DeadlinePassed));
+        assert_eq!(
+            row(&record),
+            ["9", "0x07070707", "12", "too late", "-", "-", "-", "-", "-", "-"]
+        );
+        assert!(!record.is_verified());
+    }
+
+    proptest! {
+        #[test]
+        fn overhead_and_busy_time_add_up_to_the_whole(
+            stored in 0..u64::MAX / 4, took in 0..u64::MAX / 4, busy in 0..u64::MAX / 4,
+        ) {
+            let overhead = overhead_us(Timestamp(stored), Timestamp(stored + took), busy);
+            prop_assert_eq!(i128::from(overhead) + i128::from(busy), i128::from(took));
+        }
+    }
+}

@@ -1,0 +1,11 @@
+//! What `push0 up` is made of: a broker, a plan of processes, and their supervision.
+
+pub(crate) mod binaries;
+pub(crate) mod broker;
+pub(crate) mod disk;
+pub(crate) mod log;
+pub(crate) mod plan;
+pub(crate) mod ports;
+pub(crate) mod provers;
+pub(crate) mod restarts;
+pub(crate) mod supervise;

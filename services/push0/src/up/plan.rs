@@ -1,0 +1,154 @@
+//! Which processes `push0 up` runs, with which configuration. Configuration is handed over by the
+//! environment only, so that every process can be started by hand the same way.
+
+use super::provers::Provers;
+use push0_domain::pipeline::Pipeline;
+use push0_domain::{ProverId, ZkvmId};
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+/// The services that every deployment has.
+const SERVICES: [&str; 4] = ["ingester", "dispatcher", "collector", "watchdog"];
+/// How long a prover's attempts may go on after a stop: below the supervisor's patience.
+const PROVER_GRACE: &str = "7s";
+
+/// One process.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Process {
+    /// Its name, on its log lines and in `endpoint.json`.
+    pub(crate) name: String,
+    /// The zkVM, if it proves or verifies.
+    pub(crate) zkvm: Option<ZkvmId>,
+    /// Its program.
+    pub(crate) program: PathBuf,
+    /// Its arguments.
+    pub(crate) args: Vec<OsString>,
+    /// Its configuration.
+    pub(crate) env: BTreeMap<String, String>,
+}
+
+/// The processes for these pipelines, or all reasons why there is no plan.
+pub(crate) fn processes(
+    pipelines: &[Pipeline],
+    provers: &Provers,
+    find: impl Fn(&str) -> Result<PathBuf, String>,
+) -> Result<Vec<Process>, Vec<String>> {
+    let mut wrong = Vec::new();
+    let mut found = Vec::new();
+    for name in SERVICES {
+        match find(name) {
+            Ok(program) => found.push(Process {
+                name: name.into(),
+                zkvm: None,
+                program,
+                args: Vec::new(),
+                env: BTreeMap::new(),
+            }),
+            Err(reason) => wrong.push(reason),
+        }
+    }
+    let zkvms: BTreeSet<ZkvmId> = pipelines.iter().flat_map(Pipeline::zkvms).collect();
+    for zkvm in zkvms {
+        match adapters(&zkvm, needs_verifier(pipelines, &zkvm), provers, &find) {
+            Ok(adapters) => found.extend(adapters),
+            Err(reason) => wrong.push(reason),
+        }
+    }
+    if wrong.is_empty() { Ok(found) } else { Err(wrong) }
+}
+
+fn needs_verifier(pipelines: &[Pipeline], zkvm: &ZkvmId) -> bool {
+    pipelines
+        .iter()
+        .flat_map(|pipeline| &pipeline.proofs)
+        .any(|proof| {
+            proof
+                .stages
+                .iter()
+                .any(|stage| stage.zkvm == *zkvm && proof.is_checked(&stage.name))
+        })
+}
+
+fn adapters(
+    zkvm: &ZkvmId,
+    verify: bool,
+    provers: &Provers,
+    find: impl Fn(&str) -> Result<PathBuf, String>,
+) -> Result<Vec<Process>, String> {
+    let spec = provers.of(zkvm);
+    let program = find(&spec.program())
+        .map_err(|reason| format!("{reason}, or name another adapter for zkVM {zkvm} in provers.toml"))?;
+    let process = |name: String, args: Vec<OsString>| {
+        let id = ProverId::new(&name).map_err(|error| error.to_string())?;
+        let mut env = BTreeMap::from([
+            ("PUSH0_PROVER__ID".to_owned(), id.to_string()),
+            ("PUSH0_PROVER__ZKVM".to_owned(), zkvm.to_string()),
+            ("PUSH0_PROVER__SLOTS".to_owned(), spec.slots.to_string()),
+            ("PUSH0_PROVER__GRACE".to_owned(), PROVER_GRACE.to_owned()),
+        ]);
+        env.extend(spec.env.clone());
+        Ok(Process {
+            name,
+            zkvm: Some(zkvm.clone()),
+            program: program.clone(),
+            args,
+            env,
+        })
+    };
+    let verifiers = if verify { spec.verifiers } else { 0 };
+    let provers = (1..=spec.count).map(|n| process(format!("{zkvm}-{n}"), Vec::new()));
+    let verifiers = (1..=verifiers).map(|n| process(format!("{zkvm}-verifier-{n}"), vec!["--verify".into()]));
+    provers.chain(verifiers).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::up::provers::ProversArg;
+    use std::path::Path;
+
+    fn pipeline(verify: &str) -> Pipeline {
+        let text = format!(
+            "name = \"p\"\n[source]\nkind = \"http\"\n[[proof]]\ntype = \"t\"\nzkvm = \"vm\"\nverify = \"{verify}\"\n\
+             [[proof.stage]]\nname = \"s\"\nkind = \"split\"\ntimeout = \"1s\"\n\
+             [[proof.stage]]\nname = \"j\"\nkind = \"join\"\nzkvm = \"agg\"\ntimeout = \"1s\"\n"
+        );
+        Pipeline::from_toml("p.toml", &text).unwrap()
+    }
+
+    fn names(verify: &str, provers: &[&str]) -> Vec<String> {
+        let args: Vec<ProversArg> = provers.iter().map(|arg| arg.parse().unwrap()).collect();
+        let provers = Provers::load(&args, Path::new("/nowhere")).ok().unwrap();
+        let plan = processes(&[pipeline(verify)], &provers, |name| Ok(name.into())).unwrap();
+        plan.into_iter()
+            .skip(SERVICES.len())
+            .map(|process| process.name)
+            .collect()
+    }
+
+    #[test]
+    fn every_zkvm_has_its_provers_and_verifiers_where_something_is_verified() {
+        assert_eq!(
+            names("final", &["vm=2"]),
+            ["agg-1", "agg-verifier-1", "vm-1", "vm-2"]
+        );
+        assert_eq!(
+            names("every-stage", &[]),
+            ["agg-1", "agg-verifier-1", "vm-1", "vm-verifier-1"]
+        );
+        assert_eq!(names("off", &[]), ["agg-1", "vm-1"]);
+    }
+
+    #[test]
+    fn everything_that_is_missing_is_named_at_once() {
+        let provers = Provers::load(&[], Path::new("/nowhere")).ok().unwrap();
+        let wrong = processes(&[pipeline("off")], &provers, |name| Err(format!("no {name}"))).unwrap_err();
+        assert_eq!(wrong.len(), SERVICES.len() + 2);
+        assert!(
+            wrong
+                .iter()
+                .any(|reason| reason.starts_with("no prover-agg, or name another adapter"))
+        );
+    }
+}

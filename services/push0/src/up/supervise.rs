@@ -1,0 +1,152 @@
+//! Keeping one process alive: start, log lines, restart, stop.
+
+use super::log::Prefix;
+use super::plan::Process;
+use super::restarts::Restarts;
+use crate::table::span;
+use nix::sys::signal::{Signal, kill, killpg};
+use nix::unistd::Pid;
+use push0_runtime::{BoxError, Shutdown, exit};
+use std::io;
+use std::os::unix::process::ExitStatusExt as _;
+use std::process::{ExitStatus, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+use tokio::process::{Child, Command};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep, timeout};
+
+/// How long a process may take to stop before it is killed.
+pub(crate) const GRACE: Duration = Duration::from_secs(10);
+/// How long the last lines of a dead process may take: what it started may keep its pipes open.
+const LAST_LINES: Duration = Duration::from_millis(200);
+
+/// A process to keep alive.
+#[derive(Clone, Debug)]
+pub(crate) struct Supervised {
+    pub(crate) process: Process,
+    pub(crate) prefix: Prefix,
+    /// Whether everything was ready once. Before, a refused configuration ends `push0 up`.
+    pub(crate) is_up: Arc<AtomicBool>,
+    pub(crate) stop: Shutdown,
+}
+
+impl Supervised {
+    /// Runs it until the stop; fails only if it refuses its configuration before all is up.
+    pub(crate) async fn run(self) -> Result<(), BoxError> {
+        let name = &self.process.name;
+        let mut restarts = Restarts::new();
+        while !self.stop.is_requested() {
+            let started = Instant::now();
+            let how = match self.once().await {
+                Ok(status)
+                    if status.code() == Some(i32::from(exit::CONFIG))
+                        && !self.is_up.load(Ordering::Relaxed) =>
+                {
+                    // The others stop with it: a restart does not help.
+                    self.stop.trigger();
+                    return Err(
+                        format!("{name} refuses its configuration: its last lines above say why").into(),
+                    );
+                }
+                Ok(status) => describe(status),
+                Err(error) => format!("did not start: {error}"),
+            };
+            if self.stop.is_requested() {
+                break;
+            }
+            let ran = started.elapsed();
+            let restart = restarts.died(ran, Instant::now());
+            self.prefix.line(&format!(
+                "{how} after {}; restarted in {}",
+                span(ran),
+                span(restart.after)
+            ));
+            if restart.chronic {
+                self.prefix
+                    .line("died 10 times within a minute; it is still retried every 5 s");
+            }
+            tokio::select! {
+                () = sleep(restart.after) => {}
+                () = self.stop.requested() => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// One life of the process.
+    async fn once(&self) -> io::Result<ExitStatus> {
+        let mut child = self.start()?;
+        // The id is there until the end was waited for.
+        let group = child
+            .id()
+            .and_then(|id| i32::try_from(id).ok())
+            .map(Pid::from_raw);
+        let mut pipes = JoinSet::new();
+        if let Some(pipe) = child.stdout.take() {
+            pipes.spawn(self.prefix.clone().lines_of(pipe));
+        }
+        if let Some(pipe) = child.stderr.take() {
+            pipes.spawn(self.prefix.clone().lines_of(pipe));
+        }
+        let status = tokio::select! {
+            status = child.wait() => status,
+            () = self.stop.requested() => self.end(&mut child, group).await,
+        };
+        if let Some(group) = group {
+            // What it started and left: a prover's own child must not go on proving.
+            let _ = killpg(group, Signal::SIGKILL);
+        }
+        let _ = timeout(LAST_LINES, async { while pipes.join_next().await.is_some() {} }).await;
+        status
+    }
+
+    /// Through `push0 __child`, so that it dies with this process.
+    fn start(&self) -> io::Result<Child> {
+        let mut command = Command::new(std::env::current_exe()?);
+        command.args(["__child", "--parent", &std::process::id().to_string(), "--"]);
+        command.arg(&self.process.program).args(&self.process.args);
+        for (name, _) in std::env::vars_os() {
+            // Ours are no settings of theirs, and they refuse what they do not know.
+            let foreign = |name: &str| name.starts_with("PUSH0_") && !name.starts_with("PUSH0_TELEMETRY__");
+            if name.to_str().is_some_and(foreign) {
+                command.env_remove(name);
+            }
+        }
+        command.envs(&self.process.env);
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        // Its own group: Ctrl-C reaches `push0 up` only, which then stops all in order.
+        command.process_group(0).kill_on_drop(true).spawn()
+    }
+
+    async fn end(&self, child: &mut Child, group: Option<Pid>) -> io::Result<ExitStatus> {
+        if let Some(id) = group {
+            // Only the process itself: it stops its own children as it sees fit.
+            let _ = kill(id, Signal::SIGTERM);
+        }
+        match timeout(GRACE, child.wait()).await {
+            Ok(status) => status,
+            Err(_) => {
+                self.prefix
+                    .line(&format!("did not stop within {}, killed", span(GRACE)));
+                child.kill().await?;
+                child.wait().await
+            }
+        }
+    }
+}
+
+fn describe(status: ExitStatus) -> String {
+    match (status.code(), status.signal()) {
+        (Some(code), _) => format!("ended with code {code}"),
+        (None, Some(number)) => match Signal::try_from(number) {
+            Ok(signal) => format!("was killed by {signal}"),
+            Err(_) => format!("was killed by signal {number}"),
+        },
+        (None, None) => format!("ended ({status})"),
+    }
+}

@@ -1,0 +1,139 @@
+//! Where a block is that has no record yet: the messages that name it, and who holds its tasks.
+
+use crate::failure::Failure;
+use push0_bus::{Bus, Stream, now};
+use push0_domain::message::{BlockEvent, Lease};
+use push0_domain::{BlockKey, PipelineId, subject};
+use serde::Serialize;
+use std::collections::BTreeMap;
+
+/// How many waiting block messages are looked through: they have no subject of their own.
+const BLOCKS_SCANNED_MAX: usize = 2_000;
+
+/// Messages of one kind about a block.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(crate) struct Waiting {
+    /// The kind, as subjects name it.
+    pub(crate) kind: &'static str,
+    /// How many, by `proof type.stage`.
+    pub(crate) stages: BTreeMap<String, usize>,
+}
+
+/// A task of the block that a prover says it holds.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct HeldTask {
+    pub(crate) prover: String,
+    pub(crate) task: String,
+    pub(crate) attempt: u32,
+    pub(crate) running_ms: Option<u64>,
+    pub(crate) progress_permille: Option<u16>,
+    pub(crate) heard_ms_ago: u64,
+}
+
+/// The messages that name a block, by kind; kinds without any are left out.
+pub(crate) async fn waiting(
+    bus: &Bus,
+    pipeline: &PipelineId,
+    block: BlockKey,
+) -> Result<Vec<Waiting>, Failure> {
+    let kinds = [
+        (Stream::Stages, "stage"),
+        (Stream::Tasks, "task"),
+        (Stream::Checks, "check"),
+        (Stream::Results, "result"),
+        (Stream::Results, "verdict"),
+    ];
+    let mut found = Vec::new();
+    for (stream, kind) in kinds {
+        let mut stages: BTreeMap<String, usize> = BTreeMap::new();
+        for (subject, count) in bus.subjects(stream, &of_block(kind, pipeline, block)).await? {
+            *stages.entry(stage_of(&subject)).or_default() += count;
+        }
+        if !stages.is_empty() {
+            found.push(Waiting { kind, stages });
+        }
+    }
+    Ok(found)
+}
+
+/// The filter of a block's attempts of another kind than tasks: kinds differ in one token only.
+fn of_block(kind: &str, pipeline: &PipelineId, block: BlockKey) -> String {
+    let tasks = subject::tasks_of_block(pipeline, block);
+    let (every, kind) = (subject::all("task"), subject::all(kind));
+    let tail = tasks.strip_prefix(every.trim_end_matches('>')).unwrap_or(&tasks);
+    format!("{}{tail}", kind.trim_end_matches('>'))
+}
+
+/// `proof type.stage` of an attempt's subject, whose last four tokens are type, stage, index, attempt.
+fn stage_of(subject: &str) -> String {
+    let tokens: Vec<&str> = subject.rsplit('.').take(4).collect();
+    match tokens[..] {
+        [_, _, stage, proof_type] => format!("{proof_type}.{stage}"),
+        _ => subject.to_owned(),
+    }
+}
+
+/// Whether the block's own message still waits for the dispatcher.
+pub(crate) async fn is_queued(bus: &Bus, pipeline: &PipelineId, number: u64) -> Result<bool, Failure> {
+    let subject = subject::block(pipeline);
+    let found = bus
+        .scan::<BlockEvent>(Stream::Blocks, &subject, 1, BLOCKS_SCANNED_MAX)
+        .await?;
+    let is_it = |event: &BlockEvent| matches!(event, BlockEvent::Observed(b) if b.block.number == number);
+    Ok(found.iter().any(|kept| kept.body.as_ref().is_ok_and(is_it)))
+}
+
+/// Who holds tasks of the block, by the leases.
+pub(crate) async fn held(bus: &Bus, pipeline: &PipelineId, number: u64) -> Result<Vec<HeldTask>, Failure> {
+    let mut found = Vec::new();
+    for (subject, _) in bus.subjects(Stream::Leases, &subject::all("lease")).await? {
+        let Some(kept) = bus.last::<Lease>(Stream::Leases, &subject).await? else {
+            continue;
+        };
+        let heard = now().since(kept.stored_at);
+        let Ok(lease) = kept.body else { continue };
+        for held in lease.held {
+            let stage = &held.header.id.stage;
+            if stage.pipeline == *pipeline && stage.block.number == number {
+                found.push(HeldTask {
+                    prover: lease.prover.to_string(),
+                    task: held.header.id.to_string(),
+                    attempt: held.header.attempt,
+                    running_ms: held.running_ms,
+                    progress_permille: held.progress_permille,
+                    heard_ms_ago: u64::try_from(heard.as_millis()).unwrap_or(u64::MAX),
+                });
+            }
+        }
+    }
+    Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use push0_domain::subject::{AttemptKey, stage};
+
+    #[test]
+    fn the_filter_of_a_kind_matches_its_subjects() {
+        let key = AttemptKey {
+            zkvm: "miden".parse().unwrap(),
+            pipeline: "demo".parse().unwrap(),
+            block: BlockKey {
+                number: 7,
+                hash_prefix: [1, 2, 3, 4],
+            },
+            proof_type: "fast".parse().unwrap(),
+            stage: "prove".parse().unwrap(),
+            index: 3,
+            attempt: 1,
+        };
+        let subject = stage(&key);
+        let filter = of_block("stage", &key.pipeline, key.block);
+        assert_eq!(
+            filter.replace(".*.", ".miden.").replace('>', "fast.prove.3.1"),
+            subject
+        );
+        assert_eq!(stage_of(&subject), "fast.prove");
+    }
+}

@@ -1,0 +1,509 @@
+//! The commands as an operator runs them, on a real broker.
+
+use push0_bus::{Bucket, Bus, DeadLetters, Limits, Message, NatsConfig, Pipelines, Stream, now};
+use push0_domain::message::{
+    AttemptRecord, BlockContext, BlockEvent, BlockFacts, Dead, DeadLetter, Emission, EmissionOutcome,
+    EndReason, Failure, FailureClass, KnownBlock, Proof, StageReady, TaskRange,
+};
+use push0_domain::pipeline::Pipeline;
+use push0_domain::task::StageKey;
+use push0_domain::trace::TraceContext;
+use push0_domain::{BlockHash, BlockRef, Payload, Payloads, Timestamp, subject};
+use push0_harness::NatsServer;
+use std::os::unix::fs::PermissionsExt;
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+const PIPELINE: &str = "name = \"demo\"\n[source]\nkind = \"http\"\n[[proof]]\ntype = \"fast\"\nzkvm = \"vm\"\n\
+                        program_id = \"0xabc\"\n[[proof.stage]]\nname = \"prove\"\nkind = \"map\"\ntimeout = \"1s\"\n";
+
+fn push0(args: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_push0"));
+    command
+        .args(args)
+        .env_remove("PUSH0_NATS__URL")
+        .stdin(Stdio::null());
+    command
+        .args(["--dir", "/nonexistent/push0"])
+        .output()
+        .expect("push0 runs")
+}
+
+fn stdout(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+struct Deployment {
+    nats: NatsServer,
+    bus: Bus,
+}
+
+impl Deployment {
+    async fn start() -> Self {
+        let nats = NatsServer::start().await;
+        let config = NatsConfig {
+            url: nats.url(),
+            ..NatsConfig::default()
+        };
+        let bus = Bus::connect(&config, "test").await.expect("a good URL");
+        bus.connected().await;
+        bus.provision(&Limits {
+            store_bytes: 1 << 30,
+            ..Limits::default()
+        })
+        .await
+        .expect("it is provisioned");
+        let pipeline = Pipeline::from_toml("demo.toml", PIPELINE).expect("a good file");
+        Pipelines::bind(&bus)
+            .await
+            .expect("it is there")
+            .apply(pipeline)
+            .await
+            .expect("it is applied");
+        Self { nats, bus }
+    }
+
+    fn push0(&self, args: &[&str]) -> Output {
+        let url = self.nats.url();
+        push0(&[args, &["--nats", &url]].concat())
+    }
+
+    /// What it prints; it must succeed.
+    fn ok(&self, args: &[&str]) -> String {
+        let output = self.push0(args);
+        assert!(
+            output.status.success(),
+            "{args:?}: {}{}",
+            stdout(&output),
+            stderr(&output)
+        );
+        stdout(&output)
+    }
+
+    fn json(&self, args: &[&str]) -> serde_json::Value {
+        serde_json::from_str(&self.ok(&[args, &["--json"]].concat())).expect("it is JSON")
+    }
+
+    async fn emit(&self, number: u64, outcome: EmissionOutcome) {
+        let block = block(number);
+        let known = KnownBlock {
+            block,
+            parent_hash: BlockHash([9; 32]),
+            revision: 1,
+            observed_at: now(),
+            facts: BlockFacts {
+                transactions: 5,
+                ..BlockFacts::default()
+            },
+        };
+        let facts = self.bus.facts(Bucket::Blocks).await.expect("it is there");
+        facts
+            .put(&format!("demo.{}", block.key()), &known)
+            .await
+            .expect("it is stored");
+        let emission = Emission {
+            pipeline: "demo".parse().expect("a name"),
+            first: block,
+            last: block,
+            parent_hash: known.parent_hash,
+            outcome,
+            next: number + 1,
+            stored_at: Timestamp(now().0 - 1_000_000),
+            busy_us: 900_000,
+            facts: known.facts,
+        };
+        let subject = subject::proof(&emission.pipeline, number);
+        self.publish(subject, &emission).await;
+    }
+
+    async fn publish<T: serde::Serialize>(&self, subject: String, body: &T) {
+        let trace = TraceContext {
+            traceparent: Some("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".into()),
+            tracestate: None,
+        };
+        let message = Message::new(subject, body, &trace).expect("it encodes");
+        self.bus.publish(message).await.expect("it is stored");
+    }
+}
+
+fn block(number: u64) -> BlockRef {
+    BlockRef {
+        number,
+        hash: BlockHash([u8::try_from(number % 256).expect("a byte"); 32]),
+    }
+}
+
+fn proved(verifier: Option<&str>, payload: Payload) -> EmissionOutcome {
+    EmissionOutcome::Proved(vec![Proof {
+        proof_type: "fast".parse().expect("a name"),
+        zkvm: "vm".parse().expect("a name"),
+        program_id: None,
+        prover: "vm-1".parse().expect("a name"),
+        verifier: verifier.map(|v| v.parse().expect("a name")),
+        bytes: payload.len(),
+        payload,
+        prove_us: 880_000,
+        verify_us: 20_000,
+        attempt: 1,
+    }])
+}
+
+fn good() -> EmissionOutcome {
+    proved(Some("vm-verifier-1"), Payload::Inline(b"proof".to_vec()))
+}
+
+#[test]
+fn a_broker_that_is_not_there_is_an_error_within_3_s() {
+    let since = Instant::now();
+    let output = push0(&["status", "--nats", "nats://user:secret@127.0.0.1:9"]);
+    assert!(since.elapsed() < Duration::from_secs(3));
+    assert_eq!(output.status.code(), Some(1));
+    let said = stderr(&output);
+    assert!(
+        said.contains("no broker answers at ***@127.0.0.1:9: start one with `push0 up`"),
+        "{said}"
+    );
+    assert!(!said.contains("secret"), "{said}");
+}
+
+#[test]
+fn wrong_usage_and_wrong_files_exit_with_64() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let file = dir.path().join("bad.toml");
+    std::fs::write(&file, PIPELINE.replace("1s", "soon")).expect("a file");
+    let file = file.to_str().expect("it is text");
+    let cases: [(&[&str], &str); 7] = [
+        (&["nothing"], "unrecognized subcommand"),
+        (&["cancel", "9..3", "--note", "x"], "9 comes after 3"),
+        (&["dead", "drop"], "required"),
+        (&["provision", "--replicas", "2"], "expected 1 or 3"),
+        (&["pipeline", "check", "/nonexistent.toml"], "cannot be read"),
+        (
+            &["pipeline", "check", file],
+            "bad.toml:11: timeout = \"soon\": expected a duration",
+        ),
+        (
+            &["pipeline", "check", file, "--set", "no.where=1"],
+            "--set no.where: the file has no `no` there",
+        ),
+    ];
+    for (args, reason) in cases {
+        let output = push0(args);
+        assert_eq!(output.status.code(), Some(64), "{args:?}: {}", stderr(&output));
+        assert!(stderr(&output).contains(reason), "{args:?}: {}", stderr(&output));
+    }
+    let fixed = push0(&["pipeline", "check", file, "--set", "proof.0.stage.0.timeout=2s"]);
+    assert!(
+        stdout(&fixed).contains("timeout 2s"),
+        "{}{}",
+        stdout(&fixed),
+        stderr(&fixed)
+    );
+}
+
+#[test]
+fn every_pipeline_that_is_shipped_is_good() {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../deploy/pipelines");
+    let mut checked = 0;
+    for entry in std::fs::read_dir(folder).expect("it is there") {
+        let file = entry.expect("it is readable").path();
+        let output = push0(&["pipeline", "check", file.to_str().expect("it is text")]);
+        assert!(output.status.success(), "{}", stderr(&output));
+        checked += 1;
+    }
+    assert!(checked >= 6);
+}
+
+#[tokio::test]
+async fn a_broker_without_streams_is_provisioned_once_and_again() {
+    let nats = NatsServer::start().await;
+    let url = nats.url();
+    let missing = push0(&["status", "--nats", &url]);
+    assert_eq!(missing.status.code(), Some(1));
+    assert!(
+        stderr(&missing).contains("run `push0 provision`"),
+        "{}",
+        stderr(&missing)
+    );
+    for _ in 0..2 {
+        let done = push0(&["provision", "--store-bytes", "1073741824", "--nats", &url]);
+        assert!(done.status.success(), "{}", stderr(&done));
+    }
+    let status = push0(&["status", "--nats", &url]);
+    assert!(stdout(&status).contains("PUSH0_BLOCKS") && stdout(&status).contains("provers: none"));
+    let none = push0(&["blocks", "--nats", &url]);
+    assert_eq!(none.status.code(), Some(64));
+    assert!(
+        stderr(&none).contains("there are none: `push0 pipeline apply FILE` adds one"),
+        "{}",
+        stderr(&none)
+    );
+}
+
+#[tokio::test]
+async fn pipelines_come_and_go() {
+    let deployment = Deployment::start().await;
+    assert!(deployment.ok(&["pipeline", "list"]).contains("oldest-first"));
+    assert!(deployment.ok(&["pipeline", "show", "demo"]).contains("└─ prove"));
+    assert_eq!(deployment.json(&["pipeline", "show", "demo"])["revision"], 1);
+    let removed = deployment.ok(&["pipeline", "remove", "demo"]);
+    assert!(removed.contains("demo: removed"), "{removed}");
+    let again = deployment.push0(&["pipeline", "remove", "demo"]);
+    assert_eq!(again.status.code(), Some(1));
+    assert!(deployment.ok(&["pipeline", "list"]).contains("no pipelines"));
+    // What was emitted can still be read.
+    deployment.emit(1, good()).await;
+    assert!(
+        deployment
+            .ok(&["blocks", "--pipeline", "demo"])
+            .contains("proved")
+    );
+}
+
+#[tokio::test]
+async fn emitted_blocks_are_listed_and_reported() {
+    let deployment = Deployment::start().await;
+    for number in 7..12 {
+        deployment.emit(number, good()).await;
+    }
+    let table = deployment.ok(&["blocks", "--last", "3"]);
+    let rows: Vec<&str> = table
+        .lines()
+        .skip(1)
+        .map(|row| row.split_whitespace().next().unwrap_or(""))
+        .collect();
+    assert_eq!(rows, ["9", "10", "11"], "{table}");
+    assert!(
+        table.contains("0x0b0b0b0b") && table.contains("vm-verifier-1") && table.contains("880.0"),
+        "{table}"
+    );
+
+    let report = deployment.ok(&["report", "--blocks", "5", "--wait", "5s"]);
+    let last: serde_json::Value =
+        serde_json::from_str(report.lines().last().expect("a line")).expect("it is JSON");
+    assert_eq!(
+        (&last["emitted"], &last["verified"], &last["inversions"]),
+        (&5.into(), &5.into(), &0.into())
+    );
+    // A second passed between "stored" and "emitted", of which 0.9 s inside the prover.
+    let overhead = last["overhead_ms_p50"].as_f64().expect("a number");
+    assert!((99.0..1_000.0).contains(&overhead), "{last}");
+
+    let short = deployment.push0(&["report", "--blocks", "6", "--wait", "300ms"]);
+    assert_eq!(short.status.code(), Some(1));
+    assert!(stderr(&short).contains("1 not emitted"), "{}", stderr(&short));
+
+    let block = deployment.ok(&["block", "9"]);
+    for part in [
+        "hash          0x0909",
+        "verified by vm-verifier-1",
+        "trace         0af7651916cd43dd8448eb211c80319c",
+    ] {
+        assert!(block.contains(part), "{block}");
+    }
+    assert_eq!(deployment.push0(&["block", "99"]).status.code(), Some(1));
+}
+
+#[tokio::test]
+async fn a_report_fails_for_every_broken_promise() {
+    for (numbers, complaint) in [
+        (&[1, 2, 4][..], "1 missing in between"),
+        (&[1, 3, 2], "1 out of order"),
+        (&[1, 2, 2, 3], "1 emitted twice"),
+    ] {
+        let deployment = Deployment::start().await;
+        for number in numbers {
+            deployment.emit(*number, good()).await;
+        }
+        let output = deployment.push0(&["report", "--blocks", "3", "--wait", "1s"]);
+        assert_eq!(output.status.code(), Some(1), "{}", stdout(&output));
+        assert!(
+            stderr(&output).contains(complaint),
+            "{complaint}: {}",
+            stderr(&output)
+        );
+    }
+    let deployment = Deployment::start().await;
+    deployment.emit(1, proved(None, Payload::empty())).await;
+    deployment
+        .emit(2, EmissionOutcome::Abandoned(EndReason::DeadlinePassed))
+        .await;
+    let output = deployment.push0(&["report", "--blocks", "2", "--wait", "1s"]);
+    assert!(
+        stderr(&output).contains("1 not proved, 1 not verified"),
+        "{}",
+        stderr(&output)
+    );
+}
+
+#[tokio::test]
+async fn a_proof_is_fetched_and_verified_against_what_the_ingester_saw() {
+    let deployment = Deployment::start().await;
+    let large = vec![0x5a; 200_000];
+    let payload = deployment
+        .bus
+        .blobs()
+        .await
+        .expect("it is there")
+        .payload(large.clone())
+        .await
+        .expect("stored");
+    deployment.emit(3, proved(Some("v"), payload)).await;
+    let dir = tempfile::tempdir().expect("a directory");
+    let file = dir.path().join("proof");
+    deployment.ok(&["proof", "get", "3", "-o", file.to_str().expect("it is text")]);
+    assert_eq!(std::fs::read(&file).expect("a file"), large);
+    assert_eq!(deployment.push0(&["proof", "get", "3"]).stdout, large);
+    assert_eq!(deployment.push0(&["proof", "get", "4"]).status.code(), Some(1));
+
+    let verifier = dir.path().join("verifier");
+    let script = "#!/bin/sh\n[ \"$1\" = verify-file ] || exit 64\n[ \"$(wc -c <\"$3\")\" = 200000 ] || exit 65\n\
+                  shift 3\nif [ \"$*\" = \"$(cat \"$0.wanted\")\" ]; then echo valid; else echo \"not $*\"; exit 1; fi\n";
+    std::fs::write(&verifier, script).expect("a file");
+    std::fs::set_permissions(&verifier, PermissionsExt::from_mode(0o755)).expect("an executable");
+    let (hash, parent) = (BlockHash([3; 32]), BlockHash([9; 32]));
+    let wanted = format!("--block-number 3 --block-hash {hash} --parent-hash {parent} --program-id 0xabc\n");
+    std::fs::write(dir.path().join("verifier.wanted"), &wanted).expect("a file");
+    let args = [
+        "proof",
+        "verify",
+        "3",
+        "--verifier",
+        verifier.to_str().expect("it is text"),
+    ];
+    assert!(deployment.ok(&args).contains("the fast proof is valid"));
+    std::fs::write(dir.path().join("verifier.wanted"), "something else").expect("a file");
+    let refused = deployment.push0(&args);
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(
+        stderr(&refused).contains("the proof is not valid: not --block-number 3"),
+        "{}",
+        stderr(&refused)
+    );
+}
+
+#[tokio::test]
+async fn dead_letters_are_shown_retried_and_dropped() {
+    let deployment = Deployment::start().await;
+    for id in ["one", "two"] {
+        let pipeline = "demo".parse().expect("a name");
+        let letters = DeadLetters::new(deployment.bus.clone());
+        letters
+            .store(Some(&pipeline), &letter(id), &TraceContext::default())
+            .await
+            .expect("it is stored");
+    }
+    let list = deployment.ok(&["dead", "list"]);
+    assert!(
+        list.contains("one") && list.contains("5-05050505 fast/prove/0"),
+        "{list}"
+    );
+    let shown = deployment.ok(&["dead", "show", "one"]);
+    assert!(
+        shown.contains("out-of-memory") && shown.contains("64 GiB were not enough"),
+        "{shown}"
+    );
+    assert!(
+        deployment
+            .ok(&["block", "5", "--json"])
+            .contains("\"dead_letters\":[\"one\",\"two\"]")
+    );
+    assert_eq!(
+        deployment.push0(&["dead", "show", "three"]).status.code(),
+        Some(1)
+    );
+
+    let retried = deployment.ok(&["dead", "retry", "one"]);
+    assert_eq!(retried, "one: attempt 4 is asked for\n");
+    let stage = deployment
+        .bus
+        .last::<StageReady>(Stream::Stages, &subject::all("stage"))
+        .await;
+    let stage = stage.expect("the broker answers").expect("it is stored");
+    assert!(
+        stage.subject.ends_with(".vm.demo.5-05050505.fast.prove.0.4"),
+        "{}",
+        stage.subject
+    );
+    assert_eq!(stage.body.expect("it decodes").attempt, 4);
+
+    assert_eq!(
+        deployment
+            .json(&["dead", "list", "--pipeline", "demo"])
+            .as_array()
+            .map(Vec::len),
+        Some(1)
+    );
+    assert_eq!(deployment.json(&["dead", "drop", "--all"])["dropped"], 1);
+    assert_eq!(deployment.ok(&["dead", "list"]), "no dead letters\n");
+}
+
+fn letter(id: &str) -> DeadLetter {
+    let record = |attempt| AttemptRecord {
+        attempt,
+        prover: "vm-1".parse().expect("a name"),
+        ended_at: now(),
+        prove_us: 1_000,
+        failure: Failure::new(FailureClass::OutOfMemory, "64 GiB were not enough"),
+    };
+    let stage = StageKey {
+        pipeline: "demo".parse().expect("a name"),
+        block: block(5),
+        proof_type: "fast".parse().expect("a name"),
+        stage: "prove".parse().expect("a name"),
+    };
+    let context = BlockContext {
+        revision: 1,
+        parent_hash: BlockHash([4; 32]),
+        stored_at: now(),
+        deadline_at: None,
+        facts: BlockFacts::default(),
+    };
+    let retry = StageReady {
+        stage,
+        context,
+        tasks: TaskRange {
+            first: 0,
+            count: 1,
+            of: 1,
+        },
+        attempt: 3,
+        hedge_of: None,
+        avoid: Vec::new(),
+        inputs: Payloads::one(Payload::empty()),
+        busy_us: 0,
+    };
+    let history = vec![record(1), record(2), record(3)];
+    DeadLetter {
+        id: id.into(),
+        reason: "no attempts left".into(),
+        at: now(),
+        what: Dead::Task { retry, history },
+    }
+}
+
+#[tokio::test]
+async fn a_cancellation_reaches_the_dispatchers_stream() {
+    let deployment = Deployment::start().await;
+    deployment.ok(&["cancel", "7..9", "--note", "wrong fork"]);
+    let pipeline = "demo".parse().expect("a name");
+    let kept = deployment
+        .bus
+        .last::<BlockEvent>(Stream::Blocks, &subject::block(&pipeline))
+        .await;
+    let kept = kept.expect("the broker answers").expect("it is stored");
+    let Ok(BlockEvent::Cancelled(cancel)) = kept.body else {
+        panic!("not a cancellation: {kept:?}")
+    };
+    assert_eq!((cancel.first, cancel.last, cancel.hashes.len()), (7, 9, 0));
+    assert_eq!(
+        cancel.reason,
+        EndReason::Cancelled {
+            note: "wrong fork".into()
+        }
+    );
+}
