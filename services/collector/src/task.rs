@@ -18,7 +18,7 @@ use std::collections::BTreeMap;
 
 /// A task with at least one result.
 #[derive(Debug)]
-pub struct Task {
+pub(crate) struct Task {
     header: TaskHeader,
     trace: TraceContext,
     /// What the next attempt reads.
@@ -33,7 +33,7 @@ pub struct Task {
 
 /// A completed attempt that counts.
 #[derive(Clone, Debug)]
-pub struct Done {
+pub(crate) struct Done {
     pub(crate) outputs: Payloads,
     pub(crate) prover: ProverId,
     pub(crate) verifier: Option<ProverId>,
@@ -48,7 +48,7 @@ pub struct Done {
 
 /// What a task needs next.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Need {
+pub(crate) enum Need {
     /// Nothing.
     Nothing,
     /// One more attempt.

@@ -100,6 +100,12 @@ impl Pipelines {
             .collect())
     }
 
+    /// The current definition of one pipeline.
+    pub async fn current_of(&self, name: &PipelineId) -> Result<Option<Arc<Pipeline>>, BusError> {
+        let fact = self.facts.get(&format!("{name}.{CURRENT}")).await?;
+        Ok(fact.and_then(|f| f.value).map(Arc::new))
+    }
+
     /// One revision of a definition.
     pub async fn revision(
         &self,

@@ -23,6 +23,10 @@ use tracing::Instrument;
 /// far beyond any restart, and after it the broker has redelivered the task long ago.
 const RESULT_PATIENCE: Duration = Duration::from_secs(600);
 
+/// How often a prover leaves a task to others that it failed before, and for how long each time.
+const AVOIDED_ROUNDS: u32 = 2;
+const AVOIDED_FOR: Duration = Duration::from_millis(50);
+
 /// Runs the attempt that a delivery asks for, stores its result and acknowledges it.
 pub(crate) async fn run<P: Prove>(
     node: Arc<Node>,
@@ -32,6 +36,10 @@ pub(crate) async fn run<P: Prove>(
     stop: CancellationToken,
     progress: crate::Progress,
 ) {
+    // Somebody else should have this one; after two rounds nobody else seems to be there.
+    if delivery.body.avoid.contains(&node.id) && delivery.deliveries <= AVOIDED_ROUNDS {
+        return delivery.ack.give_back(AVOIDED_FOR).await;
+    }
     // Told to leave before it began: handed back at once, as if it had never been taken. Told to
     // stop: it ends without waiting for a slot.
     let slot = tokio::select! {
@@ -98,7 +106,7 @@ async fn outcome<P: Prove>(
         return Err(stopped());
     }
     // With the watchdog down, only the broker counts the provers that a task takes with it.
-    if delivery.deliveries > header.attempts_max {
+    if delivery.deliveries > header.attempts_max + AVOIDED_ROUNDS {
         let message = format!(
             "delivered {} times, and no prover lived to tell",
             delivery.deliveries - 1

@@ -24,7 +24,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 /// Runs an adapter as the whole of its process: `prover-<name> [--verify] [--config FILE]`, or one
-/// of the commands that need no broker ([`Command`]).
+/// of the commands that need no broker: `verify-file` and `program-id`.
 ///
 /// `zkvm` is the zkVM that it serves unless `[prover] zkvm` says another, and `make` builds it from
 /// its configuration for proving or for verifying, as the command line says. What `make` refuses is

@@ -1,0 +1,350 @@
+//! The watchdog's decisions.
+//!
+//! | what is seen | what is done |
+//! |---|---|
+//! | a prover silent for three beats, or back under a new incarnation | each attempt that it ran is reported as died, each that it had not begun goes to another |
+//! | the same of a verifier | its checks go to another |
+//! | an attempt over its timeout | it is stopped and reported as timed out |
+//! | an attempt slower than its hedge threshold | a second copy is asked for |
+//! | another copy of the task was accepted | it is stopped |
+//! | its block was emitted, cancelled or is past its deadline | it is stopped |
+//!
+//! Each decision is repeated as long as the heartbeats show that it had no effect: orders and
+//! reports may be lost, and doing any of this twice is harmless.
+
+use push0_domain::{
+    BlockRef, PipelineId, ProverId, Timestamp,
+    message::{BlockEnded, Held, Lease, Role},
+    task::{AttemptId, TaskId},
+};
+use std::{
+    collections::{HashMap, HashSet},
+    time::Duration,
+};
+
+/// How often provers are heard of.
+pub const HEARTBEAT: Duration = Duration::from_millis(250);
+/// How long a prover may be silent. Three beats: one may be lost and one late, and with the hop to
+/// the next prover a task still starts elsewhere within a second.
+pub const DEAD_AFTER: Duration = HEARTBEAT.saturating_mul(3);
+/// How long an adapter has to end an attempt at its timeout by itself, before it counts as hung.
+pub const TIMEOUT_GRACE: Duration = HEARTBEAT.saturating_mul(2);
+/// How often an order that was not obeyed is repeated.
+const REPEAT_AFTER: Duration = Duration::from_secs(1);
+const _: () = assert!(DEAD_AFTER.as_millis() < 1000, "P5: reassigned within a second");
+
+/// What is to be done.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Effect {
+    /// Write the failure of an attempt whose prover cannot, and end its delivery.
+    Report {
+        /// Who held it.
+        prover: ProverId,
+        /// The attempt.
+        held: Box<Held>,
+        /// Died or timed out.
+        end: End,
+    },
+    /// Give a delivery to another process.
+    GiveBack(Box<Held>),
+    /// Ask for a second copy.
+    Hedge {
+        /// Who is slow.
+        prover: ProverId,
+        /// The attempt.
+        held: Box<Held>,
+    },
+    /// Tell a prover to end an attempt.
+    Stop {
+        /// Who.
+        prover: ProverId,
+        /// The attempt.
+        attempt: AttemptId,
+        /// Its zkVM's and block's part of the lease, for the shell.
+        reason: Reason,
+    },
+    /// A block is past its deadline, and only its provers know.
+    Late(PipelineId, BlockRef),
+}
+
+/// How an attempt ended that its prover did not report.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// The prover fell silent for this long.
+    Silent(Duration),
+    /// The prover came back as another process.
+    Restarted,
+    /// The attempt ran over its timeout.
+    Hung,
+}
+
+/// Why an attempt is not wanted any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reason {
+    /// It ran over its timeout.
+    TimedOut,
+    /// Another copy of the task was accepted.
+    Won,
+    /// The block was emitted.
+    Emitted,
+    /// The block was cancelled or replaced.
+    Ended,
+    /// The deadline passed.
+    Late,
+}
+
+impl Reason {
+    /// For people.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::TimedOut => "over its timeout",
+            Self::Won => "another copy was accepted",
+            Self::Emitted => "its block was emitted",
+            Self::Ended => "its block is no longer wanted",
+            Self::Late => "its deadline has passed",
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Prover {
+    lease: Lease,
+    heard_at: Timestamp,
+}
+
+/// What the watchdog knows: the newest heartbeat of everyone.
+#[derive(Debug, Default)]
+pub struct Watchdog {
+    provers: HashMap<ProverId, Prover>,
+    /// Attempts for which a second copy was asked.
+    hedged: HashSet<AttemptId>,
+    /// When an attempt was last ordered to stop.
+    ordered: HashMap<(ProverId, AttemptId), Timestamp>,
+    late: HashSet<(PipelineId, BlockRef)>,
+    /// The number that each pipeline emits next.
+    frontier: HashMap<PipelineId, u64>,
+}
+
+impl Watchdog {
+    /// A heartbeat.
+    pub fn heard(&mut self, lease: Lease, now: Timestamp) -> Vec<Effect> {
+        let id = lease.prover.clone();
+        let role = lease.role;
+        let before = self.provers.insert(id, Prover { lease, heard_at: now });
+        match before {
+            Some(before)
+                if before.lease.incarnation != self.incarnation(&before.lease.prover)
+                    && before.lease.role == role =>
+            {
+                lost(before.lease, End::Restarted)
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    fn incarnation(&self, prover: &ProverId) -> u64 {
+        self.provers.get(prover).map_or(0, |p| p.lease.incarnation)
+    }
+
+    /// An attempt was accepted: other copies of its task are not needed.
+    pub fn accepted(&mut self, task: &TaskId, attempt: u32, now: Timestamp) -> Vec<Effect> {
+        self.stop_where(now, |held| {
+            (held.header.id == *task && held.header.attempt != attempt).then_some(Reason::Won)
+        })
+    }
+
+    /// Whether any prover holds another attempt at this task than `attempt`.
+    pub fn is_raced(&self, task: &TaskId, attempt: u32) -> bool {
+        self.held()
+            .any(|(_, held)| held.header.id == *task && held.header.attempt != attempt)
+    }
+
+    /// A pipeline emitted: `next` follows.
+    pub fn emitted(&mut self, pipeline: &PipelineId, next: u64, now: Timestamp) -> Vec<Effect> {
+        self.frontier.insert(pipeline.clone(), next);
+        self.stop_settled(now)
+    }
+
+    fn stop_settled(&mut self, now: Timestamp) -> Vec<Effect> {
+        let frontier = self.frontier.clone();
+        self.stop_where(now, |held| {
+            let stage = &held.header.id.stage;
+            frontier
+                .get(&stage.pipeline)
+                .is_some_and(|next| stage.block.number < *next)
+                .then_some(Reason::Emitted)
+        })
+    }
+
+    /// Blocks are no longer wanted.
+    pub fn ended(&mut self, ended: &BlockEnded, now: Timestamp) -> Vec<Effect> {
+        self.stop_where(now, |held| {
+            let stage = &held.header.id.stage;
+            let named = ended.hashes.is_empty() || ended.hashes.contains(&stage.block.hash);
+            let within = (ended.first..=ended.last).contains(&stage.block.number);
+            (stage.pipeline == ended.pipeline && named && within).then_some(Reason::Ended)
+        })
+    }
+
+    /// Time passes.
+    pub fn tick(&mut self, now: Timestamp) -> Vec<Effect> {
+        let mut effects = Vec::new();
+        let silent: Vec<ProverId> = self
+            .provers
+            .iter()
+            .filter(|(_, p)| now.since(p.heard_at) >= DEAD_AFTER)
+            .map(|(id, _)| id.clone())
+            .collect();
+        for prover in silent.iter().filter_map(|id| self.provers.remove(id)) {
+            effects.extend(lost(prover.lease, End::Silent(now.since(prover.heard_at))));
+        }
+        effects.extend(self.overdue(now));
+        effects.extend(self.slow(now));
+        effects.extend(self.past_deadline(now));
+        effects.extend(self.stop_settled(now));
+        self.forget();
+        effects
+    }
+
+    /// Attempts over their timeout: stopped, and reported for provers that hang.
+    fn overdue(&mut self, now: Timestamp) -> Vec<Effect> {
+        let over: Vec<(ProverId, Held)> = self
+            .running(now)
+            .filter(|(_, held, ran)| *ran >= Duration::from_millis(held.header.timeout_ms) + TIMEOUT_GRACE)
+            .map(|(prover, held, _)| (prover.clone(), held.clone()))
+            .collect();
+        let mut effects = Vec::new();
+        for (prover, held) in over {
+            if let Some(stop) = self.order(&prover, &held, Reason::TimedOut, now) {
+                effects.push(stop);
+                effects.push(Effect::Report {
+                    prover,
+                    held: Box::new(held),
+                    end: End::Hung,
+                });
+            }
+        }
+        effects
+    }
+
+    fn slow(&mut self, now: Timestamp) -> Vec<Effect> {
+        let slow: Vec<(ProverId, Held)> = self
+            .running(now)
+            .filter(|(_, held, ran)| held.header.hedge_after_ms.is_some_and(|after| *ran >= Duration::from_millis(after)))
+            // A hedge is not hedged again: two copies is what the threshold asks for.
+            .filter(|(_, held, _)| held.header.hedge_of.is_none())
+            .filter(|(_, held, _)| !self.hedged.contains(&held.header.attempt_id()))
+            .map(|(prover, held, _)| (prover.clone(), held.clone()))
+            .collect();
+        self.hedged
+            .extend(slow.iter().map(|(_, held)| held.header.attempt_id()));
+        slow.into_iter()
+            .map(|(prover, held)| Effect::Hedge {
+                prover,
+                held: Box::new(held),
+            })
+            .collect()
+    }
+
+    fn past_deadline(&mut self, now: Timestamp) -> Vec<Effect> {
+        let is_late = |held: &Held| {
+            held.header
+                .context
+                .deadline_at
+                .is_some_and(|deadline| deadline <= now)
+        };
+        let late: HashSet<_> = self
+            .held()
+            .filter(|(_, held)| is_late(held))
+            .map(|(_, held)| (held.header.id.stage.pipeline.clone(), held.header.id.stage.block))
+            .collect();
+        let news = late
+            .difference(&self.late)
+            .cloned()
+            .map(|(pipeline, block)| Effect::Late(pipeline, block))
+            .collect();
+        self.late = late;
+        let mut effects: Vec<Effect> = news;
+        effects.extend(self.stop_where(now, |held| is_late(held).then_some(Reason::Late)));
+        effects
+    }
+
+    fn held(&self) -> impl Iterator<Item = (&ProverId, &Held)> {
+        let provers = self.provers.iter().filter(|(_, p)| p.lease.role == Role::Prover);
+        provers.flat_map(|(id, p)| p.lease.held.iter().map(move |held| (id, held)))
+    }
+
+    /// Attempts that run, with how long they have by now.
+    fn running(&self, now: Timestamp) -> impl Iterator<Item = (&ProverId, &Held, Duration)> {
+        self.held().filter_map(move |(id, held)| {
+            let since_beat = now.since(self.provers.get(id)?.heard_at);
+            Some((id, held, Duration::from_millis(held.running_ms?) + since_beat))
+        })
+    }
+
+    fn stop_where(&mut self, now: Timestamp, unwanted: impl Fn(&Held) -> Option<Reason>) -> Vec<Effect> {
+        let found: Vec<(ProverId, Held, Reason)> = self
+            .held()
+            .filter_map(|(prover, held)| Some((prover.clone(), held.clone(), unwanted(held)?)))
+            .collect();
+        found
+            .into_iter()
+            .filter_map(|(prover, held, reason)| self.order(&prover, &held, reason, now))
+            .collect()
+    }
+
+    /// An order to stop, unless it was given a moment ago.
+    fn order(&mut self, prover: &ProverId, held: &Held, reason: Reason, now: Timestamp) -> Option<Effect> {
+        let attempt = held.header.attempt_id();
+        let key = (prover.clone(), attempt.clone());
+        if self
+            .ordered
+            .get(&key)
+            .is_some_and(|at| now.since(*at) < REPEAT_AFTER)
+        {
+            return None;
+        }
+        self.ordered.insert(key, now);
+        Some(Effect::Stop {
+            prover: prover.clone(),
+            attempt,
+            reason,
+        })
+    }
+
+    /// Forgets what concerns attempts that nobody holds any more.
+    fn forget(&mut self) {
+        let held: HashSet<AttemptId> = self.held().map(|(_, held)| held.header.attempt_id()).collect();
+        self.hedged.retain(|attempt| held.contains(attempt));
+        self.ordered.retain(|(_, attempt), _| held.contains(attempt));
+    }
+
+    /// The provers and verifiers that are alive.
+    pub fn alive(&self) -> usize {
+        self.provers.len()
+    }
+
+    /// The pipelines of which somebody holds a task.
+    pub fn pipelines(&self) -> HashSet<PipelineId> {
+        self.held()
+            .map(|(_, held)| held.header.id.stage.pipeline.clone())
+            .collect()
+    }
+}
+
+/// What becomes of the deliveries of a process that is gone.
+fn lost(lease: Lease, end: End) -> Vec<Effect> {
+    let Lease {
+        prover, role, held, ..
+    } = lease;
+    let one = |held: Held| match (role, held.running_ms) {
+        (Role::Prover, Some(_)) => Effect::Report {
+            prover: prover.clone(),
+            held: Box::new(held),
+            end,
+        },
+        // It never ran: that is no attempt.
+        (Role::Prover, None) | (Role::Verifier, _) => Effect::GiveBack(Box::new(held)),
+    };
+    held.into_iter().map(one).collect()
+}

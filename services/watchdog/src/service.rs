@@ -1,0 +1,341 @@
+//! The shell: heartbeats in, reports, orders and hedges out.
+
+use crate::{
+    config::Config,
+    decide::{Effect, End, Watchdog},
+    metrics::Metrics,
+};
+use push0_bus::{
+    Backoff, Bus, BusError, Leadership, Message, Pipelines, PublishError, Signals, Stream, Term, now,
+};
+use push0_domain::{
+    ProverId,
+    message::{
+        BlockEnded, Control, Emission, EndReason, Failure, FailureClass, Held, Lease, Outcome, ResultEvent,
+        StageReady, Task, TaskRange, TaskResult,
+    },
+    pipeline::Rest,
+    subject::{self, AttemptKey},
+    trace::TraceContext,
+};
+use push0_runtime::{BoxError, Component, Service, trace};
+use std::time::Duration;
+
+/// How long a report is tried before the watchdog starts over from what is stored.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// How often silence, timeouts and deadlines are looked at: a tenth of a heartbeat.
+const TICK: Duration = Duration::from_millis(25);
+/// Every how many ticks the output's frontier is read, in case its signal was missed.
+const RECONCILE_EVERY: u32 = 40;
+
+/// Runs the watchdog until it is asked to stop.
+pub async fn run(service: Service<Config>) -> Result<(), BoxError> {
+    let (broker, role) = (
+        service.health.component("broker"),
+        service.health.component("role"),
+    );
+    let metrics = Metrics::register()?;
+    let bus = Bus::connect(&service.config.nats, "watchdog").await?;
+    let mut backoff = Backoff::default();
+    loop {
+        let error = tokio::select! {
+            () = service.shutdown.requested() => break,
+            ended = session(&bus, &metrics, &broker, &role) => match ended {
+                Ok(()) => continue,
+                Err(error) => error,
+            },
+        };
+        metrics.leading.set(0);
+        broker.not_ready(error.to_string());
+        tracing::warn!(%error, "starting over from what is stored");
+        tokio::time::sleep(backoff.next_delay()).await;
+    }
+    bus.flush().await;
+    Ok(())
+}
+
+async fn session(bus: &Bus, metrics: &Metrics, broker: &Component, role: &Component) -> Result<(), BusError> {
+    bus.connected().await;
+    bus.check_provisioned().await?;
+    broker.ready();
+    role.ready();
+    let mut term = Leadership::candidate(bus, "watchdog").await?.win().await?;
+    tracing::info!("this watchdog is the active one");
+    metrics.leading.set(1);
+    let ended = Active::start(bus, metrics).await?.serve(&mut term).await;
+    metrics.leading.set(0);
+    term.resign().await;
+    ended
+}
+
+struct Active<'a> {
+    bus: &'a Bus,
+    metrics: &'a Metrics,
+    pipelines: Pipelines,
+    core: Watchdog,
+    signals: Signals,
+}
+
+impl<'a> Active<'a> {
+    async fn start(bus: &'a Bus, metrics: &'a Metrics) -> Result<Self, BusError> {
+        let heard = ["lease", "result", "verdict", "ended", "proof"].map(subject::all);
+        let signals = bus.listen(heard).await?;
+        let mut active = Self {
+            pipelines: Pipelines::bind(bus).await?,
+            core: Watchdog::default(),
+            signals,
+            bus,
+            metrics,
+        };
+        // A prover that died while no watchdog watched is silent from now on, like any other.
+        for (subject, _) in bus.subjects(Stream::Leases, &subject::all("lease")).await? {
+            if let Some(Ok(lease)) = bus
+                .last::<Lease>(Stream::Leases, &subject)
+                .await?
+                .map(|kept| kept.body)
+            {
+                active.core.heard(lease, now());
+            }
+        }
+        Ok(active)
+    }
+
+    async fn serve(mut self, term: &mut Term) -> Result<(), BusError> {
+        let mut tick = tokio::time::interval(TICK);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut ticks = 0_u32;
+        let (interrupted, held) = (self.bus.interrupted(), term.hold());
+        let (mut interrupted, mut held) = (std::pin::pin!(interrupted), std::pin::pin!(held));
+        loop {
+            // Heartbeats before the clock: a watchdog that was held up must not take its own delay
+            // for the silence of others.
+            let effects = tokio::select! {
+                biased;
+                () = &mut held => return Ok(()),
+                () = &mut interrupted => return Err(BusError::Interrupted),
+                signal = self.signals.next() => {
+                    let signal = signal?;
+                    self.hear(&signal)
+                }
+                _ = tick.tick() => {
+                    ticks = ticks.wrapping_add(1);
+                    if ticks.is_multiple_of(RECONCILE_EVERY) {
+                        self.reconcile().await?;
+                    }
+                    self.core.tick(now())
+                }
+            };
+            for effect in effects {
+                self.perform(effect).await?;
+            }
+            self.metrics
+                .alive
+                .set(i64::try_from(self.core.alive()).unwrap_or(i64::MAX));
+        }
+    }
+
+    fn hear(&mut self, signal: &push0_bus::Signal) -> Vec<Effect> {
+        let subject = signal.subject();
+        if let Ok(key) = subject::parse_result(subject).or_else(|_| subject::parse_verdict(subject)) {
+            return self.attempt_ended(signal, &key);
+        }
+        // One prefix each: a body is tried only as what its subject says it is.
+        if subject.starts_with(&kind("lease")) {
+            return signal
+                .body::<Lease>()
+                .map(|lease| self.core.heard(lease, now()))
+                .unwrap_or_default();
+        }
+        if subject.starts_with(&kind("ended")) {
+            return match signal.body::<ResultEvent>() {
+                Ok(ResultEvent::Ended(ended)) => self.core.ended(&ended, now()),
+                _ => Vec::new(),
+            };
+        }
+        let emission = signal.body::<Emission>();
+        emission
+            .map(|e| self.core.emitted(&e.pipeline, e.next, now()))
+            .unwrap_or_default()
+    }
+
+    /// A copy that was accepted makes the others superfluous.
+    fn attempt_ended(&mut self, signal: &push0_bus::Signal, key: &AttemptKey) -> Vec<Effect> {
+        let Ok(ResultEvent::Attempt(result)) = signal.body::<ResultEvent>() else {
+            return Vec::new();
+        };
+        let completed = matches!(result.outcome, Outcome::Completed { .. });
+        let valid = result
+            .verdict
+            .as_ref()
+            .is_none_or(|verdict| verdict.invalid.is_none());
+        if completed && valid && self.core.is_raced(&result.header.id, key.attempt) {
+            return self.core.accepted(&result.header.id, key.attempt, now());
+        }
+        Vec::new()
+    }
+
+    async fn reconcile(&mut self) -> Result<(), BusError> {
+        for pipeline in self.core.pipelines() {
+            let last = self
+                .bus
+                .last::<Emission>(Stream::Proofs, &subject::proofs_of_pipeline(&pipeline))
+                .await?;
+            if let Some(Ok(emission)) = last.map(|kept| kept.body) {
+                // The next tick acts on it.
+                let effects = self.core.emitted(&pipeline, emission.next, now());
+                for effect in effects {
+                    self.perform(effect).await?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn perform(&mut self, effect: Effect) -> Result<(), BusError> {
+        let act = match effect {
+            Effect::Report { prover, held, end } => return self.report(prover, &held, end).await,
+            Effect::Hedge { prover, held } => return self.hedge(prover, &held).await,
+            Effect::GiveBack(held) => {
+                self.bus.ack_of(&held.ack_subject).give_back(Duration::ZERO).await;
+                "given-back"
+            }
+            Effect::Stop {
+                prover,
+                attempt,
+                reason,
+            } => {
+                let stage = &attempt.task.stage;
+                if reason == crate::decide::Reason::Emitted && self.finishes(&stage.pipeline).await? {
+                    return Ok(());
+                }
+                let order = Control::Stop {
+                    attempt,
+                    reason: reason.as_str().into(),
+                };
+                self.publish(subject::control(&prover), &order, &TraceContext::default())
+                    .await?;
+                "stopped"
+            }
+            Effect::Late(pipeline, block) => {
+                let ended = BlockEnded {
+                    pipeline: pipeline.clone(),
+                    first: block.number,
+                    last: block.number,
+                    hashes: vec![block.hash],
+                    reason: EndReason::DeadlinePassed,
+                };
+                self.publish(
+                    subject::ended(&pipeline),
+                    &ResultEvent::Ended(ended),
+                    &TraceContext::default(),
+                )
+                .await?;
+                "late"
+            }
+        };
+        self.metrics.acts.with_label_values(&[act]).inc();
+        Ok(())
+    }
+
+    /// Whether a pipeline lets superfluous proofs finish.
+    async fn finishes(&self, pipeline: &push0_domain::PipelineId) -> Result<bool, BusError> {
+        let current = self.pipelines.current_of(pipeline).await?;
+        Ok(current.is_some_and(|p| p.rest == Rest::Finish))
+    }
+
+    /// The task as it lies in TASKS; none if it was acknowledged, and so is somebody else's business.
+    async fn task(&self, held: &Held) -> Result<Option<Task>, BusError> {
+        let key = AttemptKey::of(&held.header.zkvm, &held.header.attempt_id());
+        let kept = self.bus.last::<Task>(Stream::Tasks, &subject::task(&key)).await?;
+        Ok(kept.and_then(|kept| kept.body.ok()))
+    }
+
+    /// Writes the end of an attempt in place of its prover, then takes its delivery away: in this
+    /// order, so that a crash in between costs a second run and never the task.
+    async fn report(&self, prover: ProverId, held: &Held, end: End) -> Result<(), BusError> {
+        let Some(task) = self.task(held).await? else {
+            return Ok(());
+        };
+        let (class, message, act) = match end {
+            End::Silent(silent) => (FailureClass::Died, format!("silent for {silent:?}"), "died"),
+            End::Restarted => (FailureClass::Died, "restarted".to_owned(), "died"),
+            End::Hung => (
+                FailureClass::TimedOut,
+                format!("hung after {} ms", held.header.timeout_ms),
+                "timed-out",
+            ),
+        };
+        let span = tracing::info_span!(
+            "reassign",
+            block.number = held.header.id.stage.block.number,
+            task.id = %held.header.id,
+            attempt = held.header.attempt,
+            prover.id = %prover,
+            outcome = class.as_str(),
+        );
+        trace::set_parent(&span, &held.trace);
+        tracing::warn!(parent: &span, reason = message, "attempt lost");
+        let key = AttemptKey::of(&held.header.zkvm, &held.header.attempt_id());
+        let result = TaskResult {
+            header: task.header,
+            prover,
+            outcome: Outcome::Failed(Failure::new(class, message)),
+            inputs: Some(task.inputs),
+            prove_us: held.running_ms.unwrap_or(0) * 1000,
+            verdict: None,
+        };
+        let context = trace::context(&span, &held.trace);
+        self.publish(subject::result(&key), &ResultEvent::Attempt(result), &context)
+            .await?;
+        self.bus.ack_of(&held.ack_subject).done().await;
+        self.metrics.acts.with_label_values(&[act]).inc();
+        Ok(())
+    }
+
+    async fn hedge(&self, prover: ProverId, held: &Held) -> Result<(), BusError> {
+        let Some(task) = self.task(held).await? else {
+            return Ok(());
+        };
+        let header = task.header;
+        let ready = StageReady {
+            tasks: TaskRange {
+                first: header.id.index,
+                count: 1,
+                of: header.of,
+            },
+            stage: header.id.stage.clone(),
+            attempt: header.attempt + 1,
+            hedge_of: Some(header.attempt),
+            avoid: vec![prover],
+            inputs: task.inputs,
+            busy_us: header.busy_us,
+            context: header.context,
+        };
+        let key = AttemptKey::of(&header.zkvm, &header.id.attempt(ready.attempt));
+        self.publish(subject::stage(&key), &ready, &held.trace).await?;
+        self.metrics.acts.with_label_values(&["hedged"]).inc();
+        Ok(())
+    }
+
+    async fn publish<T: serde::Serialize>(
+        &self,
+        subject: String,
+        body: &T,
+        trace: &TraceContext,
+    ) -> Result<(), BusError> {
+        let message = Message::new(subject.clone(), body, trace);
+        let message = message.map_err(|source| BusError::Corrupt {
+            what: subject,
+            source,
+        })?;
+        match self.bus.publish_patiently(message, PATIENCE).await {
+            // Asked for before: all is well.
+            Ok(_) | Err(PublishError::Occupied { .. }) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+fn kind(kind: &str) -> String {
+    subject::all(kind).trim_end_matches('>').to_owned()
+}
