@@ -98,6 +98,7 @@ impl ProcessBuilder {
             child: spawn(&spec),
             spec,
             label: self.label,
+            started_at: 0,
             _folder: folder,
         }
     }
@@ -109,6 +110,8 @@ pub struct Process {
     child: Child,
     spec: Spec,
     label: String,
+    /// Where in the log the present run begins.
+    started_at: usize,
     _folder: TempDir,
 }
 
@@ -162,6 +165,7 @@ impl Process {
     /// Kills it if it runs, and starts it again as it was started. The log goes on.
     pub fn restart(&mut self) {
         self.child.kill();
+        self.started_at = self.log().len();
         self.child = spawn(&self.spec);
     }
 
@@ -182,8 +186,11 @@ impl Process {
     /// Where its health and metrics are served, as its log says; none so far if it has not said.
     pub fn http_address(&self) -> Option<SocketAddr> {
         let log = self.log();
-        // The newest line: a restarted process listens elsewhere.
-        let line = log.lines().rfind(|line| line.contains(HTTP_LINE))?;
+        // A restarted process listens elsewhere, and another may have the old port by now.
+        let line = log
+            .get(self.started_at..)?
+            .lines()
+            .rfind(|line| line.contains(HTTP_LINE))?;
         let plain = without_colours(line);
         plain.split(['=', '"', ' ']).find_map(|word| word.parse().ok())
     }

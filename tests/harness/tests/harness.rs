@@ -3,7 +3,7 @@
 use nix::{errno::Errno, sys::signal::kill, unistd::Pid};
 use push0_bus::{Bucket, Bus, NatsConfig};
 use push0_domain::message::KnownBlock;
-use push0_harness::{Anvil, Deployment, NatsCluster, NatsServer, synthetic_block, wait_for};
+use push0_harness::{Anvil, Deployment, NatsCluster, NatsServer, Process, synthetic_block, wait_for};
 use std::{
     process::{Command, Stdio},
     time::{Duration, Instant},
@@ -176,6 +176,27 @@ async fn a_deployment_publishes_synthetic_blocks_with_their_facts() {
         .expect("answered");
     assert_eq!(known.and_then(|fact| fact.value).expect("a fact").block, block);
     assert!(deployment.emissions(&demo).await.is_empty());
+}
+
+#[tokio::test]
+async fn a_service_is_ready_can_be_killed_and_comes_back_and_ends_when_asked() {
+    let prover = Process::program("prover-mock").label("p1").envs([
+        ("PUSH0_PROVER__ID", "p1"),
+        ("PUSH0_PROVER__ZKVM", "mock"),
+        ("PUSH0_PROVER__SLOTS", "1"),
+    ]);
+    let builder = Deployment::builder().pipeline(EXTERNAL).service(prover);
+    let mut deployment = builder.start().await;
+    assert!(deployment.service("p1").metrics().await.contains("# TYPE"));
+    let pid = deployment.service("p1").pid();
+    deployment.service("p1").pause();
+    deployment.service("p1").kill();
+    assert!(!is_alive(pid) && !deployment.service("p1").is_running());
+    deployment.service_mut("p1").restart();
+    deployment.ready().await;
+    deployment.service("p1").terminate();
+    let status = deployment.service("p1").wait_exit(SOON).await;
+    assert!(status.success(), "{status}: {}", deployment.service("p1").log());
 }
 
 #[tokio::test]
