@@ -1,0 +1,72 @@
+//! What the ingester counts.
+
+use push0_runtime::metrics::{
+    HistogramVec, IntCounterVec, IntGaugeVec, MetricError, counter_vec, gauge_vec, latency_vec,
+};
+
+/// The metrics of all pipelines; each is labelled with the pipeline's name.
+#[derive(Clone, Debug)]
+pub(crate) struct Metrics {
+    /// Blocks published, repetitions after a restart included.
+    pub(crate) published: IntCounterVec,
+    /// Blocks cancelled because the chain replaced them.
+    pub(crate) cancelled: IntCounterVec,
+    /// From the observation of a block until the broker had stored it.
+    pub(crate) publish_seconds: HistogramVec,
+    /// The last published block.
+    pub(crate) last_block: IntGaugeVec,
+    /// The newest block that the source has.
+    pub(crate) head_block: IntGaugeVec,
+    /// Failures of the source by kind.
+    pub(crate) source_failures: IntCounterVec,
+    /// Writes to the broker that had to be repeated, by reason.
+    pub(crate) store_retries: IntCounterVec,
+}
+
+impl Metrics {
+    pub(crate) fn register() -> Result<Self, MetricError> {
+        let by_pipeline = &["pipeline"];
+        Ok(Self {
+            published: counter_vec(
+                "ingester_blocks_published_total",
+                "Blocks published.",
+                by_pipeline,
+            )?,
+            cancelled: counter_vec(
+                "ingester_blocks_cancelled_total",
+                "Blocks that the chain replaced.",
+                by_pipeline,
+            )?,
+            publish_seconds: latency_vec(
+                "ingester_publish_seconds",
+                "From the observation of a block until the broker had stored it.",
+                by_pipeline,
+            )?,
+            last_block: gauge_vec(
+                "ingester_last_block",
+                "Number of the last published block.",
+                by_pipeline,
+            )?,
+            head_block: gauge_vec(
+                "ingester_head_block",
+                "Number of the newest block that the source has.",
+                by_pipeline,
+            )?,
+            source_failures: counter_vec(
+                "ingester_source_failures_total",
+                "Failures of the source, by kind.",
+                &["pipeline", "kind"],
+            )?,
+            store_retries: counter_vec(
+                "ingester_store_retries_total",
+                "Writes to the broker that had to be repeated, by reason.",
+                &["pipeline", "reason"],
+            )?,
+        })
+    }
+}
+
+/// A block number as a gauge.
+pub(crate) fn gauge_value(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}

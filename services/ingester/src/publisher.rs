@@ -1,0 +1,269 @@
+//! From a decision to the broker: what is known of a block, the block, the cursor, in this order.
+//!
+//! The cursor is written twice per window of blocks: before, with what is about to be published, and
+//! after, with the last one that the broker stored. So a successor knows every block that may be out,
+//! and cancels those that a reorg replaced while nobody led. It moves by compare-and-set: a leader
+//! that was deposed without noticing cannot move it back.
+
+mod cursor;
+mod store;
+
+pub use cursor::Cursor;
+pub(crate) use cursor::Opened;
+
+use crate::{
+    decide::{Action, Link, WINDOW},
+    metrics::gauge_value,
+    status::{Status, Trouble},
+};
+use bytes::Bytes;
+use push0_bus::{Blobs, Bus, Facts, Message, PublishError, now};
+use push0_domain::{
+    BlockHash, BlockRef, Payload, Timestamp,
+    codec::CodecError,
+    message::{BlockEvent, BlockFacts, Cancel, EndReason, KnownBlock, ObservedBlock},
+    pipeline::Pipeline,
+    subject,
+    trace::TraceContext,
+};
+use push0_runtime::trace;
+use std::{sync::Arc, time::Duration};
+use tokio::sync::watch;
+use tracing::{Instrument, Span};
+
+/// A block that was observed and is to be published.
+#[derive(Clone, Debug)]
+pub(crate) struct NewBlock {
+    pub(crate) link: Link,
+    pub(crate) facts: BlockFacts,
+    /// What the provers get.
+    pub(crate) witness: Bytes,
+    pub(crate) observed_at: Timestamp,
+    /// How many lines of a file were read with it; only for files.
+    pub(crate) line: Option<u64>,
+    /// The root of the block's trace: from its observation until it is stored.
+    pub(crate) span: Span,
+}
+
+/// One thing to do, in the order of the chain.
+#[derive(Clone, Debug)]
+pub(crate) enum Step {
+    Cancel {
+        replaced: Vec<BlockRef>,
+        back_to: Option<BlockRef>,
+    },
+    Publish(NewBlock),
+}
+
+/// Another process moved the cursor: it leads now.
+#[derive(Debug)]
+pub(crate) struct Deposed;
+
+/// Writes one pipeline's blocks.
+pub(crate) struct Publisher {
+    bus: Bus,
+    known: Facts<KnownBlock>,
+    cursors: Facts<Cursor>,
+    blobs: Blobs,
+    definition: watch::Receiver<Arc<Pipeline>>,
+    cursor: Cursor,
+    cursor_revision: u64,
+    pub(crate) status: Status,
+}
+
+impl NewBlock {
+    /// A block that was observed just now.
+    pub(crate) fn observed(status: &Status, link: Link, facts: BlockFacts, witness: Bytes) -> Self {
+        let BlockRef { number, hash } = link.block;
+        let span = tracing::info_span!(
+            parent: None,
+            "block",
+            block.number = number,
+            block.hash = %hash,
+            pipeline = %status.pipeline()
+        );
+        Self {
+            link,
+            facts,
+            witness,
+            observed_at: now(),
+            line: None,
+            span,
+        }
+    }
+}
+
+impl Step {
+    /// The step that carries an action out; `observed` makes the block that is to be published.
+    pub(crate) fn of(action: Action, observed: impl FnOnce(Link) -> NewBlock) -> Self {
+        match action {
+            Action::Cancel { replaced, back_to } => Self::Cancel { replaced, back_to },
+            Action::Publish(link) => Self::Publish(observed(link)),
+        }
+    }
+}
+
+impl Publisher {
+    /// Carries steps out in order. Returns when the broker has stored all of them, however long that
+    /// takes: nothing is skipped while it is away or full.
+    pub(crate) async fn commit(&mut self, steps: Vec<Step>) -> Result<(), Deposed> {
+        let mut window = Vec::new();
+        for step in steps {
+            match step {
+                Step::Publish(block) => window.push(block),
+                Step::Cancel { replaced, back_to } => {
+                    self.publish(std::mem::take(&mut window)).await?;
+                    self.cancel(&replaced, back_to).await?;
+                }
+            }
+            if window.len() as u64 >= WINDOW {
+                self.publish(std::mem::take(&mut window)).await?;
+            }
+        }
+        self.publish(window).await
+    }
+
+    async fn publish(&mut self, window: Vec<NewBlock>) -> Result<(), Deposed> {
+        let (Some(first), Some(last)) = (window.first(), window.last()) else {
+            return Ok(());
+        };
+        let mut cursor = self.cursor.clone();
+        cursor.first.get_or_insert(first.link.block.number);
+        cursor.ahead = window.iter().map(|b| b.link.block).collect();
+        self.move_cursor(cursor).await?;
+        // The newest definition applies, to all blocks of the window.
+        let definition = self.definition.borrow_and_update().clone();
+        let inputs = self.store_known(&definition, &window).await;
+        for (block, input) in window.iter().zip(inputs) {
+            self.publish_one(&definition, block, input)
+                .instrument(block.span.clone())
+                .await;
+        }
+        let mut cursor = self.cursor.clone();
+        cursor.block = Some(last.link.block);
+        cursor.ahead = Vec::new();
+        cursor.line = last.line.unwrap_or(cursor.line);
+        self.move_cursor(cursor).await
+    }
+
+    async fn publish_one(&mut self, definition: &Pipeline, block: &NewBlock, input: Payload) {
+        let observed = ObservedBlock {
+            pipeline: definition.name.clone(),
+            revision: definition.revision,
+            block: block.link.block,
+            parent_hash: block.link.parent_hash,
+            input,
+            observed_at: block.observed_at,
+            deadline_at: definition.deadline_at(block.observed_at),
+            facts: block.facts,
+        };
+        let context = trace::context(&block.span, &TraceContext::default());
+        let id = self.cursor.message_id(&definition.name, &block.link.block);
+        self.store_event(&BlockEvent::Observed(observed), &context, Some(&id))
+            .await;
+        let label = [definition.name.as_str()];
+        let metrics = self.status.metrics();
+        metrics.published.with_label_values(&label).inc();
+        let took: Duration = now().since(block.observed_at);
+        metrics
+            .publish_seconds
+            .with_label_values(&label)
+            .observe(took.as_secs_f64());
+        let number = block.link.block.number;
+        metrics
+            .last_block
+            .with_label_values(&label)
+            .set(gauge_value(number));
+        tracing::debug!(pipeline = %definition.name, block.number = number, "published");
+    }
+
+    async fn cancel(&mut self, replaced: &[BlockRef], back_to: Option<BlockRef>) -> Result<(), Deposed> {
+        let (Some(first), Some(last)) = (replaced.first(), replaced.last()) else {
+            return Ok(());
+        };
+        let pipeline = self.status.pipeline().clone();
+        let (first, last) = (first.number, last.number);
+        tracing::info!(%pipeline, first, last, "the chain replaced published blocks");
+        let hashes: Vec<BlockHash> = replaced.iter().map(|block| block.hash).collect();
+        let cancel = Cancel {
+            pipeline: pipeline.clone(),
+            first,
+            last,
+            hashes,
+            reason: EndReason::Reorged,
+        };
+        // Without a message id: a chain may change its mind and replace the same blocks again.
+        self.store_event(&BlockEvent::Cancelled(cancel), &TraceContext::default(), None)
+            .await;
+        let count = replaced.len() as u64;
+        let cancelled = &self.status.metrics().cancelled;
+        cancelled.with_label_values(&[pipeline.as_str()]).inc_by(count);
+        let mut cursor = self.cursor.clone();
+        cursor.block = back_to;
+        cursor.ahead = Vec::new();
+        cursor.reorgs += 1;
+        self.move_cursor(cursor).await
+    }
+
+    /// Stores an event, patiently.
+    async fn store_event(&mut self, event: &BlockEvent, trace: &TraceContext, id: Option<&str>) {
+        let subject = subject::block(self.status.pipeline());
+        let message = |subject| -> Result<Message, CodecError> {
+            let message = Message::new(subject, event, trace)?;
+            Ok(match id {
+                Some(id) => message.id(id),
+                None => message,
+            })
+        };
+        let bus = self.bus.clone();
+        self.patiently(|| {
+            let (bus, message) = (bus.clone(), message(subject.clone()));
+            async move {
+                let stored = match message {
+                    Ok(message) => bus.publish(message).await,
+                    // It carries 64 KiB of witness at most, so this does not happen; if it did, the
+                    // pipeline would stand still and say why.
+                    Err(error) => return Err(("refused", error.to_string())),
+                };
+                stored.map(drop).map_err(|error| match error {
+                    PublishError::Full { .. } => ("full", error.to_string()),
+                    PublishError::Unavailable { .. } => ("unavailable", error.to_string()),
+                    PublishError::Occupied { .. } | PublishError::Unexpected { .. } => {
+                        ("refused", error.to_string())
+                    }
+                })
+            }
+        })
+        .await;
+    }
+
+    /// Tries until it succeeds. Ends early only by being dropped, when leadership is lost.
+    async fn patiently<T, F>(&mut self, mut attempt: impl FnMut() -> F) -> T
+    where
+        F: Future<Output = Result<T, (&'static str, String)>>,
+    {
+        let mut backoff = push0_bus::Backoff::default();
+        let mut failed = false;
+        loop {
+            match attempt().await {
+                Ok(value) => {
+                    if failed {
+                        self.status.fine();
+                    }
+                    return value;
+                }
+                Err((label, reason)) => {
+                    failed = true;
+                    let count = [self.status.pipeline().as_str(), label];
+                    self.status
+                        .metrics()
+                        .store_retries
+                        .with_label_values(&count)
+                        .inc();
+                    self.status.failing(Trouble::Broker, &reason);
+                    tokio::time::sleep(backoff.next_delay()).await;
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,43 @@
+//! What must be stored before a block is published: what is known of it, and its witness.
+
+use super::{NewBlock, Publisher, cursor::known_key};
+use futures::future::try_join_all;
+use push0_bus::{Blobs, Facts};
+use push0_domain::{Payload, message::KnownBlock, pipeline::Pipeline};
+use std::sync::Arc;
+
+impl Publisher {
+    /// Stores what belongs to the blocks, all at once and again until it is stored; returns their
+    /// inputs in order.
+    pub(super) async fn store_known(&mut self, definition: &Pipeline, window: &[NewBlock]) -> Vec<Payload> {
+        let (known, blobs) = (self.known.clone(), self.blobs.clone());
+        let blocks: Arc<[NewBlock]> = window.into();
+        let definition = Arc::new(definition.clone());
+        self.patiently(|| {
+            let (known, blobs) = (known.clone(), blobs.clone());
+            let (blocks, definition) = (blocks.clone(), definition.clone());
+            async move { try_join_all(blocks.iter().map(|b| store(&known, &blobs, &definition, b))).await }
+        })
+        .await
+    }
+}
+
+async fn store(
+    known: &Facts<KnownBlock>,
+    blobs: &Blobs,
+    definition: &Pipeline,
+    block: &NewBlock,
+) -> Result<Payload, (&'static str, String)> {
+    let fact = KnownBlock {
+        block: block.link.block,
+        parent_hash: block.link.parent_hash,
+        revision: definition.revision,
+        observed_at: block.observed_at,
+        facts: block.facts,
+    };
+    let key = known_key(&definition.name, &block.link.block);
+    let put = known.put(&key, &fact).await;
+    put.map_err(|error| ("unavailable", error.to_string()))?;
+    let input = blobs.payload(block.witness.to_vec()).await;
+    input.map_err(|error| ("unavailable", error.to_string()))
+}

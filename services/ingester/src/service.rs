@@ -1,0 +1,224 @@
+//! The service: connected, provisioned, then one task for each pipeline there is.
+
+use crate::{
+    Config, Error,
+    metrics::Metrics,
+    session::Session,
+    source::http::{Desk, server},
+    status::Status,
+};
+use futures::StreamExt;
+use push0_bus::{Backoff, Bus, BusError, PipelineChange, Pipelines};
+use push0_domain::{
+    PipelineId,
+    pipeline::{Pipeline, Source},
+};
+use push0_runtime::{Component, Health, Service, Shutdown, TaskGroup};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    convert::Infallible,
+    sync::Arc,
+    time::Duration,
+};
+use tokio::{net::TcpListener, sync::watch};
+
+/// How long the tasks may take to end: a publish may finish for 5 s and leadership is given up, all
+/// within the grace period of the process.
+const GRACE: Duration = Duration::from_secs(15);
+
+/// Runs the ingester until its stop is requested.
+///
+/// # Errors
+/// Configuration that cannot work, an address that is taken, a task that panicked. Nothing that
+/// concerns the broker, a chain or a pipeline.
+pub async fn run(service: Service<Config>) -> Result<(), Error> {
+    let Service {
+        config,
+        shutdown,
+        health,
+        name,
+    } = service;
+    let broker = health.component("broker");
+    let metrics = Metrics::register()?;
+    let bus = Bus::connect(&config.nats, &format!("push0-{name}")).await?;
+    let listener = match config.submit.listen {
+        None => None,
+        Some(address) => {
+            let failed = |source| Error::Listen { address, source };
+            let listener = TcpListener::bind(address).await.map_err(failed)?;
+            let address = listener.local_addr().map_err(failed)?;
+            tracing::info!(%address, "listening for blocks");
+            Some(listener)
+        }
+    };
+    tokio::select! {
+        () = shutdown.requested() => return Ok(()),
+        () = provisioned(&bus, &broker) => {}
+    }
+    let group = TaskGroup::new();
+    let desk = Desk::default();
+    group.spawn("broker", follow_connection(bus.clone(), broker, shutdown.clone()));
+    if let Some(listener) = listener {
+        group.spawn("submit", server::serve(listener, desk.clone(), shutdown.clone()));
+    }
+    let mut roster = Roster {
+        bus: bus.clone(),
+        group: group.clone(),
+        desk,
+        health,
+        metrics,
+        shutdown: shutdown.clone(),
+        running: BTreeMap::new(),
+    };
+    let (ended, ()) = tokio::join!(group.run_until(&shutdown, GRACE), roster.follow());
+    bus.flush().await;
+    Ok(ended?)
+}
+
+/// Waits until the broker is there and has what `push0 provision` makes.
+async fn provisioned(bus: &Bus, broker: &Component) {
+    let mut backoff = Backoff::default();
+    loop {
+        bus.connected().await;
+        match bus.check_provisioned().await {
+            Ok(()) => return,
+            Err(error) => broker.not_ready(error.to_string()),
+        }
+        tokio::time::sleep(backoff.next_delay()).await;
+    }
+}
+
+async fn follow_connection(bus: Bus, broker: Component, shutdown: Shutdown) -> Result<(), Infallible> {
+    let mut connection = bus.connection();
+    loop {
+        if connection.borrow_and_update().up {
+            broker.ready();
+        } else {
+            broker.not_ready("not connected");
+        }
+        tokio::select! {
+            () = shutdown.requested() => return Ok(()),
+            // The bus outlives the receiver.
+            _ = connection.changed() => {}
+        }
+    }
+}
+
+/// The pipelines that this process serves.
+struct Roster {
+    bus: Bus,
+    group: TaskGroup,
+    desk: Desk,
+    health: Health,
+    metrics: Metrics,
+    shutdown: Shutdown,
+    /// Dropping a sender ends the pipeline's task.
+    running: BTreeMap<PipelineId, watch::Sender<Arc<Pipeline>>>,
+}
+
+impl Roster {
+    /// Follows the definitions until the stop is requested.
+    async fn follow(&mut self) {
+        let shutdown = self.shutdown.clone();
+        let mut backoff = Backoff::default();
+        loop {
+            let outcome = tokio::select! {
+                () = shutdown.requested() => return,
+                outcome = self.watch() => outcome,
+            };
+            match outcome {
+                Ok(()) => backoff.reset(),
+                Err(error) => {
+                    tracing::warn!(%error, "the pipelines' definitions cannot be read, trying again")
+                }
+            }
+            tokio::select! {
+                () = shutdown.requested() => return,
+                () = tokio::time::sleep(backoff.next_delay()) => {}
+            }
+        }
+    }
+
+    /// Reads all definitions, then each change; returns when the connection was interrupted and
+    /// changes may have been missed.
+    async fn watch(&mut self) -> Result<(), BusError> {
+        let bus = self.bus.clone();
+        bus.connected().await;
+        let mut interrupted = std::pin::pin!(bus.interrupted());
+        let pipelines = Pipelines::bind(&bus).await?;
+        let mut changes = pipelines.watch().await?;
+        let current = pipelines.current().await?;
+        let names: BTreeSet<_> = current.iter().map(|p| p.name.clone()).collect();
+        let gone: Vec<_> = self
+            .running
+            .keys()
+            .filter(|name| !names.contains(*name))
+            .cloned()
+            .collect();
+        for name in gone {
+            self.remove(&name);
+        }
+        for definition in current {
+            self.apply(definition);
+        }
+        loop {
+            let change = tokio::select! {
+                () = &mut interrupted => return Ok(()),
+                change = changes.next() => change,
+            };
+            match change {
+                Some(Ok(PipelineChange {
+                    current: Some(definition),
+                    ..
+                })) => self.apply(definition),
+                Some(Ok(PipelineChange { name, current: None })) => self.remove(&name),
+                Some(Err(error @ BusError::Corrupt { .. })) => {
+                    tracing::error!(%error, "a pipeline's definition is passed over");
+                }
+                Some(Err(error)) => return Err(error),
+                None => return Ok(()),
+            }
+        }
+    }
+
+    fn apply(&mut self, definition: Arc<Pipeline>) {
+        let name = definition.name.clone();
+        let posted = definition.source == Source::Http;
+        if let Some(running) = self.running.get(&name)
+            && !running.is_closed()
+        {
+            // A watch begins with what was: an older revision than the one that runs is no news.
+            let newer = |there: &mut Arc<Pipeline>| {
+                let newer = definition.revision > there.revision;
+                if newer {
+                    *there = definition;
+                }
+                newer
+            };
+            if running.send_if_modified(newer) {
+                self.desk.define(&name, posted);
+                tracing::info!(pipeline = %name, "the pipeline has a new definition");
+            }
+            return;
+        }
+        tracing::info!(pipeline = %name, revision = definition.revision, "serving the pipeline");
+        self.desk.define(&name, posted);
+        let (sender, receiver) = watch::channel(definition);
+        let session = Session {
+            bus: self.bus.clone(),
+            definition: receiver,
+            desk: self.desk.clone(),
+            status: Status::new(&name, &self.health, self.metrics.clone()),
+            shutdown: self.shutdown.clone(),
+        };
+        self.group.spawn("pipeline", session.run());
+        self.running.insert(name, sender);
+    }
+
+    fn remove(&mut self, name: &PipelineId) {
+        self.desk.define(name, false);
+        if self.running.remove(name).is_some() {
+            tracing::info!(pipeline = %name, "the pipeline was removed");
+        }
+    }
+}

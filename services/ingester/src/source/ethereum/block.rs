@@ -1,0 +1,137 @@
+//! A block as a node tells it, and how much of that is believed.
+
+use super::rpc::Number;
+use crate::decide::Link;
+use alloy_consensus::Header;
+use bytes::Bytes;
+use push0_domain::{BlockHash, BlockRef, message::BlockFacts};
+use serde::{Deserialize, de::IgnoredAny};
+
+/// A block whose header was checked against its hash.
+#[derive(Clone, Debug)]
+pub(super) struct FetchedBlock {
+    pub(super) link: Link,
+    pub(super) facts: BlockFacts,
+    /// The RLP of the header, whose Keccak-256 is the block's hash.
+    pub(super) header_rlp: Bytes,
+    /// The block as the node wrote it. The transactions are the node's word: the header names their
+    /// root, which whoever executes them computes anyway.
+    pub(super) json: Bytes,
+}
+
+/// What the header type leaves out.
+#[derive(Deserialize)]
+struct Envelope {
+    hash: BlockHash,
+    transactions: Vec<IgnoredAny>,
+}
+
+/// Reads and checks a block. The error says what is wrong, in stable words.
+pub(super) fn check(asked: Number, full: bool, json: &str) -> Result<FetchedBlock, String> {
+    let malformed = |error: serde_json::Error| format!("not a block: {error}");
+    let envelope: Envelope = serde_json::from_str(json).map_err(malformed)?;
+    let header: Header = serde_json::from_str(json).map_err(malformed)?;
+    if let Number::At(number) = asked
+        && header.number != number
+    {
+        return Err(format!("block {} instead of block {number}", header.number));
+    }
+    let header_rlp = Bytes::from(alloy_rlp::encode(&header));
+    let computed = BlockHash(header.hash_slow().0);
+    if computed != envelope.hash {
+        return Err(format!(
+            "block {} has the hash {} but its header hashes to {computed}",
+            header.number, envelope.hash
+        ));
+    }
+    let number = header.number;
+    Ok(FetchedBlock {
+        link: Link {
+            block: BlockRef {
+                number,
+                hash: envelope.hash,
+            },
+            parent_hash: BlockHash(header.parent_hash.0),
+        },
+        facts: BlockFacts {
+            gas_used: header.gas_used,
+            transactions: u32::try_from(envelope.transactions.len()).unwrap_or(u32::MAX),
+            timestamp_s: header.timestamp,
+        },
+        header_rlp,
+        json: if full {
+            Bytes::copy_from_slice(json.as_bytes())
+        } else {
+            Bytes::new()
+        },
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+
+    /// The genesis of Ethereum's main network, as nodes tell it.
+    fn genesis() -> Value {
+        let zeros = |bytes: usize| format!("0x{}", "00".repeat(bytes));
+        json!({
+            "number": "0x0",
+            "hash": "0xd4e56740f876aef8c010b86a40d5f56745a118d0906a34e69aec8c0db1cb8fa3",
+            "parentHash": zeros(32),
+            "sha3Uncles": "0x1dcc4de8dec75d7aab85b567b6ccd41ad312451b948a7413f0a142fd40d49347",
+            "miner": zeros(20),
+            "stateRoot": "0xd7f8974fb5ac78d9ac099b9ad5018bedc2ce0a72dad1827a1709da30580f0544",
+            "transactionsRoot": "0x56e81f171bcc55a6ff8345e692c0f86e5b48e01b996cadc001622fb5e363b421",
+            "receiptsRoot": "0x56e81f171bcc55a6ff8345e692c0f86e5b48e01b996cadc001622fb5e363b421",
+            "logsBloom": zeros(256),
+            "difficulty": "0x400000000",
+            "gasLimit": "0x1388",
+            "gasUsed": "0x0",
+            "timestamp": "0x0",
+            "extraData": "0x11bbe8db4e347b4e8c937c1c8370e4b5ed33adb3db69cbdb7a38e1e50b1b82fa",
+            "mixHash": zeros(32),
+            "nonce": "0x0000000000000042",
+            "totalDifficulty": "0x400000000",
+            "size": "0x21c",
+            "uncles": [],
+            "transactions": []
+        })
+    }
+
+    #[test]
+    fn a_real_header_is_rebuilt_to_its_hash() {
+        let json = genesis().to_string();
+        let block = check(Number::At(0), true, &json).expect("the genesis is valid");
+        assert_eq!(block.header_rlp.len(), 535);
+        assert_eq!(block.json, json.as_bytes());
+        assert_eq!(block.facts, BlockFacts::default());
+    }
+
+    #[test]
+    fn a_nonsense_block_is_refused() {
+        let with = |key: &str, value: Value| {
+            let mut block = genesis();
+            block[key] = value;
+            block.to_string()
+        };
+        for (json, said) in [
+            (
+                with("stateRoot", json!(format!("0x{}", "11".repeat(32)))),
+                "but its header hashes to",
+            ),
+            (
+                with("hash", json!(format!("0x{}", "11".repeat(32)))),
+                "but its header hashes to",
+            ),
+            (with("number", json!("0x1")), "block 1 instead of block 0"),
+            (with("gasUsed", Value::Null), "not a block"),
+            (with("transactions", Value::Null), "not a block"),
+            (with("timestamp", json!(-1)), "not a block"),
+            ("[]".to_owned(), "not a block"),
+        ] {
+            let error = check(Number::At(0), false, &json).expect_err(said);
+            assert!(error.contains(said), "{error}");
+        }
+    }
+}

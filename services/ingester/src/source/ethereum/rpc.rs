@@ -1,0 +1,223 @@
+//! One method of an Ethereum node, asked with a limit on everything.
+
+use super::block::{self, FetchedBlock};
+use reqwest::{Client, StatusCode, Url, redirect};
+use serde::Deserialize;
+use serde_json::{json, value::RawValue};
+use std::time::Duration;
+
+/// How long an answer may take, until its last byte.
+const TIMEOUT: Duration = Duration::from_secs(5);
+/// The largest answer, in bytes: a full block with every byte of calldata that the gas limit buys is
+/// well below it.
+const ANSWER_MAX: usize = 32 * 1024 * 1024;
+/// How much of a node's own words is shown, in characters.
+const WORDS_MAX: usize = 200;
+/// What nodes answer when they were asked too often (EIP-1474).
+const LIMIT_EXCEEDED: i64 = -32005;
+
+/// Which block is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Number {
+    Latest,
+    At(u64),
+}
+
+/// Why there is no answer. All of it is tried again; none of it names the URL.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum RpcError {
+    #[error("no answer: {0}")]
+    Unreachable(String),
+    #[error("no answer within {TIMEOUT:?}")]
+    Timeout,
+    #[error("too many requests for this node")]
+    RateLimited,
+    #[error("answered with HTTP status {0}")]
+    Status(u16),
+    #[error("an answer of more than {ANSWER_MAX} bytes")]
+    TooLarge,
+    #[error("answered with error {code}: {message}")]
+    Refused { code: i64, message: String },
+    #[error("a nonsense answer: {0}")]
+    Nonsense(String),
+}
+
+/// A node.
+pub(super) struct Rpc {
+    client: Client,
+    url: Url,
+    shown: String,
+    secrets: Vec<String>,
+}
+
+#[derive(Deserialize)]
+struct Answer<'a> {
+    #[serde(borrow, default)]
+    result: Option<&'a RawValue>,
+    #[serde(default)]
+    error: Option<Refusal>,
+}
+
+#[derive(Deserialize)]
+struct Refusal {
+    code: i64,
+    #[serde(default)]
+    message: String,
+}
+
+impl Rpc {
+    /// A client of the node at this URL. The error does not repeat the URL.
+    pub(super) fn new(url: &str) -> Result<Self, String> {
+        let url: Url = url.parse().map_err(|error| format!("source.rpc_url: {error}"))?;
+        let mut builder = Client::builder()
+            .timeout(TIMEOUT)
+            .redirect(redirect::Policy::none())
+            .user_agent(concat!("push0-ingester/", env!("CARGO_PKG_VERSION")));
+        // Fails when it is set already: then there is one.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        if url.scheme() == "http" {
+            // The system's certificates cost memory, and nobody will ask for them.
+            builder = builder.tls_certs_only([]);
+        }
+        let client = builder
+            .build()
+            .map_err(|error| format!("source.rpc_url: {error}"))?;
+        let port = url.port().map_or(String::new(), |port| format!(":{port}"));
+        Ok(Self {
+            client,
+            shown: format!("{}://{}{port}", url.scheme(), url.host_str().unwrap_or_default()),
+            secrets: secrets(&url),
+            url,
+        })
+    }
+
+    /// The node as logs may name it.
+    pub(super) fn shown(&self) -> &str {
+        &self.shown
+    }
+
+    /// A block, checked against its hash; none if the node does not have it.
+    pub(super) async fn block(&self, number: Number, full: bool) -> Result<Option<FetchedBlock>, RpcError> {
+        let asked = match number {
+            Number::Latest => "latest".to_owned(),
+            Number::At(number) => format!("{number:#x}"),
+        };
+        let request = json!({
+            "jsonrpc": "2.0",
+            "id": 1,
+            "method": "eth_getBlockByNumber",
+            "params": [asked, full],
+        });
+        let body = self.ask(&request.to_string()).await?;
+        let malformed = |error: serde_json::Error| RpcError::Nonsense(format!("not JSON-RPC: {error}"));
+        let answer: Answer<'_> = serde_json::from_slice(&body).map_err(malformed)?;
+        match (answer.result, answer.error) {
+            (_, Some(refusal)) if refusal.code == LIMIT_EXCEEDED => Err(RpcError::RateLimited),
+            (_, Some(Refusal { code, message })) => {
+                let message = self.without_secrets(&message);
+                Err(RpcError::Refused { code, message })
+            }
+            // `"result": null` reads as none as well.
+            (None, None) => Ok(None),
+            (Some(result), None) if result.get() == "null" => Ok(None),
+            (Some(result), None) => {
+                let checked = block::check(number, full, result.get());
+                checked
+                    .map(Some)
+                    .map_err(|reason| RpcError::Nonsense(self.without_secrets(&reason)))
+            }
+        }
+    }
+
+    async fn ask(&self, body: &str) -> Result<Vec<u8>, RpcError> {
+        let request = self
+            .client
+            .post(self.url.clone())
+            .header("content-type", "application/json")
+            .body(body.to_owned());
+        let mut response = request.send().await.map_err(|error| self.no_answer(error))?;
+        match response.status() {
+            StatusCode::TOO_MANY_REQUESTS => return Err(RpcError::RateLimited),
+            // Some nodes say why in the body of a 4xx; the limit on requests is also said that way.
+            status if !status.is_success() => return Err(RpcError::Status(status.as_u16())),
+            _ => {}
+        }
+        let mut bytes = Vec::new();
+        while let Some(chunk) = response.chunk().await.map_err(|error| self.no_answer(error))? {
+            if bytes.len() + chunk.len() > ANSWER_MAX {
+                return Err(RpcError::TooLarge);
+            }
+            bytes.extend_from_slice(&chunk);
+        }
+        Ok(bytes)
+    }
+
+    fn no_answer(&self, error: reqwest::Error) -> RpcError {
+        if error.is_timeout() {
+            return RpcError::Timeout;
+        }
+        let error = error.without_url();
+        // The innermost cause says most: "connection refused" rather than "error sending request".
+        let mut cause: &dyn std::error::Error = &error;
+        while let Some(source) = cause.source() {
+            cause = source;
+        }
+        RpcError::Unreachable(self.without_secrets(&cause.to_string()))
+    }
+
+    /// Words of a node or a library, shortened and without what is secret in the URL.
+    fn without_secrets(&self, words: &str) -> String {
+        let mut words = words.to_owned();
+        for secret in &self.secrets {
+            words = words.replace(secret, "***");
+        }
+        words.chars().take(WORDS_MAX).collect()
+    }
+}
+
+/// What must not be shown of a URL: user and password, and every part of path and query that is long
+/// enough to be a key.
+fn secrets(url: &Url) -> Vec<String> {
+    const KEY_LEN_MIN: usize = 8;
+    let parts = url
+        .path()
+        .split('/')
+        .chain(url.query().unwrap_or_default().split(['&', '=']));
+    let mut secrets: Vec<String> = parts
+        .filter(|part| part.len() >= KEY_LEN_MIN)
+        .map(str::to_owned)
+        .collect();
+    secrets.extend(url.password().map(str::to_owned));
+    secrets.extend(
+        Some(url.username())
+            .filter(|user| !user.is_empty())
+            .map(str::to_owned),
+    );
+    // The longest first, so that none leaves the rest of another.
+    secrets.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
+    secrets
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_in_the_url_is_never_shown() {
+        for url in [
+            "https://user:hunter22@node.example/",
+            "https://node.example:8545/v3/0123456789abcdef",
+            "https://node.example/?token=0123456789abcdef",
+        ] {
+            let rpc = Rpc::new(url).expect("a URL");
+            assert!(rpc.shown().starts_with("https://node.example"), "{}", rpc.shown());
+            let said = rpc.without_secrets("bad key 0123456789abcdef of user with hunter22");
+            let hidden = rpc.secrets.iter().all(|secret| !said.contains(secret.as_str()));
+            assert!(hidden && !rpc.secrets.is_empty(), "{said}");
+        }
+        let error = Rpc::new("https://bad host/0123456789abcdef")
+            .err()
+            .expect("not a URL");
+        assert!(!error.contains("0123456789abcdef"), "{error}");
+    }
+}

@@ -1,0 +1,226 @@
+//! Blocks from a file: one a line, followed as the file grows.
+//!
+//! A line ends with a newline; what stands after the last one is still being written. A line that is
+//! wrong stops the pipeline there, with the reason, until the file changes. Which line comes next is
+//! part of the cursor, so lines that were read must not be edited.
+
+use super::submitted;
+use crate::{
+    decide::{History, WINDOW},
+    publisher::{Deposed, Opened, Publisher, Step},
+    status::Trouble,
+};
+use push0_runtime::Shutdown;
+use std::{path::Path, time::Duration};
+use tokio::{
+    fs::File,
+    io::{AsyncBufReadExt, AsyncReadExt, AsyncSeekExt, BufReader, SeekFrom},
+};
+
+/// How often the file is looked at.
+const POLL: Duration = Duration::from_millis(500);
+/// The longest line, in bytes: what a submission by HTTP may hold.
+const LINE_MAX: u64 = 16 * 1024 * 1024;
+/// How many bytes of lines are read before they are published.
+const BATCH_BYTES: usize = 4 * 1024 * 1024;
+
+/// The file as it was last looked at; nothing is read again while it stays so.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Look {
+    len: u64,
+    modified: Option<std::time::SystemTime>,
+}
+
+/// How far a file was read.
+#[derive(Clone, Copy)]
+struct Position {
+    /// Lines.
+    line: u64,
+    /// Bytes; none when only the lines are known, as after a restart.
+    offset: Option<u64>,
+}
+
+struct Reader {
+    lines: BufReader<File>,
+    line: u64,
+    offset: u64,
+}
+
+enum Next {
+    Line(String),
+    End,
+}
+
+/// Why reading stopped.
+enum Halt {
+    Deposed(Deposed),
+    /// What is wrong, and where. Only a change of the file helps.
+    Wrong(String),
+    /// The file cannot be read now.
+    Unreadable(String),
+}
+
+impl From<Deposed> for Halt {
+    fn from(deposed: Deposed) -> Self {
+        Self::Deposed(deposed)
+    }
+}
+
+pub(super) async fn run(path: &str, opened: Opened, stop: &Shutdown) -> Result<(), Deposed> {
+    let Opened {
+        mut publisher,
+        mut history,
+    } = opened;
+    let mut position = Position {
+        line: publisher.lines_read(),
+        offset: None,
+    };
+    let mut seen = None;
+    while !stop.is_requested() {
+        let looked = look(Path::new(path)).await;
+        let read = match looked {
+            Ok(look) if seen == Some(look) => None,
+            Ok(_) => Some(read(path, &mut position, &mut history, &mut publisher, stop).await),
+            Err(ref error) => Some(Err(Halt::Unreadable(format!("{path}: {error}")))),
+        };
+        seen = looked.ok();
+        match read {
+            None => {}
+            Some(Ok(())) => publisher.status.fine(),
+            Some(Err(Halt::Deposed(deposed))) => return Err(deposed),
+            Some(Err(Halt::Wrong(reason))) => publisher.status.blocked(Trouble::File, &reason),
+            Some(Err(Halt::Unreadable(reason))) => {
+                publisher.status.blocked(Trouble::File, &reason);
+                seen = None;
+            }
+        }
+        tokio::select! {
+            () = stop.requested() => {}
+            () = tokio::time::sleep(POLL) => {}
+        }
+    }
+    Ok(())
+}
+
+async fn look(path: &Path) -> std::io::Result<Look> {
+    let metadata = tokio::fs::metadata(path).await?;
+    Ok(Look {
+        len: metadata.len(),
+        modified: metadata.modified().ok(),
+    })
+}
+
+/// Publishes what is new in the file. What comes before a wrong line is published first.
+async fn read(
+    path: &str,
+    position: &mut Position,
+    history: &mut History,
+    publisher: &mut Publisher,
+    stop: &Shutdown,
+) -> Result<(), Halt> {
+    let mut reader = Reader::open(path, *position).await?;
+    loop {
+        let (mut steps, mut bytes) = (Vec::new(), 0);
+        let end = loop {
+            if steps.len() as u64 >= WINDOW || bytes >= BATCH_BYTES {
+                break None;
+            }
+            match reader.next(path).await {
+                Err(halt) => break Some(Err(halt)),
+                Ok(Next::End) => break Some(Ok(())),
+                Ok(Next::Line(text)) => {
+                    bytes += text.len();
+                    match accept(&text, reader.line, history, publisher) {
+                        Ok(more) => steps.extend(more),
+                        Err(reason) => {
+                            break Some(Err(Halt::Wrong(format!("{path}:{}: {reason}", reader.line))));
+                        }
+                    }
+                    *position = reader.position();
+                }
+            }
+        };
+        publisher.commit(steps).await?;
+        match end {
+            Some(end) => return end,
+            None if stop.is_requested() => return Ok(()),
+            None => {}
+        }
+    }
+}
+
+/// What a line leads to; nothing if it is empty.
+fn accept(text: &str, line: u64, history: &mut History, publisher: &Publisher) -> Result<Vec<Step>, String> {
+    if text.trim().is_empty() {
+        return Ok(Vec::new());
+    }
+    let block = submitted::parse(text)?;
+    let steps = submitted::steps(history, &publisher.status, &block).map_err(|e| e.to_string())?;
+    publisher.status.head(block.offer.number);
+    let with_line = |step| match step {
+        Step::Publish(mut block) => {
+            block.line = Some(line);
+            Step::Publish(block)
+        }
+        cancel @ Step::Cancel { .. } => cancel,
+    };
+    Ok(steps.into_iter().map(with_line).collect())
+}
+
+impl Reader {
+    /// Opens the file after what was read before.
+    async fn open(path: &str, from: Position) -> Result<Self, Halt> {
+        let unreadable = |error: std::io::Error| Halt::Unreadable(format!("{path}: {error}"));
+        let mut file = File::open(path).await.map_err(unreadable)?;
+        let shorter = |has: String| {
+            Halt::Wrong(format!(
+                "{path}: {has} less than were read before: expected a file that only grows"
+            ))
+        };
+        if let Some(offset) = from.offset {
+            let len = file.metadata().await.map_err(unreadable)?.len();
+            if len < offset {
+                return Err(shorter(format!("{len} bytes,")));
+            }
+            file.seek(SeekFrom::Start(offset)).await.map_err(unreadable)?;
+        }
+        let mut reader = Self {
+            lines: BufReader::new(file),
+            line: from.offset.map_or(0, |_| from.line),
+            offset: from.offset.unwrap_or(0),
+        };
+        while reader.line < from.line {
+            if let Next::End = reader.next(path).await? {
+                return Err(shorter(format!("{} lines,", reader.line)));
+            }
+        }
+        Ok(reader)
+    }
+
+    fn position(&self) -> Position {
+        Position {
+            line: self.line,
+            offset: Some(self.offset),
+        }
+    }
+
+    /// The next whole line.
+    async fn next(&mut self, path: &str) -> Result<Next, Halt> {
+        let wrong = |reason: String| Halt::Wrong(format!("{path}:{}: {reason}", self.line + 1));
+        let mut bytes = Vec::new();
+        let mut limited = (&mut self.lines).take(LINE_MAX + 1);
+        let read = limited.read_until(b'\n', &mut bytes).await;
+        read.map_err(|error| wrong(error.to_string()))?;
+        if bytes.len() as u64 > LINE_MAX {
+            return Err(wrong(format!("a line of more than {LINE_MAX} bytes")));
+        }
+        let len = bytes.len() as u64;
+        if bytes.pop() != Some(b'\n') {
+            return Ok(Next::End);
+        }
+        let text = String::from_utf8(bytes).map_err(|_| wrong("not UTF-8".to_owned()))?;
+        self.line += 1;
+        self.offset += len;
+        Ok(Next::Line(text))
+    }
+}

@@ -1,0 +1,102 @@
+//! A running ingester and what it published, for the tests of this crate.
+#![allow(dead_code, reason = "each test program uses its own part")]
+
+use push0_bus::Stream;
+use push0_domain::{
+    BlockHash, PipelineId,
+    message::{BlockEvent, Cancel, ObservedBlock},
+    subject,
+};
+use push0_harness::{Deployment, Process, wait_for};
+use std::{collections::BTreeMap, time::Duration};
+
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A pipeline file with this source.
+pub fn pipeline(name: &str, source: &str) -> String {
+    format!(
+        "name = \"{name}\"\n[source]\n{source}\n[[proof]]\ntype = \"main\"\nzkvm = \"mock\"\n\
+         [[proof.stage]]\nname = \"prove\"\nkind = \"map\"\ntimeout = \"10s\"\n"
+    )
+}
+
+pub fn ethereum(name: &str, url: &str, more: &str) -> String {
+    let source = format!("kind = \"ethereum\"\nrpc_url = \"{url}\"\npoll = \"50ms\"\n{more}");
+    pipeline(name, &source)
+}
+
+/// A broker with these pipelines and one ingester.
+pub async fn deploy(pipelines: &[String]) -> Deployment {
+    let ingester = Process::program("ingester").env("PUSH0_SUBMIT__LISTEN", "127.0.0.1:0");
+    let with = |builder: push0_harness::DeploymentBuilder, toml: &String| builder.pipeline(toml);
+    let builder = pipelines.iter().fold(Deployment::builder(), with);
+    builder.service(ingester).start().await
+}
+
+pub fn id(name: &str) -> PipelineId {
+    name.parse().expect("a name")
+}
+
+/// All that was published for a pipeline, in the order of the stream.
+pub async fn events(deployment: &Deployment, pipeline: &str) -> Vec<BlockEvent> {
+    let subject = subject::block(&id(pipeline));
+    let kept = deployment.bus().scan(Stream::Blocks, &subject, 1, usize::MAX).await;
+    let kept = kept.expect("the blocks are read");
+    kept.into_iter().map(|kept| kept.body.expect("a block")).collect()
+}
+
+/// The blocks that are still wanted, and all that was cancelled. Fails if a block was published that
+/// is not the child of the one before it, or replaces one that was not cancelled.
+pub fn outcome(events: &[BlockEvent]) -> (Vec<ObservedBlock>, Vec<Cancel>) {
+    let mut wanted: BTreeMap<u64, ObservedBlock> = BTreeMap::new();
+    let mut cancels = Vec::new();
+    for event in events {
+        match event {
+            BlockEvent::Observed(block) => {
+                let number = block.block.number;
+                if let Some((_, first)) = wanted.first_key_value()
+                    && first.block.number < number
+                {
+                    let parent = wanted.get(&(number - 1)).map(|before| before.block.hash);
+                    assert_eq!(parent, Some(block.parent_hash), "{number} is not on top of its parent");
+                }
+                let there = wanted.insert(number, block.clone());
+                assert!(there.is_none_or(|t| t.block == block.block), "{number} was not cancelled");
+            }
+            BlockEvent::Cancelled(cancel) => {
+                let gone = |hash: &BlockHash| cancel.hashes.contains(hash);
+                wanted.retain(|_, block| !gone(&block.block.hash));
+                cancels.push(cancel.clone());
+            }
+        }
+    }
+    (wanted.into_values().collect(), cancels)
+}
+
+/// Waits until the wanted blocks end with `last`, and returns what was published.
+pub async fn published_up_to(deployment: &Deployment, pipeline: &str, last: u64) -> Vec<BlockEvent> {
+    wait_for(&format!("block {last} of {pipeline}"), PATIENCE, async || {
+        let events = events(deployment, pipeline).await;
+        let tip = outcome(&events).0.last().map(|block| block.block.number);
+        if tip >= Some(last) { Ok(events) } else { Err(tip) }
+    })
+    .await
+}
+
+/// The numbers of the wanted blocks.
+pub fn numbers(events: &[BlockEvent]) -> Vec<u64> {
+    outcome(events).0.iter().map(|block| block.block.number).collect()
+}
+
+/// Waits until the ingester says in `/health/ready` that it is not ready, with this in the reason.
+pub async fn not_ready(deployment: &Deployment, reason: &str) {
+    let ingester = deployment.service("ingester");
+    wait_for(&format!("`{reason}` in the readiness"), PATIENCE, async || {
+        let address = ingester.http_address().ok_or_else(|| "no address".to_owned())?;
+        let url = format!("http://{address}/health/ready");
+        let response = reqwest::get(url).await.map_err(|e| e.to_string())?;
+        let (status, body) = (response.status().as_u16(), response.text().await.unwrap_or_default());
+        if status == 503 && body.contains(reason) { Ok(()) } else { Err(body) }
+    })
+    .await;
+}
