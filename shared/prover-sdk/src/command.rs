@@ -52,7 +52,11 @@ where
                 println!("valid");
                 ExitCode::SUCCESS
             }
-            Ok(Some(reason)) => end(FALSE, &reason),
+            Ok(Some(reason)) => {
+                // Nothing but the reason, for whoever shows it.
+                eprintln!("{reason}");
+                ExitCode::from(FALSE)
+            }
             Err(error) => end(UNTOLD, &exit::chain(error.as_ref())),
         },
     }
