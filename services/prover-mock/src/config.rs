@@ -1,0 +1,207 @@
+//! The configuration: how long attempts take and how they go wrong.
+
+use push0_bus::NatsConfig;
+use push0_domain::message::FailureClass;
+use push0_prover_sdk::{Common, ProverConfig};
+use push0_runtime::{HasRuntimeConfig, HttpConfig, Invalid, TelemetryConfig, config::duration};
+use serde::Deserialize;
+use std::time::Duration;
+
+/// The configuration of the mock prover.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// The broker.
+    pub nats: NatsConfig,
+    /// Logs and traces.
+    pub telemetry: TelemetryConfig,
+    /// Health and metrics.
+    pub http: HttpConfig,
+    /// What every adapter has.
+    pub prover: ProverConfig,
+    /// The mock itself.
+    pub mock: MockConfig,
+}
+
+/// The section `mock`.
+///
+/// How long an attempt takes is said in one of four ways: `time`, `time_min` with `time_max`,
+/// `lognormal_mean` with `lognormal_p95`, or `per_gas`. Rates are shares of attempts, 0 to 1.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct MockConfig {
+    /// Always this long; one second if nothing else is said.
+    #[serde(with = "duration")]
+    pub time: Option<Duration>,
+    /// Evenly between this and `time_max`.
+    #[serde(with = "duration")]
+    pub time_min: Option<Duration>,
+    /// See `time_min`.
+    #[serde(with = "duration")]
+    pub time_max: Option<Duration>,
+    /// As real proofs are spread: mostly near the mean, with a long tail.
+    #[serde(with = "duration")]
+    pub lognormal_mean: Option<Duration>,
+    /// The time that 95 % of attempts stay below; 1 to 3.8 times the mean.
+    #[serde(with = "duration")]
+    pub lognormal_p95: Option<Duration>,
+    /// Nanoseconds per gas that the block used.
+    pub per_gas: Option<f64>,
+    /// How many attempts fail, after their time.
+    pub failure_rate: f64,
+    /// With which class: `retryable`, `fatal` or `out-of-memory`.
+    pub failure_class: MockFailure,
+    /// How many write a proof that the mock's verifier refuses.
+    pub false_rate: f64,
+    /// How many never end.
+    pub hang_rate: f64,
+    /// How many take the process with them, at some point of their time.
+    pub crash_rate: f64,
+    /// How many panic, after their time.
+    pub panic_rate: f64,
+    /// How many outputs a split has.
+    pub split: u32,
+    /// How long an output is, in bytes; about 110 is the least.
+    pub output_bytes: usize,
+    /// How long a verification takes.
+    #[serde(with = "duration")]
+    pub verify_time: Duration,
+    /// All that is random follows from it, the task and the attempt: a run can be repeated.
+    pub seed: u64,
+}
+
+/// The failures that a prover can report of itself.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum MockFailure {
+    /// Another attempt may do better.
+    #[default]
+    Retryable,
+    /// No attempt can succeed.
+    Fatal,
+    /// The prover ran out of memory.
+    OutOfMemory,
+}
+
+impl From<MockFailure> for FailureClass {
+    fn from(failure: MockFailure) -> Self {
+        match failure {
+            MockFailure::Retryable => Self::Retryable,
+            MockFailure::Fatal => Self::Fatal,
+            MockFailure::OutOfMemory => Self::OutOfMemory,
+        }
+    }
+}
+
+impl Default for MockConfig {
+    fn default() -> Self {
+        Self {
+            time: None,
+            time_min: None,
+            time_max: None,
+            lognormal_mean: None,
+            lognormal_p95: None,
+            per_gas: None,
+            failure_rate: 0.0,
+            failure_class: MockFailure::Retryable,
+            false_rate: 0.0,
+            hang_rate: 0.0,
+            crash_rate: 0.0,
+            panic_rate: 0.0,
+            split: 1,
+            output_bytes: 64,
+            verify_time: Duration::ZERO,
+            seed: 0,
+        }
+    }
+}
+
+/// The most outputs of a split.
+const SPLIT_MAX: u32 = 100_000;
+
+impl MockConfig {
+    fn validate(&self) -> Result<(), Invalid> {
+        let rates = [
+            ("failure_rate", self.failure_rate),
+            ("false_rate", self.false_rate),
+            ("hang_rate", self.hang_rate),
+            ("crash_rate", self.crash_rate),
+            ("panic_rate", self.panic_rate),
+        ];
+        if let Some((key, _)) = rates.iter().find(|(_, rate)| !(0.0..=1.0).contains(rate)) {
+            return Err(Invalid::new(format!("mock.{key}"), "a number from 0 to 1"));
+        }
+        if self.split == 0 || self.split > SPLIT_MAX {
+            return Err(Invalid::new(
+                "mock.split",
+                format!("a number from 1 to {SPLIT_MAX}"),
+            ));
+        }
+        if self.per_gas.is_some_and(|nanos| !(0.0..=1e9).contains(&nanos)) {
+            return Err(Invalid::new(
+                "mock.per_gas",
+                "nanoseconds, from 0 to 1,000,000,000",
+            ));
+        }
+        self.one_way_of_time()
+    }
+
+    fn one_way_of_time(&self) -> Result<(), Invalid> {
+        let (min, max) = (self.time_min, self.time_max);
+        let (mean, p95) = (self.lognormal_mean, self.lognormal_p95);
+        let ways = [
+            self.time.is_some(),
+            min.or(max).is_some(),
+            mean.or(p95).is_some(),
+            self.per_gas.is_some(),
+        ];
+        if ways.iter().filter(|said| **said).count() > 1 {
+            let expected =
+                "only one of time, time_min and time_max, lognormal_mean and lognormal_p95, per_gas";
+            return Err(Invalid::new("mock", expected));
+        }
+        if min.is_some() != max.is_some() || min > max {
+            return Err(Invalid::new(
+                "mock.time_max",
+                "given with time_min, and not below it",
+            ));
+        }
+        if mean.is_some() != p95.is_some() {
+            return Err(Invalid::new("mock.lognormal_p95", "given with lognormal_mean"));
+        }
+        match (mean, p95) {
+            (Some(mean), Some(p95)) if !(1.0..=3.8).contains(&p95.div_duration_f64(mean)) => Err(
+                Invalid::new("mock.lognormal_p95", "1 to 3.8 times lognormal_mean"),
+            ),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl From<&Config> for Common {
+    fn from(config: &Config) -> Self {
+        Self {
+            nats: config.nats.clone(),
+            prover: config.prover.clone(),
+        }
+    }
+}
+
+impl HasRuntimeConfig for Config {
+    fn telemetry(&self) -> &TelemetryConfig {
+        &self.telemetry
+    }
+
+    fn http(&self) -> &HttpConfig {
+        &self.http
+    }
+
+    fn shutdown_grace(&self) -> Duration {
+        self.prover.shutdown_grace()
+    }
+
+    fn validate(&self) -> Result<(), Invalid> {
+        self.prover.validate()?;
+        self.mock.validate()
+    }
+}
