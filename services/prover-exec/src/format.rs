@@ -1,0 +1,100 @@
+//! What stands in the files.
+
+use crate::Input;
+use push0_domain::message::{StageKind, TaskHeader};
+use push0_prover_sdk::{ProveError, Work};
+use serde::Serialize;
+use serde_json::value::RawValue;
+
+/// As the aggregator of push0's demo reads the proofs of steps.
+#[derive(Serialize)]
+struct StepProof<'a> {
+    data: &'a RawValue,
+    task_id: usize,
+    group_id: u64,
+}
+
+#[derive(Serialize)]
+struct Described<'a> {
+    block_number: u64,
+    block_hash: String,
+    parent_hash: String,
+    stage: &'a str,
+    index: u32,
+    attempt: u32,
+    program_id: Option<&'a str>,
+    inputs: Vec<String>,
+}
+
+/// The input file of an attempt.
+pub(crate) fn input(work: Work, format: Input) -> Result<Vec<u8>, ProveError> {
+    let header = &work.header;
+    let many = matches!(header.kind, StageKind::Join | StageKind::Range);
+    match format {
+        Input::Json => written(&described(header, &work.inputs)),
+        // Not copied: an input may be large.
+        Input::Raw | Input::StepProofs if !many => {
+            work.input()?;
+            Ok(work.inputs.into_iter().next().unwrap_or_default())
+        }
+        Input::Raw => written(&values(&work)?),
+        Input::StepProofs => {
+            let values = values(&work)?;
+            let wrapped = values.iter().enumerate().map(|(task_id, data)| StepProof {
+                data,
+                task_id,
+                group_id: header.id.stage.block.number,
+            });
+            written(&wrapped.collect::<Vec<_>>())
+        }
+    }
+}
+
+fn described<'a>(header: &'a TaskHeader, inputs: &[Vec<u8>]) -> Described<'a> {
+    Described {
+        block_number: header.id.stage.block.number,
+        block_hash: header.id.stage.block.hash.to_string(),
+        parent_hash: header.context.parent_hash.to_string(),
+        stage: header.id.stage.stage.as_str(),
+        index: header.id.index,
+        attempt: header.attempt,
+        program_id: header.program_id.as_deref(),
+        inputs: inputs
+            .iter()
+            .map(|input| format!("0x{}", hex::encode(input)))
+            .collect(),
+    }
+}
+
+fn values(work: &Work) -> Result<Vec<&RawValue>, ProveError> {
+    let mut values = Vec::with_capacity(work.inputs.len());
+    for (index, input) in work.inputs.iter().enumerate() {
+        values.push(serde_json::from_slice(input).map_err(|e| {
+            let hint = "set exec.input = \"json\" for inputs of other formats";
+            ProveError::fatal(format!("input {index} is not JSON: {e}; {hint}"))
+        })?);
+    }
+    Ok(values)
+}
+
+fn written<T: Serialize>(value: &T) -> Result<Vec<u8>, ProveError> {
+    serde_json::to_vec(value).map_err(|e| ProveError::fatal(format!("input file: {e}")))
+}
+
+/// The outputs in an output file: of a split, the elements of the array that it holds.
+pub(crate) fn outputs(kind: StageKind, bytes: Vec<u8>) -> Result<Vec<Vec<u8>>, ProveError> {
+    if bytes.is_empty() {
+        return Err(ProveError::retryable(
+            "the program wrote no output file, or an empty one",
+        ));
+    }
+    if kind != StageKind::Split {
+        return Ok(vec![bytes]);
+    }
+    let elements: Vec<&RawValue> = serde_json::from_slice(&bytes)
+        .map_err(|e| ProveError::retryable(format!("the output of a split must be a JSON array: {e}")))?;
+    Ok(elements
+        .into_iter()
+        .map(|e| e.get().as_bytes().to_vec())
+        .collect())
+}

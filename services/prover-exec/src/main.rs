@@ -1,0 +1,13 @@
+//! The process that makes provers of programs.
+
+use push0_prover_exec::{Config, Exec};
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    push0_prover_sdk::main(
+        "prover-exec",
+        env!("CARGO_PKG_VERSION"),
+        "exec",
+        |config: &Config, role| Ok(Exec::new(&config.exec, role)?),
+    )
+}

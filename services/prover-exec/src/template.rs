@@ -1,0 +1,89 @@
+//! Arguments with placeholders.
+
+use std::{ffi::OsString, path::Path};
+
+/// The placeholders that every argument may contain.
+pub(crate) const ABOUT_BLOCK: [&str; 4] = ["block_number", "block_hash", "parent_hash", "program_id"];
+
+/// A template in pieces: text, and the name of the placeholder that follows it. Braces round
+/// anything but a name are text.
+fn pieces(template: &str) -> Vec<(&str, Option<&str>)> {
+    let mut pieces = Vec::new();
+    let (mut text_from, mut look_from) = (0, 0);
+    while let Some(open) = template[look_from..].find('{').map(|at| look_from + at) {
+        let rest = &template[open + 1..];
+        let len = rest
+            .find(|c: char| !c.is_ascii_lowercase() && c != '_')
+            .unwrap_or(rest.len());
+        if len > 0 && rest[len..].starts_with('}') {
+            pieces.push((&template[text_from..open], Some(&rest[..len])));
+            text_from = open + len + 2;
+            look_from = text_from;
+        } else {
+            look_from = open + 1;
+        }
+    }
+    pieces.push((&template[text_from..], None));
+    pieces
+}
+
+/// A placeholder that is neither one of `files` nor about the block.
+pub(crate) fn unknown<'a>(template: &'a str, files: &[&str]) -> Option<&'a str> {
+    let names = pieces(template).into_iter().filter_map(|(_, name)| name);
+    names
+        .into_iter()
+        .find(|name| !files.contains(name) && !ABOUT_BLOCK.contains(name))
+}
+
+/// What stands for the placeholders of one call.
+pub(crate) struct Values<'a> {
+    pub(crate) files: &'a [(&'a str, &'a Path)],
+    /// In the order of [`ABOUT_BLOCK`].
+    pub(crate) about: [String; ABOUT_BLOCK.len()],
+}
+
+impl Values<'_> {
+    pub(crate) fn fill(&self, template: &str) -> OsString {
+        let mut filled = OsString::new();
+        for (text, name) in pieces(template) {
+            filled.push(text);
+            let Some(name) = name else { continue };
+            if let Some((_, path)) = self.files.iter().find(|(file, _)| *file == name) {
+                filled.push(path);
+            } else if let Some(at) = ABOUT_BLOCK.iter().position(|known| *known == name) {
+                filled.push(&self.about[at]);
+            }
+        }
+        filled
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn placeholders_are_filled_once_and_other_braces_stay() {
+        let values = Values {
+            files: &[("input", Path::new("/tmp/{output}"))],
+            about: ["7".into(), "0xab".into(), "0xcd".into(), String::new()],
+        };
+        assert_eq!(values.fill("--in={input}"), "--in=/tmp/{output}");
+        assert_eq!(
+            values.fill("{block_number}:{block_hash}:{program_id}."),
+            "7:0xab:."
+        );
+        assert_eq!(values.fill(r#"{"a": {}}{"#), r#"{"a": {}}{"#);
+        assert_eq!(values.fill("{{input}}"), "{/tmp/{output}}");
+    }
+
+    #[test]
+    fn an_unknown_placeholder_is_found() {
+        assert_eq!(unknown("--x={inptu}", &["input"]), Some("inptu"));
+        assert_eq!(unknown("{proof}", &["input", "output"]), Some("proof"));
+        assert_eq!(
+            unknown(r#"{input} {parent_hash} {"json": 1} {1}"#, &["input"]),
+            None
+        );
+    }
+}
