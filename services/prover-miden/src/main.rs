@@ -1,0 +1,13 @@
+//! The Miden prover's process.
+
+use push0_prover_miden::{Config, Miden};
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    push0_prover_sdk::main(
+        "prover-miden",
+        env!("CARGO_PKG_VERSION"),
+        "miden",
+        |config: &Config, _role| Ok(Miden::new(config)),
+    )
+}

@@ -1,0 +1,160 @@
+//! The adapter's process on a real broker, and its commands.
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a failing test panics, in its helpers as well"
+)]
+#![expect(dead_code, reason = "the rig and the headers serve other tests too")]
+
+mod headers;
+#[path = "../../prover-mock/tests/rig/mod.rs"]
+mod rig;
+
+use push0_bus::Bucket;
+use push0_domain::{
+    BlockHash, BlockRef, Payload, Payloads, Timestamp,
+    message::{BlockFacts, FailureClass, KnownBlock, Task},
+};
+use push0_harness::Process;
+use push0_prover_miden::program_id;
+use rig::{Rig, class, failure, output};
+use std::process::Command;
+
+/// A task about a real header, known to the verifiers as the ingester would have it.
+async fn task(rig: &Rig, number: u64) -> Task {
+    let (statement, rlp) = headers::block(number, b"x");
+    let mut task = rig.task(number);
+    task.header.id.stage.block = BlockRef {
+        number,
+        hash: BlockHash(statement.block_hash),
+    };
+    task.header.context.parent_hash = BlockHash(statement.parent_hash);
+    task.header.check = true;
+    task.inputs = Payloads::one(Payload::Inline(rlp));
+    let known = KnownBlock {
+        block: task.header.id.stage.block,
+        parent_hash: task.header.context.parent_hash,
+        revision: 1,
+        observed_at: Timestamp::default(),
+        facts: BlockFacts::default(),
+    };
+    let facts = rig.bus().facts::<KnownBlock>(Bucket::Blocks).await.unwrap();
+    let key = format!("{}.{}", rig.pipeline, known.block.key());
+    facts.put(&key, &known).await.unwrap();
+    task
+}
+
+fn run(args: &[&str]) -> (Option<i32>, String, String) {
+    let output = Command::new(env!("CARGO_BIN_EXE_prover-miden"))
+        .args(args)
+        .output()
+        .unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    (output.status.code(), text(output.stdout), text(output.stderr))
+}
+
+#[tokio::test]
+async fn a_header_is_proved_and_verified_and_its_proof_kept_in_a_file_can_be_too() {
+    let prover = Process::program("prover-miden").env("PUSH0_PROVER__ID", "a");
+    let verifier = Process::program("prover-miden")
+        .label("verifier")
+        .env("PUSH0_PROVER__ID", "v")
+        .arg("--verify");
+    let rig = Rig::start("miden", vec![prover, verifier]).await;
+    let good = task(&rig, 3).await;
+    rig.publish(&good).await;
+    let result = rig.result(&good).await;
+    let verdict = result.verdict.clone().expect("verified");
+    assert_eq!((verdict.verifier.as_str(), verdict.invalid), ("v", None));
+    println!("prove {} us, verify {} us", result.prove_us, verdict.verify_us);
+
+    // Another block's header under this block's hash: no attempt can prove it.
+    let mut bad = task(&rig, 4).await;
+    bad.inputs = good.inputs.clone();
+    rig.publish(&bad).await;
+    let refused = rig.result_of_prover(&bad).await;
+    assert_eq!(class(&refused), FailureClass::Fatal);
+    assert!(
+        failure(&refused).message.contains("the header names parent"),
+        "{refused:?}"
+    );
+
+    let mut proof = output(rig.bus(), &result).await;
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("proof");
+    let (id, block) = (
+        &good.header.id.stage.block,
+        good.header.id.stage.block.hash.to_string(),
+    );
+    let (number, parent) = (id.number.to_string(), good.header.context.parent_hash.to_string());
+    let verify = |proof: &[u8], block: &str, program: &str| {
+        std::fs::write(&file, proof).unwrap();
+        let path = file.to_str().unwrap();
+        run(&[
+            "verify-file",
+            "--proof",
+            path,
+            "--block-number",
+            &number,
+            "--block-hash",
+            block,
+            "--parent-hash",
+            &parent,
+            "--program-id",
+            program,
+        ])
+    };
+    let ours = format!("0x{}", hex::encode(program_id()));
+    assert_eq!(
+        verify(&proof, &block, &ours),
+        (Some(0), "valid\n".into(), String::new())
+    );
+    let (code, _, why) = verify(&proof, &parent, &ours);
+    assert_eq!(code, Some(1), "{why}");
+    assert!(why.contains("does not hold for the statement"), "{why}");
+    let (code, _, why) = verify(&proof, &block, &parent);
+    assert_eq!(code, Some(1), "{why}");
+    assert!(
+        why.contains("is not the header link program of this build"),
+        "{why}"
+    );
+    let middle = proof.len() / 2;
+    proof[middle] ^= 1;
+    let (code, _, why) = verify(&proof, &block, &ours);
+    assert_eq!(code, Some(1), "{why}");
+}
+
+#[tokio::test]
+async fn a_prover_of_another_program_than_the_pinned_one_says_so() {
+    let rig = Rig::start("miden", vec![Process::program("prover-miden")]).await;
+    for (pinned, why) in [
+        (format!("0x{}", "00".repeat(32)), "pins program 0x00"),
+        ("abc".to_owned(), "`abc` is not 0x and 64 hex digits"),
+    ] {
+        let mut task = task(&rig, 3 + pinned.len() as u64 % 2).await;
+        task.header.program_id = Some(pinned);
+        rig.publish(&task).await;
+        let result = rig.result_of_prover(&task).await;
+        assert_eq!(class(&result), FailureClass::Fatal);
+        assert!(failure(&result).message.contains(why), "{result:?}");
+    }
+}
+
+#[test]
+fn the_program_id_is_printed_and_is_the_one_that_the_demo_pins() {
+    let ours = format!("0x{}", hex::encode(program_id()));
+    assert_eq!(
+        run(&["program-id"]),
+        (Some(0), format!("{ours}\n"), String::new())
+    );
+    let demo = concat!(env!("CARGO_MANIFEST_DIR"), "/../../deploy/pipelines/demo.toml");
+    let demo = std::fs::read_to_string(demo).unwrap();
+    let demo = push0_domain::pipeline::Pipeline::from_toml("demo.toml", &demo).unwrap();
+    let miden: Vec<_> = demo
+        .proofs
+        .iter()
+        .filter(|proof| proof.zkvm.as_str() == "miden")
+        .collect();
+    assert_eq!(miden.len(), 1);
+    assert_eq!(miden[0].program_id.as_deref(), Some(ours.as_str()));
+}
