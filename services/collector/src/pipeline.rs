@@ -15,7 +15,7 @@ use push0_domain::{
     BlockKey, PipelineId,
     message::{KnownBlock, ResultEvent},
     pipeline::Pipeline,
-    subject::{self, AttemptKey},
+    subject::{self, AttemptKey, Kind},
 };
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
@@ -23,6 +23,8 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 const PATIENCE: Duration = Duration::from_secs(30);
 /// How often deadlines are looked at.
 const TICK: Duration = Duration::from_millis(50);
+/// Every how many ticks a block is looked up that was given up before any result of it came.
+const LOOK_EVERY: u32 = 10;
 /// The most publishes on their way; beyond it no more results are read.
 const IN_FLIGHT_MAX: usize = 1024;
 
@@ -59,6 +61,7 @@ struct Active<'a> {
     outbox: Outbox<Vec<Ack>>,
     emitter: Emitter,
     emitting: Option<Emitting>,
+    ticks: u32,
 }
 
 impl<'a> Active<'a> {
@@ -80,6 +83,7 @@ impl<'a> Active<'a> {
             acks: HashMap::new(),
             outbox: Outbox::new(bus.clone(), PATIENCE),
             emitting: None,
+            ticks: 0,
             bus,
             name,
             metrics,
@@ -133,10 +137,10 @@ impl<'a> Active<'a> {
             ResultEvent::Attempt(ref result) => {
                 let header = &result.header;
                 let key = AttemptKey::of(&header.zkvm, &header.attempt_id());
-                let verified = subject::parse_verdict(&delivery.subject);
+                let verified = AttemptKey::parse(&delivery.subject, Kind::Verdict);
                 let named = verified
                     .clone()
-                    .or_else(|_| subject::parse_result(&delivery.subject));
+                    .or_else(|_| AttemptKey::parse(&delivery.subject, Kind::Result));
                 if named.as_ref() != Ok(&key) || *self.name != header.id.stage.pipeline {
                     return self
                         .refuse(&delivery, "the body is about another attempt than the subject")
@@ -188,13 +192,21 @@ impl<'a> Active<'a> {
             .set(pending);
         let Some(core) = &mut self.core else { return Ok(()) };
         let steps = core.tick(now());
-        if let Some(number) = core.unseen_end() {
+        self.ticks = self.ticks.wrapping_add(1);
+        // Looks through all keys of the bucket: not more often than needed.
+        if self.ticks.is_multiple_of(LOOK_EVERY)
+            && let Some(number) = core.unseen_end()
+        {
             for block in known_at(&self.known, self.name, number).await? {
                 core.known(block.block, BlockContextOf::known(&block));
             }
         }
         self.perform(steps).await?;
-        self.advance().await
+        if self.results.to_replay() == 0 {
+            self.advance().await
+        } else {
+            Ok(())
+        }
     }
 
     async fn advance(&mut self) -> Result<(), BusError> {

@@ -14,7 +14,7 @@ use push0_domain::{
     PipelineId,
     message::{BlockEvent, Emission, Lease, ResultEvent, StageReady},
     pipeline::Pipeline,
-    subject,
+    subject::{self, AttemptKey, Kind},
     task::StageKey,
     trace::TraceContext,
 };
@@ -123,10 +123,10 @@ impl Bodies {
 
 impl<'a> Active<'a> {
     async fn start(bus: &'a Bus, metrics: &'a Metrics) -> Result<Self, BusError> {
-        let heard = ["lease", "result", "verdict", "check", "proof"].map(subject::all);
+        let heard = [Kind::Lease, Kind::Result, Kind::Verdict, Kind::Check, Kind::Proof].map(subject::all);
         // Listened to before anything is read: what happens in between is heard, not missed.
         let signals = bus.listen(heard).await?;
-        let replay = |stream, consumer: &str, kind| Replay {
+        let replay = |stream, consumer: &str, kind: Kind| Replay {
             stream,
             consumer: consumer.into(),
             filters: vec![subject::all(kind)],
@@ -139,10 +139,10 @@ impl<'a> Active<'a> {
             bodies: Bodies::default(),
             outbox: Outbox::new(bus.clone(), PATIENCE),
             blocks: bus
-                .replay(&replay(Stream::Blocks, "dispatcher-blocks", "block"))
+                .replay(&replay(Stream::Blocks, "dispatcher-blocks", Kind::Block))
                 .await?,
             stages: bus
-                .replay(&replay(Stream::Stages, "dispatcher-stages", "stage"))
+                .replay(&replay(Stream::Stages, "dispatcher-stages", Kind::Stage))
                 .await?,
             signals,
             bus,
@@ -154,7 +154,11 @@ impl<'a> Active<'a> {
 
     /// Learns what provers there are and what was released before.
     async fn recall(&mut self) -> Result<(), BusError> {
-        for (subject, _) in self.bus.subjects(Stream::Leases, &subject::all("lease")).await? {
+        for (subject, _) in self
+            .bus
+            .subjects(Stream::Leases, &subject::all(Kind::Lease))
+            .await?
+        {
             if let Some(Ok(lease)) = self
                 .bus
                 .last::<Lease>(Stream::Leases, &subject)
@@ -305,15 +309,24 @@ impl<'a> Active<'a> {
 
     async fn hear(&mut self, signal: &push0_bus::Signal) -> Result<(), BusError> {
         let subject = signal.subject();
-        if let Ok(key) = subject::parse_result(subject).or_else(|_| subject::parse_check(subject)) {
-            self.core.ended(&key);
-        } else if let Ok(key) = subject::parse_verdict(subject) {
-            self.core.ended(&key);
-        } else if let Ok(lease) = signal.body::<Lease>() {
-            self.core.heard(&lease, now());
-        } else if let Ok(emission) = signal.body::<Emission>() {
-            let effects = self.core.emitted(&emission.pipeline, emission.last.number);
-            self.apply(effects).await?;
+        match Kind::of(subject) {
+            Some(kind @ (Kind::Result | Kind::Check | Kind::Verdict)) => {
+                if let Ok(key) = AttemptKey::parse(subject, kind) {
+                    self.core.ended(&key);
+                }
+            }
+            Some(Kind::Lease) => {
+                if let Ok(lease) = signal.body::<Lease>() {
+                    self.core.heard(&lease, now());
+                }
+            }
+            Some(Kind::Proof) => {
+                if let Some((pipeline, number)) = subject::parse_proof(subject) {
+                    let effects = self.core.emitted(&pipeline, number);
+                    self.apply(effects).await?;
+                }
+            }
+            _ => {}
         }
         Ok(())
     }
@@ -453,7 +466,10 @@ impl<'a> Active<'a> {
 
     async fn reconcile(&mut self) -> Result<(), BusError> {
         let asked_at = now();
-        let present = self.bus.subjects(Stream::Tasks, &subject::all("task")).await?;
+        let present = self
+            .bus
+            .subjects(Stream::Tasks, &subject::all(Kind::Task))
+            .await?;
         let mut by_zkvm: HashMap<_, HashSet<_>> = self
             .core
             .provers()
@@ -461,7 +477,7 @@ impl<'a> Active<'a> {
             .collect();
         for key in present
             .iter()
-            .filter_map(|(subject, _)| subject::parse_task(subject).ok())
+            .filter_map(|(subject, _)| AttemptKey::parse(subject, Kind::Task).ok())
         {
             by_zkvm.entry(key.zkvm.clone()).or_default().insert(key);
         }

@@ -28,7 +28,7 @@ pub(crate) enum Which {
 pub(crate) async fn list(bus: &Bus, pipeline: Option<&PipelineId>) -> Result<Vec<Place>, Failure> {
     let filter = match pipeline {
         Some(pipeline) => subject::dead(Some(pipeline), ">"),
-        None => subject::all("dead"),
+        None => subject::all(subject::Kind::Dead),
     };
     let subjects = bus.subjects(Stream::Dead, &filter).await?;
     let mut places: Vec<Place> = subjects
@@ -65,7 +65,7 @@ pub(crate) async fn read(bus: &Bus, place: &Place) -> Result<Option<Kept<DeadLet
 }
 
 fn parse(text: &str) -> Option<Place> {
-    let every = subject::all("dead");
+    let every = subject::all(subject::Kind::Dead);
     let rest = text.strip_prefix(every.strip_suffix('>')?)?;
     let (pipeline, id) = rest.split_once('.')?;
     Some(Place {

@@ -3,7 +3,10 @@
 use crate::failure::Failure;
 use push0_bus::{Bus, Stream, now};
 use push0_domain::message::{BlockEvent, Lease};
-use push0_domain::{BlockKey, PipelineId, subject};
+use push0_domain::{
+    BlockKey, PipelineId,
+    subject::{self, Kind},
+};
 use serde::Serialize;
 use std::collections::BTreeMap;
 
@@ -37,31 +40,29 @@ pub(crate) async fn waiting(
     block: BlockKey,
 ) -> Result<Vec<Waiting>, Failure> {
     let kinds = [
-        (Stream::Stages, "stage"),
-        (Stream::Tasks, "task"),
-        (Stream::Checks, "check"),
-        (Stream::Results, "result"),
-        (Stream::Results, "verdict"),
+        (Stream::Stages, Kind::Stage),
+        (Stream::Tasks, Kind::Task),
+        (Stream::Checks, Kind::Check),
+        (Stream::Results, Kind::Result),
+        (Stream::Results, Kind::Verdict),
     ];
     let mut found = Vec::new();
     for (stream, kind) in kinds {
         let mut stages: BTreeMap<String, usize> = BTreeMap::new();
-        for (subject, count) in bus.subjects(stream, &of_block(kind, pipeline, block)).await? {
+        for (subject, count) in bus
+            .subjects(stream, &subject::attempts_of_block(kind, pipeline, block))
+            .await?
+        {
             *stages.entry(stage_of(&subject)).or_default() += count;
         }
         if !stages.is_empty() {
-            found.push(Waiting { kind, stages });
+            found.push(Waiting {
+                kind: kind.as_str(),
+                stages,
+            });
         }
     }
     Ok(found)
-}
-
-/// The filter of a block's attempts of another kind than tasks: kinds differ in one token only.
-fn of_block(kind: &str, pipeline: &PipelineId, block: BlockKey) -> String {
-    let tasks = subject::tasks_of_block(pipeline, block);
-    let (every, kind) = (subject::all("task"), subject::all(kind));
-    let tail = tasks.strip_prefix(every.trim_end_matches('>')).unwrap_or(&tasks);
-    format!("{}{tail}", kind.trim_end_matches('>'))
 }
 
 /// `proof type.stage` of an attempt's subject, whose last four tokens are type, stage, index, attempt.
@@ -86,7 +87,7 @@ pub(crate) async fn is_queued(bus: &Bus, pipeline: &PipelineId, number: u64) -> 
 /// Who holds tasks of the block, by the leases.
 pub(crate) async fn held(bus: &Bus, pipeline: &PipelineId, number: u64) -> Result<Vec<HeldTask>, Failure> {
     let mut found = Vec::new();
-    for (subject, _) in bus.subjects(Stream::Leases, &subject::all("lease")).await? {
+    for (subject, _) in bus.subjects(Stream::Leases, &subject::all(Kind::Lease)).await? {
         let Some(kept) = bus.last::<Lease>(Stream::Leases, &subject).await? else {
             continue;
         };
@@ -115,7 +116,7 @@ mod tests {
     use push0_domain::subject::{AttemptKey, stage};
 
     #[test]
-    fn the_filter_of_a_kind_matches_its_subjects() {
+    fn a_subject_tells_its_stage() {
         let key = AttemptKey {
             zkvm: "miden".parse().unwrap(),
             pipeline: "demo".parse().unwrap(),
@@ -129,11 +130,6 @@ mod tests {
             attempt: 1,
         };
         let subject = stage(&key);
-        let filter = of_block("stage", &key.pipeline, key.block);
-        assert_eq!(
-            filter.replace(".*.", ".miden.").replace('>', "fast.prove.3.1"),
-            subject
-        );
         assert_eq!(stage_of(&subject), "fast.prove");
     }
 }

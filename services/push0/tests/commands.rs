@@ -421,7 +421,7 @@ async fn dead_letters_are_shown_retried_and_dropped() {
     assert_eq!(retried, "one: attempt 4 is asked for\n");
     let stage = deployment
         .bus
-        .last::<StageReady>(Stream::Stages, &subject::all("stage"))
+        .last::<StageReady>(Stream::Stages, &subject::all(subject::Kind::Stage))
         .await;
     let stage = stage.expect("the broker answers").expect("it is stored");
     assert!(

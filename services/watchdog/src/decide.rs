@@ -14,7 +14,8 @@
 
 use push0_domain::{
     BlockRef, PipelineId, ProverId, Timestamp,
-    message::{BlockEnded, Held, Lease, Role},
+    message::{BlockEnded, Held, Lease, Role, TaskHeader},
+    subject::AttemptKey,
     task::{AttemptId, TaskId},
 };
 use std::{
@@ -153,10 +154,22 @@ impl Watchdog {
         })
     }
 
-    /// Whether any prover holds another attempt at this task than `attempt`.
-    pub fn is_raced(&self, task: &TaskId, attempt: u32) -> bool {
-        self.held()
-            .any(|(_, held)| held.header.id == *task && held.header.attempt != attempt)
+    /// Whether any prover holds another attempt at the same task.
+    pub fn is_raced(&self, key: &AttemptKey) -> bool {
+        self.held().any(|(_, held)| {
+            let TaskHeader {
+                id: TaskId { stage, index },
+                attempt,
+                ..
+            } = &held.header;
+            // Numbers first: they tell most tasks apart.
+            *index == key.index
+                && *attempt != key.attempt
+                && stage.block.key() == key.block
+                && stage.pipeline == key.pipeline
+                && stage.proof_type == key.proof_type
+                && stage.stage == key.stage
+        })
     }
 
     /// A pipeline emitted: `next` follows.

@@ -15,7 +15,7 @@ use push0_domain::{
         StageReady, Task, TaskRange, TaskResult,
     },
     pipeline::Rest,
-    subject::{self, AttemptKey},
+    subject::{self, AttemptKey, Kind},
     trace::TraceContext,
 };
 use push0_runtime::{BoxError, Component, Service, trace};
@@ -78,7 +78,7 @@ struct Active<'a> {
 
 impl<'a> Active<'a> {
     async fn start(bus: &'a Bus, metrics: &'a Metrics) -> Result<Self, BusError> {
-        let heard = ["lease", "result", "verdict", "ended", "proof"].map(subject::all);
+        let heard = [Kind::Lease, Kind::Result, Kind::Verdict, Kind::Ended, Kind::Proof].map(subject::all);
         let signals = bus.listen(heard).await?;
         let mut active = Self {
             pipelines: Pipelines::bind(bus).await?,
@@ -88,7 +88,7 @@ impl<'a> Active<'a> {
             metrics,
         };
         // A prover that died while no watchdog watched is silent from now on, like any other.
-        for (subject, _) in bus.subjects(Stream::Leases, &subject::all("lease")).await? {
+        for (subject, _) in bus.subjects(Stream::Leases, &subject::all(Kind::Lease)).await? {
             if let Some(Ok(lease)) = bus
                 .last::<Lease>(Stream::Leases, &subject)
                 .await?
@@ -136,31 +136,31 @@ impl<'a> Active<'a> {
 
     fn hear(&mut self, signal: &push0_bus::Signal) -> Vec<Effect> {
         let subject = signal.subject();
-        if let Ok(key) = subject::parse_result(subject).or_else(|_| subject::parse_verdict(subject)) {
-            return self.attempt_ended(signal, &key);
-        }
-        // One prefix each: a body is tried only as what its subject says it is.
-        if subject.starts_with(&kind("lease")) {
-            return signal
-                .body::<Lease>()
+        match Kind::of(subject) {
+            Some(kind @ (Kind::Result | Kind::Verdict)) => match AttemptKey::parse(subject, kind) {
+                // Most tasks are held once, and then there is nothing to read.
+                Ok(key) if self.core.is_raced(&key) => self.raced(signal),
+                _ => Vec::new(),
+            },
+            Some(Kind::Lease) => signal
+                .body()
                 .map(|lease| self.core.heard(lease, now()))
-                .unwrap_or_default();
-        }
-        if subject.starts_with(&kind("ended")) {
-            return match signal.body::<ResultEvent>() {
+                .unwrap_or_default(),
+            Some(Kind::Ended) => match signal.body() {
                 Ok(ResultEvent::Ended(ended)) => self.core.ended(&ended, now()),
                 _ => Vec::new(),
-            };
+            },
+            Some(Kind::Proof) => match subject::parse_proof(subject) {
+                Some((pipeline, number)) => self.core.emitted(&pipeline, number + 1, now()),
+                None => Vec::new(),
+            },
+            _ => Vec::new(),
         }
-        let emission = signal.body::<Emission>();
-        emission
-            .map(|e| self.core.emitted(&e.pipeline, e.next, now()))
-            .unwrap_or_default()
     }
 
     /// A copy that was accepted makes the others superfluous.
-    fn attempt_ended(&mut self, signal: &push0_bus::Signal, key: &AttemptKey) -> Vec<Effect> {
-        let Ok(ResultEvent::Attempt(result)) = signal.body::<ResultEvent>() else {
+    fn raced(&mut self, signal: &push0_bus::Signal) -> Vec<Effect> {
+        let Ok(ResultEvent::Attempt(result)) = signal.body() else {
             return Vec::new();
         };
         let completed = matches!(result.outcome, Outcome::Completed { .. });
@@ -168,8 +168,10 @@ impl<'a> Active<'a> {
             .verdict
             .as_ref()
             .is_none_or(|verdict| verdict.invalid.is_none());
-        if completed && valid && self.core.is_raced(&result.header.id, key.attempt) {
-            return self.core.accepted(&result.header.id, key.attempt, now());
+        if completed && valid && (!result.header.check || result.verdict.is_some()) {
+            return self
+                .core
+                .accepted(&result.header.id, result.header.attempt, now());
         }
         Vec::new()
     }
@@ -334,8 +336,4 @@ impl<'a> Active<'a> {
             Err(error) => Err(error.into()),
         }
     }
-}
-
-fn kind(kind: &str) -> String {
-    subject::all(kind).trim_end_matches('>').to_owned()
 }

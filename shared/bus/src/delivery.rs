@@ -10,7 +10,11 @@ use push0_domain::{
     trace::TraceContext,
 };
 use serde::de::DeserializeOwned;
-use std::{fmt::Display, marker::PhantomData, time::Duration};
+use std::{
+    fmt::Display,
+    marker::PhantomData,
+    time::{Duration, Instant},
+};
 
 /// How a service that keeps state takes messages: all that are unacknowledged first, then new ones.
 ///
@@ -32,6 +36,8 @@ const UNACKNOWLEDGED_MAX: i64 = 200_000;
 const HELD_ACK_WAIT: Duration = Duration::from_secs(24 * 3600);
 /// How many messages are asked for at once: large enough to replay 10,000 in well under 0.5 s.
 const BATCH: usize = 512;
+/// How long a receiver counts as replaying: 200,000 messages take less.
+const REPLAY_MAX: Duration = Duration::from_secs(10);
 
 /// Typed messages as they come.
 pub struct Deliveries<T> {
@@ -39,6 +45,7 @@ pub struct Deliveries<T> {
     stream: Stream,
     bus: Bus,
     to_replay: u64,
+    since: Instant,
     body: PhantomData<fn() -> T>,
 }
 
@@ -150,6 +157,7 @@ impl Bus {
             stream: replay.stream,
             bus: self.clone(),
             to_replay,
+            since: Instant::now(),
             body: PhantomData,
         })
     }
@@ -157,9 +165,14 @@ impl Bus {
 
 impl<T: DeserializeOwned> Deliveries<T> {
     /// How many messages are still to come that were there before this receiver: 0 means that the
-    /// state is complete.
+    /// state is complete. A message may vanish from the stream before it is delivered, so the wait
+    /// for it has an end.
     pub fn to_replay(&self) -> u64 {
-        self.to_replay
+        if self.since.elapsed() < REPLAY_MAX {
+            self.to_replay
+        } else {
+            0
+        }
     }
 
     /// The next message. One that cannot be read goes to the dead letters and is passed over.
@@ -171,6 +184,9 @@ impl<T: DeserializeOwned> Deliveries<T> {
                 None => return Err(BusError::Interrupted),
             };
             self.to_replay = self.to_replay.saturating_sub(1);
+            if message.info().is_ok_and(|info| info.pending == 0) {
+                self.to_replay = 0;
+            }
             if let Some(delivery) = read(&self.bus, self.stream, message).await? {
                 return Ok(delivery);
             }

@@ -6,7 +6,10 @@ use async_nats::jetstream::{
     kv, object_store,
     stream::{Config, DiscardPolicy, RetentionPolicy, StorageType},
 };
-use push0_domain::{ZkvmId, subject};
+use push0_domain::{
+    ZkvmId,
+    subject::{self, Kind},
+};
 use std::time::Duration;
 
 /// The streams.
@@ -99,19 +102,19 @@ impl Stream {
     }
 
     fn subjects(self) -> Vec<String> {
-        let kinds: &[&str] = match self {
-            Self::Blocks => &["block"],
-            Self::Stages => &["stage"],
-            Self::Tasks => &["task"],
-            Self::Checks => &["check"],
-            Self::Results => &["result", "verdict", "ended"],
-            Self::Leases => &["lease"],
-            Self::Control => &["control"],
-            Self::Proofs => &["proof"],
-            Self::Dead => &["dead"],
-            Self::Events => &["event"],
+        let kinds: &[Kind] = match self {
+            Self::Blocks => &[Kind::Block],
+            Self::Stages => &[Kind::Stage],
+            Self::Tasks => &[Kind::Task],
+            Self::Checks => &[Kind::Check],
+            Self::Results => &[Kind::Result, Kind::Verdict, Kind::Ended],
+            Self::Leases => &[Kind::Lease],
+            Self::Control => &[Kind::Control],
+            Self::Proofs => &[Kind::Proof],
+            Self::Dead => &[Kind::Dead],
+            Self::Events => &[Kind::Event],
         };
-        kinds.iter().map(|kind| subject::all(kind)).collect()
+        kinds.iter().map(|kind| subject::all(*kind)).collect()
     }
 
     /// Its share of the store, in percent; the buckets have the other [`BLOBS_PERCENT`] and [`FACTS_PERCENT`].

@@ -17,6 +17,77 @@ pub struct InvalidSubject {
     reason: String,
 }
 
+/// What a subject is about: its first token after the root.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// Blocks to prove.
+    Block,
+    /// Stages and attempts that are ready.
+    Stage,
+    /// Released attempts.
+    Task,
+    /// Completed attempts that wait for a verifier.
+    Check,
+    /// Ends of attempts, as provers and the watchdog report them.
+    Result,
+    /// Ends of attempts, as verifiers report them.
+    Verdict,
+    /// Blocks that need no proof any more.
+    Ended,
+    /// Heartbeats.
+    Lease,
+    /// Orders.
+    Control,
+    /// The ordered output.
+    Proof,
+    /// Dead letters.
+    Dead,
+    /// What happened.
+    Event,
+}
+
+impl Kind {
+    /// All of them.
+    pub const ALL: [Self; 12] = [
+        Self::Block,
+        Self::Stage,
+        Self::Task,
+        Self::Check,
+        Self::Result,
+        Self::Verdict,
+        Self::Ended,
+        Self::Lease,
+        Self::Control,
+        Self::Proof,
+        Self::Dead,
+        Self::Event,
+    ];
+
+    /// The token.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Block => "block",
+            Self::Stage => "stage",
+            Self::Task => "task",
+            Self::Check => "check",
+            Self::Result => "result",
+            Self::Verdict => "verdict",
+            Self::Ended => "ended",
+            Self::Lease => "lease",
+            Self::Control => "control",
+            Self::Proof => "proof",
+            Self::Dead => "dead",
+            Self::Event => "event",
+        }
+    }
+
+    /// What a subject is about; none if it is not one of push0's.
+    pub fn of(subject: &str) -> Option<Self> {
+        let token = subject.strip_prefix(ROOT)?.strip_prefix('.')?.split('.').next()?;
+        Self::ALL.into_iter().find(|kind| kind.as_str() == token)
+    }
+}
+
 /// An attempt as subjects name it: by block key instead of the full hash.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct AttemptKey {
@@ -51,7 +122,9 @@ impl AttemptKey {
         }
     }
 
-    fn parse(subject: &str, kind: &'static str) -> Result<Self, InvalidSubject> {
+    /// The attempt that a subject of STAGES, TASKS, CHECKS or RESULTS names.
+    pub fn parse(subject: &str, kind: Kind) -> Result<Self, InvalidSubject> {
+        let kind = kind.as_str();
         let invalid = |reason: String| InvalidSubject {
             subject: subject.chars().take(300).collect(),
             kind,
@@ -125,19 +198,14 @@ pub fn task(attempt: &AttemptKey) -> String {
     format!("{ROOT}.task.{attempt}")
 }
 
-/// The attempt that a subject of TASKS names.
-pub fn parse_task(subject: &str) -> Result<AttemptKey, InvalidSubject> {
-    AttemptKey::parse(subject, "task")
-}
-
 /// TASKS: all attempts on one zkVM.
 pub fn tasks_of_zkvm(zkvm: &ZkvmId) -> String {
     format!("{ROOT}.task.{zkvm}.>")
 }
 
-/// TASKS: all attempts for one block, on any zkVM.
-pub fn tasks_of_block(pipeline: &PipelineId, block: BlockKey) -> String {
-    format!("{ROOT}.task.*.{pipeline}.{block}.>")
+/// All attempts for one block, on any zkVM, as one kind of subject names them.
+pub fn attempts_of_block(kind: Kind, pipeline: &PipelineId, block: BlockKey) -> String {
+    format!("{ROOT}.{}.*.{pipeline}.{block}.>", kind.as_str())
 }
 
 /// CHECKS: a completed attempt that waits for a verifier.
@@ -150,30 +218,15 @@ pub fn checks_of_zkvm(zkvm: &ZkvmId) -> String {
     format!("{ROOT}.check.{zkvm}.>")
 }
 
-/// The attempt that a subject of CHECKS names.
-pub fn parse_check(subject: &str) -> Result<AttemptKey, InvalidSubject> {
-    AttemptKey::parse(subject, "check")
-}
-
 /// RESULTS: how an attempt ended.
 pub fn result(attempt: &AttemptKey) -> String {
     format!("{ROOT}.result.{attempt}")
-}
-
-/// The attempt that a subject of RESULTS names.
-pub fn parse_result(subject: &str) -> Result<AttemptKey, InvalidSubject> {
-    AttemptKey::parse(subject, "result")
 }
 
 /// RESULTS: how a completed attempt fared with its verifier. Provers may not publish here, so a
 /// proof that must be verified counts only if it comes this way.
 pub fn verdict(attempt: &AttemptKey) -> String {
     format!("{ROOT}.verdict.{attempt}")
-}
-
-/// The attempt that a subject of verdicts names.
-pub fn parse_verdict(subject: &str) -> Result<AttemptKey, InvalidSubject> {
-    AttemptKey::parse(subject, "verdict")
 }
 
 /// RESULTS: all that ends attempts and blocks of one pipeline.
@@ -210,6 +263,15 @@ pub fn proofs_of_pipeline(pipeline: &PipelineId) -> String {
     format!("{ROOT}.proof.{pipeline}.*")
 }
 
+/// The pipeline and number that a subject of PROOFS names.
+pub fn parse_proof(subject: &str) -> Option<(PipelineId, u64)> {
+    let (pipeline, number) = subject
+        .strip_prefix(ROOT)?
+        .strip_prefix(".proof.")?
+        .split_once('.')?;
+    Some((pipeline.parse().ok()?, number.parse().ok()?))
+}
+
 /// DEAD: one dead letter of a pipeline, or of no pipeline if its message could not be read.
 pub fn dead(pipeline: Option<&PipelineId>, id: &str) -> String {
     format!("{ROOT}.dead.{}.{id}", pipeline.map_or("_", PipelineId::as_str))
@@ -220,7 +282,7 @@ pub fn event(pipeline: &PipelineId, kind: &str) -> String {
     format!("{ROOT}.event.{pipeline}.{kind}")
 }
 
-/// Everything of one kind, as streams are declared: `all("task")` is `push0.v1.task.>`.
-pub fn all(kind: &str) -> String {
-    format!("{ROOT}.{kind}.>")
+/// Everything of one kind, as streams are declared: of tasks, `push0.v1.task.>`.
+pub fn all(kind: Kind) -> String {
+    format!("{ROOT}.{}.>", kind.as_str())
 }

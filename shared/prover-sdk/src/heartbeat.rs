@@ -15,8 +15,10 @@ use tokio_util::sync::CancellationToken;
 
 /// How often a prover is heard of when nothing changes.
 pub(crate) const INTERVAL: Duration = Duration::from_millis(250);
-/// The least time between two heartbeats: what changes more often shares one.
+/// The least time between two heartbeats, and what each held delivery adds to it: what changes more
+/// often shares one, and a prover with many slots does not spend itself on naming them.
 const CLOSEST: Duration = Duration::from_millis(5);
+const CLOSEST_PER_HELD: Duration = Duration::from_micros(500);
 /// How often held deliveries are extended: well within the broker's ack wait of 5 s.
 const EXTEND_EVERY: Duration = Duration::from_secs(1);
 
@@ -87,7 +89,7 @@ async fn beat(
         if extend {
             extended_at = sent_at;
         }
-        send(&bus, &who, &ledger, count, extend).await;
+        let held = send(&bus, &who, &ledger, count, extend).await;
         if last {
             bus.flush().await;
             return Ok(());
@@ -97,17 +99,20 @@ async fn beat(
             () = ledger.changed.notified() => {}
             () = stop.cancelled() => {}
         }
-        tokio::time::sleep_until(sent_at + CLOSEST).await;
+        let closest = (CLOSEST + CLOSEST_PER_HELD * held).min(INTERVAL / 2);
+        tokio::time::sleep_until(sent_at + closest).await;
     }
 }
 
-async fn send(bus: &Bus, who: &Identity, ledger: &Ledger, beat: u64, extend: bool) {
+/// Sends a heartbeat; returns how many deliveries it names.
+async fn send(bus: &Bus, who: &Identity, ledger: &Ledger, beat: u64, extend: bool) -> u32 {
     let now = ledger.snapshot();
     if extend {
         for held in &now.held {
             bus.ack_of(&held.ack_subject).progress().await;
         }
     }
+    let count = u32::try_from(now.held.len()).unwrap_or(u32::MAX);
     let lease = Lease {
         prover: who.prover.clone(),
         zkvm: who.zkvm.clone(),
@@ -131,4 +136,5 @@ async fn send(bus: &Bus, who: &Identity, ledger: &Ledger, beat: u64, extend: boo
     if let Err(error) = sent {
         tracing::debug!(error, "heartbeat not sent");
     }
+    count
 }

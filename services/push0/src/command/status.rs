@@ -143,7 +143,10 @@ fn lag(ingested: Option<u64>, next: Option<u64>) -> Option<u64> {
 
 async fn provers(bus: &Bus) -> Result<Vec<ProverStatus>, Failure> {
     let mut provers = Vec::new();
-    for (subject, _) in bus.subjects(Stream::Leases, &subject::all("lease")).await? {
+    for (subject, _) in bus
+        .subjects(Stream::Leases, &subject::all(subject::Kind::Lease))
+        .await?
+    {
         // It may have expired since.
         let Some(kept) = bus.last::<Lease>(Stream::Leases, &subject).await? else {
             continue;

@@ -87,7 +87,7 @@ async fn an_unreadable_message_becomes_a_dead_letter_and_the_next_one_is_deliver
 
     let letters = broker
         .bus
-        .scan::<DeadLetter>(Stream::Dead, &subject::all("dead"), 1, 10)
+        .scan::<DeadLetter>(Stream::Dead, &subject::all(subject::Kind::Dead), 1, 10)
         .await
         .unwrap();
     let [letter] = &letters[..] else {
@@ -138,7 +138,7 @@ async fn a_message_of_another_schema_becomes_a_dead_letter() {
     assert_eq!(soon(deliveries.next()).await.unwrap().body, result(2));
     let letters = broker
         .bus
-        .scan::<DeadLetter>(Stream::Dead, &subject::all("dead"), 1, 10)
+        .scan::<DeadLetter>(Stream::Dead, &subject::all(subject::Kind::Dead), 1, 10)
         .await
         .unwrap();
     assert!(

@@ -178,7 +178,7 @@ async fn a_full_stream_says_so_and_takes_more_once_there_is_room() {
     );
 
     let patient = broker.bus.publish_patiently(letter(stored), crate::SOON);
-    let letters = subject::all("dead");
+    let letters = subject::all(subject::Kind::Dead);
     let make_room = broker.bus.purge(Stream::Dead, &letters);
     let (patient, purged) = tokio::join!(patient, make_room);
     assert_eq!(purged.unwrap(), u64::from(stored));

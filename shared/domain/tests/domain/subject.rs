@@ -32,17 +32,17 @@ proptest! {
     #[test]
     fn every_subject_of_an_attempt_is_read_back(key in strategy::attempt_key()) {
         for (subject, read) in [
-            (subject::task(&key), subject::parse_task(&subject::task(&key))),
-            (subject::check(&key), subject::parse_check(&subject::check(&key))),
-            (subject::result(&key), subject::parse_result(&subject::result(&key))),
-            (subject::verdict(&key), subject::parse_verdict(&subject::verdict(&key))),
+            (subject::task(&key), subject::AttemptKey::parse(&subject::task(&key), subject::Kind::Task)),
+            (subject::check(&key), subject::AttemptKey::parse(&subject::check(&key), subject::Kind::Check)),
+            (subject::result(&key), subject::AttemptKey::parse(&subject::result(&key), subject::Kind::Result)),
+            (subject::verdict(&key), subject::AttemptKey::parse(&subject::verdict(&key), subject::Kind::Verdict)),
         ] {
             prop_assert!(is_publishable(&subject), "{}", subject);
             prop_assert_eq!(read.unwrap(), key.clone());
         }
         // A subject of another stream is not mistaken for one of this.
-        prop_assert!(subject::parse_task(&subject::result(&key)).is_err());
-        prop_assert!(subject::parse_result(&subject::task(&key)).is_err());
+        prop_assert!(subject::AttemptKey::parse(&subject::result(&key), subject::Kind::Task).is_err());
+        prop_assert!(subject::AttemptKey::parse(&subject::task(&key), subject::Kind::Result).is_err());
         prop_assert!(is_publishable(&subject::stage(&key)));
     }
 
@@ -92,7 +92,7 @@ proptest! {
     fn filters_select_their_own_and_nothing_else(a in strategy::attempt_key(), b in strategy::attempt_key()) {
         prop_assert_eq!(selects(&subject::tasks_of_zkvm(&a.zkvm), &subject::task(&b)), a.zkvm == b.zkvm);
         prop_assert_eq!(selects(&subject::checks_of_zkvm(&a.zkvm), &subject::check(&b)), a.zkvm == b.zkvm);
-        let of_block = subject::tasks_of_block(&a.pipeline, a.block);
+        let of_block = subject::attempts_of_block(subject::Kind::Task, &a.pipeline, a.block);
         prop_assert!(selects(&of_block, &subject::task(&a)));
         prop_assert_eq!(selects(&of_block, &subject::task(&b)), a.pipeline == b.pipeline && a.block == b.block);
         let results = subject::results_of_pipeline(&a.pipeline);
@@ -128,11 +128,11 @@ proptest! {
 
     #[test]
     fn random_texts_never_panic_the_parser(text in "\\PC{0,80}", tail in "[a-z0-9.+-]{0,60}") {
-        let _ = subject::parse_task(&text);
+        let _ = subject::AttemptKey::parse(&text, subject::Kind::Task);
         let _ = text.parse::<BlockKey>();
         let _ = text.parse::<BlockHash>();
         // What is accepted is written in its one spelling.
-        if let Ok(key) = subject::parse_task(&format!("{ROOT}.task.{tail}")) {
+        if let Ok(key) = subject::AttemptKey::parse(&format!("{ROOT}.task.{tail}"), subject::Kind::Task) {
             prop_assert_eq!(key.to_string(), tail);
         }
     }
@@ -152,7 +152,10 @@ proptest! {
 #[test]
 fn a_refused_subject_says_why() {
     let good = format!("{ROOT}.task.mock.demo.5-0a0b0c0d.main.prove.0.1");
-    assert_eq!(subject::task(&subject::parse_task(&good).unwrap()), good);
+    assert_eq!(
+        subject::task(&subject::AttemptKey::parse(&good, subject::Kind::Task).unwrap()),
+        good
+    );
     for (bad, why) in [
         (good.replace(".task.", ".result."), "expected it to start with"),
         (good.replace(".0.1", ".0"), "expected 7 tokens"),
@@ -164,7 +167,9 @@ fn a_refused_subject_says_why() {
         (good.replace(".0.1", ".00.1"), "one spelling"),
         (good.replace(".0.1", ".+0.1"), "one spelling"),
     ] {
-        let error = subject::parse_task(&bad).unwrap_err().to_string();
+        let error = subject::AttemptKey::parse(&bad, subject::Kind::Task)
+            .unwrap_err()
+            .to_string();
         assert!(error.contains(why) && error.contains(&bad), "{bad}: {error}");
     }
 }
