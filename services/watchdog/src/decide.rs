@@ -14,8 +14,7 @@
 
 use push0_domain::{
     BlockRef, PipelineId, ProverId, Timestamp,
-    message::{BlockEnded, Held, Lease, Role, TaskHeader},
-    subject::AttemptKey,
+    message::{BlockEnded, Held, Lease, Role},
     task::{AttemptId, TaskId},
 };
 use std::{
@@ -124,6 +123,7 @@ pub struct Watchdog {
     late: HashSet<(PipelineId, BlockRef)>,
     /// The number that each pipeline emits next.
     frontier: HashMap<PipelineId, u64>,
+    ticked_at: Timestamp,
 }
 
 impl Watchdog {
@@ -150,25 +150,12 @@ impl Watchdog {
     /// An attempt was accepted: other copies of its task are not needed.
     pub fn accepted(&mut self, task: &TaskId, attempt: u32, now: Timestamp) -> Vec<Effect> {
         self.stop_where(now, |held| {
-            (held.header.id == *task && held.header.attempt != attempt).then_some(Reason::Won)
-        })
-    }
-
-    /// Whether any prover holds another attempt at the same task.
-    pub fn is_raced(&self, key: &AttemptKey) -> bool {
-        self.held().any(|(_, held)| {
-            let TaskHeader {
-                id: TaskId { stage, index },
-                attempt,
-                ..
-            } = &held.header;
-            // Numbers first: they tell most tasks apart.
-            *index == key.index
-                && *attempt != key.attempt
-                && stage.block.key() == key.block
-                && stage.pipeline == key.pipeline
-                && stage.proof_type == key.proof_type
-                && stage.stage == key.stage
+            // Numbers first: they tell most tasks apart, and this is asked of each end of an attempt.
+            (held.header.id.index == task.index
+                && held.header.id.stage.block.number == task.stage.block.number
+                && held.header.attempt != attempt
+                && held.header.id == *task)
+                .then_some(Reason::Won)
         })
     }
 
@@ -202,6 +189,11 @@ impl Watchdog {
     /// Time passes.
     pub fn tick(&mut self, now: Timestamp) -> Vec<Effect> {
         let mut effects = Vec::new();
+        if now.since(self.ticked_at) > HEARTBEAT {
+            // It was this watchdog that was held up: its own absence is not the provers' silence.
+            self.provers.values_mut().for_each(|prover| prover.heard_at = now);
+        }
+        self.ticked_at = now;
         let silent: Vec<ProverId> = self
             .provers
             .iter()

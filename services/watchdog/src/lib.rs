@@ -8,6 +8,7 @@
 pub mod config;
 pub mod decide;
 mod metrics;
+pub mod reputation;
 mod service;
 
 pub use service::run;

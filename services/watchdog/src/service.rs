@@ -4,15 +4,17 @@ use crate::{
     config::Config,
     decide::{Effect, End, Watchdog},
     metrics::Metrics,
+    reputation::{Quarantine, Reputation},
 };
 use push0_bus::{
-    Backoff, Bus, BusError, Leadership, Message, Pipelines, PublishError, Signals, Stream, Term, now,
+    Backoff, Bucket, Bus, BusError, Facts, Leadership, Message, Pipelines, PublishError, Signals, Stream,
+    Term, now,
 };
 use push0_domain::{
     ProverId,
     message::{
-        BlockEnded, Control, Emission, EndReason, Failure, FailureClass, Held, Lease, Outcome, ResultEvent,
-        StageReady, Task, TaskRange, TaskResult,
+        BlockEnded, Control, Emission, EndReason, Failure, FailureClass, Held, Lease, Outcome, ProverState,
+        ResultEvent, StageReady, Task, TaskRange, TaskResult,
     },
     pipeline::Rest,
     subject::{self, AttemptKey, Kind},
@@ -27,6 +29,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const TICK: Duration = Duration::from_millis(25);
 /// Every how many ticks the output's frontier is read, in case its signal was missed.
 const RECONCILE_EVERY: u32 = 40;
+/// Where quarantines are remembered.
+const QUARANTINE: &str = "quarantine";
 
 /// Runs the watchdog until it is asked to stop.
 pub async fn run(service: Service<Config>) -> Result<(), BoxError> {
@@ -73,6 +77,8 @@ struct Active<'a> {
     metrics: &'a Metrics,
     pipelines: Pipelines,
     core: Watchdog,
+    reputation: Reputation,
+    quarantines: Facts<Quarantine>,
     signals: Signals,
 }
 
@@ -83,10 +89,25 @@ impl<'a> Active<'a> {
         let mut active = Self {
             pipelines: Pipelines::bind(bus).await?,
             core: Watchdog::default(),
+            reputation: Reputation::default(),
+            quarantines: bus.facts(Bucket::State).await?,
             signals,
             bus,
             metrics,
         };
+        active.recall().await?;
+        Ok(active)
+    }
+
+    /// Learns who was there and who was not to work, from what is stored.
+    async fn recall(&mut self) -> Result<(), BusError> {
+        let bus = self.bus;
+        for fact in self.quarantines.list(&format!("{QUARANTINE}.*")).await? {
+            let prover = fact.key.split_once('.').and_then(|(_, id)| id.parse().ok());
+            if let (Some(prover), Some(quarantine)) = (prover, fact.value) {
+                self.reputation.recall(prover, quarantine);
+            }
+        }
         // A prover that died while no watchdog watched is silent from now on, like any other.
         for (subject, _) in bus.subjects(Stream::Leases, &subject::all(Kind::Lease)).await? {
             if let Some(Ok(lease)) = bus
@@ -94,10 +115,10 @@ impl<'a> Active<'a> {
                 .await?
                 .map(|kept| kept.body)
             {
-                active.core.heard(lease, now());
+                self.core.heard(lease, now());
             }
         }
-        Ok(active)
+        Ok(())
     }
 
     async fn serve(mut self, term: &mut Term) -> Result<(), BusError> {
@@ -115,7 +136,7 @@ impl<'a> Active<'a> {
                 () = &mut interrupted => return Err(BusError::Interrupted),
                 signal = self.signals.next() => {
                     let signal = signal?;
-                    self.hear(&signal)
+                    self.hear(&signal).await?
                 }
                 _ = tick.tick() => {
                     ticks = ticks.wrapping_add(1);
@@ -134,46 +155,82 @@ impl<'a> Active<'a> {
         }
     }
 
-    fn hear(&mut self, signal: &push0_bus::Signal) -> Vec<Effect> {
-        let subject = signal.subject();
-        match Kind::of(subject) {
-            Some(kind @ (Kind::Result | Kind::Verdict)) => match AttemptKey::parse(subject, kind) {
-                // Most tasks are held once, and then there is nothing to read.
-                Ok(key) if self.core.is_raced(&key) => self.raced(signal),
+    async fn hear(&mut self, signal: &push0_bus::Signal) -> Result<Vec<Effect>, BusError> {
+        let effects = match Kind::of(signal.subject()) {
+            Some(Kind::Result | Kind::Verdict) => match signal.body() {
+                Ok(ResultEvent::Attempt(result)) => return self.attempt_ended(&result).await,
                 _ => Vec::new(),
             },
-            Some(Kind::Lease) => signal
-                .body()
-                .map(|lease| self.core.heard(lease, now()))
-                .unwrap_or_default(),
+            Some(Kind::Lease) => match signal.body::<Lease>() {
+                Ok(lease) => {
+                    self.remind(&lease).await?;
+                    self.core.heard(lease, now())
+                }
+                Err(_) => Vec::new(),
+            },
             Some(Kind::Ended) => match signal.body() {
                 Ok(ResultEvent::Ended(ended)) => self.core.ended(&ended, now()),
                 _ => Vec::new(),
             },
-            Some(Kind::Proof) => match subject::parse_proof(subject) {
+            Some(Kind::Proof) => match subject::parse_proof(signal.subject()) {
                 Some((pipeline, number)) => self.core.emitted(&pipeline, number + 1, now()),
                 None => Vec::new(),
             },
             _ => Vec::new(),
+        };
+        Ok(effects)
+    }
+
+    /// The end of an attempt tells about its prover; and one that was accepted makes other copies of
+    /// its task superfluous.
+    async fn attempt_ended(&mut self, result: &TaskResult) -> Result<Vec<Effect>, BusError> {
+        let invalid = result
+            .verdict
+            .as_ref()
+            .is_some_and(|verdict| verdict.invalid.is_some());
+        let class = match &result.outcome {
+            Outcome::Failed(failure) => failure.class,
+            Outcome::Completed { .. } if invalid => FailureClass::InvalidProof,
+            Outcome::Completed { .. } if result.header.check && result.verdict.is_none() => {
+                return Ok(Vec::new());
+            }
+            Outcome::Completed { .. } => {
+                self.reputation.completed(&result.prover);
+                let attempt = result.header.attempt;
+                return Ok(self.core.accepted(&result.header.id, attempt, now()));
+            }
+        };
+        if let Some(quarantine) = self.reputation.failed(&result.prover, class, now()) {
+            self.quarantines
+                .put(&format!("{QUARANTINE}.{}", result.prover), &quarantine)
+                .await?;
+            tracing::warn!(prover.id = %result.prover, reason = quarantine.reason, times = quarantine.times, "quarantine");
+            self.metrics.acts.with_label_values(&["quarantined"]).inc();
+            self.tell(&result.prover, &quarantine).await?;
+        }
+        Ok(Vec::new())
+    }
+
+    /// A prover that takes work although it should not has not heard of it, or has restarted.
+    async fn remind(&mut self, lease: &Lease) -> Result<(), BusError> {
+        if lease.state != ProverState::Active {
+            return Ok(());
+        }
+        match self.reputation.remind(&lease.prover, now()) {
+            Some(quarantine) => self.tell(&lease.prover, &quarantine).await,
+            None => Ok(()),
         }
     }
 
-    /// A copy that was accepted makes the others superfluous.
-    fn raced(&mut self, signal: &push0_bus::Signal) -> Vec<Effect> {
-        let Ok(ResultEvent::Attempt(result)) = signal.body() else {
-            return Vec::new();
+    async fn tell(&self, prover: &ProverId, quarantine: &Quarantine) -> Result<(), BusError> {
+        let left = quarantine.until.since(now());
+        let for_ms = u64::try_from(left.as_millis()).unwrap_or(u64::MAX);
+        let order = Control::Quarantine {
+            for_ms,
+            reason: quarantine.reason.clone(),
         };
-        let completed = matches!(result.outcome, Outcome::Completed { .. });
-        let valid = result
-            .verdict
-            .as_ref()
-            .is_none_or(|verdict| verdict.invalid.is_none());
-        if completed && valid && (!result.header.check || result.verdict.is_some()) {
-            return self
-                .core
-                .accepted(&result.header.id, result.header.attempt, now());
-        }
-        Vec::new()
+        self.publish(subject::control(prover), &order, &TraceContext::default())
+            .await
     }
 
     async fn reconcile(&mut self) -> Result<(), BusError> {
