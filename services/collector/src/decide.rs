@@ -6,17 +6,17 @@
 //! acknowledged when the step is stored, and not before.
 
 use crate::{
+    advance, record,
     state::{Block, Handle, Proof},
-    task::{Done, Need, Task},
+    task::Task,
 };
 use push0_domain::{
-    BlockHash, BlockRef, Payload, PipelineId, ProofType, Timestamp,
+    BlockHash, BlockRef, Payload, PipelineId, Timestamp,
     message::{
-        AttemptRecord, BlockEnded, BlockFacts, Dead, DeadLetter, Emission, EmissionOutcome, EndReason,
-        Failure, FailureClass, Outcome, Proof as Emitted, StageReady, TaskRange, TaskResult,
+        BlockEnded, BlockFacts, DeadLetter, Emission, EndReason, Failure, FailureClass, Outcome, StageReady,
+        TaskResult,
     },
-    pipeline::{NextStage, Pipeline, ProofSpec, Stage, tree_levels},
-    task::{StageKey, TaskId},
+    pipeline::{Pipeline, ProofSpec},
     trace::TraceContext,
 };
 use std::{
@@ -269,7 +269,7 @@ impl Collector {
             for (proof_type, proof) in &mut block.proofs {
                 if let Some(spec) = pipeline.proof(proof_type).filter(|_| block.ended.is_none()) {
                     let key = (self.pipeline.clone(), block.block, proof_type.clone());
-                    steps.extend(advance_proof(proof, spec, &key, now));
+                    steps.extend(advance::advance(proof, spec, &key, now));
                 }
             }
         }
@@ -290,7 +290,12 @@ impl Collector {
             .range((self.next, BlockHash::default())..=(self.next, BlockHash([0xff; 32])));
         let linked = candidates.filter(|(_, b)| parent.is_none_or(|parent| parent == b.context.parent_hash));
         let (at, outcome) = linked
-            .filter_map(|(at, block)| Some((*at, outcome(block, &*definition(block.context.revision)?)?)))
+            .filter_map(|(at, block)| {
+                Some((
+                    *at,
+                    record::outcome(block, &*definition(block.context.revision)?)?,
+                ))
+            })
             .next()?;
         let mut block = self.blocks.remove(&at)?;
         let mut handles = block.take_handles();
@@ -318,29 +323,7 @@ impl Collector {
                 .filter_map(|at| self.blocks.remove(at))
                 .flat_map(|mut b| b.take_handles()),
         );
-        let busy_us = block
-            .proofs
-            .values()
-            .filter_map(|p| p.done.as_ref())
-            .max_by_key(|d| d.order)
-            .map_or(0, |d| d.busy_us);
-        let trace = block
-            .proofs
-            .values()
-            .filter_map(|p| p.done.as_ref())
-            .max_by_key(|d| d.order);
-        let trace = trace.map_or(block.trace, |d| d.trace.clone());
-        let emission = Emission {
-            pipeline: self.pipeline.clone(),
-            first: block.block,
-            last: block.block,
-            parent_hash: block.context.parent_hash,
-            outcome,
-            next,
-            stored_at: block.context.stored_at,
-            busy_us,
-            facts: block.context.facts,
-        };
+        let (emission, trace) = record::emission(&self.pipeline, &block, outcome, next);
         Some(Step::Emit(Box::new(emission), trace, handles))
     }
 }
@@ -420,257 +403,5 @@ fn judge(result: &TaskResult, spec: &ProofSpec, verified: bool) -> Result<push0_
             FailureClass::InvalidProof,
             "reported as complete without a verifier's word",
         )),
-    }
-}
-
-type ProofKey = (PipelineId, BlockRef, ProofType);
-
-fn advance_proof(proof: &mut Proof, spec: &ProofSpec, key: &ProofKey, now: Timestamp) -> Vec<Step> {
-    let mut steps = Vec::new();
-    for task in proof.tasks.values_mut() {
-        match task.need() {
-            Need::Nothing => {}
-            Need::Attempt {
-                number,
-                avoid,
-                inputs,
-            } => {
-                task.ask(number);
-                steps.push(Step::Open(
-                    Box::new(another(task, number, avoid, inputs)),
-                    Vec::new(),
-                ));
-            }
-            Need::Burial => {
-                let letter = letter(task, now);
-                steps.push(Step::Bury(Box::new(letter.clone()), task.trace().clone()));
-                proof.dead = Some((letter.id, letter.reason));
-                break;
-            }
-        }
-    }
-    if proof.dead.is_none()
-        && let Some(stage) = spec.stages.get(proof.position)
-    {
-        steps.extend(next_level_or_stage(proof, spec, stage, key));
-    }
-    steps
-}
-
-fn another(
-    task: &Task,
-    number: u32,
-    avoid: Vec<push0_domain::ProverId>,
-    inputs: push0_domain::Payloads,
-) -> Opening {
-    let header = task.header();
-    let ready = StageReady {
-        stage: header.id.stage.clone(),
-        context: header.context.clone(),
-        tasks: TaskRange {
-            first: header.id.index,
-            count: 1,
-            of: header.of,
-        },
-        attempt: number,
-        hedge_of: None,
-        avoid,
-        inputs,
-        busy_us: header.busy_us,
-    };
-    Opening {
-        ready,
-        inputs: Vec::new(),
-        trace: task.trace().clone(),
-    }
-}
-
-fn letter(task: &Task, now: Timestamp) -> DeadLetter {
-    let id = letter_id(&task.header().id);
-    let history = task.history();
-    let last = history.last().map_or_else(String::new, |r: &AttemptRecord| {
-        let first_line = r.failure.message.lines().next().unwrap_or_default();
-        format!("{} by {}: {first_line}", r.failure.class.as_str(), r.prover)
-    });
-    let number = history.last().map_or(1, |r| r.attempt + 1);
-    let reason = format!(
-        "task {} failed {} times; last: {last}",
-        task.header().id,
-        history.len()
-    );
-    let retry = Opening {
-        ..another(task, number, Vec::new(), task.inputs())
-    }
-    .ready;
-    DeadLetter {
-        id,
-        reason,
-        at: now,
-        what: Dead::Task { retry, history },
-    }
-}
-
-/// The same task's death is the same letter, whoever writes it and however often.
-fn letter_id(task: &TaskId) -> String {
-    let hash = blake3::hash(task.to_string().as_bytes());
-    hex::encode(hash.as_bytes().iter().take(8).copied().collect::<Vec<u8>>())
-}
-
-/// What follows when all tasks of the open level are done: the next level of a tree, the next
-/// stage, or the proof.
-fn next_level_or_stage(proof: &mut Proof, spec: &ProofSpec, stage: &Stage, key: &ProofKey) -> Option<Step> {
-    let (_, any) = proof.tasks.first_key_value()?;
-    let of = any.header().of;
-    let level_end = level_end(stage, of, proof.settled);
-    if proof.completed < level_end - proof.settled {
-        return None;
-    }
-    let last = proof
-        .tasks
-        .values()
-        .filter_map(|t| t.done.as_ref())
-        .max_by_key(|d| d.order)?
-        .clone();
-    let next = spec.next(&stage.name)?;
-    let (target, first, total) = match (&next, level_end < of) {
-        (_, true) => (stage, level_end, of),
-        (NextStage::Stage(next), false) => (*next, 0, 0),
-        (NextStage::Proof, false) => {
-            proof.handles = proof.take_handles();
-            proof.done = Some(last);
-            return None;
-        }
-    };
-    let context = any.header().context.clone();
-    let inputs = outputs(proof);
-    let count = u32::try_from(inputs.len()).unwrap_or(u32::MAX);
-    let tasks = if total > 0 {
-        TaskRange {
-            first,
-            count: self::level_end(stage, of, first) - first,
-            of,
-        }
-    } else {
-        let of = target.task_count(count);
-        TaskRange {
-            first: 0,
-            count: self::level_end(target, of, 0),
-            of,
-        }
-    };
-    let (pipeline, block, proof_type) = key.clone();
-    let ready = StageReady {
-        stage: StageKey {
-            pipeline,
-            block,
-            proof_type,
-            stage: target.name.clone(),
-        },
-        context,
-        tasks,
-        attempt: 1,
-        hedge_of: None,
-        avoid: Vec::new(),
-        inputs: push0_domain::Payloads::List(Vec::new()),
-        busy_us: last.busy_us,
-    };
-    let handles = if total > 0 {
-        proof.move_to(proof.position, first)
-    } else {
-        proof.move_to(proof.position + 1, 0)
-    };
-    Some(Step::Open(
-        Box::new(Opening {
-            ready,
-            inputs,
-            trace: last.trace,
-        }),
-        handles,
-    ))
-}
-
-/// The outputs of the open level in order of index; a list of lists is one list.
-fn outputs(proof: &Proof) -> Vec<Payload> {
-    let done = proof.tasks.values().filter_map(|t| t.done.as_ref());
-    done.flat_map(|d| (0..d.outputs.count()).filter_map(|i| d.outputs.get(i)))
-        .collect()
-}
-
-/// The index behind the last task of the level that begins at `start`. All tasks of a stage are one
-/// level, except in a tree.
-fn level_end(stage: &Stage, of: u32, start: u32) -> u32 {
-    let Some(arity) = stage.arity else { return of };
-    let mut end = 0;
-    for width in tree_of(of, arity) {
-        end += width;
-        if end > start {
-            break;
-        }
-    }
-    end.min(of)
-}
-
-/// The levels of the tree that has `of` tasks: the width of its first level determines the rest, and
-/// a wider one has more tasks.
-fn tree_of(of: u32, arity: u32) -> Vec<u32> {
-    let levels = |width: u32| {
-        if width <= 1 {
-            vec![1]
-        } else {
-            [vec![width], tree_levels(width, arity)].concat()
-        }
-    };
-    let (mut low, mut high) = (1, of.max(1));
-    while low < high {
-        let middle = low + (high - low) / 2;
-        if levels(middle).iter().sum::<u32>() < of {
-            low = middle + 1
-        } else {
-            high = middle
-        }
-    }
-    levels(low)
-}
-
-/// What a block's record says, if it can be written now.
-fn outcome(block: &Block, pipeline: &Pipeline) -> Option<EmissionOutcome> {
-    if let Some(reason) = &block.ended {
-        return Some(EmissionOutcome::Abandoned(reason.clone()));
-    }
-    let done = |spec: &ProofSpec| Some((spec.clone(), block.proofs.get(&spec.proof_type)?.done.clone()?));
-    let proofs: Vec<(ProofSpec, Done)> = pipeline.proofs.iter().filter_map(done).collect();
-    if proofs.len() >= pipeline.quorum as usize {
-        return Some(EmissionOutcome::Proved(
-            proofs
-                .into_iter()
-                .map(|(spec, done)| emitted(&spec, done))
-                .collect(),
-        ));
-    }
-    let mut dead = block.proofs.values().filter_map(|p| p.dead.clone());
-    let dead_count = block.proofs.values().filter(|p| p.dead.is_some()).count();
-    if pipeline.proofs.len() - dead_count >= pipeline.quorum as usize {
-        return None;
-    }
-    dead.next()
-        .map(|(dead_letter, reason)| EmissionOutcome::Dead { dead_letter, reason })
-}
-
-fn emitted(spec: &ProofSpec, done: Done) -> Emitted {
-    let payload = done.outputs.get(0).unwrap_or_else(Payload::empty);
-    Emitted {
-        proof_type: spec.proof_type.clone(),
-        zkvm: spec
-            .stages
-            .last()
-            .map_or_else(|| spec.zkvm.clone(), |stage| stage.zkvm.clone()),
-        program_id: spec.program_id.clone(),
-        prover: done.prover,
-        verifier: done.verifier,
-        bytes: payload.len(),
-        payload,
-        prove_us: done.prove_us,
-        verify_us: done.verify_us,
-        attempt: done.attempt,
     }
 }

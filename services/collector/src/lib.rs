@@ -4,11 +4,13 @@
 //! has not acknowledged: it lets go of them only when the next step is stored, and rebuilds itself
 //! from them. It carries no zkVM's code and knows no prover.
 
+mod advance;
 pub mod config;
 pub mod decide;
 mod emit;
 mod metrics;
 mod pipeline;
+mod record;
 mod service;
 pub mod state;
 mod task;

@@ -1,0 +1,207 @@
+//! What follows within one proof: another attempt, a dead letter, the next level of a tree, the next
+//! stage, or the proof.
+
+use crate::{
+    decide::{Opening, Step},
+    state::Proof,
+    task::{Need, Task},
+};
+use push0_domain::{
+    BlockRef, Payload, Payloads, PipelineId, ProofType, ProverId, Timestamp,
+    message::{AttemptRecord, Dead, DeadLetter, StageReady, TaskRange},
+    pipeline::{NextStage, ProofSpec, Stage, tree_levels},
+    task::{StageKey, TaskId},
+};
+
+/// Whose proof it is.
+pub(crate) type ProofKey = (PipelineId, BlockRef, ProofType);
+
+/// All that follows from what is known of one proof.
+pub(crate) fn advance(proof: &mut Proof, spec: &ProofSpec, key: &ProofKey, now: Timestamp) -> Vec<Step> {
+    let mut steps = Vec::new();
+    for task in proof.tasks.values_mut() {
+        match task.need() {
+            Need::Nothing => {}
+            Need::Attempt {
+                number,
+                avoid,
+                inputs,
+            } => {
+                task.ask(number);
+                steps.push(Step::Open(
+                    Box::new(another(task, number, avoid, inputs)),
+                    Vec::new(),
+                ));
+            }
+            Need::Burial => {
+                let letter = letter(task, now);
+                steps.push(Step::Bury(Box::new(letter.clone()), task.trace().clone()));
+                proof.dead = Some((letter.id, letter.reason));
+                break;
+            }
+        }
+    }
+    if proof.dead.is_none()
+        && let Some(stage) = spec.stages.get(proof.position)
+    {
+        steps.extend(next_level_or_stage(proof, spec, stage, key));
+    }
+    steps
+}
+
+fn another(task: &Task, number: u32, avoid: Vec<ProverId>, inputs: Payloads) -> Opening {
+    let header = task.header();
+    let ready = StageReady {
+        stage: header.id.stage.clone(),
+        context: header.context.clone(),
+        tasks: TaskRange {
+            first: header.id.index,
+            count: 1,
+            of: header.of,
+        },
+        attempt: number,
+        hedge_of: None,
+        avoid,
+        inputs,
+        busy_us: header.busy_us,
+    };
+    Opening {
+        ready,
+        inputs: Vec::new(),
+        trace: task.trace().clone(),
+    }
+}
+
+fn letter(task: &Task, now: Timestamp) -> DeadLetter {
+    let id = letter_id(&task.header().id);
+    let history = task.history();
+    let last = history.last().map_or_else(String::new, |r: &AttemptRecord| {
+        let first_line = r.failure.message.lines().next().unwrap_or_default();
+        format!("{} by {}: {first_line}", r.failure.class.as_str(), r.prover)
+    });
+    let number = history.last().map_or(1, |r| r.attempt + 1);
+    let reason = format!(
+        "task {} failed {} times; last: {last}",
+        task.header().id,
+        history.len()
+    );
+    let retry = another(task, number, Vec::new(), task.inputs()).ready;
+    DeadLetter {
+        id,
+        reason,
+        at: now,
+        what: Dead::Task { retry, history },
+    }
+}
+
+/// The same task's death is the same letter, whoever writes it and however often.
+fn letter_id(task: &TaskId) -> String {
+    let hash = blake3::hash(task.to_string().as_bytes());
+    hex::encode(hash.as_bytes().iter().take(8).copied().collect::<Vec<u8>>())
+}
+
+/// What follows when all tasks of the open level are done: the next level of a tree, the next
+/// stage, or the proof.
+fn next_level_or_stage(proof: &mut Proof, spec: &ProofSpec, stage: &Stage, key: &ProofKey) -> Option<Step> {
+    let (_, any) = proof.tasks.first_key_value()?;
+    let of = any.header().of;
+    let level_end = level_end(stage, of, proof.settled);
+    if proof.completed < level_end - proof.settled {
+        return None;
+    }
+    let last = proof
+        .tasks
+        .values()
+        .filter_map(|t| t.done.as_ref())
+        .max_by_key(|d| d.order)?
+        .clone();
+    let inputs = outputs(proof);
+    let (target, tasks) = match spec.next(&stage.name)? {
+        _ if level_end < of => (stage, level(stage, of, level_end)),
+        NextStage::Stage(next) => {
+            let of = next.task_count(u32::try_from(inputs.len()).unwrap_or(u32::MAX));
+            (next, level(next, of, 0))
+        }
+        NextStage::Proof => {
+            proof.handles = proof.take_handles();
+            proof.done = Some(last);
+            return None;
+        }
+    };
+    let (pipeline, block, proof_type) = key.clone();
+    let ready = StageReady {
+        stage: StageKey {
+            pipeline,
+            block,
+            proof_type,
+            stage: target.name.clone(),
+        },
+        context: any.header().context.clone(),
+        tasks,
+        attempt: 1,
+        hedge_of: None,
+        avoid: Vec::new(),
+        inputs: Payloads::List(Vec::new()),
+        busy_us: last.busy_us,
+    };
+    let position = if tasks.first > 0 {
+        proof.position
+    } else {
+        proof.position + 1
+    };
+    let handles = proof.move_to(position, tasks.first);
+    let trace = last.trace;
+    Some(Step::Open(Box::new(Opening { ready, inputs, trace }), handles))
+}
+
+/// The level that begins at `first`, of a stage that has `of` tasks.
+fn level(stage: &Stage, of: u32, first: u32) -> TaskRange {
+    TaskRange {
+        first,
+        count: level_end(stage, of, first) - first,
+        of,
+    }
+}
+
+/// The outputs of the open level in order of index; a list of lists is one list.
+fn outputs(proof: &Proof) -> Vec<Payload> {
+    let done = proof.tasks.values().filter_map(|t| t.done.as_ref());
+    done.flat_map(|d| (0..d.outputs.count()).filter_map(|i| d.outputs.get(i)))
+        .collect()
+}
+
+/// The index behind the last task of the level that begins at `start`. All tasks of a stage are one
+/// level, except in a tree.
+fn level_end(stage: &Stage, of: u32, start: u32) -> u32 {
+    let Some(arity) = stage.arity else { return of };
+    let mut end = 0;
+    for width in tree_of(of, arity) {
+        end += width;
+        if end > start {
+            break;
+        }
+    }
+    end.min(of)
+}
+
+/// The levels of the tree that has `of` tasks: the width of its first level determines the rest, and
+/// a wider one has more tasks.
+fn tree_of(of: u32, arity: u32) -> Vec<u32> {
+    let levels = |width: u32| {
+        if width <= 1 {
+            vec![1]
+        } else {
+            [vec![width], tree_levels(width, arity)].concat()
+        }
+    };
+    let (mut low, mut high) = (1, of.max(1));
+    while low < high {
+        let middle = low + (high - low) / 2;
+        if levels(middle).iter().sum::<u32>() < of {
+            low = middle + 1
+        } else {
+            high = middle
+        }
+    }
+    levels(low)
+}

@@ -1,0 +1,79 @@
+//! What a block's record says, and when it can be written.
+
+use crate::{state::Block, task::Done};
+use push0_domain::{
+    Payload, PipelineId,
+    message::{Emission, EmissionOutcome, Proof},
+    pipeline::{Pipeline, ProofSpec},
+    trace::TraceContext,
+};
+
+/// What a block's record says, if it can be written now.
+pub(crate) fn outcome(block: &Block, pipeline: &Pipeline) -> Option<EmissionOutcome> {
+    if let Some(reason) = &block.ended {
+        return Some(EmissionOutcome::Abandoned(reason.clone()));
+    }
+    let done = |spec: &ProofSpec| Some((spec.clone(), block.proofs.get(&spec.proof_type)?.done.clone()?));
+    let proofs: Vec<(ProofSpec, Done)> = pipeline.proofs.iter().filter_map(done).collect();
+    if proofs.len() >= pipeline.quorum as usize {
+        return Some(EmissionOutcome::Proved(
+            proofs
+                .into_iter()
+                .map(|(spec, done)| emitted(&spec, done))
+                .collect(),
+        ));
+    }
+    let mut dead = block.proofs.values().filter_map(|p| p.dead.clone());
+    let dead_count = block.proofs.values().filter(|p| p.dead.is_some()).count();
+    if pipeline.proofs.len() - dead_count >= pipeline.quorum as usize {
+        return None;
+    }
+    dead.next()
+        .map(|(dead_letter, reason)| EmissionOutcome::Dead { dead_letter, reason })
+}
+
+fn emitted(spec: &ProofSpec, done: Done) -> Proof {
+    let payload = done.outputs.get(0).unwrap_or_else(Payload::empty);
+    Proof {
+        proof_type: spec.proof_type.clone(),
+        zkvm: spec
+            .stages
+            .last()
+            .map_or_else(|| spec.zkvm.clone(), |stage| stage.zkvm.clone()),
+        program_id: spec.program_id.clone(),
+        prover: done.prover,
+        verifier: done.verifier,
+        bytes: payload.len(),
+        payload,
+        prove_us: done.prove_us,
+        verify_us: done.verify_us,
+        attempt: done.attempt,
+    }
+}
+
+/// The record of a block, and the trace that it ends: that of the proof that came last.
+pub(crate) fn emission(
+    pipeline: &PipelineId,
+    block: &Block,
+    outcome: EmissionOutcome,
+    next: u64,
+) -> (Emission, TraceContext) {
+    let last = block
+        .proofs
+        .values()
+        .filter_map(|p| p.done.as_ref())
+        .max_by_key(|d| d.order);
+    let emission = Emission {
+        pipeline: pipeline.clone(),
+        first: block.block,
+        last: block.block,
+        parent_hash: block.context.parent_hash,
+        outcome,
+        next,
+        stored_at: block.context.stored_at,
+        busy_us: last.map_or(0, |d| d.busy_us),
+        facts: block.context.facts,
+    };
+    let trace = last.map_or(&block.trace, |d| &d.trace);
+    (emission, trace.clone())
+}
