@@ -5,6 +5,7 @@
 //! acknowledged; a standby takes it over within a second. It does not know what a proof is, who is
 //! dead, or what comes after a stage.
 
+mod bodies;
 pub mod capacity;
 pub mod config;
 pub mod decide;

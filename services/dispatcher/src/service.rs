@@ -1,6 +1,7 @@
 //! The shell: messages in, decisions, publishes and acknowledgements out.
 
 use crate::{
+    bodies::Bodies,
     config::Config,
     decide::{Dispatcher, Effect, Ready, Release, SourceId},
     metrics::Metrics,
@@ -35,9 +36,6 @@ const RECONCILE_EVERY: u32 = 20;
 const RECONCILE_AGE: Duration = Duration::from_secs(2);
 /// The most publishes on their way; beyond it no more messages are read.
 const IN_FLIGHT_MAX: usize = 1024;
-/// The most bytes of bodies kept in memory, so that releasing needs no read; the others are read
-/// again from the stream.
-const BODIES_MAX: usize = 8 * 1024 * 1024;
 
 /// Runs the dispatcher until it is asked to stop.
 pub async fn run(service: Service<Config>) -> Result<(), BoxError> {
@@ -97,28 +95,6 @@ struct Active<'a> {
     blocks: Deliveries<BlockEvent>,
     stages: Deliveries<StageReady>,
     signals: Signals,
-}
-
-/// Bodies by source, bounded.
-#[derive(Default)]
-struct Bodies {
-    kept: HashMap<SourceId, Arc<(Body, TraceContext)>>,
-    size: usize,
-}
-
-impl Bodies {
-    fn keep(&mut self, source: SourceId, body: Body, trace: TraceContext) {
-        if self.size + body.size() <= BODIES_MAX {
-            self.size += body.size();
-            self.kept.insert(source, Arc::new((body, trace)));
-        }
-    }
-
-    fn forget(&mut self, source: SourceId) {
-        if let Some(gone) = self.kept.remove(&source) {
-            self.size -= gone.0.size();
-        }
-    }
 }
 
 impl<'a> Active<'a> {
@@ -346,7 +322,7 @@ impl<'a> Active<'a> {
     }
 
     async fn publish(&mut self, release: &Release) -> Result<(), BusError> {
-        let Some(body) = self.body(release.source).await? else {
+        let Some(body) = self.bodies.get(self.bus, release.source).await? else {
             // Purged under us by an operator; nothing is left to ask for.
             return self.stored(release.source, release.index, Ok(())).await;
         };
@@ -374,28 +350,6 @@ impl<'a> Active<'a> {
         }
         self.metrics.released.inc();
         Ok(())
-    }
-
-    /// The body of a message, from memory or from its stream.
-    async fn body(&self, source: SourceId) -> Result<Option<Arc<(Body, TraceContext)>>, BusError> {
-        if let Some(kept) = self.bodies.kept.get(&source) {
-            return Ok(Some(kept.clone()));
-        }
-        match source {
-            SourceId::Block(sequence) => {
-                let kept = self.bus.at::<BlockEvent>(Stream::Blocks, sequence).await?;
-                Ok(kept.and_then(|kept| match kept.body {
-                    Ok(BlockEvent::Observed(block)) => {
-                        Some(Arc::new((Body::Block(block, kept.stored_at), kept.trace)))
-                    }
-                    _ => None,
-                }))
-            }
-            SourceId::Stage(sequence) => {
-                let kept = self.bus.at::<StageReady>(Stream::Stages, sequence).await?;
-                Ok(kept.and_then(|kept| Some(Arc::new((Body::Stage(kept.body.ok()?), kept.trace)))))
-            }
-        }
     }
 
     async fn stored<S>(
@@ -447,19 +401,12 @@ impl<'a> Active<'a> {
     }
 
     async fn done(&mut self, source: SourceId) {
-        let long = self
-            .bodies
-            .kept
-            .get(&source)
-            .is_none_or(|kept| matches!(&kept.0, Body::Stage(s) if s.tasks.count > 1));
+        let is_long = self.bodies.may_be_long(source);
         self.bodies.forget(source);
         if let Some(ack) = self.acks.remove(&source) {
             ack.done().await;
         }
-        if long
-            && matches!(source, SourceId::Stage(_))
-            && let Err(error) = self.cursors.delete(&cursor_key(source)).await
-        {
+        if is_long && let Err(error) = self.cursors.delete(&cursor_key(source)).await {
             tracing::debug!(%error, "a cursor is left behind");
         }
     }

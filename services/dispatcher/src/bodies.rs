@@ -1,0 +1,69 @@
+//! The bodies of messages that wait: in memory as far as there is room, else in their stream.
+
+use crate::{decide::SourceId, task::Body};
+use push0_bus::{Bus, BusError, Stream};
+use push0_domain::{
+    message::{BlockEvent, StageReady},
+    trace::TraceContext,
+};
+use std::{collections::HashMap, sync::Arc};
+
+/// The most bytes of bodies that are kept, so that most releases need no read.
+const BYTES_MAX: usize = 8 * 1024 * 1024;
+
+/// A body and the trace that it belongs to.
+pub(crate) type Traced = Arc<(Body, TraceContext)>;
+
+/// Bodies by the message that they came in.
+#[derive(Default)]
+pub(crate) struct Bodies {
+    kept: HashMap<SourceId, Traced>,
+    bytes: usize,
+}
+
+impl Bodies {
+    /// Keeps a body if there is room.
+    pub(crate) fn keep(&mut self, source: SourceId, body: Body, trace: TraceContext) {
+        if self.bytes + body.size() <= BYTES_MAX {
+            self.bytes += body.size();
+            self.kept.insert(source, Arc::new((body, trace)));
+        }
+    }
+
+    /// Lets a body go.
+    pub(crate) fn forget(&mut self, source: SourceId) {
+        if let Some(gone) = self.kept.remove(&source) {
+            self.bytes -= gone.0.size();
+        }
+    }
+
+    /// Whether a message may have asked for several tasks, as far as is known.
+    pub(crate) fn may_be_long(&self, source: SourceId) -> bool {
+        let SourceId::Stage(_) = source else { return false };
+        self.kept
+            .get(&source)
+            .is_none_or(|kept| matches!(&kept.0, Body::Stage(stage) if stage.tasks.count > 1))
+    }
+
+    /// A body, from memory or from its stream; none if the message is gone.
+    pub(crate) async fn get(&self, bus: &Bus, source: SourceId) -> Result<Option<Traced>, BusError> {
+        if let Some(kept) = self.kept.get(&source) {
+            return Ok(Some(kept.clone()));
+        }
+        match source {
+            SourceId::Block(sequence) => {
+                let kept = bus.at::<BlockEvent>(Stream::Blocks, sequence).await?;
+                Ok(kept.and_then(|kept| match kept.body {
+                    Ok(BlockEvent::Observed(block)) => {
+                        Some(Arc::new((Body::Block(block, kept.stored_at), kept.trace)))
+                    }
+                    _ => None,
+                }))
+            }
+            SourceId::Stage(sequence) => {
+                let kept = bus.at::<StageReady>(Stream::Stages, sequence).await?;
+                Ok(kept.and_then(|kept| Some(Arc::new((Body::Stage(kept.body.ok()?), kept.trace)))))
+            }
+        }
+    }
+}
