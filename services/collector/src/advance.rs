@@ -85,7 +85,9 @@ fn letter(task: &Task, now: Timestamp) -> DeadLetter {
         task.header().id,
         history.len()
     );
-    let retry = another(task, number, Vec::new(), task.inputs()).ready;
+    let mut retry = another(task, number, Vec::new(), task.inputs()).ready;
+    // By the time an operator looks, the block's record is written.
+    retry.context.amends = true;
     DeadLetter {
         id,
         reason,

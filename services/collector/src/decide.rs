@@ -13,8 +13,8 @@ use crate::{
 use push0_domain::{
     BlockHash, BlockRef, Payload, PipelineId, Timestamp,
     message::{
-        BlockEnded, BlockFacts, DeadLetter, Emission, EndReason, Failure, FailureClass, Outcome, StageReady,
-        TaskResult,
+        BlockEnded, BlockFacts, DeadLetter, Emission, EmissionOutcome, EndReason, Failure, FailureClass,
+        Outcome, StageReady, TaskResult,
     },
     pipeline::{Pipeline, ProofSpec},
     trace::TraceContext,
@@ -65,6 +65,8 @@ pub struct Collector {
     /// Blocks that an event touched since they were last advanced.
     touched: BTreeSet<(u64, BlockHash)>,
     order: u64,
+    /// Blocks whose records were amended in this session: once is enough.
+    amended: BTreeSet<(u64, BlockHash)>,
 }
 
 impl Collector {
@@ -79,6 +81,7 @@ impl Collector {
             ends: Vec::new(),
             touched,
             order: 0,
+            amended: BTreeSet::new(),
         }
     }
 
@@ -97,12 +100,21 @@ impl Collector {
         self.blocks.is_empty()
     }
 
-    /// An attempt ended. `verified` tells whether a verifier reported it.
+    /// Whether a result is of use only if the block's record says that it is dead.
+    pub fn asks_to_amend(&self, result: &TaskResult) -> bool {
+        let block = &result.header.id.stage.block;
+        let at = (block.number, block.hash);
+        result.header.context.amends && block.number < self.next && !self.amended.contains(&at)
+    }
+
+    /// An attempt ended. `verified` tells whether a verifier reported it, `amends` whether the block's
+    /// record says that it is dead and this may change it.
     pub fn result(
         &mut self,
         handle: Handle,
         result: TaskResult,
         verified: bool,
+        amends: bool,
         trace: &TraceContext,
         pipeline: &Arc<Pipeline>,
         now: Timestamp,
@@ -116,7 +128,7 @@ impl Collector {
         let Some((position, _)) = proof_spec.stage(&stage.stage) else {
             return ack;
         };
-        if at.0 < self.next || self.is_replaced(&stage.block) {
+        if (at.0 < self.next && !amends) || self.is_replaced(&stage.block) {
             return ack;
         }
         let ended = self.end_of(&stage.block);
@@ -128,6 +140,10 @@ impl Collector {
             ended,
         });
         let proof = block.proofs.entry(stage.proof_type.clone()).or_default();
+        if result.header.context.amends && proof.dead.take().is_some() {
+            // Retried before the block's turn came: its record need not say that it is dead.
+            proof.handles = proof.take_handles();
+        }
         if block.ended.is_some() || proof.done.is_some() || proof.dead.is_some() || position < proof.position
         {
             return ack;
@@ -276,6 +292,35 @@ impl Collector {
         while let Some(step) = self.emit(&definition) {
             steps.push(step);
         }
+        steps.extend(self.amend(&definition));
+        steps
+    }
+
+    /// New records for emitted blocks that were dead and are no more.
+    fn amend(&mut self, definition: &impl Fn(u32) -> Option<Arc<Pipeline>>) -> Vec<Step> {
+        let late = self.blocks.range(..(self.next, BlockHash::default()));
+        let ready: Vec<_> = late
+            .filter_map(|(at, block)| {
+                Some((
+                    *at,
+                    record::outcome(block, &*definition(block.context.revision)?)?,
+                ))
+            })
+            .collect();
+        let mut steps = Vec::new();
+        for (at, outcome) in ready {
+            let Some(mut block) = self.blocks.remove(&at) else {
+                continue;
+            };
+            let handles = block.take_handles();
+            if matches!(outcome, EmissionOutcome::Proved(_)) && self.amended.insert(at) {
+                let (emission, trace) = record::emission(&self.pipeline, &block, outcome, self.next);
+                steps.push(Step::Emit(Box::new(emission), trace, handles));
+            } else {
+                // Dead again: the letter is back, and the record says so already.
+                steps.push(Step::Ack(handles));
+            }
+        }
         steps
     }
 
@@ -314,7 +359,7 @@ impl Collector {
         // Other blocks of this number lost the race to the chain.
         let losers: Vec<_> = self
             .blocks
-            .range(..(next, BlockHash::default()))
+            .range((at.0, BlockHash::default())..(next, BlockHash::default()))
             .map(|(at, _)| *at)
             .collect();
         handles.extend(
@@ -336,6 +381,7 @@ impl BlockContextOf {
     /// From the ingester's record.
     pub fn known(known: &push0_domain::message::KnownBlock) -> Self {
         Self(push0_domain::message::BlockContext {
+            amends: false,
             revision: known.revision,
             parent_hash: known.parent_hash,
             stored_at: known.observed_at,

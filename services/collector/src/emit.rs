@@ -56,8 +56,9 @@ pub(crate) async fn frontier(bus: &Bus, pipeline: &PipelineId, depth: usize) -> 
         what: last.subject.clone(),
         source,
     })?;
-    let mut emitted = BTreeMap::from([(newest.last.number, newest.last.hash)]);
-    for number in (0..newest.last.number).rev().take(depth.saturating_sub(1)) {
+    let mut emitted = BTreeMap::new();
+    // Not from its own number: the newest record may amend an old one.
+    for number in (0..newest.next).rev().take(depth) {
         let record = bus
             .last::<Emission>(Stream::Proofs, &subject::proof(pipeline, number))
             .await?;

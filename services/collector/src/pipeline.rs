@@ -13,7 +13,7 @@ use push0_bus::{
 };
 use push0_domain::{
     BlockKey, PipelineId,
-    message::{KnownBlock, ResultEvent},
+    message::{Emission, EmissionOutcome, KnownBlock, ResultEvent, TaskResult},
     pipeline::Pipeline,
     subject::{self, AttemptKey, Kind},
 };
@@ -155,10 +155,12 @@ impl<'a> Active<'a> {
                         )
                         .await;
                 };
+                let amends = core.asks_to_amend(result) && is_dead(self.bus, result).await?;
                 core.result(
                     handle,
                     result.clone(),
                     verified.is_ok(),
+                    amends,
                     &delivery.trace,
                     &pipeline,
                     now(),
@@ -332,6 +334,15 @@ async fn core<'a>(
         *core = next.map(|next| Collector::new(name.clone(), next, frontier.emitted.clone()));
     }
     Ok(core.as_mut())
+}
+
+/// Whether the record of a result's block says that it is dead.
+async fn is_dead(bus: &Bus, result: &TaskResult) -> Result<bool, BusError> {
+    let stage = &result.header.id.stage;
+    let subject = subject::proof(&stage.pipeline, stage.block.number);
+    let record = bus.last::<Emission>(Stream::Proofs, &subject).await?;
+    let record = record.and_then(|kept| kept.body.ok());
+    Ok(record.is_some_and(|r| r.last == stage.block && matches!(r.outcome, EmissionOutcome::Dead { .. })))
 }
 
 async fn first_known(known: &Facts<KnownBlock>, name: &PipelineId) -> Result<Option<u64>, BusError> {

@@ -48,6 +48,8 @@ pub struct Ready {
     pub attempt: u32,
     /// The block's deadline.
     pub deadline_at: Option<Timestamp>,
+    /// Whether it is wanted although the block's record is written.
+    pub amends: bool,
 }
 
 /// One attempt to publish.
@@ -139,6 +141,7 @@ impl Dispatcher {
                 tasks,
                 attempt: 1,
                 deadline_at,
+                amends: false,
             })
         };
         let ready = pipeline.proofs.iter().filter_map(first).collect();
@@ -193,7 +196,7 @@ impl Dispatcher {
     /// Whether nobody needs this any more, or it waits already: a block may be announced twice.
     fn is_settled(&self, ready: &Ready) -> bool {
         let (pipeline, number) = (&ready.stage.pipeline, ready.stage.block.number);
-        self.frontier.get(pipeline).is_some_and(|next| number < *next)
+        (!ready.amends && self.frontier.get(pipeline).is_some_and(|next| number < *next))
             || self
                 .waiting_for(pipeline, number, number)
                 .iter()
@@ -365,7 +368,10 @@ impl Dispatcher {
     pub fn emitted(&mut self, pipeline: &PipelineId, number: u64) -> Vec<Effect> {
         let next = self.frontier.entry(pipeline.clone()).or_insert(0);
         *next = (*next).max(number + 1);
-        self.let_go(self.waiting_for(pipeline, 0, number))
+        let amends = |id: &EntryId| self.entries.get(id).is_some_and(|e| e.ready.amends);
+        let waiting = self.waiting_for(pipeline, 0, number);
+        let dropped = waiting.into_iter().filter(|id| !amends(id)).collect();
+        self.let_go(dropped)
     }
 
     /// Blocks are no longer wanted: queued tasks vanish, released ones are purged, and the collector

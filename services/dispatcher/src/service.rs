@@ -238,6 +238,7 @@ impl<'a> Active<'a> {
             tasks: stage.tasks,
             attempt: stage.attempt,
             deadline_at: stage.context.deadline_at,
+            amends: stage.context.amends,
         };
         let effects = self.core.stage(source, ready, cursor.unwrap_or(0), &pipeline);
         if effects.is_empty() {

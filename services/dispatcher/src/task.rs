@@ -84,6 +84,7 @@ impl Body {
 
 fn context(block: &ObservedBlock, stored_at: Timestamp) -> BlockContext {
     BlockContext {
+        amends: false,
         revision: block.revision,
         parent_hash: block.parent_hash,
         stored_at,

@@ -46,6 +46,7 @@ fn work(kind: StageKind, inputs: &[&str]) -> Work {
             hedge_of: None,
             zkvm: "exec".parse().unwrap(),
             context: BlockContext {
+                amends: false,
                 revision: 1,
                 parent_hash: BlockHash([0xcd; 32]),
                 stored_at: Timestamp::default(),

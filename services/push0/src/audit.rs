@@ -32,13 +32,22 @@ pub(crate) struct Audit {
 impl Audit {
     /// Looks at records in the order of their stream.
     pub(crate) fn of(records: &[Record]) -> Self {
-        let seen = records.iter().map(|record| Seen {
-            first: record.emission.first.number,
-            last: record.emission.last.number,
-            proved: !record.proofs().is_empty(),
-            verified: record.is_verified(),
-        });
-        Self::walk(seen)
+        let mut seen: Vec<Seen> = Vec::with_capacity(records.len());
+        for record in records {
+            let emission = &record.emission;
+            let new = Seen {
+                first: emission.first.number,
+                last: emission.last.number,
+                proved: !record.proofs().is_empty(),
+                verified: record.is_verified(),
+            };
+            let amends = emission.last.number + 1 != emission.next;
+            match seen.iter_mut().find(|old| amends && old.last == new.last) {
+                Some(old) => *old = new,
+                None => seen.push(new),
+            }
+        }
+        Self::walk(seen.into_iter())
     }
 
     fn walk(records: impl Iterator<Item = Seen>) -> Self {

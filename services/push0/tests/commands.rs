@@ -457,6 +457,7 @@ fn letter(id: &str) -> DeadLetter {
         stage: "prove".parse().expect("a name"),
     };
     let context = BlockContext {
+        amends: false,
         revision: 1,
         parent_hash: BlockHash([4; 32]),
         stored_at: now(),

@@ -169,10 +169,10 @@ impl Watchdog {
         let frontier = self.frontier.clone();
         self.stop_where(now, |held| {
             let stage = &held.header.id.stage;
-            frontier
+            let settled = frontier
                 .get(&stage.pipeline)
-                .is_some_and(|next| stage.block.number < *next)
-                .then_some(Reason::Emitted)
+                .is_some_and(|next| stage.block.number < *next);
+            (settled && !held.header.context.amends).then_some(Reason::Emitted)
         })
     }
 

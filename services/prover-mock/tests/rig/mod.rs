@@ -66,6 +66,7 @@ impl Rig {
             stage: "prove".parse().expect("a name"),
         };
         let context = BlockContext {
+            amends: false,
             revision: 1,
             parent_hash: synthetic_hash(&self.pipeline, number - 1),
             stored_at: Timestamp::default(),

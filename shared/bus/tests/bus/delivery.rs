@@ -36,6 +36,7 @@ fn result(block: u64) -> ResultEvent {
             hedge_of: None,
             zkvm: mock(),
             context: BlockContext {
+                amends: false,
                 revision: 1,
                 parent_hash: push0_harness::synthetic_hash(&demo(), block.wrapping_sub(1)),
                 stored_at: Timestamp(1),

@@ -95,6 +95,10 @@ pub struct BlockContext {
     /// When its proof is worthless, if ever.
     #[serde(default)]
     pub deadline_at: Option<Timestamp>,
+    /// Whether the block's record says that it is dead, and this work is to amend it: an operator
+    /// retries a dead letter.
+    #[serde(default)]
+    pub amends: bool,
     /// Facts for tables.
     #[serde(default)]
     pub facts: BlockFacts,

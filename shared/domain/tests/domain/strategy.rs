@@ -180,12 +180,13 @@ pub(crate) fn known_block() -> impl Strategy<Value = KnownBlock> {
 }
 
 fn context() -> impl Strategy<Value = BlockContext> {
-    (any::<u32>(), hash(), time(), of(time()), facts()).prop_map(
-        |(revision, parent_hash, stored_at, deadline_at, facts)| BlockContext {
+    (any::<u32>(), hash(), time(), of(time()), any::<bool>(), facts()).prop_map(
+        |(revision, parent_hash, stored_at, deadline_at, amends, facts)| BlockContext {
             revision,
             parent_hash,
             stored_at,
             deadline_at,
+            amends,
             facts,
         },
     )

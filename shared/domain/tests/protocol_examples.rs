@@ -1,0 +1,92 @@
+//! The examples of docs/protocol.md are what the codec reads: each ```` ```json TYPE ```` block decodes
+//! as that type, and each ```` ```hex TYPE ```` block is the first JSON example of its type in bincode.
+
+use push0_domain::{
+    Payload, Payloads,
+    codec::{self, Encoding},
+    message::{
+        BlockEvent, Control, DeadLetter, Emission, KnownBlock, Lease, ResultEvent, StageReady, Task,
+        TaskResult,
+    },
+};
+use serde::{Serialize, de::DeserializeOwned};
+
+const PAGE: &str = include_str!("../../../docs/protocol.md");
+
+/// A fenced block: its language, its type, its text.
+struct Example {
+    language: &'static str,
+    kind: &'static str,
+    text: String,
+}
+
+fn examples() -> Vec<Example> {
+    let mut lines = PAGE.lines();
+    let mut found = Vec::new();
+    while let Some(line) = lines.next() {
+        let Some(info) = line.strip_prefix("```").filter(|info| !info.is_empty()) else {
+            continue;
+        };
+        let text: Vec<&str> = lines.by_ref().take_while(|line| *line != "```").collect();
+        if let Some((language, kind)) = info.split_once(' ') {
+            found.push(Example {
+                language,
+                kind,
+                text: text.join("\n"),
+            });
+        }
+    }
+    found
+}
+
+/// The bincode of a JSON body, which decodes to the same value.
+fn bincode_of<T: Serialize + DeserializeOwned>(kind: &str, json: &str) -> Vec<u8> {
+    let decode = |bytes: &[u8], encoding| {
+        codec::decode::<T>(bytes, encoding).unwrap_or_else(|error| panic!("{kind}: {error} in\n{json}"))
+    };
+    let value = decode(json.as_bytes(), Encoding::Json);
+    let bytes = codec::encode(&value, Encoding::Bincode).expect("an example is small");
+    let again = codec::encode(&decode(&bytes, Encoding::Bincode), Encoding::Bincode);
+    assert_eq!(again.expect("an example is small"), bytes, "{kind}");
+    bytes
+}
+
+fn checked(kind: &str, json: &str) -> Vec<u8> {
+    match kind {
+        "BlockEvent" => bincode_of::<BlockEvent>(kind, json),
+        "Control" => bincode_of::<Control>(kind, json),
+        "DeadLetter" => bincode_of::<DeadLetter>(kind, json),
+        "Emission" => bincode_of::<Emission>(kind, json),
+        "KnownBlock" => bincode_of::<KnownBlock>(kind, json),
+        "Lease" => bincode_of::<Lease>(kind, json),
+        "Payload" => bincode_of::<Payload>(kind, json),
+        "Payloads" => bincode_of::<Payloads>(kind, json),
+        "ResultEvent" => bincode_of::<ResultEvent>(kind, json),
+        "StageReady" => bincode_of::<StageReady>(kind, json),
+        "Task" => bincode_of::<Task>(kind, json),
+        "TaskResult" => bincode_of::<TaskResult>(kind, json),
+        other => panic!("docs/protocol.md has an example of the unknown type {other}"),
+    }
+}
+
+#[test]
+fn every_example_of_the_protocol_decodes() {
+    let examples = examples();
+    let json: Vec<_> = examples.iter().filter(|e| e.language == "json").collect();
+    for example in &json {
+        checked(example.kind, &example.text);
+    }
+    assert!(json.len() >= 18, "only {} examples were found", json.len());
+}
+
+#[test]
+fn the_bincode_example_is_the_json_example() {
+    let examples = examples();
+    let of = |language, kind| examples.iter().find(|e| e.language == language && e.kind == kind);
+    let written = of("hex", "Task").expect("the page shows a task in bincode");
+    let json = of("json", "Task").expect("the page shows a task in JSON");
+    assert_eq!(
+        written.text.replace('\n', ""),
+        hex::encode(checked("Task", &json.text))
+    );
+}
