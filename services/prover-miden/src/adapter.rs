@@ -1,8 +1,12 @@
 //! Miden VM as push0 sees it.
 
-use crate::{Config, ProveError as Failure, Statement, VerifyError, program::hex, program_id, prove, verify};
+use crate::{
+    Config, ProgramError, ProveError as Failure, Statement, VerifyError,
+    program::{hex, program},
+    program_id, prove, verify,
+};
 use push0_domain::{BlockHash, BlockRef};
-use push0_prover_sdk::{self as sdk, Prove, ProveError, Verify, Work};
+use push0_prover_sdk::{self as sdk, Prove, ProveError, Role, Verify, Work};
 use tokio::task::spawn_blocking;
 
 /// The prover and verifier.
@@ -12,11 +16,18 @@ pub struct Miden {
 }
 
 impl Miden {
-    /// An adapter that uses as many threads as the configuration says.
-    pub fn new(config: &Config) -> Self {
-        Self {
-            threads: config.threads(),
+    /// An adapter that uses as many threads as the configuration says. To prove, it assembles the
+    /// program now rather than with the first block.
+    ///
+    /// # Errors
+    /// The program that was assembled is not the one of [`program_id`].
+    pub fn new(config: &Config, role: Role) -> Result<Self, ProgramError> {
+        if role == Role::Prover {
+            program()?;
         }
+        Ok(Self {
+            threads: config.threads(),
+        })
     }
 }
 

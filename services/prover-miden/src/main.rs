@@ -8,6 +8,6 @@ fn main() -> ExitCode {
         "prover-miden",
         env!("CARGO_PKG_VERSION"),
         "miden",
-        |config: &Config, _role| Ok(Miden::new(config)),
+        |config: &Config, role| Ok(Miden::new(config, role)?),
     )
 }
