@@ -11,6 +11,7 @@
 
 mod environment;
 mod error;
+mod refusal;
 mod sections;
 mod tree;
 
@@ -22,12 +23,13 @@ use serde::de::DeserializeOwned;
 
 use environment::Environment;
 pub use error::{ConfigError, Invalid};
+use refusal::Refusal;
 pub(crate) use sections::check;
 pub use sections::{
     DEFAULT_SHUTDOWN_GRACE, DEFAULT_WORKER_THREADS, HasRuntimeConfig, HttpConfig, LogFormat, OtlpProtocol,
     TelemetryConfig,
 };
-use tree::{Node, Refusal};
+use tree::Node;
 
 /// For `#[serde(with = "push0_runtime::config::duration")]`: durations such as `250ms`, `5s` and
 /// `10m`, on `Duration` and on `Option<Duration>` (the latter with `#[serde(default)]`).

@@ -130,15 +130,14 @@ fn log_filter(directives: &str) -> Result<EnvFilter, Invalid> {
         )
     };
     // A lone word that is no level would be a target: `inof` would silence everything else.
-    let is_level = |word: &str| word.parse::<tracing_subscriber::filter::LevelFilter>().is_ok();
-    if !directives
-        .split(',')
-        .map(str::trim)
-        .all(|d| d.contains(['=', '[']) || is_level(d))
-    {
+    // Nothing at all would be the level `error`.
+    let is_level =
+        |word: &str| !word.is_empty() && word.parse::<tracing_subscriber::filter::LevelFilter>().is_ok();
+    let directives: Vec<_> = directives.split(',').map(str::trim).collect();
+    if !directives.iter().all(|d| d.contains(['=', '[']) || is_level(d)) {
         return Err(refused());
     }
-    EnvFilter::try_new(directives).map_err(|_| refused())
+    EnvFilter::try_new(directives.join(",")).map_err(|_| refused())
 }
 
 #[cfg(test)]

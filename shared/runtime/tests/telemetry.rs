@@ -14,6 +14,7 @@ use opentelemetry_proto::tonic::collector::trace::v1::{
 };
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
 use prost::Message as _;
+use push0_domain::trace::TraceContext;
 use push0_runtime::config::OtlpProtocol;
 use push0_runtime::telemetry::{self, TelemetryGuard};
 use push0_runtime::{TelemetryConfig, metrics, trace};
@@ -47,7 +48,7 @@ async fn towards(protocol: OtlpProtocol) -> (TcpListener, Dispatch, TelemetryGua
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("port 0 is free");
     let address = listener.local_addr().expect("a bound socket has an address");
     let config = TelemetryConfig {
-        log: "info".to_owned(),
+        log: "off".to_owned(),
         otlp_endpoint: Some(format!("http://{address}")),
         otlp_protocol: protocol,
         ..TelemetryConfig::default()
@@ -62,10 +63,23 @@ async fn flush(guard: TelemetryGuard, timeout: Duration) -> bool {
         .expect("a flush does not panic")
 }
 
+async fn arrival(
+    mut received: mpsc::UnboundedReceiver<ExportTraceServiceRequest>,
+) -> ExportTraceServiceRequest {
+    let request = tokio::time::timeout(BOUND, received.recv()).await;
+    request
+        .expect("a request arrives in time")
+        .expect("the receiver lives")
+}
+
 fn work() {
-    let span = tracing::info_span!("prove", block.number = 7);
-    trace::set_parent(&span, Some(PARENT), None);
-    span.in_scope(|| tracing::debug_span!("detail").in_scope(|| ()));
+    let span = tracing::info_span!(target: "push0_tester", "prove", block.number = 7);
+    let parent = TraceContext {
+        traceparent: Some(PARENT.into()),
+        ..TraceContext::default()
+    };
+    trace::set_parent(&span, &parent);
+    span.in_scope(|| tracing::debug_span!(target: "push0_tester", "detail").in_scope(|| ()));
     tracing::info_span!(target: "hyper", "foreign").in_scope(|| ());
 }
 
@@ -104,7 +118,7 @@ fn assert_is_the_work(request: ExportTraceServiceRequest) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_span_arrives_over_grpc() {
     let (listener, dispatch, guard) = towards(OtlpProtocol::Grpc).await;
-    let (sender, mut received) = mpsc::unbounded_channel();
+    let (sender, received) = mpsc::unbounded_channel();
     let mut server = JoinSet::new();
     server.spawn(
         tonic::transport::Server::builder()
@@ -113,13 +127,13 @@ async fn a_span_arrives_over_grpc() {
     );
     with_default(&dispatch, work);
     assert!(flush(guard, BOUND).await, "all spans left");
-    assert_is_the_work(received.recv().await.expect("a request arrives"));
+    assert_is_the_work(arrival(received).await);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_span_arrives_over_http() {
     let (listener, dispatch, guard) = towards(OtlpProtocol::Http).await;
-    let (sender, mut received) = mpsc::unbounded_channel();
+    let (sender, received) = mpsc::unbounded_channel();
     let receive = move |body: Bytes| async move {
         let request = ExportTraceServiceRequest::decode(body).expect("the body is protobuf");
         sender.send(request).expect("the test waits");
@@ -131,7 +145,7 @@ async fn a_span_arrives_over_http() {
         .spawn(async move { axum::serve(listener, Router::new().route("/v1/traces", post(receive))).await });
     with_default(&dispatch, work);
     assert!(flush(guard, BOUND).await, "all spans left");
-    assert_is_the_work(received.recv().await.expect("a request arrives"));
+    assert_is_the_work(arrival(received).await);
 }
 
 /// More spans than the queue takes, timed, and the time of a flush with a bound of 1 s.

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use ::config::{ConfigError as SourceError, Value, ValueKind};
 
-use super::tree::Problem;
+use super::refusal::Problem;
 
 /// Keys whose values are never printed: any key whose path contains one of these words.
 const SECRET: [&str; 9] = [
@@ -82,7 +82,7 @@ impl ConfigError {
             .as_deref()
             .map_or_else(|| "the default".to_owned(), |f| format!("found {f}"));
         let reason = match problem {
-            Problem::Unknown { known } if known.is_empty() => "unknown key, none is expected here".into(),
+            Problem::Unknown { known: [] } => "unknown key, none is expected here".into(),
             Problem::Unknown { known } => {
                 format!("unknown key, this service has here: {}", known.join(", "))
             }

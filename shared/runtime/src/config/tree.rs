@@ -3,130 +3,17 @@
 //! The deserializer of the `config` crate names neither the path of an unknown key nor the variants
 //! of an enum, and it turns numbers into text and back; hence this one.
 
-use std::fmt;
-
 use ::config::{Map, Value, ValueKind};
 use serde::de::value::{MapAccessDeserializer, MapDeserializer, SeqDeserializer};
-use serde::de::{self, Deserializer, Expected, IntoDeserializer, Unexpected, Visitor};
+use serde::de::{Deserializer, IntoDeserializer, Visitor};
 use serde::forward_to_deserialize_any;
 
-use super::error::Invalid;
+use super::refusal::{Refusal, join};
 
 /// A value and its path, such as `a.b[2].c`; the root's path is empty.
 pub(super) struct Node<'a> {
     value: &'a Value,
     path: String,
-}
-
-/// What is wrong, without the value and its origin.
-#[derive(Debug)]
-pub(super) struct Refusal {
-    pub(super) path: Option<String>,
-    pub(super) problem: Problem,
-    /// The field of which `path`, set on the way up, is the parent.
-    field: Option<String>,
-}
-
-#[derive(Debug)]
-pub(super) enum Problem {
-    Unknown { known: &'static [&'static str] },
-    Missing,
-    Mismatch { expected: String },
-    Other { message: String },
-}
-
-impl Problem {
-    pub(super) fn is_unknown(&self) -> bool {
-        matches!(self, Self::Unknown { .. })
-    }
-}
-
-impl Refusal {
-    fn new(problem: Problem, field: Option<&str>) -> Self {
-        Self {
-            path: None,
-            problem,
-            field: field.map(str::to_owned),
-        }
-    }
-
-    /// Names where it happened; the innermost place wins.
-    fn at(mut self, path: &str) -> Self {
-        if self.path.is_none() {
-            self.path = Some(match self.field.take() {
-                Some(field) => join(path, &field),
-                None => path.to_owned(),
-            });
-        }
-        self
-    }
-}
-
-impl From<Invalid> for Refusal {
-    fn from(invalid: Invalid) -> Self {
-        let problem = Problem::Mismatch {
-            expected: invalid.expected,
-        };
-        Self {
-            path: Some(invalid.key),
-            problem,
-            field: None,
-        }
-    }
-}
-
-impl fmt::Display for Refusal {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:?} at {:?}", self.problem, self.path)
-    }
-}
-
-impl std::error::Error for Refusal {}
-
-impl de::Error for Refusal {
-    fn custom<T: fmt::Display>(message: T) -> Self {
-        Self::new(
-            Problem::Other {
-                message: message.to_string(),
-            },
-            None,
-        )
-    }
-
-    fn invalid_type(_: Unexpected<'_>, expected: &dyn Expected) -> Self {
-        Self::new(
-            Problem::Mismatch {
-                expected: expected.to_string(),
-            },
-            None,
-        )
-    }
-
-    fn invalid_value(_: Unexpected<'_>, expected: &dyn Expected) -> Self {
-        Self::new(
-            Problem::Mismatch {
-                expected: expected.to_string(),
-            },
-            None,
-        )
-    }
-
-    fn unknown_variant(_: &str, variants: &'static [&'static str]) -> Self {
-        Self::new(
-            Problem::Mismatch {
-                expected: format!("one of: {}", variants.join(", ")),
-            },
-            None,
-        )
-    }
-
-    fn unknown_field(field: &str, known: &'static [&'static str]) -> Self {
-        Self::new(Problem::Unknown { known }, Some(field))
-    }
-
-    fn missing_field(field: &'static str) -> Self {
-        Self::new(Problem::Missing, Some(field))
-    }
 }
 
 impl<'a> Node<'a> {
@@ -139,7 +26,7 @@ impl<'a> Node<'a> {
 
     /// The text of an environment variable, whose type only the target knows. Values of the file
     /// have no origin and have said their type.
-    fn from_environment(&self) -> Option<&'a str> {
+    fn environment_text(&self) -> Option<&'a str> {
         match (&self.value.kind, self.value.origin()) {
             (ValueKind::String(text), Some(_)) => Some(text),
             _ => None,
@@ -160,14 +47,6 @@ impl<'a> Node<'a> {
     }
 }
 
-fn join(path: &str, key: &str) -> String {
-    if path.is_empty() {
-        key.to_owned()
-    } else {
-        format!("{path}.{key}")
-    }
-}
-
 impl<'de> IntoDeserializer<'de, Refusal> for Node<'_> {
     type Deserializer = Self;
 
@@ -181,7 +60,7 @@ macro_rules! parse_as {
     ($($method:ident)* => $parsers:tt) => { $( parse_as!(@ $method $parsers); )* };
     (@ $method:ident { $($parsed:ty => $visit:ident),* }) => {
         fn $method<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Refusal> {
-            $( if let Some(value) = self.from_environment().and_then(|t| t.parse::<$parsed>().ok()) {
+            $( if let Some(value) = self.environment_text().and_then(|t| t.parse::<$parsed>().ok()) {
                 return visitor.$visit(value).map_err(|refusal: Refusal| refusal.at(&self.path));
             } )*
             self.deserialize_any(visitor)
@@ -221,14 +100,14 @@ impl<'de> Deserializer<'de> for Node<'_> {
     parse_as!(deserialize_f32 deserialize_f64 => { f64 => visit_f64 });
 
     fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Refusal> {
-        if matches!(self.value.kind, ValueKind::Nil) || self.from_environment() == Some("") {
+        if matches!(self.value.kind, ValueKind::Nil) || self.environment_text() == Some("") {
             return visitor.visit_none();
         }
         visitor.visit_some(self)
     }
 
     fn deserialize_seq<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Refusal> {
-        let Some(text) = self.from_environment() else {
+        let Some(text) = self.environment_text() else {
             return self.deserialize_any(visitor);
         };
         let origin = self.value.origin().map(str::to_owned);
