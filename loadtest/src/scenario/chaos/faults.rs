@@ -1,0 +1,138 @@
+//! The schedule of faults: drawn from a seed, then carried out.
+
+use super::monitor::Monitor;
+use push0_harness::Deployment;
+use rand::{RngExt, SeedableRng, rngs::StdRng};
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// The broker's name among the victims.
+const BROKER: &str = "broker";
+/// The longest time between two faults.
+const EVERY_MS: std::ops::Range<u64> = 500..2_000;
+
+/// What is done to a process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// SIGKILL, and started again later.
+    Kill,
+    /// SIGSTOP, and SIGCONT later.
+    Freeze,
+    /// SIGTERM, and started again later.
+    Terminate,
+}
+
+/// One fault.
+#[derive(Clone, Debug)]
+pub(super) struct Fault {
+    pub(super) at: Duration,
+    pub(super) until: Duration,
+    pub(super) victim: String,
+    pub(super) kind: Kind,
+}
+
+/// All faults of a run.
+pub(super) struct Schedule {
+    pub(super) faults: Vec<Fault>,
+}
+
+impl Schedule {
+    /// Draws faults for this long. No process has two at a time, and both of a pair may be down.
+    pub(super) fn draw(seed: u64, length: Duration, processes: &[String]) -> Self {
+        let mut chance = StdRng::seed_from_u64(seed);
+        let mut faults: Vec<Fault> = Vec::new();
+        let mut at = Duration::from_millis(500);
+        while at < length {
+            let free = |name: &str| !faults.iter().any(|f| f.victim == name && f.until > at);
+            // The broker as often as any two processes: all else depends on it.
+            let drawn = chance.random_range(0..processes.len() + 2);
+            let victim = processes.get(drawn).map_or(BROKER, String::as_str);
+            let kind = match chance.random_range(0..10) {
+                0..5 => Kind::Kill,
+                5..8 => Kind::Freeze,
+                _ => Kind::Terminate,
+            };
+            let longest = if victim == BROKER { 1_500 } else { 3_000 };
+            let lasts = Duration::from_millis(chance.random_range(50..longest));
+            if free(victim) {
+                faults.push(Fault {
+                    at,
+                    until: at + lasts,
+                    victim: victim.into(),
+                    kind,
+                });
+            }
+            at += Duration::from_millis(chance.random_range(EVERY_MS));
+        }
+        Self { faults }
+    }
+
+    /// Carries them out; at the end everything runs.
+    pub(super) async fn carry_out(&self, deployment: &mut Deployment, monitor: &Monitor) {
+        let start = Instant::now();
+        let begins = self.faults.iter().map(|fault| (fault.at, true, fault));
+        let ends = self.faults.iter().map(|fault| (fault.until, false, fault));
+        let mut steps: Vec<_> = begins.chain(ends).collect();
+        steps.sort_by_key(|(at, ..)| *at);
+        for (at, begins, fault) in steps {
+            tokio::time::sleep_until(start + at).await;
+            match (begins, fault.victim == BROKER) {
+                (true, true) => break_broker(deployment, fault.kind).await,
+                (false, true) => heal_broker(deployment, fault.kind).await,
+                (true, false) => {
+                    if fault.kind == Kind::Kill {
+                        monitor.killed(&fault.victim);
+                    }
+                    break_process(deployment, fault);
+                }
+                (false, false) => match fault.kind {
+                    Kind::Freeze => deployment.service(&fault.victim).resume(),
+                    Kind::Kill | Kind::Terminate => deployment.service_mut(&fault.victim).restart(),
+                },
+            }
+        }
+    }
+}
+
+fn break_process(deployment: &Deployment, fault: &Fault) {
+    let process = deployment.service(&fault.victim);
+    match fault.kind {
+        Kind::Kill => process.kill(),
+        Kind::Freeze => process.pause(),
+        Kind::Terminate => process.terminate(),
+    }
+}
+
+async fn break_broker(deployment: &mut Deployment, kind: Kind) {
+    match kind {
+        Kind::Kill => deployment.nats.kill(),
+        Kind::Freeze => deployment.nats.pause(),
+        Kind::Terminate => deployment.nats.stop().await,
+    }
+}
+
+async fn heal_broker(deployment: &mut Deployment, kind: Kind) {
+    match kind {
+        Kind::Freeze => deployment.nats.resume(),
+        Kind::Kill | Kind::Terminate => deployment.nats.restart().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_seed_draws_one_schedule_with_a_fault_every_two_seconds_and_none_twice_at_once() {
+        let names: Vec<String> = (0..10).map(|n| format!("p{n}")).collect();
+        let draw = |seed| Schedule::draw(seed, Duration::from_secs(300), &names).faults;
+        assert_eq!(format!("{:?}", draw(7)), format!("{:?}", draw(7)));
+        assert_ne!(format!("{:?}", draw(7)), format!("{:?}", draw(8)));
+        let faults = draw(7);
+        assert!(faults.len() >= 150, "{} faults in 300 s", faults.len());
+        for (at, fault) in faults.iter().enumerate() {
+            let again = faults[at + 1..].iter().find(|f| f.victim == fault.victim);
+            assert!(again.is_none_or(|f| f.at >= fault.until), "{fault:?} {again:?}");
+        }
+    }
+}

@@ -1,0 +1,261 @@
+//! Everything is killed, frozen and restarted at random while blocks come; then all of it is healed,
+//! drained, and compared with what was submitted.
+//!
+//! A seed fixes the schedule of faults and of blocks; what the faults hit depends on the machine.
+//! Two pipelines: one of split, prove and join with a verified end, and one of a real program per
+//! task. An attempt's budget is wide: here a prover is killed every few seconds, and a task that is
+//! given up for it would be no error of the orchestrator.
+
+mod faults;
+mod monitor;
+
+use crate::{
+    record::Context,
+    stand::{self, Arrivals},
+};
+use anyhow::bail;
+use faults::{Fault, Schedule};
+use monitor::Monitor;
+use push0_bus::{Bus, Stream};
+use push0_domain::{
+    message::{Emission, EmissionOutcome},
+    pipeline::Pipeline,
+    subject,
+};
+use push0_harness::{Deployment, DeploymentBuilder, Process};
+use std::{collections::BTreeMap, fs, path::PathBuf, time::Duration};
+
+/// Blocks a second of each pipeline: about what two cores do while services restart.
+const RATE: f64 = 5.0;
+/// Outputs of the split, and with it tasks of a block: split, proofs, join.
+const SPLIT: u64 = 3;
+/// How long draining may take when all is healed.
+const DRAIN: Duration = Duration::from_secs(90);
+
+const MAIN: &str = r#"name = "chaos"
+source = { kind = "external" }
+[[proof]]
+type = "main"
+zkvm = "mock"
+[[proof.stage]]
+name = "split"
+kind = "split"
+timeout = "10s"
+attempts = 20
+[[proof.stage]]
+name = "prove"
+kind = "map"
+timeout = "10s"
+attempts = 20
+[[proof.stage]]
+name = "join"
+kind = "join"
+timeout = "10s"
+attempts = 20
+"#;
+
+const EXEC: &str = r#"name = "programs"
+source = { kind = "external" }
+[[proof]]
+type = "main"
+zkvm = "exec"
+verify = "off"
+[[proof.stage]]
+name = "prove"
+kind = "map"
+timeout = "10s"
+attempts = 20
+"#;
+
+/// What came out, compared with what went in.
+#[derive(Debug, Default)]
+struct Verdict {
+    lost: Vec<u64>,
+    duplicates: u64,
+    inversions: u64,
+    dead: u64,
+}
+
+fn deployment() -> DeploymentBuilder {
+    let mut builder = Deployment::builder()
+        .env("PUSH0_TELEMETRY__LOG", "info")
+        .pipeline(MAIN)
+        .pipeline(EXEC);
+    for service in ["dispatcher", "collector", "watchdog"] {
+        for n in 1..=2 {
+            builder = builder.service(Process::program(service).label(&format!("{service}-{n}")));
+        }
+    }
+    for n in 1..=3 {
+        let mock = Process::program("prover-mock")
+            .label(&format!("mock-{n}"))
+            .env("PUSH0_PROVER__ID", format!("mock-{n}"))
+            .env("PUSH0_PROVER__SLOTS", 4)
+            .env("PUSH0_MOCK__TIME_MIN", "20ms")
+            .env("PUSH0_MOCK__TIME_MAX", "400ms")
+            .env("PUSH0_MOCK__SPLIT", SPLIT);
+        builder = builder.service(mock);
+    }
+    for n in 1..=2 {
+        builder = builder.service(stand::verifier(&format!("verifier-{n}"), 4));
+        let exec = Process::program("prover-exec")
+            .label(&format!("exec-{n}"))
+            .env("PUSH0_PROVER__ID", format!("exec-{n}"))
+            .config(
+                "[prover]\nzkvm = \"exec\"\nslots = 2\n[exec]\nprogram = \"cp\"\n\
+                 args = [\"{input}\", \"{output}\"]\n",
+            );
+        builder = builder.service(exec);
+    }
+    builder
+}
+
+/// The processes of [`deployment`], by label.
+fn victims() -> Vec<String> {
+    let counts = [
+        ("dispatcher", 2),
+        ("collector", 2),
+        ("watchdog", 2),
+        ("mock", 3),
+        ("verifier", 2),
+        ("exec", 2),
+    ];
+    let named = |(name, count)| (1..=count).map(move |n| format!("{name}-{n}"));
+    counts.into_iter().flat_map(named).collect()
+}
+
+pub(crate) async fn run(context: &Context) -> anyhow::Result<()> {
+    let mut deployment = deployment().start().await;
+    let bus = deployment.bus().clone();
+    let main = Pipeline::from_toml("chaos.toml", MAIN)?.name;
+    let programs = Pipeline::from_toml("programs.toml", EXEC)?.name;
+    let count = (RATE * context.seconds as f64) as u64;
+    let numbers: Vec<u64> = (1..=count).collect();
+    let mut pipelines = Vec::new();
+    for name in [&main, &programs] {
+        let Some(pipeline) = deployment.pipelines().current_of(name).await? else {
+            bail!("{name} was not applied");
+        };
+        stand::know(&bus, &pipeline, 1..count + 1).await?;
+        pipelines.push(pipeline);
+    }
+    let schedule = Schedule::draw(context.seed, Duration::from_secs(context.seconds), &victims());
+    let monitor = Monitor::listen(&bus).await?;
+    let arrivals = |n| Arrivals::Rate {
+        per_second: RATE,
+        seed: context.seed.wrapping_add(n),
+    };
+    let work = async {
+        tokio::join!(
+            stand::publish(&bus, &pipelines[0], &numbers, arrivals(1)),
+            stand::publish(&bus, &pipelines[1], &numbers, arrivals(2)),
+            schedule.carry_out(&mut deployment, &monitor),
+        )
+    };
+    let (first, second, ()) = tokio::select! {
+        done = work => done,
+        error = monitor.follow() => return Err(error),
+    };
+    first?;
+    second?;
+    let mut drained = Vec::new();
+    for pipeline in &pipelines {
+        drained.push(stand::wait_emitted(&bus, &pipeline.name, count, DRAIN).await);
+    }
+    let mut verdicts = Vec::new();
+    for pipeline in &pipelines {
+        verdicts.push(compare(&bus, pipeline, count).await?);
+    }
+    let sum = |of: fn(&Verdict) -> u64| verdicts.iter().map(of).sum::<u64>();
+    let lost = sum(|v| v.lost.len() as u64);
+    let (duplicates, inversions) = (sum(|v| v.duplicates), sum(|v| v.inversions));
+    let reassigned = monitor.reassigned();
+    context
+        .record("chaos")
+        .with("blocks", 2 * count)
+        .with("tasks", count * (SPLIT + 2) + count)
+        .with("faults", schedule.faults.len())
+        .with("lost", lost)
+        .with("duplicates", duplicates)
+        .with("inversions", inversions)
+        .with("dead", sum(|v| v.dead))
+        .with("reassign_ms_p50", reassigned.ms(0.5))
+        .with("reassign_ms_p99", reassigned.ms(0.99))
+        .with("reassigned", reassigned.len())
+        .with("left", left(&bus).await?)
+        .with("seconds", context.seconds)
+        .publish()?;
+    if lost + duplicates + inversions == 0 {
+        return Ok(());
+    }
+    for error in drained.into_iter().filter_map(Result::err) {
+        eprintln!("{error:#}");
+    }
+    keep(context, deployment, &schedule.faults, &verdicts)
+}
+
+async fn compare(bus: &Bus, pipeline: &Pipeline, count: u64) -> anyhow::Result<Verdict> {
+    let subjects = subject::proofs_of_pipeline(&pipeline.name);
+    let records = bus.scan::<Emission>(Stream::Proofs, &subjects, 1, usize::MAX).await?;
+    let mut verdict = Verdict::default();
+    let mut seen: BTreeMap<u64, u64> = BTreeMap::new();
+    let mut last = 0;
+    for kept in &records {
+        let Ok(emission) = &kept.body else {
+            bail!("{} cannot be read", kept.subject);
+        };
+        *seen.entry(emission.first.number).or_default() += 1;
+        verdict.inversions += u64::from(emission.first.number < last);
+        verdict.dead += u64::from(matches!(emission.outcome, EmissionOutcome::Dead { .. }));
+        last = emission.first.number;
+    }
+    verdict.duplicates = seen.values().map(|times| times - 1).sum();
+    verdict.lost = (1..=count).filter(|number| !seen.contains_key(number)).collect();
+    Ok(verdict)
+}
+
+/// What is still in the streams of work when all is emitted: nothing, after a moment.
+async fn left(bus: &Bus) -> anyhow::Result<u64> {
+    let streams = [Stream::Blocks, Stream::Stages, Stream::Tasks, Stream::Checks, Stream::Results];
+    let mut left = 0;
+    for _ in 0..100 {
+        left = 0;
+        for stream in streams {
+            left += bus.level(stream).await?.messages;
+        }
+        if left == 0 {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    Ok(left)
+}
+
+/// Says what is wrong, and leaves everything there to be looked at.
+fn keep(
+    context: &Context,
+    deployment: Deployment,
+    faults: &[Fault],
+    verdicts: &[Verdict],
+) -> anyhow::Result<()> {
+    let folder = PathBuf::from(format!("target/bench/chaos-{}", context.seed));
+    fs::create_dir_all(&folder)?;
+    for verdict in verdicts {
+        eprintln!("{verdict:?}");
+    }
+    let said: Vec<String> = faults.iter().map(|fault| format!("{fault:?}\n")).collect();
+    fs::write(folder.join("faults"), said.concat())?;
+    for label in victims() {
+        let log = deployment.service(&label).log();
+        let tail: Vec<&str> = log.lines().rev().take(10).collect();
+        eprintln!("--- {label}");
+        tail.into_iter().rev().for_each(|line| eprintln!("{line}"));
+        fs::write(folder.join(format!("{label}.log")), &log)?;
+    }
+    let command = fs::read(format!("/proc/{}/cmdline", deployment.nats.pid())).unwrap_or_default();
+    let command = String::from_utf8_lossy(&command).replace('\0', " ");
+    eprintln!("logs: {}; the broker and its store: {command}", folder.display());
+    // The system ends the processes with this one; their directories stay.
+    std::mem::forget(deployment);
+    bail!("blocks were lost, emitted twice or out of order: run again with --seed {}", context.seed)
+}

@@ -1,0 +1,106 @@
+//! How long until another prover works on what a killed one held: read from heartbeats.
+//!
+//! A prover says at once what it begins, with how long it has been at it. So the moment at which the
+//! next attempt began is known to some milliseconds, and the kill's moment exactly.
+
+use crate::stats::Times;
+use push0_bus::{Bus, Signals};
+use push0_domain::{
+    TaskId,
+    message::{Lease, Role},
+    subject::{self, Kind},
+};
+use std::{
+    collections::HashMap,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+use tokio::time::Instant;
+
+/// What was not begun again within this time had been finished before the kill.
+const LONGEST: Duration = Duration::from_secs(30);
+
+pub(crate) struct Monitor {
+    signals: tokio::sync::Mutex<Signals>,
+    seen: Mutex<Seen>,
+}
+
+#[derive(Default)]
+struct Seen {
+    /// What each prover ran at its last heartbeat.
+    runs: HashMap<String, Vec<(TaskId, u32)>>,
+    /// Tasks whose prover was killed: which, in which attempt, and when.
+    orphans: HashMap<TaskId, (String, u32, Instant)>,
+    times: Times,
+}
+
+impl Monitor {
+    pub(crate) async fn listen(bus: &Bus) -> anyhow::Result<Self> {
+        let signals = bus.listen([subject::all(Kind::Lease)]).await?;
+        Ok(Self {
+            signals: tokio::sync::Mutex::new(signals),
+            seen: Mutex::default(),
+        })
+    }
+
+    /// Listens; returns only with an error.
+    pub(crate) async fn follow(&self) -> anyhow::Error {
+        let mut signals = self.signals.lock().await;
+        loop {
+            match signals.next().await {
+                Ok(signal) => {
+                    if let Ok(lease) = signal.body::<Lease>() {
+                        self.seen().hear(&lease);
+                    }
+                }
+                Err(error) => return error.into(),
+            }
+        }
+    }
+
+    /// Notes that this prover is killed now.
+    pub(crate) fn killed(&self, prover: &str) {
+        let mut seen = self.seen();
+        let now = Instant::now();
+        for (task, attempt) in seen.runs.remove(prover).unwrap_or_default() {
+            seen.orphans.insert(task, (prover.to_owned(), attempt, now));
+        }
+    }
+
+    /// How long the orphans waited that were begun again.
+    pub(crate) fn reassigned(&self) -> Times {
+        self.seen().times.clone()
+    }
+
+    fn seen(&self) -> MutexGuard<'_, Seen> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Seen {
+    fn hear(&mut self, lease: &Lease) {
+        if lease.role != Role::Prover {
+            return;
+        }
+        let now = Instant::now();
+        let mut runs = Vec::new();
+        for held in &lease.held {
+            let Some(running) = held.running_ms else { continue };
+            let task = &held.header.id;
+            runs.push((task.clone(), held.header.attempt));
+            let began = now - Duration::from_millis(running);
+            let Some((prover, attempt, killed_at)) = self.orphans.get(task) else {
+                continue;
+            };
+            let other = *prover != lease.prover.as_str() || held.header.attempt > *attempt;
+            if other && began > *killed_at {
+                let waited = began.duration_since(*killed_at);
+                if waited < LONGEST {
+                    self.times.add(u64::try_from(waited.as_micros()).unwrap_or(u64::MAX));
+                }
+                self.orphans.remove(task);
+            }
+        }
+        self.runs.insert(lease.prover.to_string(), runs);
+    }
+}

@@ -1,0 +1,39 @@
+//! How many blocks of no work a second pass, against the floor: both given all at once.
+
+use crate::{
+    floor::{self, Floor},
+    record::Context,
+    stand::{self, Arrivals, Stand},
+    stats::{median, spread, steady_rate},
+};
+use std::time::Duration;
+
+pub(crate) async fn run(context: &Context) -> anyhow::Result<()> {
+    let builder = stand::services().service(stand::prover("p1", 256, Duration::ZERO));
+    let mut stand = Stand::start(builder, &stand::single(false)).await?;
+    stand.run(500, Arrivals::AtOnce).await?;
+    let sizes = floor::sizes(&mut stand, false).await?;
+    let mut floor = Floor::start(&stand, &sizes).await?;
+    let count = context.profile.pick(5_000, 20_000);
+    let (mut ours, mut bare) = (Vec::new(), Vec::new());
+    for _ in 0..context.profile.pick(3, 5) {
+        let records = stand.run(count, Arrivals::AtOnce).await?;
+        ours.push(steady_rate(&stand::stored_times(&records)));
+        let mut last: Vec<u64> = floor
+            .run(count, Arrivals::AtOnce)
+            .await?
+            .iter()
+            .map(|t| t.1)
+            .collect();
+        last.sort_unstable();
+        bare.push(steady_rate(&last));
+    }
+    context
+        .record("throughput")
+        .with("blocks_per_s", median(&ours).round())
+        .with("floor_blocks_per_s", median(&bare).round())
+        .with("spread", spread(&ours).to_vec())
+        .with("floor_spread", spread(&bare).to_vec())
+        .with("blocks", count)
+        .publish()
+}

@@ -1,0 +1,294 @@
+//! A deployment to measure: real processes on a broker of their own, blocks in, records out.
+//!
+//! Blocks come as from an external ingester: first what is known of each, then the block. The facts
+//! of a window are written before it begins: they lie on no block's path, and the broker is to be
+//! measured with the traffic of blocks. Arrivals are scheduled, not answered: a slow system does not
+//! slow them down, and a late block's time counts from when the broker had it.
+
+use anyhow::{Context as _, bail};
+use futures::{StreamExt, TryStreamExt};
+use push0_bus::{Bucket, Bus, Kept, Limits, Message, Outbox, Stream, now};
+use push0_domain::{
+    Payload, PipelineId,
+    message::{BlockEvent, BlockFacts, Emission, EmissionOutcome, KnownBlock, ObservedBlock},
+    pipeline::Pipeline,
+    subject,
+};
+use push0_harness::{
+    Deployment, DeploymentBuilder, Process, ProcessBuilder, synthetic_block, synthetic_hash, synthetic_trace,
+};
+use rand::{RngExt, SeedableRng, rngs::StdRng};
+use std::{ops::Range, sync::Arc, time::Duration};
+use tokio::time::Instant;
+
+/// How many questions to the broker are open at once.
+const IN_FLIGHT: usize = 64;
+/// How long a publish may take.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The one pipeline of most scenarios: one stage, one proof.
+pub(crate) fn single(verify: bool) -> String {
+    let verify = if verify { "final" } else { "off" };
+    format!(
+        "name = \"load\"\nsource = {{ kind = \"external\" }}\n[[proof]]\ntype = \"main\"\nzkvm = \"mock\"\n\
+         verify = \"{verify}\"\n[[proof.stage]]\nname = \"prove\"\nkind = \"map\"\ntimeout = \"60s\"\n"
+    )
+}
+
+/// A mock prover process.
+pub(crate) fn prover(id: &str, slots: u32, time: Duration) -> ProcessBuilder {
+    let time = format!("{}us", time.as_micros());
+    Process::program("prover-mock")
+        .label(id)
+        .env("PUSH0_PROVER__ID", id)
+        .env("PUSH0_PROVER__SLOTS", slots)
+        .env("PUSH0_MOCK__TIME", time)
+}
+
+/// A mock verifier process.
+pub(crate) fn verifier(id: &str, slots: u32) -> ProcessBuilder {
+    prover(id, slots, Duration::ZERO).arg("--verify")
+}
+
+/// The services that every deployment has, one of each.
+pub(crate) fn services() -> DeploymentBuilder {
+    ["dispatcher", "collector", "watchdog"].into_iter().fold(
+        Deployment::builder()
+            .limits(Limits {
+                store_bytes: 4 << 30,
+                ..Limits::default()
+            })
+            .env("PUSH0_TELEMETRY__LOG", "warn,push0_runtime=info"),
+        |builder, name| builder.service(Process::program(name)),
+    )
+}
+
+/// A running deployment and one pipeline of it.
+pub(crate) struct Stand {
+    pub(crate) deployment: Deployment,
+    pub(crate) pipeline: Arc<Pipeline>,
+    next: u64,
+}
+
+/// When blocks come.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Arrivals {
+    /// As fast as the broker stores them.
+    AtOnce,
+    /// At this many a second on average, each independent of the others (a Poisson process).
+    Rate {
+        /// Blocks a second.
+        per_second: f64,
+        /// What the gaps are drawn from.
+        seed: u64,
+    },
+}
+
+impl Arrivals {
+    /// When each of `count` comes, from the start of the window.
+    pub(crate) fn schedule(self, count: u64) -> Vec<Duration> {
+        match self {
+            Self::AtOnce => vec![Duration::ZERO; usize::try_from(count).unwrap_or_default()],
+            Self::Rate { per_second, seed } => {
+                let mut chance = StdRng::seed_from_u64(seed);
+                let mut at = 0.0;
+                let gap = |_| {
+                    let unit: f64 = chance.random_range(f64::EPSILON..1.0);
+                    at -= unit.ln() / per_second;
+                    Duration::from_secs_f64(at)
+                };
+                (0..count).map(gap).collect()
+            }
+        }
+    }
+}
+
+impl Stand {
+    /// Starts a deployment of this one pipeline.
+    pub(crate) async fn start(builder: DeploymentBuilder, toml: &str) -> anyhow::Result<Self> {
+        let deployment = builder.pipeline(toml).start().await;
+        Self::of(deployment, &Pipeline::from_toml("load.toml", toml)?.name).await
+    }
+
+    /// The stand of one pipeline of a deployment.
+    pub(crate) async fn of(deployment: Deployment, name: &PipelineId) -> anyhow::Result<Self> {
+        let current = deployment.pipelines().current_of(name).await?;
+        Ok(Self {
+            pipeline: current.context("the pipeline was applied")?,
+            deployment,
+            next: 1,
+        })
+    }
+
+    /// The connection of the test.
+    pub(crate) fn bus(&self) -> &Bus {
+        self.deployment.bus()
+    }
+
+    /// Makes `count` more blocks known, and returns their numbers.
+    pub(crate) async fn known(&mut self, count: u64) -> anyhow::Result<Range<u64>> {
+        let numbers = self.next..self.next + count;
+        self.next += count;
+        know(self.bus(), &self.pipeline, numbers.clone()).await?;
+        Ok(numbers)
+    }
+
+    /// Publishes known blocks as scheduled.
+    pub(crate) async fn publish(&self, numbers: &[u64], arrivals: Arrivals) -> anyhow::Result<()> {
+        publish(self.bus(), &self.pipeline, numbers, arrivals).await
+    }
+
+    /// Publishes `count` blocks and waits until all of them are emitted.
+    pub(crate) async fn run(
+        &mut self,
+        count: u64,
+        arrivals: Arrivals,
+    ) -> anyhow::Result<Vec<Kept<Emission>>> {
+        let numbers = self.known(count).await?;
+        let listed: Vec<u64> = numbers.clone().collect();
+        self.publish(&listed, arrivals).await?;
+        self.emitted(numbers, PATIENCE).await
+    }
+
+    /// The records of these blocks, as soon as all are there.
+    pub(crate) async fn emitted(
+        &self,
+        numbers: Range<u64>,
+        patience: Duration,
+    ) -> anyhow::Result<Vec<Kept<Emission>>> {
+        wait_emitted(self.bus(), &self.pipeline.name, numbers.end - 1, patience).await?;
+        let found = futures::stream::iter(numbers.map(|number| subject::proof(&self.pipeline.name, number)))
+            .map(|subject| async move { self.bus().last::<Emission>(Stream::Proofs, &subject).await })
+            .buffered(IN_FLIGHT)
+            .try_collect::<Vec<_>>()
+            .await?;
+        found
+            .into_iter()
+            .map(|kept| kept.context("a block without a record"))
+            .collect()
+    }
+}
+
+/// Waits until this block is emitted, and with it all before it.
+pub(crate) async fn wait_emitted(
+    bus: &Bus,
+    pipeline: &PipelineId,
+    number: u64,
+    patience: Duration,
+) -> anyhow::Result<()> {
+    let end = Instant::now() + patience;
+    loop {
+        // A broker that was just restarted may not answer at once.
+        let last = bus
+            .last::<Emission>(Stream::Proofs, &subject::proofs_of_pipeline(pipeline))
+            .await
+            .unwrap_or_default();
+        let there = last.and_then(|kept| kept.body.ok()).map_or(0, |e| e.last.number);
+        if there >= number {
+            return Ok(());
+        }
+        if Instant::now() > end {
+            bail!("emitted up to {there} after {patience:?}: expected {number}");
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// Writes what is known of blocks.
+pub(crate) async fn know(bus: &Bus, pipeline: &Pipeline, numbers: Range<u64>) -> anyhow::Result<()> {
+    let facts = bus.facts::<KnownBlock>(Bucket::Blocks).await?;
+    let facts = &facts;
+    futures::stream::iter(numbers.map(|number| observed(pipeline, number)))
+        .map(|block| async move {
+            let known = KnownBlock {
+                block: block.block,
+                parent_hash: block.parent_hash,
+                revision: block.revision,
+                observed_at: block.observed_at,
+                facts: block.facts,
+            };
+            let key = format!("{}.{}", block.pipeline, block.block.key());
+            facts.put(&key, &known).await
+        })
+        .buffer_unordered(IN_FLIGHT)
+        .try_for_each(|_| async { Ok(()) })
+        .await?;
+    Ok(())
+}
+
+/// Publishes known blocks as scheduled, and returns when the broker has stored them.
+pub(crate) async fn publish(
+    bus: &Bus,
+    pipeline: &Pipeline,
+    numbers: &[u64],
+    arrivals: Arrivals,
+) -> anyhow::Result<()> {
+    let start = Instant::now();
+    let mut outbox = Outbox::new(bus.clone(), PATIENCE);
+    let schedule = arrivals.schedule(numbers.len() as u64);
+    for (number, at) in numbers.iter().zip(schedule) {
+        let due = tokio::time::sleep_until(start + at);
+        let mut due = std::pin::pin!(due);
+        loop {
+            let room = outbox.len() < 1024;
+            tokio::select! {
+                biased;
+                ((), stored) = outbox.next(), if !outbox.is_empty() => { stored?; }
+                () = &mut due, if room => break,
+            }
+        }
+        outbox.push(block_message(pipeline, *number)?, ());
+    }
+    while !outbox.is_empty() {
+        outbox.next().await.1?;
+    }
+    Ok(())
+}
+
+/// The message of one block.
+pub(crate) fn block_message(pipeline: &Pipeline, number: u64) -> anyhow::Result<Message> {
+    let trace = synthetic_trace(&pipeline.name, number);
+    let event = BlockEvent::Observed(observed(pipeline, number));
+    Ok(Message::new(subject::block(&pipeline.name), &event, &trace)?)
+}
+
+fn observed(pipeline: &Pipeline, number: u64) -> ObservedBlock {
+    let observed_at = now();
+    ObservedBlock {
+        pipeline: pipeline.name.clone(),
+        revision: pipeline.revision,
+        block: synthetic_block(&pipeline.name, number),
+        parent_hash: synthetic_hash(&pipeline.name, number.wrapping_sub(1)),
+        input: Payload::Inline(number.to_string().into_bytes()),
+        observed_at,
+        deadline_at: pipeline.deadline_at(observed_at),
+        facts: BlockFacts::default(),
+    }
+}
+
+/// The orchestration overhead of each block in microseconds: from block stored to record stored,
+/// less the time inside provers and verifiers.
+pub(crate) fn overheads(records: &[Kept<Emission>]) -> anyhow::Result<Vec<u64>> {
+    let each = records.iter().map(|kept| {
+        let emission = proved(kept)?;
+        let passed = kept.stored_at.0.saturating_sub(emission.stored_at.0);
+        Ok(passed.saturating_sub(emission.busy_us))
+    });
+    each.collect()
+}
+
+/// The record of a proved block.
+pub(crate) fn proved(kept: &Kept<Emission>) -> anyhow::Result<&Emission> {
+    match &kept.body {
+        Ok(emission) if matches!(emission.outcome, EmissionOutcome::Proved(_)) => Ok(emission),
+        Ok(emission) => bail!("block {} was not proved: {:?}", emission.first, emission.outcome),
+        Err(error) => bail!("{}: {error}", kept.subject),
+    }
+}
+
+/// When each record was stored, ascending, in microseconds.
+pub(crate) fn stored_times(records: &[Kept<Emission>]) -> Vec<u64> {
+    let mut times: Vec<u64> = records.iter().map(|kept| kept.stored_at.0).collect();
+    times.sort_unstable();
+    times
+}
