@@ -18,7 +18,7 @@ DEMO_PACKAGES := push0-ingester push0-dispatcher push0-collector push0-watchdog 
 NEXTEST := $(shell cargo nextest --version 2>/dev/null)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo test check bench chaos clean-state
+.PHONY: help setup build demo test check manifests bench chaos clean-state
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -46,8 +46,12 @@ endif
 check: ## format, lints, layout rules, documentation
 	cargo fmt --all --check
 	scripts/check-layout
+	scripts/check-manifests
 	cargo clippy --release --locked --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS='-D warnings' cargo doc --no-deps --release --workspace --locked
+
+manifests: ## check what deployments are made of: k8s, images, compose, alerts, the broker's users
+	@scripts/check-manifests
 
 bench: setup ## measure latency and throughput, the quick profile
 	cargo run --release --locked -p push0-loadtest -- all --profile quick
