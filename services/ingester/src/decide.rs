@@ -61,6 +61,11 @@ impl History {
         }
     }
 
+    /// Begins at this number, unless it has begun.
+    pub fn start_at(&mut self, first: u64) {
+        self.first.get_or_insert(first);
+    }
+
     /// The number of the pipeline's first block, once it is known.
     pub fn first(&self) -> Option<u64> {
         self.first

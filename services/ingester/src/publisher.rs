@@ -129,7 +129,10 @@ impl Publisher {
         };
         let mut cursor = self.cursor.clone();
         cursor.first.get_or_insert(first.link.block.number);
-        cursor.ahead = window.iter().map(|b| b.link.block).collect();
+        // What a predecessor had on its way beyond this window is still in doubt.
+        let in_doubt = cursor.ahead_of(last.link.block.number);
+        let refs = window.iter().map(|block| block.link.block);
+        cursor.ahead = refs.chain(in_doubt.iter().copied()).collect();
         self.move_cursor(cursor).await?;
         // The newest definition applies, to all blocks of the window.
         let definition = self.definition.borrow_and_update().clone();
@@ -141,7 +144,7 @@ impl Publisher {
         }
         let mut cursor = self.cursor.clone();
         cursor.block = Some(last.link.block);
-        cursor.ahead = Vec::new();
+        cursor.ahead = in_doubt;
         cursor.line = last.line.unwrap_or(cursor.line);
         self.move_cursor(cursor).await
     }

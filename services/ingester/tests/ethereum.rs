@@ -22,7 +22,9 @@ async fn transfer(anvil: &Anvil) {
 }
 
 async fn block(anvil: &Anvil, number: u64) -> Value {
-    anvil.rpc("eth_getBlockByNumber", json!([format!("{number:#x}"), true])).await
+    anvil
+        .rpc("eth_getBlockByNumber", json!([format!("{number:#x}"), true]))
+        .await
 }
 
 fn hash_of(block: &Value) -> BlockHash {
@@ -34,7 +36,11 @@ async fn a_chain_that_grows_is_followed_with_its_transactions() {
     let anvil = Anvil::start(Some(Duration::from_secs(1))).await;
     let more = "start = 1\nwitness = \"block\"";
     let headers = "start = 1\nwitness = \"header\"";
-    let deployment = deploy(&[ethereum("whole", anvil.url(), more), ethereum("head", anvil.url(), headers)]).await;
+    let deployment = deploy(&[
+        ethereum("whole", anvil.url(), more),
+        ethereum("head", anvil.url(), headers),
+    ])
+    .await;
     for _ in 0..3 {
         transfer(&anvil).await;
     }
@@ -48,25 +54,43 @@ async fn a_chain_that_grows_is_followed_with_its_transactions() {
     let (wanted, cancels) = outcome(&published);
     assert!(cancels.is_empty());
     assert_eq!(numbers(&published)[..3], [1, 2, 3]);
-    let known = deployment.bus().facts::<KnownBlock>(Bucket::Blocks).await.expect("a bucket");
+    let known = deployment
+        .bus()
+        .facts::<KnownBlock>(Bucket::Blocks)
+        .await
+        .expect("a bucket");
     let mut transactions = 0;
     for observed in &wanted {
         let mined = block(&anvil, observed.block.number).await;
         assert_eq!(observed.block.hash, hash_of(&mined));
         assert!(observed.observed_at.0 > 0 && observed.deadline_at.is_none());
         assert_eq!(observed.revision, 1);
-        let Payload::Inline(witness) = &observed.input else { panic!("it is small") };
+        let Payload::Inline(witness) = &observed.input else {
+            panic!("it is small")
+        };
         let witness: Value = serde_json::from_slice(witness).expect("the node's JSON");
         assert_eq!(witness, mined);
         transactions += observed.facts.transactions;
         let key = format!("whole.{}", observed.block.key());
-        let fact = known.get(&key).await.expect("an answer").and_then(|fact| fact.value).expect("known");
-        assert_eq!((fact.block, fact.parent_hash), (observed.block, observed.parent_hash));
+        let fact = known
+            .get(&key)
+            .await
+            .expect("an answer")
+            .and_then(|fact| fact.value)
+            .expect("known");
+        assert_eq!(
+            (fact.block, fact.parent_hash),
+            (observed.block, observed.parent_hash)
+        );
         assert_eq!(fact.facts, observed.facts);
     }
     assert_eq!(transactions, 3);
     let (headers, _) = outcome(&published_up_to(&deployment, "head", 3).await);
-    assert!(headers.iter().all(|h| matches!(&h.input, Payload::Inline(rlp) if rlp[0] == 0xf9)));
+    assert!(
+        headers
+            .iter()
+            .all(|h| matches!(&h.input, Payload::Inline(rlp) if rlp[0] == 0xf9))
+    );
 }
 
 #[tokio::test]
@@ -82,16 +106,29 @@ async fn a_reorg_cancels_what_it_replaces() {
     let after = wait_for("the new chain", PATIENCE, async || {
         let events = events(&deployment, "demo").await;
         let tip = outcome(&events).0.last().map(|tip| tip.block.hash);
-        if tip == Some(canonical) { Ok(events) } else { Err(tip) }
+        if tip == Some(canonical) {
+            Ok(events)
+        } else {
+            Err(tip)
+        }
     })
     .await;
     let (wanted, cancels) = outcome(&after);
     assert_eq!(numbers(&after), (2..=12).collect::<Vec<_>>());
     for observed in wanted {
-        assert_eq!(observed.block.hash, hash_of(&block(&anvil, observed.block.number).await));
-        assert_eq!(observed.input, Payload::Inline(observed.block.number.to_string().into_bytes()));
+        assert_eq!(
+            observed.block.hash,
+            hash_of(&block(&anvil, observed.block.number).await)
+        );
+        assert_eq!(
+            observed.input,
+            Payload::Inline(observed.block.number.to_string().into_bytes())
+        );
     }
-    let old: Vec<BlockHash> = outcome(&before).0[5..].iter().map(|block| block.block.hash).collect();
+    let old: Vec<BlockHash> = outcome(&before).0[5..]
+        .iter()
+        .map(|block| block.block.hash)
+        .collect();
     let gone: Vec<BlockHash> = cancels.iter().flat_map(|cancel| cancel.hashes.clone()).collect();
     assert_eq!(gone, old, "blocks 7 to 10 were replaced");
 }
@@ -109,7 +146,10 @@ async fn a_reorg_while_nobody_looks_is_found_at_the_next_start() {
     let after = published_up_to(&deployment, "demo", 9).await;
     let (wanted, cancels) = outcome(&after);
     assert_eq!(numbers(&after), (1..=9).collect::<Vec<_>>());
-    assert_eq!(cancels.iter().map(|c| (c.first, c.last)).collect::<Vec<_>>(), [(6, 8)]);
+    assert_eq!(
+        cancels.iter().map(|c| (c.first, c.last)).collect::<Vec<_>>(),
+        [(6, 8)]
+    );
     assert_eq!(wanted[8].block.hash, hash_of(&block(&anvil, 9).await));
 }
 
@@ -126,7 +166,11 @@ async fn a_kill_in_the_middle_leaves_no_gap() {
     assert_eq!(numbers(&published), (1..=600).collect::<Vec<_>>());
     // At most a window a kill is published again, and that under the same message ids.
     assert!(published.len() <= 600 + 3 * 32, "{} messages", published.len());
-    assert!(published.iter().all(|event| matches!(event, BlockEvent::Observed(_))));
+    assert!(
+        published
+            .iter()
+            .all(|event| matches!(event, BlockEvent::Observed(_)))
+    );
 }
 
 #[tokio::test]
@@ -155,7 +199,10 @@ async fn blocks_wait_for_their_confirmations() {
     let published = published_up_to(&deployment, "demo", 3).await;
     assert_eq!(numbers(&published), [1, 2, 3]);
     anvil.mine(1).await;
-    assert_eq!(numbers(&published_up_to(&deployment, "demo", 4).await), [1, 2, 3, 4]);
+    assert_eq!(
+        numbers(&published_up_to(&deployment, "demo", 4).await),
+        [1, 2, 3, 4]
+    );
 }
 
 #[tokio::test]
@@ -190,7 +237,9 @@ async fn pipelines_come_change_and_go_while_it_runs() {
     let anvil = Anvil::start(None).await;
     anvil.mine(2).await;
     let deployment = deploy(&[]).await;
-    deployment.apply(&ethereum("demo", anvil.url(), "start = 1\nwitness = \"number\"")).await;
+    deployment
+        .apply(&ethereum("demo", anvil.url(), "start = 1\nwitness = \"number\""))
+        .await;
     published_up_to(&deployment, "demo", 2).await;
     let changed = ethereum("demo", anvil.url(), "start = 1\nwitness = \"number\"");
     let changed = changed.replace("[source]", "policy = \"deadline\"\ndeadline = \"10s\"\n[source]");
@@ -201,8 +250,14 @@ async fn pipelines_come_change_and_go_while_it_runs() {
     .await;
     anvil.mine(1).await;
     let (wanted, _) = outcome(&published_up_to(&deployment, "demo", 3).await);
-    assert_eq!(wanted.iter().map(|block| block.revision).collect::<Vec<_>>(), [1, 1, 2]);
-    let within = wanted[2].deadline_at.expect("a deadline").since(wanted[2].observed_at);
+    assert_eq!(
+        wanted.iter().map(|block| block.revision).collect::<Vec<_>>(),
+        [1, 1, 2]
+    );
+    let within = wanted[2]
+        .deadline_at
+        .expect("a deadline")
+        .since(wanted[2].observed_at);
     assert_eq!(within, Duration::from_secs(10));
     deployment.pipelines().remove(&id("demo")).await.expect("removed");
     wait_for("the end of the lead", PATIENCE, async || {
@@ -210,7 +265,9 @@ async fn pipelines_come_change_and_go_while_it_runs() {
     })
     .await;
     anvil.mine(1).await;
-    deployment.apply(&ethereum("other", anvil.url(), "start = 4")).await;
+    deployment
+        .apply(&ethereum("other", anvil.url(), "start = 4"))
+        .await;
     published_up_to(&deployment, "other", 4).await;
     assert_eq!(numbers(&events(&deployment, "demo").await), [1, 2, 3]);
 }

@@ -3,8 +3,9 @@
 mod observed;
 
 use observed::{PATIENCE, deploy, events, not_ready, numbers, outcome, pipeline, published_up_to};
-use push0_domain::{BlockHash, Payload};
-use push0_harness::{synthetic_hash, wait_for};
+use push0_bus::{Limits, Stream};
+use push0_domain::{BlockHash, Payload, subject};
+use push0_harness::{Deployment, Process, synthetic_hash, wait_for};
 use std::{fs::OpenOptions, io::Write, path::Path};
 
 fn append(path: &Path, text: &str) {
@@ -13,7 +14,10 @@ fn append(path: &Path, text: &str) {
 }
 
 fn source(path: &Path) -> String {
-    pipeline("lines", &format!("kind = \"file\"\npath = \"{}\"", path.display()))
+    pipeline(
+        "lines",
+        &format!("kind = \"file\"\npath = \"{}\"", path.display()),
+    )
 }
 
 #[tokio::test]
@@ -36,7 +40,11 @@ async fn a_growing_file_is_followed_across_restarts() {
     assert_eq!(numbers(&published), (5..=103).collect::<Vec<_>>());
     let (wanted, _) = outcome(&published);
     let name = observed::id("lines");
-    assert!(wanted.iter().all(|b| b.block.hash == synthetic_hash(&name, b.block.number)));
+    assert!(
+        wanted
+            .iter()
+            .all(|b| b.block.hash == synthetic_hash(&name, b.block.number))
+    );
     assert_eq!(wanted[0].input, Payload::Inline(b"5".to_vec()));
     assert_eq!(wanted[97].input, Payload::Inline(vec![1, 2]));
 }
@@ -65,15 +73,79 @@ async fn a_line_may_replace_blocks() {
     let folder = tempfile::tempdir().expect("a directory");
     let path = folder.path().join("blocks.jsonl");
     let other = BlockHash([7; 32]);
-    append(&path, &format!("1\n2\n3\n{{\"number\": 2, \"hash\": \"{other}\"}}\n3\n"));
+    append(
+        &path,
+        &format!("1\n2\n3\n{{\"number\": 2, \"hash\": \"{other}\"}}\n3\n"),
+    );
     let deployment = deploy(&[source(&path)]).await;
     let events = wait_for("the second block 3", PATIENCE, async || {
         let events = events(&deployment, "lines").await;
-        if events.len() == 6 { Ok(events) } else { Err(events.len()) }
+        if events.len() == 6 {
+            Ok(events)
+        } else {
+            Err(events.len())
+        }
     })
     .await;
     let (wanted, cancels) = outcome(&events);
     assert_eq!(numbers(&events), [1, 2, 3]);
     assert_eq!(wanted[1].block.hash, other);
-    assert_eq!((cancels[0].first, cancels[0].last, cancels[0].hashes.len()), (2, 3, 2));
+    assert_eq!(
+        (cancels[0].first, cancels[0].last, cancels[0].hashes.len()),
+        (2, 3, 2)
+    );
+}
+
+#[tokio::test]
+async fn a_full_stream_stops_ingestion_and_nothing_is_skipped() {
+    let folder = tempfile::tempdir().expect("a directory");
+    let path = folder.path().join("blocks.jsonl");
+    let input = "ab".repeat(50_000);
+    let lines: String = (1..=30)
+        .map(|n| format!("{{\"number\": {n}, \"input\": \"0x{input}\"}}\n"))
+        .collect();
+    append(&path, &lines);
+    // 15 % of it is the stream's share: room for about twelve of these blocks.
+    let limits = Limits {
+        store_bytes: 4 << 20,
+        ..Limits::default()
+    };
+    let ingester = Process::program("ingester");
+    let deployment = Deployment::builder()
+        .limits(limits)
+        .pipeline(&source(&path))
+        .service(ingester);
+    let deployment = deployment.start().await;
+    let mut ingested = Vec::new();
+    while ingested.len() < 30 {
+        let before = ingested.len();
+        wait_for("more blocks, and as many as fit", PATIENCE, async || {
+            let there = events(&deployment, "lines").await;
+            let metrics = deployment.service("ingester").metrics().await;
+            let waits =
+                metrics.contains("push0_ingester_store_retries_total{pipeline=\"lines\",reason=\"full\"}");
+            if there.len() + before == 30 || (waits && there.len() > 5) {
+                Ok(())
+            } else {
+                Err(there.len())
+            }
+        })
+        .await;
+        if before == 0 {
+            not_ready(&deployment, "the store is full").await;
+        }
+        ingested.extend(events(&deployment, "lines").await);
+        let purged = deployment
+            .bus()
+            .purge(Stream::Blocks, &subject::block(&observed::id("lines")))
+            .await;
+        assert!(purged.expect("purged") > 0);
+    }
+    assert_eq!(numbers(&ingested), (1..=30).collect::<Vec<_>>());
+    deployment.ready().await;
+    let log = deployment.service("ingester").log();
+    assert!(
+        log.matches("the store is full").count() <= 3,
+        "a change of state is one line:\n{log}"
+    );
 }

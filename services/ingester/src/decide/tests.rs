@@ -77,7 +77,10 @@ impl Downstream {
         for (at, action) in actions.iter().enumerate() {
             let starts = at == 0 || publishes(&actions[at - 1]).is_none();
             if publishes(action).is_some() && starts {
-                self.ahead = actions[at..].iter().map_while(publishes).collect();
+                let run: Vec<BlockRef> = actions[at..].iter().map_while(publishes).collect();
+                let last = run[run.len() - 1].number;
+                let in_doubt = self.ahead.iter().filter(|block| block.number > last).copied();
+                self.ahead = run.iter().copied().chain(in_doubt).collect();
                 self.first = self.first.or(self.ahead.first().map(|block| block.number));
             }
             if crash == Some(at) {
@@ -99,7 +102,10 @@ impl Downstream {
             }
             let ends = actions.get(at + 1).is_none_or(|next| publishes(next).is_none());
             if publishes(action).is_some() && ends {
-                self.stored.append(&mut self.ahead);
+                let last = publishes(action).map(|block| block.number);
+                let (run, in_doubt) = self.ahead.iter().partition(|block| Some(block.number) <= last);
+                self.ahead = in_doubt;
+                self.stored.extend::<Vec<BlockRef>>(run);
             }
         }
         true

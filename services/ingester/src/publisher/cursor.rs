@@ -40,6 +40,12 @@ impl Cursor {
         format!("cursor.ingester.{pipeline}")
     }
 
+    /// The blocks in doubt after this number.
+    pub(super) fn ahead_of(&self, number: u64) -> Vec<BlockRef> {
+        let beyond = self.ahead.iter().filter(|block| block.number > number);
+        beyond.copied().collect()
+    }
+
     /// The message id of a block. A chain may return to a block that it replaced; after a reorg the
     /// id is another one, lest the broker take the block's return for a repetition and drop it.
     pub(super) fn message_id(&self, pipeline: &PipelineId, block: &BlockRef) -> String {

@@ -1,12 +1,12 @@
 //! Blocks of an Ethereum node, by JSON-RPC over HTTP.
 //!
-//! The client is reqwest with two methods of our own rather than alloy's provider: answers must be
-//! bounded in size while they are read, errors must not carry the URL (its path is often an API key),
-//! and of all that a provider does only `eth_getBlockByNumber` is needed. From alloy comes the header
-//! type, with which every header is rebuilt and hashed: a node that announces another hash is not
-//! believed.
+//! The client is our own rather than alloy's provider: answers must be bounded in size while they are
+//! read, errors must not carry the URL (its path is often an API key), and of all that a provider does
+//! only `eth_getBlockByNumber` is needed. From alloy comes the header type, with which every header
+//! is rebuilt and hashed: a node that announces another hash is not believed.
 
 mod block;
+mod client;
 mod rpc;
 
 use crate::{
@@ -18,7 +18,7 @@ use block::FetchedBlock;
 use bytes::Bytes;
 use futures::{StreamExt, stream};
 use push0_bus::Backoff;
-use push0_domain::pipeline::{EthereumSource, Witness};
+use push0_domain::pipeline::{EthereumSource, Start, Witness};
 use push0_runtime::Shutdown;
 use rpc::{Number, Rpc, RpcError};
 use std::time::Duration;
@@ -60,8 +60,12 @@ struct Ethereum<'a> {
 pub(super) async fn run(source: &EthereumSource, opened: Opened, stop: &Shutdown) -> Result<(), Deposed> {
     let Opened {
         mut publisher,
-        history,
+        mut history,
     } = opened;
+    if let Start::Number(first) = source.start {
+        // Of no effect once the pipeline has begun.
+        history.start_at(first);
+    }
     let rpc = match Rpc::new(&source.rpc_url) {
         Ok(rpc) => rpc,
         Err(reason) => {

@@ -10,44 +10,47 @@ use push0_domain::{
 use push0_harness::{Deployment, Process, wait_for};
 use std::{collections::BTreeMap, time::Duration};
 
-pub const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A pipeline file with this source.
-pub fn pipeline(name: &str, source: &str) -> String {
+pub(crate) fn pipeline(name: &str, source: &str) -> String {
     format!(
         "name = \"{name}\"\n[source]\n{source}\n[[proof]]\ntype = \"main\"\nzkvm = \"mock\"\n\
          [[proof.stage]]\nname = \"prove\"\nkind = \"map\"\ntimeout = \"10s\"\n"
     )
 }
 
-pub fn ethereum(name: &str, url: &str, more: &str) -> String {
+pub(crate) fn ethereum(name: &str, url: &str, more: &str) -> String {
     let source = format!("kind = \"ethereum\"\nrpc_url = \"{url}\"\npoll = \"50ms\"\n{more}");
     pipeline(name, &source)
 }
 
 /// A broker with these pipelines and one ingester.
-pub async fn deploy(pipelines: &[String]) -> Deployment {
+pub(crate) async fn deploy(pipelines: &[String]) -> Deployment {
     let ingester = Process::program("ingester").env("PUSH0_SUBMIT__LISTEN", "127.0.0.1:0");
     let with = |builder: push0_harness::DeploymentBuilder, toml: &String| builder.pipeline(toml);
     let builder = pipelines.iter().fold(Deployment::builder(), with);
     builder.service(ingester).start().await
 }
 
-pub fn id(name: &str) -> PipelineId {
+pub(crate) fn id(name: &str) -> PipelineId {
     name.parse().expect("a name")
 }
 
 /// All that was published for a pipeline, in the order of the stream.
-pub async fn events(deployment: &Deployment, pipeline: &str) -> Vec<BlockEvent> {
+pub(crate) async fn events(deployment: &Deployment, pipeline: &str) -> Vec<BlockEvent> {
     let subject = subject::block(&id(pipeline));
-    let kept = deployment.bus().scan(Stream::Blocks, &subject, 1, usize::MAX).await;
+    let kept = deployment
+        .bus()
+        .scan(Stream::Blocks, &subject, 1, usize::MAX)
+        .await;
     let kept = kept.expect("the blocks are read");
     kept.into_iter().map(|kept| kept.body.expect("a block")).collect()
 }
 
 /// The blocks that are still wanted, and all that was cancelled. Fails if a block was published that
 /// is not the child of the one before it, or replaces one that was not cancelled.
-pub fn outcome(events: &[BlockEvent]) -> (Vec<ObservedBlock>, Vec<Cancel>) {
+pub(crate) fn outcome(events: &[BlockEvent]) -> (Vec<ObservedBlock>, Vec<Cancel>) {
     let mut wanted: BTreeMap<u64, ObservedBlock> = BTreeMap::new();
     let mut cancels = Vec::new();
     for event in events {
@@ -58,10 +61,17 @@ pub fn outcome(events: &[BlockEvent]) -> (Vec<ObservedBlock>, Vec<Cancel>) {
                     && first.block.number < number
                 {
                     let parent = wanted.get(&(number - 1)).map(|before| before.block.hash);
-                    assert_eq!(parent, Some(block.parent_hash), "{number} is not on top of its parent");
+                    assert_eq!(
+                        parent,
+                        Some(block.parent_hash),
+                        "{number} is not on top of its parent"
+                    );
                 }
                 let there = wanted.insert(number, block.clone());
-                assert!(there.is_none_or(|t| t.block == block.block), "{number} was not cancelled");
+                assert!(
+                    there.is_none_or(|t| t.block == block.block),
+                    "{number} was not cancelled"
+                );
             }
             BlockEvent::Cancelled(cancel) => {
                 let gone = |hash: &BlockHash| cancel.hashes.contains(hash);
@@ -74,7 +84,7 @@ pub fn outcome(events: &[BlockEvent]) -> (Vec<ObservedBlock>, Vec<Cancel>) {
 }
 
 /// Waits until the wanted blocks end with `last`, and returns what was published.
-pub async fn published_up_to(deployment: &Deployment, pipeline: &str, last: u64) -> Vec<BlockEvent> {
+pub(crate) async fn published_up_to(deployment: &Deployment, pipeline: &str, last: u64) -> Vec<BlockEvent> {
     wait_for(&format!("block {last} of {pipeline}"), PATIENCE, async || {
         let events = events(deployment, pipeline).await;
         let tip = outcome(&events).0.last().map(|block| block.block.number);
@@ -84,19 +94,26 @@ pub async fn published_up_to(deployment: &Deployment, pipeline: &str, last: u64)
 }
 
 /// The numbers of the wanted blocks.
-pub fn numbers(events: &[BlockEvent]) -> Vec<u64> {
+pub(crate) fn numbers(events: &[BlockEvent]) -> Vec<u64> {
     outcome(events).0.iter().map(|block| block.block.number).collect()
 }
 
 /// Waits until the ingester says in `/health/ready` that it is not ready, with this in the reason.
-pub async fn not_ready(deployment: &Deployment, reason: &str) {
+pub(crate) async fn not_ready(deployment: &Deployment, reason: &str) {
     let ingester = deployment.service("ingester");
     wait_for(&format!("`{reason}` in the readiness"), PATIENCE, async || {
         let address = ingester.http_address().ok_or_else(|| "no address".to_owned())?;
         let url = format!("http://{address}/health/ready");
         let response = reqwest::get(url).await.map_err(|e| e.to_string())?;
-        let (status, body) = (response.status().as_u16(), response.text().await.unwrap_or_default());
-        if status == 503 && body.contains(reason) { Ok(()) } else { Err(body) }
+        let (status, body) = (
+            response.status().as_u16(),
+            response.text().await.unwrap_or_default(),
+        );
+        if status == 503 && body.contains(reason) {
+            Ok(())
+        } else {
+            Err(body)
+        }
     })
     .await;
 }

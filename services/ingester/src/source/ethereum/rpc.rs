@@ -1,16 +1,13 @@
 //! One method of an Ethereum node, asked with a limit on everything.
 
-use super::block::{self, FetchedBlock};
-use reqwest::{Client, StatusCode, Url, redirect};
+use super::{
+    block::{self, FetchedBlock},
+    client::{Client, ClientError},
+};
 use serde::Deserialize;
 use serde_json::{json, value::RawValue};
-use std::time::Duration;
+use url::Url;
 
-/// How long an answer may take, until its last byte.
-const TIMEOUT: Duration = Duration::from_secs(5);
-/// The largest answer, in bytes: a full block with every byte of calldata that the gas limit buys is
-/// well below it.
-const ANSWER_MAX: usize = 32 * 1024 * 1024;
 /// How much of a node's own words is shown, in characters.
 const WORDS_MAX: usize = 200;
 /// What nodes answer when they were asked too often (EIP-1474).
@@ -26,16 +23,10 @@ pub(super) enum Number {
 /// Why there is no answer. All of it is tried again; none of it names the URL.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum RpcError {
-    #[error("no answer: {0}")]
-    Unreachable(String),
-    #[error("no answer within {TIMEOUT:?}")]
-    Timeout,
+    #[error(transparent)]
+    Client(#[from] ClientError),
     #[error("too many requests for this node")]
     RateLimited,
-    #[error("answered with HTTP status {0}")]
-    Status(u16),
-    #[error("an answer of more than {ANSWER_MAX} bytes")]
-    TooLarge,
     #[error("answered with error {code}: {message}")]
     Refused { code: i64, message: String },
     #[error("a nonsense answer: {0}")]
@@ -45,7 +36,6 @@ pub(super) enum RpcError {
 /// A node.
 pub(super) struct Rpc {
     client: Client,
-    url: Url,
     shown: String,
     secrets: Vec<String>,
 }
@@ -68,26 +58,13 @@ struct Refusal {
 impl Rpc {
     /// A client of the node at this URL. The error does not repeat the URL.
     pub(super) fn new(url: &str) -> Result<Self, String> {
-        let url: Url = url.parse().map_err(|error| format!("source.rpc_url: {error}"))?;
-        let mut builder = Client::builder()
-            .timeout(TIMEOUT)
-            .redirect(redirect::Policy::none())
-            .user_agent(concat!("push0-ingester/", env!("CARGO_PKG_VERSION")));
-        // Fails when it is set already: then there is one.
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        if url.scheme() == "http" {
-            // The system's certificates cost memory, and nobody will ask for them.
-            builder = builder.tls_certs_only([]);
-        }
-        let client = builder
-            .build()
-            .map_err(|error| format!("source.rpc_url: {error}"))?;
+        let wrong = |error: &dyn std::fmt::Display| format!("source.rpc_url: {error}");
+        let url: Url = url.parse().map_err(|error| wrong(&error))?;
         let port = url.port().map_or(String::new(), |port| format!(":{port}"));
         Ok(Self {
-            client,
+            client: Client::new(&url).map_err(|error| wrong(&error))?,
             shown: format!("{}://{}{port}", url.scheme(), url.host_str().unwrap_or_default()),
             secrets: secrets(&url),
-            url,
         })
     }
 
@@ -108,7 +85,13 @@ impl Rpc {
             "method": "eth_getBlockByNumber",
             "params": [asked, full],
         });
-        let body = self.ask(&request.to_string()).await?;
+        let body = match self.client.post(request.to_string()).await {
+            Err(ClientError::Status(429)) => return Err(RpcError::RateLimited),
+            Err(ClientError::Unreachable(reason)) => {
+                return Err(ClientError::Unreachable(self.without_secrets(&reason)).into());
+            }
+            body => body?,
+        };
         let malformed = |error: serde_json::Error| RpcError::Nonsense(format!("not JSON-RPC: {error}"));
         let answer: Answer<'_> = serde_json::from_slice(&body).map_err(malformed)?;
         match (answer.result, answer.error) {
@@ -127,42 +110,6 @@ impl Rpc {
                     .map_err(|reason| RpcError::Nonsense(self.without_secrets(&reason)))
             }
         }
-    }
-
-    async fn ask(&self, body: &str) -> Result<Vec<u8>, RpcError> {
-        let request = self
-            .client
-            .post(self.url.clone())
-            .header("content-type", "application/json")
-            .body(body.to_owned());
-        let mut response = request.send().await.map_err(|error| self.no_answer(error))?;
-        match response.status() {
-            StatusCode::TOO_MANY_REQUESTS => return Err(RpcError::RateLimited),
-            // Some nodes say why in the body of a 4xx; the limit on requests is also said that way.
-            status if !status.is_success() => return Err(RpcError::Status(status.as_u16())),
-            _ => {}
-        }
-        let mut bytes = Vec::new();
-        while let Some(chunk) = response.chunk().await.map_err(|error| self.no_answer(error))? {
-            if bytes.len() + chunk.len() > ANSWER_MAX {
-                return Err(RpcError::TooLarge);
-            }
-            bytes.extend_from_slice(&chunk);
-        }
-        Ok(bytes)
-    }
-
-    fn no_answer(&self, error: reqwest::Error) -> RpcError {
-        if error.is_timeout() {
-            return RpcError::Timeout;
-        }
-        let error = error.without_url();
-        // The innermost cause says most: "connection refused" rather than "error sending request".
-        let mut cause: &dyn std::error::Error = &error;
-        while let Some(source) = cause.source() {
-            cause = source;
-        }
-        RpcError::Unreachable(self.without_secrets(&cause.to_string()))
     }
 
     /// Words of a node or a library, shortened and without what is secret in the URL.

@@ -1,0 +1,174 @@
+//! HTTP as a node speaks it: one POST after another, each with a limit on its time and its answer.
+//! No redirects, no proxies, no compression: a node that wants them is behind another URL.
+
+use base64::{Engine, engine::general_purpose::STANDARD};
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::{
+    HeaderMap, Method, Request, Uri,
+    header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue, InvalidHeaderValue, USER_AGENT},
+};
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_util::{
+    client::legacy::{Client as Pool, connect::HttpConnector},
+    rt::{TokioExecutor, TokioTimer},
+};
+use percent_encoding::percent_decode_str;
+use rustls::{ClientConfig, RootCertStore, crypto::ring};
+use std::{error::Error, sync::Arc, time::Duration};
+use tokio::time::timeout;
+use url::Url;
+
+/// How long an answer may take, until its last byte.
+const TIMEOUT: Duration = Duration::from_secs(5);
+/// The largest answer, in bytes: a full block with every byte of calldata that the gas limit buys is
+/// well below it.
+const ANSWER_MAX: usize = 32 * 1024 * 1024;
+/// How long an unused connection is kept: longer than a slot.
+const IDLE: Duration = Duration::from_secs(30);
+
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ClientError {
+    #[error("no answer: {0}")]
+    Unreachable(String),
+    #[error("no answer within {TIMEOUT:?}")]
+    Timeout,
+    #[error("answered with HTTP status {0}")]
+    Status(u16),
+    #[error("an answer of more than {ANSWER_MAX} bytes")]
+    TooLarge,
+}
+
+/// A client of one URL.
+pub(super) struct Client {
+    pool: Pool<HttpsConnector<HttpConnector>, Full<Bytes>>,
+    uri: Uri,
+    headers: HeaderMap,
+}
+
+/// Why there is no client; none of it repeats the URL.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum InvalidUrl {
+    #[error("expected an http:// or https:// URL")]
+    Scheme,
+    #[error("not usable as a URL of HTTP")]
+    Uri,
+    #[error("user and password cannot be sent: {0}")]
+    Userinfo(InvalidHeaderValue),
+    #[error("TLS: {0}")]
+    Tls(String),
+}
+
+impl Client {
+    pub(super) fn new(url: &Url) -> Result<Self, InvalidUrl> {
+        let secure = match url.scheme() {
+            "http" => false,
+            "https" => true,
+            _ => return Err(InvalidUrl::Scheme),
+        };
+        let mut headers = HeaderMap::new();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        let agent = concat!("push0-ingester/", env!("CARGO_PKG_VERSION"));
+        headers.insert(USER_AGENT, HeaderValue::from_static(agent));
+        if let Some(credentials) = credentials(url) {
+            headers.insert(AUTHORIZATION, credentials.map_err(InvalidUrl::Userinfo)?);
+        }
+        // The path and the query as they stand; user, password and fragment are not part of a request.
+        let target = &url[url::Position::BeforePath..url::Position::AfterQuery];
+        let authority = &url[url::Position::BeforeHost..url::Position::AfterPort];
+        let uri = Uri::builder()
+            .scheme(url.scheme())
+            .authority(authority)
+            .path_and_query(target);
+        let mut tcp = HttpConnector::new();
+        tcp.enforce_http(false);
+        tcp.set_nodelay(true);
+        let connector = HttpsConnectorBuilder::new()
+            .with_tls_config(tls(secure)?)
+            .https_or_http()
+            .enable_http1()
+            .wrap_connector(tcp);
+        let pool = Pool::builder(TokioExecutor::new())
+            .pool_timer(TokioTimer::new())
+            .pool_idle_timeout(IDLE)
+            .pool_max_idle_per_host(1)
+            .build(connector);
+        Ok(Self {
+            pool,
+            uri: uri.build().map_err(|_| InvalidUrl::Uri)?,
+            headers,
+        })
+    }
+
+    /// Sends a body and returns the answer's.
+    pub(super) async fn post(&self, body: String) -> Result<Bytes, ClientError> {
+        timeout(TIMEOUT, self.exchange(body))
+            .await
+            .unwrap_or(Err(ClientError::Timeout))
+    }
+
+    async fn exchange(&self, body: String) -> Result<Bytes, ClientError> {
+        let mut request = Request::new(Full::new(Bytes::from(body)));
+        *request.method_mut() = Method::POST;
+        *request.uri_mut() = self.uri.clone();
+        request.headers_mut().clone_from(&self.headers);
+        let response = self.pool.request(request).await;
+        let response = response.map_err(|error| ClientError::Unreachable(innermost(&error)))?;
+        if !response.status().is_success() {
+            return Err(ClientError::Status(response.status().as_u16()));
+        }
+        let body = Limited::new(response.into_body(), ANSWER_MAX).collect().await;
+        body.map(http_body_util::Collected::to_bytes).map_err(|error| {
+            if error.is::<http_body_util::LengthLimitError>() {
+                ClientError::TooLarge
+            } else {
+                ClientError::Unreachable(innermost(error.as_ref()))
+            }
+        })
+    }
+}
+
+/// The innermost cause says most: "connection refused" rather than "client error (Connect)".
+fn innermost(error: &(dyn Error + 'static)) -> String {
+    let mut cause = error;
+    while let Some(source) = cause.source() {
+        cause = source;
+    }
+    cause.to_string()
+}
+
+/// User and password of the URL, if any, as HTTP sends them.
+fn credentials(url: &Url) -> Option<Result<HeaderValue, InvalidHeaderValue>> {
+    if url.username().is_empty() && url.password().is_none() {
+        return None;
+    }
+    let mut plain: Vec<u8> = percent_decode_str(url.username()).collect();
+    plain.push(b':');
+    plain.extend(percent_decode_str(url.password().unwrap_or_default()));
+    let value = HeaderValue::from_str(&format!("Basic {}", STANDARD.encode(plain)));
+    Some(value.map(|mut value| {
+        value.set_sensitive(true);
+        value
+    }))
+}
+
+/// How TLS is spoken. The system's certificates cost memory, so they are read only where they are
+/// needed.
+fn tls(secure: bool) -> Result<ClientConfig, InvalidUrl> {
+    let failed = |error: &dyn std::fmt::Display| InvalidUrl::Tls(error.to_string());
+    let provider = Arc::new(ring::default_provider());
+    let builder = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|error| failed(&error))?;
+    let mut roots = RootCertStore::empty();
+    if secure {
+        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+        if roots.is_empty() {
+            return Err(failed(
+                &"the system has no certificate authorities: expected ca-certificates or SSL_CERT_FILE",
+            ));
+        }
+    }
+    Ok(builder.with_root_certificates(roots).with_no_client_auth())
+}

@@ -1,0 +1,105 @@
+//! A node that misbehaves: a proxy before anvil that says what a test wants.
+
+mod observed;
+
+use axum::{Router, body::Bytes, extract::State, http::StatusCode, routing::post};
+use observed::{deploy, ethereum, not_ready, numbers, published_up_to};
+use push0_harness::Anvil;
+use serde_json::{Value, json};
+use std::sync::{Arc, Mutex};
+use tokio::task::JoinSet;
+
+const SECRET: &str = "0123456789abcdef";
+
+/// What the proxy does with the node's answer.
+#[derive(Clone, Copy, Debug)]
+enum Manner {
+    Honest,
+    Status(u16),
+    Error(i64),
+    AnotherRoot,
+    AnotherNumber,
+    Huge,
+    Prose,
+}
+
+#[derive(Clone)]
+struct Proxy {
+    node: String,
+    manner: Arc<Mutex<Manner>>,
+}
+
+async fn answer(State(proxy): State<Proxy>, body: Bytes) -> (StatusCode, String) {
+    let manner = *proxy.manner.lock().expect("not poisoned");
+    let asked = reqwest::Client::new()
+        .post(&proxy.node)
+        .header("content-type", "application/json");
+    let text = asked
+        .body(body)
+        .send()
+        .await
+        .expect("anvil answers")
+        .text()
+        .await
+        .expect("all of it");
+    let mut answer: Value = serde_json::from_str(&text).expect("JSON");
+    match manner {
+        Manner::Honest => return (StatusCode::OK, text),
+        Manner::Status(code) => return (StatusCode::from_u16(code).expect("a status"), text),
+        Manner::Error(code) => {
+            let message = format!("the key {SECRET} is used up");
+            answer = json!({ "jsonrpc": "2.0", "id": 1, "error": { "code": code, "message": message } });
+        }
+        Manner::AnotherRoot => answer["result"]["stateRoot"] = json!(format!("0x{}", "11".repeat(32))),
+        Manner::AnotherNumber => answer["result"]["number"] = json!("0x3e8"),
+        Manner::Huge => answer["result"]["extra"] = json!("x".repeat(33 * 1024 * 1024)),
+        Manner::Prose => return (StatusCode::OK, "come back later".to_owned()),
+    }
+    (StatusCode::OK, answer.to_string())
+}
+
+#[tokio::test]
+async fn nonsense_and_refusals_are_waited_out_and_keys_are_never_shown() {
+    let anvil = Anvil::start(None).await;
+    anvil.mine(1).await;
+    let manner = Arc::new(Mutex::new(Manner::Honest));
+    let proxy = Proxy {
+        node: anvil.url().to_owned(),
+        manner: Arc::clone(&manner),
+    };
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0")
+        .await
+        .expect("a port");
+    let address = listener.local_addr().expect("an address");
+    let router = Router::new().route("/v3/{key}", post(answer)).with_state(proxy);
+    let mut servers = JoinSet::new();
+    servers.spawn(async move { axum::serve(listener, router).await });
+    let url = format!("http://user:{SECRET}2@{address}/v3/{SECRET}");
+    let deployment = deploy(&[ethereum("demo", &url, "start = 1")]).await;
+    published_up_to(&deployment, "demo", 1).await;
+    let expected = [
+        (Manner::Status(429), "too many requests for this node"),
+        (Manner::Status(502), "answered with HTTP status 502"),
+        (Manner::Error(-32005), "too many requests for this node"),
+        (Manner::Error(-32000), "the key *** is used up"),
+        (Manner::AnotherRoot, "but its header hashes to"),
+        (Manner::AnotherNumber, "a nonsense answer: block"),
+        (Manner::Huge, "an answer of more than"),
+        (Manner::Prose, "a nonsense answer: not JSON-RPC"),
+    ];
+    for (number, (bad, said)) in (2..).zip(expected) {
+        *manner.lock().expect("not poisoned") = bad;
+        anvil.mine(1).await;
+        not_ready(&deployment, said).await;
+        *manner.lock().expect("not poisoned") = Manner::Honest;
+        let published = published_up_to(&deployment, "demo", number).await;
+        assert_eq!(numbers(&published), (1..=number).collect::<Vec<_>>());
+        deployment.ready().await;
+    }
+    let log = deployment.service("ingester").log();
+    assert!(!log.contains(SECRET), "{log}");
+    assert!(
+        log.contains(&format!("http://{address}: ")),
+        "the node is named without its secrets:\n{log}"
+    );
+}
