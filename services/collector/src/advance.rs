@@ -7,7 +7,7 @@ use crate::{
     task::{Need, Task},
 };
 use push0_domain::{
-    BlockRef, Payload, Payloads, PipelineId, ProofType, ProverId, Timestamp,
+    BlockRef, Payloads, PipelineId, ProofType, ProverId, Timestamp,
     message::{AttemptRecord, Dead, DeadLetter, StageReady, TaskRange},
     pipeline::{NextStage, ProofSpec, Stage, tree_levels},
     task::{StageKey, TaskId},
@@ -67,7 +67,6 @@ fn another(task: &Task, number: u32, avoid: Vec<ProverId>, inputs: Payloads) -> 
     };
     Opening {
         ready,
-        inputs: Vec::new(),
         trace: task.trace().clone(),
     }
 }
@@ -107,6 +106,7 @@ fn letter_id(task: &TaskId) -> String {
 fn next_level_or_stage(proof: &mut Proof, spec: &ProofSpec, stage: &Stage, key: &ProofKey) -> Option<Step> {
     let (_, any) = proof.tasks.first_key_value()?;
     let of = any.header().of;
+    let context = any.header().context.clone();
     let level_end = level_end(stage, of, proof.settled);
     if proof.completed < level_end - proof.settled {
         return None;
@@ -120,10 +120,7 @@ fn next_level_or_stage(proof: &mut Proof, spec: &ProofSpec, stage: &Stage, key: 
     let inputs = outputs(proof);
     let (target, tasks) = match spec.next(&stage.name)? {
         _ if level_end < of => (stage, level(stage, of, level_end)),
-        NextStage::Stage(next) => {
-            let of = next.task_count(u32::try_from(inputs.len()).unwrap_or(u32::MAX));
-            (next, level(next, of, 0))
-        }
+        NextStage::Stage(next) => (next, level(next, next.task_count(inputs.count()), 0)),
         NextStage::Proof => {
             proof.handles = proof.take_handles();
             proof.done = Some(last);
@@ -138,12 +135,12 @@ fn next_level_or_stage(proof: &mut Proof, spec: &ProofSpec, stage: &Stage, key: 
             proof_type,
             stage: target.name.clone(),
         },
-        context: any.header().context.clone(),
+        context,
         tasks,
         attempt: 1,
         hedge_of: None,
         avoid: Vec::new(),
-        inputs: Payloads::List(Vec::new()),
+        inputs,
         busy_us: last.busy_us,
     };
     let position = if tasks.first > 0 {
@@ -153,7 +150,7 @@ fn next_level_or_stage(proof: &mut Proof, spec: &ProofSpec, stage: &Stage, key: 
     };
     let handles = proof.move_to(position, tasks.first);
     let trace = last.trace;
-    Some(Step::Open(Box::new(Opening { ready, inputs, trace }), handles))
+    Some(Step::Open(Box::new(Opening { ready, trace }), handles))
 }
 
 /// The level that begins at `first`, of a stage that has `of` tasks.
@@ -165,11 +162,40 @@ fn level(stage: &Stage, of: u32, first: u32) -> TaskRange {
     }
 }
 
-/// The outputs of the open level in order of index; a list of lists is one list.
-fn outputs(proof: &Proof) -> Vec<Payload> {
+/// The outputs of the open level in order of index. What a split wrote is passed on as it lies.
+fn outputs(proof: &Proof) -> Payloads {
+    let mut done = proof
+        .tasks
+        .values()
+        .filter_map(|t| t.done.as_ref())
+        .map(|d| &d.outputs);
+    if let (1, Some(only)) = (proof.tasks.len(), done.next()) {
+        return only.clone();
+    }
     let done = proof.tasks.values().filter_map(|t| t.done.as_ref());
-    done.flat_map(|d| (0..d.outputs.count()).filter_map(|i| d.outputs.get(i)))
-        .collect()
+    Payloads::List(
+        done.flat_map(|d| (0..d.outputs.count()).filter_map(|i| d.outputs.get(i)))
+            .collect(),
+    )
+}
+
+/// Notes that the last stage of a block that has ended is done: its proof may have come in time.
+pub(crate) fn finish(proof: &mut Proof, spec: &ProofSpec) {
+    let is_last = proof.position + 1 == spec.stages.len();
+    let Some((stage, (_, any))) = spec.stages.get(proof.position).zip(proof.tasks.first_key_value()) else {
+        return;
+    };
+    let of = any.header().of;
+    if is_last && level_end(stage, of, proof.settled) == of && proof.completed == of - proof.settled {
+        let done = proof
+            .tasks
+            .values()
+            .filter_map(|t| t.done.as_ref())
+            .max_by_key(|d| d.order)
+            .cloned();
+        proof.handles = proof.take_handles();
+        proof.done = done;
+    }
 }
 
 /// The index behind the last task of the level that begins at `start`. All tasks of a stage are one

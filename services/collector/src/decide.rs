@@ -11,7 +11,7 @@ use crate::{
     task::Task,
 };
 use push0_domain::{
-    BlockHash, BlockRef, Payload, PipelineId, Timestamp,
+    BlockHash, BlockRef, PipelineId, Timestamp,
     message::{
         BlockEnded, BlockFacts, DeadLetter, Emission, EmissionOutcome, EndReason, Failure, FailureClass,
         Outcome, StageReady, TaskResult,
@@ -25,7 +25,7 @@ use std::{
 };
 
 /// How many emitted hashes are remembered: a reorg deeper than this is not undone.
-pub const REORG_DEPTH_MAX: usize = 256;
+pub const REORG_DEPTH_MAX: usize = push0_domain::output::DEPTH;
 
 /// What is to be done. The handles of a step are acknowledged when it is stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,15 +40,22 @@ pub enum Step {
     Emit(Box<Emission>, TraceContext, Vec<Handle>),
 }
 
-/// A stage to open: [`StageReady`] but for the form of its inputs.
+/// A stage or attempt to open.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Opening {
-    /// The message, its inputs empty.
+    /// The message; its list of inputs may be too long for one.
     pub ready: StageReady,
-    /// Its inputs.
-    pub inputs: Vec<Payload>,
     /// The trace that it goes on.
     pub trace: TraceContext,
+}
+
+/// What the shell knows of a result beside what it says.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Told {
+    /// A verifier reported it.
+    pub verified: bool,
+    /// The block's record says that it is dead, and this result may change that.
+    pub amends: bool,
 }
 
 /// One pipeline's blocks on their way.
@@ -107,14 +114,12 @@ impl Collector {
         result.header.context.amends && block.number < self.next && !self.amended.contains(&at)
     }
 
-    /// An attempt ended. `verified` tells whether a verifier reported it, `amends` whether the block's
-    /// record says that it is dead and this may change it.
+    /// An attempt ended.
     pub fn result(
         &mut self,
         handle: Handle,
         result: TaskResult,
-        verified: bool,
-        amends: bool,
+        told: Told,
         trace: &TraceContext,
         pipeline: &Arc<Pipeline>,
         now: Timestamp,
@@ -122,16 +127,17 @@ impl Collector {
         let ack = vec![Step::Ack(vec![handle])];
         let stage = result.header.id.stage.clone();
         let at = (stage.block.number, stage.block.hash);
+        let announced_at = result.header.context.stored_at;
         let Some(proof_spec) = pipeline.proof(&stage.proof_type) else {
             return ack;
         };
         let Some((position, _)) = proof_spec.stage(&stage.stage) else {
             return ack;
         };
-        if (at.0 < self.next && !amends) || self.is_replaced(&stage.block) {
+        if (at.0 < self.next && !told.amends) || self.is_replaced(&stage.block, announced_at) {
             return ack;
         }
-        let ended = self.end_of(&stage.block);
+        let ended = self.end_of(&stage.block, announced_at);
         let block = self.blocks.entry(at).or_insert_with(|| Block {
             block: stage.block,
             context: result.header.context.clone(),
@@ -159,7 +165,14 @@ impl Collector {
         }
         self.order += 1;
         note(
-            proof, proof_spec, handle, result, verified, trace, self.order, now,
+            proof,
+            proof_spec,
+            handle,
+            result,
+            told.verified,
+            trace,
+            self.order,
+            now,
         );
         self.touched.insert(at);
         steps
@@ -186,8 +199,8 @@ impl Collector {
         let concerned: Vec<_> = self
             .blocks
             .range(numbers)
+            .filter(|(_, block)| covers(&ended, &block.block, block.context.stored_at))
             .map(|(at, _)| *at)
-            .filter(|at| names(&ended, &at.1))
             .collect();
         let mut handles = Vec::new();
         for at in concerned {
@@ -199,7 +212,8 @@ impl Collector {
                         .unwrap_or_default(),
                 );
             } else if let Some(block) = self.blocks.get_mut(&at) {
-                handles.extend(block.take_handles());
+                // What it holds stays unacknowledged until its record is stored: a proof that came in
+                // time still counts after its deadline, also for a collector that starts over.
                 block.ended.get_or_insert(ended.reason.clone());
                 self.touched.insert(at);
             }
@@ -208,16 +222,16 @@ impl Collector {
         vec![Step::Ack(handles)]
     }
 
-    fn is_replaced(&self, block: &BlockRef) -> bool {
+    fn is_replaced(&self, block: &BlockRef, announced_at: Timestamp) -> bool {
         self.ends
             .iter()
-            .any(|(e, _)| e.reason == EndReason::Reorged && covers(e, block))
+            .any(|(e, _)| e.reason == EndReason::Reorged && covers(e, block, announced_at))
     }
 
-    fn end_of(&self, block: &BlockRef) -> Option<EndReason> {
+    fn end_of(&self, block: &BlockRef, announced_at: Timestamp) -> Option<EndReason> {
         self.ends
             .iter()
-            .find(|(e, _)| e.reason != EndReason::Reorged && covers(e, block))
+            .find(|(e, _)| e.reason != EndReason::Reorged && covers(e, block, announced_at))
             .map(|(e, _)| e.reason.clone())
     }
 
@@ -237,10 +251,13 @@ impl Collector {
 
     /// Tells about a block that [`Self::unseen_end`] asked for.
     pub fn known(&mut self, block: BlockRef, context: BlockContextOf) {
-        if self.is_replaced(&block) {
+        let announced_at = context.0.stored_at;
+        if self.is_replaced(&block, announced_at) {
             return;
         }
-        let Some(ended) = self.end_of(&block) else { return };
+        let Some(ended) = self.end_of(&block, announced_at) else {
+            return;
+        };
         let at = (block.number, block.hash);
         let entry = Block {
             block,
@@ -254,18 +271,13 @@ impl Collector {
     }
 
     /// Gives up blocks whose deadline passed.
-    pub fn tick(&mut self, now: Timestamp) -> Vec<Step> {
-        let mut steps = Vec::new();
+    pub fn tick(&mut self, now: Timestamp) {
         for (at, block) in &mut self.blocks {
-            let late = block.context.deadline_at.is_some_and(|deadline| deadline <= now);
-            let proved = block.proofs.values().filter(|p| p.done.is_some()).count();
-            if late && block.ended.is_none() && proved == 0 {
+            if block.ended.is_none() && block.context.deadline_at.is_some_and(|deadline| deadline <= now) {
                 block.ended = Some(EndReason::DeadlinePassed);
-                steps.push(Step::Ack(block.take_handles()));
                 self.touched.insert(*at);
             }
         }
-        steps
     }
 
     /// All that follows from what is known.
@@ -283,10 +295,15 @@ impl Collector {
                 continue;
             };
             for (proof_type, proof) in &mut block.proofs {
-                if let Some(spec) = pipeline.proof(proof_type).filter(|_| block.ended.is_none()) {
-                    let key = (self.pipeline.clone(), block.block, proof_type.clone());
-                    steps.extend(advance::advance(proof, spec, &key, now));
+                let Some(spec) = pipeline.proof(proof_type) else {
+                    continue;
+                };
+                if block.ended.is_some() {
+                    advance::finish(proof, spec);
+                    continue;
                 }
+                let key = (self.pipeline.clone(), block.block, proof_type.clone());
+                steps.extend(advance::advance(proof, spec, &key, now));
             }
         }
         while let Some(step) = self.emit(&definition) {
@@ -395,8 +412,12 @@ fn names(ended: &BlockEnded, hash: &BlockHash) -> bool {
     ended.hashes.is_empty() || ended.hashes.contains(hash)
 }
 
-fn covers(ended: &BlockEnded, block: &BlockRef) -> bool {
-    (ended.first..=ended.last).contains(&block.number) && names(ended, &block.hash)
+/// Whether an end concerns a block that was announced at `announced_at`. One that is announced again
+/// later, because the chain went back to it, is wanted.
+fn covers(ended: &BlockEnded, block: &BlockRef, announced_at: Timestamp) -> bool {
+    (ended.first..=ended.last).contains(&block.number)
+        && names(ended, &block.hash)
+        && announced_at <= ended.at
 }
 
 /// Notes a result with its task.

@@ -5,12 +5,9 @@
 //! crash, cannot emit a block twice or out of order. Records that are ready together go together,
 //! all or none, which keeps the order at a fraction of the round trips.
 
-use push0_bus::{Ack, Bus, BusError, Expect, Message, PublishError, Stored, Stream};
-use push0_domain::{BlockHash, PipelineId, message::Emission, subject, trace::TraceContext};
-use std::{
-    collections::{BTreeMap, VecDeque},
-    time::Duration,
-};
+use push0_bus::{Ack, Bus, BusError, Expect, Message, PublishError, Stored};
+use push0_domain::{PipelineId, message::Emission, subject, trace::TraceContext};
+use std::{collections::VecDeque, time::Duration};
 
 /// The most records that are stored at once, in number and in bytes: the broker takes 1,000 and the
 /// connection should not be held up for long.
@@ -33,45 +30,6 @@ pub(crate) struct Ready {
     pub(crate) trace: TraceContext,
     /// Acknowledged when the record is stored.
     pub(crate) acks: Vec<Ack>,
-}
-
-/// Where a pipeline's output stands.
-pub(crate) struct Frontier {
-    pub(crate) last_sequence: u64,
-    pub(crate) next: Option<u64>,
-    pub(crate) emitted: BTreeMap<u64, BlockHash>,
-}
-
-/// Reads where a pipeline's output stands, with the hashes of its newest records.
-pub(crate) async fn frontier(bus: &Bus, pipeline: &PipelineId, depth: usize) -> Result<Frontier, BusError> {
-    let subjects = subject::proofs_of_pipeline(pipeline);
-    let Some(last) = bus.last::<Emission>(Stream::Proofs, &subjects).await? else {
-        return Ok(Frontier {
-            last_sequence: 0,
-            next: None,
-            emitted: BTreeMap::new(),
-        });
-    };
-    let newest = last.body.map_err(|source| BusError::Corrupt {
-        what: last.subject.clone(),
-        source,
-    })?;
-    let mut emitted = BTreeMap::new();
-    // Not from its own number: the newest record may amend an old one.
-    for number in (0..newest.next).rev().take(depth) {
-        let record = bus
-            .last::<Emission>(Stream::Proofs, &subject::proof(pipeline, number))
-            .await?;
-        let Some(Ok(record)) = record.map(|kept| kept.body) else {
-            break;
-        };
-        emitted.insert(number, record.last.hash);
-    }
-    Ok(Frontier {
-        last_sequence: last.sequence,
-        next: Some(newest.next),
-        emitted,
-    })
 }
 
 impl Emitter {

@@ -1,8 +1,8 @@
 //! The shell of one pipeline: results in, decisions, stages, dead letters and records out.
 
 use crate::{
-    decide::{BlockContextOf, Collector, Opening, REORG_DEPTH_MAX, Step},
-    emit::{self, Batch, Emitter, Ready},
+    decide::{BlockContextOf, Collector, Opening, Step, Told},
+    emit::{Batch, Emitter, Ready},
     metrics::Metrics,
     state::Handle,
 };
@@ -12,12 +12,17 @@ use push0_bus::{
     Pipelines, PublishError, Replay, Stored, Stream, Term, now,
 };
 use push0_domain::{
-    BlockKey, PipelineId,
+    BlockKey, Payloads, PipelineId,
     message::{Emission, EmissionOutcome, KnownBlock, ResultEvent, TaskResult},
+    output::Output,
     pipeline::Pipeline,
     subject::{self, AttemptKey, Kind},
 };
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+    time::Duration,
+};
 
 /// How long a publish is tried before the pipeline starts over from what is stored.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -56,7 +61,7 @@ struct Active<'a> {
     blobs: Blobs,
     results: Deliveries<ResultEvent>,
     core: Option<Collector>,
-    frontier: emit::Frontier,
+    output: Option<Output>,
     acks: HashMap<Handle, Ack>,
     outbox: Outbox<Vec<Ack>>,
     emitter: Emitter,
@@ -66,7 +71,7 @@ struct Active<'a> {
 
 impl<'a> Active<'a> {
     async fn start(bus: &'a Bus, name: &'a PipelineId, metrics: &'a Metrics) -> Result<Self, BusError> {
-        let frontier = emit::frontier(bus, name, REORG_DEPTH_MAX).await?;
+        let (output, last_sequence) = bus.output(name).await?.unzip();
         let replay = Replay {
             stream: Stream::Results,
             consumer: format!("collector-{name}"),
@@ -78,8 +83,8 @@ impl<'a> Active<'a> {
             blobs: bus.blobs().await?,
             results: bus.replay(&replay).await?,
             core: None,
-            emitter: Emitter::new(bus.clone(), name, frontier.last_sequence),
-            frontier,
+            emitter: Emitter::new(bus.clone(), name, last_sequence.unwrap_or(0)),
+            output,
             acks: HashMap::new(),
             outbox: Outbox::new(bus.clone(), PATIENCE),
             emitting: None,
@@ -123,7 +128,7 @@ impl<'a> Active<'a> {
     async fn receive(&mut self, delivery: Delivery<ResultEvent>) -> Result<(), BusError> {
         let handle = Handle(delivery.sequence);
         let known = self.core.is_some();
-        let Some(core) = core(&mut self.core, self.name, &self.frontier, &self.known).await? else {
+        let Some(core) = core(&mut self.core, self.name, &self.output, &self.known).await? else {
             return self
                 .refuse(&delivery, "no block of this pipeline was ever observed")
                 .await;
@@ -155,16 +160,11 @@ impl<'a> Active<'a> {
                         )
                         .await;
                 };
-                let amends = core.asks_to_amend(result) && is_dead(self.bus, result).await?;
-                core.result(
-                    handle,
-                    result.clone(),
-                    verified.is_ok(),
-                    amends,
-                    &delivery.trace,
-                    &pipeline,
-                    now(),
-                )
+                let told = Told {
+                    verified: verified.is_ok(),
+                    amends: core.asks_to_amend(result) && is_dead(self.bus, result).await?,
+                };
+                core.result(handle, result.clone(), told, &delivery.trace, &pipeline, now())
             }
         };
         self.perform(steps).await?;
@@ -193,7 +193,10 @@ impl<'a> Active<'a> {
             .with_label_values(&[self.name.as_str()])
             .set(pending);
         let Some(core) = &mut self.core else { return Ok(()) };
-        let steps = core.tick(now());
+        if self.results.to_replay() > 0 {
+            return Ok(());
+        }
+        core.tick(now());
         self.ticks = self.ticks.wrapping_add(1);
         // Looks through all keys of the bucket: not more often than needed.
         if self.ticks.is_multiple_of(LOOK_EVERY)
@@ -203,12 +206,7 @@ impl<'a> Active<'a> {
                 core.known(block.block, BlockContextOf::known(&block));
             }
         }
-        self.perform(steps).await?;
-        if self.results.to_replay() == 0 {
-            self.advance().await
-        } else {
-            Ok(())
-        }
+        self.advance().await
     }
 
     async fn advance(&mut self) -> Result<(), BusError> {
@@ -249,13 +247,10 @@ impl<'a> Active<'a> {
     }
 
     async fn opening(&mut self, opening: Opening) -> Result<Message, BusError> {
-        let Opening {
-            mut ready,
-            inputs,
-            trace,
-        } = opening;
-        if !inputs.is_empty() {
-            ready.inputs = self.blobs.list(inputs).await.map_err(|e| BusError::Unavailable {
+        let Opening { mut ready, trace } = opening;
+        if let Payloads::List(inputs) = ready.inputs {
+            let inputs = self.blobs.list(inputs).await;
+            ready.inputs = inputs.map_err(|e| BusError::Unavailable {
                 what: format!("inputs of {}", ready.stage),
                 reason: e.to_string(),
             })?;
@@ -323,15 +318,17 @@ async fn emitting(emitting: &mut Option<Emitting>) -> (Vec<Ready>, Result<Stored
 async fn core<'a>(
     core: &'a mut Option<Collector>,
     name: &PipelineId,
-    frontier: &emit::Frontier,
+    output: &Option<Output>,
     known: &Facts<KnownBlock>,
 ) -> Result<Option<&'a mut Collector>, BusError> {
     if core.is_none() {
-        let next = match frontier.next {
-            Some(next) => Some(next),
-            None => first_known(known, name).await?,
+        let output = match output {
+            Some(output) => Some(output.clone()),
+            None => first_known(known, name)
+                .await?
+                .map(|first| Output::new(first, BTreeMap::new())),
         };
-        *core = next.map(|next| Collector::new(name.clone(), next, frontier.emitted.clone()));
+        *core = output.map(|output| Collector::new(name.clone(), output.next(), output.emitted().clone()));
     }
     Ok(core.as_mut())
 }

@@ -3,14 +3,18 @@
 use crate::{state::Block, task::Done};
 use push0_domain::{
     Payload, PipelineId,
-    message::{Emission, EmissionOutcome, Proof},
+    message::{Emission, EmissionOutcome, EndReason, Proof},
     pipeline::{Pipeline, ProofSpec},
     trace::TraceContext,
 };
 
 /// What a block's record says, if it can be written now.
 pub(crate) fn outcome(block: &Block, pipeline: &Pipeline) -> Option<EmissionOutcome> {
-    if let Some(reason) = &block.ended {
+    if let Some(reason) = block
+        .ended
+        .as_ref()
+        .filter(|reason| **reason != EndReason::DeadlinePassed)
+    {
         return Some(EmissionOutcome::Abandoned(reason.clone()));
     }
     let done = |spec: &ProofSpec| Some((spec.clone(), block.proofs.get(&spec.proof_type)?.done.clone()?));
@@ -22,6 +26,10 @@ pub(crate) fn outcome(block: &Block, pipeline: &Pipeline) -> Option<EmissionOutc
                 .map(|(spec, done)| emitted(&spec, done))
                 .collect(),
         ));
+    }
+    // Only after the proofs: those that came in time count, also if the block's turn comes later.
+    if let Some(reason) = &block.ended {
+        return Some(EmissionOutcome::Abandoned(reason.clone()));
     }
     let mut dead = block.proofs.values().filter_map(|p| p.dead.clone());
     let dead_count = block.proofs.values().filter(|p| p.dead.is_some()).count();

@@ -75,14 +75,16 @@ impl Capacity {
         self.outstanding.remove(key).is_some()
     }
 
+    /// Learns what was released before this dispatcher led.
+    pub fn adopt(&mut self, present: HashSet<AttemptKey>, now: Timestamp) {
+        self.outstanding.extend(present.into_iter().map(|key| (key, now)));
+    }
+
     /// Corrects the notes by what the stream really holds: attempts that were released before
     /// `before` and are not there have ended.
     pub fn reconcile(&mut self, present: &HashSet<AttemptKey>, before: Timestamp) {
         self.outstanding
             .retain(|key, released_at| *released_at >= before || present.contains(key));
-        for key in present {
-            self.outstanding.entry(key.clone()).or_insert(before);
-        }
     }
 
     /// What is outstanding.

@@ -11,6 +11,7 @@
 //! Nothing is acknowledged before what it asks for is stored. A restart replays the unacknowledged
 //! messages; releasing an attempt twice is harmless, since its subject holds one message.
 
+pub use crate::effect::{Effect, Ready, Release, SourceId};
 use crate::{
     capacity::Capacity,
     queue::{EntryId, Queue},
@@ -18,6 +19,7 @@ use crate::{
 use push0_domain::{
     BlockRef, PipelineId, Timestamp, ZkvmId,
     message::{BlockEnded, Cancel, EndReason, Lease, TaskRange},
+    output::Output,
     pipeline::{Pipeline, ProofSpec, Stage},
     subject::AttemptKey,
     task::StageKey,
@@ -27,56 +29,6 @@ use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     sync::Arc,
 };
-
-/// A message that is not yet acknowledged.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum SourceId {
-    /// Of BLOCKS, by its sequence.
-    Block(u64),
-    /// Of STAGES, by its sequence.
-    Stage(u64),
-}
-
-/// What a source asks for, as far as deciding needs it.
-#[derive(Clone, Debug)]
-pub struct Ready {
-    /// The stage.
-    pub stage: StageKey,
-    /// Which of its tasks.
-    pub tasks: TaskRange,
-    /// The attempt.
-    pub attempt: u32,
-    /// The block's deadline.
-    pub deadline_at: Option<Timestamp>,
-    /// Whether it is wanted although the block's record is written.
-    pub amends: bool,
-}
-
-/// One attempt to publish.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Release {
-    /// The message that asked for it.
-    pub source: SourceId,
-    /// The stage.
-    pub stage: StageKey,
-    /// The task's index.
-    pub index: u32,
-    /// The attempt's name.
-    pub key: AttemptKey,
-}
-
-/// What is to be done.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Effect {
-    /// Acknowledge a message: all that it asked for is stored.
-    Done(SourceId),
-    /// Remember how far a long stage was released.
-    SaveCursor(SourceId, u32),
-    /// Take an attempt out of TASKS.
-    Purge(AttemptKey),
-    /// Tell the collector that blocks end without a proof; then acknowledge the message, if any.
-    End(BlockEnded, Option<SourceId>),
-}
 
 /// How many releases of a long stage a restart may repeat.
 const CURSOR_EVERY: u32 = 64;
@@ -109,8 +61,8 @@ pub struct Dispatcher {
     capacity: HashMap<ZkvmId, Capacity>,
     deadlines: BTreeSet<(Timestamp, EntryId)>,
     by_block: BTreeSet<(PipelineId, u64, EntryId)>,
-    /// The next block that each pipeline will emit: older ones are settled.
-    frontier: HashMap<PipelineId, u64>,
+    /// What each pipeline has emitted: that is settled.
+    outputs: HashMap<PipelineId, Output>,
     next_entry: u64,
 }
 
@@ -196,7 +148,11 @@ impl Dispatcher {
     /// Whether nobody needs this any more, or it waits already: a block may be announced twice.
     fn is_settled(&self, ready: &Ready) -> bool {
         let (pipeline, number) = (&ready.stage.pipeline, ready.stage.block.number);
-        (!ready.amends && self.frontier.get(pipeline).is_some_and(|next| number < *next))
+        (!ready.amends
+            && self
+                .outputs
+                .get(pipeline)
+                .is_some_and(|output| output.is_settled(&ready.stage.block)))
             || self
                 .waiting_for(pipeline, number, number)
                 .iter()
@@ -356,6 +312,11 @@ impl Dispatcher {
         }
     }
 
+    /// Learns what was released on a zkVM before this dispatcher led.
+    pub fn adopt(&mut self, zkvm: &ZkvmId, present: HashSet<AttemptKey>, now: Timestamp) {
+        self.capacity.entry(zkvm.clone()).or_default().adopt(present, now);
+    }
+
     /// Corrects what is outstanding on a zkVM by what TASKS holds.
     pub fn reconcile(&mut self, zkvm: &ZkvmId, present: &HashSet<AttemptKey>, before: Timestamp) {
         self.capacity
@@ -365,24 +326,31 @@ impl Dispatcher {
     }
 
     /// A pipeline emitted a block: what still waits for it, or for an older one, vanishes.
-    pub fn emitted(&mut self, pipeline: &PipelineId, number: u64) -> Vec<Effect> {
-        let next = self.frontier.entry(pipeline.clone()).or_insert(0);
-        *next = (*next).max(number + 1);
-        let amends = |id: &EntryId| self.entries.get(id).is_some_and(|e| e.ready.amends);
-        let waiting = self.waiting_for(pipeline, 0, number);
-        let dropped = waiting.into_iter().filter(|id| !amends(id)).collect();
+    pub fn emitted(&mut self, pipeline: &PipelineId, block: BlockRef, next: u64) -> Vec<Effect> {
+        let output = self.outputs.entry(pipeline.clone()).or_default();
+        output.note(block, next);
+        let settled = |id: &EntryId| {
+            let ready = self.entries.get(id).map(|e| &e.ready);
+            ready.is_some_and(|ready| !ready.amends && output.is_settled(&ready.stage.block))
+        };
+        let range = (pipeline.clone(), 0, EntryId(0))..=(pipeline.clone(), block.number, EntryId(u64::MAX));
+        let dropped = self
+            .by_block
+            .range(range)
+            .map(|(_, _, id)| *id)
+            .filter(settled)
+            .collect();
         self.let_go(dropped)
+    }
+
+    /// How a pipeline's output stood before.
+    pub fn recall(&mut self, pipeline: &PipelineId, output: Output) {
+        self.outputs.insert(pipeline.clone(), output);
     }
 
     /// Blocks are no longer wanted: queued tasks vanish, released ones are purged, and the collector
     /// is told before the message is acknowledged.
-    pub fn cancel(&mut self, source: SourceId, cancel: &Cancel) -> Vec<Effect> {
-        if cancel.reason == EndReason::Reorged
-            && let Some(next) = self.frontier.get_mut(&cancel.pipeline)
-        {
-            // The blocks that replace these are to be proved even if these were emitted.
-            *next = (*next).min(cancel.first);
-        }
+    pub fn cancel(&mut self, source: SourceId, cancel: &Cancel, at: Timestamp) -> Vec<Effect> {
         let named = |id: &EntryId| {
             let hash = self.entries.get(id).map(|e| e.ready.stage.block.hash);
             cancel.hashes.is_empty() || hash.is_some_and(|hash| cancel.hashes.contains(&hash))
@@ -418,6 +386,7 @@ impl Dispatcher {
             first: cancel.first,
             last: cancel.last,
             hashes: cancel.hashes.clone(),
+            at,
             reason: cancel.reason.clone(),
         };
         effects.push(Effect::End(ended, Some(source)));
@@ -456,6 +425,7 @@ impl Dispatcher {
                 first: stage.block.number,
                 last: stage.block.number,
                 hashes: vec![stage.block.hash],
+                at: now,
                 reason: EndReason::DeadlinePassed,
             };
             // Told before the messages are let go, so that a crash in between tells it again.
@@ -488,9 +458,9 @@ impl Dispatcher {
             .map(|(zkvm, capacity)| (zkvm, capacity.provers(), capacity.outstanding().count()))
     }
 
-    /// Whether a pipeline's frontier is known.
+    /// Whether it is known how a pipeline's output stands.
     pub fn knows(&self, pipeline: &PipelineId) -> bool {
-        self.frontier.contains_key(pipeline)
+        self.outputs.contains_key(pipeline)
     }
 }
 

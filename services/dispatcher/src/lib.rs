@@ -9,9 +9,10 @@ mod bodies;
 pub mod capacity;
 pub mod config;
 pub mod decide;
+mod effect;
 mod metrics;
 pub mod queue;
 mod service;
-mod task;
+pub mod task;
 
 pub use service::run;

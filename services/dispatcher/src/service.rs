@@ -12,11 +12,12 @@ use push0_bus::{
     PublishError, Replay, Signals, Stream, Term, now,
 };
 use push0_domain::{
-    PipelineId,
+    PipelineId, Timestamp, ZkvmId,
     message::{BlockEvent, Emission, Lease, ResultEvent, StageReady},
     pipeline::Pipeline,
     subject::{self, AttemptKey, Kind},
     task::StageKey,
+    time::micros,
     trace::TraceContext,
 };
 use push0_runtime::{BoxError, Component, Service, trace};
@@ -144,7 +145,10 @@ impl<'a> Active<'a> {
                 self.core.heard(&lease, now());
             }
         }
-        self.reconcile().await
+        for (zkvm, released) in self.released().await? {
+            self.core.adopt(&zkvm, released, now());
+        }
+        Ok(())
     }
 
     async fn serve(mut self, term: &mut Term) -> Result<(), BusError> {
@@ -188,7 +192,7 @@ impl<'a> Active<'a> {
         let source = SourceId::Block(delivery.sequence);
         self.acks.insert(source, delivery.ack);
         let effects = match delivery.body {
-            BlockEvent::Cancelled(cancel) => self.core.cancel(source, &cancel),
+            BlockEvent::Cancelled(cancel) => self.core.cancel(source, &cancel, delivery.stored_at),
             BlockEvent::Observed(block) => match self.pipeline(&block.pipeline, block.revision).await? {
                 Some(pipeline) => {
                     let effects = self.core.block(source, block.block, block.deadline_at, &pipeline);
@@ -253,15 +257,10 @@ impl<'a> Active<'a> {
         name: &PipelineId,
         revision: u32,
     ) -> Result<Option<Arc<Pipeline>>, BusError> {
-        if !self.core.knows(name) {
-            let last = self
-                .bus
-                .last::<Emission>(Stream::Proofs, &subject::proofs_of_pipeline(name))
-                .await?;
-            if let Some(Ok(emission)) = last.map(|kept| kept.body) {
-                let effects = self.core.emitted(name, emission.last.number);
-                self.apply(effects).await?;
-            }
+        if !self.core.knows(name)
+            && let Some((output, _)) = self.bus.output(name).await?
+        {
+            self.core.recall(name, output);
         }
         self.pipelines.revision(name, revision).await
     }
@@ -298,8 +297,10 @@ impl<'a> Active<'a> {
                 }
             }
             Some(Kind::Proof) => {
-                if let Some((pipeline, number)) = subject::parse_proof(subject) {
-                    let effects = self.core.emitted(&pipeline, number);
+                if let Ok(emission) = signal.body::<Emission>() {
+                    let effects = self
+                        .core
+                        .emitted(&emission.pipeline, emission.last, emission.next);
                     self.apply(effects).await?;
                 }
             }
@@ -412,30 +413,28 @@ impl<'a> Active<'a> {
         }
     }
 
-    async fn reconcile(&mut self) -> Result<(), BusError> {
-        let asked_at = now();
-        let present = self
+    /// The attempts in TASKS, by zkVM.
+    async fn released(&self) -> Result<HashMap<ZkvmId, HashSet<AttemptKey>>, BusError> {
+        let mut released: HashMap<_, HashSet<_>> = HashMap::new();
+        for (subject, _) in self
             .bus
             .subjects(Stream::Tasks, &subject::all(Kind::Task))
-            .await?;
-        let mut by_zkvm: HashMap<_, HashSet<_>> = self
-            .core
-            .provers()
-            .map(|(zkvm, ..)| (zkvm.clone(), HashSet::new()))
-            .collect();
-        for key in present
-            .iter()
-            .filter_map(|(subject, _)| AttemptKey::parse(subject, Kind::Task).ok())
+            .await?
         {
-            by_zkvm.entry(key.zkvm.clone()).or_default().insert(key);
+            if let Ok(key) = AttemptKey::parse(&subject, Kind::Task) {
+                released.entry(key.zkvm.clone()).or_default().insert(key);
+            }
         }
-        let before = push0_domain::Timestamp(
-            asked_at
-                .0
-                .saturating_sub(push0_domain::time::micros(RECONCILE_AGE)),
-        );
-        for (zkvm, present) in by_zkvm {
-            self.core.reconcile(&zkvm, &present, before);
+        Ok(released)
+    }
+
+    async fn reconcile(&mut self) -> Result<(), BusError> {
+        let before = Timestamp(now().0.saturating_sub(micros(RECONCILE_AGE)));
+        let released = self.released().await?;
+        let zkvms: Vec<ZkvmId> = self.core.provers().map(|(zkvm, ..)| zkvm.clone()).collect();
+        for zkvm in zkvms {
+            self.core
+                .reconcile(&zkvm, released.get(&zkvm).unwrap_or(&HashSet::new()), before);
         }
         Ok(())
     }

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 /// The body of a message that asks for tasks.
 #[derive(Clone, Debug)]
-pub(crate) enum Body {
+pub enum Body {
     /// A block, and when it was stored.
     Block(ObservedBlock, Timestamp),
     /// A stage or an attempt.
@@ -19,7 +19,7 @@ pub(crate) enum Body {
 
 impl Body {
     /// About how many bytes it takes in memory.
-    pub(crate) fn size(&self) -> usize {
+    pub fn size(&self) -> usize {
         let payload = |p: &Payload| {
             if let Payload::Inline(bytes) = p {
                 bytes.len()
@@ -34,7 +34,7 @@ impl Body {
     }
 
     /// The task of a release; none if the pipeline does not know its stage.
-    pub(crate) fn task(&self, release: &Release, pipeline: &Pipeline) -> Option<Task> {
+    pub fn task(&self, release: &Release, pipeline: &Pipeline) -> Option<Task> {
         let proof = pipeline.proof(&release.stage.proof_type)?;
         let (_, stage) = proof.stage(&release.stage.stage)?;
         let millis = |d: Duration| u64::try_from(d.as_millis()).unwrap_or(u64::MAX);

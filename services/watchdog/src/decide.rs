@@ -15,6 +15,7 @@
 use push0_domain::{
     BlockRef, PipelineId, ProverId, Timestamp,
     message::{BlockEnded, Held, Lease, Role},
+    output::Output,
     task::{AttemptId, TaskId},
 };
 use std::{
@@ -29,6 +30,8 @@ pub const HEARTBEAT: Duration = Duration::from_millis(250);
 pub const DEAD_AFTER: Duration = HEARTBEAT.saturating_mul(3);
 /// How long an adapter has to end an attempt at its timeout by itself, before it counts as hung.
 pub const TIMEOUT_GRACE: Duration = HEARTBEAT.saturating_mul(2);
+/// How long a live prover may take to reach a broker that came back.
+const RECONNECT_MAX: Duration = Duration::from_secs(1);
 /// How often an order that was not obeyed is repeated.
 const REPEAT_AFTER: Duration = Duration::from_secs(1);
 const _: () = assert!(DEAD_AFTER.as_millis() < 1000, "P5: reassigned within a second");
@@ -121,12 +124,20 @@ pub struct Watchdog {
     /// When an attempt was last ordered to stop.
     ordered: HashMap<(ProverId, AttemptId), Timestamp>,
     late: HashSet<(PipelineId, BlockRef)>,
-    /// The number that each pipeline emits next.
-    frontier: HashMap<PipelineId, u64>,
+    /// What each pipeline has emitted.
+    outputs: HashMap<PipelineId, Output>,
     ticked_at: Timestamp,
 }
 
 impl Watchdog {
+    /// A heartbeat that was stored before this watchdog watched. After an outage of the broker its
+    /// prover may take a moment to be heard of again.
+    pub fn recall(&mut self, lease: Lease, now: Timestamp) {
+        let heard_at = now.plus(RECONNECT_MAX);
+        self.provers
+            .insert(lease.prover.clone(), Prover { lease, heard_at });
+    }
+
     /// A heartbeat.
     pub fn heard(&mut self, lease: Lease, now: Timestamp) -> Vec<Effect> {
         let id = lease.prover.clone();
@@ -137,7 +148,7 @@ impl Watchdog {
                 if before.lease.incarnation != self.incarnation(&before.lease.prover)
                     && before.lease.role == role =>
             {
-                lost(before.lease, End::Restarted)
+                self.lost(before.lease, End::Restarted)
             }
             _ => Vec::new(),
         }
@@ -159,21 +170,42 @@ impl Watchdog {
         })
     }
 
-    /// A pipeline emitted: `next` follows.
-    pub fn emitted(&mut self, pipeline: &PipelineId, next: u64, now: Timestamp) -> Vec<Effect> {
-        self.frontier.insert(pipeline.clone(), next);
+    /// A pipeline emitted a block, and `next` follows.
+    pub fn emitted(
+        &mut self,
+        pipeline: &PipelineId,
+        block: BlockRef,
+        next: u64,
+        now: Timestamp,
+    ) -> Vec<Effect> {
+        self.outputs
+            .entry(pipeline.clone())
+            .or_default()
+            .note(block, next);
         self.stop_settled(now)
     }
 
+    /// Whether it is known how a pipeline's output stands.
+    pub fn knows(&self, pipeline: &PipelineId) -> bool {
+        self.outputs.contains_key(pipeline)
+    }
+
+    /// How a pipeline's output stands, as it is stored.
+    pub fn recall_output(&mut self, pipeline: &PipelineId, output: Output) {
+        self.outputs.insert(pipeline.clone(), output);
+    }
+
     fn stop_settled(&mut self, now: Timestamp) -> Vec<Effect> {
-        let frontier = self.frontier.clone();
-        self.stop_where(now, |held| {
+        let outputs = std::mem::take(&mut self.outputs);
+        let effects = self.stop_where(now, |held| {
             let stage = &held.header.id.stage;
-            let settled = frontier
+            let settled = outputs
                 .get(&stage.pipeline)
-                .is_some_and(|next| stage.block.number < *next);
+                .is_some_and(|output| output.is_settled(&stage.block));
             (settled && !held.header.context.amends).then_some(Reason::Emitted)
-        })
+        });
+        self.outputs = outputs;
+        effects
     }
 
     /// Blocks are no longer wanted.
@@ -200,8 +232,11 @@ impl Watchdog {
             .filter(|(_, p)| now.since(p.heard_at) >= DEAD_AFTER)
             .map(|(id, _)| id.clone())
             .collect();
-        for prover in silent.iter().filter_map(|id| self.provers.remove(id)) {
-            effects.extend(lost(prover.lease, End::Silent(now.since(prover.heard_at))));
+        for id in silent {
+            let Some(prover) = self.provers.remove(&id) else {
+                continue;
+            };
+            effects.extend(self.lost(prover.lease, End::Silent(now.since(prover.heard_at))));
         }
         effects.extend(self.overdue(now));
         effects.extend(self.slow(now));
@@ -221,12 +256,13 @@ impl Watchdog {
         let mut effects = Vec::new();
         for (prover, held) in over {
             if let Some(stop) = self.order(&prover, &held, Reason::TimedOut, now) {
-                effects.push(stop);
+                // Reported first: an adapter that does react to the order says only that it was stopped.
                 effects.push(Effect::Report {
                     prover,
                     held: Box::new(held),
                     end: End::Hung,
                 });
+                effects.push(stop);
             }
         }
         effects
@@ -335,21 +371,29 @@ impl Watchdog {
             .map(|(_, held)| held.header.id.stage.pipeline.clone())
             .collect()
     }
-}
 
-/// What becomes of the deliveries of a process that is gone.
-fn lost(lease: Lease, end: End) -> Vec<Effect> {
-    let Lease {
-        prover, role, held, ..
-    } = lease;
-    let one = |held: Held| match (role, held.running_ms) {
-        (Role::Prover, Some(_)) => Effect::Report {
-            prover: prover.clone(),
-            held: Box::new(held),
-            end,
-        },
-        // It never ran: that is no attempt.
-        (Role::Prover, None) | (Role::Verifier, _) => Effect::GiveBack(Box::new(held)),
-    };
-    held.into_iter().map(one).collect()
+    /// What becomes of the deliveries of a process that is gone.
+    fn lost(&self, lease: Lease, end: End) -> Vec<Effect> {
+        let Lease {
+            prover, role, held, ..
+        } = lease;
+        // The broker's ack wait may have given it to another while no watchdog watched.
+        let elsewhere = |lost: &Held| {
+            self.held()
+                .any(|(other, held)| *other != prover && held.header.attempt_id() == lost.header.attempt_id())
+        };
+        let one = |held: Held| match (role, held.running_ms) {
+            (Role::Prover, Some(_)) => Effect::Report {
+                prover: prover.clone(),
+                held: Box::new(held),
+                end,
+            },
+            // It never ran: that is no attempt.
+            (Role::Prover, None) | (Role::Verifier, _) => Effect::GiveBack(Box::new(held)),
+        };
+        held.into_iter()
+            .filter(|held| !elsewhere(held))
+            .map(one)
+            .collect()
+    }
 }

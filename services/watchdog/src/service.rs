@@ -115,7 +115,7 @@ impl<'a> Active<'a> {
                 .await?
                 .map(|kept| kept.body)
             {
-                self.core.heard(lease, now());
+                self.core.recall(lease, now());
             }
         }
         Ok(())
@@ -172,9 +172,11 @@ impl<'a> Active<'a> {
                 Ok(ResultEvent::Ended(ended)) => self.core.ended(&ended, now()),
                 _ => Vec::new(),
             },
-            Some(Kind::Proof) => match subject::parse_proof(signal.subject()) {
-                Some((pipeline, number)) => self.core.emitted(&pipeline, number + 1, now()),
-                None => Vec::new(),
+            Some(Kind::Proof) => match signal.body::<Emission>() {
+                Ok(record) => self
+                    .core
+                    .emitted(&record.pipeline, record.last, record.next, now()),
+                Err(_) => Vec::new(),
             },
             _ => Vec::new(),
         };
@@ -233,16 +235,22 @@ impl<'a> Active<'a> {
             .await
     }
 
+    /// Reads how outputs stand, in case a signal was missed.
     async fn reconcile(&mut self) -> Result<(), BusError> {
         for pipeline in self.core.pipelines() {
-            let last = self
-                .bus
-                .last::<Emission>(Stream::Proofs, &subject::proofs_of_pipeline(&pipeline))
-                .await?;
-            if let Some(Ok(emission)) = last.map(|kept| kept.body) {
-                // The next tick acts on it.
-                let effects = self.core.emitted(&pipeline, emission.next, now());
-                for effect in effects {
+            if !self.core.knows(&pipeline) {
+                if let Some((output, _)) = self.bus.output(&pipeline).await? {
+                    self.core.recall_output(&pipeline, output);
+                }
+                continue;
+            }
+            let subjects = subject::proofs_of_pipeline(&pipeline);
+            let last = self.bus.last::<Emission>(Stream::Proofs, &subjects).await?;
+            if let Some(Ok(record)) = last.map(|kept| kept.body) {
+                for effect in self
+                    .core
+                    .emitted(&record.pipeline, record.last, record.next, now())
+                {
                     self.perform(effect).await?;
                 }
             }
@@ -281,6 +289,7 @@ impl<'a> Active<'a> {
                     first: block.number,
                     last: block.number,
                     hashes: vec![block.hash],
+                    at: now(),
                     reason: EndReason::DeadlinePassed,
                 };
                 self.publish(

@@ -139,6 +139,9 @@ impl Bus {
     }
 }
 
+/// The longest pause between two attempts to reach the broker: the watchdog allows provers a second
+/// to be heard of again.
+const RECONNECT_DELAY_MAX: Duration = Duration::from_millis(500);
 /// How many publishes may wait for their acknowledgement before the next one waits too.
 const PUBLISHES_IN_FLIGHT_MAX: usize = 4096;
 
@@ -185,10 +188,21 @@ async fn options(config: &NatsConfig) -> Result<ConnectOptions, ConnectError> {
         // A half-open connection is noticed within two of these.
         .ping_interval(Duration::from_secs(2))
         .reconnect_delay_callback(|attempts| {
-            let mut backoff = Backoff::default();
+            let mut backoff = Backoff::new(Duration::from_millis(50), RECONNECT_DELAY_MAX);
             let delays = (0..attempts.min(8)).map(|_| backoff.next_delay());
             delays.last().unwrap_or_default()
         });
+    // The client leaves what stands before an `@` to its caller.
+    let signed = addresses(config)?
+        .into_iter()
+        .find(|address| address.username().is_some());
+    if let Some(address) = signed {
+        let (user, password) = (
+            address.username().unwrap_or_default(),
+            address.password().unwrap_or_default(),
+        );
+        options = options.user_and_password(user.to_owned(), password.to_owned());
+    }
     if let Some(path) = &config.credentials {
         let creds = read("credentials", path).await?;
         options = options.credentials(&creds).map_err(|source| ConnectError::File {

@@ -219,7 +219,20 @@ pub(crate) async fn read<T: DeserializeOwned>(
         subject: ack_subject
             .ok_or_else(|| BusError::unavailable(stream.name(), "a delivery that cannot be acknowledged"))?,
     };
-    match decode(&message.payload, message.headers.as_ref()) {
+    // The broker answers a request to read a stream wherever the request says, also into another
+    // stream: with this header. Nobody who may only read can write that way.
+    let is_copy = message
+        .headers
+        .as_ref()
+        .is_some_and(|h| h.get("Nats-Stream").is_some());
+    let read = if is_copy {
+        Err(CodecError::Refused(
+            "a copy of another stream's message, not a message".into(),
+        ))
+    } else {
+        decode(&message.payload, message.headers.as_ref())
+    };
+    match read {
         Ok(body) => Ok(Some(Delivery {
             body,
             trace: trace_of(message.headers.as_ref()),

@@ -14,6 +14,7 @@ mod facts;
 mod inspect;
 mod leader;
 mod outbox;
+mod output;
 mod pipelines;
 mod publish;
 mod pull;

@@ -9,6 +9,7 @@ pub mod block;
 pub mod codec;
 pub mod id;
 pub mod message;
+pub mod output;
 pub mod payload;
 pub mod pipeline;
 pub mod subject;

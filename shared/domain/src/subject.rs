@@ -263,15 +263,6 @@ pub fn proofs_of_pipeline(pipeline: &PipelineId) -> String {
     format!("{ROOT}.proof.{pipeline}.*")
 }
 
-/// The pipeline and number that a subject of PROOFS names.
-pub fn parse_proof(subject: &str) -> Option<(PipelineId, u64)> {
-    let (pipeline, number) = subject
-        .strip_prefix(ROOT)?
-        .strip_prefix(".proof.")?
-        .split_once('.')?;
-    Some((pipeline.parse().ok()?, number.parse().ok()?))
-}
-
 /// DEAD: one dead letter of a pipeline, or of no pipeline if its message could not be read.
 pub fn dead(pipeline: Option<&PipelineId>, id: &str) -> String {
     format!("{ROOT}.dead.{}.{id}", pipeline.map_or("_", PipelineId::as_str))

@@ -116,6 +116,9 @@ pub struct BlockEnded {
     /// Only the blocks of these hashes; empty means all under these numbers.
     #[serde(default)]
     pub hashes: Vec<BlockHash>,
+    /// When that was decided, by the broker's clock: a block that is announced again later, as the
+    /// chain may go back to it, is wanted.
+    pub at: Timestamp,
     /// Why.
     pub reason: EndReason,
 }

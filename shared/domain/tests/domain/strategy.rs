@@ -316,13 +316,15 @@ pub(crate) fn result_event() -> impl Strategy<Value = ResultEvent> {
         any::<u64>(),
         any::<u64>(),
         vec(hash(), 0..3),
+        time(),
         reason(),
     );
-    let ended = ended.prop_map(|(pipeline, first, last, hashes, reason)| BlockEnded {
+    let ended = ended.prop_map(|(pipeline, first, last, hashes, at, reason)| BlockEnded {
         pipeline,
         first,
         last,
         hashes,
+        at,
         reason,
     });
     prop_oneof![

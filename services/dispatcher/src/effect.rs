@@ -1,0 +1,58 @@
+//! What the dispatcher's decisions speak of: what came, what is released, what is to be done.
+
+use push0_domain::{
+    Timestamp,
+    message::{BlockEnded, TaskRange},
+    subject::AttemptKey,
+    task::StageKey,
+};
+
+/// A message that is not yet acknowledged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum SourceId {
+    /// Of BLOCKS, by its sequence.
+    Block(u64),
+    /// Of STAGES, by its sequence.
+    Stage(u64),
+}
+
+/// What a source asks for, as far as deciding needs it.
+#[derive(Clone, Debug)]
+pub struct Ready {
+    /// The stage.
+    pub stage: StageKey,
+    /// Which of its tasks.
+    pub tasks: TaskRange,
+    /// The attempt.
+    pub attempt: u32,
+    /// The block's deadline.
+    pub deadline_at: Option<Timestamp>,
+    /// Whether it is wanted although the block's record is written.
+    pub amends: bool,
+}
+
+/// One attempt to publish.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Release {
+    /// The message that asked for it.
+    pub source: SourceId,
+    /// The stage.
+    pub stage: StageKey,
+    /// The task's index.
+    pub index: u32,
+    /// The attempt's name.
+    pub key: AttemptKey,
+}
+
+/// What is to be done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// Acknowledge a message: all that it asked for is stored.
+    Done(SourceId),
+    /// Remember how far a long stage was released.
+    SaveCursor(SourceId, u32),
+    /// Take an attempt out of TASKS.
+    Purge(AttemptKey),
+    /// Tell the collector that blocks end without a proof; then acknowledge the message, if any.
+    End(BlockEnded, Option<SourceId>),
+}
