@@ -4,7 +4,7 @@ use crate::{Statement, Verify, attempt::panic_text, ledger::Place, serve::Node};
 use futures::FutureExt;
 use push0_bus::{BusError, Delivery, Message};
 use push0_domain::{
-    message::{KnownBlock, Outcome, ResultEvent, TaskResult, Verdict},
+    message::{Failure, FailureClass, KnownBlock, Outcome, ResultEvent, TaskResult, Verdict},
     subject::{self, AttemptKey},
     time::micros,
 };
@@ -17,8 +17,9 @@ use std::{
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
-/// How often a check is delivered before its proof is held to be what kills its verifiers.
-const DELIVERIES_MAX: u32 = 5;
+/// How often a check is delivered before the attempt counts as failed, though not as false: its proof
+/// may kill its verifiers, or the stores that they read may be away for long.
+const DELIVERIES_MAX: u32 = 20;
 /// How long a check waits when it could not be told whether the proof is valid.
 const AGAIN_AFTER: Duration = Duration::from_millis(200);
 const VERDICT_PATIENCE: Duration = Duration::from_secs(60);
@@ -54,7 +55,7 @@ pub(crate) async fn run<V: Verify>(
     trace::set_parent(&span, &delivery.trace);
     place.started();
     let began = Instant::now();
-    let invalid = tokio::select! {
+    let said = tokio::select! {
         biased;
         () = stop.cancelled() => Err("told to stop".into()),
         said = invalid(&node, verifier.as_ref(), &delivery).instrument(span.clone()) => said,
@@ -62,27 +63,32 @@ pub(crate) async fn run<V: Verify>(
     let took = began.elapsed();
     place.proved(took);
     drop(slot);
-    let invalid = match invalid {
-        Ok(invalid) => invalid,
-        Err(reason) => {
+    let mut result = delivery.body.clone();
+    result.header.busy_us += micros(took);
+    match said {
+        Ok(invalid) => {
+            node.metrics.verdict(invalid.is_none(), took);
+            if let Some(reason) = &invalid {
+                tracing::warn!(parent: &span, reason, "false proof");
+            } else {
+                result.inputs = None;
+            }
+            let verify_us = micros(took);
+            result.verdict = Some(Verdict {
+                verifier: node.id.clone(),
+                verify_us,
+                invalid,
+            });
+        }
+        Err(reason) if delivery.deliveries < DELIVERIES_MAX => {
             tracing::warn!(parent: &span, reason, "could not verify, trying again");
             return delivery.ack.give_back(AGAIN_AFTER).await;
         }
-    };
-    node.metrics.verdict(invalid.is_none(), took);
-    if let Some(reason) = &invalid {
-        tracing::warn!(parent: &span, reason, "false proof");
+        Err(reason) => {
+            let message = format!("not verified in {} deliveries: {reason}", delivery.deliveries);
+            result.outcome = Outcome::Failed(Failure::new(FailureClass::Retryable, message));
+        }
     }
-    let mut result = delivery.body.clone();
-    result.header.busy_us += micros(took);
-    if invalid.is_none() {
-        result.inputs = None;
-    }
-    result.verdict = Some(Verdict {
-        verifier: node.id.clone(),
-        verify_us: micros(took),
-        invalid,
-    });
     let key = AttemptKey::of(&result.header.zkvm, &result.header.attempt_id());
     let context = trace::context(&span, &delivery.trace);
     match Message::new(subject::verdict(&key), &ResultEvent::Attempt(result), &context) {
@@ -102,10 +108,7 @@ async fn invalid<V: Verify>(
 ) -> Result<Option<String>, String> {
     let result = &delivery.body;
     if delivery.deliveries > DELIVERIES_MAX {
-        return Ok(Some(format!(
-            "not verified in {DELIVERIES_MAX} deliveries: {} verifiers died of it or failed",
-            DELIVERIES_MAX
-        )));
+        return Err("no verifier lived to tell".into());
     }
     if result.prover == node.id && !node.verify_own {
         return Err("made by a prover of the same name; another verifier must see it".into());
