@@ -3,7 +3,7 @@
 use crate::{Bus, BusError, DeadLetters, Stream};
 use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, pull};
 use bytes::Bytes;
-use futures::StreamExt;
+use futures::{FutureExt, StreamExt, future::BoxFuture};
 use push0_domain::{
     Timestamp,
     codec::{self, CodecError},
@@ -46,7 +46,28 @@ pub struct Deliveries<T> {
     bus: Bus,
     to_replay: u64,
     since: Instant,
+    aside: Option<SettingAside>,
     body: PhantomData<fn() -> T>,
+}
+
+/// An unreadable message on its way to the dead letters. Its receiver keeps it until it has ended:
+/// whoever waits for the next message may stop waiting at any time, and this must not end half way.
+pub(crate) type SettingAside = BoxFuture<'static, Result<(), BusError>>;
+
+/// What a message turned out to be.
+pub(crate) enum Read<T> {
+    /// One that can be acted on.
+    Delivery(Box<Delivery<T>>),
+    /// One that cannot be read.
+    Unreadable(SettingAside),
+}
+
+/// Goes on with what was begun, if anything was. Cancel safe.
+pub(crate) async fn finish(aside: &mut Option<SettingAside>) -> Result<(), BusError> {
+    let Some(begun) = aside else { return Ok(()) };
+    let ended = begun.await;
+    *aside = None;
+    ended
 }
 
 /// A message and the duty to acknowledge it.
@@ -158,6 +179,7 @@ impl Bus {
             bus: self.clone(),
             to_replay,
             since: Instant::now(),
+            aside: None,
             body: PhantomData,
         })
     }
@@ -175,9 +197,11 @@ impl<T: DeserializeOwned> Deliveries<T> {
         }
     }
 
-    /// The next message. One that cannot be read goes to the dead letters and is passed over.
+    /// The next message. Cancel safe. One that cannot be read goes to the dead letters and is passed
+    /// over.
     pub async fn next(&mut self) -> Result<Delivery<T>, BusError> {
         loop {
+            finish(&mut self.aside).await?;
             let message = match self.messages.next().await {
                 Some(Ok(message)) => message,
                 Some(Err(error)) => return Err(BusError::unavailable(self.stream.name(), error)),
@@ -187,19 +211,20 @@ impl<T: DeserializeOwned> Deliveries<T> {
             if message.info().is_ok_and(|info| info.pending == 0) {
                 self.to_replay = 0;
             }
-            if let Some(delivery) = read(&self.bus, self.stream, message).await? {
-                return Ok(delivery);
+            match read(&self.bus, self.stream, message)? {
+                Read::Delivery(delivery) => return Ok(*delivery),
+                Read::Unreadable(aside) => self.aside = Some(aside),
             }
         }
     }
 }
 
-/// Reads a message; one that cannot be read becomes a dead letter, and nothing is returned.
-pub(crate) async fn read<T: DeserializeOwned>(
+/// Reads a message. One that cannot be read becomes a dead letter as soon as its future is awaited.
+pub(crate) fn read<T: DeserializeOwned>(
     bus: &Bus,
     stream: Stream,
     message: async_nats::jetstream::Message,
-) -> Result<Option<Delivery<T>>, BusError> {
+) -> Result<Read<T>, BusError> {
     let (sequence, stored_at, deliveries) = {
         let info = message
             .info()
@@ -225,15 +250,15 @@ pub(crate) async fn read<T: DeserializeOwned>(
         .headers
         .as_ref()
         .is_some_and(|h| h.get("Nats-Stream").is_some());
-    let read = if is_copy {
+    let body = if is_copy {
         Err(CodecError::Refused(
             "a copy of another stream's message, not a message".into(),
         ))
     } else {
         decode(&message.payload, message.headers.as_ref())
     };
-    match read {
-        Ok(body) => Ok(Some(Delivery {
+    match body {
+        Ok(body) => Ok(Read::Delivery(Box::new(Delivery {
             body,
             trace: trace_of(message.headers.as_ref()),
             subject: message.subject.to_string(),
@@ -241,13 +266,17 @@ pub(crate) async fn read<T: DeserializeOwned>(
             stored_at,
             deliveries,
             ack,
-        })),
+        }))),
         Err(error) => {
-            DeadLetters::new(bus.clone())
-                .unreadable(stream, &message.subject, sequence, &message.payload, &error)
-                .await?;
-            ack.done().await;
-            Ok(None)
+            let letters = DeadLetters::new(bus.clone());
+            let aside = async move {
+                letters
+                    .unreadable(stream, &message.subject, sequence, &message.payload, &error)
+                    .await?;
+                ack.done().await;
+                Ok(())
+            };
+            Ok(Read::Unreadable(aside.boxed()))
         }
     }
 }

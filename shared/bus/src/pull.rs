@@ -3,7 +3,10 @@
 //! A consumer that buffers ahead would hold tasks that another prover could start. Here each free
 //! place is one credit: it is asked for once, and comes back as a delivery or unused.
 
-use crate::{Bus, BusError, Connection, Delivery, Stream, delivery};
+use crate::{
+    Bus, BusError, Connection, Delivery, Stream,
+    delivery::{self, Read, SettingAside},
+};
 use async_nats::{
     StatusCode,
     jetstream::{
@@ -32,6 +35,7 @@ pub struct Puller {
     inbox_name: async_nats::Subject,
     /// What came on an inbox that was given up.
     early: VecDeque<async_nats::Message>,
+    aside: Option<SettingAside>,
     asked: usize,
     asked_until: Instant,
     connection: watch::Receiver<Connection>,
@@ -66,6 +70,7 @@ impl Bus {
             inbox,
             inbox_name,
             early: VecDeque::new(),
+            aside: None,
             asked: 0,
             asked_until: Instant::now(),
             connection,
@@ -86,6 +91,7 @@ impl Puller {
     /// Cancel safe. One that cannot be read goes to the dead letters and is passed over.
     pub async fn next<T: DeserializeOwned>(&mut self, free: usize) -> Result<Delivery<T>, BusError> {
         loop {
+            delivery::finish(&mut self.aside).await?;
             self.start_over_if_interrupted().await?;
             self.ask(free).await?;
             let message = if let Some(message) = self.early.pop_front() {
@@ -107,8 +113,9 @@ impl Puller {
                         message,
                         context: self.bus.jetstream.clone(),
                     };
-                    if let Some(delivery) = delivery::read(&self.bus, self.stream, message).await? {
-                        return Ok(delivery);
+                    match delivery::read(&self.bus, self.stream, message)? {
+                        Read::Delivery(delivery) => return Ok(*delivery),
+                        Read::Unreadable(aside) => self.aside = Some(aside),
                     }
                 }
                 Some(StatusCode::IDLE_HEARTBEAT) => {}
