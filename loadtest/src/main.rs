@@ -9,7 +9,9 @@
 )]
 
 mod floor;
+mod monitor;
 mod record;
+mod report;
 mod scenario;
 mod stand;
 mod stats;
@@ -77,6 +79,9 @@ async fn main() -> ExitCode {
                 failed = true;
             }
         }
+    }
+    if let Err(error) = report::write() {
+        eprintln!("no report: {error}");
     }
     if failed {
         ExitCode::FAILURE

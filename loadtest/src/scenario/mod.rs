@@ -2,7 +2,15 @@
 
 mod burst;
 mod chaos;
+mod exec;
+mod fanout;
+mod hops;
+mod memory;
+mod multistep;
 mod overhead;
+mod priority;
+mod realtime;
+mod recovery;
 mod scaling;
 mod throughput;
 
@@ -21,6 +29,22 @@ pub(crate) enum Scenario {
     Scaling,
     /// How quickly a queue that was there at once is worked off.
     Burst,
+    /// Where the time of a block goes.
+    Hops,
+    /// What the services take.
+    Memory,
+    /// Whether a more urgent block ever waits for a less urgent one.
+    Priority,
+    /// The demonstration's pipeline of steps, joined.
+    Multistep,
+    /// What a task costs in a wide block, against a narrow one.
+    Fanout,
+    /// How many proofs are ready in time, with and without a second copy.
+    Realtime,
+    /// How long until a killed prover's work, or a killed service, goes on.
+    Recovery,
+    /// What an attempt of a program costs beyond starting the program.
+    Exec,
     /// Everything is killed, frozen and restarted at random; nothing may be lost.
     Chaos,
     /// A hop of the floor: started by the other scenarios.
@@ -37,6 +61,14 @@ impl Scenario {
                 Self::Throughput,
                 Self::Scaling,
                 Self::Burst,
+                Self::Hops,
+                Self::Memory,
+                Self::Priority,
+                Self::Multistep,
+                Self::Fanout,
+                Self::Realtime,
+                Self::Recovery,
+                Self::Exec,
                 Self::Chaos,
             ],
             one => vec![one],
@@ -51,6 +83,14 @@ impl Scenario {
             Self::Throughput => throughput::run(context).await,
             Self::Scaling => scaling::run(context).await,
             Self::Burst => burst::run(context).await,
+            Self::Hops => hops::run(context).await,
+            Self::Memory => memory::run(context).await,
+            Self::Priority => priority::run(context).await,
+            Self::Multistep => multistep::run(context).await,
+            Self::Fanout => fanout::run(context).await,
+            Self::Realtime => realtime::run(context).await,
+            Self::Recovery => recovery::run(context).await,
+            Self::Exec => exec::run(context).await,
             Self::Chaos => chaos::run(context).await,
         }
     }

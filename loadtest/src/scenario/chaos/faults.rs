@@ -1,6 +1,6 @@
 //! The schedule of faults: drawn from a seed, then carried out.
 
-use super::monitor::Monitor;
+use crate::monitor::Monitor;
 use push0_harness::Deployment;
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use std::time::Duration;

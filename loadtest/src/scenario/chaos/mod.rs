@@ -7,15 +7,14 @@
 //! given up for it would be no error of the orchestrator.
 
 mod faults;
-mod monitor;
 
 use crate::{
+    monitor::Monitor,
     record::Context,
     stand::{self, Arrivals},
 };
 use anyhow::bail;
 use faults::{Fault, Schedule};
-use monitor::Monitor;
 use push0_bus::{Bus, Stream};
 use push0_domain::{
     message::{Emission, EmissionOutcome},
@@ -196,7 +195,9 @@ pub(crate) async fn run(context: &Context) -> anyhow::Result<()> {
 
 async fn compare(bus: &Bus, pipeline: &Pipeline, count: u64) -> anyhow::Result<Verdict> {
     let subjects = subject::proofs_of_pipeline(&pipeline.name);
-    let records = bus.scan::<Emission>(Stream::Proofs, &subjects, 1, usize::MAX).await?;
+    let records = bus
+        .scan::<Emission>(Stream::Proofs, &subjects, 1, usize::MAX)
+        .await?;
     let mut verdict = Verdict::default();
     let mut seen: BTreeMap<u64, u64> = BTreeMap::new();
     let mut last = 0;
@@ -216,7 +217,13 @@ async fn compare(bus: &Bus, pipeline: &Pipeline, count: u64) -> anyhow::Result<V
 
 /// What is still in the streams of work when all is emitted: nothing, after a moment.
 async fn left(bus: &Bus) -> anyhow::Result<u64> {
-    let streams = [Stream::Blocks, Stream::Stages, Stream::Tasks, Stream::Checks, Stream::Results];
+    let streams = [
+        Stream::Blocks,
+        Stream::Stages,
+        Stream::Tasks,
+        Stream::Checks,
+        Stream::Results,
+    ];
     let mut left = 0;
     for _ in 0..100 {
         left = 0;
@@ -257,5 +264,8 @@ fn keep(
     eprintln!("logs: {}; the broker and its store: {command}", folder.display());
     // The system ends the processes with this one; their directories stay.
     std::mem::forget(deployment);
-    bail!("blocks were lost, emitted twice or out of order: run again with --seed {}", context.seed)
+    bail!(
+        "blocks were lost, emitted twice or out of order: run again with --seed {}",
+        context.seed
+    )
 }

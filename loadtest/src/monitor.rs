@@ -96,7 +96,8 @@ impl Seen {
             if other && began > *killed_at {
                 let waited = began.duration_since(*killed_at);
                 if waited < LONGEST {
-                    self.times.add(u64::try_from(waited.as_micros()).unwrap_or(u64::MAX));
+                    self.times
+                        .add(u64::try_from(waited.as_micros()).unwrap_or(u64::MAX));
                 }
                 self.orphans.remove(task);
             }

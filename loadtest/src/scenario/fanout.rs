@@ -1,0 +1,62 @@
+//! What a task costs in a wide block, against a narrow one: as many empty tasks as one block and as
+//! blocks of ten. Above 1 a system pays for width.
+
+use crate::{
+    record::Context,
+    stand::{self, Arrivals, Stand},
+    stats::{median, round},
+};
+use std::time::Duration;
+
+const PIPELINE: &str = r#"name = "load"
+source = { kind = "external" }
+[[proof]]
+type = "main"
+zkvm = "mock"
+verify = "off"
+[[proof.stage]]
+name = "split"
+kind = "split"
+timeout = "60s"
+[[proof.stage]]
+name = "prove"
+kind = "map"
+timeout = "60s"
+[[proof.stage]]
+name = "join"
+kind = "join"
+timeout = "60s"
+"#;
+const NARROW: u64 = 10;
+
+pub(crate) async fn run(context: &Context) -> anyhow::Result<()> {
+    let wide = context.profile.pick(1_000, 10_000);
+    let narrow_us = per_task(NARROW, wide / NARROW).await?;
+    let wide_us = per_task(wide, 1).await?;
+    context
+        .record("fanout")
+        .with("cost_ratio", round(wide_us / narrow_us))
+        .with("wide", wide)
+        .with("wide_task_us", round(wide_us))
+        .with("narrow", NARROW)
+        .with("narrow_task_us", round(narrow_us))
+        .publish()
+}
+
+/// The time of a task in microseconds, of three runs: two more tasks a block split and join.
+async fn per_task(width: u64, blocks: u64) -> anyhow::Result<f64> {
+    let prover = stand::prover("p1", 64, Duration::ZERO).env("PUSH0_MOCK__SPLIT", width);
+    let mut stand = Stand::start(stand::services().service(prover), PIPELINE).await?;
+    stand.run(2, Arrivals::AtOnce).await?;
+    let mut each = Vec::new();
+    for _ in 0..3 {
+        let records = stand.run(blocks, Arrivals::AtOnce).await?;
+        let mut first = u64::MAX;
+        for kept in &records {
+            first = first.min(stand::proved(kept)?.stored_at.0);
+        }
+        let last = stand::stored_times(&records).last().copied().unwrap_or_default();
+        each.push((last.saturating_sub(first)) as f64 / ((width + 2) * blocks) as f64);
+    }
+    Ok(median(&each))
+}
