@@ -245,7 +245,7 @@ proptest! {
         let (mut history, mut downstream) = (History::default(), Downstream::default());
         for (number, variant, near) in offers {
             let number = if near { history.next().unwrap_or(number) } else { number };
-            let hash = (variant > 0).then(|| BlockHash([variant; 32]));
+            let hash = (variant > 0).then_some(BlockHash([variant; 32]));
             let wanted = Offer { number, hash, parent_hash: None };
             if let Ok(actions) = offer(&mut history, &pipeline, &wanted) {
                 downstream.carry_out(&actions, None);
