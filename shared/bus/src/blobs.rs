@@ -6,6 +6,7 @@ use crate::{
 };
 use async_nats::jetstream::{
     Context,
+    message::StreamMessage,
     object_store::{GetErrorKind, InfoErrorKind, ObjectStore},
     stream::DirectGetErrorKind,
 };
@@ -175,6 +176,9 @@ impl Blobs {
             Err(e) => return Err(BlobError::Unavailable(e.to_string())),
         };
         let nuid = object.info.nuid.clone();
+        if object.info.chunks == 1 {
+            return self.only_part(blob, &nuid).await;
+        }
         let mut bytes = Vec::new();
         let mut object = object.take(blob.len + 1);
         loop {
@@ -186,11 +190,15 @@ impl Blobs {
                 Err(_) => return Err(self.stalled(blob, &nuid).await),
             }
         }
-        if BlobRef::of(&bytes) == *blob {
-            Ok(bytes)
-        } else {
-            Err(BlobError::Corrupt(*blob))
-        }
+        checked(blob, bytes)
+    }
+
+    /// The bytes of an object of one part. The client reads through a consumer of its own, which the
+    /// broker keeps for seconds after; many tasks that read small blobs at once would use up all the
+    /// consumers that it allows.
+    async fn only_part(&self, blob: &BlobRef, nuid: &str) -> Result<Vec<u8>, BlobError> {
+        let part = self.last_part(nuid).await?.ok_or(BlobError::Missing(*blob))?;
+        checked(blob, part.payload.to_vec())
     }
 
     /// Why a blob's bytes do not come. The client waits for them for ever when they expired or were
@@ -205,12 +213,16 @@ impl Blobs {
 
     /// Whether the store has bytes of the object of this id.
     async fn has_parts(&self, nuid: &str) -> Result<bool, BlobError> {
+        Ok(self.last_part(nuid).await?.is_some())
+    }
+
+    async fn last_part(&self, nuid: &str) -> Result<Option<StreamMessage>, BlobError> {
         let stream = self.jetstream.get_stream_no_info(BLOBS_STREAM).await;
         let stream = stream.map_err(|e| BlobError::Unavailable(e.to_string()))?;
         let parts = format!("$O.{BLOBS}.C.{nuid}");
         match stream.direct_get_last_for_subject(parts).await {
-            Ok(_) => Ok(true),
-            Err(e) if e.kind() == DirectGetErrorKind::NotFound => Ok(false),
+            Ok(message) => Ok(Some(message)),
+            Err(e) if e.kind() == DirectGetErrorKind::NotFound => Ok(None),
             Err(e) => Err(BlobError::Unavailable(e.to_string())),
         }
     }
@@ -256,5 +268,13 @@ impl Blobs {
 
     fn kept(&self) -> std::sync::MutexGuard<'_, Chunks> {
         self.chunks.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn checked(blob: &BlobRef, bytes: Vec<u8>) -> Result<Vec<u8>, BlobError> {
+    if BlobRef::of(&bytes) == *blob {
+        Ok(bytes)
+    } else {
+        Err(BlobError::Corrupt(*blob))
     }
 }

@@ -48,6 +48,20 @@ async fn small_payloads_stay_in_the_message_and_large_ones_do_not() {
 }
 
 #[tokio::test]
+async fn a_thousand_tasks_that_read_small_blobs_at_once_use_no_consumers() {
+    let broker = Broker::start().await;
+    let blobs = blobs(&broker).await;
+    let bytes = vec![7; INLINE_MAX + 1];
+    let blob = soon(blobs.put(&bytes)).await.unwrap();
+    let read = futures::future::join_all((0..1000).map(|_| blobs.get(&blob)));
+    for got in soon(read).await {
+        assert_eq!(got.unwrap(), bytes);
+    }
+    let stream = broker.jetstream().await.get_stream("OBJ_push0_blobs").await;
+    assert_eq!(stream.unwrap().cached_info().state.consumer_count, 0);
+}
+
+#[tokio::test]
 async fn the_same_bytes_are_stored_once() {
     let broker = Broker::start().await;
     let blobs = blobs(&broker).await;
