@@ -1,0 +1,10 @@
+//! A whole deployment of real processes and a real broker per test: what comes out, whatever happens.
+
+mod broker;
+mod provers;
+mod restarts;
+mod services;
+mod superseded;
+mod tracing;
+mod unreadable;
+mod whole_path;

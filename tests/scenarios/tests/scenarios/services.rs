@@ -1,0 +1,252 @@
+//! Services die while others stand by, and the work waits for nobody for long.
+
+use futures::{StreamExt, TryStreamExt};
+use push0_bus::{Message, Stream};
+use push0_domain::{
+    Payload, Payloads, PipelineId, Timestamp,
+    message::{
+        BlockContext, BlockFacts, Outcome, ResultEvent, StageKind, StageReady, TaskHeader, TaskResult,
+    },
+    subject::{self, AttemptKey, Kind},
+    task::StageKey,
+    trace::TraceContext,
+};
+use push0_harness::{
+    Deployment, Process, assert_complete_in_order, synthetic_block, synthetic_hash, wait_for,
+};
+use push0_scenarios::{
+    MOCK, PATIENCE, count, demo, deploy, first_running, heartbeat, prover, runs_elsewhere, settled, single,
+    verifier,
+};
+use std::time::{Duration, Instant};
+
+/// What a standby may take.
+const TAKEN_OVER: Duration = Duration::from_secs(1);
+
+/// Kills the active one of two instances under load; returns how long until the other one leads.
+async fn takeover(program: &str, said: &str) -> Duration {
+    let twin = format!("{program}-2");
+    let adapters = [
+        Process::program(program).label(&twin),
+        prover("p1"),
+        prover("p2"),
+        verifier("v1"),
+    ];
+    let deployment = deploy(&single("timeout = \"10s\""), adapters).await;
+    deployment.submit_blocks(&demo(), 1..=60).await;
+    deployment.wait_emitted(&demo(), 15, PATIENCE).await;
+    let leads = |label: &str| deployment.service(label).log().contains(said);
+    let (active, standby) = if leads(program) {
+        (program, &twin[..])
+    } else {
+        (&twin[..], program)
+    };
+    assert!(leads(active) && !leads(standby), "one of the two is active");
+    let killed_at = Instant::now();
+    deployment.service(active).kill();
+    wait_for("the standby's lead", PATIENCE, async || leads(standby)).await;
+    let took = killed_at.elapsed();
+    println!("the standby {program} leads after {} ms", took.as_millis());
+    deployment.wait_emitted(&demo(), 60, PATIENCE).await;
+    settled(deployment.bus()).await;
+    assert_complete_in_order(&deployment.emissions(&demo()).await, 1..=60);
+    took
+}
+
+#[tokio::test]
+async fn a_standby_dispatcher_takes_over_within_a_second() {
+    let took = takeover("dispatcher", "this dispatcher is the active one").await;
+    assert!(took < TAKEN_OVER, "{took:?}");
+}
+
+#[tokio::test]
+async fn a_standby_collector_takes_over_within_a_second() {
+    let took = takeover("collector", "collecting").await;
+    assert!(took < TAKEN_OVER, "{took:?}");
+}
+
+#[tokio::test]
+async fn a_standby_watchdog_takes_over_within_a_second() {
+    let took = takeover("watchdog", "this watchdog is the active one").await;
+    assert!(took < TAKEN_OVER, "{took:?}");
+}
+
+#[tokio::test]
+async fn without_a_watchdog_the_broker_reassigns_the_task_of_a_dead_prover() {
+    let slow = |name: &str| prover(name).env("PUSH0_MOCK__TIME", "2s");
+    let deployment = deploy(
+        &single("timeout = \"10s\""),
+        [slow("p1"), slow("p2"), verifier("v1")],
+    )
+    .await;
+    deployment.submit_blocks(&demo(), 1..=1).await;
+    let (dying, held) = first_running(deployment.bus(), &["p1", "p2"]).await;
+    let mut heartbeats = deployment
+        .bus()
+        .listen([subject::all(Kind::Lease)])
+        .await
+        .expect("listening");
+    deployment.service("watchdog").kill();
+    deployment.service(dying).kill();
+    let killed_at = Instant::now();
+    let not = dying.parse().expect("a name");
+    heartbeat(&mut heartbeats, "the task runs elsewhere", |lease| {
+        runs_elsewhere(lease, &held, &not)
+    })
+    .await;
+    let took = killed_at.elapsed();
+    println!("the broker reassigned after {} ms", took.as_millis());
+    assert!(took < Duration::from_secs(6), "{took:?}");
+    let emissions = deployment.wait_emitted(&demo(), 1, PATIENCE).await;
+    assert_complete_in_order(&emissions, 1..=1);
+    settled(deployment.bus()).await;
+}
+
+/// How many results wait when the collector dies.
+const PENDING: u32 = 10_000;
+
+const WIDE: &str = r#"
+    name = "wide"
+    source = { kind = "external" }
+    [[proof]]
+    type = "main"
+    zkvm = "mock"
+    verify = "off"
+    [[proof.stage]]
+    name = "split"
+    kind = "split"
+    timeout = "10s"
+    [[proof.stage]]
+    name = "step"
+    kind = "map"
+    timeout = "10s"
+    [[proof.stage]]
+    name = "aggregate"
+    kind = "join"
+    timeout = "10s"
+    "#;
+
+/// What a prover says of one step of block 1.
+fn step(pipeline: &PipelineId, index: u32) -> Message {
+    let stage = StageKey {
+        pipeline: pipeline.clone(),
+        block: synthetic_block(pipeline, 1),
+        proof_type: "main".parse().expect("a name"),
+        stage: "step".parse().expect("a name"),
+    };
+    let header = TaskHeader {
+        id: stage.task(index),
+        attempt: 1,
+        hedge_of: None,
+        zkvm: MOCK.parse().expect("a name"),
+        context: BlockContext {
+            revision: 1,
+            parent_hash: synthetic_hash(pipeline, 0),
+            stored_at: Timestamp(1),
+            deadline_at: None,
+            amends: false,
+            facts: BlockFacts::default(),
+        },
+        kind: StageKind::Map,
+        of: PENDING,
+        timeout_ms: 10_000,
+        hedge_after_ms: None,
+        attempts_max: 3,
+        check: false,
+        program_id: None,
+        busy_us: 0,
+    };
+    let key = AttemptKey::of(&header.zkvm, &header.attempt_id());
+    let result = TaskResult {
+        header,
+        prover: "p1".parse().expect("a name"),
+        outcome: Outcome::Completed {
+            outputs: Payloads::one(Payload::Inline(index.to_string().into_bytes())),
+        },
+        inputs: None,
+        prove_us: 1,
+        verdict: None,
+    };
+    Message::new(
+        subject::result(&key),
+        &ResultEvent::Attempt(result),
+        &TraceContext::default(),
+    )
+    .expect("it can be written")
+}
+
+async fn opened(deployment: &Deployment) -> Option<StageReady> {
+    let subjects = subject::all(Kind::Stage);
+    let kept = deployment
+        .bus()
+        .last::<StageReady>(Stream::Stages, &subjects)
+        .await;
+    kept.expect("the stages are read")
+        .map(|kept| kept.body.expect("a readable stage"))
+}
+
+#[tokio::test]
+async fn a_collector_that_dies_in_a_join_of_ten_thousand_completes_it_at_once_when_it_is_back() {
+    // Only the collector runs: what it opens stays to be seen.
+    let builder = Deployment::builder()
+        .pipeline(WIDE)
+        .service(Process::program("collector"));
+    let mut deployment = builder.start().await;
+    let pipeline: PipelineId = "wide".parse().expect("a name");
+    deployment.submit_blocks(&pipeline, 1..=1).await;
+    let bus = deployment.bus().clone();
+    let publish = |index| {
+        let (bus, message) = (bus.clone(), step(&pipeline, index));
+        async move { bus.publish(message).await }
+    };
+    let steps = futures::stream::iter((0..PENDING - 1).map(publish)).buffer_unordered(256);
+    steps
+        .try_collect::<Vec<_>>()
+        .await
+        .expect("the results are stored");
+    wait_for("pending results", PATIENCE, async || {
+        let seen = count(deployment.service("collector"), "push0_results_unacknowledged").await;
+        if seen == u64::from(PENDING - 1) {
+            Ok(())
+        } else {
+            Err(seen)
+        }
+    })
+    .await;
+    deployment.service("collector").kill();
+    publish(PENDING - 1).await.expect("the last result is stored");
+    assert_eq!(opened(&deployment).await, None);
+    let restarted_at = Instant::now();
+    deployment.service_mut("collector").restart();
+    let leads = || {
+        deployment
+            .service("collector")
+            .log()
+            .matches("collecting")
+            .count()
+            == 2
+    };
+    wait_for("the collector's lead", PATIENCE, async || leads()).await;
+    let led_at = Instant::now();
+    let join = wait_for("the join", PATIENCE, async || opened(&deployment).await).await;
+    println!(
+        "join opened {} ms after the lead, {} ms after the restart",
+        led_at.elapsed().as_millis(),
+        restarted_at.elapsed().as_millis()
+    );
+    assert!(
+        led_at.elapsed() <= Duration::from_millis(500),
+        "{:?}",
+        led_at.elapsed()
+    );
+    assert_eq!(
+        (join.stage.stage.as_str(), join.inputs.count()),
+        ("aggregate", PENDING)
+    );
+    wait_for("acknowledged results", PATIENCE, async || {
+        bus.level(Stream::Results)
+            .await
+            .is_ok_and(|level| level.messages == 0)
+    })
+    .await;
+}

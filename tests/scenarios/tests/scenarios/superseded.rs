@@ -1,0 +1,153 @@
+//! Work that nobody wants any more: cancelled by an operator, or replaced by the chain.
+
+use push0_bus::Kept;
+use push0_domain::message::{Emission, EmissionOutcome, EndReason};
+use push0_harness::{Anvil, Deployment, Process, assert_complete_in_order, wait_for};
+use push0_scenarios::{
+    PATIENCE, attempts, demo, deploy, outcome, prover, running, settled, single, verifier,
+};
+use serde_json::json;
+use std::time::{Duration, Instant};
+
+#[tokio::test]
+async fn cancelled_blocks_are_stopped_and_recorded_in_order() {
+    let slow = prover("p1").env("PUSH0_MOCK__TIME", "4s");
+    let deployment = deploy(&single("timeout = \"20s\""), [slow, verifier("v1")]).await;
+    deployment.submit_blocks(&demo(), 1..=5).await;
+    running(deployment.bus(), "p1").await;
+    let cancelled_at = Instant::now();
+    let command = Process::program("push0")
+        .arg("--nats")
+        .arg(deployment.nats.url())
+        .arg("cancel")
+        .arg("--pipeline")
+        .arg("demo")
+        .arg("1..4")
+        .arg("--note")
+        .arg("a test")
+        .start();
+    let status = command.wait_exit(PATIENCE).await;
+    assert!(status.success(), "{status}: {}", command.log());
+    deployment.wait_emitted(&demo(), 4, PATIENCE).await;
+    // Less than any of them takes: the one that ran was stopped.
+    assert!(
+        cancelled_at.elapsed() < Duration::from_secs(3),
+        "{:?}",
+        cancelled_at.elapsed()
+    );
+    wait_for("a stopped attempt", PATIENCE, async || {
+        attempts(deployment.service("p1"), "stopped").await == 1
+    })
+    .await;
+    let emissions = deployment.wait_emitted(&demo(), 5, PATIENCE).await;
+    let numbers: Vec<u64> = emissions
+        .iter()
+        .map(|e| e.body.as_ref().expect("readable").first.number)
+        .collect();
+    assert_eq!(numbers, [1, 2, 3, 4, 5]);
+    for kept in &emissions[..4] {
+        assert!(
+            matches!(outcome(kept), EmissionOutcome::Abandoned(EndReason::Cancelled { note }) if note == "a test"),
+            "{kept:?}"
+        );
+    }
+    assert!(matches!(outcome(&emissions[4]), EmissionOutcome::Proved(_)));
+    settled(deployment.bus()).await;
+    assert_eq!(
+        attempts(deployment.service("p1"), "completed").await,
+        1,
+        "nothing else was run"
+    );
+}
+
+async fn follow(anvil: &Anvil, time: &str) -> Deployment {
+    let source = format!(
+        "{{ kind = \"ethereum\", rpc_url = \"{}\", start = 1, poll = \"50ms\", witness = \"header\" }}",
+        anvil.url()
+    );
+    let chain = single("timeout = \"20s\"").replace("{ kind = \"external\" }", &source);
+    let prover = |name| prover(name).env("PUSH0_MOCK__TIME", time);
+    deploy(
+        &chain,
+        [
+            Process::program("ingester"),
+            prover("p1"),
+            prover("p2"),
+            verifier("v1"),
+        ],
+    )
+    .await
+}
+
+async fn is_on_chain(anvil: &Anvil, kept: &Kept<Emission>) -> bool {
+    let block = kept.body.as_ref().expect("readable").first;
+    let found = anvil
+        .rpc("eth_getBlockByHash", json!([block.hash.to_string(), false]))
+        .await;
+    found["number"] == format!("{:#x}", block.number)
+}
+
+/// Waits until the newest record is the chain's head.
+async fn caught_up(deployment: &Deployment, anvil: &Anvil) -> Vec<Kept<Emission>> {
+    let head = anvil.head().await;
+    wait_for(&format!("block {head} of the chain"), PATIENCE, async || {
+        let emissions = deployment.emissions(&demo()).await;
+        let Some(last) = emissions.last() else {
+            return Err("nothing emitted".to_owned());
+        };
+        let number = last.body.as_ref().expect("readable").first.number;
+        if number == head && is_on_chain(anvil, last).await {
+            Ok(emissions)
+        } else {
+            Err(format!("{} records, the last of block {number}", emissions.len()))
+        }
+    })
+    .await
+}
+
+#[tokio::test]
+async fn emitted_blocks_that_the_chain_replaced_are_followed_by_their_successors() {
+    let anvil = Anvil::start(None).await;
+    let deployment = follow(&anvil, "20ms").await;
+    anvil.mine(6).await;
+    let before = deployment.wait_emitted(&demo(), 6, PATIENCE).await;
+    assert_complete_in_order(&before, 1..=6);
+    anvil.reorg(3).await;
+    anvil.mine(2).await;
+    let emissions = caught_up(&deployment, &anvil).await;
+    // The first six, then from the fork on what replaced them.
+    assert_complete_in_order(&emissions[..6], 1..=6);
+    let head = anvil.head().await;
+    assert_complete_in_order(&emissions[6..], 4..=head);
+    let parent = |at: usize| emissions[at].body.as_ref().expect("readable");
+    assert_eq!(
+        parent(6).parent_hash,
+        parent(2).last.hash,
+        "it goes on from the fork"
+    );
+    for kept in &emissions[6..] {
+        assert!(is_on_chain(&anvil, kept).await, "{kept:?}");
+    }
+    settled(deployment.bus()).await;
+}
+
+#[tokio::test]
+async fn blocks_that_the_chain_replaces_while_they_are_proved_are_cancelled() {
+    let anvil = Anvil::start(None).await;
+    let deployment = follow(&anvil, "1500ms").await;
+    anvil.mine(4).await;
+    running(deployment.bus(), "p1").await;
+    running(deployment.bus(), "p2").await;
+    anvil.reorg(4).await;
+    anvil.mine(1).await;
+    let emissions = caught_up(&deployment, &anvil).await;
+    let head = anvil.head().await;
+    assert_complete_in_order(&emissions, 1..=head);
+    for kept in &emissions {
+        assert!(is_on_chain(&anvil, kept).await, "{kept:?}");
+    }
+    settled(deployment.bus()).await;
+    let stopped = attempts(deployment.service("p1"), "stopped").await
+        + attempts(deployment.service("p2"), "stopped").await;
+    assert_eq!(stopped, 2, "both that ran were stopped");
+}

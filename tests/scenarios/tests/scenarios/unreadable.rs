@@ -1,0 +1,127 @@
+//! Messages that nobody can read: set aside with a reason, while everything else goes on.
+
+use push0_bus::{Bus, Message, Stream};
+use push0_domain::{
+    codec::Encoding,
+    message::{Dead, DeadLetter},
+    subject::{self, AttemptKey},
+    trace::TraceContext,
+};
+use push0_harness::{assert_complete_in_order, wait_for};
+use push0_scenarios::{MOCK, PATIENCE, dead_letters, demo, deploy, prover, settled, single, verifier};
+
+/// The key of an attempt that could be.
+fn key() -> AttemptKey {
+    let block = push0_harness::synthetic_block(&demo(), 3);
+    AttemptKey {
+        zkvm: MOCK.parse().expect("a name"),
+        pipeline: demo(),
+        block: block.key(),
+        proof_type: "main".parse().expect("a name"),
+        stage: "prove".parse().expect("a name"),
+        index: 0,
+        attempt: 7,
+    }
+}
+
+/// Three kinds of garbage under a valid subject: bytes, JSON of another shape, and the wrong schema's
+/// length prefix. Distinct attempts, since most subjects hold one message.
+async fn litter(bus: &Bus, make: impl Fn(&AttemptKey) -> String) {
+    let none = TraceContext::default();
+    let mut key = key();
+    let noise = Message::encoded(make(&key), &[0xff_u8; 32], &none, Encoding::Bincode);
+    key.attempt += 1;
+    let shape = serde_json::json!({ "not": ["ours"] });
+    let foreign = Message::encoded(make(&key), &shape, &none, Encoding::Json);
+    key.attempt += 1;
+    let empty = Message::encoded(make(&key), &(), &none, Encoding::Bincode);
+    for message in [noise, foreign, empty] {
+        let stored = bus.publish(message.expect("it can be written")).await;
+        stored.expect("the litter is stored");
+    }
+}
+
+async fn letters_about(bus: &Bus, stream: Stream, count: usize) -> Vec<DeadLetter> {
+    let of =
+        |letter: &DeadLetter| matches!(&letter.what, Dead::Message { stream: s, .. } if s == stream.name());
+    wait_for(
+        &format!("{count} dead letters of {}", stream.name()),
+        PATIENCE,
+        async || {
+            let letters: Vec<_> = dead_letters(bus).await.into_iter().filter(of).collect();
+            if letters.len() == count {
+                Ok(letters)
+            } else {
+                Err(letters.len())
+            }
+        },
+    )
+    .await
+}
+
+async fn end_as_dead_letters(stream: Stream, make: impl Fn(&AttemptKey) -> String) {
+    let deployment = deploy(&single("timeout = \"10s\""), [prover("p1"), verifier("v1")]).await;
+    let pipeline = demo();
+    deployment.submit_blocks(&pipeline, 1..=10).await;
+    litter(deployment.bus(), make).await;
+    deployment.submit_blocks(&pipeline, 11..=20).await;
+    let emissions = deployment.wait_emitted(&pipeline, 20, PATIENCE).await;
+    assert_complete_in_order(&emissions, 1..=20);
+    for letter in letters_about(deployment.bus(), stream, 3).await {
+        assert!(!letter.reason.is_empty(), "{letter:?}");
+    }
+    settled(deployment.bus()).await;
+}
+
+#[tokio::test]
+async fn unreadable_blocks_become_dead_letters() {
+    end_as_dead_letters(Stream::Blocks, |_| subject::block(&demo())).await;
+}
+
+#[tokio::test]
+async fn unreadable_stages_become_dead_letters() {
+    end_as_dead_letters(Stream::Stages, subject::stage).await;
+}
+
+#[tokio::test]
+async fn unreadable_tasks_become_dead_letters() {
+    end_as_dead_letters(Stream::Tasks, subject::task).await;
+}
+
+#[tokio::test]
+async fn unreadable_checks_become_dead_letters() {
+    end_as_dead_letters(Stream::Checks, subject::check).await;
+}
+
+#[tokio::test]
+async fn unreadable_results_become_dead_letters() {
+    end_as_dead_letters(Stream::Results, subject::result).await;
+}
+
+#[tokio::test]
+async fn unreadable_verdicts_become_dead_letters() {
+    end_as_dead_letters(Stream::Results, subject::verdict).await;
+}
+
+#[tokio::test]
+async fn unreadable_ends_of_blocks_become_dead_letters() {
+    end_as_dead_letters(Stream::Results, |_| subject::ended(&demo())).await;
+}
+
+#[tokio::test]
+async fn unreadable_heartbeats_and_orders_are_passed_over() {
+    let deployment = deploy(&single("timeout = \"10s\""), [prover("p1"), verifier("v1")]).await;
+    let (bus, pipeline) = (deployment.bus(), demo());
+    deployment.submit_blocks(&pipeline, 1..=10).await;
+    let zkvm = MOCK.parse().expect("a name");
+    for name in ["p1", "v1", "nobody"] {
+        let name = name.parse().expect("a name");
+        litter(bus, |_| subject::lease(&zkvm, &name)).await;
+        litter(bus, |_| subject::control(&name)).await;
+    }
+    deployment.submit_blocks(&pipeline, 11..=20).await;
+    let emissions = deployment.wait_emitted(&pipeline, 20, PATIENCE).await;
+    assert_complete_in_order(&emissions, 1..=20);
+    assert_eq!(dead_letters(bus).await, []);
+    settled(bus).await;
+}
