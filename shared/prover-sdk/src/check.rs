@@ -89,14 +89,19 @@ pub(crate) async fn run<V: Verify>(
             result.outcome = Outcome::Failed(Failure::new(FailureClass::Retryable, message));
         }
     }
+    store(&node, &delivery, result, &span).await;
+}
+
+/// Stores the verdict, then lets go of the check.
+async fn store(node: &Node, delivery: &Delivery<TaskResult>, result: TaskResult, span: &tracing::Span) {
     let key = AttemptKey::of(&result.header.zkvm, &result.header.attempt_id());
-    let context = trace::context(&span, &delivery.trace);
+    let context = trace::context(span, &delivery.trace);
     match Message::new(subject::verdict(&key), &ResultEvent::Attempt(result), &context) {
         Ok(message) => match node.bus.publish_patiently(message, VERDICT_PATIENCE).await {
             Ok(_) => delivery.ack.done().await,
-            Err(error) => tracing::error!(parent: &span, %error, "verdict not stored"),
+            Err(error) => tracing::error!(parent: span, %error, "verdict not stored"),
         },
-        Err(error) => tracing::error!(parent: &span, %error, "verdict cannot be written"),
+        Err(error) => tracing::error!(parent: span, %error, "verdict cannot be written"),
     }
 }
 
