@@ -101,10 +101,10 @@ async fn a_full_stream_stops_ingestion_and_nothing_is_skipped() {
     let folder = tempfile::tempdir().expect("a directory");
     let path = folder.path().join("blocks.jsonl");
     let input = "ab".repeat(50_000);
-    let lines: String = (1..=30)
+    let lines: String = (1..=20)
         .map(|n| format!("{{\"number\": {n}, \"input\": \"0x{input}\"}}\n"))
         .collect();
-    append(&path, &lines);
+    append(&path, "");
     // 15 % of it is the stream's share: room for about twelve of these blocks.
     let limits = Limits {
         store_bytes: 4 << 20,
@@ -116,6 +116,7 @@ async fn a_full_stream_stops_ingestion_and_nothing_is_skipped() {
         .pipeline(&source(&path))
         .service(ingester);
     let deployment = deployment.start().await;
+    append(&path, &lines);
     not_ready(&deployment, "the store is full").await;
     let metrics = deployment.service("ingester").metrics().await;
     assert!(metrics.contains("push0_ingester_store_retries_total{pipeline=\"lines\",reason=\"full\"}"));

@@ -222,7 +222,7 @@ proptest! {
         }
         // The chain goes on, longer than before, and the follower looks until it sees nothing new.
         chain.grow(60);
-        for _ in 0..20 {
+        for _ in 0..chain.blocks.len() / WINDOW as usize + 10 {
             let (actions, stuck) = look(&mut follower, &mut chain, &mut Vec::new());
             prop_assert_eq!(stuck, None);
             downstream.carry_out(&actions, None);
