@@ -161,7 +161,11 @@ async fn overwhelm(dispatch: &Dispatch, guard: TelemetryGuard) -> (Duration, Dur
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_absent_receiver_costs_the_work_nothing_and_the_end_is_bounded() {
-    let lost = metrics::counter("spans_lost_total", "").expect("the metric is the runtime's");
+    let lost = metrics::counter(
+        "spans_lost_total",
+        "Spans that the receiver of traces did not get.",
+    )
+    .expect("the metric is the runtime's");
     for protocol in [OtlpProtocol::Grpc, OtlpProtocol::Http] {
         let (listener, dispatch, guard) = towards(protocol).await;
         drop(listener);
