@@ -92,10 +92,11 @@ async fn a_full_store_makes_the_ingester_wait_and_drops_nothing() {
     };
     let builder = Deployment::builder()
         .limits(limits)
-        .pipeline(&single(STAGE).replace("{ kind = \"external\" }", &source))
-        .service(Process::program("ingester"));
-    // Nobody takes blocks out of their stream yet.
+        .pipeline(&single(STAGE).replace("{ kind = \"external\" }", &source));
+    // Nobody takes blocks out of their stream yet. The ingester may never be ready: its store is full
+    // at once.
     let mut deployment = builder.start().await;
+    deployment.start_service(Process::program("ingester"));
     wait_for("a full stream", PATIENCE, async || {
         count(
             deployment.service("ingester"),
