@@ -36,7 +36,8 @@ demo: setup ## prove real blocks: BLOCKS=8, RPC_URL=... to follow a node instead
 # The runner's summary stays the last thing printed.
 test: setup ## run every test against real servers
 	scripts/check-layout --self-test
-	cargo build --release --locked --workspace --bins
+	# With the tests, so that both are built with the same features, once.
+	cargo build --release --locked --workspace --bins --tests
 ifneq ($(NEXTEST),)
 	cargo nextest run --release --locked --workspace
 else
