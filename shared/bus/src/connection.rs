@@ -62,6 +62,14 @@ pub enum ConnectError {
         /// What the system said.
         source: std::io::Error,
     },
+    /// Half of a client certificate.
+    #[error("nats.{given} is set without nats.{missing}; a client certificate needs both")]
+    HalfCertificate {
+        /// The key that is there.
+        given: &'static str,
+        /// The key that is not.
+        missing: &'static str,
+    },
     /// The client refused the options.
     #[error("nats: {0}")]
     Client(String),
@@ -217,10 +225,13 @@ async fn options(config: &NatsConfig) -> Result<ConnectOptions, ConnectError> {
     if let Some(path) = &config.tls_ca {
         options = options.add_root_certificates(path.clone()).require_tls(true);
     }
-    if let (Some(cert), Some(key)) = (&config.tls_cert, &config.tls_key) {
-        options = options.add_client_certificate(cert.clone(), key.clone());
+    let half = |given, missing| ConnectError::HalfCertificate { given, missing };
+    match (&config.tls_cert, &config.tls_key) {
+        (Some(cert), Some(key)) => Ok(options.add_client_certificate(cert.clone(), key.clone())),
+        (None, None) => Ok(options),
+        (Some(_), None) => Err(half("tls_cert", "tls_key")),
+        (None, Some(_)) => Err(half("tls_key", "tls_cert")),
     }
-    Ok(options)
 }
 
 fn addresses(config: &NatsConfig) -> Result<Vec<ServerAddr>, ConnectError> {

@@ -15,7 +15,7 @@ pub enum Bucket {
     Pipelines,
     /// `<pipeline>.<block key>`: what the ingester saw. The trusted side of every proof's statement.
     Blocks,
-    /// `leader.…`, `cursor.…`, `frontier.…`, `quarantine.…`: what services must remember.
+    /// `leader.…`, `cursor.…`, `quarantine.…`: what services must remember.
     State,
 }
 

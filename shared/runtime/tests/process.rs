@@ -18,7 +18,7 @@ fn idle() -> Command {
         .map(PathBuf::from)
         .expect("tests lie two folders deep");
     let mut command = Command::new(folder.join("examples/idle"));
-    command.env_clear();
+    command.env_clear().env("PUSH0_TELEMETRY__LOG", "info");
     command
 }
 

@@ -16,6 +16,8 @@ use tempfile::TempDir;
 
 /// What the runtime logs when its health and metrics server listens.
 const HTTP_LINE: &str = "listening for probes and scrapes";
+/// How long a program takes to get there on a busy machine, at most.
+const STARTS_WITHIN: Duration = Duration::from_secs(10);
 
 /// One of our programs, not yet started.
 #[derive(Clone, Debug)]
@@ -212,14 +214,17 @@ impl Process {
         .await;
     }
 
-    /// The text of `/metrics`.
+    /// The text of `/metrics`, as soon as they are served.
     ///
     /// # Panics
-    /// It is not served.
+    /// They are not.
     pub async fn metrics(&self) -> String {
-        let address = self
-            .http_address()
-            .unwrap_or_else(|| panic!("{} serves no metrics", self.label));
+        let what = format!("the metrics of {}", self.label);
+        let address = wait_for(&what, STARTS_WITHIN, async || {
+            assert!(self.is_running(), "{} ended before it served any", self.label);
+            self.http_address().ok_or("no address in its log")
+        })
+        .await;
         match get(&format!("http://{address}/metrics")).await {
             Ok((200, text)) => text,
             other => panic!("metrics of {}: {other:?}", self.label),

@@ -6,9 +6,11 @@ use crate::output;
 use clap::Args;
 use push0_bus::{Limits, Pipelines};
 use serde_json::json;
+use std::time::Duration;
 
 /// Below this, a stream's share is smaller than the largest message.
 const STORE_BYTES_MIN: u64 = 256 << 20;
+const KEEP_MIN: Duration = Duration::from_secs(3600);
 
 #[derive(Args, Debug)]
 pub(crate) struct ProvisionArgs {
@@ -19,6 +21,18 @@ pub(crate) struct ProvisionArgs {
     #[arg(long, default_value_t = Limits::default().store_bytes, value_name = "N",
           value_parser = clap::value_parser!(u64).range(STORE_BYTES_MIN..))]
     store_bytes: u64,
+    /// How long proofs, blobs and facts about blocks are kept, such as `7days` or `36h`.
+    #[arg(long, default_value_t = Limits::default().keep.into(), value_name = "TIME", value_parser = keep)]
+    keep: humantime::Duration,
+}
+
+/// At least an hour: what an operator wants to see after an incident must still be there.
+fn keep(text: &str) -> Result<humantime::Duration, String> {
+    let keep: humantime::Duration = text.parse().map_err(|e| format!("{e}"))?;
+    if *keep < KEEP_MIN {
+        return Err("expected at least 1h".into());
+    }
+    Ok(keep)
 }
 
 fn replicas(text: &str) -> Result<usize, String> {
@@ -34,7 +48,7 @@ pub(crate) async fn run(context: &Context, args: &ProvisionArgs) -> Result<(), F
     let limits = Limits {
         replicas: args.replicas,
         store_bytes: args.store_bytes,
-        ..Limits::default()
+        keep: *args.keep,
     };
     bus.provision(&limits).await?;
     // The consumers of pipelines that were applied before, in case somebody removed them.
@@ -52,13 +66,14 @@ pub(crate) async fn run(context: &Context, args: &ProvisionArgs) -> Result<(), F
     }
     if context.json {
         return output::json(
-            &json!({ "replicas": args.replicas, "store_bytes": args.store_bytes, "zkvms": zkvms }),
+            &json!({ "replicas": args.replicas, "store_bytes": args.store_bytes, "keep_s": args.keep.as_secs(), "zkvms": zkvms }),
         );
     }
     output::line(&format!(
-        "provisioned: {} replica(s), {} for all streams and buckets, consumers of {} zkVM(s)",
+        "provisioned: {} replica(s), {} for all streams and buckets, proofs kept for {}, consumers of {} zkVM(s)",
         args.replicas,
         crate::table::bytes(args.store_bytes),
+        args.keep,
         zkvms.len()
     ))
 }

@@ -127,3 +127,13 @@ async fn a_publish_that_was_on_its_way_when_the_broker_died_is_stored() {
         begun.elapsed()
     );
 }
+
+#[tokio::test]
+async fn half_a_client_certificate_is_refused_by_the_missing_key() {
+    let config = NatsConfig {
+        tls_cert: Some("cert.pem".into()),
+        ..NatsConfig::default()
+    };
+    let refused = Bus::connect(&config, "test").await.err().unwrap();
+    assert!(refused.to_string().contains("without nats.tls_key"), "{refused}");
+}

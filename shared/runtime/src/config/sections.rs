@@ -19,7 +19,8 @@ pub const DEFAULT_SHUTDOWN_GRACE: Duration = Duration::from_secs(25);
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct TelemetryConfig {
-    /// What is logged: a level, or directives such as `info,push0_bus=debug`. Default `info`.
+    /// What is logged: a level, or directives such as `info,push0_bus=debug`. Default `warn,push0=info`:
+    /// of libraries, provers among them, only what is wrong.
     pub log: String,
     /// How it is logged. Default `text`.
     pub format: LogFormat,
@@ -59,7 +60,7 @@ pub enum OtlpProtocol {
 impl Default for TelemetryConfig {
     fn default() -> Self {
         Self {
-            log: "info".to_owned(),
+            log: "warn,push0=info".to_owned(),
             format: LogFormat::default(),
             otlp_endpoint: None,
             otlp_protocol: OtlpProtocol::default(),
