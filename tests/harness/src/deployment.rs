@@ -1,6 +1,6 @@
 //! A whole deployment for one test: a broker, its streams, pipelines and services.
 
-use crate::{NatsOptions, NatsServer, Process, ProcessBuilder, blocks, wait_for};
+use crate::{NatsOptions, NatsServer, Process, ProcessBuilder, Proxy, blocks, wait_for};
 use futures::{StreamExt, TryStreamExt};
 use push0_bus::{Bucket, Bus, Kept, Limits, Message, NatsConfig, Pipelines, Stream};
 use push0_domain::{
@@ -24,6 +24,7 @@ pub struct DeploymentBuilder {
     pipelines: Vec<String>,
     services: Vec<ProcessBuilder>,
     env: Vec<(String, String)>,
+    proxied: bool,
 }
 
 impl DeploymentBuilder {
@@ -63,6 +64,14 @@ impl DeploymentBuilder {
         self
     }
 
+    /// All services reach the broker through one proxy, which can delay and cut; the test's own
+    /// connection does not.
+    #[must_use]
+    pub fn proxied(mut self) -> Self {
+        self.proxied = true;
+        self
+    }
+
     /// Starts the broker, provisions it, applies the pipelines and starts the services; returns when
     /// all of them are ready.
     ///
@@ -80,6 +89,7 @@ impl DeploymentBuilder {
             env: self.env,
             pipelines,
             bus,
+            proxy: self.proxied.then(|| Proxy::to(&nats.url())),
             nats,
         };
         for toml in &self.pipelines {
@@ -100,6 +110,7 @@ pub struct Deployment {
     env: Vec<(String, String)>,
     pipelines: Pipelines,
     bus: Bus,
+    proxy: Option<Proxy>,
     /// The broker, to kill, pause and restart.
     pub nats: NatsServer,
 }
@@ -116,12 +127,22 @@ impl Deployment {
             pipelines: Vec::new(),
             services: Vec::new(),
             env: Vec::new(),
+            proxied: false,
         }
     }
 
     /// The test's own connection.
     pub fn bus(&self) -> &Bus {
         &self.bus
+    }
+
+    /// The proxy between the services and the broker.
+    ///
+    /// # Panics
+    /// The deployment was not built with one.
+    pub fn proxy(&self) -> &Proxy {
+        let proxy = self.proxy.as_ref();
+        proxy.expect("a deployment that was built `proxied`")
     }
 
     /// The definitions of pipelines.
@@ -150,10 +171,11 @@ impl Deployment {
             self.services.iter().all(|s| s.label() != label),
             "two services are called {label}: give one another label"
         );
+        let url = self.proxy.as_ref().map_or_else(|| self.nats.url(), Proxy::url);
         let shared = self.env.iter().rev();
         let service = shared.fold(service, |s, (name, value)| s.env_default(name, value));
         let service = service
-            .env_default("PUSH0_NATS__URL", &self.nats.url())
+            .env_default("PUSH0_NATS__URL", &url)
             .env_default("PUSH0_HTTP__LISTEN", "127.0.0.1:0")
             .env_default("PUSH0_TELEMETRY__LOG", "info");
         self.services.push(service.start());

@@ -18,6 +18,7 @@ mod child;
 mod deployment;
 mod nats;
 mod process;
+mod proxy;
 mod wait;
 
 pub use anvil::Anvil;
@@ -25,4 +26,5 @@ pub use blocks::{assert_complete_in_order, synthetic_block, synthetic_hash, synt
 pub use deployment::{Deployment, DeploymentBuilder};
 pub use nats::{NatsCluster, NatsOptions, NatsServer};
 pub use process::{Process, ProcessBuilder};
+pub use proxy::Proxy;
 pub use wait::{Probed, wait_for};
