@@ -17,36 +17,49 @@ use push0_domain::{
 pub(crate) type ProofKey = (PipelineId, BlockRef, ProofType);
 
 /// All that follows from what is known of one proof.
+///
+/// Whether it is dead follows too: a late completion, or an operator's retry, brings it back.
 pub(crate) fn advance(proof: &mut Proof, spec: &ProofSpec, key: &ProofKey, now: Timestamp) -> Vec<Step> {
+    let failing = proof.failing.iter();
+    let needs: Vec<(u32, Need)> = failing
+        .filter_map(|index| Some((*index, proof.tasks.get(index)?.need())))
+        .collect();
+    let dead = needs.iter().find(|(_, need)| *need == Need::Burial);
+    if let Some(task) = dead.and_then(|(index, _)| proof.tasks.get(index)) {
+        return bury(task, &mut proof.dead, now).into_iter().collect();
+    }
+    proof.dead = None;
     let mut steps = Vec::new();
-    for task in proof.tasks.values_mut() {
-        match task.need() {
-            Need::Nothing => {}
+    for (index, need) in needs {
+        if let (
             Need::Attempt {
                 number,
                 avoid,
                 inputs,
-            } => {
-                task.ask(number);
-                steps.push(Step::Open(
-                    Box::new(another(task, number, avoid, inputs)),
-                    Vec::new(),
-                ));
-            }
-            Need::Burial => {
-                let letter = letter(task, now);
-                steps.push(Step::Bury(Box::new(letter.clone()), task.trace().clone()));
-                proof.dead = Some((letter.id, letter.reason));
-                break;
-            }
+            },
+            Some(task),
+        ) = (need, proof.tasks.get_mut(&index))
+        {
+            task.ask(number);
+            let opening = another(task, number, avoid, inputs);
+            steps.push(Step::Open(Box::new(opening), Vec::new()));
         }
     }
-    if proof.dead.is_none()
-        && let Some(stage) = spec.stages.get(proof.position)
-    {
+    if let Some(stage) = spec.stages.get(proof.position) {
         steps.extend(next_level_or_stage(proof, spec, stage, key));
     }
     steps
+}
+
+/// Writes the letter of a dead task, unless it is written already.
+fn bury(task: &Task, dead: &mut Option<(String, String)>, now: Timestamp) -> Option<Step> {
+    let letter = letter(task, now);
+    let named = Some((letter.id.clone(), letter.reason.clone()));
+    if *dead == named {
+        return None;
+    }
+    *dead = named;
+    Some(Step::Bury(Box::new(letter), task.trace().clone()))
 }
 
 fn another(task: &Task, number: u32, avoid: Vec<ProverId>, inputs: Payloads) -> Opening {
@@ -195,6 +208,18 @@ pub(crate) fn finish(proof: &mut Proof, spec: &ProofSpec) {
             .cloned();
         proof.handles = proof.take_handles();
         proof.done = done;
+    }
+}
+
+/// The index of the first task of the level that `index` is on.
+pub(crate) fn level_start(stage: &Stage, of: u32, index: u32) -> u32 {
+    let mut start = 0;
+    loop {
+        let end = level_end(stage, of, start);
+        if index < end || end >= of {
+            return start;
+        }
+        start = end;
     }
 }
 

@@ -8,6 +8,8 @@ mod advance;
 pub mod config;
 pub mod decide;
 mod emit;
+mod intake;
+mod judge;
 mod metrics;
 mod pipeline;
 mod record;

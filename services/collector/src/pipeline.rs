@@ -12,7 +12,7 @@ use push0_bus::{
     Pipelines, PublishError, Replay, Stored, Stream, Term, now,
 };
 use push0_domain::{
-    BlockKey, Payloads, PipelineId,
+    BlockKey, Payloads, PipelineId, Timestamp,
     message::{Emission, EmissionOutcome, KnownBlock, ResultEvent, TaskResult},
     output::Output,
     pipeline::Pipeline,
@@ -109,7 +109,7 @@ impl<'a> Active<'a> {
                     return Ok(());
                 }
                 () = &mut interrupted => return Err(BusError::Interrupted),
-                (records, stored) = emitting(&mut self.emitting) => self.emitted(records, stored?).await,
+                (records, stored) = emitting(&mut self.emitting) => self.emitted(records, stored?).await?,
                 (acks, stored) = self.outbox.next() => {
                     match stored {
                         Ok(_) | Err(PublishError::Occupied { .. }) => acknowledge(acks).await,
@@ -135,6 +135,9 @@ impl<'a> Active<'a> {
         };
         if !known {
             tracing::info!(pipeline = %self.name, next = core.next(), "first block to emit");
+        }
+        if !core.is_new(handle) {
+            return Ok(());
         }
         self.acks.insert(handle, delivery.ack.clone());
         let steps = match delivery.body {
@@ -202,8 +205,8 @@ impl<'a> Active<'a> {
         if self.ticks.is_multiple_of(LOOK_EVERY)
             && let Some(number) = core.unseen_end()
         {
-            for block in known_at(&self.known, self.name, number).await? {
-                core.known(block.block, BlockContextOf::known(&block));
+            for (block, stored_at) in known_at(&self.known, self.name, number).await? {
+                core.known(block.block, BlockContextOf::known(&block, stored_at));
             }
         }
         self.advance().await
@@ -286,9 +289,10 @@ impl<'a> Active<'a> {
             .collect()
     }
 
-    async fn emitted(&mut self, records: Vec<Ready>, stored: Stored) {
+    async fn emitted(&mut self, records: Vec<Ready>, stored: Stored) -> Result<(), BusError> {
         self.emitting = None;
         self.emitter.stored(stored);
+        let count = records.len();
         for ready in records {
             let emission = &ready.emission;
             self.metrics.emitted(emission, now());
@@ -297,6 +301,8 @@ impl<'a> Active<'a> {
             tracing::debug!(parent: &span, "emitted");
             acknowledge(ready.acks).await;
         }
+        let steps = self.core.as_mut().map(|core| core.stored(count));
+        self.perform(steps.unwrap_or_default()).await
     }
 }
 
@@ -355,11 +361,12 @@ async fn known_at(
     known: &Facts<KnownBlock>,
     name: &PipelineId,
     number: u64,
-) -> Result<Vec<KnownBlock>, BusError> {
+) -> Result<Vec<(KnownBlock, Timestamp)>, BusError> {
     let mut found = Vec::new();
     for key in known.keys(&format!("{name}.*")).await? {
         if block_key(&key).is_some_and(|key| key.number == number) {
-            found.extend(known.get(&key).await?.and_then(|fact| fact.value));
+            let fact = known.get(&key).await?;
+            found.extend(fact.and_then(|fact| Some((fact.value?, fact.stored_at))));
         }
     }
     Ok(found)

@@ -9,7 +9,10 @@ use push0_domain::{
 };
 
 /// What a block's record says, if it can be written now.
-pub(crate) fn outcome(block: &Block, pipeline: &Pipeline) -> Option<EmissionOutcome> {
+///
+/// Its pipeline is needed for its proofs only: of a block that ended before any result came, no
+/// definition may have been read yet.
+pub(crate) fn outcome(block: &Block, pipeline: Option<&Pipeline>) -> Option<EmissionOutcome> {
     if let Some(reason) = block
         .ended
         .as_ref()
@@ -17,6 +20,14 @@ pub(crate) fn outcome(block: &Block, pipeline: &Pipeline) -> Option<EmissionOutc
     {
         return Some(EmissionOutcome::Abandoned(reason.clone()));
     }
+    let Some(pipeline) = pipeline else {
+        let is_unseen = block.proofs.is_empty();
+        return block
+            .ended
+            .clone()
+            .filter(|_| is_unseen)
+            .map(EmissionOutcome::Abandoned);
+    };
     let done = |spec: &ProofSpec| Some((spec.clone(), block.proofs.get(&spec.proof_type)?.done.clone()?));
     let proofs: Vec<(ProofSpec, Done)> = pipeline.proofs.iter().filter_map(done).collect();
     if proofs.len() >= pipeline.quorum as usize {

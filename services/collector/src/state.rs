@@ -6,7 +6,7 @@ use push0_domain::{
     message::{BlockContext, EndReason},
     trace::TraceContext,
 };
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 
 /// An unacknowledged message, by its sequence in RESULTS.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -17,7 +17,7 @@ pub struct Handle(pub u64);
 pub(crate) struct Block {
     pub(crate) block: BlockRef,
     pub(crate) context: BlockContext,
-    pub(crate) proofs: HashMap<ProofType, Proof>,
+    pub(crate) proofs: BTreeMap<ProofType, Proof>,
     pub(crate) trace: TraceContext,
     /// Why it ends without a proof, if it does.
     pub(crate) ended: Option<EndReason>,
@@ -32,6 +32,8 @@ pub(crate) struct Proof {
     pub(crate) tasks: BTreeMap<u32, Task>,
     /// Completed tasks among them.
     pub(crate) completed: u32,
+    /// Tasks with failures and no completion: only these can need anything.
+    pub(crate) failing: BTreeSet<u32>,
     /// How many tasks of the stage were settled before: earlier levels of a tree.
     pub(crate) settled: u32,
     /// The proof, when its last stage is done.
@@ -51,6 +53,7 @@ impl Proof {
             .flat_map(|t| std::mem::take(&mut t.handles))
             .collect();
         self.tasks.clear();
+        self.failing.clear();
         self.completed = 0;
         handles.append(&mut self.handles);
         handles

@@ -11,6 +11,8 @@
 //! Nothing is acknowledged before what it asks for is stored. A restart replays the unacknowledged
 //! messages; releasing an attempt twice is harmless, since its subject holds one message.
 
+mod superseded;
+
 pub use crate::effect::{Effect, Ready, Release, SourceId};
 use crate::{
     capacity::Capacity,
@@ -18,7 +20,7 @@ use crate::{
 };
 use push0_domain::{
     BlockRef, PipelineId, Timestamp, ZkvmId,
-    message::{BlockEnded, Cancel, EndReason, Lease, TaskRange},
+    message::{BlockEnded, Lease, TaskRange},
     output::Output,
     pipeline::{Pipeline, ProofSpec, Stage},
     subject::AttemptKey,
@@ -26,7 +28,7 @@ use push0_domain::{
     urgency::Urgency,
 };
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque},
     sync::Arc,
 };
 
@@ -57,12 +59,14 @@ struct Source {
 pub struct Dispatcher {
     entries: HashMap<EntryId, Entry>,
     sources: BTreeMap<SourceId, Source>,
-    queues: HashMap<ZkvmId, Queue>,
-    capacity: HashMap<ZkvmId, Capacity>,
+    queues: BTreeMap<ZkvmId, Queue>,
+    capacity: BTreeMap<ZkvmId, Capacity>,
     deadlines: BTreeSet<(Timestamp, EntryId)>,
     by_block: BTreeSet<(PipelineId, u64, EntryId)>,
     /// What each pipeline has emitted: that is settled.
     outputs: HashMap<PipelineId, Output>,
+    /// What was cancelled last: stages of it may still be on their way here.
+    cancelled: VecDeque<BlockEnded>,
     next_entry: u64,
 }
 
@@ -72,6 +76,7 @@ impl Dispatcher {
         &mut self,
         source: SourceId,
         block: BlockRef,
+        announced_at: Timestamp,
         deadline_at: Option<Timestamp>,
         pipeline: &Arc<Pipeline>,
     ) -> Vec<Effect> {
@@ -92,6 +97,7 @@ impl Dispatcher {
                 stage: key,
                 tasks,
                 attempt: 1,
+                announced_at,
                 deadline_at,
                 amends: false,
             })
@@ -143,25 +149,6 @@ impl Dispatcher {
             },
         );
         Vec::new()
-    }
-
-    /// Whether nobody needs this any more, or it waits already: a block may be announced twice.
-    fn is_settled(&self, ready: &Ready) -> bool {
-        let (pipeline, number) = (&ready.stage.pipeline, ready.stage.block.number);
-        (!ready.amends
-            && self
-                .outputs
-                .get(pipeline)
-                .is_some_and(|output| output.is_settled(&ready.stage.block)))
-            || self
-                .waiting_for(pipeline, number, number)
-                .iter()
-                .filter_map(|id| self.entries.get(id))
-                .any(|e| {
-                    e.ready.stage == ready.stage
-                        && e.ready.attempt == ready.attempt
-                        && e.ready.tasks == ready.tasks
-                })
     }
 
     fn waiting_for(&self, pipeline: &PipelineId, first: u64, last: u64) -> Vec<EntryId> {
@@ -325,127 +312,6 @@ impl Dispatcher {
             .reconcile(present, before);
     }
 
-    /// A pipeline emitted a block: what still waits for it, or for an older one, vanishes.
-    pub fn emitted(&mut self, pipeline: &PipelineId, block: BlockRef, next: u64) -> Vec<Effect> {
-        let output = self.outputs.entry(pipeline.clone()).or_default();
-        output.note(block, next);
-        let settled = |id: &EntryId| {
-            let ready = self.entries.get(id).map(|e| &e.ready);
-            ready.is_some_and(|ready| !ready.amends && output.is_settled(&ready.stage.block))
-        };
-        let range = (pipeline.clone(), 0, EntryId(0))..=(pipeline.clone(), block.number, EntryId(u64::MAX));
-        let dropped = self
-            .by_block
-            .range(range)
-            .map(|(_, _, id)| *id)
-            .filter(settled)
-            .collect();
-        self.let_go(dropped)
-    }
-
-    /// How a pipeline's output stood before.
-    pub fn recall(&mut self, pipeline: &PipelineId, output: Output) {
-        self.outputs.insert(pipeline.clone(), output);
-    }
-
-    /// Blocks are no longer wanted: queued tasks vanish, released ones are purged, and the collector
-    /// is told before the message is acknowledged.
-    pub fn cancel(&mut self, source: SourceId, cancel: &Cancel, at: Timestamp) -> Vec<Effect> {
-        let named = |id: &EntryId| {
-            let hash = self.entries.get(id).map(|e| e.ready.stage.block.hash);
-            cancel.hashes.is_empty() || hash.is_some_and(|hash| cancel.hashes.contains(&hash))
-        };
-        let waiting = self.waiting_for(&cancel.pipeline, cancel.first, cancel.last);
-        let dropped = waiting.into_iter().filter(named).collect();
-        let mut effects = self.let_go(dropped);
-        let prefixes: Vec<_> = cancel
-            .hashes
-            .iter()
-            .map(|hash| {
-                BlockRef {
-                    number: 0,
-                    hash: *hash,
-                }
-                .key()
-                .hash_prefix
-            })
-            .collect();
-        let released = self
-            .capacity
-            .values()
-            .flat_map(Capacity::outstanding)
-            .filter(|key| {
-                let named = prefixes.is_empty() || prefixes.contains(&key.block.hash_prefix);
-                key.pipeline == cancel.pipeline
-                    && named
-                    && (cancel.first..=cancel.last).contains(&key.block.number)
-            });
-        effects.extend(released.cloned().map(Effect::Purge));
-        let ended = BlockEnded {
-            pipeline: cancel.pipeline.clone(),
-            first: cancel.first,
-            last: cancel.last,
-            hashes: cancel.hashes.clone(),
-            at,
-            reason: cancel.reason.clone(),
-        };
-        effects.push(Effect::End(ended, Some(source)));
-        effects
-    }
-
-    /// Drops entries; messages that ask for nothing else are acknowledged.
-    fn let_go(&mut self, ids: Vec<EntryId>) -> Vec<Effect> {
-        let sources: BTreeSet<SourceId> = ids
-            .into_iter()
-            .filter_map(|id| self.take_out(id))
-            .map(|e| e.source)
-            .collect();
-        sources
-            .into_iter()
-            .filter_map(|source| self.settle(source))
-            .collect()
-    }
-
-    /// Time passes: silent provers take no more work, blocks past their deadline are given up.
-    pub fn tick(&mut self, now: Timestamp) -> Vec<Effect> {
-        for capacity in self.capacity.values_mut() {
-            capacity.forget_silent(now);
-        }
-        let mut effects = Vec::new();
-        while let Some((deadline_at, id)) = self.deadlines.first().copied()
-            && deadline_at <= now
-        {
-            let Some(entry) = self.entries.get(&id) else {
-                self.deadlines.pop_first();
-                continue;
-            };
-            let stage = entry.ready.stage.clone();
-            let ended = BlockEnded {
-                pipeline: stage.pipeline.clone(),
-                first: stage.block.number,
-                last: stage.block.number,
-                hashes: vec![stage.block.hash],
-                at: now,
-                reason: EndReason::DeadlinePassed,
-            };
-            // Told before the messages are let go, so that a crash in between tells it again.
-            effects.push(Effect::End(ended, None));
-            let number = stage.block.number;
-            let of_block = |id: &EntryId| {
-                self.entries
-                    .get(id)
-                    .is_some_and(|e| e.ready.stage.block == stage.block)
-            };
-            let dropped = self
-                .waiting_for(&stage.pipeline, number, number)
-                .into_iter()
-                .filter(of_block)
-                .collect();
-            effects.extend(self.let_go(dropped));
-        }
-        effects
-    }
-
     /// How many stages wait, per zkVM.
     pub fn waiting(&self) -> impl Iterator<Item = (&ZkvmId, usize)> {
         self.queues.iter().map(|(zkvm, queue)| (zkvm, queue.len()))
@@ -456,11 +322,6 @@ impl Dispatcher {
         self.capacity
             .iter()
             .map(|(zkvm, capacity)| (zkvm, capacity.provers(), capacity.outstanding().count()))
-    }
-
-    /// Whether it is known how a pipeline's output stands.
-    pub fn knows(&self, pipeline: &PipelineId) -> bool {
-        self.outputs.contains_key(pipeline)
     }
 }
 

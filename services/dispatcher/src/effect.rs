@@ -25,6 +25,8 @@ pub struct Ready {
     pub tasks: TaskRange,
     /// The attempt.
     pub attempt: u32,
+    /// When the broker had stored the block's announcement.
+    pub announced_at: Timestamp,
     /// The block's deadline.
     pub deadline_at: Option<Timestamp>,
     /// Whether it is wanted although the block's record is written.
@@ -51,8 +53,8 @@ pub enum Effect {
     Done(SourceId),
     /// Remember how far a long stage was released.
     SaveCursor(SourceId, u32),
-    /// Take an attempt out of TASKS.
-    Purge(AttemptKey),
+    /// Take an attempt out of TASKS, if its block was announced no later than this.
+    Purge(AttemptKey, Timestamp),
     /// Tell the collector that blocks end without a proof; then acknowledge the message, if any.
     End(BlockEnded, Option<SourceId>),
 }

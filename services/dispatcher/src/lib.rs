@@ -11,7 +11,9 @@ pub mod config;
 pub mod decide;
 mod effect;
 mod metrics;
+mod perform;
 pub mod queue;
+mod receive;
 mod service;
 pub mod task;
 

@@ -14,12 +14,12 @@
 
 use push0_domain::{
     BlockRef, PipelineId, ProverId, Timestamp,
-    message::{BlockEnded, Held, Lease, Role},
+    message::{BlockEnded, Emission, Held, Lease, Role},
     output::Output,
     task::{AttemptId, TaskId},
 };
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     time::Duration,
 };
 
@@ -66,8 +66,8 @@ pub enum Effect {
         /// Its zkVM's and block's part of the lease, for the shell.
         reason: Reason,
     },
-    /// A block is past its deadline, and only its provers know.
-    Late(PipelineId, BlockRef),
+    /// A block is past its deadline, and only its provers know. It was announced at this time.
+    Late(PipelineId, BlockRef, Timestamp),
 }
 
 /// How an attempt ended that its prover did not report.
@@ -118,12 +118,12 @@ struct Prover {
 /// What the watchdog knows: the newest heartbeat of everyone.
 #[derive(Debug, Default)]
 pub struct Watchdog {
-    provers: HashMap<ProverId, Prover>,
+    provers: BTreeMap<ProverId, Prover>,
     /// Attempts for which a second copy was asked.
     hedged: HashSet<AttemptId>,
     /// When an attempt was last ordered to stop.
     ordered: HashMap<(ProverId, AttemptId), Timestamp>,
-    late: HashSet<(PipelineId, BlockRef)>,
+    late: BTreeSet<(PipelineId, BlockRef, Timestamp)>,
     /// What each pipeline has emitted.
     outputs: HashMap<PipelineId, Output>,
     ticked_at: Timestamp,
@@ -170,18 +170,12 @@ impl Watchdog {
         })
     }
 
-    /// A pipeline emitted a block, and `next` follows.
-    pub fn emitted(
-        &mut self,
-        pipeline: &PipelineId,
-        block: BlockRef,
-        next: u64,
-        now: Timestamp,
-    ) -> Vec<Effect> {
+    /// A pipeline emitted a block.
+    pub fn emitted(&mut self, record: &Emission, now: Timestamp) -> Vec<Effect> {
         self.outputs
-            .entry(pipeline.clone())
+            .entry(record.pipeline.clone())
             .or_default()
-            .note(block, next);
+            .note(record);
         self.stop_settled(now)
     }
 
@@ -199,10 +193,11 @@ impl Watchdog {
         let outputs = std::mem::take(&mut self.outputs);
         let effects = self.stop_where(now, |held| {
             let stage = &held.header.id.stage;
+            let context = &held.header.context;
             let settled = outputs
                 .get(&stage.pipeline)
-                .is_some_and(|output| output.is_settled(&stage.block));
-            (settled && !held.header.context.amends).then_some(Reason::Emitted)
+                .is_some_and(|output| output.is_settled(stage.block.number, context.stored_at));
+            (settled && !context.amends).then_some(Reason::Emitted)
         });
         self.outputs = outputs;
         effects
@@ -212,9 +207,8 @@ impl Watchdog {
     pub fn ended(&mut self, ended: &BlockEnded, now: Timestamp) -> Vec<Effect> {
         self.stop_where(now, |held| {
             let stage = &held.header.id.stage;
-            let named = ended.hashes.is_empty() || ended.hashes.contains(&stage.block.hash);
-            let within = (ended.first..=ended.last).contains(&stage.block.number);
-            (stage.pipeline == ended.pipeline && named && within).then_some(Reason::Ended)
+            let covered = ended.covers(&stage.block, held.header.context.stored_at);
+            (stage.pipeline == ended.pipeline && covered).then_some(Reason::Ended)
         })
     }
 
@@ -294,15 +288,16 @@ impl Watchdog {
                 .deadline_at
                 .is_some_and(|deadline| deadline <= now)
         };
-        let late: HashSet<_> = self
+        let late: BTreeSet<_> = self
             .held()
             .filter(|(_, held)| is_late(held))
-            .map(|(_, held)| (held.header.id.stage.pipeline.clone(), held.header.id.stage.block))
+            .map(|(_, held)| (&held.header.id.stage, held.header.context.stored_at))
+            .map(|(stage, announced_at)| (stage.pipeline.clone(), stage.block, announced_at))
             .collect();
         let news = late
             .difference(&self.late)
             .cloned()
-            .map(|(pipeline, block)| Effect::Late(pipeline, block))
+            .map(|(pipeline, block, announced_at)| Effect::Late(pipeline, block, announced_at))
             .collect();
         self.late = late;
         let mut effects: Vec<Effect> = news;

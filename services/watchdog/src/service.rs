@@ -173,9 +173,7 @@ impl<'a> Active<'a> {
                 _ => Vec::new(),
             },
             Some(Kind::Proof) => match signal.body::<Emission>() {
-                Ok(record) => self
-                    .core
-                    .emitted(&record.pipeline, record.last, record.next, now()),
+                Ok(record) => self.core.emitted(&record, now()),
                 Err(_) => Vec::new(),
             },
             _ => Vec::new(),
@@ -247,10 +245,7 @@ impl<'a> Active<'a> {
             let subjects = subject::proofs_of_pipeline(&pipeline);
             let last = self.bus.last::<Emission>(Stream::Proofs, &subjects).await?;
             if let Some(Ok(record)) = last.map(|kept| kept.body) {
-                for effect in self
-                    .core
-                    .emitted(&record.pipeline, record.last, record.next, now())
-                {
+                for effect in self.core.emitted(&record, now()) {
                     self.perform(effect).await?;
                 }
             }
@@ -283,13 +278,14 @@ impl<'a> Active<'a> {
                     .await?;
                 "stopped"
             }
-            Effect::Late(pipeline, block) => {
+            Effect::Late(pipeline, block, announced_at) => {
                 let ended = BlockEnded {
                     pipeline: pipeline.clone(),
                     first: block.number,
                     last: block.number,
                     hashes: vec![block.hash],
-                    at: now(),
+                    // By this clock it may be earlier than by the one that dated the announcement.
+                    at: now().max(announced_at),
                     reason: EndReason::DeadlinePassed,
                 };
                 self.publish(

@@ -4,7 +4,10 @@
 use crate::{Bus, BusError};
 use async_nats::jetstream::kv::{self, Operation};
 use futures::StreamExt;
-use push0_domain::codec::{self, Encoding};
+use push0_domain::{
+    Timestamp,
+    codec::{self, Encoding},
+};
 use serde::{Serialize, de::DeserializeOwned};
 use std::marker::PhantomData;
 
@@ -63,6 +66,8 @@ pub struct Fact<T> {
     pub value: Option<T>,
     /// The revision of the key, for compare-and-set.
     pub revision: u64,
+    /// When the broker had stored it.
+    pub stored_at: Timestamp,
 }
 
 impl Bus {
@@ -99,6 +104,9 @@ impl<T: Serialize + DeserializeOwned> Facts<T> {
             key: entry.key,
             value,
             revision: entry.revision,
+            stored_at: Timestamp(
+                u64::try_from(entry.created.unix_timestamp_nanos() / 1000).unwrap_or_default(),
+            ),
         })
     }
 

@@ -4,7 +4,7 @@ use crate::{Bus, BusError, Stream};
 use push0_domain::{
     PipelineId,
     message::Emission,
-    output::{DEPTH, Output},
+    output::{DEPTH, Emitted, Output},
     subject,
 };
 use std::collections::BTreeMap;
@@ -30,7 +30,7 @@ impl Bus {
             let Some(Ok(record)) = record.map(|kept| kept.body) else {
                 break;
             };
-            emitted.insert(number, record.last.hash);
+            emitted.insert(number, Emitted::of(&record));
         }
         Ok(Some((Output::new(newest.next, emitted), last.sequence)))
     }

@@ -1,39 +1,49 @@
 //! Where the output of a pipeline stands, as its newest records tell it.
 
-use crate::{BlockHash, BlockRef};
+use crate::{BlockHash, Timestamp, message::Emission};
 use std::collections::BTreeMap;
 
 /// How many records are looked back at: the ingester undoes no deeper reorg.
 pub const DEPTH: usize = 64;
 
-/// The number that is emitted next, and the hashes of the blocks emitted last.
+/// A block that has its record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Emitted {
+    /// Its hash: what the next block must link to.
+    pub hash: BlockHash,
+    /// When the broker had stored its announcement.
+    pub announced_at: Timestamp,
+}
+
+/// The number that is emitted next, and the blocks emitted last.
 ///
-/// Hashes, because after a reorg a block of an emitted number is wanted again under another hash.
+/// A record settles what was announced under its number until then, and nothing that is announced
+/// later: after a reorg a number is wanted again under another hash, and after a reorg of that reorg
+/// the very same block is.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Output {
     next: u64,
-    emitted: BTreeMap<u64, BlockHash>,
+    emitted: BTreeMap<u64, Emitted>,
 }
 
 impl Output {
     /// An output that goes on with `next` after these blocks.
-    pub fn new(next: u64, emitted: BTreeMap<u64, BlockHash>) -> Self {
+    pub fn new(next: u64, emitted: BTreeMap<u64, Emitted>) -> Self {
         Self { next, emitted }
     }
 
-    /// A record of `block` was stored, and `next` follows. A record that amends another changes
-    /// nothing here.
-    pub fn note(&mut self, block: BlockRef, next: u64) {
-        if block.number + 1 != next {
+    /// A record was stored. One that amends another changes nothing here.
+    pub fn note(&mut self, record: &Emission) {
+        if record.last.number + 1 != record.next {
             return;
         }
         // After a reorg the output goes on from a lower number.
-        self.emitted.split_off(&next);
-        self.emitted.insert(block.number, block.hash);
+        self.emitted.split_off(&record.next);
+        self.emitted.insert(record.last.number, Emitted::of(record));
         while self.emitted.len() > DEPTH {
             self.emitted.pop_first();
         }
-        self.next = next;
+        self.next = record.next;
     }
 
     /// The number that is emitted next.
@@ -42,65 +52,106 @@ impl Output {
     }
 
     /// The blocks emitted last.
-    pub fn emitted(&self) -> &BTreeMap<u64, BlockHash> {
+    pub fn emitted(&self) -> &BTreeMap<u64, Emitted> {
         &self.emitted
     }
 
-    /// Whether this very block has its record.
-    pub fn is_settled(&self, block: &BlockRef) -> bool {
-        let older = self
-            .emitted
-            .first_key_value()
-            .is_some_and(|(first, _)| block.number < *first);
-        block.number < self.next
-            && self
-                .emitted
-                .get(&block.number)
-                .map_or(older, |hash| *hash == block.hash)
+    /// Whether a block that was announced at `announced_at` needs no proof any more.
+    pub fn is_settled(&self, number: u64, announced_at: Timestamp) -> bool {
+        let record = self.emitted.get(&number);
+        // Of what lies deeper nothing is remembered. As long as less than that is known, an older
+        // number may as well be one whose record was not seen.
+        let is_deep = || {
+            let first = self.emitted.first_key_value();
+            self.emitted.len() == DEPTH && first.is_some_and(|(first, _)| number < *first)
+        };
+        record.map_or_else(is_deep, |record| announced_at <= record.announced_at)
+    }
+}
+
+impl Emitted {
+    /// What a record says of its block.
+    pub fn of(record: &Emission) -> Self {
+        Self {
+            hash: record.last.hash,
+            announced_at: record.stored_at,
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{
+        BlockRef, PipelineId,
+        message::{BlockFacts, EmissionOutcome, EndReason},
+    };
 
-    fn block(number: u64, tag: u8) -> BlockRef {
-        BlockRef {
+    fn record(number: u64, tag: u8, announced_at: u64) -> Emission {
+        let block = BlockRef {
             number,
             hash: BlockHash([tag; 32]),
+        };
+        Emission {
+            pipeline: PipelineId::new("demo").unwrap(),
+            first: block,
+            last: block,
+            parent_hash: BlockHash::default(),
+            outcome: EmissionOutcome::Abandoned(EndReason::DeadlinePassed),
+            next: number + 1,
+            stored_at: Timestamp(announced_at),
+            busy_us: 0,
+            facts: BlockFacts::default(),
         }
     }
 
-    fn output(blocks: impl IntoIterator<Item = BlockRef>) -> Output {
+    fn output(records: impl IntoIterator<Item = Emission>) -> Output {
         let mut output = Output::default();
-        blocks.into_iter().for_each(|b| output.note(b, b.number + 1));
+        records.into_iter().for_each(|record| output.note(&record));
         output
     }
 
     #[test]
-    fn a_block_of_an_emitted_number_and_another_hash_is_not_settled() {
-        let output = output([block(5, 1), block(6, 1), block(7, 1)]);
-        assert!(output.is_settled(&block(6, 1)) && output.is_settled(&block(1, 9)));
-        assert!(!output.is_settled(&block(6, 2)) && !output.is_settled(&block(8, 1)));
+    fn a_block_that_was_announced_after_the_record_of_its_number_is_not_settled() {
+        let output = output([record(5, 1, 50), record(6, 1, 60), record(7, 1, 70)]);
+        assert!(output.is_settled(6, Timestamp(60)) && output.is_settled(6, Timestamp(59)));
+        assert!(!output.is_settled(6, Timestamp(61)) && !output.is_settled(8, Timestamp(1)));
+    }
+
+    #[test]
+    fn an_older_number_is_settled_only_where_no_reorg_reaches() {
+        let depth = DEPTH as u64;
+        let known = |count| output((10..10 + count).map(|n| record(n, 1, n)));
+        assert!(known(depth).is_settled(9, Timestamp(99)));
+        assert!(!known(depth - 1).is_settled(9, Timestamp(1)));
     }
 
     #[test]
     fn after_a_reorg_the_output_goes_on_from_a_lower_number() {
-        let output = output([block(5, 1), block(6, 1), block(7, 1), block(6, 2)]);
+        let records = [
+            record(5, 1, 50),
+            record(6, 1, 60),
+            record(7, 1, 70),
+            record(6, 2, 80),
+        ];
+        let output = output(records);
         assert_eq!(output.next(), 7);
-        assert!(!output.is_settled(&block(7, 1)) && output.is_settled(&block(6, 2)));
+        assert!(!output.is_settled(7, Timestamp(70)) && output.is_settled(6, Timestamp(80)));
     }
 
     #[test]
     fn a_record_that_amends_changes_nothing() {
-        let mut output = output([block(5, 1), block(6, 1)]);
+        let mut output = output([record(5, 1, 50), record(6, 1, 60)]);
         let before = output.clone();
-        output.note(block(5, 1), 7);
+        output.note(&Emission {
+            next: 7,
+            ..record(5, 1, 50)
+        });
         assert_eq!(output, before);
     }
 
     #[test]
     fn memory_is_bounded() {
-        assert_eq!(output((0..1000).map(|n| block(n, 1))).emitted().len(), DEPTH);
+        assert_eq!(output((0..1000).map(|n| record(n, 1, n))).emitted().len(), DEPTH);
     }
 }

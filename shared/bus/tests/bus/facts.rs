@@ -1,6 +1,6 @@
 use crate::{Broker, never, soon};
 use futures::StreamExt;
-use push0_bus::{Bucket, Fact, Facts};
+use push0_bus::{Bucket, Facts, now};
 
 async fn facts(broker: &Broker) -> Facts<u64> {
     broker.bus.facts(Bucket::State).await.expect("provisioned")
@@ -23,12 +23,20 @@ async fn a_fact_is_swapped_by_whoever_saw_it_last() {
         None,
         "somebody was faster"
     );
-    let fact = Fact {
-        key: "cursor.a".into(),
-        value: Some(2),
-        revision: second,
-    };
-    assert_eq!(facts.get("cursor.a").await.unwrap(), Some(fact));
+    let fact = facts.get("cursor.a").await.unwrap().unwrap();
+    assert_eq!((fact.value, fact.revision), (Some(2), second));
+}
+
+#[tokio::test]
+async fn a_fact_says_when_it_was_stored() {
+    let broker = Broker::start().await;
+    let facts = facts(&broker).await;
+    let before = now();
+    facts.put("cursor.a", &1).await.unwrap();
+    let between = now();
+    facts.put("cursor.a", &2).await.unwrap();
+    let fact = facts.get("cursor.a").await.unwrap().unwrap();
+    assert!(before <= between && between <= fact.stored_at && fact.stored_at <= now());
 }
 
 #[tokio::test]

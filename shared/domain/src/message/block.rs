@@ -123,6 +123,15 @@ pub struct BlockEnded {
     pub reason: EndReason,
 }
 
+impl BlockEnded {
+    /// Whether it concerns a block of its pipeline that was announced at `announced_at`. One that is
+    /// announced again later, because the chain went back to it, is wanted.
+    pub fn covers(&self, block: &BlockRef, announced_at: Timestamp) -> bool {
+        let named = self.hashes.is_empty() || self.hashes.contains(&block.hash);
+        (self.first..=self.last).contains(&block.number) && named && announced_at <= self.at
+    }
+}
+
 /// Why a block gets no proof.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

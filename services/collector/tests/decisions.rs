@@ -1,0 +1,312 @@
+//! The collector's decisions, whatever the order in which results come and however often.
+
+use proptest::{collection::vec, prelude::*, sample::Index};
+use push0_collector::{
+    decide::{Collector, Opening, Step, Told},
+    state::Handle,
+};
+use push0_domain::{
+    BlockHash, BlockRef, Payload, Payloads, ProverId, Timestamp,
+    message::{
+        BlockContext, BlockFacts, Emission, EmissionOutcome, Failure, FailureClass, Outcome, TaskHeader,
+        TaskResult,
+    },
+    pipeline::Pipeline,
+    task::StageKey,
+    trace::TraceContext,
+};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+const ATTEMPTS: u32 = 3;
+const NOW: Timestamp = Timestamp(1_000_000);
+
+fn stage(name: &str, kind: &str, more: &str) -> String {
+    format!(
+        "[[proof.stage]]\nname = \"{name}\"\nkind = \"{kind}\"\ntimeout = \"10s\"\nattempts = {ATTEMPTS}\n{more}\n"
+    )
+}
+
+/// A pipeline of `proofs` proof types `type-0`, `type-1`… with these stages, of which `quorum` are wanted.
+fn pipeline(proofs: usize, quorum: usize, stages: &[String]) -> Arc<Pipeline> {
+    let proof = |at| {
+        format!(
+            "[[proof]]\ntype = \"type-{at}\"\nzkvm = \"mock\"\nverify = \"off\"\n{}",
+            stages.concat()
+        )
+    };
+    let proofs: String = (0..proofs).map(proof).collect();
+    let head = format!("name = \"demo\"\n[source]\nkind = \"external\"\n[quorum]\nvalid = {quorum}\n");
+    Arc::new(Pipeline::from_toml("test.toml", &(head + &proofs)).expect("valid"))
+}
+
+fn single(proofs: usize, quorum: usize) -> Arc<Pipeline> {
+    pipeline(proofs, quorum, &[stage("prove", "map", "")])
+}
+
+fn number(index: u32) -> Payload {
+    Payload::Inline(index.to_le_bytes().to_vec())
+}
+
+fn completed(index: u32) -> Outcome {
+    let outputs = Payloads::one(number(index));
+    Outcome::Completed { outputs }
+}
+
+fn failed(class: FailureClass) -> Outcome {
+    Outcome::Failed(Failure::new(class, "as drawn"))
+}
+
+/// A collector that waits for block 7, and the messages that it let go of.
+struct Session {
+    core: Collector,
+    pipeline: Arc<Pipeline>,
+    handles: u64,
+    acknowledged: BTreeSet<Handle>,
+}
+
+/// The end of one attempt.
+struct Ended {
+    proof: usize,
+    stage: &'static str,
+    index: u32,
+    of: u32,
+    attempt: u32,
+    outcome: Outcome,
+}
+
+impl Session {
+    fn new(pipeline: Arc<Pipeline>) -> Self {
+        Self {
+            core: Collector::new(pipeline.name.clone(), 7, BTreeMap::new()),
+            pipeline,
+            handles: 0,
+            acknowledged: BTreeSet::new(),
+        }
+    }
+
+    /// What follows from a result, beside acknowledgements.
+    fn tell(&mut self, ended: Ended) -> Vec<Step> {
+        self.handles += 1;
+        self.deliver(Handle(self.handles), ended)
+    }
+
+    fn deliver(&mut self, handle: Handle, ended: Ended) -> Vec<Step> {
+        let spec = &self.pipeline.proofs[ended.proof];
+        let (_, stage) = spec.stage(&ended.stage.parse().expect("valid")).unwrap();
+        let block = BlockRef {
+            number: 7,
+            hash: BlockHash([7; 32]),
+        };
+        let key = StageKey {
+            pipeline: self.pipeline.name.clone(),
+            block,
+            proof_type: spec.proof_type.clone(),
+            stage: stage.name.clone(),
+        };
+        let header = TaskHeader {
+            id: key.task(ended.index),
+            attempt: ended.attempt,
+            hedge_of: None,
+            zkvm: stage.zkvm.clone(),
+            context: BlockContext {
+                revision: 1,
+                parent_hash: BlockHash::default(),
+                stored_at: Timestamp(1),
+                deadline_at: None,
+                amends: false,
+                facts: BlockFacts::default(),
+            },
+            kind: stage.kind,
+            of: ended.of,
+            timeout_ms: 10_000,
+            hedge_after_ms: None,
+            attempts_max: stage.attempts,
+            check: false,
+            program_id: None,
+            busy_us: 0,
+        };
+        let result = TaskResult {
+            header,
+            prover: ProverId::new(&format!("p-{}", ended.attempt)).expect("valid"),
+            outcome: ended.outcome,
+            inputs: Some(Payloads::one(number(ended.index))),
+            prove_us: 1,
+            verdict: None,
+        };
+        let pipeline = self.pipeline.clone();
+        let trace = TraceContext::default();
+        let mut steps = self
+            .core
+            .result(handle, result, Told::default(), &trace, &pipeline, NOW);
+        steps.extend(self.core.advance(NOW, |_| Some(pipeline.clone())));
+        self.acknowledge(&steps);
+        steps.retain(|step| !matches!(step, Step::Ack(_)));
+        steps
+    }
+
+    /// Each message is let go of once.
+    fn acknowledge(&mut self, steps: &[Step]) {
+        for step in steps {
+            let (Step::Ack(handles) | Step::Open(_, handles) | Step::Emit(_, _, handles)) = step else {
+                continue;
+            };
+            for handle in handles {
+                assert!(self.acknowledged.insert(*handle), "{handle:?} twice");
+            }
+        }
+    }
+}
+
+fn opening(step: &Step) -> &Opening {
+    match step {
+        Step::Open(opening, _) => opening,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn record(step: &Step) -> &Emission {
+    match step {
+        Step::Emit(record, ..) => record,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// All of `0..count` in any order, with some of them again anywhere behind.
+fn arrivals(count: std::ops::Range<u32>) -> impl Strategy<Value = (u32, Vec<u32>)> {
+    let again = vec((any::<Index>(), any::<Index>()), 0..20);
+    count
+        .prop_flat_map(move |of| (Just((0..of).collect::<Vec<u32>>()).prop_shuffle(), again.clone()))
+        .prop_map(|(mut order, again)| {
+            let of = order.len() as u32;
+            for (which, to) in again {
+                let from = which.index(order.len());
+                let to = from + 1 + to.index(order.len() - from);
+                order.insert(to, order[from]);
+            }
+            (of, order)
+        })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(1000))]
+
+    /// A join reads its inputs in the order of their indices, is opened once, and not before the last.
+    /// A message that comes again, or a result that is reported again, changes nothing.
+    #[test]
+    fn a_join_reads_its_inputs_in_order_whatever_came_first(
+        (of, order) in arrivals(1..40),
+        arity in proptest::option::of(2..5_u32),
+        redelivered in any::<Index>(),
+    ) {
+        let arity = arity.map_or_else(String::new, |arity| format!("arity = {arity}"));
+        let stages = [stage("split", "split", ""), stage("segment", "map", ""), stage("join", "join", &arity)];
+        let mut told = Session::new(pipeline(1, 1, &stages));
+        let mut seen = BTreeSet::new();
+        let segment = |index| Ended { proof: 0, stage: "segment", index, of, attempt: 1, outcome: completed(index) };
+        let redelivered = redelivered.index(order.len());
+        for (at, index) in order.iter().enumerate() {
+            let steps = told.tell(segment(*index));
+            if !seen.insert(*index) || seen.len() < of as usize {
+                prop_assert_eq!(steps, []);
+            } else {
+                prop_assert_eq!(steps.len(), 1);
+                let ready = &opening(&steps[0]).ready;
+                prop_assert_eq!(ready.stage.stage.as_str(), "join");
+                prop_assert_eq!(&ready.inputs, &Payloads::List((0..of).map(number).collect()));
+            }
+            if at == redelivered {
+                let acknowledged = told.acknowledged.clone();
+                prop_assert_eq!(told.deliver(Handle(told.handles), segment(*index)), []);
+                prop_assert_eq!(&told.acknowledged, &acknowledged, "what is held is not let go of");
+            }
+        }
+        // What completed the stage, and what came again, is settled by the opened join.
+        prop_assert_eq!(told.acknowledged.len(), order.len());
+    }
+
+    /// P6: attempts follow one another, each is asked for once, and only when the newest one has failed;
+    /// a failure of an older one, or of one that failed already, asks for nothing. Failures that count
+    /// are as many as the budget when the task dies, and nothing follows a completion.
+    #[test]
+    fn attempts_follow_one_another_until_the_budget_is_used_up(
+        ends in vec((any::<Index>(), 0..10_u32), 1..20),
+    ) {
+        let mut told = Session::new(single(1, 1));
+        let (mut asked, mut failures, mut is_over) = (1, BTreeMap::new(), false);
+        for (which, kind) in ends {
+            let attempt = 1 + which.index(asked as usize) as u32;
+            let outcome = match kind {
+                0 => completed(0),
+                1 => failed(FailureClass::Stopped),
+                _ => failed(FailureClass::Retryable),
+            };
+            let is_completed = kind == 0;
+            let is_dead = |failures: &BTreeMap<u32, u32>| failures.values().filter(|kind| **kind != 1).count() >= ATTEMPTS as usize;
+            let steps = told.tell(Ended { proof: 0, stage: "prove", index: 0, of: 1, attempt, outcome });
+            if is_over {
+                prop_assert_eq!(steps, []);
+            } else if is_completed {
+                prop_assert!(matches!(record(&steps[0]).outcome, EmissionOutcome::Proved(_)));
+                is_over = true;
+            } else {
+                let is_news = !failures.contains_key(&attempt);
+                failures.entry(attempt).or_insert(kind);
+                if is_dead(&failures) {
+                    prop_assert!(matches!(steps[0], Step::Bury(..)));
+                    let outcome = &record(&steps[1]).outcome;
+                    prop_assert!(matches!(outcome, EmissionOutcome::Dead { .. }), "{:?}", outcome);
+                    is_over = true;
+                } else if is_news && attempt == asked {
+                    prop_assert_eq!(steps.len(), 1);
+                    asked += 1;
+                    let ready = &opening(&steps[0]).ready;
+                    prop_assert_eq!((ready.attempt, ready.tasks.count), (asked, 1));
+                    prop_assert_eq!(&ready.inputs, &Payloads::one(number(0)));
+                } else {
+                    prop_assert_eq!(steps, []);
+                }
+            }
+        }
+    }
+
+    /// A block is proved as soon as its quorum is, by those proofs; it is dead as soon as the quorum is
+    /// out of reach; and it has one record.
+    #[test]
+    fn a_quorum_of_k_of_n_decides_as_soon_as_it_can(
+        (ends, quorum) in (1..6_usize).prop_flat_map(|n| (vec(any::<bool>(), n), 1..=n)),
+        order in any::<u64>(),
+    ) {
+        let count = ends.len();
+        let mut told = Session::new(single(count, quorum));
+        let mut proofs: Vec<usize> = (0..count).collect();
+        proofs.sort_by_key(|at| order.rotate_left(8 * *at as u32).wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        let (mut done, mut dead, mut records) = (BTreeSet::new(), 0, 0);
+        for proof in proofs {
+            let outcome = if ends[proof] { completed(0) } else { failed(FailureClass::Fatal) };
+            let steps = told.tell(Ended { proof, stage: "prove", index: 0, of: 1, attempt: 1, outcome });
+            if ends[proof] {
+                done.insert(format!("type-{proof}"));
+            } else {
+                dead += 1;
+            }
+            let record = steps.last().filter(|step| matches!(step, Step::Emit(..))).map(record);
+            let is_proved = records == 0 && done.len() == quorum;
+            let is_dead = records == 0 && count - dead < quorum;
+            match record.map(|record| &record.outcome) {
+                Some(EmissionOutcome::Proved(proofs)) => {
+                    prop_assert!(is_proved);
+                    let types: BTreeSet<String> = proofs.iter().map(|proof| proof.proof_type.to_string()).collect();
+                    prop_assert_eq!(&types, &done);
+                }
+                Some(EmissionOutcome::Dead { .. }) => prop_assert!(is_dead),
+                Some(other) => prop_assert!(false, "{other:?}"),
+                None => prop_assert!(!is_proved && !is_dead),
+            }
+            records += u32::from(record.is_some());
+        }
+        prop_assert_eq!(records, 1);
+    }
+}

@@ -1,0 +1,166 @@
+//! Carrying out what was decided: releases into TASKS, purges, ends, acknowledgements.
+
+use crate::{
+    decide::{Effect, Release, SourceId},
+    service::{Active, IN_FLIGHT_MAX, PATIENCE},
+    task::Body,
+};
+use push0_bus::{BusError, Message, PublishError, Stream, now};
+use push0_domain::{
+    Timestamp, ZkvmId,
+    message::{ResultEvent, Task},
+    subject::{self, AttemptKey, Kind},
+    task::StageKey,
+    trace::TraceContext,
+};
+use push0_runtime::trace;
+use std::collections::{HashMap, HashSet};
+
+impl Active<'_> {
+    /// Releases all that can be released now.
+    pub(crate) async fn release(&mut self) -> Result<(), BusError> {
+        // Until all that was there is known, something more urgent may still come.
+        if self.blocks.to_replay() > 0 || self.stages.to_replay() > 0 {
+            return Ok(());
+        }
+        while self.outbox.len() < IN_FLIGHT_MAX
+            && let Some(release) = self.core.release(now())
+        {
+            self.publish(&release).await?;
+        }
+        Ok(())
+    }
+
+    async fn publish(&mut self, release: &Release) -> Result<(), BusError> {
+        let Some(body) = self.bodies.get(self.bus, release.source).await? else {
+            // Purged under us by an operator; nothing is left to ask for.
+            return self.stored(release.source, release.index, Ok(())).await;
+        };
+        let (body, came) = &*body;
+        let (name, revision) = match body {
+            Body::Block(block, _) => (&block.pipeline, block.revision),
+            Body::Stage(stage) => (&stage.stage.pipeline, stage.context.revision),
+        };
+        let pipeline = self.pipelines.revision(name, revision).await?;
+        let Some(task) = pipeline.and_then(|pipeline| body.task(release, &pipeline)) else {
+            return self.stored(release.source, release.index, Ok(())).await;
+        };
+        let context = trace::context(
+            &span(&release.stage, release.index, release.key.attempt, came),
+            came,
+        );
+        match Message::new(subject::task(&release.key), &task, &context) {
+            Ok(message) => self.outbox.push(message, (release.source, release.index)),
+            Err(source) => {
+                return Err(BusError::Corrupt {
+                    what: task.header.id.to_string(),
+                    source,
+                });
+            }
+        }
+        self.metrics.released.inc();
+        Ok(())
+    }
+
+    pub(crate) async fn stored<S>(
+        &mut self,
+        source: SourceId,
+        index: u32,
+        stored: Result<S, PublishError>,
+    ) -> Result<(), BusError> {
+        match stored {
+            Ok(_) | Err(PublishError::Occupied { .. }) => {
+                let effects = self.core.stored(source, index);
+                self.apply(effects).await
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    pub(crate) async fn apply(&mut self, effects: Vec<Effect>) -> Result<(), BusError> {
+        for effect in effects {
+            match effect {
+                Effect::Done(source) => self.done(source).await,
+                Effect::SaveCursor(source, next) => {
+                    self.cursors.put(&cursor_key(source), &next).await?;
+                }
+                Effect::Purge(key, announced_by) => self.purge(&key, announced_by).await?,
+                Effect::End(ended, source) => {
+                    let subject = subject::ended(&ended.pipeline);
+                    let message = Message::new(
+                        subject.clone(),
+                        &ResultEvent::Ended(ended),
+                        &TraceContext::default(),
+                    );
+                    let message = message.map_err(|source| BusError::Corrupt {
+                        what: subject,
+                        source,
+                    })?;
+                    self.bus.publish_patiently(message, PATIENCE).await?;
+                    self.metrics.ended.inc();
+                    if let Some(source) = source {
+                        self.done(source).await;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes an attempt out of TASKS. Only its body tells the work for a block that was replaced from
+    /// that for the same block when the chain has gone back to it.
+    async fn purge(&mut self, key: &AttemptKey, announced_by: Timestamp) -> Result<(), BusError> {
+        let subject = subject::task(key);
+        let task = self.bus.last::<Task>(Stream::Tasks, &subject).await?;
+        let is_newer = |task: Task| task.header.context.stored_at > announced_by;
+        if task.and_then(|kept| kept.body.ok()).is_some_and(is_newer) {
+            return Ok(());
+        }
+        self.bus.purge(Stream::Tasks, &subject).await?;
+        self.core.ended(key);
+        Ok(())
+    }
+
+    pub(crate) async fn done(&mut self, source: SourceId) {
+        let is_long = self.bodies.may_be_long(source);
+        self.bodies.forget(source);
+        if let Some(ack) = self.acks.remove(&source) {
+            ack.done().await;
+        }
+        if is_long && let Err(error) = self.cursors.delete(&cursor_key(source)).await {
+            tracing::debug!(%error, "a cursor is left behind");
+        }
+    }
+
+    /// The attempts in TASKS, by zkVM.
+    pub(crate) async fn released(&self) -> Result<HashMap<ZkvmId, HashSet<AttemptKey>>, BusError> {
+        let mut released: HashMap<_, HashSet<_>> = HashMap::new();
+        for (subject, _) in self
+            .bus
+            .subjects(Stream::Tasks, &subject::all(Kind::Task))
+            .await?
+        {
+            if let Ok(key) = AttemptKey::parse(&subject, Kind::Task) {
+                released.entry(key.zkvm.clone()).or_default().insert(key);
+            }
+        }
+        Ok(released)
+    }
+}
+
+pub(crate) fn cursor_key(source: SourceId) -> String {
+    let (SourceId::Block(sequence) | SourceId::Stage(sequence)) = source;
+    format!("cursor.dispatcher.{sequence}")
+}
+
+fn span(stage: &StageKey, index: u32, attempt: u32, came: &TraceContext) -> tracing::Span {
+    let span = tracing::info_span!(
+        "release",
+        otel.kind = "producer",
+        block.number = stage.block.number,
+        task.id = %stage.task(index),
+        attempt,
+    );
+    trace::set_parent(&span, came);
+    span
+}

@@ -1,0 +1,370 @@
+//! The dispatcher's decisions against a model that looks through all that waits.
+
+use proptest::{collection::vec, prelude::*};
+use push0_dispatcher::decide::{Dispatcher, Effect, Ready, Release, SourceId};
+use push0_domain::{
+    BlockHash, BlockRef, PipelineId, ProverId, Timestamp, ZkvmId,
+    message::{Cancel, EndReason, Lease, ProverState, Role, TaskRange},
+    output::Output,
+    pipeline::{Pipeline, Policy},
+    task::StageKey,
+};
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
+
+const STAGES: [&str; 3] = ["split", "segment", "join"];
+const SILENT_MS: u64 = 750;
+const DEADLINE_MS: u64 = 2000;
+
+fn pipeline(name: &str, weight: u32, policy: Policy) -> Arc<Pipeline> {
+    let stages = STAGES.map(|stage| {
+        let kind = if stage == "segment" { "map" } else { stage };
+        format!("[[proof.stage]]\nname = \"{stage}\"\nkind = \"{kind}\"\ntimeout = \"10s\"\n")
+    });
+    let text = format!(
+        "name = \"{name}\"\nweight = {weight}\n[source]\nkind = \"external\"\n[[proof]]\ntype = \"main\"\nzkvm = \"mock\"\nverify = \"off\"\n{}",
+        stages.concat()
+    );
+    let parsed = Pipeline::from_toml("test.toml", &text).expect("valid");
+    Arc::new(Pipeline { policy, ..parsed })
+}
+
+fn block(number: u64) -> BlockRef {
+    let hash = BlockHash([number as u8; 32]);
+    BlockRef { number, hash }
+}
+
+fn ready(pipeline: &Pipeline, number: u64, stage: &str, tasks: u32, attempt: u32, at: Timestamp) -> Ready {
+    Ready {
+        stage: StageKey {
+            pipeline: pipeline.name.clone(),
+            block: block(number),
+            proof_type: "main".parse().expect("valid"),
+            stage: stage.parse().expect("valid"),
+        },
+        tasks: TaskRange {
+            first: 0,
+            count: tasks,
+            of: tasks,
+        },
+        attempt,
+        announced_at: at,
+        deadline_at: pipeline.deadline_at(at),
+        amends: false,
+    }
+}
+
+fn heartbeat(prover: u8, slots: u32) -> Lease {
+    Lease {
+        prover: ProverId::new(&format!("p-{prover}")).expect("valid"),
+        zkvm: ZkvmId::new("mock").expect("valid"),
+        role: Role::Prover,
+        incarnation: 1,
+        beat: 1,
+        slots,
+        ahead: 0,
+        state: ProverState::Active,
+        held: Vec::new(),
+    }
+}
+
+#[derive(Clone, Debug)]
+enum Op {
+    Block(u64),
+    Stage {
+        number: u64,
+        stage: usize,
+        tasks: u32,
+        attempt: u32,
+    },
+    Beat(u8, u32),
+    Release,
+    /// One of those that are out.
+    End(usize),
+    Cancel(u64, u64),
+    Wait(u64),
+}
+
+fn op() -> impl Strategy<Value = Op> {
+    prop_oneof![
+        3 => (0..6_u64).prop_map(Op::Block),
+        4 => (0..6_u64, 0..3_usize, 1..4_u32, 1..3_u32)
+            .prop_map(|(number, stage, tasks, attempt)| Op::Stage { number, stage, tasks, attempt }),
+        3 => (0..3_u8, 0..4_u32).prop_map(|(prover, slots)| Op::Beat(prover, slots)),
+        8 => Just(Op::Release),
+        4 => any::<usize>().prop_map(Op::End),
+        1 => (0..6_u64, 0..3_u64).prop_map(|(first, more)| Op::Cancel(first, first + more)),
+        1 => (1..400_u64).prop_map(Op::Wait),
+    ]
+}
+
+/// What waits: deadline, number, stages left, attempts and age say in which order.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Waiting {
+    rank: (u64, u64, usize, Reverse<u32>, u64),
+    tasks: u32,
+    next: u32,
+    announced_at: Timestamp,
+}
+
+#[derive(Default)]
+struct Model {
+    waiting: BTreeSet<Waiting>,
+    cancelled: Vec<(u64, u64, Timestamp)>,
+    heard: BTreeMap<u8, (u32, Timestamp)>,
+    out: Vec<Release>,
+    age: u64,
+}
+
+impl Model {
+    fn add(&mut self, policy: &Policy, ready: &Ready, stage: usize) {
+        let (number, announced_at) = (ready.stage.block.number, ready.announced_at);
+        let unwanted = |(first, last, at): &(u64, u64, Timestamp)| {
+            (*first..=*last).contains(&number) && announced_at <= *at
+        };
+        let same = |w: &Waiting| {
+            (w.rank.1, w.rank.2, w.rank.3, w.tasks)
+                == (number, 2 - stage, Reverse(ready.attempt), ready.tasks.count)
+        };
+        if self.cancelled.iter().any(unwanted) || self.waiting.iter().any(same) {
+            return;
+        }
+        let deadline = match policy {
+            Policy::OldestFirst => 0,
+            Policy::Deadline { .. } => ready.deadline_at.expect("valid").0,
+        };
+        self.age += 1;
+        self.waiting.insert(Waiting {
+            rank: (deadline, number, 2 - stage, Reverse(ready.attempt), self.age),
+            tasks: ready.tasks.count,
+            next: 0,
+            announced_at,
+        });
+    }
+
+    /// Number, stage, attempt and index of what must go next.
+    fn release(&mut self) -> Option<(u64, &'static str, u32, u32)> {
+        let places: u32 = self.heard.values().map(|(slots, _)| slots).sum();
+        if self.out.len() >= places as usize {
+            return None;
+        }
+        let mut first = self.waiting.pop_first()?;
+        let (_, number, left, Reverse(attempt), _) = first.rank;
+        let index = first.next;
+        first.next += 1;
+        if first.next < first.tasks {
+            self.waiting.insert(first);
+        }
+        Some((number, STAGES[2 - left], attempt, index))
+    }
+
+    fn wait(&mut self, policy: &Policy, now: Timestamp) {
+        self.heard
+            .retain(|_, (_, at)| now.since(*at) < Duration::from_millis(SILENT_MS));
+        if let Policy::Deadline { .. } = policy {
+            let late: BTreeSet<u64> = self
+                .waiting
+                .iter()
+                .filter(|w| w.rank.0 <= now.0)
+                .map(|w| w.rank.1)
+                .collect();
+            self.waiting.retain(|w| !late.contains(&w.rank.1));
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2000))]
+
+    /// P4 and P8: whatever came, ended, was cancelled or fell silent, what goes next is the most urgent
+    /// of all that is still wanted, and only to a free place.
+    #[test]
+    fn what_is_released_is_the_most_urgent_that_is_ready(
+        by_deadline in any::<bool>(),
+        ops in vec(op(), 1..120),
+    ) {
+        let within = Duration::from_millis(DEADLINE_MS);
+        let policy = if by_deadline { Policy::Deadline { within } } else { Policy::OldestFirst };
+        let pipeline = pipeline("demo", 1, policy.clone());
+        let mut real = Dispatcher::default();
+        real.recall(&pipeline.name, Output::default());
+        let mut model = Model::default();
+        let mut announced = [Timestamp(1); 6];
+        let mut now = Timestamp(1_000_000);
+        for (at, op) in ops.into_iter().enumerate() {
+            now = Timestamp(now.0 + 1);
+            let sequence = at as u64 + 1;
+            match op {
+                Op::Block(number) => {
+                    announced[number as usize] = now;
+                    let ready = ready(&pipeline, number, "split", 1, 1, now);
+                    real.block(SourceId::Block(sequence), block(number), now, ready.deadline_at, &pipeline);
+                    model.add(&policy, &ready, 0);
+                }
+                Op::Stage { number, stage, tasks, attempt } => {
+                    let ready = ready(&pipeline, number, STAGES[stage], tasks, attempt, announced[number as usize]);
+                    model.add(&policy, &ready, stage);
+                    real.stage(SourceId::Stage(sequence), ready, 0, &pipeline);
+                }
+                Op::Beat(prover, slots) => {
+                    real.heard(&heartbeat(prover, slots), now);
+                    model.heard.insert(prover, (slots, now));
+                }
+                Op::Release => {
+                    let released = real.release(now);
+                    let named = released.as_ref().map(|r| (r.stage.block.number, r.stage.stage.to_string(), r.key.attempt, r.index));
+                    let expected = model.release().map(|(number, stage, attempt, index)| (number, stage.to_owned(), attempt, index));
+                    prop_assert_eq!(named, expected);
+                    if let Some(released) = released {
+                        real.stored(released.source, released.index);
+                        // The same attempt may be out already: it takes no second place.
+                        if model.out.iter().all(|out| out.key != released.key) {
+                            model.out.push(released);
+                        }
+                    }
+                }
+                Op::End(which) if !model.out.is_empty() => {
+                    let ended = model.out.swap_remove(which % model.out.len());
+                    real.ended(&ended.key);
+                }
+                Op::End(_) => {}
+                Op::Cancel(first, last) => {
+                    let cancel = Cancel {
+                        pipeline: pipeline.name.clone(),
+                        first,
+                        last,
+                        hashes: Vec::new(),
+                        reason: EndReason::Cancelled { note: String::new() },
+                    };
+                    let held: Vec<_> = model.out.iter().map(|out| out.key.clone()).collect();
+                    let effects = real.cancel(SourceId::Block(sequence), &cancel, now, &held);
+                    let purged = effects.iter().filter(|effect| matches!(effect, Effect::Purge(..))).count();
+                    let concerned = model.out.iter().filter(|out| (first..=last).contains(&out.stage.block.number)).count();
+                    prop_assert_eq!(purged, concerned);
+                    model.waiting.retain(|w| !(first..=last).contains(&w.rank.1));
+                    model.cancelled.push((first, last, now));
+                }
+                Op::Wait(ms) => {
+                    now = now.plus(Duration::from_millis(ms));
+                    real.tick(now);
+                    model.wait(&policy, now);
+                }
+            }
+        }
+    }
+
+    /// Pipelines share a zkVM by weight, at every moment: each is at most one task away from its share,
+    /// so none waits for ever, and one that had nothing to do asks for nothing afterwards.
+    #[test]
+    fn pipelines_share_a_zkvm_by_weight(weights in vec(1..9_u32, 2..5), idle in 0..200_usize, tasks in 50..400_usize) {
+        let mut real = Dispatcher::default();
+        let now = Timestamp(1);
+        let pipelines: Vec<_> = weights.iter().enumerate()
+            .map(|(at, weight)| pipeline(&format!("lane-{at}"), *weight, Policy::OldestFirst))
+            .collect();
+        let come = |real: &mut Dispatcher, at: usize| {
+            let ready = ready(&pipelines[at], 1, "segment", 1_000_000, 1, now);
+            real.stage(SourceId::Stage(at as u64), ready, 0, &pipelines[at]);
+        };
+        real.heard(&heartbeat(0, 1), now);
+        let take = |real: &mut Dispatcher| {
+            let released = real.release(now).expect("valid");
+            real.ended(&released.key);
+            released.stage.pipeline
+        };
+        for at in 1..weights.len() {
+            come(&mut real, at);
+        }
+        for _ in 0..idle {
+            take(&mut real);
+        }
+        come(&mut real, 0);
+        let mut taken: BTreeMap<PipelineId, f64> = BTreeMap::new();
+        for _ in 0..tasks {
+            *taken.entry(take(&mut real)).or_default() += 1.0;
+        }
+        let total: f64 = weights.iter().map(|weight| f64::from(*weight)).sum();
+        for (pipeline, weight) in pipelines.iter().zip(&weights) {
+            let share = tasks as f64 * f64::from(*weight) / total;
+            let got = taken.get(&pipeline.name).copied().unwrap_or_default();
+            // One task for each rival: all of them may have been at the head of their turn.
+            prop_assert!((got - share).abs() <= weights.len() as f64, "{} got {got} of {share}", pipeline.name);
+        }
+    }
+
+    /// P1: a dispatcher that starts over releases every task of a stage whose release was not stored,
+    /// and repeats no more than its cursor may lag behind.
+    #[test]
+    fn a_restart_skips_no_task_of_a_long_stage(
+        tasks in 1..400_u32,
+        answered in vec(any::<usize>(), 0..400),
+    ) {
+        let pipeline = pipeline("demo", 1, Policy::OldestFirst);
+        let now = Timestamp(1);
+        let stage = || ready(&pipeline, 1, "segment", tasks, 1, now);
+        let source = SourceId::Stage(1);
+        let mut real = Dispatcher::default();
+        real.heard(&heartbeat(0, 1000), now);
+        real.stage(source, stage(), 0, &pipeline);
+        let (mut unanswered, mut stored, mut cursor, mut is_done) = (Vec::new(), BTreeSet::new(), 0, false);
+        for pick in answered {
+            unanswered.extend(real.release(now).map(|release| release.index));
+            if pick % 3 == 0 || unanswered.is_empty() {
+                continue;
+            }
+            let index = unanswered.swap_remove(pick % unanswered.len());
+            stored.insert(index);
+            for effect in real.stored(source, index) {
+                match effect {
+                    Effect::SaveCursor(_, next) => cursor = next,
+                    Effect::Done(_) => is_done = true,
+                    other => prop_assert!(false, "{other:?}"),
+                }
+            }
+        }
+        prop_assert_eq!(is_done, stored.len() == tasks as usize);
+        if !is_done {
+            let mut successor = Dispatcher::default();
+            successor.heard(&heartbeat(0, 1000), now);
+            successor.stage(source, stage(), cursor, &pipeline);
+            let again: BTreeSet<u32> = std::iter::from_fn(|| successor.release(now)).map(|release| release.index).collect();
+            let missed = (0..tasks).find(|index| !stored.contains(index) && !again.contains(index));
+            prop_assert_eq!(missed, None);
+        }
+    }
+}
+
+/// P6: memory is per stage. What is not released is one entry, however many tasks it has.
+#[test]
+fn a_stage_of_a_hundred_thousand_tasks_is_one_entry() {
+    const TASKS: u32 = 100_000;
+    let pipeline = pipeline("demo", 1, Policy::OldestFirst);
+    let now = Timestamp(1);
+    let mut real = Dispatcher::default();
+    real.heard(&heartbeat(0, 2), now);
+    real.stage(
+        SourceId::Stage(1),
+        ready(&pipeline, 1, "segment", TASKS, 1, now),
+        0,
+        &pipeline,
+    );
+    let mut effects = Vec::new();
+    for index in 0..TASKS {
+        let waiting: usize = real.waiting().map(|(_, count)| count).sum();
+        assert_eq!(waiting, 1, "before task {index}");
+        let release = real.release(now).expect("valid");
+        assert_eq!(release.index, index);
+        effects.extend(real.stored(release.source, index));
+        real.ended(&release.key);
+    }
+    assert_eq!(real.release(now), None);
+    assert_eq!(effects.pop(), Some(Effect::Done(SourceId::Stage(1))));
+    assert!(
+        effects.len() < TASKS as usize / 60,
+        "a cursor is not saved for every task"
+    );
+}

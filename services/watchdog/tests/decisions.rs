@@ -1,0 +1,226 @@
+//! The watchdog's decisions: nobody who is heard of is given up, nobody who is gone is forgotten.
+
+use proptest::{collection::vec, prelude::*};
+use push0_domain::{
+    BlockHash, BlockRef, ProverId, Timestamp, ZkvmId,
+    message::{BlockContext, BlockFacts, Held, Lease, ProverState, Role, StageKind, TaskHeader},
+    task::StageKey,
+    trace::TraceContext,
+};
+use push0_watchdog::decide::{DEAD_AFTER, Effect, End, HEARTBEAT, TIMEOUT_GRACE, Watchdog};
+use std::{collections::BTreeSet, time::Duration};
+
+const START: Timestamp = Timestamp(1_000_000_000);
+const TICK: Duration = Duration::from_millis(50);
+const TIMEOUT: Duration = Duration::from_secs(3600);
+
+fn held(index: u32, running: Option<Duration>, timeout: Duration) -> Held {
+    let millis = |duration: Duration| u64::try_from(duration.as_millis()).expect("valid");
+    let stage = StageKey {
+        pipeline: "demo".parse().expect("valid"),
+        block: BlockRef {
+            number: 7,
+            hash: BlockHash([7; 32]),
+        },
+        proof_type: "main".parse().expect("valid"),
+        stage: "prove".parse().expect("valid"),
+    };
+    let header = TaskHeader {
+        id: stage.task(index),
+        attempt: 1,
+        hedge_of: None,
+        zkvm: ZkvmId::new("mock").expect("valid"),
+        context: BlockContext {
+            revision: 1,
+            parent_hash: BlockHash::default(),
+            stored_at: Timestamp(1),
+            deadline_at: None,
+            amends: false,
+            facts: BlockFacts::default(),
+        },
+        kind: StageKind::Map,
+        of: 1000,
+        timeout_ms: millis(timeout),
+        hedge_after_ms: None,
+        attempts_max: 3,
+        check: false,
+        program_id: None,
+        busy_us: 0,
+    };
+    Held {
+        header,
+        ack_subject: format!("ack.{index}"),
+        running_ms: running.map(millis),
+        progress_permille: None,
+        trace: TraceContext::default(),
+    }
+}
+
+fn lease(prover: u32, role: Role, held: Vec<Held>) -> Lease {
+    Lease {
+        prover: ProverId::new(&format!("p-{prover}")).expect("valid"),
+        zkvm: ZkvmId::new("mock").expect("valid"),
+        role,
+        incarnation: 1,
+        beat: 1,
+        slots: 4,
+        ahead: 4,
+        state: ProverState::Active,
+        held,
+    }
+}
+
+/// Provers and verifiers; each holds attempts that run (true) or wait.
+fn fleet() -> impl Strategy<Value = Vec<Lease>> {
+    vec((any::<bool>(), vec(any::<bool>(), 0..4)), 1..6).prop_map(|fleet| {
+        let mut index = 0;
+        let mut leases = Vec::new();
+        for (proves, attempts) in fleet {
+            let mut all = Vec::new();
+            for runs in attempts {
+                index += 1;
+                all.push(held(index, runs.then_some(Duration::from_secs(1)), TIMEOUT));
+            }
+            let role = if proves { Role::Prover } else { Role::Verifier };
+            leases.push(lease(index + 1000, role, all));
+            index += 1;
+        }
+        leases
+    })
+}
+
+/// What becomes of the attempts of these that are gone: reported as died, or given to another.
+fn fates(leases: &[Lease]) -> BTreeSet<(String, bool)> {
+    let all = leases
+        .iter()
+        .flat_map(|lease| lease.held.iter().map(move |held| (lease.role, held)));
+    all.map(|(role, held)| {
+        (
+            held.ack_subject.clone(),
+            role == Role::Prover && held.running_ms.is_some(),
+        )
+    })
+    .collect()
+}
+
+fn decided(effects: &[Effect]) -> BTreeSet<(String, bool)> {
+    let one = |effect: &Effect| match effect {
+        Effect::Report {
+            held,
+            end: End::Silent(_),
+            ..
+        } => (held.ack_subject.clone(), true),
+        Effect::GiveBack(held) => (held.ack_subject.clone(), false),
+        other => panic!("{other:?}"),
+    };
+    let set: BTreeSet<_> = effects.iter().map(one).collect();
+    assert_eq!(set.len(), effects.len(), "each once: {effects:?}");
+    set
+}
+
+/// Ticks for a while and gathers what is decided.
+fn watch(watchdog: &mut Watchdog, from: Timestamp, during: Duration) -> Vec<Effect> {
+    let ticks = during.as_millis() / TICK.as_millis() + 1;
+    let at = |tick| from.plus(TICK * u32::try_from(tick).expect("valid"));
+    (0..ticks).flat_map(|tick| watchdog.tick(at(tick))).collect()
+}
+
+proptest! {
+    /// P5: a prover whose heartbeats come in time is never given up, however irregular they are, and
+    /// however long the watchdog itself is held up.
+    #[test]
+    fn a_prover_that_is_heard_of_in_time_is_never_given_up(
+        gaps in vec(1..700_u64, 1..60),
+        hold_ups in vec(prop_oneof![9 => Just(50_u64), 1 => 50..5000_u64], 1..300),
+    ) {
+        let mut beats = gaps.iter().scan(START.0, |at, gap| { *at += gap * 1000; Some(*at) }).collect::<Vec<_>>();
+        let last = beats.pop().expect("valid");
+        let mut beats = beats.into_iter().peekable();
+        let mut watchdog = Watchdog::default();
+        let running = |at: u64| lease(1, Role::Prover, vec![held(1, Some(Duration::from_micros(at - START.0)), TIMEOUT)]);
+        watchdog.heard(running(START.0), START);
+        let mut now = START;
+        for hold_up in hold_ups {
+            now = Timestamp(now.0 + hold_up * 1000);
+            if now.0 >= last {
+                break;
+            }
+            while let Some(at) = beats.next_if(|at| *at <= now.0) {
+                prop_assert_eq!(watchdog.heard(running(at), now), []);
+            }
+            prop_assert_eq!(watchdog.tick(now), []);
+        }
+    }
+
+    /// P5: what provers held that fell silent is reported or given to others, all of it, once, and
+    /// between three heartbeats and a tick more. Those that are still heard of keep theirs.
+    #[test]
+    fn what_silent_provers_held_is_passed_on_once_and_in_time(fleet in fleet(), living in any::<u8>()) {
+        let lives = |at: usize| living & (1 << at) != 0;
+        let mut watchdog = Watchdog::default();
+        for lease in &fleet {
+            watchdog.heard(lease.clone(), START);
+        }
+        let mut effects = Vec::new();
+        let mut now = START;
+        while now.since(START) < DEAD_AFTER * 4 {
+            now = now.plus(TICK);
+            for (at, lease) in fleet.iter().enumerate() {
+                if lives(at) && now.since(START).as_millis() % HEARTBEAT.as_millis() == 0 {
+                    effects.extend(watchdog.heard(lease.clone(), now));
+                }
+            }
+            effects.extend(watchdog.tick(now));
+            prop_assert!(effects.is_empty() || now.since(START) >= DEAD_AFTER);
+            prop_assert!(now.since(START) < DEAD_AFTER + TICK || watchdog.alive() == (0..fleet.len()).filter(|at| lives(*at)).count());
+        }
+        let dead: Vec<Lease> = fleet.into_iter().enumerate().filter(|(at, _)| !lives(*at)).map(|(_, lease)| lease).collect();
+        prop_assert_eq!(decided(&effects), fates(&dead));
+    }
+
+    /// A watchdog that starts over decides from the stored heartbeats what its predecessor decided, or
+    /// would have decided: also twice, if it is not known what became of the decisions.
+    #[test]
+    fn a_successor_decides_the_same_from_the_stored_heartbeats(fleet in fleet(), killed_after in 0..3000_u64) {
+        let mut first = Watchdog::default();
+        for lease in &fleet {
+            first.heard(lease.clone(), START);
+        }
+        let killed_at = START.plus(Duration::from_millis(killed_after));
+        let before = watch(&mut first, START, Duration::from_millis(killed_after));
+        prop_assert!(before.is_empty() || decided(&before) == fates(&fleet));
+        let mut successor = Watchdog::default();
+        for lease in &fleet {
+            successor.recall(lease.clone(), killed_at);
+        }
+        let after = watch(&mut successor, killed_at, Duration::from_secs(3));
+        prop_assert_eq!(decided(&after), fates(&fleet));
+    }
+
+    /// An order or a report that had no effect is repeated every second, not at every heartbeat; when
+    /// the attempt is gone from the heartbeats, it is not repeated any more.
+    #[test]
+    fn a_hung_attempt_is_reported_until_its_prover_lets_go_of_it(obeys_after in 1..10_u64) {
+        let timeout = Duration::from_secs(2);
+        let (over, obeys_after) = (timeout + TIMEOUT_GRACE, Duration::from_secs(2 + obeys_after));
+        let mut watchdog = Watchdog::default();
+        let mut reports = Vec::new();
+        let mut now = START;
+        while now.since(START) < obeys_after + Duration::from_secs(5) {
+            let ran = now.since(START);
+            let holds = if ran < obeys_after { vec![held(1, Some(ran), timeout)] } else { Vec::new() };
+            if ran.as_millis() % HEARTBEAT.as_millis() == 0 {
+                prop_assert_eq!(watchdog.heard(lease(1, Role::Prover, holds), now), []);
+            }
+            let effects = watchdog.tick(now);
+            let reported = matches!(&effects[..], [Effect::Report { end: End::Hung, .. }, Effect::Stop { .. }]);
+            prop_assert!(reported || effects.is_empty(), "{effects:?}");
+            if reported {
+                reports.push(ran);
+            }
+            now = now.plus(TICK);
+        }
+        let expected: Vec<Duration> = (0..).map(|nth| over + Duration::from_secs(nth)).take_while(|at| *at < obeys_after).collect();
+        prop_assert_eq!(reports, expected);
+    }
+}
