@@ -1,0 +1,232 @@
+//! A model of the broker's streams, as far as our shells rely on them.
+//!
+//! It is no model of NATS: it knows work queues with at most one message per subject, redelivery,
+//! unfenced acknowledgements and a log with compare-and-set, because our decisions rest on these.
+
+use crate::plan::Lane;
+use push0_domain::{
+    BlockHash, Timestamp, ZkvmId,
+    message::{
+        BlockEnded, BlockEvent, DeadLetter, Emission, KnownBlock, Lease, StageReady, Task, TaskResult,
+    },
+    output::{DEPTH, Emitted, Output},
+    subject::AttemptKey,
+    task::AttemptId,
+};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    rc::Rc,
+};
+
+/// The work queues.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Stream {
+    Blocks,
+    Stages,
+    Tasks,
+    Checks,
+    Results,
+}
+
+/// What is stored or signalled.
+#[derive(Clone, Debug)]
+pub(crate) enum Body {
+    Block(BlockEvent),
+    Stage(StageReady),
+    Task(Task),
+    Check(TaskResult),
+    Result(TaskResult),
+    Verdict(TaskResult),
+    Ended(BlockEnded),
+    Lease(Lease),
+    Stop(usize, AttemptId),
+    Letter(DeadLetter),
+    /// Records that go together, if the newest one of their pipeline has this sequence.
+    Records(usize, u64, Vec<Emission>),
+}
+
+impl Body {
+    pub(crate) fn is_cancel(&self) -> bool {
+        matches!(self, Self::Block(BlockEvent::Cancelled(_)))
+    }
+}
+
+/// A stored message.
+#[derive(Clone, Debug)]
+pub(crate) struct Message {
+    pub(crate) body: Rc<Body>,
+    pub(crate) stored_at: Timestamp,
+    key: Option<AttemptKey>,
+    /// How often it was handed to a prover or verifier.
+    pub(crate) deliveries: u32,
+    /// When the newest delivery was last said to be worked on; none while nobody has it.
+    pub(crate) held_at: Option<Timestamp>,
+}
+
+/// One work queue.
+#[derive(Debug, Default)]
+pub(crate) struct Queue {
+    last: u64,
+    pub(crate) messages: BTreeMap<u64, Message>,
+    occupied: BTreeMap<AttemptKey, u64>,
+}
+
+impl Queue {
+    fn push(&mut self, body: Rc<Body>, key: Option<AttemptKey>, now: Timestamp) -> Option<u64> {
+        if let Some(key) = &key
+            && self.occupied.contains_key(key)
+        {
+            return None;
+        }
+        self.last += 1;
+        self.occupied.extend(key.clone().map(|key| (key, self.last)));
+        let message = Message {
+            body,
+            stored_at: now,
+            key,
+            deliveries: 0,
+            held_at: None,
+        };
+        self.messages.insert(self.last, message);
+        Some(self.last)
+    }
+
+    pub(crate) fn ack(&mut self, sequence: u64) {
+        if let Some(key) = self.messages.remove(&sequence).and_then(|gone| gone.key) {
+            self.occupied.remove(&key);
+        }
+    }
+
+    pub(crate) fn sequence_of(&self, key: &AttemptKey) -> Option<u64> {
+        self.occupied.get(key).copied()
+    }
+
+    pub(crate) fn keys(&self) -> impl Iterator<Item = &AttemptKey> {
+        self.occupied.keys()
+    }
+}
+
+/// Work that waits for provers or verifiers of one zkVM: redeliveries go first.
+#[derive(Debug, Default)]
+pub(crate) struct Backlog {
+    pub(crate) again: VecDeque<u64>,
+    pub(crate) fresh: VecDeque<u64>,
+}
+
+/// All that survives a crash of a service.
+#[derive(Debug, Default)]
+pub(crate) struct Broker {
+    queues: BTreeMap<Stream, Queue>,
+    pub(crate) backlogs: BTreeMap<(Stream, ZkvmId), Backlog>,
+    pub(crate) cursors: BTreeMap<u64, u32>,
+    /// Per pipeline: sequence and record.
+    pub(crate) log: Vec<Vec<(u64, Emission)>>,
+    last_record: u64,
+    pub(crate) letters: BTreeMap<String, DeadLetter>,
+    pub(crate) leases: BTreeMap<String, Lease>,
+    /// Per pipeline, what the ingester wrote.
+    pub(crate) known: Vec<BTreeMap<(u64, BlockHash), KnownBlock>>,
+}
+
+/// What the broker answers to a publish.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Answer {
+    /// Stored, under this sequence.
+    Stored(u64),
+    /// Its subject holds a message already.
+    Occupied,
+    /// The log has moved on.
+    Unexpected,
+}
+
+impl Broker {
+    pub(crate) fn new(lanes: &[Lane]) -> Self {
+        Self {
+            log: vec![Vec::new(); lanes.len()],
+            known: vec![BTreeMap::new(); lanes.len()],
+            ..Self::default()
+        }
+    }
+
+    pub(crate) fn queue(&mut self, stream: Stream) -> &mut Queue {
+        self.queues.entry(stream).or_default()
+    }
+
+    pub(crate) fn messages(&self, stream: Stream) -> impl Iterator<Item = &Message> {
+        self.queues
+            .get(&stream)
+            .into_iter()
+            .flat_map(|queue| queue.messages.values())
+    }
+
+    pub(crate) fn store(&mut self, body: &Rc<Body>, now: Timestamp) -> Answer {
+        let (stream, key, zkvm) = match &**body {
+            Body::Block(_) => (Stream::Blocks, None, None),
+            Body::Ended(_) | Body::Result(_) | Body::Verdict(_) => (Stream::Results, None, None),
+            Body::Stage(ready) => {
+                let id = ready.stage.task(ready.tasks.first).attempt(ready.attempt);
+                (Stream::Stages, Some(AttemptKey::of(&any_zkvm(), &id)), None)
+            }
+            Body::Task(task) => {
+                let zkvm = task.header.zkvm.clone();
+                let key = AttemptKey::of(&zkvm, &task.header.attempt_id());
+                (Stream::Tasks, Some(key), Some(zkvm))
+            }
+            Body::Check(result) => (Stream::Checks, None, Some(result.header.zkvm.clone())),
+            Body::Records(lane, last, records) => return self.append(*lane, *last, records),
+            Body::Letter(letter) => {
+                self.letters.entry(letter.id.clone()).or_insert(letter.clone());
+                return Answer::Stored(0);
+            }
+            Body::Lease(lease) => {
+                self.leases.insert(lease.prover.to_string(), lease.clone());
+                return Answer::Stored(0);
+            }
+            Body::Stop(..) => return Answer::Stored(0),
+        };
+        let Some(sequence) = self.queue(stream).push(body.clone(), key, now) else {
+            return Answer::Occupied;
+        };
+        if let Some(zkvm) = zkvm {
+            self.backlogs
+                .entry((stream, zkvm))
+                .or_default()
+                .fresh
+                .push_back(sequence);
+        }
+        Answer::Stored(sequence)
+    }
+
+    fn append(&mut self, lane: usize, expected: u64, records: &[Emission]) -> Answer {
+        let log = &mut self.log[lane];
+        if log.last().map_or(0, |(sequence, _)| *sequence) != expected {
+            return Answer::Unexpected;
+        }
+        for record in records {
+            self.last_record += 1;
+            log.push((self.last_record, record.clone()));
+        }
+        Answer::Stored(self.last_record)
+    }
+}
+
+impl Broker {
+    /// How an output stands, with the sequence of its newest record.
+    pub(crate) fn output(&self, lane: usize) -> Option<(Output, u64)> {
+        let log = &self.log[lane];
+        let (sequence, newest) = log.last()?;
+        let mut emitted = BTreeMap::new();
+        for number in (0..newest.next).rev().take(DEPTH) {
+            let Some((_, record)) = log.iter().rev().find(|(_, r)| r.last.number == number) else {
+                break;
+            };
+            emitted.insert(number, Emitted::of(record));
+        }
+        Some((Output::new(newest.next, emitted), *sequence))
+    }
+}
+
+/// STAGES is keyed by stage, which has one zkVM: its name does not matter here.
+fn any_zkvm() -> ZkvmId {
+    crate::plan::valid(ZkvmId::new("any"))
+}

@@ -1,0 +1,179 @@
+//! What a seed plays: pipelines, provers, a chain with reorgs, and which faults are on.
+//!
+//! Each seed turns some kinds of fault off, so that those which hide one another are also seen alone.
+
+use crate::chance::Chance;
+use push0_domain::{
+    PipelineId, ProofType, StageName, ZkvmId,
+    message::StageKind,
+    pipeline::{Pipeline, Policy, ProofSpec, Rest, Source, Stage, Verify},
+};
+use std::{sync::Arc, time::Duration};
+
+/// In permille, unless said.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Faults {
+    /// Answers that are lost: the sender stores its message twice.
+    pub(crate) repeated: u64,
+    /// Acknowledgements of provers that are lost; ten times as often, a crashing service loses the end
+    /// of what it sent.
+    pub(crate) acks_lost: u64,
+    /// Deliveries that come twice.
+    pub(crate) redelivered: u64,
+    /// Heartbeats that are lost.
+    pub(crate) beats_lost: u64,
+    /// Messages that take long.
+    pub(crate) delayed: u64,
+    /// Attempts that fail.
+    pub(crate) failures: u64,
+    /// Failures among them that are final.
+    pub(crate) fatal: u64,
+    /// Attempts that make a false proof.
+    pub(crate) lies: u64,
+    /// Attempts that are slow.
+    pub(crate) slow: u64,
+    /// Attempts that never end.
+    pub(crate) hangs: u64,
+    /// Milliseconds between the crashes of one service; 0 for never.
+    pub(crate) service_crash_ms: u64,
+    /// Milliseconds between the deaths of one prover; 0 for never.
+    pub(crate) prover_death_ms: u64,
+    /// Deaths among them that are only a freeze.
+    pub(crate) freezes: u64,
+    /// Blocks after which the chain replaces some.
+    pub(crate) reorgs: u64,
+    /// Reorgs that are taken back.
+    pub(crate) flips: u64,
+    /// Blocks after which an operator cancels some.
+    pub(crate) cancels: u64,
+}
+
+impl Faults {
+    /// Some on, some off.
+    pub(crate) fn draw(chance: &mut Chance) -> Self {
+        let mut some = |low, high| {
+            let value = chance.between(low, high);
+            if chance.hit(500) { value } else { 0 }
+        };
+        Self {
+            repeated: some(5, 60),
+            acks_lost: some(5, 80),
+            redelivered: some(5, 60),
+            beats_lost: some(5, 50),
+            delayed: some(5, 60),
+            failures: some(20, 300),
+            fatal: some(10, 200),
+            lies: some(20, 200),
+            slow: some(20, 150),
+            hangs: some(5, 60),
+            service_crash_ms: some(200, 4000),
+            prover_death_ms: some(1000, 8000),
+            freezes: some(100, 600),
+            reorgs: some(50, 350),
+            flips: some(200, 600),
+            cancels: some(30, 150),
+        }
+    }
+}
+
+/// A pipeline and how its blocks split.
+#[derive(Clone, Debug)]
+pub(crate) struct Lane {
+    pub(crate) pipeline: Arc<Pipeline>,
+    pub(crate) first: u64,
+    pub(crate) blocks: u64,
+    pub(crate) widest: u64,
+}
+
+/// All that a seed decides beforehand.
+#[derive(Clone, Debug)]
+pub(crate) struct Plan {
+    pub(crate) faults: Faults,
+    pub(crate) lanes: Vec<Lane>,
+    pub(crate) zkvms: Vec<ZkvmId>,
+}
+
+impl Plan {
+    pub(crate) fn draw(chance: &mut Chance) -> Self {
+        let faults = Faults::draw(chance);
+        let zkvms: Vec<ZkvmId> = ["alpha", "beta"]
+            .iter()
+            .map(|id| valid(ZkvmId::new(id)))
+            .collect();
+        let count = chance.one_of(&[1, 1, 2, 3]);
+        let lanes = (0..count).map(|at| lane(chance, at, &zkvms)).collect();
+        Self { faults, lanes, zkvms }
+    }
+}
+
+fn lane(chance: &mut Chance, at: usize, zkvms: &[ZkvmId]) -> Lane {
+    let shape = chance.below(6);
+    let attempts = u32::try_from(chance.between(1, 4)).unwrap_or(1);
+    let hedge = chance.hit(400).then(|| Duration::from_millis(500));
+    let verify = chance.one_of(&[Verify::Final, Verify::Final, Verify::EveryStage, Verify::Off]);
+    let main = chance.below(zkvms.len());
+    let stage = |name: &str, kind, arity, zkvm: usize| Stage {
+        name: valid(StageName::new(name)),
+        kind,
+        zkvm: zkvms[zkvm].clone(),
+        arity,
+        every: None,
+        close_after: None,
+        timeout: Duration::from_millis(1500),
+        attempts,
+        hedge_after: hedge,
+    };
+    let proof = |name: &str, zkvm: usize, stages| ProofSpec {
+        proof_type: valid(ProofType::new(name)),
+        zkvm: zkvms[zkvm].clone(),
+        program_id: None,
+        verify,
+        stages,
+    };
+    let single = |zkvm| vec![stage("prove", StageKind::Map, None, zkvm)];
+    let split = |arity, zkvm| {
+        vec![
+            stage("split", StageKind::Split, None, zkvm),
+            stage("segment", StageKind::Map, None, zkvm),
+            stage("join", StageKind::Join, arity, 1 - zkvm),
+            stage("wrap-up", StageKind::Map, None, zkvm),
+        ]
+    };
+    let (proofs, quorum) = match shape {
+        0 | 1 => (vec![proof("main", main, single(main))], 1),
+        2 => (vec![proof("main", main, split(None, main))], 1),
+        3 => (vec![proof("main", main, split(Some(3), main))], 1),
+        _ => (
+            vec![proof("left", 0, single(0)), proof("right", 1, split(Some(2), 1))],
+            if shape == 4 { 1 } else { 2 },
+        ),
+    };
+    let policy = if chance.hit(250) {
+        let within = Duration::from_millis(chance.between(500, 6000));
+        Policy::Deadline { within }
+    } else {
+        Policy::OldestFirst
+    };
+    let pipeline = Pipeline {
+        name: valid(PipelineId::new(&format!("lane-{at}"))),
+        revision: 1,
+        policy,
+        weight: chance.one_of(&[1, 1, 3]),
+        source: Source::External,
+        quorum,
+        rest: chance.one_of(&[Rest::Stop, Rest::Finish]),
+        proofs,
+    };
+    Lane {
+        pipeline: Arc::new(pipeline),
+        first: chance.between(0, 9),
+        blocks: chance.between(2, 9),
+        widest: chance.between(2, 13),
+    }
+}
+
+/// Names here are constants.
+#[expect(clippy::panic, reason = "an invalid constant is a mistake in this file")]
+pub(crate) fn valid<T, E: std::fmt::Display>(name: Result<T, E>) -> T {
+    name.unwrap_or_else(|error| panic!("{error}"))
+}

@@ -1,0 +1,342 @@
+//! A service's process: it takes one input after the other, carries out what follows step by step,
+//! and may crash between any two steps.
+
+use crate::{
+    broker::{Answer, Body, Stream},
+    world::{Event, MS, Reply, World},
+};
+use push0_domain::{Timestamp, message::Held, subject::AttemptKey};
+use std::{collections::VecDeque, rc::Rc};
+
+/// The services.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Who {
+    Dispatcher,
+    Watchdog,
+    Collector(usize),
+}
+
+/// What reaches a service.
+#[derive(Clone, Debug)]
+pub(crate) enum Input {
+    /// A message of a stream, with when it was stored.
+    Delivery(Stream, u64, Rc<Body>, Timestamp),
+    Signal(Rc<Body>),
+    Answer(u64, Answer),
+    Tick,
+}
+
+/// One step of a shell. Steps follow one another; one that waits lets no other begin.
+#[derive(Clone, Debug)]
+pub(crate) enum Op {
+    /// Stores and waits.
+    Store(Body),
+    /// Stores and goes on.
+    Send(Body, u64),
+    Ack(Stream, u64),
+    SaveCursor(u64, u32),
+    DropCursor(u64),
+    /// Takes an attempt out of TASKS, if its block was announced by then.
+    Purge(AttemptKey, Timestamp),
+    /// Looks the task up, reports its end, ends its delivery.
+    Report(Box<Held>, Body),
+    EndDelivery(String),
+    GiveBack(String),
+    /// Looks the task up and asks for a second copy.
+    Hedge(Box<Held>, push0_domain::ProverId),
+}
+
+/// One process.
+#[derive(Debug, Default)]
+pub(crate) struct Process {
+    pub(crate) up: bool,
+    /// Its consumers are bound: what is stored from now on reaches it.
+    pub(crate) bound: bool,
+    pub(crate) epoch: u32,
+    working: bool,
+    /// For an answer, with a step that nothing overtakes.
+    waits: bool,
+    /// By source: within one, order is kept.
+    lanes: [VecDeque<Input>; 4],
+    pub(crate) ops: VecDeque<Op>,
+    /// When the last thing on each of its connections arrives: TCP keeps order.
+    pub(crate) in_at: u64,
+    out_at: u64,
+    /// Counts what left, and remembers what was lost with a connection.
+    sent: u64,
+    arrived: u64,
+    lost: Vec<std::ops::RangeInclusive<u64>>,
+    pub(crate) ticks: u32,
+}
+
+impl Process {
+    pub(crate) fn is_busy(&self) -> bool {
+        let mut inputs = self.lanes.iter().flatten();
+        self.waits
+            || !self.ops.is_empty()
+            || inputs.any(|input| matches!(input, Input::Delivery(..) | Input::Answer(..)))
+    }
+}
+
+impl World {
+    pub(crate) fn process(&mut self, who: Who) -> &mut Process {
+        self.processes.entry(who).or_default()
+    }
+
+    pub(crate) fn reach_in_order(&mut self, who: Who, epoch: u32, input: Input) {
+        let at = self.now.0 + self.hop();
+        let process = self.process(who);
+        process.in_at = process.in_at.max(at);
+        let at = process.in_at;
+        self.at(at, Event::Reach(who, epoch, input));
+    }
+
+    /// Something leaves a service for the broker, behind all that left before.
+    fn leave(&mut self, who: Who, event: Event) {
+        let at = self.now.0 + self.hop();
+        let process = self.process(who);
+        process.out_at = process.out_at.max(at);
+        process.sent += 1;
+        let (at, sent) = (process.out_at, process.sent);
+        self.at(at, Event::Left(who, sent, Box::new(event)));
+    }
+
+    /// It reaches the broker, unless its connection broke behind what came before it.
+    pub(crate) fn left_service(&mut self, who: Who, sent: u64, event: Event) {
+        let process = self.process(who);
+        process.arrived = sent;
+        let lost = &process.lost;
+        if !lost.iter().any(|lost| lost.contains(&sent)) {
+            self.happen(event);
+        }
+    }
+
+    pub(crate) fn reach(&mut self, who: Who, epoch: u32, input: Input) {
+        let process = self.process(who);
+        if process.epoch != epoch || !process.up {
+            return;
+        }
+        let lane = match &input {
+            Input::Signal(_) => 0,
+            Input::Delivery(Stream::Blocks, ..) => 1,
+            Input::Delivery(..) => 2,
+            Input::Answer(..) | Input::Tick => 3,
+        };
+        process.lanes[lane].push_back(input);
+        if !process.working {
+            process.working = true;
+            self.after(1, Event::Go(who, epoch));
+        }
+    }
+
+    /// The next step of a service, or its next input.
+    pub(crate) fn go(&mut self, who: Who, epoch: u32) {
+        let process = self.process(who);
+        if process.epoch != epoch || !process.up {
+            return;
+        }
+        process.waits = false;
+        if let Some(op) = process.ops.pop_front() {
+            if self.perform(who, op) {
+                self.after(3, Event::Go(who, epoch));
+            }
+            return;
+        }
+        let front = process.lanes[1].front();
+        let is_cancel =
+            front.is_some_and(|input| matches!(input, Input::Delivery(_, _, body, _) if body.is_cancel()));
+        // A cancel waits for the answers to what was released before.
+        let held = is_cancel && self.dispatcher.is_releasing();
+        let process = self.process(who);
+        let lanes: Vec<usize> = (0..4)
+            .filter(|lane| !(process.lanes[*lane].is_empty() || (*lane == 1 && held)))
+            .collect();
+        if lanes.is_empty() {
+            process.working = false;
+            return;
+        }
+        let lane = self.chance.one_of(&lanes);
+        let Some(input) = self.process(who).lanes[lane].pop_front() else {
+            return;
+        };
+        let ops = match who {
+            Who::Dispatcher => self.dispatcher_hears(input),
+            Who::Watchdog => self.watchdog_hears(input),
+            Who::Collector(lane) => self.collector_hears(lane, input),
+        };
+        // A shell may have found its session to be over.
+        let process = self.process(who);
+        if process.epoch == epoch {
+            process.ops.extend(ops);
+            self.after(2, Event::Go(who, epoch));
+        }
+    }
+
+    /// Carries out a step. Returns whether the next one follows at once.
+    fn perform(&mut self, who: Who, op: Op) -> bool {
+        let epoch = self.process(who).epoch;
+        match op {
+            Op::Store(body) => {
+                self.process(who).waits = true;
+                self.leave(who, Event::Arrive(Rc::new(body), Reply::Waiting(who, epoch)));
+                return false;
+            }
+            Op::Send(body, token) => {
+                self.leave(who, Event::Arrive(Rc::new(body), Reply::Token(who, epoch, token)));
+            }
+            Op::Ack(stream, sequence) => {
+                self.leave(who, Event::Ack(stream, sequence));
+            }
+            Op::SaveCursor(sequence, cursor) => {
+                self.broker.cursors.insert(sequence, cursor);
+            }
+            Op::DropCursor(sequence) => {
+                self.broker.cursors.remove(&sequence);
+            }
+            Op::Purge(key, announced_by) => self.purge(&key, announced_by),
+            Op::Report(held, body) => {
+                if let Some(body) = self.with_task(&held, body) {
+                    let ops = &mut self.process(who).ops;
+                    ops.push_front(Op::EndDelivery(held.ack_subject.clone()));
+                    ops.push_front(Op::Store(body));
+                }
+            }
+            Op::Hedge(held, prover) => {
+                if let Some(body) = self.second_copy(&held, prover) {
+                    self.process(who).ops.push_front(Op::Store(body));
+                }
+            }
+            Op::EndDelivery(subject) => {
+                if let Some((stream, sequence)) = parse_ack(&subject) {
+                    self.leave(who, Event::Ack(stream, sequence));
+                }
+            }
+            Op::GiveBack(subject) => {
+                if let Some((stream, sequence)) = parse_ack(&subject) {
+                    self.leave(who, Event::GiveBack(stream, sequence));
+                }
+            }
+        }
+        true
+    }
+
+    fn purge(&mut self, key: &AttemptKey, announced_by: Timestamp) {
+        let queue = self.broker.queue(Stream::Tasks);
+        let Some(sequence) = queue.sequence_of(key) else {
+            return;
+        };
+        let body = queue.messages.get(&sequence).map(|message| message.body.clone());
+        if let Some(Body::Task(task)) = body.as_deref()
+            && task.header.context.stored_at > announced_by
+        {
+            return;
+        }
+        queue.ack(sequence);
+        self.dispatcher.core.ended(key);
+    }
+
+    pub(crate) fn tick(&mut self, who: Who, epoch: u32) {
+        if self.process(who).epoch == epoch && self.process(who).up {
+            self.reach(who, epoch, Input::Tick);
+            self.after(50 * MS, Event::Tick(who, epoch));
+        }
+    }
+
+    pub(crate) fn start(&mut self, who: Who) {
+        let process = self.process(who);
+        process.up = true;
+        process.bound = true;
+        process.ticks = 0;
+        let epoch = process.epoch;
+        self.log(format_args!("{who:?} starts"));
+        match who {
+            Who::Dispatcher => self.dispatcher_starts(),
+            Who::Watchdog => self.watchdog_starts(),
+            Who::Collector(lane) => self.collector_starts(lane),
+        }
+        self.after(MS, Event::Tick(who, epoch));
+        let every = self.plan.faults.service_crash_ms;
+        if every > 0 {
+            let wait = self.chance.between(MS, 2 * every * MS);
+            self.after(wait, Event::Crash(who));
+        }
+    }
+
+    /// All that is unacknowledged comes first, in order.
+    ///
+    /// Returns how many messages that is.
+    pub(crate) fn replay(&mut self, who: Who, stream: Stream, concerns: impl Fn(&Body) -> bool) -> usize {
+        let epoch = self.process(who).epoch;
+        let messages: Vec<_> = self
+            .broker
+            .queue(stream)
+            .messages
+            .iter()
+            .filter(|(_, message)| concerns(&message.body))
+            .map(|(sequence, message)| {
+                Input::Delivery(stream, *sequence, message.body.clone(), message.stored_at)
+            })
+            .collect();
+        let count = messages.len();
+        for message in messages {
+            self.reach_in_order(who, epoch, message);
+        }
+        count
+    }
+
+    pub(crate) fn crash(&mut self, who: Who) {
+        if !self.process(who).up || self.calm {
+            return;
+        }
+        let wait = self.chance.one_of(&[5 * MS, 100 * MS, 900 * MS]);
+        self.stop(who, wait);
+    }
+
+    /// Ends a session; its state is gone, what it sent is on its way.
+    pub(crate) fn stop(&mut self, who: Who, wait: u64) {
+        self.log(format_args!("{who:?} ends"));
+        let loses = self.chance.hit(self.plan.faults.acks_lost * 10);
+        let cut = self.chance.next();
+        let process = self.process(who);
+        let old = std::mem::take(process);
+        *process = Process {
+            epoch: old.epoch + 1,
+            out_at: old.out_at,
+            sent: old.sent,
+            arrived: old.arrived,
+            lost: old.lost,
+            ..Process::default()
+        };
+        let on_its_way = old.sent - old.arrived;
+        if loses && on_its_way > 0 {
+            // What is lost with a connection is the end of what was sent.
+            process.lost.push(old.arrived + 1 + cut % on_its_way..=old.sent);
+        }
+        self.after(wait, Event::Start(who));
+    }
+
+    pub(crate) fn restart_services(&mut self) {
+        let all: Vec<Who> = self.processes.keys().copied().collect();
+        for who in all {
+            self.stop(who, MS);
+        }
+    }
+}
+
+/// The acknowledgement subject of a delivery.
+pub(crate) fn ack_subject(stream: Stream, sequence: u64) -> String {
+    format!(
+        "{}.{sequence}",
+        if stream == Stream::Tasks { "task" } else { "check" }
+    )
+}
+
+fn parse_ack(subject: &str) -> Option<(Stream, u64)> {
+    let (kind, sequence) = subject.split_once('.')?;
+    let stream = if kind == "task" {
+        Stream::Tasks
+    } else {
+        Stream::Checks
+    };
+    Some((stream, sequence.parse().ok()?))
+}

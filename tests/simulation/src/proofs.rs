@@ -1,0 +1,92 @@
+//! What provers compute here: one number per payload, a function of what was read.
+//!
+//! An honest prover writes the number, a liar another one. Whoever knows the block can say what each
+//! task must write, so that a join which misses an input, takes one twice or takes them out of order
+//! yields a proof that an honest verifier refuses.
+
+use crate::chance::mix;
+use push0_domain::{
+    BlockRef, Payload, Payloads,
+    message::StageKind,
+    pipeline::{ProofSpec, Stage},
+};
+
+/// The payload of a number.
+pub(crate) fn payload(number: u64) -> Payload {
+    Payload::Inline(number.to_le_bytes().to_vec())
+}
+
+/// The number of a payload; 0 for what is none.
+pub(crate) fn number(payload: &Payload) -> u64 {
+    match payload {
+        Payload::Inline(bytes) => bytes.as_slice().try_into().map_or(0, u64::from_le_bytes),
+        _ => 0,
+    }
+}
+
+/// What the first stage of a block reads.
+pub(crate) fn witness(block: &BlockRef) -> u64 {
+    let [a, b, c, d, ..] = block.hash.0;
+    mix(block.number << 32 | u64::from(u32::from_le_bytes([a, b, c, d])))
+}
+
+/// How many parts a split makes of what it reads.
+pub(crate) fn width(input: u64, widest: u64) -> u64 {
+    1 + mix(input ^ 0x51) % widest
+}
+
+/// What a task writes that reads these.
+pub(crate) fn run(stage: &Stage, widest: u64, inputs: &[u64]) -> Vec<u64> {
+    let all = inputs
+        .iter()
+        .fold(mix(stage.name.as_str().len() as u64), |all, input| {
+            mix(all.rotate_left(7) ^ input)
+        });
+    match stage.kind {
+        StageKind::Split => (0..width(all, widest)).map(|part| mix(all ^ part)).collect(),
+        _ => vec![all],
+    }
+}
+
+/// What each task of each stage writes, by stage and index.
+pub(crate) type Written = Vec<Vec<Vec<u64>>>;
+
+/// What each task of each stage must write.
+pub(crate) fn expected(spec: &ProofSpec, block: &BlockRef, widest: u64) -> Written {
+    let mut inputs = vec![witness(block)];
+    let mut stages = Vec::new();
+    for stage in &spec.stages {
+        let mut tasks: Vec<Vec<u64>> = Vec::new();
+        match (stage.kind, stage.arity) {
+            (StageKind::Map, _) => tasks.extend(inputs.iter().map(|i| run(stage, widest, &[*i]))),
+            (StageKind::Join, Some(arity)) => {
+                let mut level = inputs.clone();
+                loop {
+                    let next: Vec<Vec<u64>> = level
+                        .chunks(arity as usize)
+                        .map(|c| run(stage, widest, c))
+                        .collect();
+                    level = next.concat();
+                    tasks.extend(next);
+                    if level.len() <= 1 {
+                        break;
+                    }
+                }
+            }
+            _ => tasks.push(run(stage, widest, &inputs)),
+        }
+        inputs = match (stage.kind, stage.arity) {
+            (StageKind::Join, Some(_)) => tasks.last().cloned().unwrap_or_default(),
+            _ => tasks.concat(),
+        };
+        stages.push(tasks);
+    }
+    stages
+}
+
+/// The numbers of a list.
+pub(crate) fn numbers(payloads: &Payloads) -> Vec<u64> {
+    (0..payloads.count())
+        .map(|i| payloads.get(i).as_ref().map_or(0, number))
+        .collect()
+}

@@ -1,0 +1,176 @@
+//! The watchdog's shell, as `services/watchdog/src/service.rs` orders its effects.
+
+use crate::{
+    broker::{Body, Stream},
+    process::{Input, Op, Who},
+    world::World,
+};
+use push0_domain::{
+    ProverId,
+    message::{
+        BlockEnded, EndReason, Failure, FailureClass, Held, Outcome, StageReady, TaskRange, TaskResult,
+    },
+    pipeline::Rest,
+    subject::AttemptKey,
+};
+use push0_watchdog::decide::{Effect, End, Reason, Watchdog};
+
+const RECONCILE_EVERY: u32 = 20;
+
+/// One session.
+#[derive(Default)]
+pub(crate) struct WatchdogShell {
+    core: Watchdog,
+}
+
+impl World {
+    pub(crate) fn watchdog_starts(&mut self) {
+        self.watchdog = WatchdogShell::default();
+        let leases: Vec<_> = self.broker.leases.values().cloned().collect();
+        for lease in leases {
+            self.watchdog.core.recall(lease, self.now);
+        }
+    }
+
+    pub(crate) fn watchdog_hears(&mut self, input: Input) -> Vec<Op> {
+        let now = self.now;
+        let core = &mut self.watchdog.core;
+        let effects = match input {
+            Input::Tick => {
+                let process = self.processes.entry(Who::Watchdog).or_default();
+                process.ticks += 1;
+                let mut effects = Vec::new();
+                if process.ticks.is_multiple_of(RECONCILE_EVERY) {
+                    for lane in 0..self.plan.lanes.len() {
+                        let pipeline = &self.plan.lanes[lane].pipeline.name;
+                        if !core.knows(pipeline) {
+                            if let Some((output, _)) = self.broker.output(lane) {
+                                core.recall_output(pipeline, output);
+                            }
+                        } else if let Some((_, record)) = self.broker.log[lane].last() {
+                            effects.extend(core.emitted(record, now));
+                        }
+                    }
+                }
+                effects.extend(core.tick(now));
+                effects
+            }
+            Input::Signal(body) => match &*body {
+                Body::Lease(lease) => core.heard(lease.clone(), now),
+                Body::Result(result) | Body::Verdict(result) => {
+                    let valid = result
+                        .verdict
+                        .as_ref()
+                        .map_or(!result.header.check, |v| v.invalid.is_none());
+                    if matches!(result.outcome, Outcome::Completed { .. }) && valid {
+                        core.accepted(&result.header.id, result.header.attempt, now)
+                    } else {
+                        Vec::new()
+                    }
+                }
+                Body::Ended(ended) => core.ended(ended, now),
+                Body::Records(_, _, records) => {
+                    let all = records.iter().map(|r| core.emitted(r, now));
+                    all.flatten().collect()
+                }
+                _ => Vec::new(),
+            },
+            _ => Vec::new(),
+        };
+        effects
+            .into_iter()
+            .filter_map(|effect| self.watchdog_acts(effect))
+            .collect()
+    }
+
+    fn watchdog_acts(&mut self, effect: Effect) -> Option<Op> {
+        if self.logs() {
+            self.log(format_args!("watchdog: {effect:?}"));
+        }
+        match effect {
+            Effect::Report { prover, held, end } => {
+                let body = Body::Result(report(prover, &held, end));
+                Some(Op::Report(held, body))
+            }
+            Effect::GiveBack(held) => Some(Op::GiveBack(held.ack_subject)),
+            Effect::Hedge { prover, held } => Some(Op::Hedge(held, prover)),
+            Effect::Stop {
+                prover,
+                attempt,
+                reason,
+            } => {
+                let lane = self.lane_of(&attempt.task.stage.pipeline);
+                if reason == Reason::Emitted && self.plan.lanes[lane].pipeline.rest == Rest::Finish {
+                    return None;
+                }
+                let prover = self.provers.iter().position(|p| p.id == prover)?;
+                Some(Op::Store(Body::Stop(prover, attempt)))
+            }
+            Effect::Late(pipeline, block, announced_at) => Some(Op::Store(Body::Ended(BlockEnded {
+                pipeline,
+                first: block.number,
+                last: block.number,
+                hashes: vec![block.hash],
+                at: self.now.max(announced_at),
+                reason: EndReason::DeadlinePassed,
+            }))),
+        }
+    }
+
+    fn task_of(&mut self, held: &Held) -> Option<push0_domain::message::Task> {
+        let key = AttemptKey::of(&held.header.zkvm, &held.header.attempt_id());
+        let queue = self.broker.queue(Stream::Tasks);
+        let sequence = queue.sequence_of(&key)?;
+        match &*queue.messages.get(&sequence)?.body {
+            Body::Task(task) => Some(task.clone()),
+            _ => None,
+        }
+    }
+
+    /// The report, if the task still lies in TASKS.
+    pub(crate) fn with_task(&mut self, held: &Held, body: Body) -> Option<Body> {
+        let task = self.task_of(held)?;
+        match body {
+            Body::Result(mut result) => {
+                result.header = task.header;
+                result.inputs = Some(task.inputs);
+                Some(Body::Result(result))
+            }
+            other => Some(other),
+        }
+    }
+
+    pub(crate) fn second_copy(&mut self, held: &Held, prover: ProverId) -> Option<Body> {
+        let task = self.task_of(held)?;
+        let header = task.header;
+        Some(Body::Stage(StageReady {
+            tasks: TaskRange {
+                first: header.id.index,
+                count: 1,
+                of: header.of,
+            },
+            stage: header.id.stage.clone(),
+            attempt: header.attempt + 1,
+            hedge_of: Some(header.attempt),
+            avoid: vec![prover],
+            inputs: task.inputs,
+            busy_us: header.busy_us,
+            context: header.context,
+        }))
+    }
+}
+
+fn report(prover: ProverId, held: &Held, end: End) -> TaskResult {
+    let class = match end {
+        End::Silent(_) | End::Restarted => FailureClass::Died,
+        End::Hung => FailureClass::TimedOut,
+    };
+    TaskResult {
+        header: held.header.clone(),
+        prover,
+        outcome: Outcome::Failed(Failure::new(class, "reported by the watchdog")),
+        inputs: None,
+        prove_us: held.running_ms.unwrap_or(0) * 1000,
+        verdict: None,
+    }
+}

@@ -1,0 +1,378 @@
+//! The world: its clock, what is on its way, and who is there.
+
+use crate::{
+    broker::{Answer, Body, Broker, Message, Stream},
+    chain::Chain,
+    chance::Chance,
+    collector::CollectorShell,
+    dispatcher::DispatcherShell,
+    plan::{Lane, Plan},
+    process::{Input, Process, Who},
+    promises::Promises,
+    prover::Prover,
+    watchdog::WatchdogShell,
+};
+use push0_domain::Timestamp;
+use std::{collections::BTreeMap, fmt::Arguments, rc::Rc};
+
+pub(crate) const MS: u64 = 1000;
+/// How long faults go on; then everything works, and all must end.
+const FAULTS_FOR: u64 = 12_000 * MS;
+/// How long it may then take: far above the sum of all timeouts of all attempts.
+const CALM_MAX: u64 = 240_000 * MS;
+
+/// Who is told that a message was stored.
+#[derive(Clone, Debug)]
+pub(crate) enum Reply {
+    Nobody,
+    /// A service that waits for it.
+    Waiting(Who, u32),
+    /// A service that goes on meanwhile.
+    Token(Who, u32, u64),
+    /// A prover, for the entry of this id.
+    Prover(usize, u32, u64),
+}
+
+/// What happens next.
+#[derive(Clone, Debug)]
+pub(crate) enum Event {
+    /// The ingester's next word.
+    Chain(usize),
+    /// A message reaches the broker.
+    Arrive(Rc<Body>, Reply),
+    /// A message is sent again, if its sender still waits for the answer.
+    Retry(Rc<Body>, Reply),
+    /// An acknowledgement reaches the broker.
+    Ack(Stream, u64),
+    /// A delivery is given back.
+    GiveBack(Stream, u64),
+    /// A delivery is still worked on.
+    Progress(Stream, u64, u32),
+    /// The broker looks whether a delivery is still worked on.
+    Expire(Stream, u64, u32),
+    /// Something that left a service reaches the broker.
+    Left(Who, u64, Box<Event>),
+    /// Something reaches a service.
+    Reach(Who, u32, Input),
+    /// A service goes on.
+    Go(Who, u32),
+    Tick(Who, u32),
+    Crash(Who),
+    Start(Who),
+    /// Something concerns a prover's process.
+    Prover(usize, u32, crate::prover::Act),
+}
+
+/// Everything.
+pub(crate) struct World {
+    pub(crate) now: Timestamp,
+    next_event: u64,
+    events: BTreeMap<(u64, u64), Event>,
+    pub(crate) chance: Chance,
+    pub(crate) plan: Plan,
+    pub(crate) broker: Broker,
+    pub(crate) processes: BTreeMap<Who, Process>,
+    pub(crate) dispatcher: DispatcherShell,
+    pub(crate) watchdog: WatchdogShell,
+    pub(crate) collectors: Vec<CollectorShell>,
+    pub(crate) provers: Vec<Prover>,
+    pub(crate) chains: Vec<Chain>,
+    pub(crate) promises: Promises,
+    pub(crate) calm: bool,
+    swept: bool,
+    log: Option<String>,
+    pub(crate) steps: u64,
+}
+
+impl World {
+    pub(crate) fn new(seed: u64, logs: bool) -> Self {
+        let mut chance = Chance::new(seed);
+        let plan = Plan::draw(&mut chance);
+        let provers = Prover::draw(&plan, &mut chance);
+        let lanes: &[Lane] = &plan.lanes;
+        let mut world = Self {
+            now: Timestamp(1_000_000_000),
+            next_event: 0,
+            events: BTreeMap::new(),
+            broker: Broker::new(lanes),
+            processes: BTreeMap::new(),
+            dispatcher: DispatcherShell::default(),
+            watchdog: WatchdogShell::default(),
+            collectors: lanes.iter().enumerate().map(CollectorShell::new).collect(),
+            chains: lanes.iter().map(|lane| Chain::new(lane, &mut chance)).collect(),
+            promises: Promises::new(lanes),
+            provers,
+            calm: false,
+            swept: false,
+            log: logs.then(String::new),
+            steps: 0,
+            plan,
+            chance,
+        };
+        world.begin();
+        world
+    }
+
+    fn begin(&mut self) {
+        for lane in 0..self.plan.lanes.len() {
+            let wait = self.chance.between(0, 500 * MS);
+            self.after(wait, Event::Chain(lane));
+        }
+        let mut services = vec![Who::Dispatcher, Who::Watchdog];
+        services.extend((0..self.plan.lanes.len()).map(Who::Collector));
+        for who in services {
+            self.processes.insert(who, Process::default());
+            let wait = self.chance.between(0, 200 * MS);
+            self.after(wait, Event::Start(who));
+        }
+        for prover in 0..self.provers.len() {
+            self.start_prover(prover);
+        }
+    }
+
+    /// Runs until all is done; the reason, if a promise was broken.
+    pub(crate) fn run(&mut self) -> Result<(), String> {
+        let calm_at = self.now.0 + FAULTS_FOR;
+        let mut end_at = calm_at + CALM_MAX;
+        while let Some(((at, _), event)) = self.events.pop_first() {
+            self.now = Timestamp(at);
+            self.steps += 1;
+            if !self.calm && (at >= calm_at || self.chains.iter().all(Chain::is_over) && self.all_emitted()) {
+                self.calm_down();
+                end_at = at + CALM_MAX;
+            }
+            self.happen(event);
+            if let Some(broken) = self.promises.broken.take() {
+                return Err(broken);
+            }
+            if self.calm && self.steps.is_multiple_of(64) && self.is_over() {
+                if self.swept {
+                    return Ok(());
+                }
+                // What lost acknowledgements left behind is seen by whoever starts anew.
+                self.swept = true;
+                self.restart_services();
+            }
+            if at > end_at {
+                return Err(format!(
+                    "P10: not at rest {} s after the last fault: {}",
+                    CALM_MAX / 1_000_000,
+                    self.left()
+                ));
+            }
+        }
+        Err("P10: nothing happens any more".into())
+    }
+
+    fn all_emitted(&self) -> bool {
+        (0..self.chains.len()).all(|lane| self.promises.is_emitted(lane, &self.chains[lane]))
+    }
+
+    fn is_over(&self) -> bool {
+        let idle = self.chains.iter().all(Chain::is_over) && self.all_emitted();
+        idle && self.left().is_empty()
+    }
+
+    fn calm_down(&mut self) {
+        self.log(format_args!("calm"));
+        self.calm = true;
+        self.plan.faults = Default::default();
+        for prover in 0..self.provers.len() {
+            self.heal(prover);
+        }
+    }
+
+    /// What lies in the streams that must run empty.
+    fn left(&self) -> String {
+        let mut left = String::new();
+        let queues = [
+            Stream::Blocks,
+            Stream::Stages,
+            Stream::Tasks,
+            Stream::Checks,
+            Stream::Results,
+        ];
+        for stream in queues {
+            // What a lost acknowledgement left is seen by whoever starts anew; provers' work is redelivered.
+            let seen = self.swept || matches!(stream, Stream::Tasks | Stream::Checks);
+            let stays =
+                |message: &&Message| !(stream == Stream::Results && self.promises.may_stay(&message.body));
+            let mut messages = self.broker.messages(stream).filter(stays);
+            if let (true, Some(message)) = (seen, messages.next()) {
+                left += &format!(
+                    "{} more in {stream:?} than {:?}; ",
+                    messages.count(),
+                    message.body
+                );
+            }
+        }
+        for (who, process) in self.processes.iter().filter(|(_, p)| !p.up || p.is_busy()) {
+            left += &format!("{who:?} is at work: {process:?}; ");
+        }
+        for prover in self.provers.iter().filter(|prover| !prover.is_idle()) {
+            left += &format!("{prover:?}; ");
+        }
+        for (lane, chain) in self.chains.iter().enumerate() {
+            if !self.promises.is_emitted(lane, chain) {
+                left += &format!(
+                    "lane {lane} has {:?} and is at {:?}; ",
+                    chain.tip(),
+                    self.broker.log[lane].last().map(|(_, e)| e.last)
+                );
+            }
+        }
+        left
+    }
+
+    pub(crate) fn happen(&mut self, event: Event) {
+        match event {
+            Event::Chain(lane) => self.chain_moves(lane),
+            Event::Arrive(body, reply) => self.arrive(body, reply),
+            Event::Retry(body, reply) => {
+                if self.waits(&reply) {
+                    self.arrive(body, reply);
+                }
+            }
+            Event::Ack(stream, sequence) => self.broker.queue(stream).ack(sequence),
+            Event::GiveBack(stream, sequence) => self.again(stream, sequence),
+            Event::Progress(stream, sequence, delivery) => self.progress(stream, sequence, delivery),
+            Event::Expire(stream, sequence, delivery) => self.expire(stream, sequence, delivery),
+            Event::Left(who, sent, event) => self.left_service(who, sent, *event),
+            Event::Reach(who, epoch, input) => self.reach(who, epoch, input),
+            Event::Go(who, epoch) => self.go(who, epoch),
+            Event::Tick(who, epoch) => self.tick(who, epoch),
+            Event::Crash(who) => self.crash(who),
+            Event::Start(who) => self.start(who),
+            Event::Prover(prover, epoch, act) => self.prover_acts(prover, epoch, act),
+        }
+    }
+
+    pub(crate) fn at(&mut self, at: u64, event: Event) {
+        self.next_event += 1;
+        self.events.insert((at.max(self.now.0), self.next_event), event);
+    }
+
+    pub(crate) fn after(&mut self, wait: u64, event: Event) {
+        self.at(self.now.0 + wait, event);
+    }
+
+    /// How long one way to or from the broker takes.
+    pub(crate) fn hop(&mut self) -> u64 {
+        if self.chance.hit(self.plan.faults.delayed) {
+            return self.chance.between(MS, 120 * MS);
+        }
+        self.chance.between(50, 400)
+    }
+
+    fn waits(&self, reply: &Reply) -> bool {
+        match reply {
+            Reply::Nobody => true,
+            Reply::Waiting(who, epoch) | Reply::Token(who, epoch, _) => self.processes[who].epoch == *epoch,
+            Reply::Prover(prover, epoch, _) => self.provers[*prover].epoch == *epoch,
+        }
+    }
+
+    fn arrive(&mut self, body: Rc<Body>, reply: Reply) {
+        let answer = self.broker.store(&body, self.now);
+        if self.log.is_some() {
+            self.log(format_args!("{answer:?} {body:?}"));
+        }
+        if let Answer::Stored(sequence) = answer {
+            self.promises.stored(&body);
+            self.tell(&body, sequence);
+        }
+        if self.chance.hit(self.plan.faults.repeated)
+            && !matches!(*body, Body::Lease(_) | Body::Stop(..) | Body::Block(_))
+        {
+            // The answer is lost: the sender tries again.
+            let wait = self.chance.between(MS, 2000 * MS);
+            self.after(wait, Event::Retry(body, reply));
+            return;
+        }
+        let hop = self.hop();
+        match reply {
+            Reply::Nobody => {}
+            Reply::Waiting(who, epoch) => self.after(hop, Event::Go(who, epoch)),
+            Reply::Token(who, epoch, token) => self.reach_in_order(who, epoch, Input::Answer(token, answer)),
+            Reply::Prover(prover, epoch, id) => {
+                self.after(hop, Event::Prover(prover, epoch, crate::prover::Act::Stored(id)));
+            }
+        }
+    }
+
+    /// Delivers what was stored to whoever consumes it, and signals it to whoever listens.
+    fn tell(&mut self, body: &Rc<Body>, sequence: u64) {
+        let watch = Who::Watchdog;
+        let signals: &[Who] = match &**body {
+            Body::Lease(_) | Body::Result(_) | Body::Verdict(_) | Body::Records(..) => {
+                &[Who::Dispatcher, watch]
+            }
+            Body::Check(_) => &[Who::Dispatcher],
+            Body::Ended(_) => &[watch],
+            Body::Stop(prover, attempt) => {
+                let hop = self.hop();
+                let epoch = self.provers[*prover].epoch;
+                self.after(
+                    hop,
+                    Event::Prover(*prover, epoch, crate::prover::Act::Stop(attempt.clone())),
+                );
+                &[]
+            }
+            _ => &[],
+        };
+        for who in signals {
+            let epoch = self.processes[who].epoch;
+            self.reach_in_order(*who, epoch, Input::Signal(body.clone()));
+        }
+        let delivery = match &**body {
+            Body::Block(_) => Some((Who::Dispatcher, Stream::Blocks)),
+            Body::Stage(_) => Some((Who::Dispatcher, Stream::Stages)),
+            Body::Result(result) | Body::Verdict(result) => Some((
+                Who::Collector(self.lane_of(&result.header.id.stage.pipeline)),
+                Stream::Results,
+            )),
+            Body::Ended(ended) => Some((Who::Collector(self.lane_of(&ended.pipeline)), Stream::Results)),
+            Body::Task(_) | Body::Check(_) => {
+                self.hand_out();
+                None
+            }
+            _ => None,
+        };
+        if let Some((who, stream)) = delivery
+            && self.processes[&who].bound
+        {
+            let epoch = self.processes[&who].epoch;
+            let delivery = Input::Delivery(stream, sequence, body.clone(), self.now);
+            self.reach_in_order(who, epoch, delivery.clone());
+            if self.chance.hit(self.plan.faults.redelivered) {
+                // Behind its first delivery: one that never came is another matter.
+                let at = self.process(who).in_at + self.chance.between(MS, 1500 * MS);
+                self.at(at, Event::Reach(who, epoch, delivery));
+            }
+        }
+    }
+
+    pub(crate) fn lane_of(&self, pipeline: &push0_domain::PipelineId) -> usize {
+        let found = self
+            .plan
+            .lanes
+            .iter()
+            .position(|lane| lane.pipeline.name == *pipeline);
+        found.unwrap_or_default()
+    }
+
+    pub(crate) fn logs(&self) -> bool {
+        self.log.is_some()
+    }
+
+    pub(crate) fn log(&mut self, what: Arguments<'_>) {
+        if let Some(log) = &mut self.log {
+            use std::fmt::Write;
+            let _ = writeln!(log, "{:>12} {what}", self.now.0);
+        }
+    }
+
+    pub(crate) fn take_log(&mut self) -> String {
+        self.log.take().unwrap_or_default()
+    }
+}

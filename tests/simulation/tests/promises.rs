@@ -1,0 +1,75 @@
+//! Seeds through the simulation.
+//!
+//! | variable | what it says |
+//! |---|---|
+//! | `PUSH0_SIM_SEEDS` | how many seeds, 10,000 unless said, or 1 from a given seed on |
+//! | `PUSH0_SIM_SEED` | the first of them, 1 unless said |
+//! | `PUSH0_SIM_LOG` | a file for the log of the first seed that fails |
+
+use push0_simulation::{Broken, Summary, log, run};
+
+/// How many failures are enough to see what they have in common.
+const FAILURES_MAX: usize = 20;
+/// The seeds are dealt to so many tests: each takes a fraction of what a test may take.
+const PARTS: u64 = 5;
+
+fn number(variable: &str) -> Option<u64> {
+    let text = std::env::var(variable).ok()?;
+    Some(text.parse().expect(variable))
+}
+
+fn every_promise_holds(part: u64) {
+    let first = number("PUSH0_SIM_SEED");
+    let count = number("PUSH0_SIM_SEEDS").unwrap_or(if first.is_some() { 1 } else { 10_000 });
+    let first = first.unwrap_or(1);
+    let seeds = (first..first + count).filter(|seed| (seed - first) % PARTS == part);
+    let mut total = Summary::default();
+    let mut broken: Vec<Broken> = Vec::new();
+    for seed in seeds {
+        match run(seed) {
+            Ok(summary) => total = total + summary,
+            Err(failure) => broken.push(failure),
+        }
+        if broken.len() == FAILURES_MAX {
+            break;
+        }
+    }
+    println!("{total:?}");
+    if let (Some(failure), Ok(path)) = (broken.first(), std::env::var("PUSH0_SIM_LOG")) {
+        std::fs::write(&path, log(failure.seed)).expect(&path);
+    }
+    let list: String = broken.iter().map(|failure| format!("\n{failure}")).collect();
+    assert!(broken.is_empty(), "PUSH0_SIM_SEED=<seed> repeats one of:{list}");
+}
+
+#[test]
+fn every_promise_holds_on_the_first_fifth_of_the_seeds() {
+    every_promise_holds(0);
+}
+
+#[test]
+fn every_promise_holds_on_the_second_fifth_of_the_seeds() {
+    every_promise_holds(1);
+}
+
+#[test]
+fn every_promise_holds_on_the_third_fifth_of_the_seeds() {
+    every_promise_holds(2);
+}
+
+#[test]
+fn every_promise_holds_on_the_fourth_fifth_of_the_seeds() {
+    every_promise_holds(3);
+}
+
+#[test]
+fn every_promise_holds_on_the_last_fifth_of_the_seeds() {
+    every_promise_holds(4);
+}
+
+#[test]
+fn a_seed_repeats_byte_for_byte() {
+    for seed in [1, 2, 3, 77, 4242] {
+        assert!(log(seed) == log(seed), "seed {seed} took two courses");
+    }
+}
