@@ -1,4 +1,5 @@
 //! The collector's decisions, whatever the order in which results come and however often.
+#![expect(clippy::panic, reason = "a failing test panics, in its helpers as well")]
 
 use proptest::{collection::vec, prelude::*, sample::Index};
 use push0_collector::{
@@ -95,7 +96,7 @@ impl Session {
 
     fn deliver(&mut self, handle: Handle, ended: Ended) -> Vec<Step> {
         let spec = &self.pipeline.proofs[ended.proof];
-        let (_, stage) = spec.stage(&ended.stage.parse().expect("valid")).unwrap();
+        let (_, stage) = spec.stage(&ended.stage.parse().expect("valid")).expect("a stage");
         let block = BlockRef {
             number: 7,
             hash: BlockHash([7; 32]),
