@@ -1,15 +1,18 @@
 //! The watchdog's configuration.
 
+use crate::reputation::Terms;
 use push0_bus::NatsConfig;
-use push0_runtime::{HasRuntimeConfig, HttpConfig, TelemetryConfig};
+use push0_runtime::{HasRuntimeConfig, HttpConfig, Invalid, TelemetryConfig};
 use serde::Deserialize;
 
-/// All of it: there is nothing to tune. Timeouts and hedges are said by pipelines, the rest follows from the heartbeat.
+/// All of it. Timeouts and hedges are said by pipelines, most of the rest follows from the heartbeat.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
     /// The broker.
     pub nats: NatsConfig,
+    /// How long bad provers get no work.
+    pub quarantine: Terms,
     /// Logs and traces.
     pub telemetry: TelemetryConfig,
     /// Health and metrics.
@@ -23,5 +26,16 @@ impl HasRuntimeConfig for Config {
 
     fn http(&self) -> &HttpConfig {
         &self.http
+    }
+
+    fn validate(&self) -> Result<(), Invalid> {
+        let Terms { first, longest } = self.quarantine;
+        if first.is_zero() || longest < first {
+            return Err(Invalid::new(
+                "quarantine.first",
+                "more than nothing, and no more than quarantine.longest",
+            ));
+        }
+        Ok(())
     }
 }

@@ -13,8 +13,8 @@
 //! reports may be lost, and doing any of this twice is harmless.
 
 use push0_domain::{
-    BlockRef, PipelineId, ProverId, Timestamp,
-    message::{BlockEnded, Emission, Held, Lease, Role},
+    BlockRef, PipelineId, ProverId, Timestamp, ZkvmId,
+    message::{BlockEnded, Emission, Happening, Held, Lease, ProverState, Role},
     output::Output,
     task::{AttemptId, TaskId},
 };
@@ -68,6 +68,8 @@ pub enum Effect {
     },
     /// A block is past its deadline, and only its provers know. It was announced at this time.
     Late(PipelineId, BlockRef, Timestamp),
+    /// Tell whoever watches.
+    Announce(Happening),
 }
 
 /// How an attempt ended that its prover did not report.
@@ -140,22 +142,37 @@ impl Watchdog {
 
     /// A heartbeat.
     pub fn heard(&mut self, lease: Lease, now: Timestamp) -> Vec<Effect> {
-        let id = lease.prover.clone();
-        let role = lease.role;
+        let (id, role, incarnation) = (lease.prover.clone(), lease.role, lease.incarnation);
+        let found = Effect::Announce(Happening::ProverFound {
+            prover: id.clone(),
+            zkvm: lease.zkvm.clone(),
+            role,
+        });
         let before = self.provers.insert(id, Prover { lease, heard_at: now });
         match before {
-            Some(before)
-                if before.lease.incarnation != self.incarnation(&before.lease.prover)
-                    && before.lease.role == role =>
-            {
-                self.lost(before.lease, End::Restarted)
+            None => vec![found],
+            Some(before) if before.lease.incarnation != incarnation && before.lease.role == role => {
+                let mut effects = self.lost(before.lease, End::Restarted);
+                effects.push(found);
+                effects
             }
-            _ => Vec::new(),
+            Some(_) => Vec::new(),
         }
     }
 
-    fn incarnation(&self, prover: &ProverId) -> u64 {
-        self.provers.get(prover).map_or(0, |p| p.lease.incarnation)
+    /// The provers that could work on a zkVM: those that are there and are not about to leave.
+    pub fn fleet(&self, zkvm: &ZkvmId) -> BTreeSet<ProverId> {
+        let lease = |p: &Prover| {
+            let Lease { role, state, .. } = p.lease;
+            role == Role::Prover && state != ProverState::Draining && p.lease.zkvm == *zkvm
+        };
+        let fleet = self.provers.iter().filter(|(_, p)| lease(p));
+        fleet.map(|(id, _)| id.clone()).collect()
+    }
+
+    /// The zkVMs that somebody serves.
+    pub fn zkvms(&self) -> BTreeSet<ZkvmId> {
+        self.provers.values().map(|p| p.lease.zkvm.clone()).collect()
     }
 
     /// An attempt was accepted: other copies of its task are not needed.
@@ -370,8 +387,20 @@ impl Watchdog {
     /// What becomes of the deliveries of a process that is gone.
     fn lost(&self, lease: Lease, end: End) -> Vec<Effect> {
         let Lease {
-            prover, role, held, ..
+            prover,
+            zkvm,
+            role,
+            held,
+            state,
+            ..
         } = lease;
+        let left = state == ProverState::Draining && held.is_empty();
+        let lost = Effect::Announce(Happening::ProverLost {
+            prover: prover.clone(),
+            zkvm,
+            role,
+            held: u32::try_from(held.len()).unwrap_or(u32::MAX),
+        });
         // The broker's ack wait may have given it to another while no watchdog watched.
         let elsewhere = |lost: &Held| {
             self.held()
@@ -386,9 +415,8 @@ impl Watchdog {
             // It never ran: that is no attempt.
             (Role::Prover, None) | (Role::Verifier, _) => Effect::GiveBack(Box::new(held)),
         };
-        held.into_iter()
-            .filter(|held| !elsewhere(held))
-            .map(one)
-            .collect()
+        let told = (!left).then_some(lost);
+        let ended = held.into_iter().filter(|held| !elsewhere(held)).map(one);
+        told.into_iter().chain(ended).collect()
     }
 }

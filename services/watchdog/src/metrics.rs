@@ -7,6 +7,7 @@ use push0_runtime::metrics::{self, MetricError};
 pub(crate) struct Metrics {
     pub(crate) leading: IntGauge,
     pub(crate) alive: IntGauge,
+    pub(crate) quarantined: IntGauge,
     pub(crate) acts: IntCounterVec,
 }
 
@@ -15,6 +16,7 @@ impl Metrics {
         Ok(Self {
             leading: metrics::gauge("watchdog_leading", "1 if this instance is the active one")?,
             alive: metrics::gauge("processes_alive", "Provers and verifiers heard of lately")?,
+            quarantined: metrics::gauge("provers_quarantined", "Provers that get no work for a while")?,
             acts: metrics::counter_vec("watchdog_acts_total", "What the watchdog did", &["act"])?,
         })
     }

@@ -1,27 +1,64 @@
 //! Which provers to leave alone for a while.
 //!
 //! A bad machine takes tasks quickly, because it fails them quickly: without a quarantine it eats
-//! the budget of every task it touches. One false proof is enough, since a prover that makes one is
-//! broken or lies; of deaths and failures it takes three in a row, since tasks can be at fault too.
-//! The time doubles with every quarantine that follows soon after the last.
+//! the budget of every task it touches. But a failure may be the task's fault as well, and a
+//! quarantine must never be the reason why nobody works. Hence:
+//!
+//! | what is seen | what follows |
+//! |---|---|
+//! | a prover fails a task that nobody else has failed | the task is charged to it |
+//! | another prover fails the same task | the task is at fault: it is charged to nobody |
+//! | another prover completes it | it is charged to all that failed it |
+//! | a prover completes a task | it is charged with nothing |
+//! | three charges within a minute, or one false proof | quarantine, unless too many rest already |
+//! | what led to a quarantine is no longer charged | the quarantine ends |
+//! | all provers of a zkVM that are there rest | the one that would be back first is back now |
+//!
+//! At most half of the provers of a zkVM rest at a time. The time doubles with every quarantine that
+//! follows soon after the last.
 
-use push0_domain::{ProverId, Timestamp, message::FailureClass};
+use push0_domain::{ProverId, TaskId, Timestamp, message::FailureClass};
 use serde::{Deserialize, Serialize};
-use std::{collections::HashMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
-/// How many bad ends in a row it takes.
-const STRIKES: u32 = 3;
-/// Bad ends farther apart than this are not in a row.
-const STRIKES_WITHIN: Duration = Duration::from_secs(60);
-/// The first quarantine, and the longest.
-const FIRST: Duration = Duration::from_secs(30);
-const LONGEST: Duration = Duration::from_secs(600);
+/// How many charges it takes.
+const CHARGES: u32 = 3;
+/// The most charges that are kept of a prover.
+const CHARGES_KEPT: usize = 16;
+/// Charges older than this are forgotten.
+const CHARGED_FOR: Duration = Duration::from_secs(60);
 /// How long after a quarantine another one counts as its repetition.
 const PROBATION: Duration = Duration::from_secs(600);
 /// How often a prover that does not obey is told again.
 const REPEAT_AFTER: Duration = Duration::from_secs(1);
-/// The most provers that are remembered; the ones heard of longest ago are forgotten.
+/// The most provers that are remembered; the ones charged longest ago are forgotten.
 const PROVERS_MAX: usize = 10_000;
+/// The most failed tasks that are remembered; the ones failed longest ago are forgotten.
+const CASES_MAX: usize = 4096;
+
+/// How long quarantines last: the `[quarantine]` section.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Terms {
+    /// The first one.
+    #[serde(with = "humantime_serde")]
+    pub first: Duration,
+    /// The longest: each that follows soon after the last is twice as long.
+    #[serde(with = "humantime_serde")]
+    pub longest: Duration,
+}
+
+impl Default for Terms {
+    fn default() -> Self {
+        Self {
+            first: Duration::from_secs(30),
+            longest: Duration::from_secs(600),
+        }
+    }
+}
 
 /// A quarantine, as it is stored.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -30,180 +67,267 @@ pub struct Quarantine {
     pub until: Timestamp,
     /// How many there were in a row.
     pub times: u32,
-    /// Why.
+    /// Why; once it was ended early, why that.
     pub reason: String,
+}
+
+/// What is to be stored, announced and ordered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// A quarantine began.
+    Begun(ProverId, Quarantine),
+    /// A quarantine was ended early.
+    Ended(ProverId, Quarantine),
 }
 
 /// What is known of every prover's recent attempts.
 #[derive(Debug, Default)]
 pub struct Reputation {
-    provers: HashMap<ProverId, Record>,
+    terms: Terms,
+    provers: BTreeMap<ProverId, Record>,
+    cases: BTreeMap<TaskId, Case>,
+}
+
+/// A task that failed and was not completed since.
+#[derive(Debug, Default)]
+struct Case {
+    failed_by: BTreeMap<ProverId, (Timestamp, u32)>,
+    at: Timestamp,
+}
+
+#[derive(Clone, Debug)]
+struct Charge {
+    task: TaskId,
+    at: Timestamp,
+    weight: u32,
 }
 
 #[derive(Debug, Default)]
 struct Record {
-    strikes: u32,
-    struck_at: Timestamp,
+    charges: Vec<Charge>,
+    /// Its last completed attempt.
+    completed_at: Timestamp,
     quarantine: Option<Quarantine>,
+    /// What led to the quarantine.
+    grounds: Vec<Charge>,
+    /// Whether the quarantine's end was not told yet.
+    to_end: bool,
     told_at: Timestamp,
 }
 
-impl Reputation {
-    /// Recalls a stored quarantine.
-    pub fn recall(&mut self, prover: ProverId, quarantine: Quarantine) {
-        self.provers.entry(prover).or_default().quarantine = Some(quarantine);
+impl Record {
+    fn rests(&self, now: Timestamp) -> bool {
+        self.quarantine.as_ref().is_some_and(|q| q.until > now)
     }
 
-    /// An attempt was completed, and is valid as far as is known.
-    pub fn completed(&mut self, prover: &ProverId) {
-        if let Some(record) = self.provers.get_mut(prover) {
-            record.strikes = 0;
+    fn end(&mut self, reason: &str, now: Timestamp) -> Option<Quarantine> {
+        let quarantine = self.quarantine.as_mut().filter(|q| q.until > now)?;
+        quarantine.until = now;
+        reason.clone_into(&mut quarantine.reason);
+        self.to_end = false;
+        self.told_at = now;
+        Some(quarantine.clone())
+    }
+}
+
+fn weight(charges: &[Charge]) -> u32 {
+    charges.iter().map(|charge| charge.weight).sum()
+}
+
+impl Reputation {
+    /// Knows nothing of anybody yet.
+    pub fn new(terms: Terms) -> Self {
+        Self {
+            terms,
+            ..Self::default()
         }
     }
 
-    /// An attempt ended badly. Returns a new quarantine, which is to be stored and announced.
-    pub fn failed(&mut self, prover: &ProverId, class: FailureClass, now: Timestamp) -> Option<Quarantine> {
+    /// Recalls a stored quarantine.
+    pub fn recall(&mut self, prover: ProverId, quarantine: Quarantine, now: Timestamp) {
+        let record = self.provers.entry(prover).or_default();
+        record.to_end = quarantine.until > now;
+        record.quarantine = Some(quarantine);
+    }
+
+    /// An attempt was completed, and is valid as far as is known. `fleet`: who could work on the zkVM.
+    pub fn completed(
+        &mut self,
+        task: &TaskId,
+        prover: &ProverId,
+        fleet: &BTreeSet<ProverId>,
+        now: Timestamp,
+    ) -> Vec<Change> {
+        if let Some(record) = self.provers.get_mut(prover) {
+            record.charges.clear();
+            record.completed_at = now;
+        }
+        let failed_by = self.cases.remove(task).unwrap_or_default().failed_by;
+        let others = failed_by.into_iter().filter(|(other, _)| other != prover);
+        let judged = others.filter_map(|(other, (at, weight))| {
+            self.charge(task, &other, weight, at);
+            self.judge(&other, fleet, now)
+        });
+        judged.collect()
+    }
+
+    /// An attempt ended badly. `fleet`: who could work on the zkVM.
+    pub fn failed(
+        &mut self,
+        task: &TaskId,
+        prover: &ProverId,
+        class: FailureClass,
+        fleet: &BTreeSet<ProverId>,
+        now: Timestamp,
+    ) -> Vec<Change> {
         let weight = match class {
-            FailureClass::InvalidProof => STRIKES,
+            FailureClass::InvalidProof => CHARGES,
             FailureClass::Died
             | FailureClass::TimedOut
             | FailureClass::Retryable
             | FailureClass::OutOfMemory => 1,
             // The task's fault, or nobody's.
-            FailureClass::Fatal | FailureClass::Stopped => return None,
+            FailureClass::Fatal | FailureClass::Stopped => return Vec::new(),
         };
-        self.make_room(prover);
-        let record = self.provers.entry(prover.clone()).or_default();
-        if now.since(record.struck_at) > STRIKES_WITHIN {
-            record.strikes = 0;
+        make_room(&mut self.cases, CASES_MAX, task, |case| case.at);
+        let case = self.cases.entry(task.clone()).or_default();
+        case.failed_by.insert(prover.clone(), (now, weight));
+        case.at = now;
+        if case.failed_by.len() == 1 {
+            self.charge(task, prover, weight, now);
+            return self.judge(prover, fleet, now).into_iter().collect();
         }
-        record.strikes += weight;
-        record.struck_at = now;
-        let is_held = record.quarantine.as_ref().is_some_and(|q| q.until > now);
-        if record.strikes < STRIKES || is_held {
-            return None;
-        }
-        let recent = record
-            .quarantine
-            .as_ref()
-            .filter(|q| now.since(q.until) < PROBATION);
-        let times = recent.map_or(1, |q| q.times + 1);
-        let length = FIRST.saturating_mul(1 << (times - 1).min(8)).min(LONGEST);
-        let reason = format!(
-            "{} after {} bad attempts in a row",
-            class.as_str(),
-            record.strikes
-        );
-        record.strikes = 0;
-        record.told_at = now;
-        record.quarantine = Some(Quarantine {
-            until: now.plus(length),
-            times,
-            reason,
+        let accused: Vec<ProverId> = case.failed_by.keys().cloned().collect();
+        accused
+            .iter()
+            .filter_map(|id| self.acquit(task, id, now))
+            .collect()
+    }
+
+    fn charge(&mut self, task: &TaskId, prover: &ProverId, weight: u32, at: Timestamp) {
+        make_room(&mut self.provers, PROVERS_MAX, prover, |record| {
+            record.charges.last().map_or(record.completed_at, |c| c.at)
         });
-        record.quarantine.clone()
-    }
-
-    fn make_room(&mut self, newcomer: &ProverId) {
-        if self.provers.len() >= PROVERS_MAX && !self.provers.contains_key(newcomer) {
-            let oldest = self
-                .provers
-                .iter()
-                .min_by_key(|(_, r)| r.struck_at)
-                .map(|(id, _)| id.clone());
-            oldest.and_then(|id| self.provers.remove(&id));
+        let record = self.provers.entry(prover.clone()).or_default();
+        record
+            .charges
+            .retain(|c| c.task != *task && at.since(c.at) <= CHARGED_FOR);
+        if at > record.completed_at {
+            let task = task.clone();
+            record.charges.push(Charge { task, at, weight });
         }
+        // One that may not rest is charged on and on.
+        let excess = record.charges.len().saturating_sub(CHARGES_KEPT);
+        record.charges.drain(..excess);
     }
 
-    /// What a prover that takes work must be told, if it is in quarantine and was not told just now.
-    pub fn remind(&mut self, prover: &ProverId, now: Timestamp) -> Option<Quarantine> {
+    /// Another prover failed the task, too.
+    fn acquit(&mut self, task: &TaskId, prover: &ProverId, now: Timestamp) -> Option<Change> {
         let record = self.provers.get_mut(prover)?;
-        let quarantine = record.quarantine.clone().filter(|q| q.until > now)?;
-        if now.since(record.told_at) < REPEAT_AFTER {
+        record.charges.retain(|c| c.task != *task);
+        let before = record.grounds.len();
+        record.grounds.retain(|c| c.task != *task);
+        if record.grounds.len() == before || weight(&record.grounds) >= CHARGES {
+            return None;
+        }
+        let mut ended = record.end("others failed its tasks as well", now)?;
+        // As if it had not been.
+        record.charges.append(&mut record.grounds);
+        ended.times = ended.times.saturating_sub(1);
+        record.quarantine = Some(ended.clone());
+        Some(Change::Ended(prover.clone(), ended))
+    }
+
+    fn judge(&mut self, prover: &ProverId, fleet: &BTreeSet<ProverId>, now: Timestamp) -> Option<Change> {
+        let rest = |id: &&ProverId| self.provers.get(*id).is_some_and(|record| record.rests(now));
+        let resting = fleet.iter().filter(rest).count();
+        let all = fleet.len() + usize::from(!fleet.contains(prover));
+        let record = self.provers.get_mut(prover)?;
+        record.charges.retain(|c| now.since(c.at) <= CHARGED_FOR);
+        let weight = weight(&record.charges);
+        if weight < CHARGES || record.rests(now) || 2 * (resting + 1) > all {
+            return None;
+        }
+        let recent = record.quarantine.as_ref();
+        let times = recent
+            .filter(|q| now.since(q.until) < PROBATION)
+            .map_or(0, |q| q.times)
+            + 1;
+        let length = self.terms.first.saturating_mul(1 << (times - 1).min(8));
+        record.grounds = std::mem::take(&mut record.charges);
+        let quarantine = Quarantine {
+            until: now.plus(length.min(self.terms.longest)),
+            times,
+            reason: match &record.grounds[..] {
+                [only] if only.weight == CHARGES => "a false proof".to_owned(),
+                tasks => format!("failed {} tasks that nobody else failed", tasks.len()),
+            },
+        };
+        record.told_at = now;
+        record.to_end = true;
+        record.quarantine = Some(quarantine.clone());
+        Some(Change::Begun(prover.clone(), quarantine))
+    }
+
+    /// Who is back because nobody else of this zkVM is there. `fleet`: who could work on it.
+    pub fn relieve(&mut self, fleet: &BTreeSet<ProverId>, now: Timestamp) -> Option<Change> {
+        let until = |id: &ProverId| {
+            let record = self.provers.get(id).filter(|record| record.rests(now))?;
+            Some((record.quarantine.as_ref()?.until, id.clone()))
+        };
+        let resting: Option<Vec<_>> = fleet.iter().map(until).collect();
+        let (_, first) = resting?.into_iter().min()?;
+        let ended = self.provers.get_mut(&first)?.end("nobody else is there", now)?;
+        Some(Change::Ended(first, ended))
+    }
+
+    /// Whose quarantine has run out since this was last asked.
+    pub fn over(&mut self, now: Timestamp) -> Vec<ProverId> {
+        let mut over = Vec::new();
+        for (id, record) in &mut self.provers {
+            if record.to_end && !record.rests(now) {
+                record.to_end = false;
+                over.push(id.clone());
+            }
+        }
+        over
+    }
+
+    /// How many rest.
+    pub fn resting(&self, now: Timestamp) -> usize {
+        self.provers.values().filter(|record| record.rests(now)).count()
+    }
+
+    /// What a prover must be told that rests although it should work, or works although it should
+    /// rest: how long it rests from now on, and why. It has not heard of it, or has restarted.
+    pub fn remind(&mut self, prover: &ProverId, rests: bool, now: Timestamp) -> Option<(Duration, String)> {
+        let record = self.provers.get_mut(prover)?;
+        let quarantine = record.quarantine.as_ref()?;
+        // Its own clock may be a little behind.
+        let is_late = now.since(quarantine.until) >= REPEAT_AFTER;
+        let disobeys = if rests { is_late } else { quarantine.until > now };
+        if !disobeys || now.since(record.told_at) < REPEAT_AFTER {
             return None;
         }
         record.told_at = now;
-        Some(quarantine)
+        Some((quarantine.until.since(now), quarantine.reason.clone()))
+    }
+}
+
+/// Forgets what is oldest if a newcomer would be one too many.
+fn make_room<K: Ord + Clone, V>(
+    map: &mut BTreeMap<K, V>,
+    max: usize,
+    newcomer: &K,
+    age: impl Fn(&V) -> Timestamp,
+) {
+    if map.len() >= max && !map.contains_key(newcomer) {
+        let oldest = map.iter().min_by_key(|(_, value)| age(value));
+        if let Some(oldest) = oldest.map(|(key, _)| key.clone()) {
+            map.remove(&oldest);
+        }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn at(seconds: u64) -> Timestamp {
-        Timestamp(seconds * 1_000_000)
-    }
-
-    fn prover() -> ProverId {
-        ProverId::new("p-1").unwrap()
-    }
-
-    #[test]
-    fn one_false_proof_is_enough() {
-        let mut reputation = Reputation::default();
-        let quarantine = reputation
-            .failed(&prover(), FailureClass::InvalidProof, at(1))
-            .unwrap();
-        assert_eq!(quarantine.until, at(31));
-    }
-
-    #[test]
-    fn deaths_count_in_a_row_only() {
-        let mut reputation = Reputation::default();
-        let mut die = |second| reputation.failed(&prover(), FailureClass::Died, at(second));
-        assert_eq!(die(1), None);
-        assert_eq!(die(2), None);
-        assert_eq!(die(100), None, "the first two were too long ago");
-        reputation.completed(&prover());
-        let mut die = |second| reputation.failed(&prover(), FailureClass::Died, at(second));
-        assert_eq!(die(101), None, "a success in between clears");
-        assert_eq!(die(102), None);
-        assert!(die(103).is_some());
-    }
-
-    #[test]
-    fn a_task_that_cannot_succeed_is_not_its_provers_fault() {
-        let mut reputation = Reputation::default();
-        for second in 0..10 {
-            assert_eq!(
-                reputation.failed(&prover(), FailureClass::Fatal, at(second)),
-                None
-            );
-            assert_eq!(
-                reputation.failed(&prover(), FailureClass::Stopped, at(second)),
-                None
-            );
-        }
-    }
-
-    #[test]
-    fn a_quarantine_that_follows_soon_is_longer_up_to_a_limit() {
-        let mut reputation = Reputation::default();
-        let mut now = at(0);
-        let mut lengths = Vec::new();
-        for _ in 0..7 {
-            let quarantine = reputation
-                .failed(&prover(), FailureClass::InvalidProof, now)
-                .unwrap();
-            lengths.push(quarantine.until.since(now).as_secs());
-            now = quarantine.until.plus(Duration::from_secs(1));
-        }
-        assert_eq!(lengths, [30, 60, 120, 240, 480, 600, 600]);
-    }
-
-    #[test]
-    fn a_prover_that_takes_work_in_quarantine_is_reminded_once_a_second_until_it_ends() {
-        let mut reputation = Reputation::default();
-        reputation.failed(&prover(), FailureClass::InvalidProof, at(0));
-        assert_eq!(
-            reputation.remind(&prover(), Timestamp(500_000)),
-            None,
-            "it was told a moment ago"
-        );
-        assert!(reputation.remind(&prover(), at(1)).is_some());
-        assert_eq!(reputation.remind(&prover(), Timestamp(1_500_000)), None);
-        assert!(reputation.remind(&prover(), at(29)).is_some());
-        assert_eq!(reputation.remind(&prover(), at(30)), None, "it is over");
-    }
-}
+mod tests;

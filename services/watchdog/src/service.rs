@@ -4,7 +4,7 @@ use crate::{
     config::Config,
     decide::{Effect, End, Watchdog},
     metrics::Metrics,
-    reputation::{Quarantine, Reputation},
+    reputation::{Change, Quarantine, Reputation},
 };
 use push0_bus::{
     Backoff, Bucket, Bus, BusError, Facts, Leadership, Message, Pipelines, PublishError, Signals, Stream,
@@ -13,8 +13,8 @@ use push0_bus::{
 use push0_domain::{
     ProverId,
     message::{
-        BlockEnded, Control, Emission, EndReason, Failure, FailureClass, Held, Lease, Outcome, ProverState,
-        ResultEvent, StageReady, Task, TaskRange, TaskResult,
+        BlockEnded, Control, Emission, EndReason, Failure, FailureClass, Happening, Held, Lease, Outcome,
+        ProverState, ResultEvent, StageReady, Task, TaskRange, TaskResult,
     },
     pipeline::Rest,
     subject::{self, AttemptKey, Kind},
@@ -44,7 +44,7 @@ pub async fn run(service: Service<Config>) -> Result<(), BoxError> {
     loop {
         let error = tokio::select! {
             () = service.shutdown.requested() => break,
-            ended = session(&bus, &metrics, &broker, &role) => match ended {
+            ended = session(&bus, &service.config, &metrics, &broker, &role) => match ended {
                 Ok(()) => continue,
                 Err(error) => error,
             },
@@ -58,7 +58,13 @@ pub async fn run(service: Service<Config>) -> Result<(), BoxError> {
     Ok(())
 }
 
-async fn session(bus: &Bus, metrics: &Metrics, broker: &Component, role: &Component) -> Result<(), BusError> {
+async fn session(
+    bus: &Bus,
+    config: &Config,
+    metrics: &Metrics,
+    broker: &Component,
+    role: &Component,
+) -> Result<(), BusError> {
     bus.connected().await;
     bus.check_provisioned().await?;
     broker.ready();
@@ -66,7 +72,10 @@ async fn session(bus: &Bus, metrics: &Metrics, broker: &Component, role: &Compon
     let mut term = Leadership::candidate(bus, "watchdog").await?.win().await?;
     tracing::info!("this watchdog is the active one");
     metrics.leading.set(1);
-    let ended = Active::start(bus, metrics).await?.serve(&mut term).await;
+    let ended = match Active::start(bus, config, metrics).await {
+        Ok(active) => active.serve(&mut term).await,
+        Err(error) => Err(error),
+    };
     metrics.leading.set(0);
     term.resign().await;
     ended
@@ -83,13 +92,13 @@ struct Active<'a> {
 }
 
 impl<'a> Active<'a> {
-    async fn start(bus: &'a Bus, metrics: &'a Metrics) -> Result<Self, BusError> {
+    async fn start(bus: &'a Bus, config: &Config, metrics: &'a Metrics) -> Result<Self, BusError> {
         let heard = [Kind::Lease, Kind::Result, Kind::Verdict, Kind::Ended, Kind::Proof].map(subject::all);
         let signals = bus.listen(heard).await?;
         let mut active = Self {
             pipelines: Pipelines::bind(bus).await?,
             core: Watchdog::default(),
-            reputation: Reputation::default(),
+            reputation: Reputation::new(config.quarantine),
             quarantines: bus.facts(Bucket::State).await?,
             signals,
             bus,
@@ -105,7 +114,7 @@ impl<'a> Active<'a> {
         for fact in self.quarantines.list(&format!("{QUARANTINE}.*")).await? {
             let prover = fact.key.split_once('.').and_then(|(_, id)| id.parse().ok());
             if let (Some(prover), Some(quarantine)) = (prover, fact.value) {
-                self.reputation.recall(prover, quarantine);
+                self.reputation.recall(prover, quarantine, now());
             }
         }
         // A prover that died while no watchdog watched is silent from now on, like any other.
@@ -184,6 +193,7 @@ impl<'a> Active<'a> {
     /// The end of an attempt tells about its prover; and one that was accepted makes other copies of
     /// its task superfluous.
     async fn attempt_ended(&mut self, result: &TaskResult) -> Result<Vec<Effect>, BusError> {
+        let header = &result.header;
         let invalid = result
             .verdict
             .as_ref()
@@ -191,43 +201,91 @@ impl<'a> Active<'a> {
         let class = match &result.outcome {
             Outcome::Failed(failure) => failure.class,
             Outcome::Completed { .. } if invalid => FailureClass::InvalidProof,
-            Outcome::Completed { .. } if result.header.check && result.verdict.is_none() => {
+            Outcome::Completed { .. } if header.check && result.verdict.is_none() => {
                 return Ok(Vec::new());
             }
             Outcome::Completed { .. } => {
-                self.reputation.completed(&result.prover);
-                let attempt = result.header.attempt;
-                return Ok(self.core.accepted(&result.header.id, attempt, now()));
+                let effects = self.core.accepted(&header.id, header.attempt, now());
+                let fleet = self.core.fleet(&header.zkvm);
+                let changes = self
+                    .reputation
+                    .completed(&header.id, &result.prover, &fleet, now());
+                self.note(changes).await?;
+                return Ok(effects);
             }
         };
-        if let Some(quarantine) = self.reputation.failed(&result.prover, class, now()) {
-            self.quarantines
-                .put(&format!("{QUARANTINE}.{}", result.prover), &quarantine)
-                .await?;
-            tracing::warn!(prover.id = %result.prover, reason = quarantine.reason, times = quarantine.times, "quarantine");
-            self.metrics.acts.with_label_values(&["quarantined"]).inc();
-            self.tell(&result.prover, &quarantine).await?;
-        }
+        let fleet = self.core.fleet(&header.zkvm);
+        let changes = self
+            .reputation
+            .failed(&header.id, &result.prover, class, &fleet, now());
+        self.note(changes).await?;
         Ok(Vec::new())
+    }
+
+    /// Stores quarantines that begin or end early, announces them and tells their provers.
+    async fn note(&mut self, changes: Vec<Change>) -> Result<(), BusError> {
+        for change in changes {
+            let (Change::Begun(prover, quarantine) | Change::Ended(prover, quarantine)) = &change;
+            self.quarantines
+                .put(&format!("{QUARANTINE}.{prover}"), quarantine)
+                .await?;
+            let Quarantine { until, times, reason } = quarantine.clone();
+            tracing::warn!(prover.id = %prover, reason, times, until = ?until, "quarantine");
+            self.tell(prover, until.since(now()), &reason).await?;
+            let prover = prover.clone();
+            let (act, happening) = match change {
+                Change::Begun(..) => (
+                    "quarantined",
+                    Happening::QuarantineBegun {
+                        prover,
+                        until,
+                        times,
+                        reason,
+                    },
+                ),
+                Change::Ended(..) => ("released", Happening::QuarantineEnded { prover, reason }),
+            };
+            self.metrics.acts.with_label_values(&[act]).inc();
+            self.bus.announce(None, happening);
+        }
+        Ok(())
+    }
+
+    /// Ends quarantines that have run out, or that leave nobody to work.
+    async fn end_quarantines(&mut self) -> Result<(), BusError> {
+        for zkvm in self.core.zkvms() {
+            let change = self.reputation.relieve(&self.core.fleet(&zkvm), now());
+            self.note(change.into_iter().collect()).await?;
+        }
+        for prover in self.reputation.over(now()) {
+            let reason = "its time is over".to_owned();
+            self.bus
+                .announce(None, Happening::QuarantineEnded { prover, reason });
+        }
+        let resting = self.reputation.resting(now());
+        self.metrics
+            .quarantined
+            .set(i64::try_from(resting).unwrap_or(i64::MAX));
+        Ok(())
     }
 
     /// A prover that takes work although it should not has not heard of it, or has restarted.
     async fn remind(&mut self, lease: &Lease) -> Result<(), BusError> {
-        if lease.state != ProverState::Active {
-            return Ok(());
-        }
-        match self.reputation.remind(&lease.prover, now()) {
-            Some(quarantine) => self.tell(&lease.prover, &quarantine).await,
+        let rests = match lease.state {
+            ProverState::Active => false,
+            ProverState::Quarantined => true,
+            ProverState::Draining => return Ok(()),
+        };
+        match self.reputation.remind(&lease.prover, rests, now()) {
+            Some((left, reason)) => self.tell(&lease.prover, left, &reason).await,
             None => Ok(()),
         }
     }
 
-    async fn tell(&self, prover: &ProverId, quarantine: &Quarantine) -> Result<(), BusError> {
-        let left = quarantine.until.since(now());
-        let for_ms = u64::try_from(left.as_millis()).unwrap_or(u64::MAX);
+    async fn tell(&self, prover: &ProverId, left: Duration, reason: &str) -> Result<(), BusError> {
         let order = Control::Quarantine {
-            for_ms,
-            reason: quarantine.reason.clone(),
+            for_ms: u64::try_from(left.as_millis()).unwrap_or(u64::MAX),
+            reason: reason.to_owned(),
         };
         self.publish(subject::control(prover), &order, &TraceContext::default())
             .await
@@ -235,6 +293,7 @@ impl<'a> Active<'a> {
 
     /// Reads how outputs stand, in case a signal was missed.
     async fn reconcile(&mut self) -> Result<(), BusError> {
+        self.end_quarantines().await?;
         for pipeline in self.core.pipelines() {
             if !self.core.knows(&pipeline) {
                 if let Some((output, _)) = self.bus.output(&pipeline).await? {
@@ -256,6 +315,10 @@ impl<'a> Active<'a> {
     async fn perform(&mut self, effect: Effect) -> Result<(), BusError> {
         let act = match effect {
             Effect::Report { prover, held, end } => return self.report(prover, &held, end).await,
+            Effect::Announce(happening) => {
+                self.bus.announce(None, happening);
+                return Ok(());
+            }
             Effect::Hedge { prover, held } => return self.hedge(prover, &held).await,
             Effect::GiveBack(held) => {
                 self.bus.ack_of(&held.ack_subject).give_back(Duration::ZERO).await;

@@ -4,7 +4,7 @@ use crate::{Bus, BusError, Message, PublishError, Stream};
 use push0_domain::{
     PipelineId, Timestamp,
     codec::CodecError,
-    message::{Dead, DeadLetter},
+    message::{Dead, DeadLetter, Happening},
     subject,
     trace::TraceContext,
 };
@@ -76,7 +76,12 @@ impl DeadLetters {
             source,
         })?;
         match self.bus.publish_patiently(message, PATIENCE).await {
-            Ok(_) | Err(PublishError::Occupied { .. }) => Ok(()),
+            Ok(_) => {
+                let (id, reason) = (letter.id.clone(), letter.reason.clone());
+                self.bus.announce(pipeline, Happening::DeadLetter { id, reason });
+                Ok(())
+            }
+            Err(PublishError::Occupied { .. }) => Ok(()),
             Err(error) => Err(error.into()),
         }
     }

@@ -10,6 +10,7 @@ mod connection;
 mod dead;
 mod delivery;
 mod error;
+mod event;
 mod facts;
 mod inspect;
 mod leader;

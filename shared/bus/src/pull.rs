@@ -25,6 +25,8 @@ use tokio::{sync::watch, time::Instant};
 const REQUEST_EXPIRES: Duration = Duration::from_secs(5);
 /// What the broker's word on an expired request may take on top.
 const REQUEST_GRACE: Duration = Duration::from_millis(500);
+/// How long the broker's word may take that nothing more comes.
+const CLOSE_MAX: Duration = Duration::from_millis(500);
 
 /// Deliveries from a shared durable consumer, as many as were asked for.
 pub struct Puller {
@@ -107,7 +109,7 @@ impl Puller {
                 }
             };
             match message.status {
-                None | Some(StatusCode::OK) => {
+                _ if is_work(&message) => {
                     self.asked = self.asked.saturating_sub(1);
                     let message = jetstream::Message {
                         message,
@@ -118,7 +120,7 @@ impl Puller {
                         Read::Unreadable(aside) => self.aside = Some(aside),
                     }
                 }
-                Some(StatusCode::IDLE_HEARTBEAT) => {}
+                None | Some(StatusCode::IDLE_HEARTBEAT) => {}
                 Some(status) => self.refused(status, &message).await?,
             }
         }
@@ -143,12 +145,35 @@ impl Puller {
         self.inbox_name = name;
         self.asked = self.early.len();
         while let Some(Some(message)) = old.next().now_or_never() {
-            if matches!(message.status, None | Some(StatusCode::OK)) {
+            if is_work(&message) {
                 self.asked += 1;
                 self.early.push_back(message);
             }
         }
         Ok(())
+    }
+
+    /// Takes no more, and gives back what came meanwhile: else it would go to others only after the
+    /// ack wait.
+    pub async fn close(mut self) {
+        if let Err(error) = delivery::finish(&mut self.aside).await {
+            tracing::debug!(%error, "an unreadable message is left to the next one who takes it");
+        }
+        let rest = async {
+            if self.inbox.drain().await.is_ok() {
+                while let Some(message) = self.inbox.next().await {
+                    self.early.push_back(message);
+                }
+            }
+        };
+        let all = tokio::time::timeout(CLOSE_MAX, rest).await;
+        let unasked = self.early.drain(..).filter(is_work).filter_map(|m| m.reply);
+        for ack_subject in unasked {
+            self.bus.ack_of(&ack_subject).give_back(Duration::ZERO).await;
+        }
+        if all.is_err() {
+            tracing::debug!("the broker did not say that nothing more comes");
+        }
     }
 
     async fn ask(&mut self, free: usize) -> Result<(), BusError> {
@@ -192,6 +217,11 @@ impl Puller {
         tokio::time::sleep(REQUEST_GRACE / 10).await;
         self.start_over().await
     }
+}
+
+/// Whether it is a delivery, and not the broker's word on a request.
+fn is_work(message: &async_nats::Message) -> bool {
+    matches!(message.status, None | Some(StatusCode::OK))
 }
 
 async fn interrupted_since(connection: &mut watch::Receiver<Connection>, seen: u64) {

@@ -268,9 +268,9 @@ pub fn dead(pipeline: Option<&PipelineId>, id: &str) -> String {
     format!("{ROOT}.dead.{}.{id}", pipeline.map_or("_", PipelineId::as_str))
 }
 
-/// EVENTS: what happened to a pipeline, for whoever watches.
-pub fn event(pipeline: &PipelineId, kind: &str) -> String {
-    format!("{ROOT}.event.{pipeline}.{kind}")
+/// EVENTS: what happened, for whoever watches: to a pipeline, or to what serves all of them.
+pub fn event(pipeline: Option<&PipelineId>, kind: &str) -> String {
+    format!("{ROOT}.event.{}.{kind}", pipeline.map_or("_", PipelineId::as_str))
 }
 
 /// Everything of one kind, as streams are declared: of tasks, `push0.v1.task.>`.

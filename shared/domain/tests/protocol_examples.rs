@@ -6,7 +6,7 @@ use push0_domain::{
     Payload, Payloads,
     codec::{self, Encoding},
     message::{
-        BlockEvent, Control, DeadLetter, Emission, KnownBlock, Lease, ResultEvent, StageReady, Task,
+        BlockEvent, Control, DeadLetter, Emission, Event, KnownBlock, Lease, ResultEvent, StageReady, Task,
         TaskResult,
     },
 };
@@ -58,6 +58,7 @@ fn checked(kind: &str, json: &str) -> Vec<u8> {
         "Control" => bincode_of::<Control>(kind, json),
         "DeadLetter" => bincode_of::<DeadLetter>(kind, json),
         "Emission" => bincode_of::<Emission>(kind, json),
+        "Event" => bincode_of::<Event>(kind, json),
         "KnownBlock" => bincode_of::<KnownBlock>(kind, json),
         "Lease" => bincode_of::<Lease>(kind, json),
         "Payload" => bincode_of::<Payload>(kind, json),

@@ -51,6 +51,10 @@ pub(crate) async fn run<P: Prove>(
         () = stop.cancelled() => None,
         slot = node.slots.acquire() => slot.ok(),
     };
+    // It waited behind one that led to a quarantine.
+    if !node.ledger.takes_work() && !stop.is_cancelled() {
+        return delivery.ack.give_back(Duration::ZERO).await;
+    }
     let header = &delivery.body.header;
     let span = tracing::info_span!(
         "prove",

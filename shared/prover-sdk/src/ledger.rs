@@ -77,14 +77,16 @@ impl Ledger {
         self.book.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// How many more deliveries this prover wants now.
+    /// Whether this prover takes work now.
+    pub(crate) fn takes_work(&self) -> bool {
+        let book = self.book();
+        let cools_down = book.quarantined_until.is_some_and(|until| until > Instant::now());
+        book.state == ProverState::Active && !cools_down
+    }
+
+    /// How many more deliveries this prover wants, if it takes work.
     pub(crate) fn free(&self) -> usize {
         let book = self.book();
-        if book.state != ProverState::Active
-            || book.quarantined_until.is_some_and(|until| until > Instant::now())
-        {
-            return 0;
-        }
         // Results on their way to the broker hold no slot, but they are bounded too.
         let wanted = (self.config.slots + self.ahead(&book)) as usize;
         let unproved = book.entries.values().filter(|e| !e.proved).count();

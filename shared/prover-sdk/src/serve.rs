@@ -110,10 +110,8 @@ pub(crate) async fn serve<J: Job>(
     let mut backoff = Backoff::default();
     let mut failing = false;
     while !shutdown.is_requested() {
-        let session = session(&node, &job, &mut work, &ready);
-        let error = tokio::select! {
-            () = shutdown.requested() => break,
-            ended = session => ended,
+        let Err(error) = session(&node, &job, &mut work, &ready, &shutdown).await else {
+            break;
         };
         ready.not_ready(error.to_string());
         if !failing {
@@ -131,26 +129,32 @@ pub(crate) async fn serve<J: Job>(
     leave(&node, work, grace).await;
 }
 
-/// Returns only with the reason why it cannot go on.
-async fn session<J: Job>(node: &Arc<Node>, job: &J, work: &mut JoinSet<()>, ready: &Component) -> BusError {
-    let mut puller = match node.bus.puller(J::STREAM, &J::consumer(&node.zkvm)).await {
-        Ok(puller) => Some(puller),
-        Err(error) => return error,
-    };
+/// Returns when a stop is requested, or with the reason why it cannot go on.
+async fn session<J: Job>(
+    node: &Arc<Node>,
+    job: &J,
+    work: &mut JoinSet<()>,
+    ready: &Component,
+    shutdown: &Shutdown,
+) -> Result<(), BusError> {
+    let consumer = J::consumer(&node.zkvm);
+    let mut puller = Some(node.bus.puller(J::STREAM, &consumer).await?);
     ready.ready();
     let mut orders = std::pin::pin!(inbox::obey(node.clone()));
     loop {
-        let free = node.ledger.free();
-        if node.draining.is_cancelled() {
-            // Requests that are still open would bring back again and again what is handed back.
-            puller = None;
+        // Requests that are still open would bring work that is not wanted.
+        let takes_work = node.ledger.takes_work() && !shutdown.is_requested();
+        match puller.take() {
+            Some(open) if !takes_work => open.close().await,
+            None if takes_work => puller = Some(node.bus.puller(J::STREAM, &consumer).await?),
+            as_it_was => puller = as_it_was,
         }
+        let free = node.ledger.free();
         tokio::select! {
-            taken = take::<J>(puller.as_mut(), free) => match taken {
-                Ok(delivery) => job.begin(node, delivery, work),
-                Err(error) => return error,
-            },
-            ended = &mut orders => return ended.err().unwrap_or(BusError::Interrupted),
+            () = shutdown.requested(), if puller.is_some() => {}
+            () = shutdown.requested(), if puller.is_none() => return Ok(()),
+            taken = take::<J>(puller.as_mut(), free) => job.begin(node, taken?, work),
+            ended = &mut orders => return ended.and(Err(BusError::Interrupted)),
             () = node.ledger.freed.notified() => {}
             () = cooled(node) => {}
             Some(ended) = work.join_next() => {

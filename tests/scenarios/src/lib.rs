@@ -7,10 +7,11 @@
 use push0_bus::{Bus, Kept, Signals, Stream};
 use push0_domain::{
     PipelineId, ProverId,
-    message::{DeadLetter, Emission, EmissionOutcome, Held, Lease, Proof},
+    message::{DeadLetter, Emission, EmissionOutcome, Event, Happening, Held, Lease, Proof},
     subject::{self, Kind},
 };
 use push0_harness::{Deployment, DeploymentBuilder, Process, ProcessBuilder, wait_for};
+use serde::de::DeserializeOwned;
 use std::time::Duration;
 
 /// Far beyond what anything here takes on a busy machine, below the limit of a test.
@@ -164,17 +165,34 @@ pub async fn first_running<'a>(bus: &Bus, provers: &[&'a str]) -> (&'a str, Held
 /// # Panics
 /// None does within [`PATIENCE`].
 pub async fn heartbeat(signals: &mut Signals, what: &str, satisfies: impl Fn(&Lease) -> bool) -> Lease {
+    heard(signals, what, satisfies).await
+}
+
+/// Listens until something happens that satisfies, and returns it.
+///
+/// # Panics
+/// Nothing does within [`PATIENCE`].
+pub async fn happening(
+    signals: &mut Signals,
+    what: &str,
+    satisfies: impl Fn(&Happening) -> bool,
+) -> Happening {
+    let event: Event = heard(signals, what, |event: &Event| satisfies(&event.what)).await;
+    event.what
+}
+
+async fn heard<T: DeserializeOwned>(signals: &mut Signals, what: &str, satisfies: impl Fn(&T) -> bool) -> T {
     let heard = async {
         loop {
-            let signal = signals.next().await.expect("heartbeats come");
-            match signal.body::<Lease>() {
-                Ok(lease) if satisfies(&lease) => return lease,
+            let signal = signals.next().await.expect("signals come");
+            match signal.body::<T>() {
+                Ok(body) if satisfies(&body) => return body,
                 _ => {}
             }
         }
     };
     let heard = tokio::time::timeout(PATIENCE, heard).await;
-    heard.unwrap_or_else(|_| unreachable!("no heartbeat in {PATIENCE:?}: {what}"))
+    heard.unwrap_or_else(|_| unreachable!("not heard in {PATIENCE:?}: {what}"))
 }
 
 /// Whether a prover other than `not` runs the task that `held` is about.

@@ -93,6 +93,8 @@ impl World {
                 Some(Op::Report(held, body))
             }
             Effect::GiveBack(held) => Some(Op::GiveBack(held.ack_subject)),
+            // Nobody acts on it.
+            Effect::Announce(_) => None,
             Effect::Hedge { prover, held } => Some(Op::Hedge(held, prover)),
             Effect::Stop {
                 prover,

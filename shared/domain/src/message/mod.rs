@@ -5,6 +5,7 @@
 //! what JSON may leave out has a default.
 
 mod block;
+mod event;
 mod lease;
 mod proof;
 mod result;
@@ -13,6 +14,7 @@ mod work;
 pub use block::{
     BlockContext, BlockEnded, BlockEvent, BlockFacts, Cancel, EndReason, KnownBlock, ObservedBlock,
 };
+pub use event::{Event, Happening};
 pub use lease::{Control, Held, Lease, ProverState, Role};
 pub use proof::{AttemptRecord, Dead, DeadLetter, Emission, EmissionOutcome, Proof};
 pub use result::{Failure, FailureClass, Outcome, ResultEvent, TaskResult, Verdict};

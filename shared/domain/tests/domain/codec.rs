@@ -58,6 +58,7 @@ every_body! {
     orders_are_read_as_they_were_written: control,
     emissions_are_read_as_they_were_written: emission,
     dead_letters_are_read_as_they_were_written: dead_letter,
+    events_are_read_as_they_were_written: event,
 }
 
 /// Reads bytes as everything that there is. What comes of it does not matter; that it ends does.

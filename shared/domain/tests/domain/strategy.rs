@@ -463,3 +463,33 @@ pub(crate) fn dead_letter() -> impl Strategy<Value = DeadLetter> {
         what,
     })
 }
+
+pub(crate) fn event() -> impl Strategy<Value = Event> {
+    let role = || prop_oneof![Just(Role::Prover), Just(Role::Verifier)];
+    let what = prop_oneof![
+        (prover(), zkvm(), role(), any::<u32>()).prop_map(|(prover, zkvm, role, held)| {
+            Happening::ProverLost {
+                prover,
+                zkvm,
+                role,
+                held,
+            }
+        }),
+        (prover(), zkvm(), role()).prop_map(|(prover, zkvm, role)| Happening::ProverFound {
+            prover,
+            zkvm,
+            role
+        }),
+        (prover(), time(), any::<u32>(), text()).prop_map(|(prover, until, times, reason)| {
+            Happening::QuarantineBegun {
+                prover,
+                until,
+                times,
+                reason,
+            }
+        }),
+        (prover(), text()).prop_map(|(prover, reason)| Happening::QuarantineEnded { prover, reason }),
+        (text(), text()).prop_map(|(id, reason)| Happening::DeadLetter { id, reason }),
+    ];
+    (time(), what).prop_map(|(at, what)| Event { at, what })
+}

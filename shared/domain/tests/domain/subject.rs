@@ -119,7 +119,7 @@ proptest! {
             subject::proof(&key.pipeline, number),
             subject::dead(Some(&key.pipeline), "push0_tasks-1"),
             subject::dead(None, "push0_tasks-1"),
-            subject::event(&key.pipeline, "proved"),
+            subject::event(Some(&key.pipeline), "dead-letter"),
         ] {
             prop_assert!(is_publishable(&subject), "{}", subject);
             prop_assert!(subject.starts_with(ROOT));

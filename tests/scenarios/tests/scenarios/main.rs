@@ -2,6 +2,7 @@
 
 mod broker;
 mod provers;
+mod quarantine;
 mod restarts;
 mod services;
 mod superseded;

@@ -114,7 +114,6 @@ async fn a_block_is_one_connected_trace_over_http() {
 }
 
 #[tokio::test]
-#[ignore = "an open fault: its provers fail on purpose, and the quarantine outlasts the test"]
 async fn failed_attempts_are_in_the_trace_of_their_block() {
     let spans = Spans::default();
     let endpoint = receiver::over_grpc(&spans).await;
