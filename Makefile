@@ -14,6 +14,9 @@ export RPC_URL BLOCKS
 SECONDS ?= 120
 SEED ?=
 
+# How much `make bench` measures.
+PROFILE ?= quick
+
 DEMO_PACKAGES := push0-ingester push0-dispatcher push0-collector push0-watchdog push0-cli push0-prover-miden
 NEXTEST := $(shell cargo nextest --version 2>/dev/null)
 
@@ -54,8 +57,10 @@ check: ## format, lints, layout rules, documentation
 manifests: ## check what deployments are made of: k8s, images, compose, alerts, the broker's users
 	@scripts/check-manifests
 
-bench: setup ## measure latency and throughput, the quick profile
-	cargo run --release --locked -p push0-loadtest -- all --profile quick
+bench: setup ## measure everything, a quarter of an hour on two idle cores: PROFILE=full for two hours
+	cargo build --release --locked --workspace --exclude push0-prover-miden --bins
+	$${CARGO_TARGET_DIR:-target}/release/push0-loadtest all --profile $(PROFILE)
+	@echo "target/bench/report.html has the tables and plots"
 
 chaos: setup ## kill and cut things under load and check the promises: SECONDS=120, SEED=... to repeat a run
 	cargo run --release --locked -p push0-loadtest -- chaos --seconds $(SECONDS) $(if $(SEED),--seed $(SEED))

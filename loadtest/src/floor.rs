@@ -14,6 +14,7 @@ use async_nats::jetstream::{
 };
 use bytes::Bytes;
 use futures::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
+use push0_bus::now;
 use push0_domain::subject::{self, Kind};
 use push0_harness::Process;
 use std::time::Duration;
@@ -25,8 +26,9 @@ use crate::stand::{Arrivals, Stand};
 const IN_FLIGHT_MAX: usize = 1024;
 /// How many messages are asked for at once, as push0's services do.
 const BATCH: usize = 512;
-/// Body: what identifies the message, and when the broker stored its first form, in nanoseconds.
-const HEAD: usize = 16;
+/// A body begins with the message's number and three instants in nanoseconds: when the broker stored
+/// its first form, when it stored what the first hop made of it, and when the second hop had that.
+const HEAD: usize = 32;
 
 /// What a relay process is told.
 #[derive(Clone, Debug)]
@@ -37,6 +39,31 @@ pub(crate) struct Relay {
     pub(crate) hop: usize,
     /// How long the messages are that it stores.
     pub(crate) bytes: usize,
+}
+
+/// What became of one message, in microseconds since the Unix epoch.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Passed {
+    /// When the broker stored it.
+    pub(crate) first: u64,
+    /// When the broker stored what the first hop made of it.
+    pub(crate) second: u64,
+    /// When the second hop had that.
+    pub(crate) received: u64,
+    /// When the broker stored its last form.
+    pub(crate) last: u64,
+}
+
+impl Passed {
+    /// From stored to stored.
+    pub(crate) fn whole(&self) -> u64 {
+        self.last.saturating_sub(self.first)
+    }
+
+    /// One bare hop: from stored to received.
+    pub(crate) fn hop(&self) -> u64 {
+        self.received.saturating_sub(self.second)
+    }
 }
 
 /// A floor that stands.
@@ -66,10 +93,10 @@ async fn context(url: &str) -> anyhow::Result<jetstream::Context> {
 
 impl Floor {
     /// Starts a floor beside a stand: the first of `sizes` is the block's message, each other one
-    /// what a hop stores.
+    /// what a hop stores. Its relays reach the broker as the services do.
     pub(crate) async fn start(stand: &Stand, sizes: &[usize]) -> anyhow::Result<Self> {
-        let url = stand.deployment.nats.url();
-        let context = context(&url).await?;
+        let url = stand.deployment.url();
+        let context = context(&stand.deployment.nats.url()).await?;
         let hops = sizes.len() - 1;
         for hop in 0..=hops {
             let last = hop == hops;
@@ -111,9 +138,8 @@ impl Floor {
         Ok(floor)
     }
 
-    /// Sends `count` messages as scheduled and waits for all; when each was first and last stored,
-    /// in microseconds.
-    pub(crate) async fn run(&mut self, count: u64, arrivals: Arrivals) -> anyhow::Result<Vec<(u64, u64)>> {
+    /// Sends `count` messages as scheduled and waits for all.
+    pub(crate) async fn run(&mut self, count: u64, arrivals: Arrivals) -> anyhow::Result<Vec<Passed>> {
         let numbers = self.next..self.next + count;
         self.next += count;
         let start = Instant::now();
@@ -125,7 +151,7 @@ impl Floor {
             }
             let ack = self
                 .context
-                .publish(subject_of(0), message(number, 0, self.bytes))
+                .publish(subject_of(0), message([number, 0, 0, 0], self.bytes))
                 .await?;
             flying.push(ack.into_future());
             while let Some(Some(stored)) = flying.next().now_or_never() {
@@ -146,7 +172,7 @@ impl Floor {
         Ok(times)
     }
 
-    async fn times(&self, last: &jetstream::stream::Stream, count: u64) -> anyhow::Result<Vec<(u64, u64)>> {
+    async fn times(&self, last: &jetstream::stream::Stream, count: u64) -> anyhow::Result<Vec<Passed>> {
         let reader = last
             .create_consumer(pull::OrderedConfig::default())
             .await?
@@ -154,8 +180,13 @@ impl Floor {
             .await?;
         let times = reader.take(usize::try_from(count)?).map(|message| {
             let message = message?;
-            let stored = stored_ns(&message)?;
-            Ok((head(&message.payload, 8) / 1000, stored / 1000))
+            let [_, first, second, received] = head(&message.payload);
+            Ok(Passed {
+                first: first / 1000,
+                second: second / 1000,
+                received: received / 1000,
+                last: stored_ns(&message)? / 1000,
+            })
         });
         times
             .collect::<Vec<anyhow::Result<_>>>()
@@ -215,8 +246,13 @@ pub(crate) async fn relay(relay: &Relay) -> anyhow::Result<()> {
             Some(done) = flying.next() => done?,
             message = incoming.next(), if room => {
                 let message = message.context("the consumer ended")??;
-                let first = if relay.hop == 0 { stored_ns(&message)? } else { head(&message.payload, 8) };
-                let body = self::message(head(&message.payload, 0), first, relay.bytes);
+                let mut head = head(&message.payload);
+                match relay.hop {
+                    0 => head[1] = stored_ns(&message)?,
+                    1 => head[2..].copy_from_slice(&[stored_ns(&message)?, now().0 * 1000]),
+                    _ => {}
+                }
+                let body = self::message(head, relay.bytes);
                 let ack = context.publish(subject_of(relay.hop + 1), body).await?;
                 flying.push(done(message, ack).boxed());
             }
@@ -229,16 +265,19 @@ async fn done(message: Message, ack: PublishAckFuture) -> anyhow::Result<()> {
     message.ack().await.map_err(|e| anyhow::anyhow!("{e}"))
 }
 
-fn message(number: u64, first_stored_ns: u64, bytes: usize) -> Bytes {
+fn message(head: [u64; 4], bytes: usize) -> Bytes {
     let mut body = vec![0x5a; bytes.max(HEAD)];
-    body[..8].copy_from_slice(&number.to_le_bytes());
-    body[8..HEAD].copy_from_slice(&first_stored_ns.to_le_bytes());
+    for (place, value) in body.chunks_exact_mut(8).zip(head) {
+        place.copy_from_slice(&value.to_le_bytes());
+    }
     body.into()
 }
 
-fn head(body: &[u8], at: usize) -> u64 {
-    let bytes = body.get(at..at + 8).and_then(|bytes| bytes.try_into().ok());
-    u64::from_le_bytes(bytes.unwrap_or_default())
+fn head(body: &[u8]) -> [u64; 4] {
+    let mut words = body
+        .chunks_exact(8)
+        .map(|word| word.try_into().unwrap_or_default());
+    std::array::from_fn(|_| u64::from_le_bytes(words.next().unwrap_or_default()))
 }
 
 fn stored_ns(message: &Message) -> anyhow::Result<u64> {

@@ -8,6 +8,7 @@
     reason = "results go to stdout, what is being done to stderr"
 )]
 
+mod baseline;
 mod floor;
 mod monitor;
 mod record;
@@ -15,12 +16,13 @@ mod report;
 mod scenario;
 mod stand;
 mod stats;
+mod usage;
 
 use clap::Parser;
 use futures::FutureExt;
 use record::{Context, Profile};
 use scenario::Scenario;
-use std::{panic::AssertUnwindSafe, process::ExitCode};
+use std::{panic::AssertUnwindSafe, process::ExitCode, time::Duration};
 
 /// Measures push0 with real processes.
 #[derive(Debug, Parser)]
@@ -37,12 +39,47 @@ struct Cli {
     /// How long chaos goes on.
     #[arg(long)]
     seconds: Option<u64>,
+    #[command(flatten)]
+    part: Part,
+}
+
+/// What the processes are told that scenarios start.
+#[derive(Debug, clap::Args)]
+struct Part {
     #[arg(long, hide = true, default_value = "")]
     url: String,
     #[arg(long, hide = true, default_value_t = 0)]
     hop: usize,
     #[arg(long, hide = true, default_value_t = 0)]
     bytes: usize,
+    #[arg(long, hide = true, default_value = "fifo")]
+    queue: baseline::Kind,
+    #[arg(long, hide = true, default_value = "")]
+    id: String,
+    #[arg(long, hide = true, default_value_t = 1)]
+    slots: u32,
+    #[arg(long, hide = true, default_value_t = 0)]
+    time_us: u64,
+}
+
+impl Part {
+    /// Runs until it is killed.
+    async fn run(self, scenario: Scenario) -> anyhow::Result<()> {
+        if scenario == Scenario::Worker {
+            let worker = baseline::Worker {
+                id: self.id,
+                slots: self.slots,
+                time: Duration::from_micros(self.time_us),
+            };
+            return baseline::work(self.queue, &self.url, worker).await;
+        }
+        let relay = floor::Relay {
+            url: self.url,
+            hop: self.hop,
+            bytes: self.bytes,
+        };
+        floor::relay(&relay).await
+    }
 }
 
 #[tokio::main]
@@ -53,17 +90,17 @@ async fn main() -> ExitCode {
         seed: cli.seed,
         seconds: cli.seconds.unwrap_or(cli.profile.pick(60, 600)),
     };
-    if cli.scenario == Scenario::Relay {
-        let relay = floor::Relay {
-            url: cli.url,
-            hop: cli.hop,
-            bytes: cli.bytes,
-        };
-        let ended = floor::relay(&relay).await;
-        eprintln!("relay {}: {ended:?}", relay.hop);
+    if matches!(cli.scenario, Scenario::Relay | Scenario::Worker) {
+        let ended = cli.part.run(cli.scenario).await;
+        eprintln!("{:?}: {ended:?}", cli.scenario);
         return ExitCode::FAILURE;
     }
     let mut failed = false;
+    if cli.scenario == Scenario::All
+        && let Err(error) = record::begin(&context)
+    {
+        eprintln!("earlier results stay: {error}");
+    }
     for scenario in cli.scenario.expand() {
         eprintln!("--- {scenario:?}");
         // The harness panics; the scenarios after a failed one are still worth running.

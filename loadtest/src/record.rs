@@ -1,5 +1,6 @@
 //! Results: one JSON object a line, on stdout and in `target/bench/results.jsonl`.
 
+use crate::stats::round;
 use serde_json::{Map, Value, json};
 use std::{fs, io::Write, path::PathBuf};
 
@@ -51,6 +52,14 @@ impl Record {
         self
     }
 
+    /// Adds the ratio of two fields that are there.
+    #[must_use]
+    pub(crate) fn ratio(self, name: &str, of: &str, to: &str) -> Self {
+        let number = |field: &str| self.0.get(field).and_then(Value::as_f64).unwrap_or_default();
+        let ratio = round(number(of) / number(to).max(1e-6));
+        self.with(name, ratio)
+    }
+
     /// Says it, and adds it to the file.
     pub(crate) fn publish(self) -> anyhow::Result<()> {
         let line = Value::Object(self.0).to_string();
@@ -62,6 +71,31 @@ impl Record {
         let mut file = fs::OpenOptions::new().create(true).append(true).open(path)?;
         Ok(writeln!(file, "{line}")?)
     }
+}
+
+/// Sets the results of earlier runs aside, and says what machine the following ones are from.
+pub(crate) fn begin(context: &Context) -> anyhow::Result<()> {
+    let path = results();
+    if path.exists() {
+        fs::rename(&path, path.with_extension("previous.jsonl"))?;
+    }
+    let cores = std::thread::available_parallelism()?.get();
+    let load = fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    let load: f64 = load
+        .split(' ')
+        .next()
+        .and_then(|one| one.parse().ok())
+        .unwrap_or_default();
+    let model = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let model = model
+        .lines()
+        .find_map(|line| line.strip_prefix("model name")?.split(": ").nth(1));
+    context
+        .record("machine")
+        .with("cores", cores)
+        .with("processor", model.unwrap_or("unknown"))
+        .with("load_average", load)
+        .publish()
 }
 
 /// Where all results are.

@@ -292,3 +292,56 @@ pub(crate) fn stored_times(records: &[Kept<Emission>]) -> Vec<u64> {
     times.sort_unstable();
     times
 }
+
+/// From the first block stored to the last record stored, in seconds.
+pub(crate) fn drained_s(records: &[Kept<Emission>]) -> anyhow::Result<f64> {
+    let mut first = u64::MAX;
+    for kept in records {
+        first = first.min(proved(kept)?.stored_at.0);
+    }
+    let last = stored_times(records).last().copied().unwrap_or_default();
+    Ok(last.saturating_sub(first) as f64 / 1e6)
+}
+
+/// When a block came where, in microseconds since the Unix epoch.
+#[derive(Clone, Debug)]
+pub(crate) struct Done {
+    pub(crate) number: u64,
+    /// Which attempt did it.
+    pub(crate) attempt: u32,
+    pub(crate) stored_us: u64,
+    pub(crate) began_us: u64,
+    pub(crate) busy_us: u64,
+    pub(crate) done_us: u64,
+}
+
+impl Done {
+    /// That of a block with one proof; its prover runs with `PUSH0_MOCK__STAMP`.
+    pub(crate) fn of(kept: &Kept<Emission>) -> anyhow::Result<Self> {
+        let emission = proved(kept)?;
+        let proof = match &emission.outcome {
+            EmissionOutcome::Proved(proofs) => proofs.first(),
+            _ => None,
+        };
+        let proof = proof.context("proved by nothing")?;
+        let Payload::Inline(body) = &proof.payload else {
+            bail!("a stamped proof is short");
+        };
+        let body: serde_json::Value = serde_json::from_slice(body)?;
+        Ok(Self {
+            number: emission.first.number,
+            attempt: proof.attempt,
+            stored_us: emission.stored_at.0,
+            began_us: body["began_us"].as_u64().context("a proof without a stamp")?,
+            busy_us: emission.busy_us,
+            done_us: kept.stored_at.0,
+        })
+    }
+
+    /// From stored to done, less the work.
+    pub(crate) fn overhead(&self) -> u64 {
+        self.done_us
+            .saturating_sub(self.stored_us)
+            .saturating_sub(self.busy_us)
+    }
+}

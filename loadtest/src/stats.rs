@@ -1,5 +1,6 @@
-//! Percentiles of one run, and the median and spread of several.
+//! Percentiles of one run, the median and spread of several, and whether something grows.
 
+use crate::record::Record;
 use hdrhistogram::Histogram;
 
 /// Times in microseconds, to three digits, up to ten minutes.
@@ -24,6 +25,11 @@ impl Times {
         self.0.len()
     }
 
+    fn merge(&mut self, other: &Self) {
+        // Refused only between different bounds, and all are the same.
+        let _ = self.0.add(&other.0);
+    }
+
     /// A quantile in milliseconds.
     pub(crate) fn ms(&self, quantile: f64) -> f64 {
         round(self.0.value_at_quantile(quantile) as f64 / 1000.0)
@@ -35,6 +41,64 @@ impl FromIterator<u64> for Times {
         let mut all = Self::default();
         times.into_iter().for_each(|time| all.add(time));
         all
+    }
+}
+
+/// The quantiles that are quoted, by the names under which they are.
+const QUANTILES: [(&str, f64); 4] = [("p50", 0.5), ("p95", 0.95), ("p99", 0.99), ("p999", 0.999)];
+
+/// The times of repeated windows.
+#[derive(Default)]
+pub(crate) struct Windows(Vec<Times>);
+
+impl Windows {
+    /// Adds a window.
+    pub(crate) fn push(&mut self, times: impl IntoIterator<Item = u64>) {
+        self.add(times.into_iter().collect());
+    }
+
+    /// Adds a window.
+    pub(crate) fn add(&mut self, times: Times) {
+        self.0.push(times);
+    }
+
+    /// The median of the windows' quantiles, in milliseconds.
+    pub(crate) fn ms(&self, quantile: f64) -> f64 {
+        median(&self.each(quantile))
+    }
+
+    /// How many times there are in all.
+    pub(crate) fn len(&self) -> u64 {
+        self.0.iter().map(Times::len).sum()
+    }
+
+    /// Adds the quantiles to a record, each the median of the windows' (of p99.9, which a window is
+    /// too short for, that of all times), and how far the windows' medians and 99th percentiles lie
+    /// apart.
+    pub(crate) fn put(&self, prefix: &str, record: Record) -> Record {
+        let mut all = Times::default();
+        self.0.iter().for_each(|window| all.merge(window));
+        let quoted = QUANTILES.iter().fold(record, |record, (name, quantile)| {
+            let value = if *name == "p999" {
+                all.ms(*quantile)
+            } else {
+                self.ms(*quantile)
+            };
+            record.with(&format!("{prefix}{name}_ms"), value)
+        });
+        quoted
+            .with(
+                &format!("{prefix}p50_spread_ms"),
+                spread(&self.each(0.5)).to_vec(),
+            )
+            .with(
+                &format!("{prefix}p99_spread_ms"),
+                spread(&self.each(0.99)).to_vec(),
+            )
+    }
+
+    fn each(&self, quantile: f64) -> Vec<f64> {
+        self.0.iter().map(|window| window.ms(quantile)).collect()
     }
 }
 
@@ -69,9 +133,75 @@ pub(crate) fn steady_rate(ascending: &[u64]) -> f64 {
     }
 }
 
+/// A straight line through values over time, and how sure its slope is.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Trend {
+    /// By how much the value changes in a unit of time.
+    pub(crate) slope: f64,
+    /// Twice the standard error of the slope: about 95 % of slopes lie this near.
+    pub(crate) margin: f64,
+}
+
+impl Trend {
+    /// Least squares over pairs of time and value. Neighbouring samples of memory or latency resemble
+    /// each other, so there are fewer independent ones than samples: the error is widened by their
+    /// correlation.
+    pub(crate) fn of(samples: &[(f64, f64)]) -> Self {
+        let count = samples.len() as f64;
+        let (sum_t, sum_v) = samples.iter().fold((0.0, 0.0), |(t, v), s| (t + s.0, v + s.1));
+        let (mean_t, mean_v) = (sum_t / count, sum_v / count);
+        let spread_t: f64 = samples.iter().map(|s| (s.0 - mean_t).powi(2)).sum();
+        let both: f64 = samples.iter().map(|s| (s.0 - mean_t) * (s.1 - mean_v)).sum();
+        let slope = both / spread_t;
+        let off: Vec<f64> = samples
+            .iter()
+            .map(|s| s.1 - mean_v - slope * (s.0 - mean_t))
+            .collect();
+        let squares: f64 = off.iter().map(|o| o * o).sum();
+        let neighbours: f64 = off.windows(2).map(|pair| pair[0] * pair[1]).sum();
+        let correlation = if squares > 0.0 {
+            (neighbours / squares).clamp(0.0, 0.95)
+        } else {
+            0.0
+        };
+        let widened = (1.0 + correlation) / (1.0 - correlation);
+        let error = (squares / (count - 2.0) / spread_t * widened).sqrt();
+        Self {
+            slope,
+            margin: 2.0 * error,
+        }
+    }
+
+    /// Whether the slope can be told from none.
+    pub(crate) fn is_distinguishable(self) -> bool {
+        self.slope.abs() > self.margin
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_trend_is_told_from_noise() {
+        let noise = |n: u32| f64::from(n.wrapping_mul(2_654_435_761) >> 16) / 65_536.0;
+        let flat: Vec<_> = (0..100).map(|n| (f64::from(n), 8.0 + noise(n))).collect();
+        let rising: Vec<_> = flat.iter().map(|(t, v)| (*t, v + t / 50.0)).collect();
+        assert!(!Trend::of(&flat).is_distinguishable(), "{:?}", Trend::of(&flat));
+        let trend = Trend::of(&rising);
+        assert!(
+            trend.is_distinguishable() && (trend.slope - 0.02).abs() < trend.margin,
+            "{trend:?}"
+        );
+        let constant: Vec<_> = (0..100).map(|n| (f64::from(n), 8.0)).collect();
+        assert_eq!(
+            Trend::of(&constant),
+            Trend {
+                slope: 0.0,
+                margin: 0.0
+            }
+        );
+    }
 
     #[test]
     fn the_steady_rate_ignores_how_it_starts_and_ends() {

@@ -1,47 +1,98 @@
-//! What the services take: resident memory at rest, after a load, and with a long queue.
+//! What the services and the broker take: the most resident memory while they rest, under a steady
+//! load, saturated, and with a long queue and no prover.
 
 use crate::{
     record::Context,
     stand::{self, Arrivals, Stand},
     stats::round,
+    usage::Usage,
 };
 use std::time::Duration;
 
+const SERVICES: [&str; 4] = ["dispatcher", "collector", "watchdog", "prover"];
+const BACKLOG: u64 = 100_000;
+/// Resting, or with all that was published taken in.
+const SETTLED: Duration = Duration::from_secs(3);
+const EVERY: Duration = Duration::from_millis(200);
+
 pub(crate) async fn run(context: &Context) -> anyhow::Result<()> {
-    let builder = stand::services().service(stand::prover("prover", 16, Duration::from_millis(10)));
+    let builder = stand::services().service(stand::prover("prover", 64, Duration::ZERO));
     let mut stand = Stand::start(builder, &stand::single(false)).await?;
-    report(context, &stand, "at rest")?;
+    let pids = pids(&stand);
+    let rest = async {
+        tokio::time::sleep(SETTLED).await;
+        Ok(())
+    };
+    let most = watch(&pids, rest).await?;
+    report(context, "idle", &most)?;
+
     let arrivals = Arrivals::Rate {
         per_second: 100.0,
         seed: context.seed,
     };
-    stand.run(context.profile.pick(1_000, 6_000), arrivals).await?;
-    report(context, &stand, "after 100 blocks/s")?;
-    let queued = 10_000;
+    let (steady, flood) = context.profile.pick((1_000, 10_000), (6_000, 50_000));
+    let most = watch(&pids, stand.run(steady, arrivals)).await?;
+    report(context, "100/s", &most)?;
+    let most = watch(&pids, stand.run(flood, Arrivals::AtOnce)).await?;
+    report(context, "saturation", &most)?;
+
+    // Fresh services: what the flood left to their allocators is not the queue's.
+    for service in &SERVICES[..3] {
+        stand.deployment.service_mut(service).restart();
+    }
+    stand.deployment.ready().await;
     stand.deployment.service("prover").kill();
-    let numbers = stand.known(queued).await?;
-    stand
-        .publish(&numbers.collect::<Vec<_>>(), Arrivals::AtOnce)
-        .await?;
-    // A tick or two, so that the dispatcher has taken in what the broker holds.
-    tokio::time::sleep(Duration::from_secs(2)).await;
-    report(context, &stand, "10,000 blocks queued")
+    let pids = self::pids(&stand);
+    let numbers: Vec<u64> = stand.known(BACKLOG).await?.collect();
+    let queue = async {
+        stand.publish(&numbers, Arrivals::AtOnce).await?;
+        tokio::time::sleep(SETTLED).await;
+        Ok(())
+    };
+    let most = watch(&pids, queue).await?;
+    report(context, "backlog 100,000", &most)
 }
 
-fn report(context: &Context, stand: &Stand, load: &str) -> anyhow::Result<()> {
-    for service in ["dispatcher", "collector", "watchdog", "prover"] {
-        let pid = stand.deployment.service(service).pid();
-        let Ok(status) = std::fs::read_to_string(format!("/proc/{pid}/status")) else {
-            continue;
+fn pids(stand: &Stand) -> Vec<(&'static str, u32)> {
+    let services = SERVICES.map(|name| (name, stand.deployment.service(name).pid()));
+    let broker = ("broker", stand.deployment.nats.pid());
+    services.into_iter().chain([broker]).collect()
+}
+
+/// The most that each takes while `load` goes on.
+async fn watch<T>(
+    pids: &[(&'static str, u32)],
+    load: impl Future<Output = anyhow::Result<T>>,
+) -> anyhow::Result<Vec<(&'static str, f64)>> {
+    let mut most: Vec<(&str, f64)> = Vec::new();
+    let mut load = std::pin::pin!(load);
+    let mut due = tokio::time::interval(EVERY);
+    loop {
+        let ended = tokio::select! {
+            ended = &mut load => Some(ended),
+            _ = due.tick() => None,
         };
-        let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-        let kib = resident.and_then(|text| text.split_whitespace().next()?.parse::<f64>().ok());
-        let Some(kib) = kib else { continue };
+        for (name, pid) in pids {
+            let Some(usage) = Usage::of(*pid) else { continue };
+            match most.iter_mut().find(|(known, _)| known == name) {
+                Some((_, rss)) => *rss = rss.max(usage.rss_mb),
+                None => most.push((name, usage.rss_mb)),
+            }
+        }
+        if let Some(ended) = ended {
+            ended?;
+            return Ok(most);
+        }
+    }
+}
+
+fn report(context: &Context, load: &str, most: &[(&str, f64)]) -> anyhow::Result<()> {
+    for (service, rss_mb) in most {
         context
             .record("memory")
-            .with("service", service)
+            .with("service", *service)
             .with("load", load)
-            .with("rss_mb", round(kib / 1024.0))
+            .with("rss_mb", round(*rss_mb))
             .publish()?;
     }
     Ok(())

@@ -1,18 +1,23 @@
 //! The scenarios, one file each.
 
+mod baseline;
 mod burst;
 mod chaos;
 mod exec;
 mod fanout;
-mod hops;
+mod floor;
+mod gantt;
 mod memory;
 mod multistep;
 mod overhead;
 mod priority;
+mod ready;
 mod realtime;
 mod recovery;
 mod scaling;
+mod soak;
 mod throughput;
+mod timeline;
 
 use crate::record::Context;
 
@@ -21,16 +26,18 @@ use crate::record::Context;
 pub(crate) enum Scenario {
     /// All of them, one after another.
     All,
+    /// What bare JetStream takes for the same hops.
+    Floor,
     /// What orchestration adds to a block, against the floor.
     Overhead,
+    /// How soon a prover starts what is ready, against a bare hop.
+    Ready,
     /// How many empty blocks a second, against the floor.
     Throughput,
     /// How busy many provers are kept.
     Scaling,
     /// How quickly a queue that was there at once is worked off.
     Burst,
-    /// Where the time of a block goes.
-    Hops,
     /// What the services take.
     Memory,
     /// Whether a more urgent block ever waits for a less urgent one.
@@ -43,13 +50,24 @@ pub(crate) enum Scenario {
     Realtime,
     /// How long until a killed prover's work, or a killed service, goes on.
     Recovery,
-    /// What an attempt of a program costs beyond starting the program.
+    /// A picture of a recovery.
+    Timeline,
+    /// A picture of a block.
+    Gantt,
+    /// What a task costs whose prover is a program, beyond starting the program.
     Exec,
+    /// Whether anything grows under a steady load.
+    Soak,
+    /// push0 beside queues that one would write in its place.
+    Baseline,
     /// Everything is killed, frozen and restarted at random; nothing may be lost.
     Chaos,
     /// A hop of the floor: started by the other scenarios.
     #[value(hide = true)]
     Relay,
+    /// A worker of a baseline: started by it.
+    #[value(hide = true)]
+    Worker,
 }
 
 impl Scenario {
@@ -57,18 +75,23 @@ impl Scenario {
     pub(crate) fn expand(self) -> Vec<Self> {
         match self {
             Self::All => vec![
+                Self::Floor,
                 Self::Overhead,
+                Self::Ready,
                 Self::Throughput,
                 Self::Scaling,
                 Self::Burst,
-                Self::Hops,
                 Self::Memory,
                 Self::Priority,
                 Self::Multistep,
                 Self::Fanout,
                 Self::Realtime,
                 Self::Recovery,
+                Self::Timeline,
+                Self::Gantt,
                 Self::Exec,
+                Self::Soak,
+                Self::Baseline,
                 Self::Chaos,
             ],
             one => vec![one],
@@ -78,19 +101,24 @@ impl Scenario {
     /// Runs it.
     pub(crate) async fn run(self, context: &Context) -> anyhow::Result<()> {
         match self {
-            Self::All | Self::Relay => Ok(()),
+            Self::All | Self::Relay | Self::Worker => Ok(()),
+            Self::Floor => floor::run(context).await,
             Self::Overhead => overhead::run(context).await,
+            Self::Ready => ready::run(context).await,
             Self::Throughput => throughput::run(context).await,
             Self::Scaling => scaling::run(context).await,
             Self::Burst => burst::run(context).await,
-            Self::Hops => hops::run(context).await,
             Self::Memory => memory::run(context).await,
             Self::Priority => priority::run(context).await,
             Self::Multistep => multistep::run(context).await,
             Self::Fanout => fanout::run(context).await,
             Self::Realtime => realtime::run(context).await,
             Self::Recovery => recovery::run(context).await,
+            Self::Timeline => timeline::run(context).await,
+            Self::Gantt => gantt::run(context).await,
             Self::Exec => exec::run(context).await,
+            Self::Soak => soak::run(context).await,
+            Self::Baseline => baseline::run(context).await,
             Self::Chaos => chaos::run(context).await,
         }
     }

@@ -52,7 +52,7 @@ pub(crate) async fn run(context: &Context) -> anyhow::Result<()> {
 }
 
 /// How many pairs stand in the wrong order.
-fn inversions(order: &[u64]) -> u64 {
+pub(crate) fn inversions(order: &[u64]) -> u64 {
     let after = |at: usize| order[at + 1..].iter().filter(|later| **later < order[at]).count() as u64;
     (0..order.len()).map(after).sum()
 }

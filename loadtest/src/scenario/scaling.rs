@@ -1,60 +1,56 @@
-//! How busy many provers are kept: X(n) · t / n for the throughput X of n saturated places of time t.
+//! How busy many provers are kept: X(n) · t / n for the throughput X of n saturated provers of time t.
 //!
-//! A place is one of eight slots of a process: thirty-two processes would measure how two cores
-//! switch between them. `t` is what the provers measured (a timer is up to a millisecond late, which
-//! at 10 ms is not the orchestrator's); `efficiency_nominal` takes what they were told instead.
+//! Up to 64 provers each is a process with one slot; more are slots of a few processes, and the record
+//! says so. X counts from the first block stored to the last record stored, so what it takes to fill
+//! the provers at the start and to drain them at the end is charged too. `t` is what the provers
+//! measured; `efficiency_nominal` takes what they were told, and charges late timers as well.
 
 use crate::{
-    record::Context,
+    record::{Context, Profile},
     stand::{self, Arrivals, Stand},
-    stats::{median, round, spread, steady_rate},
+    stats::{median, round, spread},
 };
-use push0_domain::message::EmissionOutcome;
 use std::time::Duration;
 
-const SLOTS: u32 = 8;
+/// The most single-slot processes; beyond it the machine would mostly switch between them.
+const PROCESSES_MAX: u32 = 64;
+/// The slots of a process beyond it.
+const SLOTS: u32 = 128;
+/// The most blocks of a run.
+const BLOCKS_MAX: u64 = 40_000;
 
 pub(crate) async fn run(context: &Context) -> anyhow::Result<()> {
-    let counts: &[u32] = context.profile.pick(&[32], &[1, 8, 32, 64]);
+    let counts: &[u32] = context.profile.pick(&[32], &[1, 2, 4, 8, 16, 32, 64, 256, 1024]);
+    let times: &[u64] = context.profile.pick(&[10, 100, 1000], &[10, 100, 1000, 7000]);
     for provers in counts {
-        for millis in [1000, 100, 10] {
-            measure(context, *provers, Duration::from_millis(millis)).await?;
+        for millis in times {
+            measure(context, *provers, Duration::from_millis(*millis)).await?;
         }
     }
     Ok(())
 }
 
 async fn measure(context: &Context, provers: u32, time: Duration) -> anyhow::Result<()> {
-    let slots = provers.min(SLOTS);
+    let slots = if provers > PROCESSES_MAX { SLOTS } else { 1 };
     let processes = provers / slots;
     let all = (1..=processes).map(|n| stand::prover(&format!("p{n}"), slots, time));
     let builder = all.fold(stand::services(), |builder, prover| builder.service(prover));
     let mut stand = Stand::start(builder, &stand::single(false)).await?;
-    stand.run(u64::from(provers) * 3, Arrivals::AtOnce).await?;
-    let per_second = f64::from(provers) / time.as_secs_f64();
-    let seconds = context.profile.pick(4.0, 10.0);
-    // Whole rounds, at least eight, so that the middle of the run is saturated.
-    let count = ((per_second * seconds) as u64).max(u64::from(provers) * 8);
+    let warm_up = if time < Duration::from_secs(1) { 3 } else { 1 };
+    stand.run(u64::from(provers) * warm_up, Arrivals::AtOnce).await?;
+    // Whole rounds, at least eight, so that start and end weigh little.
+    let rounds = context.profile.pick(4.0, 15.0) / time.as_secs_f64();
+    let count = (u64::from(provers) * (rounds as u64).max(8)).min(BLOCKS_MAX);
+    let repetitions = match context.profile {
+        Profile::Quick if time >= Duration::from_secs(1) => 1,
+        Profile::Full if time > Duration::from_secs(1) => 1,
+        _ => 3,
+    };
     let (mut measured, mut nominal) = (Vec::new(), Vec::new());
-    for _ in 0..context
-        .profile
-        .pick(if time.as_millis() >= 1000 { 1 } else { 3 }, 3)
-    {
-        let records = stand.run(count, Arrivals::AtOnce).await?;
-        let rate = if time.as_millis() >= 1000 {
-            whole(&records)?
-        } else {
-            steady_rate(&stand::stored_times(&records))
-        };
-        let mut busy = 0;
-        for kept in &records {
-            if let EmissionOutcome::Proved(proofs) = &stand::proved(kept)?.outcome {
-                busy += proofs.iter().map(|proof| proof.prove_us).sum::<u64>();
-            }
-        }
-        let mean = busy as f64 / records.len() as f64 / 1e6;
-        measured.push(round(rate * mean / f64::from(provers)));
-        nominal.push(round(rate * time.as_secs_f64() / f64::from(provers)));
+    for _ in 0..repetitions {
+        let ran = Ran::of(&stand.run(count, Arrivals::AtOnce).await?)?;
+        measured.push(round(ran.efficiency(ran.prove_s, provers)));
+        nominal.push(round(ran.efficiency(time.as_secs_f64(), provers)));
     }
     context
         .record("scaling")
@@ -64,16 +60,32 @@ async fn measure(context: &Context, provers: u32, time: Duration) -> anyhow::Res
         .with("efficiency_nominal", median(&nominal))
         .with("efficiency_spread", spread(&measured).to_vec())
         .with("processes", processes)
+        .with("slots", slots)
         .with("blocks", count)
         .publish()
 }
 
-/// Long attempts end in rounds, all at once: the rate over the whole run counts no part of one.
-fn whole(records: &[push0_bus::Kept<push0_domain::message::Emission>]) -> anyhow::Result<f64> {
-    let mut first = u64::MAX;
-    for kept in records {
-        first = first.min(stand::proved(kept)?.stored_at.0);
+/// What a saturated run came to.
+struct Ran {
+    per_second: f64,
+    /// The mean time of an attempt.
+    prove_s: f64,
+}
+
+impl Ran {
+    fn of(records: &[push0_bus::Kept<push0_domain::message::Emission>]) -> anyhow::Result<Self> {
+        let mut busy_us = 0;
+        for kept in records {
+            busy_us += stand::proved(kept)?.busy_us;
+        }
+        let blocks = records.len() as f64;
+        Ok(Self {
+            per_second: blocks / stand::drained_s(records)?,
+            prove_s: busy_us as f64 / blocks / 1e6,
+        })
     }
-    let last = stand::stored_times(records).last().copied().unwrap_or_default();
-    Ok(records.len() as f64 * 1e6 / last.saturating_sub(first).max(1) as f64)
+
+    fn efficiency(&self, prove_s: f64, provers: u32) -> f64 {
+        self.per_second * prove_s / f64::from(provers)
+    }
 }

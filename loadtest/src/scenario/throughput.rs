@@ -19,12 +19,8 @@ pub(crate) async fn run(context: &Context) -> anyhow::Result<()> {
     for _ in 0..context.profile.pick(3, 5) {
         let records = stand.run(count, Arrivals::AtOnce).await?;
         ours.push(steady_rate(&stand::stored_times(&records)));
-        let mut last: Vec<u64> = floor
-            .run(count, Arrivals::AtOnce)
-            .await?
-            .iter()
-            .map(|t| t.1)
-            .collect();
+        let passed = floor.run(count, Arrivals::AtOnce).await?;
+        let mut last: Vec<u64> = passed.iter().map(|passed| passed.last).collect();
         last.sort_unstable();
         bare.push(steady_rate(&last));
     }
@@ -32,6 +28,7 @@ pub(crate) async fn run(context: &Context) -> anyhow::Result<()> {
         .record("throughput")
         .with("blocks_per_s", median(&ours).round())
         .with("floor_blocks_per_s", median(&bare).round())
+        .ratio("ratio", "blocks_per_s", "floor_blocks_per_s")
         .with("spread", spread(&ours).to_vec())
         .with("floor_spread", spread(&bare).to_vec())
         .with("blocks", count)

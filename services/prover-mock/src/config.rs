@@ -66,6 +66,8 @@ pub struct MockConfig {
     /// How long a verification takes.
     #[serde(with = "duration")]
     pub verify_time: Duration,
+    /// Whether a proof says when its attempt began: `began_us`, microseconds since the Unix epoch.
+    pub stamp: bool,
     /// All that is random follows from it, the task and the attempt: a run can be repeated.
     pub seed: u64,
 }
@@ -111,6 +113,7 @@ impl Default for MockConfig {
             split: 1,
             output_bytes: 64,
             verify_time: Duration::ZERO,
+            stamp: false,
             seed: 0,
         }
     }

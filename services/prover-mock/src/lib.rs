@@ -7,12 +7,13 @@
 mod config;
 mod fate;
 mod output;
+mod timer;
 
 pub use config::{Config, MockConfig, MockFailure};
 use fate::{Fate, fate};
 use push0_domain::message::StageKind;
 use push0_prover_sdk::{Prove, ProveError, Statement, Verify, Work};
-use std::time::Duration;
+pub use timer::sleep;
 
 /// The mock prover and its verifier.
 #[derive(Clone, Debug)]
@@ -32,6 +33,7 @@ impl Mock {
 impl Prove for Mock {
     async fn prove(&self, work: Work) -> Result<Vec<Vec<u8>>, ProveError> {
         let header = &work.header;
+        let began_us = self.config.stamp.then(|| push0_bus::now().0);
         let (time, fate) = fate(&self.config, header);
         sleep(time).await;
         match fate {
@@ -49,6 +51,7 @@ impl Prove for Mock {
         let about = output::About {
             block: header.id.stage.block,
             parent_hash: header.context.parent_hash,
+            began_us,
         };
         let valid = fate != Fate::False;
         let outputs = match header.kind {
@@ -67,6 +70,7 @@ impl Verify for Mock {
         let about = output::About {
             block: statement.block.block,
             parent_hash: statement.block.parent_hash,
+            began_us: None,
         };
         Ok(about.refusal(&output))
     }
@@ -75,11 +79,4 @@ impl Verify for Mock {
 #[expect(clippy::panic, reason = "how the SDK takes a panic can be seen with it")]
 fn panic_as_told() {
     panic!("the mock panicked as it was told");
-}
-
-/// A timer has a resolution of a millisecond: no time must not become one.
-async fn sleep(time: Duration) {
-    if !time.is_zero() {
-        tokio::time::sleep(time).await;
-    }
 }

@@ -11,6 +11,8 @@ const DIGEST_LEN: usize = 32;
 pub(crate) struct About {
     pub(crate) block: BlockRef,
     pub(crate) parent_hash: BlockHash,
+    /// When the attempt began, if the proof is to say so.
+    pub(crate) began_us: Option<u64>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -18,6 +20,8 @@ struct Proof {
     block: u64,
     proof: String,
     prover: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    began_us: Option<u64>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -41,6 +45,7 @@ impl About {
             block: self.block.number,
             proof,
             prover: prover.into(),
+            began_us: self.began_us,
         })
     }
 
@@ -116,6 +121,7 @@ mod tests {
                 hash: BlockHash([number as u8; 32]),
             },
             parent_hash: BlockHash([3; 32]),
+            began_us: None,
         }
     }
 

@@ -92,6 +92,12 @@ impl Child {
         let _ = process.wait();
     }
 
+    /// Sends a signal on which it ends, and waits until it has.
+    pub(crate) fn end(&self, signal: Signal) {
+        self.signal(signal);
+        let _ = self.process().wait();
+    }
+
     /// Waits until it ends.
     pub(crate) async fn ended(&self, timeout: Duration) -> Option<ExitStatus> {
         wait::look(timeout, async || self.exited()).await.ok()

@@ -136,6 +136,11 @@ impl Deployment {
         &self.bus
     }
 
+    /// Where the services reach the broker.
+    pub fn url(&self) -> String {
+        self.proxy.as_ref().map_or_else(|| self.nats.url(), Proxy::url)
+    }
+
     /// The proxy between the services and the broker.
     ///
     /// # Panics
@@ -171,7 +176,7 @@ impl Deployment {
             self.services.iter().all(|s| s.label() != label),
             "two services are called {label}: give one another label"
         );
-        let url = self.proxy.as_ref().map_or_else(|| self.nats.url(), Proxy::url);
+        let url = self.url();
         let shared = self.env.iter().rev();
         let service = shared.fold(service, |s, (name, value)| s.env_default(name, value));
         let service = service

@@ -1,0 +1,187 @@
+//! The queues that one would write instead of push0, to show what its design buys.
+//!
+//! They hand out blocks to workers and nothing else: no order of the output, no stages, no
+//! verification, no budget of attempts. Their workers take as long as the mock prover does, by the
+//! same timer, and a dead one's work comes back when its lease ends, after five seconds.
+
+mod fifo;
+mod table;
+
+use crate::stand::{self, Arrivals, Done, Stand};
+use fifo::Fifo;
+use push0_harness::{Process, ProcessBuilder};
+use std::{ops::Range, time::Duration};
+use table::Table;
+
+/// How long a worker may be silent before its work is given to another.
+const LEASE: Duration = Duration::from_secs(5);
+/// How long all work of a run may take.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// As long as a task of push0 about a block.
+const INPUT: usize = 512;
+
+/// Which queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Kind {
+    /// push0 itself.
+    Push0,
+    /// One JetStream work queue, first in, first out.
+    Fifo,
+    /// A PostgreSQL table, `FOR UPDATE SKIP LOCKED`, looked at every 100 ms.
+    PostgresPoll,
+    /// The same, with LISTEN and NOTIFY.
+    PostgresNotify,
+}
+
+impl Kind {
+    /// All of them.
+    pub(crate) const ALL: [Self; 4] = [Self::Push0, Self::Fifo, Self::PostgresPoll, Self::PostgresNotify];
+
+    /// Its name in results.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Push0 => "push0",
+            Self::Fifo => "fifo",
+            Self::PostgresPoll => "postgres_poll",
+            Self::PostgresNotify => "postgres_notify",
+        }
+    }
+}
+
+/// A worker of a queue.
+#[derive(Clone, Debug)]
+pub(crate) struct Worker {
+    pub(crate) id: String,
+    pub(crate) slots: u32,
+    pub(crate) time: Duration,
+}
+
+/// A queue that stands, and its workers.
+pub(crate) struct Queue {
+    kind: Kind,
+    // Before the servers, so that they end first.
+    workers: Vec<Process>,
+    service: Service,
+    next: u64,
+}
+
+enum Service {
+    Push0(Box<Stand>),
+    Fifo(Fifo),
+    Table(Table),
+}
+
+impl Queue {
+    /// Starts one; an error if what it needs is not installed.
+    pub(crate) async fn start(kind: Kind, workers: &[Worker]) -> anyhow::Result<Self> {
+        let service = match kind {
+            Kind::Push0 => Service::Push0(Box::new(push0(workers).await?)),
+            Kind::Fifo => Service::Fifo(Fifo::start().await?),
+            Kind::PostgresPoll => Service::Table(Table::start(false).await?),
+            Kind::PostgresNotify => Service::Table(Table::start(true).await?),
+        };
+        let mut queue = Self {
+            kind,
+            workers: Vec::new(),
+            service,
+            next: 1,
+        };
+        if kind != Kind::Push0 {
+            workers.iter().for_each(|worker| queue.add(worker));
+        }
+        // Every worker has worked when this is done.
+        let slots: u32 = workers.iter().map(|worker| worker.slots).sum();
+        let numbers = queue.known(u64::from(slots) * 3).await?;
+        queue.run(numbers, Arrivals::AtOnce).await?;
+        Ok(queue)
+    }
+
+    /// Starts one more worker.
+    pub(crate) fn add(&mut self, worker: &Worker) {
+        let url = match &mut self.service {
+            Service::Push0(stand) => {
+                stand.deployment.start_service(prover(worker));
+                return;
+            }
+            Service::Fifo(fifo) => fifo.url(),
+            Service::Table(table) => table.url(),
+        };
+        let process = Process::program("push0-loadtest")
+            .label(&worker.id)
+            .arg("worker")
+            .arg(format!("--queue={}", self.kind.name().replace('_', "-")))
+            .arg(format!("--url={url}"))
+            .arg(format!("--id={}", worker.id))
+            .arg(format!("--slots={}", worker.slots))
+            .arg(format!("--time-us={}", worker.time.as_micros()));
+        self.workers.push(process.start());
+    }
+
+    /// SIGKILL to a worker.
+    pub(crate) fn kill(&self, id: &str) {
+        if let Service::Push0(stand) = &self.service {
+            return stand.deployment.service(id).kill();
+        }
+        if let Some(worker) = self.workers.iter().find(|worker| worker.label() == id) {
+            worker.kill();
+        }
+    }
+
+    /// The numbers of `count` more blocks.
+    pub(crate) async fn known(&mut self, count: u64) -> anyhow::Result<Range<u64>> {
+        if let Service::Push0(stand) = &mut self.service {
+            return stand.known(count).await;
+        }
+        self.next += count;
+        Ok(self.next - count..self.next)
+    }
+
+    /// Publishes blocks as scheduled.
+    pub(crate) async fn publish(&self, numbers: &[u64], arrivals: Arrivals) -> anyhow::Result<()> {
+        match &self.service {
+            Service::Push0(stand) => stand.publish(numbers, arrivals).await,
+            Service::Fifo(fifo) => fifo.publish(numbers, arrivals).await,
+            Service::Table(table) => table.publish(numbers, arrivals).await,
+        }
+    }
+
+    /// What became of these blocks, as soon as all are done.
+    pub(crate) async fn done(&self, numbers: Range<u64>) -> anyhow::Result<Vec<Done>> {
+        match &self.service {
+            Service::Push0(stand) => {
+                let records = stand.emitted(numbers, PATIENCE).await?;
+                records.iter().map(Done::of).collect()
+            }
+            Service::Fifo(fifo) => fifo.done(numbers).await,
+            Service::Table(table) => table.done(numbers).await,
+        }
+    }
+
+    /// Publishes these blocks and waits until they are done.
+    pub(crate) async fn run(&self, numbers: Range<u64>, arrivals: Arrivals) -> anyhow::Result<Vec<Done>> {
+        let listed: Vec<u64> = numbers.clone().collect();
+        self.publish(&listed, arrivals).await?;
+        self.done(numbers).await
+    }
+}
+
+async fn push0(workers: &[Worker]) -> anyhow::Result<Stand> {
+    let builder = workers.iter().fold(stand::services(), |builder, worker| {
+        builder.service(prover(worker))
+    });
+    Stand::start(builder, &stand::single(false)).await
+}
+
+fn prover(worker: &Worker) -> ProcessBuilder {
+    stand::prover(&worker.id, worker.slots, worker.time).env("PUSH0_MOCK__STAMP", true)
+}
+
+/// The whole of a worker's process; returns only with an error.
+pub(crate) async fn work(kind: Kind, url: &str, worker: Worker) -> anyhow::Result<()> {
+    match kind {
+        Kind::Push0 => anyhow::bail!("push0 has provers"),
+        Kind::Fifo => fifo::work(url, worker).await,
+        Kind::PostgresPoll => table::work(url, worker, false).await,
+        Kind::PostgresNotify => table::work(url, worker, true).await,
+    }
+}

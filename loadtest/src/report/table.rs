@@ -1,0 +1,98 @@
+//! Results as tables: those of one scenario that have the same fields share one.
+
+use super::{KEYS, Line, SAID_ONCE, escaped};
+use serde_json::Value;
+
+/// A table.
+pub(super) struct Table {
+    columns: Vec<String>,
+    rows: Vec<Vec<String>>,
+}
+
+/// What pictures are made of is not for a table.
+fn is_told(value: &Value) -> bool {
+    match value {
+        Value::Object(_) => false,
+        Value::Array(entries) => entries.iter().all(Value::is_number),
+        _ => true,
+    }
+}
+
+fn fields(line: &Line) -> impl Iterator<Item = &String> {
+    let told = line
+        .iter()
+        .filter(|(name, value)| is_told(value) && !SAID_ONCE.contains(&name.as_str()));
+    told.map(|(name, _)| name)
+}
+
+/// The names of a result's fields.
+pub(super) fn shape(line: &Line) -> String {
+    fields(line).map(String::as_str).collect::<Vec<_>>().join(" ")
+}
+
+/// Short: a spread is two values, and three digits after the point are enough.
+pub(super) fn text(value: &Value) -> String {
+    match value {
+        Value::String(text) => text.clone(),
+        Value::Array(values) => values.iter().map(text).collect::<Vec<_>>().join(" – "),
+        Value::Number(number) => match number.as_f64() {
+            Some(value) if value.abs() >= 1000.0 => format!("{value:.0}"),
+            Some(value) => format!("{}", (value * 1000.0).round() / 1000.0),
+            None => number.to_string(),
+        },
+        other => other.to_string(),
+    }
+}
+
+/// The tables of one scenario.
+pub(super) fn parts(lines: &[Line]) -> Vec<Table> {
+    let mut shapes: Vec<String> = lines.iter().map(shape).collect();
+    shapes.dedup();
+    let mut seen = Vec::new();
+    shapes.retain(|shape| {
+        let new = !shape.is_empty() && !seen.contains(shape);
+        seen.push(shape.clone());
+        new
+    });
+    let table = |wanted: &String| {
+        let lines: Vec<&Line> = lines.iter().filter(|line| shape(line) == *wanted).collect();
+        Table::of(&lines)
+    };
+    shapes.iter().map(table).collect()
+}
+
+impl Table {
+    fn of(lines: &[&Line]) -> Self {
+        let names: Vec<&String> = lines
+            .first()
+            .map(|line| fields(line).collect())
+            .unwrap_or_default();
+        let keys = KEYS.iter().filter(|key| names.iter().any(|name| name == *key));
+        let measured = names.iter().filter(|name| !KEYS.contains(&name.as_str()));
+        let columns: Vec<String> = keys
+            .map(ToString::to_string)
+            .chain(measured.map(ToString::to_string))
+            .collect();
+        let row = |line: &&Line| columns.iter().map(|name| text(&line[name])).collect();
+        Self {
+            rows: lines.iter().map(row).collect(),
+            columns,
+        }
+    }
+
+    pub(super) fn markdown(&self) -> String {
+        let line = |cells: &[String]| format!("| {} |\n", cells.join(" | "));
+        let rule = format!("|{}\n", "---|".repeat(self.columns.len()));
+        let rows = self.rows.iter().map(|row| line(row));
+        [line(&self.columns), rule].into_iter().chain(rows).collect()
+    }
+
+    pub(super) fn html(&self) -> String {
+        let line = |tag: &str, cells: &[String]| {
+            let cells = cells.iter().map(|cell| format!("<{tag}>{}", escaped(cell)));
+            format!("<tr>{}\n", cells.collect::<String>())
+        };
+        let rows: String = self.rows.iter().map(|row| line("td", row)).collect();
+        format!("<table>{}{rows}</table>", line("th", &self.columns))
+    }
+}
