@@ -178,17 +178,15 @@ pub(crate) async fn wait_emitted(
 ) -> anyhow::Result<()> {
     let end = Instant::now() + patience;
     loop {
-        // A broker that was just restarted may not answer at once.
-        let last = bus
-            .last::<Emission>(Stream::Proofs, &subject::proofs_of_pipeline(pipeline))
-            .await
-            .unwrap_or_default();
-        let there = last.and_then(|kept| kept.body.ok()).map_or(0, |e| e.last.number);
-        if there >= number {
+        // This subject and no wildcard, for which the broker would look through all records. One that
+        // was just restarted may not answer at once.
+        let subject = subject::proof(pipeline, number);
+        let record = bus.last::<Emission>(Stream::Proofs, &subject).await;
+        if record.unwrap_or_default().is_some() {
             return Ok(());
         }
         if Instant::now() > end {
-            bail!("emitted up to {there} after {patience:?}: expected {number}");
+            bail!("block {number} is not emitted after {patience:?}");
         }
         tokio::time::sleep(Duration::from_millis(20)).await;
     }

@@ -1,16 +1,15 @@
 //! Emitting: appending records to PROOFS, each only if it follows the one before.
 //!
-//! The log itself is the frontier. A record is stored only if the newest one of its pipeline is
-//! still the one that the collector saw last: so two collectors, or one that emits again after a
-//! crash, cannot emit a block twice or out of order. Records that are ready together go together,
-//! all or none, which keeps the order at a fraction of the round trips.
+//! The log itself is the frontier. A record is stored only behind the one that the collector saw
+//! last: so two collectors, or one that emits again after a crash, cannot emit a block twice or out of
+//! order. Records that are ready together are sent together.
 
-use push0_bus::{Ack, Bus, BusError, Expect, Message, PublishError, Stored};
+use push0_bus::{Ack, Bus, BusError, Log, Message, PublishError, Stream};
 use push0_domain::{PipelineId, message::Emission, subject, trace::TraceContext};
 use std::{collections::VecDeque, time::Duration};
 
-/// The most records that are stored at once, in number and in bytes: the broker takes 1,000 and the
-/// connection should not be held up for long.
+/// The most records that are on their way at once, in number and in bytes: the connection should not
+/// be held up for long.
 const BATCH_MAX: usize = 256;
 const BATCH_BYTES_MAX: usize = 2 * 1024 * 1024;
 /// How long the broker may be away or full before the collector starts over.
@@ -18,9 +17,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Records on their way into the log.
 pub(crate) struct Emitter {
-    bus: Bus,
-    subjects: String,
-    last_sequence: u64,
+    log: Log,
     queue: VecDeque<Ready>,
 }
 
@@ -34,10 +31,9 @@ pub(crate) struct Ready {
 
 impl Emitter {
     pub(crate) fn new(bus: Bus, pipeline: &PipelineId, last_sequence: u64) -> Self {
+        let subjects = subject::proofs_of_pipeline(pipeline);
         Self {
-            bus,
-            subjects: subject::proofs_of_pipeline(pipeline),
-            last_sequence,
+            log: Log::new(bus, Stream::Proofs, subjects, last_sequence),
             queue: VecDeque::new(),
         }
     }
@@ -54,8 +50,7 @@ impl Emitter {
     pub(crate) fn batch(&mut self) -> Option<Batch> {
         let mut batch = Batch {
             records: Vec::new(),
-            bus: self.bus.clone(),
-            expect: self.expect(),
+            log: self.log.clone(),
         };
         let mut bytes = 0;
         while let Some(ready) = self.queue.front() {
@@ -69,15 +64,9 @@ impl Emitter {
         (!batch.records.is_empty()).then_some(batch)
     }
 
-    fn expect(&self) -> Expect {
-        Expect {
-            subjects: self.subjects.clone(),
-            last_sequence: self.last_sequence,
-        }
-    }
-
-    pub(crate) fn stored(&mut self, stored: Stored) {
-        self.last_sequence = stored.sequence;
+    /// What was taken is stored, and the log ends with it.
+    pub(crate) fn stored(&mut self, log: Log) {
+        self.log = log;
     }
 }
 
@@ -91,21 +80,20 @@ fn proofs_size(emission: &Emission) -> usize {
     }
 }
 
-/// Records that are stored together.
+/// Records that are sent together.
 pub(crate) struct Batch {
-    pub(crate) records: Vec<Ready>,
-    bus: Bus,
-    expect: Expect,
+    records: Vec<Ready>,
+    log: Log,
 }
 
 impl Batch {
     /// Stores them; then what they settle can be acknowledged.
-    pub(crate) async fn store(self) -> (Vec<Ready>, Result<Stored, BusError>) {
-        let stored = self.try_store().await;
-        (self.records, stored)
+    pub(crate) async fn store(mut self) -> (Vec<Ready>, Result<Log, BusError>) {
+        let stored = self.append().await;
+        (self.records, stored.map(|()| self.log))
     }
 
-    async fn try_store(&self) -> Result<Stored, BusError> {
+    async fn append(&mut self) -> Result<(), BusError> {
         let mut messages = Vec::with_capacity(self.records.len());
         for ready in &self.records {
             let subject = subject::proof(&ready.emission.pipeline, ready.emission.last.number);
@@ -115,13 +103,7 @@ impl Batch {
                 source,
             })?);
         }
-        if let Some(first) = messages.first_mut() {
-            *first = first.clone().expect(&self.expect);
-        }
-        let stored = match <[Message; 1]>::try_from(messages) {
-            Ok([only]) => self.bus.publish_patiently(only, PATIENCE).await,
-            Err(several) => self.bus.publish_batch(several).await,
-        };
+        let stored = self.log.append(&messages, PATIENCE).await;
         stored.map_err(|error| match error {
             // The log has a record that we did not see: this collector's view is out of date.
             PublishError::Unexpected { .. } => BusError::Interrupted,

@@ -8,8 +8,8 @@ use crate::{
 };
 use futures::{FutureExt, future::BoxFuture};
 use push0_bus::{
-    Ack, Blobs, Bucket, Bus, BusError, DeadLetters, Deliveries, Delivery, Facts, Leadership, Message, Outbox,
-    Pipelines, PublishError, Replay, Stored, Stream, Term, now,
+    Ack, Blobs, Bucket, Bus, BusError, DeadLetters, Deliveries, Delivery, Facts, Leadership, Log, Message,
+    Outbox, Pipelines, PublishError, Replay, Stream, Term, now,
 };
 use push0_domain::{
     BlockKey, Payloads, PipelineId, Timestamp,
@@ -50,7 +50,7 @@ pub(crate) async fn session(bus: &Bus, pipeline: &PipelineId, metrics: &Metrics)
     ended
 }
 
-type Emitting = BoxFuture<'static, (Vec<Ready>, Result<Stored, BusError>)>;
+type Emitting = BoxFuture<'static, (Vec<Ready>, Result<Log, BusError>)>;
 
 struct Active<'a> {
     bus: &'a Bus,
@@ -289,9 +289,9 @@ impl<'a> Active<'a> {
             .collect()
     }
 
-    async fn emitted(&mut self, records: Vec<Ready>, stored: Stored) -> Result<(), BusError> {
+    async fn emitted(&mut self, records: Vec<Ready>, log: Log) -> Result<(), BusError> {
         self.emitting = None;
-        self.emitter.stored(stored);
+        self.emitter.stored(log);
         let count = records.len();
         for ready in records {
             let emission = &ready.emission;
@@ -312,7 +312,7 @@ async fn acknowledge(acks: Vec<Ack>) {
     }
 }
 
-async fn emitting(emitting: &mut Option<Emitting>) -> (Vec<Ready>, Result<Stored, BusError>) {
+async fn emitting(emitting: &mut Option<Emitting>) -> (Vec<Ready>, Result<Log, BusError>) {
     match emitting {
         Some(emitting) => emitting.await,
         None => std::future::pending().await,

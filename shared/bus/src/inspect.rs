@@ -3,7 +3,7 @@
 use crate::{Bus, BusError, Stream, delivery};
 use async_nats::jetstream::{
     message::StreamMessage,
-    stream::{DirectGetError, DirectGetErrorKind},
+    stream::{DirectGetError, DirectGetErrorKind, LastRawMessageErrorKind},
 };
 use futures::TryStreamExt;
 use push0_domain::{Timestamp, codec::CodecError, trace::TraceContext};
@@ -101,6 +101,29 @@ impl Bus {
             bytes: info.state.bytes,
             bytes_max,
         })
+    }
+
+    /// The sequence of the newest message of a stream, as its leader knows it; 0 if it never had one.
+    pub(crate) async fn newest(&self, stream: Stream) -> Result<u64, BusError> {
+        let info = self.stream(stream).await?.get_info().await;
+        let info = info.map_err(|e| BusError::unavailable(stream.name(), e))?;
+        Ok(info.state.last_sequence)
+    }
+
+    /// The sequence of the first message on these subjects from `from` on. Asked of the stream's
+    /// leader: a replica may not have the newest yet.
+    pub(crate) async fn next_sequence(
+        &self,
+        stream: Stream,
+        subjects: &str,
+        from: u64,
+    ) -> Result<Option<u64>, BusError> {
+        let bound = self.stream(stream).await?;
+        match bound.get_first_raw_message_by_subject(subjects, from).await {
+            Ok(message) => Ok(Some(message.sequence)),
+            Err(e) if e.kind() == LastRawMessageErrorKind::NoMessageFound => Ok(None),
+            Err(e) => Err(BusError::unavailable(stream.name(), e)),
+        }
     }
 
     /// Removes every message on these subjects, delivered or not. Returns how many.

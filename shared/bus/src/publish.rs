@@ -5,7 +5,6 @@ use async_nats::HeaderMap;
 use async_nats::jetstream::{
     context::{PublishAckFuture, PublishErrorKind},
     message::PublishMessage,
-    response::Response,
 };
 use bytes::Bytes;
 use push0_domain::{
@@ -23,19 +22,10 @@ pub struct Message {
     pub(crate) headers: HeaderMap,
 }
 
-/// What must hold in the stream for the message to be stored.
-#[derive(Clone, Debug)]
-pub struct Expect {
-    /// Subjects, a wildcard allowed, whose newest message is looked at.
-    pub subjects: String,
-    /// The sequence that the newest of them must have; 0 if there must be none.
-    pub last_sequence: u64,
-}
-
 /// A stored message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stored {
-    /// Its sequence in the stream; of a batch, the last one's.
+    /// Its sequence in the stream.
     pub sequence: u64,
     /// Whether the broker had it already, by its message id.
     pub duplicate: bool,
@@ -50,7 +40,7 @@ pub enum PublishError {
         /// The subject.
         subject: String,
     },
-    /// The stream moved on: [`Expect`] did not hold. Another process did this work.
+    /// The stream moved on: it does not end where the message was to follow. Another process did this work.
     #[error("`{subject}`: the stream is no longer as expected")]
     Unexpected {
         /// The subject.
@@ -125,17 +115,11 @@ impl Message {
         self
     }
 
-    /// Stores it only if this holds.
+    /// Stores it only if the newest message of the stream has this sequence.
     #[must_use]
-    pub fn expect(mut self, expect: &Expect) -> Self {
-        self.headers.insert(
-            "Nats-Expected-Last-Subject-Sequence",
-            expect.last_sequence.to_string(),
-        );
-        self.headers.insert(
-            "Nats-Expected-Last-Subject-Sequence-Subject",
-            expect.subjects.as_str(),
-        );
+    pub(crate) fn behind(mut self, newest: u64) -> Self {
+        self.headers
+            .insert("Nats-Expected-Last-Sequence", newest.to_string());
         self
     }
 
@@ -182,50 +166,6 @@ impl Bus {
             Ok(ack) => Ok(Pending { subject, ack }),
             Err(error) => Err(classify(subject, &error)),
         }
-    }
-
-    /// Stores several messages of one stream, all or none, in this order.
-    pub async fn publish_batch(&self, messages: Vec<Message>) -> Result<Stored, PublishError> {
-        let id = format!("{:032x}", rand::random::<u128>());
-        let last = messages.len();
-        let subject = messages.last().map(|m| m.subject.clone()).unwrap_or_default();
-        let unavailable = |reason: String| PublishError::Unavailable {
-            subject: subject.clone(),
-            reason,
-        };
-        for (at, mut message) in messages.into_iter().enumerate() {
-            message.headers.insert("Nats-Batch-Id", id.as_str());
-            message
-                .headers
-                .insert("Nats-Batch-Sequence", (at + 1).to_string());
-            if at + 1 < last {
-                let sent = self
-                    .client
-                    .publish_with_headers(message.subject, message.headers, message.body)
-                    .await;
-                sent.map_err(|e| unavailable(e.to_string()))?;
-                continue;
-            }
-            message.headers.insert("Nats-Batch-Commit", "1");
-            let request = async_nats::Request::new()
-                .headers(message.headers)
-                .payload(message.body);
-            let reply = self.client.send_request(message.subject.clone(), request).await;
-            let reply = reply.map_err(|e| unavailable(e.to_string()))?;
-            return match serde_json::from_slice::<Response<async_nats::jetstream::publish::PublishAck>>(
-                &reply.payload,
-            ) {
-                Ok(Response::Ok(ack)) => Ok(Stored {
-                    sequence: ack.sequence,
-                    duplicate: ack.duplicate,
-                }),
-                Ok(Response::Err { error }) => {
-                    Err(classify_code(subject, error.error_code().0, error.to_string()))
-                }
-                Err(error) => Err(unavailable(format!("unreadable answer: {error}"))),
-            };
-        }
-        Err(unavailable("an empty batch".into()))
     }
 
     /// Stores a message, again and again while the broker is away or full, until `budget` is used

@@ -152,7 +152,6 @@ impl Stream {
             Self::Proofs => {
                 // A log, not a queue: several readers, and its end is the frontier of the pipeline.
                 config.retention = RetentionPolicy::Limits;
-                config.allow_atomic_publish = true;
                 config.max_age = limits.keep;
             }
             Self::Dead => {

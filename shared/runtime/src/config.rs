@@ -26,8 +26,7 @@ pub use error::{ConfigError, Invalid};
 use refusal::Refusal;
 pub(crate) use sections::check;
 pub use sections::{
-    DEFAULT_SHUTDOWN_GRACE, DEFAULT_WORKER_THREADS, HasRuntimeConfig, HttpConfig, LogFormat, OtlpProtocol,
-    TelemetryConfig,
+    DEFAULT_SHUTDOWN_GRACE, HasRuntimeConfig, HttpConfig, LogFormat, OtlpProtocol, TelemetryConfig,
 };
 use tree::Node;
 

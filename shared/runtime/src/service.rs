@@ -70,11 +70,7 @@ where
         println!("push0-{name}: configuration ok");
         return ExitCode::from(exit::OK);
     }
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(config.worker_threads().max(1))
-        .enable_all()
-        .build();
-    let runtime = match runtime {
+    let runtime = match runtime(config.worker_threads()) {
         Ok(runtime) => runtime,
         Err(error) => return refuse(name, exit::FAILURE, &error),
     };
@@ -99,10 +95,24 @@ where
             exit::FAILURE
         }
     };
-    telemetry.shutdown(FLUSH_TIMEOUT);
+    // The last spans leave on the runtime, and one without workers runs only while it is waited for.
+    let flush = runtime.spawn_blocking(move || telemetry.shutdown(FLUSH_TIMEOUT));
+    // Whether or not they did, the process ends.
+    let _ = runtime.block_on(flush);
     // What still runs has had its time; waiting for a blocking call could take for ever.
     runtime.shutdown_background();
     ExitCode::from(code)
+}
+
+fn runtime(worker_threads: usize) -> std::io::Result<tokio::runtime::Runtime> {
+    let mut builder = match worker_threads {
+        0 => tokio::runtime::Builder::new_current_thread(),
+        _ => tokio::runtime::Builder::new_multi_thread(),
+    };
+    if worker_threads > 0 {
+        builder.worker_threads(worker_threads);
+    }
+    builder.enable_all().build()
 }
 
 async fn supervise<C, F, Fut, E>(name: &'static str, config: C, service: F) -> Result<(), BoxError>

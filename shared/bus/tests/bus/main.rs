@@ -5,6 +5,7 @@ mod connection;
 mod delivery;
 mod facts;
 mod leadership;
+mod log;
 mod provision;
 mod publish;
 mod pull;

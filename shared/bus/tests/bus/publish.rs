@@ -1,5 +1,5 @@
 use crate::{Broker, attempt, message, soon, trace};
-use push0_bus::{Expect, Limits, Message, PublishError, Replay, Stream};
+use push0_bus::{Limits, Message, PublishError, Replay, Stream};
 use push0_domain::{
     codec::Encoding,
     message::{BlockEvent, Cancel, EndReason},
@@ -65,91 +65,6 @@ async fn a_subject_of_tasks_holds_one_message() {
         .unwrap()
         .unwrap();
     assert_eq!(kept.body.unwrap(), 1);
-}
-
-#[tokio::test]
-async fn a_proof_is_stored_only_if_the_frontier_is_where_it_was_seen() {
-    let broker = Broker::start().await;
-    let demo = "demo".parse().unwrap();
-    let other = "other".parse().unwrap();
-    let at = |last_sequence| Expect {
-        subjects: subject::proofs_of_pipeline(&demo),
-        last_sequence,
-    };
-    let proof = |number: u64| message(subject::proof(&demo, number), &number);
-    let first = broker.bus.publish(proof(1).expect(&at(0))).await.unwrap();
-    // Another pipeline's proofs move the stream on, not this frontier.
-    broker
-        .bus
-        .publish(message(subject::proof(&other, 1), &1u64))
-        .await
-        .unwrap();
-    let second = broker
-        .bus
-        .publish(proof(2).expect(&at(first.sequence)))
-        .await
-        .unwrap();
-    for stale in [0, first.sequence, second.sequence + 1] {
-        let error = broker.bus.publish(proof(3).expect(&at(stale))).await.unwrap_err();
-        assert!(
-            matches!(error, PublishError::Unexpected { .. }),
-            "{stale}: {error:?}"
-        );
-        assert!(!error.is_transient());
-    }
-    let all = broker
-        .bus
-        .scan::<u64>(Stream::Proofs, &subject::proofs_of_pipeline(&demo), 1, 10)
-        .await
-        .unwrap();
-    assert_eq!(
-        all.into_iter().map(|kept| kept.body.unwrap()).collect::<Vec<_>>(),
-        [1, 2]
-    );
-}
-
-#[tokio::test]
-async fn a_batch_is_stored_in_order_or_not_at_all() {
-    let broker = Broker::start().await;
-    let demo = "demo".parse().unwrap();
-    let subjects = subject::proofs_of_pipeline(&demo);
-    let proof = |number: u64| message(subject::proof(&demo, number), &number);
-    let at = |last_sequence| Expect {
-        subjects: subjects.clone(),
-        last_sequence,
-    };
-    let numbers = async || {
-        let all = broker
-            .bus
-            .scan::<u64>(Stream::Proofs, &subjects, 1, 1000)
-            .await
-            .unwrap();
-        all.into_iter().map(|kept| kept.body.unwrap()).collect::<Vec<_>>()
-    };
-    let mut batch: Vec<Message> = (1..=100).map(proof).collect();
-    batch[0] = proof(1).expect(&at(0));
-    let stored = broker.bus.publish_batch(batch).await.unwrap();
-    assert_eq!(numbers().await, (1..=100).collect::<Vec<u64>>());
-    let last = broker
-        .bus
-        .last::<u64>(Stream::Proofs, &subjects)
-        .await
-        .unwrap()
-        .unwrap();
-    assert_eq!(stored.sequence, last.sequence);
-
-    let mut late: Vec<Message> = (101..=110).map(proof).collect();
-    late[0] = proof(101).expect(&at(5));
-    let error = broker.bus.publish_batch(late).await.unwrap_err();
-    assert!(matches!(error, PublishError::Unexpected { .. }), "{error:?}");
-    assert_eq!(numbers().await.len(), 100, "nothing of a refused batch is stored");
-
-    broker
-        .bus
-        .publish_batch(vec![proof(101).expect(&at(stored.sequence))])
-        .await
-        .unwrap();
-    assert_eq!(numbers().await.len(), 101, "a batch of one is a batch");
 }
 
 #[tokio::test]

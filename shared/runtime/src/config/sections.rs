@@ -8,9 +8,6 @@ use serde::{Deserialize, Serialize};
 use super::Invalid;
 use crate::telemetry;
 
-/// Threads that run a service's tasks, unless it says otherwise: one waits, one works.
-pub const DEFAULT_WORKER_THREADS: usize = 2;
-
 /// How long a service may take to stop: Kubernetes kills a pod 30 s after it asked it to stop, less
 /// the 2 s in which the traces are flushed and a margin.
 pub const DEFAULT_SHUTDOWN_GRACE: Duration = Duration::from_secs(25);
@@ -86,9 +83,11 @@ pub trait HasRuntimeConfig {
     /// The section `http`.
     fn http(&self) -> &HttpConfig;
 
-    /// Threads that run the service's tasks, at least 1.
+    /// Threads beside the main one that run the service's tasks. None, unless a service computes: a
+    /// message that is received, decided on and answered by one thread wakes no other, and each
+    /// wake-up costs more than most decisions.
     fn worker_threads(&self) -> usize {
-        DEFAULT_WORKER_THREADS
+        0
     }
 
     /// How long the service may take to stop once it was asked to, before it is given up.
