@@ -9,6 +9,8 @@
 //! | another copy of the task was accepted | it is stopped |
 //! | its block was emitted, cancelled or is past its deadline | it is stopped |
 //!
+//! What its prover has completed is over, although the newest heartbeat may be older and still name it.
+//!
 //! Each decision is repeated as long as the heartbeats show that it had no effect: orders and
 //! reports may be lost, and doing any of this twice is harmless.
 
@@ -123,6 +125,8 @@ pub struct Watchdog {
     provers: BTreeMap<ProverId, Prover>,
     /// Attempts for which a second copy was asked.
     hedged: HashSet<AttemptId>,
+    /// Completed attempts that the newest heartbeat still names.
+    over: HashSet<(ProverId, AttemptId)>,
     /// When an attempt was last ordered to stop.
     ordered: HashMap<(ProverId, AttemptId), Timestamp>,
     late: BTreeSet<(PipelineId, BlockRef, Timestamp)>,
@@ -173,6 +177,12 @@ impl Watchdog {
     /// The zkVMs that somebody serves.
     pub fn zkvms(&self) -> BTreeSet<ZkvmId> {
         self.provers.values().map(|p| p.lease.zkvm.clone()).collect()
+    }
+
+    /// A prover completed an attempt: there is nothing to stop any more. Its delivery is still the
+    /// prover's, until a heartbeat says that it is not.
+    pub fn over(&mut self, prover: &ProverId, attempt: AttemptId) {
+        self.over.insert((prover.clone(), attempt));
     }
 
     /// An attempt was accepted: other copies of its task are not needed.
@@ -327,18 +337,27 @@ impl Watchdog {
         provers.flat_map(|(id, p)| p.lease.held.iter().map(move |held| (id, held)))
     }
 
+    fn is_over(&self, prover: &ProverId, held: &Held) -> bool {
+        // Most are not asked about: the key is made only where there is something to find.
+        !self.over.is_empty() && self.over.contains(&(prover.clone(), held.header.attempt_id()))
+    }
+
     /// Attempts that run, with how long they have by now.
     fn running(&self, now: Timestamp) -> impl Iterator<Item = (&ProverId, &Held, Duration)> {
-        self.held().filter_map(move |(id, held)| {
-            let since_beat = now.since(self.provers.get(id)?.heard_at);
-            Some((id, held, Duration::from_millis(held.running_ms?) + since_beat))
-        })
+        self.held()
+            .filter(|(id, held)| !self.is_over(id, held))
+            .filter_map(move |(id, held)| {
+                let since_beat = now.since(self.provers.get(id)?.heard_at);
+                Some((id, held, Duration::from_millis(held.running_ms?) + since_beat))
+            })
     }
 
     fn stop_where(&mut self, now: Timestamp, unwanted: impl Fn(&Held) -> Option<Reason>) -> Vec<Effect> {
         let found: Vec<(ProverId, Held, Reason)> = self
             .held()
-            .filter_map(|(prover, held)| Some((prover.clone(), held.clone(), unwanted(held)?)))
+            .filter_map(|(prover, held)| Some((prover, held, unwanted(held)?)))
+            .filter(|(prover, held, _)| !self.is_over(prover, held))
+            .map(|(prover, held, reason)| (prover.clone(), held.clone(), reason))
             .collect();
         found
             .into_iter()
@@ -370,6 +389,7 @@ impl Watchdog {
         let held: HashSet<AttemptId> = self.held().map(|(_, held)| held.header.attempt_id()).collect();
         self.hedged.retain(|attempt| held.contains(attempt));
         self.ordered.retain(|(_, attempt), _| held.contains(attempt));
+        self.over.retain(|(_, attempt)| held.contains(attempt));
     }
 
     /// The provers and verifiers that are alive.

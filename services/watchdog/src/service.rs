@@ -194,6 +194,9 @@ impl<'a> Active<'a> {
     /// its task superfluous.
     async fn attempt_ended(&mut self, result: &TaskResult) -> Result<Vec<Effect>, BusError> {
         let header = &result.header;
+        if matches!(result.outcome, Outcome::Completed { .. }) {
+            self.core.over(&result.prover, header.attempt_id());
+        }
         let invalid = result
             .verdict
             .as_ref()
@@ -246,6 +249,8 @@ impl<'a> Active<'a> {
                 Change::Ended(..) => ("released", Happening::QuarantineEnded { prover, reason }),
             };
             self.metrics.acts.with_label_values(&[act]).inc();
+            // Before it is announced: whoever hears of it may look at once.
+            self.count_resting();
             self.bus.announce(None, happening);
         }
         Ok(())
@@ -262,11 +267,15 @@ impl<'a> Active<'a> {
             self.bus
                 .announce(None, Happening::QuarantineEnded { prover, reason });
         }
+        self.count_resting();
+        Ok(())
+    }
+
+    fn count_resting(&self) {
         let resting = self.reputation.resting(now());
         self.metrics
             .quarantined
             .set(i64::try_from(resting).unwrap_or(i64::MAX));
-        Ok(())
     }
 
     /// A prover that takes work although it should not has not heard of it, or has restarted.

@@ -228,3 +228,26 @@ proptest! {
         prop_assert_eq!(reports, expected);
     }
 }
+
+#[test]
+fn what_was_completed_is_not_stopped_although_an_older_heartbeat_names_it() {
+    let ran = Duration::from_millis(100);
+    let attempt = held(1, Some(ran), TIMEOUT);
+    let (task, other) = (attempt.header.id.clone(), attempt.header.attempt + 1);
+    let decide = |completed: bool| {
+        let mut watchdog = Watchdog::default();
+        let lease = lease(1, Role::Prover, vec![attempt.clone()]);
+        let prover = lease.prover.clone();
+        watchdog.heard(lease, START);
+        if completed {
+            watchdog.over(&prover, attempt.header.attempt_id());
+        }
+        watchdog.accepted(&task, other, START.plus(ran))
+    };
+    assert_eq!(decide(true), []);
+    assert!(
+        matches!(decide(false)[..], [Effect::Stop { .. }]),
+        "{:?}",
+        decide(false)
+    );
+}

@@ -15,12 +15,10 @@ use tokio_util::sync::CancellationToken;
 
 /// How often a prover is heard of when nothing changes.
 pub(crate) const INTERVAL: Duration = Duration::from_millis(250);
-/// What each held delivery adds to the least time between two heartbeats: a prover with many slots
-/// does not spend itself on naming them.
+/// The least time between two heartbeats, and what each held delivery adds to it: what changes more
+/// often shares one, and a prover with many slots does not spend itself on naming them.
+const CLOSEST: Duration = Duration::from_millis(5);
 const CLOSEST_PER_HELD: Duration = Duration::from_micros(500);
-/// How long after a change it is told, with all that changed meanwhile. A short attempt is over by
-/// then and need not be told at all, and no heartbeat competes with a result for the machine.
-const SETTLE: Duration = Duration::from_millis(20);
 /// How often held deliveries are extended: well within the broker's ack wait of 5 s.
 const EXTEND_EVERY: Duration = Duration::from_secs(1);
 
@@ -99,14 +97,10 @@ async fn beat(
         tokio::select! {
             () = tokio::time::sleep_until(sent_at + INTERVAL) => {}
             () = ledger.changed.notified() => {}
-            () = stop.cancelled() => continue,
-        }
-        let closest = sent_at + (CLOSEST_PER_HELD * held).min(INTERVAL / 2);
-        let due = closest.max(Instant::now() + SETTLE).min(sent_at + INTERVAL);
-        tokio::select! {
-            () = tokio::time::sleep_until(due) => {}
             () = stop.cancelled() => {}
         }
+        let closest = (CLOSEST + CLOSEST_PER_HELD * held).min(INTERVAL / 2);
+        tokio::time::sleep_until(sent_at + closest).await;
     }
 }
 
