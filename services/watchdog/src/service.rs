@@ -325,8 +325,14 @@ impl<'a> Active<'a> {
         let act = match effect {
             Effect::Report { prover, held, end } => return self.report(prover, &held, end).await,
             Effect::Announce(happening) => {
+                let lost = matches!(happening, Happening::ProverLost { .. });
                 self.bus.announce(None, happening);
-                return Ok(());
+                // It may have been the last one that worked.
+                return if lost {
+                    self.end_quarantines().await
+                } else {
+                    Ok(())
+                };
             }
             Effect::Hedge { prover, held } => return self.hedge(prover, &held).await,
             Effect::GiveBack(held) => {
