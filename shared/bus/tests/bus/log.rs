@@ -6,7 +6,7 @@ use std::time::Duration;
 const BUDGET: Duration = Duration::from_secs(20);
 
 fn demo() -> PipelineId {
-    "demo".parse().unwrap()
+    "demo".parse().expect("a name")
 }
 
 fn log(bus: &Bus, pipeline: &PipelineId, own: u64) -> Log {
@@ -22,7 +22,8 @@ fn records(pipeline: &PipelineId, numbers: impl IntoIterator<Item = u64>) -> Vec
 async fn stored(bus: &Bus, pipeline: &PipelineId) -> Vec<u64> {
     let subjects = subject::proofs_of_pipeline(pipeline);
     let all = bus.scan::<u64>(Stream::Proofs, &subjects, 1, 10_000).await;
-    all.unwrap().into_iter().map(|kept| kept.body.unwrap()).collect()
+    let all = all.expect("the stream is there").into_iter();
+    all.map(|kept| kept.body.expect("readable")).collect()
 }
 
 #[tokio::test]
