@@ -1,12 +1,15 @@
 //! Leadership: one active instance of a role, a standby that takes over within a second.
 //!
 //! The leader renews a fact every [`RENEW_EVERY`]; whoever sees it unchanged for [`TERM`] by its own
-//! clock replaces it by compare-and-set. A leader that was frozen may believe a moment longer that
+//! clock replaces it by compare-and-set. And it listens on a subject of its role: where nobody
+//! listens, the leader's connection has ended, and its successor need not wait for the term's end. A leader that was frozen may believe a moment longer that
 //! it leads. That is harmless, since every effect of a leader is idempotent or itself a
 //! compare-and-set: leadership saves work, it does not guard correctness.
 
-use crate::{Bucket, Bus, BusError, Facts};
+use crate::{Bucket, Bus, BusError, Facts, Signals};
+use async_nats::client::RequestErrorKind;
 use futures::{FutureExt, future::BoxFuture};
+use push0_domain::subject;
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 use tokio::time::Instant;
@@ -17,6 +20,8 @@ const RENEW_EVERY: Duration = Duration::from_millis(150);
 /// scheduler does not depose it, and a takeover still ends well within a second.
 const TERM: Duration = Duration::from_millis(600);
 const _: () = assert!(TERM.as_millis() >= 3 * RENEW_EVERY.as_millis());
+/// How long the broker may take to say that nobody listens.
+const ASK_MAX: Duration = Duration::from_millis(50);
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 struct Holder {
@@ -28,8 +33,11 @@ struct Holder {
 /// A candidate for a role.
 #[derive(Clone)]
 pub struct Leadership {
+    bus: Bus,
     facts: Facts<Holder>,
     key: String,
+    /// Where the leader listens. Nothing is ever said there.
+    subject: String,
     instance: String,
 }
 
@@ -41,6 +49,8 @@ pub struct Term {
     renewed_at: Instant,
     renew_at: Instant,
     renewing: Option<BoxFuture<'static, Result<Option<u64>, BusError>>>,
+    /// Held, not read: that somebody listens is what it says.
+    _presence: Signals,
 }
 
 impl Leadership {
@@ -49,8 +59,10 @@ impl Leadership {
         let facts = bus.facts(Bucket::State).await?;
         let instance = format!("{:016x}", rand::random::<u64>());
         Ok(Self {
+            bus: bus.clone(),
             facts,
             key: format!("leader.{role}"),
+            subject: subject::leader(role),
             instance,
         })
     }
@@ -66,21 +78,23 @@ impl Leadership {
                 Some(fact) if fact.value.as_ref().is_none_or(|h| h.instance.is_empty()) => {
                     Some(fact.revision)
                 }
-                Some(fact) => match seen {
-                    Some((revision, since)) if revision == fact.revision => {
-                        (now.duration_since(since) >= TERM).then_some(revision)
-                    }
-                    _ => {
-                        seen = Some((fact.revision, now));
-                        None
-                    }
-                },
+                Some(fact) => {
+                    let since = match seen {
+                        Some((revision, since)) if revision == fact.revision => since,
+                        _ => now,
+                    };
+                    seen = Some((fact.revision, since));
+                    let is_over = now.duration_since(since) >= TERM || self.is_deserted().await;
+                    is_over.then_some(fact.revision)
+                }
             };
             if let Some(revision) = free_at {
                 let holder = Holder {
                     instance: self.instance.clone(),
                     renewal: 0,
                 };
+                // Before the fact: whoever sees the fact finds somebody who listens.
+                let presence = self.bus.listen([self.subject.clone()]).await?;
                 if let Some(revision) = self.facts.swap(&self.key, &holder, revision).await? {
                     return Ok(Term {
                         candidate: self.clone(),
@@ -89,6 +103,7 @@ impl Leadership {
                         renewed_at: now,
                         renew_at: now + RENEW_EVERY,
                         renewing: None,
+                        _presence: presence,
                     });
                 }
             }
@@ -98,6 +113,14 @@ impl Leadership {
 }
 
 impl Leadership {
+    /// Whether nobody listens where the leader does: its connection has ended. One that is frozen or
+    /// cut off still listens as far as the broker knows, and has its term.
+    async fn is_deserted(&self) -> bool {
+        let question = async_nats::Request::new().timeout(Some(ASK_MAX));
+        let asked = self.bus.client.send_request(self.subject.clone(), question).await;
+        asked.is_err_and(|error| error.kind() == RequestErrorKind::NoResponders)
+    }
+
     /// Renews the term of this revision; the new revision, or none if another leads.
     async fn renew(self, revision: u64, renewal: u64) -> Result<Option<u64>, BusError> {
         let holder = Holder {

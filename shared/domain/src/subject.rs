@@ -273,6 +273,11 @@ pub fn event(pipeline: Option<&PipelineId>, kind: &str) -> String {
     format!("{ROOT}.event.{}.{kind}", pipeline.map_or("_", PipelineId::as_str))
 }
 
+/// Where the leader of a role listens, and nothing is ever said. No stream keeps it.
+pub fn leader(role: &str) -> String {
+    format!("{ROOT}.leader.{role}")
+}
+
 /// Everything of one kind, as streams are declared: of tasks, `push0.v1.task.>`.
 pub fn all(kind: Kind) -> String {
     format!("{ROOT}.{}.>", kind.as_str())

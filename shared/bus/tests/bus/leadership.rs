@@ -97,6 +97,22 @@ async fn a_standby_takes_over_at_once_when_the_leader_resigns() {
 }
 
 #[tokio::test]
+async fn a_candidate_takes_over_at_once_when_the_leaders_connection_has_ended() {
+    let broker = Broker::start().await;
+    let other = broker.another().await;
+    let dying = Leadership::candidate(&other, "test").await.unwrap();
+    let mut term = soon(dying.win()).await.unwrap();
+    // Renewed a moment ago: by the fact alone it leads for 600 ms more.
+    let _ = tokio::time::timeout(Duration::from_millis(200), term.hold()).await;
+    let silent_since = Instant::now();
+    drop((term, dying, other));
+    soon(candidate(&broker).await.win()).await.unwrap();
+    let gap = silent_since.elapsed();
+    println!("taken over {gap:?} after the leader's connection ended");
+    assert!(gap < Duration::from_millis(400), "{gap:?}");
+}
+
+#[tokio::test]
 async fn a_deposed_leader_learns_it_and_takes_nothing_away() {
     let broker = Broker::start().await;
     let (first, second) = (candidate(&broker).await, candidate(&broker).await);
