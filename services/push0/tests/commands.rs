@@ -349,7 +349,7 @@ async fn a_proof_is_fetched_and_verified_against_what_the_ingester_saw() {
         .blobs()
         .await
         .expect("it is there")
-        .payload(large.clone())
+        .payload(&large)
         .await
         .expect("stored");
     deployment.emit(3, proved(Some("v"), payload)).await;

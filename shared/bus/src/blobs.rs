@@ -96,11 +96,11 @@ impl Bus {
 
 impl Blobs {
     /// Makes a payload of bytes: small ones stay inline, larger ones go to the store first.
-    pub async fn payload(&self, bytes: Vec<u8>) -> Result<Payload, BlobError> {
+    pub async fn payload(&self, bytes: &[u8]) -> Result<Payload, BlobError> {
         if bytes.len() <= INLINE_MAX {
-            Ok(Payload::Inline(bytes))
+            Ok(Payload::Inline(bytes.to_vec()))
         } else {
-            Ok(Payload::Blob(self.put(&bytes).await?))
+            Ok(Payload::Blob(self.put(bytes).await?))
         }
     }
 

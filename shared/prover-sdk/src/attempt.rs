@@ -2,7 +2,7 @@
 
 use crate::{Prove, ProveError, Work, ledger::Place, serve::Node};
 use futures::FutureExt;
-use push0_bus::{Delivery, Message};
+use push0_bus::{Backoff, BlobError, Delivery, Message};
 use push0_domain::{
     Payloads,
     message::{Failure, FailureClass, Outcome, ResultEvent, StageKind, Task, TaskHeader, TaskResult},
@@ -19,7 +19,7 @@ use std::{
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
-/// How long a result is offered to a broker that is away or full. A finished proof is dear: this is
+/// How long a result is offered to a broker that is away or full, and blobs to its store. A finished proof is dear: this is
 /// far beyond any restart, and after it the broker has redelivered the task long ago.
 const RESULT_PATIENCE: Duration = Duration::from_secs(600);
 
@@ -67,9 +67,8 @@ pub(crate) async fn run<P: Prove>(
         outcome = tracing::field::Empty,
     );
     trace::set_parent(&span, &delivery.trace);
-    place.started();
     let began = Instant::now();
-    let outcome = outcome(&node, prover, &delivery, stop, progress)
+    let outcome = outcome(&node, prover, &delivery, &place, stop, progress)
         .instrument(span.clone())
         .await;
     let took = began.elapsed();
@@ -101,6 +100,7 @@ async fn outcome<P: Prove>(
     node: &Node,
     prover: Arc<P>,
     delivery: &Delivery<Task>,
+    place: &Place,
     stop: CancellationToken,
     progress: crate::Progress,
 ) -> Result<Payloads, Failure> {
@@ -117,9 +117,16 @@ async fn outcome<P: Prove>(
         );
         return Err(Failure::new(FailureClass::Died, message));
     }
+    let inputs = tokio::select! {
+        biased;
+        () = stop.cancelled() => return Err(stopped()),
+        inputs = read(node, header, inputs) => inputs.map_err(failure)?,
+    };
+    // Not before: a store that is away does not use up the attempt's time.
+    place.started();
     let work = Work {
         header: header.clone(),
-        inputs: read(node, header, inputs).await.map_err(failure)?,
+        inputs,
         stop: stop.clone(),
         progress,
         trace: delivery.trace.clone(),
@@ -160,7 +167,7 @@ async fn read(node: &Node, header: &TaskHeader, inputs: &Payloads) -> Result<Vec
         let payload = inputs
             .get(index)
             .ok_or_else(|| ProveError::fatal(format!("input {index} is missing")))?;
-        let bytes = node.blobs.resolve(&payload).await;
+        let bytes = patiently(|| node.blobs.resolve(&payload)).await;
         read.push(bytes.map_err(|e| ProveError::retryable(format!("input {index} of {}: {e}", header.id)))?);
     }
     Ok(read)
@@ -178,12 +185,35 @@ async fn write(node: &Node, header: &TaskHeader, outputs: Vec<Vec<u8>>) -> Resul
             "a split wrote no outputs: expected at least one",
         ));
     }
-    let unstored = |e: push0_bus::BlobError| ProveError::retryable(format!("output not stored: {e}"));
+    let unstored = |e: BlobError| ProveError::retryable(format!("output not stored: {e}"));
     let mut payloads = Vec::with_capacity(outputs.len());
     for output in outputs {
-        payloads.push(node.blobs.payload(output).await.map_err(unstored)?);
+        let payload = patiently(|| node.blobs.payload(&output)).await;
+        payloads.push(payload.map_err(unstored)?);
     }
-    node.blobs.list(payloads).await.map_err(unstored)
+    let list = patiently(|| node.blobs.list(payloads.clone())).await;
+    list.map_err(unstored)
+}
+
+/// Repeats what a store that is away may do later: its absence is not the attempt's fault. Once, it
+/// is said.
+async fn patiently<T, F: Future<Output = Result<T, BlobError>>>(
+    call: impl Fn() -> F,
+) -> Result<T, BlobError> {
+    let give_up_at = Instant::now() + RESULT_PATIENCE;
+    let mut backoff = Backoff::default();
+    let mut said = false;
+    loop {
+        let error = match call().await {
+            Err(error) if error.is_transient() && Instant::now() < give_up_at => error,
+            outcome => return outcome,
+        };
+        if !said {
+            tracing::warn!(%error, "the blob store is away, trying again");
+            said = true;
+        }
+        tokio::time::sleep(backoff.next_delay()).await;
+    }
 }
 
 fn result(node: &Node, task: &Task, outcome: Result<Payloads, Failure>, took: Duration) -> TaskResult {

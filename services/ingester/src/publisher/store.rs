@@ -38,6 +38,6 @@ async fn store(
     let key = known_key(&definition.name, &block.link.block);
     let put = known.put(&key, &fact).await;
     put.map_err(|error| ("unavailable", error.to_string()))?;
-    let input = blobs.payload(block.witness.to_vec()).await;
+    let input = blobs.payload(&block.witness).await;
     input.map_err(|error| ("unavailable", error.to_string()))
 }

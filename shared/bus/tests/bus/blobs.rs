@@ -40,7 +40,7 @@ async fn small_payloads_stay_in_the_message_and_large_ones_do_not() {
         (3 << 20, false),
     ] {
         let bytes: Vec<u8> = (0..len).map(|at| u8::try_from(at % 251).unwrap()).collect();
-        let payload = soon(blobs.payload(bytes.clone())).await.unwrap();
+        let payload = soon(blobs.payload(&bytes)).await.unwrap();
         assert_eq!(matches!(payload, Payload::Inline(_)), inline, "{payload:?}");
         assert_eq!(payload.len(), len as u64);
         assert_eq!(soon(blobs.resolve(&payload)).await.unwrap(), bytes);
