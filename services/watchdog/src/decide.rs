@@ -8,20 +8,25 @@
 //! | an attempt slower than its hedge threshold | a second copy is asked for |
 //! | another copy of the task was accepted | it is stopped |
 //! | its block was emitted, cancelled or is past its deadline | it is stopped |
+//! | an attempt in a stream and in no lease | see [`crate::unheld`] |
 //!
 //! What its prover has completed is over, although the newest heartbeat may be older and still name it.
 //!
 //! Each decision is repeated as long as the heartbeats show that it had no effect: orders and
 //! reports may be lost, and doing any of this twice is harmless.
 
+mod superseded;
+
+use crate::unheld::{LATE_AFTER, Looks, Unheld};
 use push0_domain::{
     BlockRef, PipelineId, ProverId, Timestamp, ZkvmId,
-    message::{BlockEnded, Emission, Happening, Held, Lease, ProverState, Role},
+    message::{BlockEnded, Happening, Held, Lease, ProverState, Role},
     output::Output,
+    subject::AttemptKey,
     task::{AttemptId, TaskId},
 };
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque},
     time::Duration,
 };
 
@@ -132,6 +137,12 @@ pub struct Watchdog {
     late: BTreeSet<(PipelineId, BlockRef, Timestamp)>,
     /// What each pipeline has emitted.
     outputs: HashMap<PipelineId, Output>,
+    /// Tasks of which a copy was accepted while another may run or be on its way, with the attempt.
+    won: HashMap<TaskId, (u32, Timestamp)>,
+    /// What ended last: attempts for it may still be on their way to a prover.
+    ends: VecDeque<(BlockEnded, Timestamp)>,
+    looks: Looks,
+    swept_at: Timestamp,
     ticked_at: Timestamp,
 }
 
@@ -156,7 +167,7 @@ impl Watchdog {
         match before {
             None => vec![found],
             Some(before) if before.lease.incarnation != incarnation && before.lease.role == role => {
-                let mut effects = self.lost(before.lease, End::Restarted);
+                let mut effects = self.lost(before.lease, End::Restarted, now);
                 effects.push(found);
                 effects
             }
@@ -185,60 +196,6 @@ impl Watchdog {
         self.over.insert((prover.clone(), attempt));
     }
 
-    /// An attempt was accepted: other copies of its task are not needed.
-    pub fn accepted(&mut self, task: &TaskId, attempt: u32, now: Timestamp) -> Vec<Effect> {
-        self.stop_where(now, |held| {
-            // Numbers first: they tell most tasks apart, and this is asked of each end of an attempt.
-            (held.header.id.index == task.index
-                && held.header.id.stage.block.number == task.stage.block.number
-                && held.header.attempt != attempt
-                && held.header.id == *task)
-                .then_some(Reason::Won)
-        })
-    }
-
-    /// A pipeline emitted a block.
-    pub fn emitted(&mut self, record: &Emission, now: Timestamp) -> Vec<Effect> {
-        self.outputs
-            .entry(record.pipeline.clone())
-            .or_default()
-            .note(record);
-        self.stop_settled(now)
-    }
-
-    /// Whether it is known how a pipeline's output stands.
-    pub fn knows(&self, pipeline: &PipelineId) -> bool {
-        self.outputs.contains_key(pipeline)
-    }
-
-    /// How a pipeline's output stands, as it is stored.
-    pub fn recall_output(&mut self, pipeline: &PipelineId, output: Output) {
-        self.outputs.insert(pipeline.clone(), output);
-    }
-
-    fn stop_settled(&mut self, now: Timestamp) -> Vec<Effect> {
-        let outputs = std::mem::take(&mut self.outputs);
-        let effects = self.stop_where(now, |held| {
-            let stage = &held.header.id.stage;
-            let context = &held.header.context;
-            let settled = outputs
-                .get(&stage.pipeline)
-                .is_some_and(|output| output.is_settled(stage.block.number, context.stored_at));
-            (settled && !context.amends).then_some(Reason::Emitted)
-        });
-        self.outputs = outputs;
-        effects
-    }
-
-    /// Blocks are no longer wanted.
-    pub fn ended(&mut self, ended: &BlockEnded, now: Timestamp) -> Vec<Effect> {
-        self.stop_where(now, |held| {
-            let stage = &held.header.id.stage;
-            let covered = ended.covers(&stage.block, held.header.context.stored_at);
-            (stage.pipeline == ended.pipeline && covered).then_some(Reason::Ended)
-        })
-    }
-
     /// Time passes.
     pub fn tick(&mut self, now: Timestamp) -> Vec<Effect> {
         let mut effects = Vec::new();
@@ -257,13 +214,19 @@ impl Watchdog {
             let Some(prover) = self.provers.remove(&id) else {
                 continue;
             };
-            effects.extend(self.lost(prover.lease, End::Silent(now.since(prover.heard_at))));
+            let end = End::Silent(now.since(prover.heard_at));
+            effects.extend(self.lost(prover.lease, end, now));
         }
         effects.extend(self.overdue(now));
         effects.extend(self.slow(now));
         effects.extend(self.past_deadline(now));
         effects.extend(self.stop_settled(now));
-        self.forget();
+        if now.since(self.swept_at) >= REPEAT_AFTER {
+            self.swept_at = now;
+            effects.extend(self.stop_ended(now));
+            effects.extend(self.stop_losers(now));
+        }
+        self.forget(now);
         effects
     }
 
@@ -352,19 +315,6 @@ impl Watchdog {
             })
     }
 
-    fn stop_where(&mut self, now: Timestamp, unwanted: impl Fn(&Held) -> Option<Reason>) -> Vec<Effect> {
-        let found: Vec<(ProverId, Held, Reason)> = self
-            .held()
-            .filter_map(|(prover, held)| Some((prover, held, unwanted(held)?)))
-            .filter(|(prover, held, _)| !self.is_over(prover, held))
-            .map(|(prover, held, reason)| (prover.clone(), held.clone(), reason))
-            .collect();
-        found
-            .into_iter()
-            .filter_map(|(prover, held, reason)| self.order(&prover, &held, reason, now))
-            .collect()
-    }
-
     /// An order to stop, unless it was given a moment ago.
     fn order(&mut self, prover: &ProverId, held: &Held, reason: Reason, now: Timestamp) -> Option<Effect> {
         let attempt = held.header.attempt_id();
@@ -385,7 +335,8 @@ impl Watchdog {
     }
 
     /// Forgets what concerns attempts that nobody holds any more.
-    fn forget(&mut self) {
+    fn forget(&mut self, now: Timestamp) {
+        self.forget_superseded(now);
         let held: HashSet<AttemptId> = self.held().map(|(_, held)| held.header.attempt_id()).collect();
         self.hedged.retain(|attempt| held.contains(attempt));
         self.ordered.retain(|(_, attempt), _| held.contains(attempt));
@@ -397,6 +348,29 @@ impl Watchdog {
         self.provers.len()
     }
 
+    /// Whether it is time to compare TASKS and CHECKS with the leases.
+    pub fn is_look_due(&mut self, now: Timestamp) -> bool {
+        let somebody_is_late = self.late(now).next().is_some();
+        self.looks.is_due(somebody_is_late, now)
+    }
+
+    /// Compares what lies in TASKS (or CHECKS, for verifiers) with the leases.
+    pub fn look(&mut self, role: Role, present: Vec<AttemptKey>, now: Timestamp) -> Vec<Unheld> {
+        let of_role = self.provers.values().filter(|p| p.lease.role == role);
+        let held = of_role.flat_map(|p| &p.lease.held);
+        let held = held
+            .map(|h| AttemptKey::of(&h.header.zkvm, &h.header.attempt_id()))
+            .collect();
+        let late = self.late(now).filter(|p| p.lease.role == role);
+        let late = late.map(|p| p.lease.zkvm.clone()).collect();
+        self.looks.look(role, present, &held, &late, now)
+    }
+
+    fn late(&self, now: Timestamp) -> impl Iterator<Item = &Prover> {
+        let provers = self.provers.values();
+        provers.filter(move |p| now.since(p.heard_at) >= LATE_AFTER)
+    }
+
     /// The pipelines of which somebody holds a task.
     pub fn pipelines(&self) -> HashSet<PipelineId> {
         self.held()
@@ -405,7 +379,7 @@ impl Watchdog {
     }
 
     /// What becomes of the deliveries of a process that is gone.
-    fn lost(&self, lease: Lease, end: End) -> Vec<Effect> {
+    fn lost(&mut self, lease: Lease, end: End, now: Timestamp) -> Vec<Effect> {
         let Lease {
             prover,
             zkvm,
@@ -415,6 +389,9 @@ impl Watchdog {
             ..
         } = lease;
         let left = state == ProverState::Draining && held.is_empty();
+        if role == Role::Prover {
+            self.looks.fell(prover.clone(), zkvm.clone(), end, now);
+        }
         let lost = Effect::Announce(Happening::ProverLost {
             prover: prover.clone(),
             zkvm,

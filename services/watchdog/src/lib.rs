@@ -10,5 +10,6 @@ pub mod decide;
 mod metrics;
 pub mod reputation;
 mod service;
+pub mod unheld;
 
 pub use service::run;

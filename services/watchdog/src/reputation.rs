@@ -6,7 +6,7 @@
 //!
 //! | what is seen | what follows |
 //! |---|---|
-//! | a prover fails a task that nobody else has failed | the task is charged to it |
+//! | a prover fails a task that nobody else has failed | the task is charged to it; all that die with it are one charge |
 //! | another prover fails the same task | the task is at fault: it is charged to nobody |
 //! | another prover completes it | it is charged to all that failed it |
 //! | a prover completes a task | it is charged with nothing |
@@ -26,6 +26,8 @@ use std::{
 
 /// How many charges it takes.
 const CHARGES: u32 = 3;
+/// Deaths of attempts within this are one death of their prover.
+const ONE_DEATH: Duration = Duration::from_secs(1);
 /// The most charges that are kept of a prover.
 const CHARGES_KEPT: usize = 16;
 /// Charges older than this are forgotten.
@@ -91,15 +93,16 @@ pub struct Reputation {
 /// A task that failed and was not completed since.
 #[derive(Debug, Default)]
 struct Case {
-    failed_by: BTreeMap<ProverId, (Timestamp, u32)>,
+    failed_by: BTreeMap<ProverId, (Timestamp, FailureClass)>,
     at: Timestamp,
 }
 
 #[derive(Clone, Debug)]
 struct Charge {
-    task: TaskId,
+    /// Several, if they died together: any of them may have been the reason.
+    tasks: Vec<TaskId>,
     at: Timestamp,
-    weight: u32,
+    class: FailureClass,
 }
 
 #[derive(Debug, Default)]
@@ -130,8 +133,17 @@ impl Record {
     }
 }
 
+impl Charge {
+    fn weight(&self) -> u32 {
+        match self.class {
+            FailureClass::InvalidProof => CHARGES,
+            _ => 1,
+        }
+    }
+}
+
 fn weight(charges: &[Charge]) -> u32 {
-    charges.iter().map(|charge| charge.weight).sum()
+    charges.iter().map(Charge::weight).sum()
 }
 
 impl Reputation {
@@ -163,9 +175,12 @@ impl Reputation {
             record.completed_at = now;
         }
         let failed_by = self.cases.remove(task).unwrap_or_default().failed_by;
+        if failed_by.len() < 2 {
+            return Vec::new();
+        }
         let others = failed_by.into_iter().filter(|(other, _)| other != prover);
-        let judged = others.filter_map(|(other, (at, weight))| {
-            self.charge(task, &other, weight, at);
+        let judged = others.filter_map(|(other, (at, class))| {
+            self.charge(task, &other, class, at);
             self.judge(&other, fleet, now)
         });
         judged.collect()
@@ -180,21 +195,16 @@ impl Reputation {
         fleet: &BTreeSet<ProverId>,
         now: Timestamp,
     ) -> Vec<Change> {
-        let weight = match class {
-            FailureClass::InvalidProof => CHARGES,
-            FailureClass::Died
-            | FailureClass::TimedOut
-            | FailureClass::Retryable
-            | FailureClass::OutOfMemory => 1,
+        if class.is_final() {
             // The task's fault, or nobody's.
-            FailureClass::Fatal | FailureClass::Stopped => return Vec::new(),
-        };
+            return Vec::new();
+        }
         make_room(&mut self.cases, CASES_MAX, task, |case| case.at);
         let case = self.cases.entry(task.clone()).or_default();
-        case.failed_by.insert(prover.clone(), (now, weight));
+        case.failed_by.insert(prover.clone(), (now, class));
         case.at = now;
         if case.failed_by.len() == 1 {
-            self.charge(task, prover, weight, now);
+            self.charge(task, prover, class, now);
             return self.judge(prover, fleet, now).into_iter().collect();
         }
         let accused: Vec<ProverId> = case.failed_by.keys().cloned().collect();
@@ -204,17 +214,30 @@ impl Reputation {
             .collect()
     }
 
-    fn charge(&mut self, task: &TaskId, prover: &ProverId, weight: u32, at: Timestamp) {
+    fn charge(&mut self, task: &TaskId, prover: &ProverId, class: FailureClass, at: Timestamp) {
         make_room(&mut self.provers, PROVERS_MAX, prover, |record| {
             record.charges.last().map_or(record.completed_at, |c| c.at)
         });
         let record = self.provers.entry(prover.clone()).or_default();
         record
             .charges
-            .retain(|c| c.task != *task && at.since(c.at) <= CHARGED_FOR);
-        if at > record.completed_at {
-            let task = task.clone();
-            record.charges.push(Charge { task, at, weight });
+            .retain(|c| !c.tasks.contains(task) && at.since(c.at) <= CHARGED_FOR);
+        if at <= record.completed_at {
+            return;
+        }
+        match record.charges.last_mut() {
+            Some(last)
+                if last.class == FailureClass::Died
+                    && class == last.class
+                    && at.since(last.at) < ONE_DEATH =>
+            {
+                last.tasks.push(task.clone());
+            }
+            _ => record.charges.push(Charge {
+                tasks: vec![task.clone()],
+                at,
+                class,
+            }),
         }
         // One that may not rest is charged on and on.
         let excess = record.charges.len().saturating_sub(CHARGES_KEPT);
@@ -224,9 +247,9 @@ impl Reputation {
     /// Another prover failed the task, too.
     fn acquit(&mut self, task: &TaskId, prover: &ProverId, now: Timestamp) -> Option<Change> {
         let record = self.provers.get_mut(prover)?;
-        record.charges.retain(|c| c.task != *task);
+        record.charges.retain(|c| !c.tasks.contains(task));
         let before = record.grounds.len();
-        record.grounds.retain(|c| c.task != *task);
+        record.grounds.retain(|c| !c.tasks.contains(task));
         if record.grounds.len() == before || weight(&record.grounds) >= CHARGES {
             return None;
         }
@@ -259,8 +282,11 @@ impl Reputation {
             until: now.plus(length.min(self.terms.longest)),
             times,
             reason: match &record.grounds[..] {
-                [only] if only.weight == CHARGES => "a false proof".to_owned(),
-                tasks => format!("failed {} tasks that nobody else failed", tasks.len()),
+                [only] => format!("{} once", only.class.as_str()),
+                charges => format!(
+                    "{} times in a row something failed that nobody else failed",
+                    charges.len()
+                ),
             },
         };
         record.told_at = now;

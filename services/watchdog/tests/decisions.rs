@@ -1,75 +1,18 @@
 //! The watchdog's decisions: nobody who is heard of is given up, nobody who is gone is forgotten.
 #![expect(clippy::panic, reason = "a failing test panics, in its helpers as well")]
 
+mod leases;
+
+use leases::{START, TICK, held, lease};
 use proptest::{collection::vec, prelude::*};
 use push0_domain::{
-    BlockHash, BlockRef, ProverId, Timestamp, ZkvmId,
-    message::{BlockContext, BlockFacts, Happening, Held, Lease, ProverState, Role, StageKind, TaskHeader},
-    task::StageKey,
-    trace::TraceContext,
+    Timestamp,
+    message::{Happening, Lease, Role},
 };
 use push0_watchdog::decide::{DEAD_AFTER, Effect, End, HEARTBEAT, TIMEOUT_GRACE, Watchdog};
 use std::{collections::BTreeSet, time::Duration};
 
-const START: Timestamp = Timestamp(1_000_000_000);
-const TICK: Duration = Duration::from_millis(50);
 const TIMEOUT: Duration = Duration::from_secs(3600);
-
-fn held(index: u32, running: Option<Duration>, timeout: Duration) -> Held {
-    let millis = |duration: Duration| u64::try_from(duration.as_millis()).expect("valid");
-    let stage = StageKey {
-        pipeline: "demo".parse().expect("valid"),
-        block: BlockRef {
-            number: 7,
-            hash: BlockHash([7; 32]),
-        },
-        proof_type: "main".parse().expect("valid"),
-        stage: "prove".parse().expect("valid"),
-    };
-    let header = TaskHeader {
-        id: stage.task(index),
-        attempt: 1,
-        hedge_of: None,
-        zkvm: ZkvmId::new("mock").expect("valid"),
-        context: BlockContext {
-            revision: 1,
-            parent_hash: BlockHash::default(),
-            stored_at: Timestamp(1),
-            deadline_at: None,
-            amends: false,
-            facts: BlockFacts::default(),
-        },
-        kind: StageKind::Map,
-        of: 1000,
-        timeout_ms: millis(timeout),
-        hedge_after_ms: None,
-        attempts_max: 3,
-        check: false,
-        program_id: None,
-        busy_us: 0,
-    };
-    Held {
-        header,
-        ack_subject: format!("ack.{index}"),
-        running_ms: running.map(millis),
-        progress_permille: None,
-        trace: TraceContext::default(),
-    }
-}
-
-fn lease(prover: u32, role: Role, held: Vec<Held>) -> Lease {
-    Lease {
-        prover: ProverId::new(&format!("p-{prover}")).expect("valid"),
-        zkvm: ZkvmId::new("mock").expect("valid"),
-        role,
-        incarnation: 1,
-        beat: 1,
-        slots: 4,
-        ahead: 4,
-        state: ProverState::Active,
-        held,
-    }
-}
 
 /// Provers and verifiers; each holds attempts that run (true) or wait.
 fn fleet() -> impl Strategy<Value = Vec<Lease>> {

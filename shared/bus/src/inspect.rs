@@ -2,6 +2,7 @@
 
 use crate::{Bus, BusError, Stream, delivery};
 use async_nats::jetstream::{
+    context::ConsumerInfoErrorKind,
     message::StreamMessage,
     stream::{DirectGetError, DirectGetErrorKind, LastRawMessageErrorKind},
 };
@@ -22,6 +23,15 @@ pub struct Kept<T> {
     pub stored_at: Timestamp,
     /// The trace that it belongs to.
     pub trace: TraceContext,
+}
+
+/// What a shared durable consumer has handed out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Handed {
+    /// The highest sequence that was ever delivered.
+    pub up_to: u64,
+    /// How many deliveries are not acknowledged.
+    pub unacknowledged: usize,
 }
 
 /// How full a stream is.
@@ -89,6 +99,18 @@ impl Bus {
         let bound = self.stream(stream).await?;
         let subjects = bound.info_with_subjects(filter).await.map_err(|e| failed(&e))?;
         subjects.try_collect().await.map_err(|e| failed(&e))
+    }
+
+    /// What a shared durable consumer has handed out; none if there is no such consumer.
+    pub async fn handed_out(&self, stream: Stream, consumer: &str) -> Result<Option<Handed>, BusError> {
+        match self.stream(stream).await?.consumer_info(consumer).await {
+            Ok(info) => Ok(Some(Handed {
+                up_to: info.delivered.stream_sequence,
+                unacknowledged: info.num_ack_pending,
+            })),
+            Err(e) if e.kind() == ConsumerInfoErrorKind::NotFound => Ok(None),
+            Err(e) => Err(BusError::unavailable(consumer, e)),
+        }
     }
 
     /// How full a stream is.

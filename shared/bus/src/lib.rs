@@ -30,7 +30,7 @@ pub use dead::{DeadLetters, now};
 pub use delivery::{Ack, Deliveries, Delivery, Replay};
 pub use error::BusError;
 pub use facts::{Bucket, Fact, Facts};
-pub use inspect::{Kept, Level};
+pub use inspect::{Handed, Kept, Level};
 pub use leader::{Leadership, Term};
 pub use log::Log;
 pub use outbox::Outbox;

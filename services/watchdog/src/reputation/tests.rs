@@ -83,6 +83,21 @@ fn one_task_that_fails_again_and_again_is_charged_once() {
 }
 
 #[test]
+fn tasks_that_die_together_are_one_death() {
+    let mut reputation = Reputation::default();
+    let mut die = |tasks: std::ops::Range<u64>, second| {
+        let died = |n| reputation.failed(&task(n), &prover(0), FailureClass::Died, &fleet(2), at(second));
+        tasks.flat_map(died).collect::<Vec<_>>()
+    };
+    assert_eq!(die(0..8, 1), []);
+    assert_eq!(die(8..16, 5), []);
+    begun(&die(16..17, 9));
+    // One of those that died first killed another prover as well.
+    let changes = reputation.failed(&task(3), &prover(1), FailureClass::Died, &fleet(2), at(10));
+    assert_eq!(ended(&changes), &prover(0));
+}
+
+#[test]
 fn a_task_that_says_itself_that_it_cannot_succeed_is_charged_to_nobody() {
     let mut reputation = Reputation::default();
     for class in [FailureClass::Fatal, FailureClass::Stopped] {
@@ -125,8 +140,8 @@ fn a_quarantine_ends_when_others_fail_the_same_tasks() {
     let changes = reputation.failed(&task(2), &prover(1), BAD, &fleet(2), at(5));
     assert_eq!(ended(&changes), &prover(0));
     assert_eq!(reputation.resting(at(5)), 0);
-    // It does not count against the next one either.
-    assert_eq!(begun(&fail(&mut reputation, 2, 10..13)).times, 1);
+    // It does not count against the next one either. Two of its charges are left.
+    assert_eq!(begun(&fail(&mut reputation, 2, 10..11)).times, 1);
 }
 
 #[test]

@@ -266,3 +266,39 @@ async fn another_connection_gives_a_delivery_to_another_prover() {
     );
     assert!(begun.elapsed() < Duration::from_secs(1));
 }
+
+#[tokio::test]
+async fn a_delivery_is_ended_by_whoever_knows_where_its_message_lies() {
+    let broker = Broker::start().await;
+    let consumer = consumer_of_tasks(&mock());
+    let publish = async |index: u32| {
+        let message = message(subject::task(&attempt(1, index)), &index);
+        broker.bus.publish(message).await.unwrap();
+    };
+    publish(0).await;
+    publish(1).await;
+    let mut prover = broker.bus.puller(Stream::Tasks, &consumer).await.unwrap();
+    let lost: Delivery<u32> = soon(prover.next(1)).await.unwrap();
+    let kept: Delivery<u32> = soon(prover.next(1)).await.unwrap();
+    let handed = broker.bus.handed_out(Stream::Tasks, &consumer).await;
+    let handed = handed.unwrap().unwrap();
+    assert_eq!((handed.up_to, handed.unacknowledged), (2, 2));
+    let watchdog = broker.another().await;
+    let at = |sequence| watchdog.ack_at(Stream::Tasks, &consumer, sequence);
+
+    at(lost.sequence).give_back(Duration::ZERO).await;
+    let again: Delivery<u32> = soon(prover.next(1)).await.unwrap();
+    assert_eq!((again.body, again.deliveries), (lost.body, 2));
+    // What was never delivered is not touched.
+    publish(2).await;
+    at(3).done().await;
+    at(kept.sequence).done().await;
+    push0_harness::wait_for("one message less", crate::SOON, async || {
+        broker.bus.level(Stream::Tasks).await.unwrap().messages == 2
+    })
+    .await;
+    let third: Delivery<u32> = soon(prover.next(1)).await.unwrap();
+    assert_eq!((third.body, third.deliveries), (2, 1));
+    let nobody = broker.bus.handed_out(Stream::Tasks, "nobody").await;
+    assert_eq!(nobody.unwrap(), None);
+}

@@ -1,0 +1,123 @@
+//! What nobody waits for any more is stopped: blocks that were emitted, cancelled or replaced, and
+//! copies of tasks of which another was accepted.
+
+use super::{Effect, Reason, Watchdog};
+use push0_domain::{
+    PipelineId, ProverId, Timestamp,
+    message::{BlockEnded, Emission, Held},
+    output::Output,
+    task::TaskId,
+};
+use std::time::Duration;
+
+/// How long what was superseded is stopped wherever it shows: attempts at it may have been on their
+/// way to a prover, and an order may be lost.
+const STOPPED_FOR: Duration = Duration::from_secs(60);
+/// The most ends that are remembered.
+const ENDS_MAX: usize = 256;
+
+impl Watchdog {
+    /// An attempt was accepted: other copies of its task are not needed.
+    pub fn accepted(&mut self, task: &TaskId, attempt: u32, now: Timestamp) -> Vec<Effect> {
+        let is_other = |held: &Held| {
+            // Numbers first: they tell most tasks apart, and this is asked of each end of an attempt.
+            held.header.id.index == task.index
+                && held.header.id.stage.block.number == task.stage.block.number
+                && held.header.attempt != attempt
+                && held.header.id == *task
+        };
+        let was_hedged = self.hedged.iter().any(|hedged| hedged.task == *task);
+        if was_hedged || self.held().any(|(_, held)| is_other(held)) {
+            self.won.entry(task.clone()).or_insert((attempt, now));
+        }
+        self.stop_where(now, |held| is_other(held).then_some(Reason::Won))
+    }
+
+    /// A pipeline emitted a block.
+    pub fn emitted(&mut self, record: &Emission, now: Timestamp) -> Vec<Effect> {
+        self.outputs
+            .entry(record.pipeline.clone())
+            .or_default()
+            .note(record);
+        self.stop_settled(now)
+    }
+
+    /// Whether it is known how a pipeline's output stands.
+    pub fn knows(&self, pipeline: &PipelineId) -> bool {
+        self.outputs.contains_key(pipeline)
+    }
+
+    /// How a pipeline's output stands, as it is stored.
+    pub fn recall_output(&mut self, pipeline: &PipelineId, output: Output) {
+        self.outputs.insert(pipeline.clone(), output);
+    }
+
+    pub(super) fn stop_settled(&mut self, now: Timestamp) -> Vec<Effect> {
+        let outputs = std::mem::take(&mut self.outputs);
+        let effects = self.stop_where(now, |held| {
+            let stage = &held.header.id.stage;
+            let context = &held.header.context;
+            let settled = outputs
+                .get(&stage.pipeline)
+                .is_some_and(|output| output.is_settled(stage.block.number, context.stored_at));
+            (settled && !context.amends).then_some(Reason::Emitted)
+        });
+        self.outputs = outputs;
+        effects
+    }
+
+    /// Blocks are no longer wanted.
+    pub fn ended(&mut self, ended: &BlockEnded, now: Timestamp) -> Vec<Effect> {
+        self.ends.push_back((ended.clone(), now));
+        if self.ends.len() > ENDS_MAX {
+            self.ends.pop_front();
+        }
+        self.stop_ended(now)
+    }
+
+    pub(super) fn stop_ended(&mut self, now: Timestamp) -> Vec<Effect> {
+        let ends = std::mem::take(&mut self.ends);
+        let effects = self.stop_where(now, |held| {
+            let (stage, announced_at) = (&held.header.id.stage, held.header.context.stored_at);
+            let covers = |(ended, _): &(BlockEnded, Timestamp)| {
+                stage.pipeline == ended.pipeline && ended.covers(&stage.block, announced_at)
+            };
+            ends.iter().any(covers).then_some(Reason::Ended)
+        });
+        self.ends = ends;
+        effects
+    }
+
+    pub(super) fn stop_losers(&mut self, now: Timestamp) -> Vec<Effect> {
+        let won = std::mem::take(&mut self.won);
+        let effects = self.stop_where(now, |held| {
+            let (winner, _) = won.get(&held.header.id)?;
+            (*winner != held.header.attempt).then_some(Reason::Won)
+        });
+        self.won = won;
+        effects
+    }
+
+    pub(super) fn stop_where(
+        &mut self,
+        now: Timestamp,
+        unwanted: impl Fn(&Held) -> Option<Reason>,
+    ) -> Vec<Effect> {
+        let found: Vec<(ProverId, Held, Reason)> = self
+            .held()
+            .filter_map(|(prover, held)| Some((prover, held, unwanted(held)?)))
+            .filter(|(prover, held, _)| !self.is_over(prover, held))
+            .map(|(prover, held, reason)| (prover.clone(), held.clone(), reason))
+            .collect();
+        found
+            .into_iter()
+            .filter_map(|(prover, held, reason)| self.order(&prover, &held, reason, now))
+            .collect()
+    }
+
+    /// Forgets what was superseded a while ago.
+    pub(super) fn forget_superseded(&mut self, now: Timestamp) {
+        self.ends.retain(|(_, at)| now.since(*at) < STOPPED_FOR);
+        self.won.retain(|_, (_, at)| now.since(*at) < STOPPED_FOR);
+    }
+}

@@ -1,0 +1,280 @@
+//! What was decided is done.
+
+use super::Active;
+use crate::{
+    decide::{Effect, End, Reason},
+    unheld::Unheld,
+};
+use push0_bus::{
+    Ack, BusError, Handed, Kept, Message, PublishError, Stream, consumer_of_checks, consumer_of_tasks, now,
+};
+use push0_domain::{
+    PipelineId, ProverId, ZkvmId,
+    message::{
+        BlockEnded, Control, EndReason, Failure, FailureClass, Happening, Held, Outcome, ResultEvent, Role,
+        StageReady, Task, TaskRange, TaskResult,
+    },
+    pipeline::Rest,
+    subject::{self, AttemptKey, Kind},
+    trace::TraceContext,
+};
+use push0_runtime::trace;
+use serde::{Serialize, de::IgnoredAny};
+use std::{collections::HashMap, time::Duration};
+
+/// How long a report is tried before the watchdog starts over from what is stored.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// An attempt whose prover cannot say how it ended.
+struct Lost {
+    task: Task,
+    trace: TraceContext,
+    prover: ProverId,
+    end: End,
+    ran_ms: u64,
+    ack: Ack,
+}
+
+impl Active<'_> {
+    pub(super) async fn perform(&mut self, effect: Effect) -> Result<(), BusError> {
+        let act = match effect {
+            Effect::Report { prover, held, end } => return self.report(prover, &held, end).await,
+            Effect::Hedge { prover, held } => return self.hedge(prover, &held).await,
+            Effect::Announce(happening) => {
+                let lost = matches!(happening, Happening::ProverLost { .. });
+                self.bus.announce(None, happening);
+                // It may have been the last one that worked.
+                return if lost {
+                    self.end_quarantines().await
+                } else {
+                    Ok(())
+                };
+            }
+            Effect::GiveBack(held) => {
+                self.bus.ack_of(&held.ack_subject).give_back(Duration::ZERO).await;
+                "given-back"
+            }
+            Effect::Stop {
+                prover,
+                attempt,
+                reason,
+            } => {
+                if reason == Reason::Emitted && self.finishes(&attempt.task.stage.pipeline).await? {
+                    return Ok(());
+                }
+                let order = Control::Stop {
+                    attempt,
+                    reason: reason.as_str().into(),
+                };
+                self.publish(subject::control(&prover), &order, &TraceContext::default())
+                    .await?;
+                "stopped"
+            }
+            Effect::Late(pipeline, block, announced_at) => {
+                let ended = BlockEnded {
+                    pipeline: pipeline.clone(),
+                    first: block.number,
+                    last: block.number,
+                    hashes: vec![block.hash],
+                    // By this clock it may be earlier than by the one that dated the announcement.
+                    at: now().max(announced_at),
+                    reason: EndReason::DeadlinePassed,
+                };
+                self.publish(
+                    subject::ended(&pipeline),
+                    &ResultEvent::Ended(ended),
+                    &TraceContext::default(),
+                )
+                .await?;
+                "late"
+            }
+        };
+        self.metrics.acts.with_label_values(&[act]).inc();
+        Ok(())
+    }
+
+    /// Whether a pipeline lets superfluous proofs finish.
+    async fn finishes(&self, pipeline: &PipelineId) -> Result<bool, BusError> {
+        let current = self.pipelines.current_of(pipeline).await?;
+        Ok(current.is_some_and(|p| p.rest == Rest::Finish))
+    }
+
+    /// The task as it lies in TASKS; none if it was acknowledged, and so is somebody else's business.
+    async fn task(&self, key: &AttemptKey) -> Result<Option<Kept<Task>>, BusError> {
+        self.bus.last::<Task>(Stream::Tasks, &subject::task(key)).await
+    }
+
+    async fn report(&self, prover: ProverId, held: &Held, end: End) -> Result<(), BusError> {
+        let key = AttemptKey::of(&held.header.zkvm, &held.header.attempt_id());
+        let Some(Ok(task)) = self.task(&key).await?.map(|kept| kept.body) else {
+            return Ok(());
+        };
+        let lost = Lost {
+            task,
+            trace: held.trace.clone(),
+            prover,
+            end,
+            ran_ms: held.running_ms.unwrap_or(0),
+            ack: self.bus.ack_of(&held.ack_subject),
+        };
+        self.write_end(&key, lost).await
+    }
+
+    /// Writes the end of an attempt in place of its prover, then takes its delivery away: in this
+    /// order, so that a crash in between costs a second run and never the task.
+    async fn write_end(&self, key: &AttemptKey, lost: Lost) -> Result<(), BusError> {
+        let header = lost.task.header;
+        let (class, message, act) = match lost.end {
+            End::Silent(silent) => (FailureClass::Died, format!("silent for {silent:?}"), "died"),
+            End::Restarted => (FailureClass::Died, "restarted".to_owned(), "died"),
+            End::Hung => (
+                FailureClass::TimedOut,
+                format!("hung after {} ms", header.timeout_ms),
+                "timed-out",
+            ),
+        };
+        let span = tracing::info_span!(
+            "reassign",
+            block.number = header.id.stage.block.number,
+            task.id = %header.id,
+            attempt = header.attempt,
+            prover.id = %lost.prover,
+            outcome = class.as_str(),
+        );
+        trace::set_parent(&span, &lost.trace);
+        tracing::warn!(parent: &span, reason = message, "attempt lost");
+        let result = TaskResult {
+            header,
+            prover: lost.prover,
+            outcome: Outcome::Failed(Failure::new(class, message)),
+            inputs: Some(lost.task.inputs),
+            prove_us: lost.ran_ms * 1000,
+            verdict: None,
+        };
+        let context = trace::context(&span, &lost.trace);
+        self.publish(subject::result(key), &ResultEvent::Attempt(result), &context)
+            .await?;
+        lost.ack.done().await;
+        self.metrics.acts.with_label_values(&[act]).inc();
+        Ok(())
+    }
+
+    async fn hedge(&self, prover: ProverId, held: &Held) -> Result<(), BusError> {
+        let key = AttemptKey::of(&held.header.zkvm, &held.header.attempt_id());
+        let Some(Ok(task)) = self.task(&key).await?.map(|kept| kept.body) else {
+            return Ok(());
+        };
+        let header = task.header;
+        let ready = StageReady {
+            tasks: TaskRange {
+                first: header.id.index,
+                count: 1,
+                of: header.of,
+            },
+            stage: header.id.stage.clone(),
+            attempt: header.attempt + 1,
+            hedge_of: Some(header.attempt),
+            avoid: vec![prover],
+            inputs: task.inputs,
+            busy_us: header.busy_us,
+            context: header.context,
+        };
+        let key = AttemptKey::of(&header.zkvm, &header.id.attempt(ready.attempt));
+        self.publish(subject::stage(&key), &ready, &held.trace).await?;
+        self.metrics.acts.with_label_values(&["hedged"]).inc();
+        Ok(())
+    }
+
+    /// Compares TASKS and CHECKS with the leases, and passes on what nobody holds.
+    pub(super) async fn look(&mut self) -> Result<(), BusError> {
+        let streams = [
+            (Stream::Tasks, Kind::Task, Role::Prover),
+            (Stream::Checks, Kind::Check, Role::Verifier),
+        ];
+        for (stream, kind, role) in streams {
+            let subjects = self.bus.subjects(stream, &subject::all(kind)).await?;
+            let keys = subjects
+                .iter()
+                .map(|(subject, _)| AttemptKey::parse(subject, kind));
+            let unheld = self.core.look(role, keys.filter_map(Result::ok).collect(), now());
+            let mut handed = HashMap::new();
+            for unheld in unheld {
+                self.pass_on(stream, unheld, &mut handed).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Passes on an attempt that nobody holds, if it was delivered: else it waits for a prover.
+    async fn pass_on(
+        &self,
+        stream: Stream,
+        unheld: Unheld,
+        handed: &mut HashMap<ZkvmId, Option<Handed>>,
+    ) -> Result<(), BusError> {
+        let Unheld { key, role, fell } = unheld;
+        let (subject, consumer) = match role {
+            Role::Prover => (subject::task(&key), consumer_of_tasks(&key.zkvm)),
+            Role::Verifier => (subject::check(&key), consumer_of_checks(&key.zkvm)),
+        };
+        if !handed.contains_key(&key.zkvm) {
+            let now = self.bus.handed_out(stream, &consumer).await?;
+            handed.insert(key.zkvm.clone(), now);
+        }
+        let Some(Some(out)) = handed.get(&key.zkvm) else {
+            return Ok(());
+        };
+        if out.unacknowledged == 0 {
+            return Ok(());
+        }
+        let Some(sequence) = self
+            .bus
+            .last::<IgnoredAny>(stream, &subject)
+            .await?
+            .map(|kept| kept.sequence)
+        else {
+            return Ok(());
+        };
+        if sequence > out.up_to {
+            return Ok(());
+        }
+        let ack = self.bus.ack_at(stream, &consumer, sequence);
+        let Some((prover, end)) = fell else {
+            tracing::info!(attempt = %key, "delivered and held by nobody, given to another");
+            ack.give_back(Duration::ZERO).await;
+            self.metrics.acts.with_label_values(&["given-back"]).inc();
+            return Ok(());
+        };
+        let kept = self.task(&key).await?;
+        let Some((Ok(task), trace)) = kept.map(|kept| (kept.body, kept.trace)) else {
+            return Ok(());
+        };
+        let lost = Lost {
+            task,
+            trace,
+            prover,
+            end,
+            ran_ms: 0,
+            ack,
+        };
+        self.write_end(&key, lost).await
+    }
+
+    pub(super) async fn publish<T: Serialize>(
+        &self,
+        subject: String,
+        body: &T,
+        trace: &TraceContext,
+    ) -> Result<(), BusError> {
+        let message = Message::new(subject.clone(), body, trace);
+        let message = message.map_err(|source| BusError::Corrupt {
+            what: subject,
+            source,
+        })?;
+        match self.bus.publish_patiently(message, PATIENCE).await {
+            // Asked for before: all is well.
+            Ok(_) | Err(PublishError::Occupied { .. }) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+}

@@ -1,0 +1,92 @@
+//! Quarantines: stored, announced, ordered.
+
+use super::Active;
+use crate::reputation::{Change, Quarantine};
+use push0_bus::{BusError, now};
+use push0_domain::{
+    ProverId,
+    message::{Control, Happening, Lease, ProverState},
+    subject,
+    trace::TraceContext,
+};
+use std::time::Duration;
+
+/// Where quarantines are remembered.
+pub(super) const QUARANTINE: &str = "quarantine";
+
+impl Active<'_> {
+    /// Stores quarantines that begin or end early, announces them and tells their provers.
+    pub(super) async fn note(&mut self, changes: Vec<Change>) -> Result<(), BusError> {
+        for change in changes {
+            let (Change::Begun(prover, quarantine) | Change::Ended(prover, quarantine)) = &change;
+            self.quarantines
+                .put(&format!("{QUARANTINE}.{prover}"), quarantine)
+                .await?;
+            let Quarantine { until, times, reason } = quarantine.clone();
+            tracing::warn!(prover.id = %prover, reason, times, until = ?until, "quarantine");
+            self.tell(prover, until.since(now()), &reason).await?;
+            let prover = prover.clone();
+            let (act, happening) = match change {
+                Change::Begun(..) => (
+                    "quarantined",
+                    Happening::QuarantineBegun {
+                        prover,
+                        until,
+                        times,
+                        reason,
+                    },
+                ),
+                Change::Ended(..) => ("released", Happening::QuarantineEnded { prover, reason }),
+            };
+            self.metrics.acts.with_label_values(&[act]).inc();
+            // Before it is announced: whoever hears of it may look at once.
+            self.count_resting();
+            self.bus.announce(None, happening);
+        }
+        Ok(())
+    }
+
+    /// Ends quarantines that have run out, or that leave nobody to work.
+    pub(super) async fn end_quarantines(&mut self) -> Result<(), BusError> {
+        for zkvm in self.core.zkvms() {
+            let change = self.reputation.relieve(&self.core.fleet(&zkvm), now());
+            self.note(change.into_iter().collect()).await?;
+        }
+        for prover in self.reputation.over(now()) {
+            let reason = "its time is over".to_owned();
+            self.bus
+                .announce(None, Happening::QuarantineEnded { prover, reason });
+        }
+        self.count_resting();
+        Ok(())
+    }
+
+    fn count_resting(&self) {
+        let resting = self.reputation.resting(now());
+        self.metrics
+            .quarantined
+            .set(i64::try_from(resting).unwrap_or(i64::MAX));
+    }
+
+    /// A prover that takes work although it should not has not heard of it, or has restarted.
+    pub(super) async fn remind(&mut self, lease: &Lease) -> Result<(), BusError> {
+        let rests = match lease.state {
+            ProverState::Active => false,
+            ProverState::Quarantined => true,
+            ProverState::Draining => return Ok(()),
+        };
+        match self.reputation.remind(&lease.prover, rests, now()) {
+            Some((left, reason)) => self.tell(&lease.prover, left, &reason).await,
+            None => Ok(()),
+        }
+    }
+
+    async fn tell(&self, prover: &ProverId, left: Duration, reason: &str) -> Result<(), BusError> {
+        let order = Control::Quarantine {
+            for_ms: u64::try_from(left.as_millis()).unwrap_or(u64::MAX),
+            reason: reason.to_owned(),
+        };
+        self.publish(subject::control(prover), &order, &TraceContext::default())
+            .await
+    }
+}

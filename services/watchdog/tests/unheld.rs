@@ -1,0 +1,141 @@
+//! What a prover took last, and what never arrived, is passed on in time; what somebody holds is not.
+
+mod leases;
+
+use leases::{START, TICK, held, lease};
+use proptest::prelude::*;
+use push0_domain::{
+    Timestamp,
+    message::{Held, Role},
+    subject::AttemptKey,
+};
+use push0_watchdog::{
+    decide::{DEAD_AFTER, HEARTBEAT, Watchdog},
+    unheld::{UNHELD_AFTER, Unheld},
+};
+use std::time::Duration;
+
+fn attempt(index: u32) -> Held {
+    held(index, Some(Duration::ZERO), Duration::from_secs(60))
+}
+
+fn key(index: u32) -> AttemptKey {
+    let header = attempt(index).header;
+    AttemptKey::of(&header.zkvm, &header.attempt_id())
+}
+
+fn ms(millis: u64) -> Duration {
+    Duration::from_millis(millis)
+}
+
+/// Time passes: looks at `present` whenever it is due, and returns what is found.
+fn tick(watchdog: &mut Watchdog, role: Role, present: Vec<AttemptKey>, now: Timestamp) -> Vec<Unheld> {
+    watchdog.tick(now);
+    if watchdog.is_look_due(now) {
+        watchdog.look(role, present, now)
+    } else {
+        Vec::new()
+    }
+}
+
+/// Whether something that recurs this often, from `phase` on, recurs now.
+fn beats(now: Timestamp, phase: u64) -> bool {
+    let at = now.since(START).as_millis();
+    (at + u128::from(phase)).is_multiple_of(HEARTBEAT.as_millis())
+}
+
+proptest! {
+    /// An attempt that its prover shows in its leases is never passed on, although it shows it late
+    /// and others die.
+    #[test]
+    fn what_a_living_prover_holds_is_never_passed_on(
+        taken in vec_of_delays(),
+        dies_at in 0..4000_u64,
+    ) {
+        let mut watchdog = Watchdog::default();
+        let mut now = START;
+        let mut shown = Vec::new();
+        while now.since(START) < ms(6000) {
+            let at = u64::try_from(now.since(START).as_millis()).expect("small");
+            if at < dies_at && beats(now, 100) {
+                watchdog.heard(lease(2, Role::Prover, Vec::new()), now);
+            }
+            let there = |shown_after: u64| {
+                let indices = (0_u32..).zip(&taken);
+                let of = indices.filter(move |(index, (delay, lasts))| {
+                    let taken_at = u64::from(*index) * 300 + shown_after * delay;
+                    (taken_at..u64::from(*index) * 300 + lasts).contains(&at)
+                });
+                of.map(|(index, _)| index)
+            };
+            let shows: Vec<u32> = there(1).collect();
+            if beats(now, 0) || shows != shown {
+                watchdog.heard(lease(1, Role::Prover, shows.iter().copied().map(attempt).collect()), now);
+                shown = shows;
+            }
+            let found = tick(&mut watchdog, Role::Prover, there(0).map(key).collect(), now);
+            prop_assert_eq!(found, []);
+            now = now.plus(TICK);
+        }
+    }
+
+    /// P5: what a prover took after its last heartbeat is known when it is declared dead, and dies
+    /// with it.
+    #[test]
+    fn what_a_dead_prover_took_last_dies_with_it(taken_after in 0..250_u64, calm_for in 0..3000_u64) {
+        let mut watchdog = Watchdog::default();
+        let mut now = START;
+        let mut last_heard = START;
+        let mut found = Vec::new();
+        while found.is_empty() && now.since(last_heard) < ms(2000) {
+            if beats(now, 125) {
+                watchdog.heard(lease(2, Role::Prover, Vec::new()), now);
+            }
+            if beats(now, 0) && now.since(START) <= ms(calm_for) {
+                watchdog.heard(lease(1, Role::Prover, Vec::new()), now);
+                last_heard = now;
+            }
+            let taken = now.since(START) > ms(calm_for) && now.since(last_heard) >= ms(taken_after);
+            let present = if taken { vec![key(7)] } else { Vec::new() };
+            found = tick(&mut watchdog, Role::Prover, present, now);
+            now = now.plus(TICK);
+        }
+        let [Unheld { key: found, role: Role::Prover, fell: Some((prover, _)) }] = &found[..] else {
+            return Err(TestCaseError::fail(format!("{found:?}")));
+        };
+        prop_assert_eq!((found, prover.as_str()), (&key(7), "p-1"));
+        let after = now.since(last_heard);
+        let known_after = DEAD_AFTER.max(ms(taken_after) + UNHELD_AFTER + ms(100));
+        prop_assert!(after <= known_after + TICK * 3, "{after:?}");
+    }
+
+    /// What never arrived goes to another soon, and nobody is blamed for it.
+    #[test]
+    fn what_never_arrived_is_given_to_another(from in 0..3000_u64, proves in any::<bool>()) {
+        let role = if proves { Role::Prover } else { Role::Verifier };
+        let mut watchdog = Watchdog::default();
+        let mut now = START;
+        let mut times = Vec::new();
+        while now.since(START) < ms(from + 5000) {
+            if beats(now, 0) {
+                watchdog.heard(lease(1, role, vec![attempt(1)]), now);
+            }
+            let mut present = vec![key(1)];
+            if now.since(START) >= ms(from) {
+                present.push(key(7));
+            }
+            for unheld in tick(&mut watchdog, role, present, now) {
+                prop_assert_eq!(unheld, Unheld { key: key(7), role, fell: None });
+                times.push(now.since(START.plus(ms(from))));
+            }
+            now = now.plus(TICK);
+        }
+        prop_assert!(times.first().is_some_and(|first| *first < ms(2100)), "{times:?}");
+        prop_assert!(times.windows(2).all(|pair| pair[1] - pair[0] >= UNHELD_AFTER), "not at every look: {times:?}");
+    }
+}
+
+/// For each attempt, after how long its prover shows it and how long it lasts, in milliseconds.
+fn vec_of_delays() -> impl Strategy<Value = Vec<(u64, u64)>> {
+    proptest::collection::vec((0..150_u64, 150..900_u64), 1..12)
+}
