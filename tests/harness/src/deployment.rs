@@ -78,8 +78,17 @@ impl DeploymentBuilder {
     /// # Panics
     /// Any of it fails.
     pub async fn start(self) -> Deployment {
-        let nats = self.options.start().await;
-        let bus = connect(&nats.url(), "test").await;
+        let nats = self.options.clone().start().await;
+        let url = nats.url();
+        self.start_on(nats, &url).await
+    }
+
+    /// The same on a broker that runs already: these servers.
+    ///
+    /// # Panics
+    /// Any of it fails.
+    pub async fn start_on<B>(self, nats: B, urls: &str) -> Deployment<B> {
+        let bus = connect(urls, "test").await;
         bus.provision(&self.limits)
             .await
             .expect("the streams are provisioned");
@@ -89,7 +98,8 @@ impl DeploymentBuilder {
             env: self.env,
             pipelines,
             bus,
-            proxy: self.proxied.then(|| Proxy::to(&nats.url())),
+            proxy: self.proxied.then(|| Proxy::to(urls)),
+            urls: urls.to_owned(),
             nats,
         };
         for toml in &self.pipelines {
@@ -104,15 +114,16 @@ impl DeploymentBuilder {
 }
 
 /// A running deployment: its broker, the test's own connection to it, and the services by label.
-pub struct Deployment {
+pub struct Deployment<B = NatsServer> {
     // Declared before the broker, so that services end first and log no lost connections.
     services: Vec<Process>,
     env: Vec<(String, String)>,
     pipelines: Pipelines,
     bus: Bus,
     proxy: Option<Proxy>,
-    /// The broker, to kill, pause and restart.
-    pub nats: NatsServer,
+    urls: String,
+    /// The broker or the cluster, to kill, pause and restart.
+    pub nats: B,
 }
 
 impl Deployment {
@@ -130,7 +141,9 @@ impl Deployment {
             proxied: false,
         }
     }
+}
 
+impl<B> Deployment<B> {
     /// The test's own connection.
     pub fn bus(&self) -> &Bus {
         &self.bus
@@ -138,7 +151,7 @@ impl Deployment {
 
     /// Where the services reach the broker.
     pub fn url(&self) -> String {
-        self.proxy.as_ref().map_or_else(|| self.nats.url(), Proxy::url)
+        self.proxy.as_ref().map_or_else(|| self.urls.clone(), Proxy::url)
     }
 
     /// The proxy between the services and the broker.
@@ -217,7 +230,7 @@ impl Deployment {
 
     /// Another connection to the broker, as another process would have.
     pub async fn another_bus(&self) -> Bus {
-        connect(&self.nats.url(), "test").await
+        connect(&self.urls, "test").await
     }
 
     /// Publishes synthetic blocks, as an external ingester would: first what is known of each, then

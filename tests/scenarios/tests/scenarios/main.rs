@@ -1,6 +1,9 @@
 //! A whole deployment of real processes and a real broker per test: what comes out, whatever happens.
 
 mod broker;
+mod cluster;
+mod mixed;
+mod partition;
 mod provers;
 mod quarantine;
 mod restarts;

@@ -1,0 +1,51 @@
+//! Three brokers that keep three copies: one is lost, and then the one that leads.
+
+use push0_bus::{Limits, Stream};
+use push0_harness::{Deployment, DeploymentBuilder, NatsCluster, assert_complete_in_order};
+use push0_scenarios::{PATIENCE, dead_letters, demo, prover, services, settled, single, verifier};
+
+const STAGE: &str = "timeout = \"20s\"\nattempts = 5";
+
+async fn start() -> Deployment<NatsCluster> {
+    let limits = Limits {
+        replicas: 3,
+        store_bytes: 1 << 30,
+        ..Limits::default()
+    };
+    let builder = services(Deployment::builder().limits(limits).pipeline(&single(STAGE)));
+    let adapters = [prover("p1"), prover("p2"), verifier("v1")];
+    let builder = adapters.into_iter().fold(builder, DeploymentBuilder::service);
+    let cluster = NatsCluster::start(3).await;
+    let urls = cluster.url();
+    builder.start_on(cluster, &urls).await
+}
+
+/// Kills a broker in the middle of 60 blocks, waits for all of them, and for 20 more when it is back.
+async fn survives_the_loss_of(deployment: &mut Deployment<NatsCluster>, broker: usize) {
+    deployment.nats.kill(broker);
+    deployment.wait_emitted(&demo(), 60, PATIENCE).await;
+    deployment.nats.restart(broker).await;
+    deployment.submit_blocks(&demo(), 61..=80).await;
+    deployment.wait_emitted(&demo(), 80, PATIENCE).await;
+    settled(deployment.bus()).await;
+    assert_complete_in_order(&deployment.emissions(&demo()).await, 1..=80);
+    assert_eq!(dead_letters(deployment.bus()).await, []);
+}
+
+#[tokio::test]
+async fn a_cluster_that_loses_a_follower_loses_no_block() {
+    let mut deployment = start().await;
+    deployment.submit_blocks(&demo(), 1..=60).await;
+    deployment.wait_emitted(&demo(), 10, PATIENCE).await;
+    let leads = deployment.nats.leader_of(Stream::Tasks.name()).await;
+    survives_the_loss_of(&mut deployment, (leads + 1) % 3).await;
+}
+
+#[tokio::test]
+async fn a_cluster_that_loses_the_leader_of_its_tasks_loses_no_block() {
+    let mut deployment = start().await;
+    deployment.submit_blocks(&demo(), 1..=60).await;
+    deployment.wait_emitted(&demo(), 10, PATIENCE).await;
+    let leads = deployment.nats.leader_of(Stream::Tasks.name()).await;
+    survives_the_loss_of(&mut deployment, leads).await;
+}
