@@ -158,7 +158,7 @@ impl Collector {
         if self.is_replaced(&stage.block, announced_at) {
             return ack;
         }
-        let ended = self.end_of(&stage.block, announced_at);
+        let ended = self.end_of(&stage.block, announced_at, result.header.context.amends);
         let block = self.blocks.entry(at).or_insert_with(|| Block {
             block: stage.block,
             context: result.header.context.clone(),

@@ -181,7 +181,8 @@ impl Dispatcher {
             .entry(stage.zkvm.clone())
             .or_default()
             .push(&pipeline.name, pipeline.weight, urgency, id);
-        if let Some(deadline_at) = ready.deadline_at {
+        // An operator's retry is wanted although the deadline passed long ago.
+        if let Some(deadline_at) = ready.deadline_at.filter(|_| !ready.amends) {
             self.deadlines.insert((deadline_at, id));
         }
         self.by_block.insert((pipeline.name.clone(), number, id));

@@ -53,8 +53,8 @@ pub enum Effect {
     Done(SourceId),
     /// Remember how far a long stage was released.
     SaveCursor(SourceId, u32),
-    /// Take an attempt out of TASKS, if its block was announced no later than this.
-    Purge(AttemptKey, Timestamp),
+    /// Take an attempt out of TASKS, if this ends it: only its body tells.
+    Purge(AttemptKey, Box<BlockEnded>),
     /// Tell the collector that blocks end without a proof; then acknowledge the message, if any.
     End(BlockEnded, Option<SourceId>),
 }

@@ -7,8 +7,8 @@ use crate::{
 };
 use push0_bus::{BusError, Message, PublishError, Stream, now};
 use push0_domain::{
-    Timestamp, ZkvmId,
-    message::{ResultEvent, Task},
+    ZkvmId,
+    message::{BlockEnded, ResultEvent, Task, TaskHeader},
     subject::{self, AttemptKey, Kind},
     task::StageKey,
     trace::TraceContext,
@@ -84,7 +84,7 @@ impl Active<'_> {
                 Effect::SaveCursor(source, next) => {
                     self.cursors.put(&cursor_key(source), &next).await?;
                 }
-                Effect::Purge(key, announced_by) => self.purge(&key, announced_by).await?,
+                Effect::Purge(key, ended) => self.purge(&key, &ended).await?,
                 Effect::End(ended, source) => {
                     let subject = subject::ended(&ended.pipeline);
                     let message = Message::new(
@@ -109,11 +109,14 @@ impl Active<'_> {
 
     /// Takes an attempt out of TASKS. Only its body tells the work for a block that was replaced from
     /// that for the same block when the chain has gone back to it.
-    async fn purge(&mut self, key: &AttemptKey, announced_by: Timestamp) -> Result<(), BusError> {
+    async fn purge(&mut self, key: &AttemptKey, ended: &BlockEnded) -> Result<(), BusError> {
         let subject = subject::task(key);
         let task = self.bus.last::<Task>(Stream::Tasks, &subject).await?;
-        let is_newer = |task: Task| task.header.context.stored_at > announced_by;
-        if task.and_then(|kept| kept.body.ok()).is_some_and(is_newer) {
+        let is_wanted = |task: Task| {
+            let TaskHeader { id, context, .. } = task.header;
+            !ended.covers(&id.stage.block, context.stored_at, context.amends)
+        };
+        if task.and_then(|kept| kept.body.ok()).is_some_and(is_wanted) {
             return Ok(());
         }
         self.bus.purge(Stream::Tasks, &subject).await?;

@@ -1,7 +1,8 @@
 //! Whether an output is what was promised: every block once, in order, proved and verified.
 
 use crate::records::Record;
-use std::collections::HashSet;
+use push0_domain::message::EmissionOutcome;
+use std::collections::{HashMap, HashSet};
 
 /// A record, as far as the audit looks.
 #[derive(Clone, Copy, Debug)]
@@ -33,6 +34,8 @@ impl Audit {
     /// Looks at records in the order of their stream.
     pub(crate) fn of(records: &[Record]) -> Self {
         let mut seen: Vec<Seen> = Vec::with_capacity(records.len());
+        // The newest record of each number: one of a block that is dead can be amended.
+        let mut newest: HashMap<u64, (usize, &Record)> = HashMap::with_capacity(records.len());
         for record in records {
             let emission = &record.emission;
             let new = Seen {
@@ -41,9 +44,14 @@ impl Audit {
                 proved: !record.proofs().is_empty(),
                 verified: record.is_verified(),
             };
-            let amends = emission.last.number + 1 != emission.next;
-            match seen.iter_mut().find(|old| amends && old.last == new.last) {
-                Some(old) => *old = new,
+            let before = newest.get(&new.last).filter(|(_, before)| {
+                let before = &before.emission;
+                before.last == emission.last && matches!(before.outcome, EmissionOutcome::Dead { .. })
+            });
+            let at = before.map_or(seen.len(), |(at, _)| *at);
+            newest.insert(new.last, (at, record));
+            match seen.get_mut(at) {
+                Some(amended) => *amended = new,
                 None => seen.push(new),
             }
         }
@@ -143,6 +151,23 @@ mod tests {
         let audit = Audit::of(&records);
         assert_eq!((audit.emitted, audit.proved, audit.verified), (3, 2, 1));
         assert_eq!(audit.complaints(3), ["1 not proved", "1 not verified"]);
+    }
+
+    #[test]
+    fn a_record_of_a_dead_block_is_amended_once_and_nothing_else_is() {
+        let dead = |number| {
+            let (dead_letter, reason) = ("5f0c".into(), "failed 3 times".into());
+            record(number, EmissionOutcome::Dead { dead_letter, reason })
+        };
+        let proved = |number| record(number, EmissionOutcome::Proved(vec![proof(Some("v"))]));
+        for records in [
+            vec![dead(1), proved(2), proved(1)],
+            vec![proved(1), dead(2), proved(2)],
+        ] {
+            assert_eq!(Audit::of(&records).complaints(2), Vec::<String>::new());
+        }
+        let twice = [proved(1), dead(2), proved(2), proved(2)];
+        assert_eq!(Audit::of(&twice).complaints(2), ["1 emitted twice"]);
     }
 
     #[test]

@@ -442,6 +442,36 @@ async fn dead_letters_are_shown_retried_and_dropped() {
     assert_eq!(deployment.ok(&["dead", "list"]), "no dead letters\n");
 }
 
+#[tokio::test]
+async fn a_retry_that_can_lead_to_no_proof_is_refused() {
+    let deployment = Deployment::start().await;
+    let pipeline = "demo".parse().expect("a name");
+    let letters = DeadLetters::new(deployment.bus.clone());
+    for id in ["early", "late"] {
+        let mut letter = letter(id);
+        if let Dead::Task { retry, .. } = &mut letter.what {
+            retry.tasks.of = 3;
+        }
+        letters
+            .store(Some(&pipeline), &letter, &TraceContext::default())
+            .await
+            .expect("it is stored");
+    }
+    deployment.ok(&["dead", "retry", "early"]);
+    let (dead_letter, reason) = ("late".to_owned(), "no attempts left".to_owned());
+    deployment
+        .emit(5, EmissionOutcome::Dead { dead_letter, reason })
+        .await;
+    let refused = deployment.push0(&["dead", "retry", "late"]);
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(
+        stderr(&refused).contains("the other tasks of this stage are gone"),
+        "{}",
+        stderr(&refused)
+    );
+    assert!(deployment.ok(&["dead", "list"]).contains("late"));
+}
+
 fn letter(id: &str) -> DeadLetter {
     let record = |attempt| AttemptRecord {
         attempt,

@@ -273,10 +273,8 @@ impl Watchdog {
 
     fn past_deadline(&mut self, now: Timestamp) -> Vec<Effect> {
         let is_late = |held: &Held| {
-            held.header
-                .context
-                .deadline_at
-                .is_some_and(|deadline| deadline <= now)
+            let context = &held.header.context;
+            !context.amends && context.deadline_at.is_some_and(|deadline| deadline <= now)
         };
         let late: BTreeSet<_> = self
             .held()

@@ -175,7 +175,7 @@ impl Broker {
             Body::Check(result) => (Stream::Checks, None, Some(result.header.zkvm.clone())),
             Body::Records(lane, last, records) => return self.append(*lane, *last, records),
             Body::Letter(letter) => {
-                self.letters.entry(letter.id.clone()).or_insert(letter.clone());
+                self.letters.insert(letter.id.clone(), letter.clone());
                 return Answer::Stored(0);
             }
             Body::Lease(lease) => {

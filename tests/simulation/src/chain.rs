@@ -8,7 +8,7 @@ use crate::{
 };
 use push0_domain::{
     BlockHash, BlockRef,
-    message::{BlockEvent, BlockFacts, Cancel, EndReason, KnownBlock, ObservedBlock},
+    message::{BlockEvent, BlockFacts, Cancel, Dead, DeadLetter, EndReason, KnownBlock, ObservedBlock},
 };
 use std::{collections::VecDeque, rc::Rc};
 
@@ -132,6 +132,22 @@ impl World {
                 self.chance.between(5 * MS, 500 * MS)
             };
             self.after(wait, Event::Chain(lane));
+        }
+    }
+
+    /// An operator may give a dead task another chance, if it needs nothing beside itself: what else was
+    /// proved of the block is gone with its record.
+    pub(crate) fn operator_reads(&mut self, letter: &DeadLetter) {
+        let Dead::Task { retry, .. } = &letter.what else {
+            return;
+        };
+        let lane = self.lane_of(&retry.stage.pipeline);
+        let alone = retry.tasks.of == 1 && self.plan.lanes[lane].pipeline.quorum == 1;
+        if alone && self.chance.hit(self.plan.faults.retries) {
+            let wait = self.chance.between(MS, 3000 * MS);
+            let again = Rc::new(Body::Stage(retry.clone()));
+            self.after(wait, Event::Arrive(again, Reply::Nobody));
+            self.after(wait + 1, Event::DropLetter(letter.id.clone()));
         }
     }
 

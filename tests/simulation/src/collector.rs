@@ -157,14 +157,12 @@ impl World {
                         shell.revisions.insert(pipeline.revision);
                         let verified = matches!(*body, Body::Verdict(_));
                         let block = &result.header.id.stage.block;
-                        let is_dead = |(_, record): &&(u64, Emission)| {
+                        let mut log = self.broker.log[lane].iter().rev().map(|(_, record)| record);
+                        let is_dead = |record: &Emission| {
                             record.last == *block && matches!(record.outcome, EmissionOutcome::Dead { .. })
                         };
-                        let log = self.broker.log[lane].iter().rev();
                         let amends = core.asks_to_amend(result)
-                            && log
-                                .take_while(|(_, r)| r.last.number >= block.number)
-                                .any(|r| is_dead(&r));
+                            && log.find(|r| r.last.number == block.number).is_some_and(is_dead);
                         let told = Told { verified, amends };
                         core.result(
                             handle,

@@ -185,12 +185,15 @@ impl World {
             deadline_at: stage.context.deadline_at,
             amends: stage.context.amends,
         };
-        let effects = self.dispatcher.core.stage(source, ready, cursor, &pipeline);
+        let effects = self
+            .dispatcher
+            .core
+            .stage(source, ready.clone(), cursor, &pipeline);
         if effects.is_empty() {
             self.dispatcher
                 .bodies
                 .insert(source, task::Body::Stage(stage.clone()));
-            self.promises.stage_is_ready(source, stage, cursor, &pipeline);
+            self.promises.stage_is_ready(source, ready, cursor, &pipeline);
         }
         self.apply(effects)
     }
@@ -228,7 +231,7 @@ impl World {
                 Effect::SaveCursor(SourceId::Block(sequence) | SourceId::Stage(sequence), next) => {
                     ops.push(Op::SaveCursor(sequence, next));
                 }
-                Effect::Purge(key, at) => ops.push(Op::Purge(key, at)),
+                Effect::Purge(key, ended) => ops.push(Op::Purge(key, ended)),
                 Effect::End(ended, source) => {
                     self.promises.dispatcher_ends(&ended);
                     let ResultEvent::Ended(ended) = ResultEvent::Ended(ended) else {

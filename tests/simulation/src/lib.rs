@@ -36,6 +36,8 @@ pub struct Summary {
     pub abandoned: u64,
     /// How often the output went back after a reorg.
     pub rollbacks: u64,
+    /// Records of dead blocks that were proved after all.
+    pub amended: u64,
 }
 
 /// A promise that was broken.
@@ -79,6 +81,7 @@ fn summary(world: &World) -> Summary {
         dead,
         abandoned,
         rollbacks: world.promises.rollbacks,
+        amended: world.promises.amended,
     }
 }
 
@@ -91,6 +94,7 @@ impl std::ops::Add for Summary {
             dead: self.dead + other.dead,
             abandoned: self.abandoned + other.abandoned,
             rollbacks: self.rollbacks + other.rollbacks,
+            amended: self.amended + other.amended,
         }
     }
 }

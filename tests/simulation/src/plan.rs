@@ -46,6 +46,8 @@ pub(crate) struct Faults {
     pub(crate) flips: u64,
     /// Blocks after which an operator cancels some.
     pub(crate) cancels: u64,
+    /// Dead letters that an operator retries.
+    pub(crate) retries: u64,
 }
 
 impl Faults {
@@ -72,6 +74,7 @@ impl Faults {
             reorgs: some(50, 350),
             flips: some(200, 600),
             cancels: some(30, 150),
+            retries: some(200, 900),
         }
     }
 }

@@ -5,7 +5,11 @@ use crate::{
     broker::{Answer, Body, Stream},
     world::{Event, MS, Reply, World},
 };
-use push0_domain::{Timestamp, message::Held, subject::AttemptKey};
+use push0_domain::{
+    Timestamp,
+    message::{BlockEnded, Held, TaskHeader},
+    subject::AttemptKey,
+};
 use std::{collections::VecDeque, rc::Rc};
 
 /// The services.
@@ -36,8 +40,8 @@ pub(crate) enum Op {
     Ack(Stream, u64),
     SaveCursor(u64, u32),
     DropCursor(u64),
-    /// Takes an attempt out of TASKS, if its block was announced by then.
-    Purge(AttemptKey, Timestamp),
+    /// Takes an attempt out of TASKS, if this ends it.
+    Purge(AttemptKey, Box<BlockEnded>),
     /// Looks the task up, reports its end, ends its delivery.
     Report(Box<Held>, Body),
     EndDelivery(String),
@@ -193,7 +197,7 @@ impl World {
             Op::DropCursor(sequence) => {
                 self.broker.cursors.remove(&sequence);
             }
-            Op::Purge(key, announced_by) => self.purge(&key, announced_by),
+            Op::Purge(key, ended) => self.purge(&key, &ended),
             Op::Report(held, body) => {
                 if let Some(body) = self.with_task(&held, body) {
                     let ops = &mut self.process(who).ops;
@@ -220,14 +224,18 @@ impl World {
         true
     }
 
-    fn purge(&mut self, key: &AttemptKey, announced_by: Timestamp) {
+    fn purge(&mut self, key: &AttemptKey, ended: &BlockEnded) {
         let queue = self.broker.queue(Stream::Tasks);
         let Some(sequence) = queue.sequence_of(key) else {
             return;
         };
         let body = queue.messages.get(&sequence).map(|message| message.body.clone());
+        let is_wanted = |header: &TaskHeader| {
+            let context = &header.context;
+            !ended.covers(&header.id.stage.block, context.stored_at, context.amends)
+        };
         if let Some(Body::Task(task)) = body.as_deref()
-            && task.header.context.stored_at > announced_by
+            && is_wanted(&task.header)
         {
             return;
         }

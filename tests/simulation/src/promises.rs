@@ -1,20 +1,22 @@
 //! What must hold at every step, and at the end. Nothing here shares code with what it judges.
 
+mod records;
+mod releases;
+
 use crate::{
     broker::Body,
     chain::Chain,
     plan::Lane,
     proofs::{self, Written},
 };
-use push0_dispatcher::decide::{Release, SourceId};
+use push0_dispatcher::decide::{Ready, SourceId};
 use push0_domain::{
-    BlockHash, BlockRef, PipelineId, ProverId, Timestamp, ZkvmId,
+    BlockRef, PipelineId, ProverId, Timestamp, ZkvmId,
     message::{
-        BlockEnded, BlockEvent, Cancel, Dead, DeadLetter, Emission, EmissionOutcome, EndReason, FailureClass,
-        ObservedBlock, Outcome, StageReady, TaskHeader, TaskResult,
+        BlockEvent, Cancel, Dead, DeadLetter, Emission, EndReason, FailureClass, Outcome, TaskHeader,
+        TaskResult,
     },
-    pipeline::{Pipeline, Policy},
-    task::{AttemptId, StageKey, TaskId},
+    task::{AttemptId, TaskId},
 };
 use std::{
     cmp::Reverse,
@@ -27,10 +29,7 @@ use std::{
 struct Waiting {
     source: SourceId,
     zkvm: ZkvmId,
-    stage: StageKey,
-    stored_at: Timestamp,
-    attempt: u32,
-    first: u32,
+    ready: Ready,
     next: u32,
     end: u32,
     /// Deadline, block, stages left, attempts (more first), age.
@@ -57,8 +56,11 @@ pub(crate) struct Promises {
     honest: BTreeSet<(AttemptId, ProverId, Vec<u64>)>,
     expected: BTreeMap<(usize, BlockRef, usize), Written>,
     letters: BTreeSet<String>,
+    /// How often an operator retried a task.
+    retried: BTreeMap<(TaskId, Timestamp), usize>,
     pub(crate) outcomes: [u64; 4],
     pub(crate) rollbacks: u64,
+    pub(crate) amended: u64,
 }
 
 impl Promises {
@@ -78,8 +80,10 @@ impl Promises {
             honest: BTreeSet::new(),
             expected: BTreeMap::new(),
             letters: BTreeSet::new(),
+            retried: BTreeMap::new(),
             outcomes: [0; 4],
             rollbacks: 0,
+            amended: 0,
         }
     }
 
@@ -113,6 +117,10 @@ impl Promises {
                     _ => {}
                 }
             }
+            Body::Stage(ready) if ready.context.amends && ready.tasks.count == 1 => {
+                let key = (ready.stage.task(ready.tasks.first), ready.context.stored_at);
+                *self.retried.entry(key).or_default() += 1;
+            }
             Body::Letter(letter) => self.letter(letter),
             Body::Records(lane, _, records) => records.iter().for_each(|record| self.record(*lane, record)),
             _ => {}
@@ -141,89 +149,6 @@ impl Promises {
                 retry.stage
             ));
         }
-    }
-
-    /// P2, P3 and P7.
-    fn record(&mut self, lane: usize, record: &Emission) {
-        let view = &mut self.views[lane];
-        let number = record.last.number;
-        if let Some((newest, _)) = view.last_key_value() {
-            let newest = *newest;
-            if number <= newest {
-                // A step back is right only if the chain had replaced what stood here.
-                let replaced = &view[&number.max(*view.first_key_value().map_or(&0, |(n, _)| n))];
-                let told = self.reorgs[lane]
-                    .iter()
-                    .any(|c| c.hashes.contains(&replaced.last.hash));
-                if !told {
-                    let what =
-                        format!("P2: record {number} after {newest}, which no reorg replaced: {record:?}");
-                    return self.break_with(format_args!("{what}"));
-                }
-                self.rollbacks += 1;
-                view.split_off(&number);
-            } else if number != newest + 1 {
-                return self.break_with(format_args!("P2: record {number} after {newest}"));
-            }
-        } else if number != self.lanes[lane].first {
-            return self.break_with(format_args!("P2: the first record is {number}"));
-        }
-        let view = &mut self.views[lane];
-        if let Some((_, parent)) = view.last_key_value()
-            && parent.last.hash != record.parent_hash
-        {
-            return self.break_with(format_args!("P2: record {number} is no child of the one before"));
-        }
-        if record.next != number + 1 || view.insert(number, record.clone()).is_some() {
-            return self.break_with(format_args!("P3: record {number} twice"));
-        }
-        match &record.outcome {
-            EmissionOutcome::Proved(proofs) => {
-                self.outcomes[0] += 1;
-                let types: BTreeSet<_> = proofs.iter().map(|p| &p.proof_type).collect();
-                let quorum = self.lanes[lane].pipeline.quorum as usize;
-                if types.len() != proofs.len() || proofs.len() < quorum {
-                    return self.break_with(format_args!("P3: the proofs of {number} are {types:?}"));
-                }
-                for proof in proofs {
-                    let pipeline = self.lanes[lane].pipeline.clone();
-                    let Some(at) = pipeline
-                        .proofs
-                        .iter()
-                        .position(|p| p.proof_type == proof.proof_type)
-                    else {
-                        return self.break_with(format_args!("P3: a proof of {number} that nobody wanted"));
-                    };
-                    let is = proofs::number(&proof.payload);
-                    let expected = self
-                        .expect(lane, &record.last, at)
-                        .last()
-                        .and_then(|s| s.last())
-                        .cloned();
-                    if expected != Some(vec![is]) {
-                        self.break_with(format_args!("P7: a false proof in record {number}"));
-                    }
-                }
-            }
-            EmissionOutcome::Dead { dead_letter, .. } => {
-                self.outcomes[1] += 1;
-                if !self.letters.contains(dead_letter) {
-                    self.break_with(format_args!(
-                        "P1: record {number} names a dead letter that nobody stored"
-                    ));
-                }
-            }
-            EmissionOutcome::Abandoned(EndReason::Reorged) => {
-                self.break_with(format_args!("P1: record {number} was abandoned for a reorg"));
-            }
-            EmissionOutcome::Abandoned(_) => self.outcomes[2] += 1,
-        }
-    }
-
-    fn expect(&mut self, lane: usize, block: &BlockRef, at: usize) -> &Written {
-        let Lane { pipeline, widest, .. } = &self.lanes[lane];
-        let compute = || proofs::expected(&pipeline.proofs[at], block, *widest);
-        self.expected.entry((lane, *block, at)).or_insert_with(compute)
     }
 
     /// Whether a completed attempt wrote what it must.
@@ -279,163 +204,14 @@ impl Promises {
         let attempts = self.attempts.entry(key.clone()).or_default();
         attempts.insert(header.attempt);
         let stopped = self.stopped.get(&key).map_or(0, BTreeSet::len);
-        let (count, max) = (attempts.len(), header.attempts_max as usize + 1 + stopped);
+        let budgets = 1 + self.retried.get(&key).copied().unwrap_or_default();
+        let (count, max) = (
+            attempts.len(),
+            (header.attempts_max as usize + 1) * budgets + stopped,
+        );
         if count > max {
             self.break_with(format_args!("P6: attempt {count} of {max} at {}", header.id));
         }
-    }
-
-    pub(crate) fn dispatcher_starts(&mut self) {
-        self.waiting.clear();
-        self.open.clear();
-        self.given_up.clear();
-    }
-
-    pub(crate) fn block_is_ready(
-        &mut self,
-        source: SourceId,
-        block: &ObservedBlock,
-        stored_at: Timestamp,
-        pipeline: &Pipeline,
-    ) {
-        if !self.open.insert(source) {
-            return;
-        }
-        for proof in &pipeline.proofs {
-            let Some(stage) = proof.stages.first() else {
-                continue;
-            };
-            let key = StageKey {
-                pipeline: pipeline.name.clone(),
-                block: block.block,
-                proof_type: proof.proof_type.clone(),
-                stage: stage.name.clone(),
-            };
-            self.wait(source, key, stored_at, block.deadline_at, (1, 0, 0, 1), pipeline);
-        }
-    }
-
-    pub(crate) fn stage_is_ready(
-        &mut self,
-        source: SourceId,
-        ready: &StageReady,
-        cursor: u32,
-        pipeline: &Pipeline,
-    ) {
-        if !self.open.insert(source) {
-            return;
-        }
-        let (first, count) = (ready.tasks.first, ready.tasks.count);
-        let next = first + cursor.min(count.saturating_sub(1));
-        let range = (ready.attempt, first, next, first + count);
-        let context = &ready.context;
-        self.wait(
-            source,
-            ready.stage.clone(),
-            context.stored_at,
-            context.deadline_at,
-            range,
-            pipeline,
-        );
-    }
-
-    fn wait(
-        &mut self,
-        source: SourceId,
-        stage: StageKey,
-        stored_at: Timestamp,
-        deadline_at: Option<Timestamp>,
-        (attempt, first, next, end): (u32, u32, u32, u32),
-        pipeline: &Pipeline,
-    ) {
-        let same = |w: &Waiting| (&w.stage, w.attempt, w.first, w.end) == (&stage, attempt, first, end);
-        if self.waiting.iter().any(same) {
-            return;
-        }
-        let Some(spec) = pipeline.proof(&stage.proof_type) else {
-            return;
-        };
-        let Some((position, of)) = spec.stage(&stage.stage) else {
-            return;
-        };
-        let deadline = match pipeline.policy {
-            Policy::OldestFirst => 0,
-            Policy::Deadline { .. } => deadline_at.map_or(u64::MAX, |at| at.0),
-        };
-        self.age += 1;
-        let left = spec.stages.len() - position;
-        self.waiting.push(Waiting {
-            source,
-            zkvm: of.zkvm.clone(),
-            stored_at,
-            attempt,
-            first,
-            next,
-            end,
-            rank: (deadline, stage.block.number, left, Reverse(attempt), self.age),
-            stage,
-        });
-    }
-
-    /// P4 and P8.
-    pub(crate) fn released(&mut self, release: &Release) {
-        let found = self
-            .waiting
-            .iter()
-            .position(|w| w.source == release.source && w.stage == release.stage && w.next == release.index);
-        let Some(at) = found else {
-            return self.break_with(format_args!("{release:?} was not waiting"));
-        };
-        let this = self.waiting[at].clone();
-        let rival = self
-            .waiting
-            .iter()
-            .filter(|w| w.zkvm == this.zkvm && w.stage.pipeline == this.stage.pipeline);
-        if let Some(first) = rival.min_by_key(|w| w.rank)
-            && first.rank < this.rank
-        {
-            let what = format!(
-                "P4: released {:?} {:?} before {:?} {:?}",
-                this.stage, this.rank, first.stage, first.rank
-            );
-            return self.break_with(format_args!("{what}"));
-        }
-        let unwanted = self.given_up.iter().any(|(cancel, at)| {
-            this.stored_at <= *at && covers(cancel, &this.stage.pipeline, &this.stage.block)
-        });
-        if unwanted {
-            self.break_with(format_args!("P8: released {} after it was cancelled", this.stage));
-        }
-        self.waiting[at].next += 1;
-        if self.waiting[at].next == this.end {
-            self.waiting.swap_remove(at);
-        }
-    }
-
-    pub(crate) fn dispatcher_cancels(&mut self, cancel: &Cancel, stored_at: Timestamp) {
-        self.given_up.push((cancel.clone(), stored_at));
-        self.waiting
-            .retain(|w| !(w.stored_at <= stored_at && covers(cancel, &w.stage.pipeline, &w.stage.block)));
-    }
-
-    pub(crate) fn dispatcher_ends(&mut self, ended: &BlockEnded) {
-        if ended.reason == EndReason::DeadlinePassed {
-            self.waiting.retain(|w| {
-                !(w.stage.pipeline == ended.pipeline && ended.hashes.contains(&w.stage.block.hash))
-            });
-        }
-    }
-
-    pub(crate) fn dispatcher_knows(&mut self, record: &Emission) {
-        self.waiting.retain(|w| {
-            let same = w.stage.pipeline == record.pipeline && w.stage.block.number == record.last.number;
-            !same || w.stored_at > record.stored_at
-        });
-    }
-
-    pub(crate) fn done(&mut self, source: SourceId) {
-        self.open.remove(&source);
-        self.waiting.retain(|w| w.source != source);
     }
 
     /// P1: whether the output is the chain.
@@ -444,18 +220,9 @@ impl Promises {
         chain.is_over() && view.eq(chain.canonical.iter().map(|link| link.block))
     }
 
-    /// Whether a message may lie in RESULTS for ever: it waits for blocks that are not there yet.
-    pub(crate) fn may_stay(&self, body: &Body) -> bool {
-        let Body::Ended(ended) = body else {
-            return false;
-        };
-        let view = &self.views[self.lane(&ended.pipeline)];
-        view.last_key_value()
-            .is_none_or(|(newest, _)| ended.last > *newest)
+    /// Whether the output of a pipeline is not that far yet.
+    pub(crate) fn is_to_come(&self, pipeline: &PipelineId, number: u64) -> bool {
+        let view = &self.views[self.lane(pipeline)];
+        view.last_key_value().is_none_or(|(newest, _)| number > *newest)
     }
-}
-
-fn covers(cancel: &Cancel, pipeline: &PipelineId, block: &BlockRef) -> bool {
-    let named = |hash: &BlockHash| cancel.hashes.is_empty() || cancel.hashes.contains(hash);
-    cancel.pipeline == *pipeline && (cancel.first..=cancel.last).contains(&block.number) && named(&block.hash)
 }

@@ -1,18 +1,18 @@
 //! Provers and verifiers, as `shared/prover-sdk` runs them, with every way to fail.
 
+mod deliveries;
+mod work;
+
 use crate::{
     broker::{Body, Stream},
     chance::Chance,
     plan::{Plan, valid},
     process::ack_subject,
-    proofs,
     world::{Event, MS, Reply, World},
 };
 use push0_domain::{
-    Payloads, ProverId, Timestamp, ZkvmId,
-    message::{
-        Failure, FailureClass, Held, Lease, Outcome, ProverState, Role, Task, TaskHeader, TaskResult, Verdict,
-    },
+    ProverId, Timestamp, ZkvmId,
+    message::{FailureClass, Held, Lease, ProverState, Role, Task, TaskHeader},
     task::AttemptId,
     trace::TraceContext,
 };
@@ -21,11 +21,8 @@ use std::rc::Rc;
 const BEAT: u64 = 250 * MS;
 const CLOSEST: u64 = 5 * MS;
 const EXTEND_EVERY: u64 = 1000 * MS;
-const ACK_WAIT: u64 = 5000 * MS;
 const AVOIDED_ROUNDS: u32 = 2;
 const AVOIDED_FOR: u64 = 50 * MS;
-const CHECKS_MAX: u32 = 5;
-const CHECK_AGAIN: u64 = 200 * MS;
 
 /// What happens to a process.
 #[derive(Clone, Debug)]
@@ -289,92 +286,6 @@ impl World {
         }
     }
 
-    /// Gives waiting work to whoever has a free place.
-    pub(crate) fn hand_out(&mut self) {
-        let kinds: Vec<_> = self.broker.backlogs.keys().cloned().collect();
-        for (stream, zkvm) in kinds {
-            loop {
-                let wants = |p: &Prover| p.up && p.takes() == stream && p.zkvm == zkvm && p.free() > 0;
-                let willing: Vec<usize> = (0..self.provers.len())
-                    .filter(|at| wants(&self.provers[*at]))
-                    .collect();
-                if willing.is_empty() {
-                    break;
-                }
-                let Some((sequence, deliveries, body)) = self.next_work(stream, &zkvm) else {
-                    break;
-                };
-                let at = self.chance.one_of(&willing);
-                let prover = &mut self.provers[at];
-                prover.coming += 1;
-                let epoch = prover.epoch;
-                let hop = self.hop();
-                self.after(
-                    hop,
-                    Event::Prover(at, epoch, Act::Deliver(stream, sequence, deliveries, body)),
-                );
-                self.after(ACK_WAIT, Event::Expire(stream, sequence, deliveries));
-            }
-        }
-    }
-
-    fn next_work(&mut self, stream: Stream, zkvm: &ZkvmId) -> Option<(u64, u32, Rc<Body>)> {
-        let now = self.now;
-        loop {
-            let backlog = self.broker.backlogs.get_mut(&(stream, zkvm.clone()))?;
-            let sequence = backlog.again.pop_front().or_else(|| backlog.fresh.pop_front())?;
-            if let Some(message) = self.broker.queue(stream).messages.get_mut(&sequence) {
-                message.deliveries += 1;
-                message.held_at = Some(now);
-                return Some((sequence, message.deliveries, message.body.clone()));
-            }
-        }
-    }
-
-    pub(crate) fn progress(&mut self, stream: Stream, sequence: u64, delivery: u32) {
-        let now = self.now;
-        if let Some(message) = self.broker.queue(stream).messages.get_mut(&sequence)
-            && message.deliveries == delivery
-            && message.held_at.is_some()
-        {
-            message.held_at = Some(now);
-        }
-    }
-
-    pub(crate) fn expire(&mut self, stream: Stream, sequence: u64, delivery: u32) {
-        let Some(message) = self.broker.queue(stream).messages.get(&sequence) else {
-            return;
-        };
-        match message.held_at {
-            Some(held_at) if message.deliveries == delivery => {
-                if self.now.0 >= held_at.0 + ACK_WAIT {
-                    self.again(stream, sequence);
-                } else {
-                    self.at(held_at.0 + ACK_WAIT, Event::Expire(stream, sequence, delivery));
-                }
-            }
-            _ => {}
-        }
-    }
-
-    /// A delivery goes to another, whoever asked for it: the broker does not ask whose it was.
-    pub(crate) fn again(&mut self, stream: Stream, sequence: u64) {
-        let Some(message) = self.broker.queue(stream).messages.get_mut(&sequence) else {
-            return;
-        };
-        message.held_at = None;
-        let zkvm = match &*message.body {
-            Body::Task(task) => task.header.zkvm.clone(),
-            Body::Check(result) => result.header.zkvm.clone(),
-            _ => return,
-        };
-        let backlog = self.broker.backlogs.entry((stream, zkvm)).or_default();
-        if !backlog.again.contains(&sequence) && !backlog.fresh.contains(&sequence) {
-            backlog.again.push_back(sequence);
-        }
-        self.hand_out();
-    }
-
     fn take(&mut self, at: usize, stream: Stream, sequence: u64, deliveries: u32, body: Rc<Body>) {
         let prover = &mut self.provers[at];
         prover.coming = prover.coming.saturating_sub(1);
@@ -400,182 +311,6 @@ impl World {
         });
         self.changed(at);
         self.begin_waiting(at);
-    }
-
-    fn begin_waiting(&mut self, at: usize) {
-        loop {
-            let prover = &mut self.provers[at];
-            let running = prover
-                .held
-                .iter()
-                .filter(|e| e.started.is_some() && !e.ended)
-                .count();
-            if running >= prover.slots {
-                return;
-            }
-            let Some(entry) = prover.held.iter_mut().find(|e| e.started.is_none() && !e.ended) else {
-                return;
-            };
-            entry.started = Some(self.now);
-            let (id, epoch) = (entry.id, prover.epoch);
-            let (body, deliveries) = (entry.body.clone(), entry.deliveries);
-            let (fate, takes) = match &*body {
-                Body::Task(task) => {
-                    self.promises.starts(&task.header);
-                    self.fate(&task.header, deliveries)
-                }
-                _ => self.fate_of_check(),
-            };
-            match fate {
-                Some(fate) => self.after(takes, Event::Prover(at, epoch, Act::Finish(id, fate))),
-                None => {
-                    let obeys = self.chance.hit(500);
-                    let entry = self.provers[at].held.iter_mut().find(|e| e.id == id);
-                    if let Some(entry) = entry {
-                        entry.hangs = true;
-                        entry.obeys = obeys;
-                    }
-                }
-            }
-            self.changed(at);
-        }
-    }
-
-    /// How an attempt ends and when; none if it never does.
-    fn fate(&mut self, header: &TaskHeader, deliveries: u32) -> (Option<Fate>, u64) {
-        let faults = self.plan.faults;
-        if deliveries > header.attempts_max + AVOIDED_ROUNDS {
-            return (Some(Fate::Fails(FailureClass::Died)), 0);
-        }
-        if self.chance.hit(faults.hangs) {
-            return (None, 0);
-        }
-        let takes = if self.chance.hit(faults.slow) {
-            self.chance.between(500 * MS, 3000 * MS)
-        } else {
-            self.chance.between(5 * MS, 250 * MS)
-        };
-        let timeout = header.timeout_ms * MS;
-        if takes >= timeout {
-            return (Some(Fate::Fails(FailureClass::TimedOut)), timeout);
-        }
-        if self.chance.hit(faults.failures) {
-            let class = if self.chance.hit(faults.fatal) {
-                FailureClass::Fatal
-            } else {
-                self.chance
-                    .one_of(&[FailureClass::Retryable, FailureClass::OutOfMemory])
-            };
-            return (Some(Fate::Fails(class)), takes);
-        }
-        // What nobody checks is not lied about: nothing here could tell.
-        if header.check && self.chance.hit(faults.lies) {
-            return (Some(Fate::Lie), takes);
-        }
-        (Some(Fate::Honest), takes)
-    }
-
-    fn fate_of_check(&mut self) -> (Option<Fate>, u64) {
-        let takes = self.chance.between(MS, 40 * MS);
-        if self.chance.hit(self.plan.faults.failures / 4) {
-            return (Some(Fate::Unclear), takes);
-        }
-        (Some(Fate::Honest), takes)
-    }
-
-    fn finish(&mut self, at: usize, id: u64, fate: Fate) {
-        let now = self.now;
-        let prover = &mut self.provers[at];
-        let name = prover.id.clone();
-        let Some(entry) = prover.held.iter_mut().find(|e| e.id == id && !e.ended) else {
-            return;
-        };
-        entry.ended = true;
-        let (stream, sequence, deliveries) = (entry.stream, entry.sequence, entry.deliveries);
-        let (body, epoch) = (entry.body.clone(), prover.epoch);
-        let took = now.0 - entry.started.map_or(now.0, |at| at.0);
-        let result = match &*body {
-            Body::Task(task) => self.proved(name, task, fate, took),
-            Body::Check(result) if fate == Fate::Unclear && deliveries <= CHECKS_MAX => {
-                self.provers[at].held.retain(|e| e.id != id);
-                self.after(CHECK_AGAIN, Event::GiveBack(stream, sequence));
-                self.log(format_args!("check of {} is unclear", result.header.id));
-                self.changed(at);
-                self.begin_waiting(at);
-                return self.hand_out();
-            }
-            Body::Check(result) => self.verdict(name, result, deliveries, took),
-            _ => return,
-        };
-        let hop = self.hop();
-        self.after(hop, Event::Arrive(Rc::new(result), Reply::Prover(at, epoch, id)));
-        self.changed(at);
-        self.begin_waiting(at);
-        self.hand_out();
-    }
-
-    fn proved(&mut self, prover: ProverId, task: &Task, fate: Fate, took: u64) -> Body {
-        let outcome = match fate {
-            Fate::Fails(class) => Outcome::Failed(Failure::new(class, "as drawn")),
-            Fate::Honest | Fate::Lie | Fate::Unclear => {
-                let lane = &self.plan.lanes[self.lane_of(&task.header.id.stage.pipeline)];
-                let id = &task.header.id.stage;
-                let stage = lane
-                    .pipeline
-                    .proof(&id.proof_type)
-                    .and_then(|p| p.stage(&id.stage));
-                let mut outputs = stage.map_or_else(Vec::new, |(_, stage)| {
-                    proofs::run(stage, lane.widest, &proofs::numbers(&task.inputs))
-                });
-                if fate == Fate::Lie {
-                    outputs.iter_mut().for_each(|output| *output ^= 1);
-                }
-                Outcome::Completed {
-                    outputs: Payloads::List(outputs.into_iter().map(proofs::payload).collect()),
-                }
-            }
-        };
-        let mut header = task.header.clone();
-        header.busy_us += took;
-        let completed = matches!(outcome, Outcome::Completed { .. });
-        let to_check = completed && header.check;
-        if let (Fate::Honest, Outcome::Completed { outputs }) = (fate, &outcome) {
-            self.promises
-                .honest(header.attempt_id(), &prover, proofs::numbers(outputs));
-        }
-        let result = TaskResult {
-            inputs: (!completed || to_check).then(|| task.inputs.clone()),
-            header,
-            prover,
-            outcome,
-            prove_us: took,
-            verdict: None,
-        };
-        if to_check {
-            Body::Check(result)
-        } else {
-            Body::Result(result)
-        }
-    }
-
-    fn verdict(&mut self, verifier: ProverId, checked: &TaskResult, deliveries: u32, took: u64) -> Body {
-        let mut result = checked.clone();
-        result.header.busy_us += took;
-        let gave_up = deliveries > CHECKS_MAX;
-        let genuine = self.promises.is_genuine(checked);
-        if !genuine && !gave_up {
-            self.promises.refused(checked);
-        }
-        let invalid = (gave_up || !genuine).then(|| "not the expected number".to_owned());
-        if invalid.is_none() {
-            result.inputs = None;
-        }
-        result.verdict = Some(Verdict {
-            verifier,
-            verify_us: took,
-            invalid,
-        });
-        Body::Verdict(result)
     }
 
     fn result_is_stored(&mut self, at: usize, id: u64) {

@@ -12,7 +12,7 @@ use crate::{
     prover::Prover,
     watchdog::WatchdogShell,
 };
-use push0_domain::Timestamp;
+use push0_domain::{Timestamp, message::Dead};
 use std::{collections::BTreeMap, fmt::Arguments, rc::Rc};
 
 pub(crate) const MS: u64 = 1000;
@@ -50,6 +50,8 @@ pub(crate) enum Event {
     Progress(Stream, u64, u32),
     /// The broker looks whether a delivery is still worked on.
     Expire(Stream, u64, u32),
+    /// An operator has retried what a letter is about.
+    DropLetter(String),
     /// Something that left a service reaches the broker.
     Left(Who, u64, Box<Event>),
     /// Something reaches a service.
@@ -195,8 +197,7 @@ impl World {
         for stream in queues {
             // What a lost acknowledgement left is seen by whoever starts anew; provers' work is redelivered.
             let seen = self.swept || matches!(stream, Stream::Tasks | Stream::Checks);
-            let stays =
-                |message: &&Message| !(stream == Stream::Results && self.promises.may_stay(&message.body));
+            let stays = |message: &&Message| !self.may_stay(&message.body);
             let mut messages = self.broker.messages(stream).filter(stays);
             if let (true, Some(message)) = (seen, messages.next()) {
                 left += &format!(
@@ -224,6 +225,25 @@ impl World {
         left
     }
 
+    /// Whether a message may lie in RESULTS for ever: it waits for blocks that are not there yet, or for
+    /// an operator who has a letter to act on.
+    fn may_stay(&self, body: &Body) -> bool {
+        match body {
+            Body::Ended(ended) => self.promises.is_to_come(&ended.pipeline, ended.last),
+            Body::Result(result) | Body::Verdict(result) if result.header.context.amends => {
+                let stage = &result.header.id.stage;
+                let mut letters = self.broker.letters.values();
+                letters.any(|letter| match &letter.what {
+                    Dead::Task { retry, .. } => {
+                        (&retry.stage.pipeline, retry.stage.block) == (&stage.pipeline, stage.block)
+                    }
+                    Dead::Message { .. } => false,
+                })
+            }
+            _ => false,
+        }
+    }
+
     pub(crate) fn happen(&mut self, event: Event) {
         match event {
             Event::Chain(lane) => self.chain_moves(lane),
@@ -234,6 +254,7 @@ impl World {
                 }
             }
             Event::Ack(stream, sequence) => self.broker.queue(stream).ack(sequence),
+            Event::DropLetter(id) => drop(self.broker.letters.remove(&id)),
             Event::GiveBack(stream, sequence) => self.again(stream, sequence),
             Event::Progress(stream, sequence, delivery) => self.progress(stream, sequence, delivery),
             Event::Expire(stream, sequence, delivery) => self.expire(stream, sequence, delivery),
@@ -279,6 +300,9 @@ impl World {
         }
         if let Answer::Stored(sequence) = answer {
             self.promises.stored(&body);
+            if let Body::Letter(letter) = &*body {
+                self.operator_reads(letter);
+            }
             self.tell(&body, sequence);
         }
         if self.chance.hit(self.plan.faults.repeated)

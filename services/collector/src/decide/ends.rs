@@ -18,7 +18,7 @@ impl Collector {
         if ended.reason == EndReason::Reorged {
             let is_replaced = |(number, emitted): &(&u64, &Emitted)| {
                 let (number, hash) = (**number, emitted.hash);
-                concerns(&ended, &BlockRef { number, hash }, emitted.announced_at)
+                concerns(&ended, &BlockRef { number, hash }, emitted.announced_at, false)
             };
             let numbers = ended.first..=ended.last;
             let replaced = self.emitted.range(numbers).find(is_replaced);
@@ -35,7 +35,7 @@ impl Collector {
         let concerned: Vec<_> = self
             .blocks
             .range(numbers)
-            .filter(|(_, block)| concerns(&ended, &block.block, block.context.stored_at))
+            .filter(|(_, b)| concerns(&ended, &b.block, b.context.stored_at, b.context.amends))
             .map(|(at, _)| *at)
             .collect();
         let mut handles = Vec::new();
@@ -61,13 +61,18 @@ impl Collector {
     pub(super) fn is_replaced(&self, block: &BlockRef, announced_at: Timestamp) -> bool {
         self.ends
             .iter()
-            .any(|(e, _)| e.reason == EndReason::Reorged && concerns(e, block, announced_at))
+            .any(|(e, _)| e.reason == EndReason::Reorged && concerns(e, block, announced_at, false))
     }
 
-    pub(super) fn end_of(&self, block: &BlockRef, announced_at: Timestamp) -> Option<EndReason> {
+    pub(super) fn end_of(
+        &self,
+        block: &BlockRef,
+        announced_at: Timestamp,
+        amends: bool,
+    ) -> Option<EndReason> {
         self.ends
             .iter()
-            .find(|(e, _)| e.reason != EndReason::Reorged && e.covers(block, announced_at))
+            .find(|(e, _)| e.reason != EndReason::Reorged && e.covers(block, announced_at, amends))
             .map(|(e, _)| e.reason.clone())
     }
 
@@ -91,7 +96,7 @@ impl Collector {
         if self.is_replaced(&block, announced_at) {
             return;
         }
-        let Some(ended) = self.end_of(&block, announced_at) else {
+        let Some(ended) = self.end_of(&block, announced_at, false) else {
             return;
         };
         let at = (block.number, block.hash);
@@ -109,7 +114,8 @@ impl Collector {
     /// Gives up blocks whose deadline passed.
     pub fn tick(&mut self, now: Timestamp) {
         for (at, block) in &mut self.blocks {
-            if block.ended.is_none() && block.context.deadline_at.is_some_and(|deadline| deadline <= now) {
+            let deadline = block.context.deadline_at.filter(|_| !block.context.amends);
+            if block.ended.is_none() && deadline.is_some_and(|deadline| deadline <= now) {
                 block.ended = Some(EndReason::DeadlinePassed);
                 self.touched.insert(*at);
             }
@@ -140,7 +146,7 @@ impl BlockContextOf {
 ///
 /// A reorg also replaces what it does not name: a block that was announced before it under one of its
 /// numbers had lost its place earlier.
-fn concerns(ended: &BlockEnded, block: &BlockRef, announced_at: Timestamp) -> bool {
+fn concerns(ended: &BlockEnded, block: &BlockRef, announced_at: Timestamp, amends: bool) -> bool {
     let is_older = (ended.first..=ended.last).contains(&block.number) && announced_at < ended.at;
-    ended.covers(block, announced_at) || (ended.reason == EndReason::Reorged && is_older)
+    ended.covers(block, announced_at, amends) || (ended.reason == EndReason::Reorged && is_older)
 }

@@ -8,33 +8,47 @@ use push0_domain::{
     output::Emitted,
     pipeline::Pipeline,
 };
-use std::sync::Arc;
+use std::{collections::VecDeque, sync::Arc};
+
+/// How many blocks may be on their way to a new record; beyond it the oldest stay dead.
+const AMENDING_MAX: usize = 256;
 
 impl Collector {
     /// New records for emitted blocks that were dead and are no more.
+    ///
+    /// One that is dead again stays as it is, with what was proved of it: another retry may complete it.
     pub(super) fn amend(&mut self, definition: &impl Fn(u32) -> Option<Arc<Pipeline>>) -> Vec<Step> {
-        let late = self.blocks.range(..(self.next, BlockHash::default()));
-        let ready: Vec<_> = late
-            .filter_map(|(at, block)| {
-                Some((
+        let mut amending: VecDeque<_> = self
+            .blocks
+            .range(..(self.next, BlockHash::default()))
+            .map(|(at, block)| {
+                (
                     *at,
-                    record::outcome(block, definition(block.context.revision).as_deref())?,
-                ))
+                    record::outcome(block, definition(block.context.revision).as_deref()),
+                )
             })
             .collect();
+        let crowded = amending.len().saturating_sub(AMENDING_MAX);
+        let mut over: Vec<_> = amending.drain(..crowded).map(|(at, _)| (at, None)).collect();
+        let is_dead = |outcome: &EmissionOutcome| matches!(outcome, EmissionOutcome::Dead { .. });
+        over.extend(
+            amending
+                .into_iter()
+                .filter(|(_, outcome)| outcome.as_ref().is_some_and(|o| !is_dead(o))),
+        );
         let mut steps = Vec::new();
-        for (at, outcome) in ready {
+        for (at, outcome) in over {
             let Some(mut block) = self.blocks.remove(&at) else {
                 continue;
             };
             let handles = block.take_handles();
-            if matches!(outcome, EmissionOutcome::Proved(_)) && self.amended.insert(at) {
-                self.intake.decided();
-                let (emission, trace) = record::emission(&self.pipeline, &block, outcome, self.next);
-                steps.push(Step::Emit(Box::new(emission), trace, handles));
-            } else {
-                // Dead again: the letter is back, and the record says so already.
-                steps.push(Step::Ack(handles));
+            match outcome {
+                Some(outcome @ EmissionOutcome::Proved(_)) if self.amended.insert(at) => {
+                    self.intake.decided();
+                    let (emission, trace) = record::emission(&self.pipeline, &block, outcome, self.next);
+                    steps.push(Step::Emit(Box::new(emission), trace, handles));
+                }
+                _ => steps.push(Step::Ack(handles)),
             }
         }
         steps

@@ -60,7 +60,7 @@ impl Dispatcher {
         };
         let covered = |id: &EntryId| {
             let ready = self.entries.get(id).map(|e| &e.ready);
-            ready.is_some_and(|ready| ended.covers(&ready.stage.block, ready.announced_at))
+            ready.is_some_and(|ready| ended.covers(&ready.stage.block, ready.announced_at, ready.amends))
         };
         let waiting = self.waiting_for(&cancel.pipeline, cancel.first, cancel.last);
         let dropped = waiting.into_iter().filter(covered).collect();
@@ -68,7 +68,8 @@ impl Dispatcher {
         let mut released: Vec<&AttemptKey> =
             held.into_iter().filter(|key| may_concern(cancel, key)).collect();
         released.sort();
-        effects.extend(released.into_iter().map(|key| Effect::Purge(key.clone(), at)));
+        let purge = |key: &AttemptKey| Effect::Purge(key.clone(), Box::new(ended.clone()));
+        effects.extend(released.into_iter().map(purge));
         self.cancelled.push_back(ended.clone());
         if self.cancelled.len() > CANCELS_KEPT {
             self.cancelled.pop_front();
@@ -117,9 +118,8 @@ impl Dispatcher {
             effects.push(Effect::End(ended, None));
             let number = stage.block.number;
             let of_block = |id: &EntryId| {
-                self.entries
-                    .get(id)
-                    .is_some_and(|e| e.ready.stage.block == stage.block)
+                let ready = self.entries.get(id).map(|e| &e.ready);
+                ready.is_some_and(|ready| ready.stage.block == stage.block && !ready.amends)
             };
             let dropped = self
                 .waiting_for(&stage.pipeline, number, number)
@@ -135,7 +135,7 @@ impl Dispatcher {
     pub(super) fn is_settled(&self, ready: &Ready) -> bool {
         let (pipeline, number) = (&ready.stage.pipeline, ready.stage.block.number);
         let is_cancelled = |ended: &BlockEnded| {
-            ended.pipeline == *pipeline && ended.covers(&ready.stage.block, ready.announced_at)
+            ended.pipeline == *pipeline && ended.covers(&ready.stage.block, ready.announced_at, ready.amends)
         };
         (!ready.amends && self.is_emitted(ready))
             || self.cancelled.iter().any(is_cancelled)

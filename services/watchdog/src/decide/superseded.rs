@@ -78,9 +78,10 @@ impl Watchdog {
     pub(super) fn stop_ended(&mut self, now: Timestamp) -> Vec<Effect> {
         let ends = std::mem::take(&mut self.ends);
         let effects = self.stop_where(now, |held| {
-            let (stage, announced_at) = (&held.header.id.stage, held.header.context.stored_at);
+            let (stage, context) = (&held.header.id.stage, &held.header.context);
             let covers = |(ended, _): &(BlockEnded, Timestamp)| {
-                stage.pipeline == ended.pipeline && ended.covers(&stage.block, announced_at)
+                stage.pipeline == ended.pipeline
+                    && ended.covers(&stage.block, context.stored_at, context.amends)
             };
             ends.iter().any(covers).then_some(Reason::Ended)
         });

@@ -124,11 +124,16 @@ pub struct BlockEnded {
 }
 
 impl BlockEnded {
-    /// Whether it concerns a block of its pipeline that was announced at `announced_at`. One that is
-    /// announced again later, because the chain went back to it, is wanted.
-    pub fn covers(&self, block: &BlockRef, announced_at: Timestamp) -> bool {
+    /// Whether it concerns work for a block of its pipeline that was announced at `announced_at`.
+    ///
+    /// A block that is announced again later, because the chain went back to it, is wanted. So is work
+    /// that `amends` a record: what a cancellation or a deadline ends has none yet.
+    pub fn covers(&self, block: &BlockRef, announced_at: Timestamp, amends: bool) -> bool {
         let named = self.hashes.is_empty() || self.hashes.contains(&block.hash);
-        (self.first..=self.last).contains(&block.number) && named && announced_at <= self.at
+        (self.first..=self.last).contains(&block.number)
+            && named
+            && announced_at <= self.at
+            && (!amends || self.reason == EndReason::Reorged)
     }
 }
 

@@ -6,10 +6,9 @@ use serde::{Deserialize, Serialize};
 
 /// PROOFS: one per block in ascending order, whatever became of it.
 ///
-/// Two things come out of order, and `next` tells them. After a reorg of emitted blocks, a record of
-/// a lower number with another hash: the output goes on from there. And when a dead letter was
-/// retried, a record whose `next` is not its own number plus one: it amends the record that this
-/// block has, and nothing else changes.
+/// Two things come out of order. After a reorg of emitted blocks, a record of a lower number with
+/// another hash: the output goes on from there. And when a dead letter was retried, a second record
+/// of a block whose record says that it is dead: it amends that one, and nothing else changes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Emission {
     /// The pipeline.

@@ -9,7 +9,8 @@ use crate::failure::Failure;
 use crate::letters::Place;
 use crate::{letters, output};
 use push0_bus::{Bus, Message, Pipelines, PublishError, Stream};
-use push0_domain::message::{AttemptRecord, Dead, StageReady};
+use push0_domain::message::{AttemptRecord, Dead, Emission, StageReady};
+use push0_domain::pipeline::Pipeline;
 use push0_domain::subject::{self, AttemptKey};
 use serde_json::json;
 
@@ -59,6 +60,11 @@ async fn retry(bus: &Bus, pipelines: &Pipelines, place: &Place) -> Result<Result
     let pipeline = pipelines
         .revision(&stage.pipeline, ready.context.revision)
         .await?;
+    if let Some(reason) = &pipeline.as_ref().and_then(|pipeline| too_late(pipeline, &ready))
+        && has_record(bus, &ready).await?
+    {
+        return Ok(Err(reason.to_string()));
+    }
     let zkvm = pipeline
         .as_ref()
         .and_then(|p| p.proof(&stage.proof_type))
@@ -81,6 +87,24 @@ async fn retry(bus: &Bus, pipelines: &Pipelines, place: &Place) -> Result<Result
     }
     bus.purge(Stream::Dead, &place.subject).await?;
     Ok(Ok(ready.attempt))
+}
+
+/// Why a task is of no use once its block has its record. What else was proved of the block was let go
+/// of with the record: only a task that needs nothing beside itself can still lead to a proof.
+fn too_late(pipeline: &Pipeline, ready: &StageReady) -> Option<&'static str> {
+    if ready.tasks.of > 1 {
+        return Some("its block has its record, and the other tasks of this stage are gone: drop it");
+    }
+    (pipeline.quorum > 1).then_some("its block has its record, and its other proofs are gone: drop it")
+}
+
+async fn has_record(bus: &Bus, ready: &StageReady) -> Result<bool, Failure> {
+    let block = ready.stage.block;
+    let subject = subject::proof(&ready.stage.pipeline, block.number);
+    let record = bus.last::<Emission>(Stream::Proofs, &subject).await?;
+    Ok(record
+        .and_then(|kept| kept.body.ok())
+        .is_some_and(|record| record.last == block))
 }
 
 fn next(mut ready: StageReady, history: &[AttemptRecord]) -> StageReady {

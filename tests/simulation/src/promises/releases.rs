@@ -1,0 +1,175 @@
+//! What the dispatcher releases: P4 and P8.
+
+use super::{Promises, Waiting};
+use push0_dispatcher::decide::{Ready, Release, SourceId};
+use push0_domain::{
+    Timestamp,
+    message::{BlockEnded, Cancel, Emission, EndReason, ObservedBlock, TaskRange},
+    pipeline::{Pipeline, Policy},
+    task::StageKey,
+};
+use std::cmp::Reverse;
+
+impl Promises {
+    pub(crate) fn dispatcher_starts(&mut self) {
+        self.waiting.clear();
+        self.open.clear();
+        self.given_up.clear();
+    }
+
+    pub(crate) fn block_is_ready(
+        &mut self,
+        source: SourceId,
+        block: &ObservedBlock,
+        announced_at: Timestamp,
+        pipeline: &Pipeline,
+    ) {
+        if !self.open.insert(source) {
+            return;
+        }
+        for proof in &pipeline.proofs {
+            let Some(stage) = proof.stages.first() else {
+                continue;
+            };
+            let ready = Ready {
+                stage: StageKey {
+                    pipeline: pipeline.name.clone(),
+                    block: block.block,
+                    proof_type: proof.proof_type.clone(),
+                    stage: stage.name.clone(),
+                },
+                tasks: TaskRange {
+                    first: 0,
+                    count: 1,
+                    of: 1,
+                },
+                attempt: 1,
+                announced_at,
+                deadline_at: block.deadline_at,
+                amends: false,
+            };
+            self.wait(source, ready, 0, pipeline);
+        }
+    }
+
+    pub(crate) fn stage_is_ready(
+        &mut self,
+        source: SourceId,
+        ready: Ready,
+        cursor: u32,
+        pipeline: &Pipeline,
+    ) {
+        if self.open.insert(source) {
+            self.wait(source, ready, cursor, pipeline);
+        }
+    }
+
+    fn wait(&mut self, source: SourceId, ready: Ready, cursor: u32, pipeline: &Pipeline) {
+        let (first, count) = (ready.tasks.first, ready.tasks.count);
+        let same = |w: &Waiting| {
+            (&w.ready.stage, w.ready.attempt, w.ready.tasks) == (&ready.stage, ready.attempt, ready.tasks)
+        };
+        if self.waiting.iter().any(same) {
+            return;
+        }
+        let Some(spec) = pipeline.proof(&ready.stage.proof_type) else {
+            return;
+        };
+        let Some((position, stage)) = spec.stage(&ready.stage.stage) else {
+            return;
+        };
+        let deadline = match pipeline.policy {
+            Policy::OldestFirst => 0,
+            Policy::Deadline { .. } => ready.deadline_at.map_or(u64::MAX, |at| at.0),
+        };
+        self.age += 1;
+        let (left, number) = (spec.stages.len() - position, ready.stage.block.number);
+        self.waiting.push(Waiting {
+            source,
+            zkvm: stage.zkvm.clone(),
+            next: first + cursor.min(count.saturating_sub(1)),
+            end: first + count,
+            rank: (deadline, number, left, Reverse(ready.attempt), self.age),
+            ready,
+        });
+    }
+
+    /// P4 and P8.
+    pub(crate) fn released(&mut self, release: &Release) {
+        let found = self.waiting.iter().position(|w| {
+            w.source == release.source && w.ready.stage == release.stage && w.next == release.index
+        });
+        let Some(at) = found else {
+            return self.break_with(format_args!("{release:?} was not waiting"));
+        };
+        let this = self.waiting[at].clone();
+        let rival = self
+            .waiting
+            .iter()
+            .filter(|w| w.zkvm == this.zkvm && w.ready.stage.pipeline == this.ready.stage.pipeline);
+        if let Some(first) = rival.min_by_key(|w| w.rank)
+            && first.rank < this.rank
+        {
+            let what = format!(
+                "P4: released {:?} {:?} before {:?} {:?}",
+                this.ready.stage, this.rank, first.ready.stage, first.rank
+            );
+            return self.break_with(format_args!("{what}"));
+        }
+        let unwanted = self
+            .given_up
+            .iter()
+            .any(|(cancel, at)| gives_up(cancel, *at, &this));
+        if unwanted {
+            self.break_with(format_args!(
+                "P8: released {} after it was cancelled",
+                this.ready.stage
+            ));
+        }
+        self.waiting[at].next += 1;
+        if self.waiting[at].next == this.end {
+            self.waiting.swap_remove(at);
+        }
+    }
+
+    pub(crate) fn dispatcher_cancels(&mut self, cancel: &Cancel, stored_at: Timestamp) {
+        self.given_up.push((cancel.clone(), stored_at));
+        self.waiting
+            .retain(|waiting| !gives_up(cancel, stored_at, waiting));
+    }
+
+    pub(crate) fn dispatcher_ends(&mut self, ended: &BlockEnded) {
+        if ended.reason == EndReason::DeadlinePassed {
+            self.waiting.retain(|w| {
+                let same = w.ready.stage.pipeline == ended.pipeline
+                    && ended.hashes.contains(&w.ready.stage.block.hash);
+                w.ready.amends || !same
+            });
+        }
+    }
+
+    pub(crate) fn dispatcher_knows(&mut self, record: &Emission) {
+        self.waiting.retain(|w| {
+            let same =
+                w.ready.stage.pipeline == record.pipeline && w.ready.stage.block.number == record.last.number;
+            !same || w.ready.amends || w.ready.announced_at > record.stored_at
+        });
+    }
+
+    pub(crate) fn done(&mut self, source: SourceId) {
+        self.open.remove(&source);
+        self.waiting.retain(|w| w.source != source);
+    }
+}
+
+/// Whether a cancellation ends what waits: not what was announced again since, and only if the chain
+/// asks for it what has its record already.
+fn gives_up(cancel: &Cancel, stored_at: Timestamp, waiting: &Waiting) -> bool {
+    let block = &waiting.ready.stage.block;
+    let named = cancel.hashes.is_empty() || cancel.hashes.contains(&block.hash);
+    cancel.pipeline == waiting.ready.stage.pipeline
+        && (cancel.first..=cancel.last).contains(&block.number)
+        && named
+        && waiting.ready.announced_at <= stored_at
+        && (!waiting.ready.amends || cancel.reason == EndReason::Reorged)
+}
