@@ -57,7 +57,7 @@ check: ## format, lints, layout rules, documentation
 manifests: ## check what deployments are made of: k8s, images, compose, alerts, the broker's users
 	@scripts/check-manifests
 
-bench: setup ## measure everything, a quarter of an hour on two idle cores: PROFILE=full for two hours
+bench: setup ## measure everything, a quarter of an hour on two idle cores: PROFILE=full for three hours
 	cargo build --release --locked --workspace --exclude push0-prover-miden --bins
 	$${CARGO_TARGET_DIR:-target}/release/push0-loadtest all --profile $(PROFILE)
 	@echo "target/bench/report.html has the tables and plots"

@@ -308,6 +308,8 @@ pub(crate) struct Done {
     /// Which attempt did it.
     pub(crate) attempt: u32,
     pub(crate) stored_us: u64,
+    /// When its task was stored; of a queue without tasks, when it was stored itself.
+    pub(crate) released_us: u64,
     pub(crate) began_us: u64,
     pub(crate) busy_us: u64,
     pub(crate) done_us: u64,
@@ -330,6 +332,7 @@ impl Done {
             number: emission.first.number,
             attempt: proof.attempt,
             stored_us: emission.stored_at.0,
+            released_us: body["released_us"].as_u64().context("a proof without a stamp")?,
             began_us: body["began_us"].as_u64().context("a proof without a stamp")?,
             busy_us: emission.busy_us,
             done_us: kept.stored_at.0,

@@ -1,5 +1,6 @@
-//! What a process takes, as the system tells it.
+//! What processes take of the machine, as the system tells it.
 
+use crate::{record::Record, stand::Stand, stats::round};
 use std::fs;
 
 /// What a process takes at one moment.
@@ -23,4 +24,76 @@ impl Usage {
             files: files as u64,
         })
     }
+}
+
+/// What a run takes of the machine: messages stored, and processor time.
+pub(crate) struct Meter {
+    stored: u64,
+    groups: Vec<(&'static str, Vec<u32>)>,
+    cpu_us: Vec<u64>,
+}
+
+impl Meter {
+    /// Starts to measure a stand with these provers.
+    pub(crate) async fn start(stand: &Stand, provers: &[String]) -> Self {
+        let pid = |label: &str| stand.deployment.service(label).pid();
+        let groups = vec![
+            ("dispatcher", vec![pid("dispatcher")]),
+            ("collector", vec![pid("collector")]),
+            ("watchdog", vec![pid("watchdog")]),
+            ("provers", provers.iter().map(|label| pid(label)).collect()),
+            ("broker", vec![stand.deployment.nats.pid()]),
+        ];
+        Self {
+            stored: stored(stand).await,
+            cpu_us: cpu_us(&groups),
+            groups,
+        }
+    }
+
+    /// Adds what each block took since then.
+    pub(crate) async fn put(self, stand: &Stand, blocks: u64, record: Record) -> Record {
+        let per_block = |total: u64| round(total as f64 / blocks as f64);
+        let record = record.with("stored_per_block", per_block(stored(stand).await - self.stored));
+        let cpu = cpu_us(&self.groups);
+        let each = self.groups.iter().zip(self.cpu_us.iter().zip(cpu));
+        each.fold(record, |record, ((name, _), (before, after))| {
+            let name = format!("{name}_cpu_us_per_block");
+            record.with(&name, per_block(after.saturating_sub(*before)))
+        })
+    }
+}
+
+/// Messages that were ever stored in push0's streams, without the facts.
+async fn stored(stand: &Stand) -> u64 {
+    let seen = stand.deployment.nats.monitor("/jsz?streams=true").await;
+    let accounts = seen["account_details"].as_array().into_iter().flatten();
+    let streams = accounts
+        .filter_map(|account| account["stream_detail"].as_array())
+        .flatten();
+    streams
+        .filter(|stream| {
+            stream["name"]
+                .as_str()
+                .is_some_and(|name| name.starts_with("PUSH0_"))
+        })
+        .filter_map(|stream| stream["state"]["last_seq"].as_u64())
+        .sum()
+}
+
+/// Processor time so far, of each group, in microseconds.
+fn cpu_us(groups: &[(&'static str, Vec<u32>)]) -> Vec<u64> {
+    /// `sysconf(_SC_CLK_TCK)` of every Linux that Rust runs on.
+    const TICKS_A_SECOND: u64 = 100;
+    let of = |pid: &u32| -> Option<u64> {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        // After the name, which may hold spaces: user and system time are the 12th and 13th field.
+        let mut fields = stat.rsplit_once(')')?.1.split_whitespace().skip(11);
+        let (user, system): (u64, u64) = (fields.next()?.parse().ok()?, fields.next()?.parse().ok()?);
+        Some((user + system) * 1_000_000 / TICKS_A_SECOND)
+    };
+    groups
+        .iter()
+        .map(|(_, pids)| pids.iter().filter_map(of).sum())
+        .collect()
 }

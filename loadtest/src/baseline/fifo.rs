@@ -113,6 +113,7 @@ fn decode(body: &[u8], done_us: u64) -> Option<Done> {
         number: body["number"].as_u64()?,
         attempt: u32::try_from(body["attempt"].as_u64()?).ok()?,
         stored_us: body["stored_us"].as_u64()?,
+        released_us: body["stored_us"].as_u64()?,
         began_us: body["began_us"].as_u64()?,
         busy_us: body["busy_us"].as_u64()?,
         done_us,

@@ -124,6 +124,7 @@ impl Table {
                 began_us: number(row, 2)?,
                 busy_us: number(row, 3)?,
                 stored_us: number(row, 4)?,
+                released_us: number(row, 4)?,
                 done_us: number(row, 5)?,
             })
         });

@@ -103,7 +103,7 @@ const BARS: [Bar; 30] = [
     (
         "32 provers, 1 s",
         "scaling",
-        &[("provers", "32"), ("prove_ms", "1000")],
+        &[("provers", "32"), ("prove_ms", "1000"), ("ahead", "auto")],
         "efficiency",
         Least(0.997),
     ),

@@ -15,7 +15,7 @@ type Line = Map<String, Value>;
 type Results = Vec<(String, Vec<Line>)>;
 
 /// What tells results of one scenario apart; all other fields are measured.
-const KEYS: [&str; 14] = [
+const KEYS: [&str; 15] = [
     "queue",
     "rate",
     "verify",
@@ -23,6 +23,7 @@ const KEYS: [&str; 14] = [
     "hops",
     "provers",
     "prove_ms",
+    "ahead",
     "queued",
     "service",
     "load",

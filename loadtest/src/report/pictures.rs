@@ -93,7 +93,7 @@ fn latency(lines: &[Line]) -> Option<Picture> {
 
 fn efficiency(lines: &[Line]) -> Option<Picture> {
     let mut by_time: BTreeMap<u64, Vec<(f64, f64)>> = BTreeMap::new();
-    for line in lines {
+    for line in lines.iter().filter(|line| !has(line, &[("ahead", "always")])) {
         let point = (number(line, "provers")?, number(line, "efficiency")? * 100.0);
         by_time
             .entry(number(line, "prove_ms")? as u64)

@@ -51,7 +51,11 @@ async fn over_wire(context: &Context, verify: bool, added_rtt_ms: u64) -> anyhow
         .profile
         .pick(&[20.0, 100.0], &[1.0, 20.0, 50.0, 75.0, 100.0, 500.0]);
     for rate in rates {
-        let (ours, bare) = at_rate(context, &mut stand, &mut floor, *rate).await?;
+        let windows = match context.profile {
+            Profile::Full if added_rtt_ms == 0 && *rate > 1.0 => 5,
+            _ => 3,
+        };
+        let (ours, bare) = at_rate(context, &mut stand, &mut floor, *rate, windows).await?;
         let record = context
             .record("overhead")
             .with("rate", *rate)
@@ -72,11 +76,12 @@ async fn at_rate(
     stand: &mut Stand,
     floor: &mut Floor,
     rate: f64,
+    windows: u64,
 ) -> anyhow::Result<(Windows, Windows)> {
-    let seconds = context.profile.pick(4.0, if rate < 5.0 { 40.0 } else { 15.0 });
+    let seconds = context.profile.pick(4.0, if rate > 1.0 { 15.0 } else { 30.0 });
     let count = (rate * seconds) as u64;
     let (mut ours, mut bare) = (Windows::default(), Windows::default());
-    for window in 0..context.profile.pick(3, 5) {
+    for window in 0..windows {
         let arrivals = Arrivals::Rate {
             per_second: rate,
             seed: context.seed.wrapping_add(window),

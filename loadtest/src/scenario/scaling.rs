@@ -9,6 +9,7 @@ use crate::{
     record::{Context, Profile},
     stand::{self, Arrivals, Stand},
     stats::{median, round, spread},
+    usage::Meter,
 };
 use std::time::Duration;
 
@@ -24,17 +25,20 @@ pub(crate) async fn run(context: &Context) -> anyhow::Result<()> {
     let times: &[u64] = context.profile.pick(&[10, 100, 1000], &[10, 100, 1000, 7000]);
     for provers in counts {
         for millis in times {
-            measure(context, *provers, Duration::from_millis(*millis)).await?;
+            measure(context, *provers, Duration::from_millis(*millis), "auto").await?;
         }
     }
-    Ok(())
+    // By default a task is handed out ahead only of short attempts: what that costs long ones.
+    measure(context, 32, Duration::from_secs(1), "always").await
 }
 
-async fn measure(context: &Context, provers: u32, time: Duration) -> anyhow::Result<()> {
+async fn measure(context: &Context, provers: u32, time: Duration, ahead: &str) -> anyhow::Result<()> {
     let slots = if provers > PROCESSES_MAX { SLOTS } else { 1 };
     let processes = provers / slots;
-    let all = (1..=processes).map(|n| stand::prover(&format!("p{n}"), slots, time));
-    let builder = all.fold(stand::services(), |builder, prover| builder.service(prover));
+    let labels: Vec<String> = (1..=processes).map(|n| format!("p{n}")).collect();
+    let builder = labels.iter().fold(stand::services(), |builder, label| {
+        builder.service(stand::prover(label, slots, time).env("PUSH0_PROVER__AHEAD", ahead))
+    });
     let mut stand = Stand::start(builder, &stand::single(false)).await?;
     let warm_up = if time < Duration::from_secs(1) { 3 } else { 1 };
     stand.run(u64::from(provers) * warm_up, Arrivals::AtOnce).await?;
@@ -47,15 +51,21 @@ async fn measure(context: &Context, provers: u32, time: Duration) -> anyhow::Res
         _ => 3,
     };
     let (mut measured, mut nominal) = (Vec::new(), Vec::new());
+    let meter = Meter::start(&stand, &labels).await;
     for _ in 0..repetitions {
         let ran = Ran::of(&stand.run(count, Arrivals::AtOnce).await?)?;
         measured.push(round(ran.efficiency(ran.prove_s, provers)));
         nominal.push(round(ran.efficiency(time.as_secs_f64(), provers)));
     }
-    context
+    let record = context
         .record("scaling")
         .with("provers", provers)
         .with("prove_ms", u64::try_from(time.as_millis())?)
+        .with("ahead", ahead);
+    let ran = measured.len() as u64 * count;
+    meter
+        .put(&stand, ran, record)
+        .await
         .with("efficiency", median(&measured))
         .with("efficiency_nominal", median(&nominal))
         .with("efficiency_spread", spread(&measured).to_vec())

@@ -5,6 +5,7 @@ use crate::{
     record::Context,
     stand::{self, Arrivals, Stand},
     stats::{median, spread, steady_rate},
+    usage::Meter,
 };
 use std::time::Duration;
 
@@ -15,17 +16,21 @@ pub(crate) async fn run(context: &Context) -> anyhow::Result<()> {
     let sizes = floor::sizes(&mut stand, false).await?;
     let mut floor = Floor::start(&stand, &sizes).await?;
     let count = context.profile.pick(5_000, 20_000);
-    let (mut ours, mut bare) = (Vec::new(), Vec::new());
+    let (mut ours, mut bare, mut record) = (Vec::new(), Vec::new(), context.record("throughput"));
     for _ in 0..context.profile.pick(3, 5) {
-        let records = stand.run(count, Arrivals::AtOnce).await?;
+        let numbers = stand.known(count).await?;
+        let meter = Meter::start(&stand, &["p1".into()]).await;
+        let listed: Vec<u64> = numbers.clone().collect();
+        stand.publish(&listed, Arrivals::AtOnce).await?;
+        let records = stand.emitted(numbers, Duration::from_secs(60)).await?;
+        record = meter.put(&stand, count, record).await;
         ours.push(steady_rate(&stand::stored_times(&records)));
         let passed = floor.run(count, Arrivals::AtOnce).await?;
         let mut last: Vec<u64> = passed.iter().map(|passed| passed.last).collect();
         last.sort_unstable();
         bare.push(steady_rate(&last));
     }
-    context
-        .record("throughput")
+    record
         .with("blocks_per_s", median(&ours).round())
         .with("floor_blocks_per_s", median(&bare).round())
         .ratio("ratio", "blocks_per_s", "floor_blocks_per_s")

@@ -63,6 +63,7 @@ fn work(kind: StageKind, inputs: &[&str]) -> Work {
             busy_us: 0,
         },
         inputs: inputs.iter().map(|input| input.as_bytes().to_vec()).collect(),
+        released_at: Timestamp::default(),
         stop: CancellationToken::new(),
         progress: Progress::default(),
         trace: push0_domain::trace::TraceContext::default(),

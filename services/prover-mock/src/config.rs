@@ -66,7 +66,8 @@ pub struct MockConfig {
     /// How long a verification takes.
     #[serde(with = "duration")]
     pub verify_time: Duration,
-    /// Whether a proof says when its attempt began: `began_us`, microseconds since the Unix epoch.
+    /// Whether a proof says when the broker had stored its task and when its attempt began:
+    /// `released_us` and `began_us`, microseconds since the Unix epoch.
     pub stamp: bool,
     /// All that is random follows from it, the task and the attempt: a run can be repeated.
     pub seed: u64,

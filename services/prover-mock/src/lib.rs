@@ -33,7 +33,10 @@ impl Mock {
 impl Prove for Mock {
     async fn prove(&self, work: Work) -> Result<Vec<Vec<u8>>, ProveError> {
         let header = &work.header;
-        let began_us = self.config.stamp.then(|| push0_bus::now().0);
+        let stamp = self.config.stamp.then(|| output::Stamp {
+            released_us: work.released_at.0,
+            began_us: push0_bus::now().0,
+        });
         let (time, fate) = fate(&self.config, header);
         sleep(time).await;
         match fate {
@@ -51,7 +54,7 @@ impl Prove for Mock {
         let about = output::About {
             block: header.id.stage.block,
             parent_hash: header.context.parent_hash,
-            began_us,
+            stamp,
         };
         let valid = fate != Fate::False;
         let outputs = match header.kind {
@@ -70,7 +73,7 @@ impl Verify for Mock {
         let about = output::About {
             block: statement.block.block,
             parent_hash: statement.block.parent_hash,
-            began_us: None,
+            stamp: None,
         };
         Ok(about.refusal(&output))
     }

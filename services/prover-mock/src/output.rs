@@ -11,8 +11,15 @@ const DIGEST_LEN: usize = 32;
 pub(crate) struct About {
     pub(crate) block: BlockRef,
     pub(crate) parent_hash: BlockHash,
-    /// When the attempt began, if the proof is to say so.
-    pub(crate) began_us: Option<u64>,
+    /// What a proof says of its own making, if it is to.
+    pub(crate) stamp: Option<Stamp>,
+}
+
+/// When a proof's task was stored and its attempt began.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub(crate) struct Stamp {
+    pub(crate) released_us: u64,
+    pub(crate) began_us: u64,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -20,8 +27,8 @@ struct Proof {
     block: u64,
     proof: String,
     prover: String,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    began_us: Option<u64>,
+    #[serde(flatten)]
+    stamp: Option<Stamp>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -45,7 +52,7 @@ impl About {
             block: self.block.number,
             proof,
             prover: prover.into(),
-            began_us: self.began_us,
+            stamp: self.stamp,
         })
     }
 
@@ -121,7 +128,7 @@ mod tests {
                 hash: BlockHash([number as u8; 32]),
             },
             parent_hash: BlockHash([3; 32]),
-            began_us: None,
+            stamp: None,
         }
     }
 

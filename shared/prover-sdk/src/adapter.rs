@@ -1,7 +1,7 @@
 //! What an adapter implements.
 
 use push0_domain::{
-    ProverId,
+    ProverId, Timestamp,
     message::{FailureClass, KnownBlock, TaskHeader},
     trace::TraceContext,
 };
@@ -20,6 +20,8 @@ pub struct Work {
     /// The witness, or the outputs of the stage before: one for `split` and `map`, all of them for
     /// `join` and `range`.
     pub inputs: Vec<Vec<u8>>,
+    /// When the broker had stored the task: how long it has waited for this prover.
+    pub released_at: Timestamp,
     /// Fires when nobody waits for the outcome any more. The attempt is given up then by itself;
     /// an adapter that holds a process or a machine ends it on this sign, or when it is dropped.
     pub stop: CancellationToken,

@@ -127,6 +127,7 @@ async fn outcome<P: Prove>(
     let work = Work {
         header: header.clone(),
         inputs,
+        released_at: delivery.stored_at,
         stop: stop.clone(),
         progress,
         trace: delivery.trace.clone(),

@@ -1,0 +1,66 @@
+//! What it costs to write and to read each kind of message: those that docs/protocol.md shows.
+#![expect(clippy::panic, reason = "a benchmark that cannot run says why")]
+
+use divan::{AllocProfiler, Bencher, black_box};
+use push0_domain::{
+    codec::{self, Encoding},
+    message::{
+        BlockEvent, Control, DeadLetter, Emission, KnownBlock, Lease, ResultEvent, StageReady, Task,
+        TaskResult,
+    },
+};
+use serde::{Serialize, de::DeserializeOwned};
+
+#[global_allocator]
+static ALLOCATOR: AllocProfiler = AllocProfiler::system();
+
+const PAGE: &str = include_str!("../../../docs/protocol.md");
+
+fn main() {
+    divan::main();
+}
+
+trait Shown: Serialize + DeserializeOwned {
+    const KIND: &'static str;
+}
+
+macro_rules! shown {
+    ($($kind:ident)*) => { $(impl Shown for $kind { const KIND: &'static str = stringify!($kind); })* };
+}
+
+shown!(BlockEvent StageReady Task TaskResult ResultEvent Lease Control Emission DeadLetter KnownBlock);
+
+/// The page's first example of this type.
+fn example<T: Shown>() -> T {
+    let fence = format!("```json {}\n", T::KIND);
+    let text = PAGE
+        .split_once(&fence)
+        .and_then(|(_, rest)| rest.split_once("```"));
+    let (text, _) = text.unwrap_or_else(|| panic!("docs/protocol.md shows no {}", T::KIND));
+    codec::decode(text.as_bytes(), Encoding::Json).unwrap_or_else(|e| panic!("{}: {e}", T::KIND))
+}
+
+fn writing<T: Shown>(bencher: Bencher<'_, '_>, encoding: Encoding) {
+    let value = example::<T>();
+    bencher.bench_local(|| codec::encode(black_box(&value), encoding));
+}
+
+fn reading<T: Shown>(bencher: Bencher<'_, '_>, encoding: Encoding) {
+    let body = codec::encode(&example::<T>(), encoding).unwrap_or_else(|e| panic!("{}: {e}", T::KIND));
+    bencher.bench_local(|| codec::decode::<T>(black_box(&body), encoding));
+}
+
+#[divan::bench(types = [BlockEvent, StageReady, Task, TaskResult, ResultEvent, Lease, Control, Emission, DeadLetter, KnownBlock])]
+fn write_bincode<T: Shown>(bencher: Bencher<'_, '_>) {
+    writing::<T>(bencher, Encoding::Bincode);
+}
+
+#[divan::bench(types = [BlockEvent, StageReady, Task, TaskResult, ResultEvent, Lease, Control, Emission, DeadLetter, KnownBlock])]
+fn read_bincode<T: Shown>(bencher: Bencher<'_, '_>) {
+    reading::<T>(bencher, Encoding::Bincode);
+}
+
+#[divan::bench(types = [Task, ResultEvent, Lease])]
+fn read_json<T: Shown>(bencher: Bencher<'_, '_>) {
+    reading::<T>(bencher, Encoding::Json);
+}
