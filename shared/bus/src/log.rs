@@ -1,8 +1,10 @@
 //! Appending to a log in order, each message only behind what its writer knows.
 //!
-//! Every message names the sequence that the newest message of the stream must have. So those of one
-//! call can be on their way together: each is stored right behind the one before it, or not at all,
-//! and none is stored behind a message that its writer has not seen.
+//! The first message of a call names the sequence that the newest message of the stream must have, each
+//! other one the id of the one before it. So they can be on their way together: each is stored right
+//! behind the one before it, or not at all, and none is stored behind a message that its writer has not
+//! seen. Sequences alone would not do: where another log has grown by one, the first is refused, and
+//! the second finds the sequence that it names.
 //!
 //! Several logs share a stream. When another one has grown, the writer looks whether its own has too;
 //! if not, it goes on behind the newest. The broker can check a wildcard's newest sequence by itself,
@@ -10,7 +12,7 @@
 //! Its atomic batches take 2 to 5 ms, however small.
 
 use crate::{Backoff, Bus, BusError, Message, PublishError, Stream, publish::Pending};
-use std::time::Duration;
+use std::{collections::VecDeque, time::Duration};
 use tokio::time::Instant;
 
 /// The end of a log, as one writer knows it.
@@ -44,10 +46,16 @@ impl Log {
     pub async fn append(&mut self, mut messages: &[Message], budget: Duration) -> Result<(), PublishError> {
         let give_up_at = Instant::now() + budget;
         let (mut backoff, mut said) = (Backoff::default(), false);
+        // Drawn once: what is sent again because its answer was lost is not stored again.
+        let mut ids: VecDeque<String> = messages
+            .iter()
+            .map(|_| format!("{:016x}", rand::random::<u64>()))
+            .collect();
         loop {
             // What is sent while the broker is away would be stored beside its repetition.
             let _ = tokio::time::timeout_at(give_up_at, self.bus.connected()).await;
-            let (stored, refused) = self.chain(messages).await;
+            let (stored, refused) = self.chain(messages, ids.make_contiguous()).await;
+            ids.drain(..stored);
             messages = messages.get(stored..).unwrap_or_default();
             let (Some(refused), Some(next)) = (refused, messages.first()) else {
                 return Ok(());
@@ -68,14 +76,20 @@ impl Log {
     }
 
     /// Sends all, and counts those that are stored before the first that is not.
-    async fn chain(&mut self, messages: &[Message]) -> (usize, Option<PublishError>) {
+    async fn chain(&mut self, messages: &[Message], ids: &[String]) -> (usize, Option<PublishError>) {
         let bus = self.bus.clone();
         let interrupted = bus.interrupted();
         tokio::pin!(interrupted);
         let mut flying = Vec::with_capacity(messages.len());
         let mut refused = None;
-        for (newest, message) in (self.newest..).zip(messages) {
-            match bus.send(message.clone().behind(newest)).await {
+        let mut before: Option<&String> = None;
+        for (id, message) in ids.iter().zip(messages) {
+            let message = message.clone().id(id);
+            let message = match before.replace(id) {
+                Some(before) => message.right_behind(before),
+                None => message.behind(self.newest),
+            };
+            match bus.send(message).await {
                 Ok(pending) => flying.push(pending),
                 Err(error) => {
                     refused = Some(error);
@@ -98,7 +112,7 @@ impl Log {
                     (self.own, self.newest) = (answer.sequence, answer.sequence);
                     stored += 1;
                 }
-                // The ones behind it name a sequence that the stream does not have.
+                // The ones behind it name a message that the stream does not have.
                 Err(error) => return (stored, Some(error)),
             }
         }

@@ -123,6 +123,13 @@ impl Message {
         self
     }
 
+    /// Stores it only if the newest message of the stream has this id.
+    #[must_use]
+    pub(crate) fn right_behind(mut self, id: &str) -> Self {
+        self.headers.insert("Nats-Expected-Last-Msg-Id", id);
+        self
+    }
+
     /// Its subject.
     pub fn subject(&self) -> &str {
         &self.subject
@@ -223,7 +230,7 @@ fn classify(subject: String, error: &async_nats::jetstream::context::PublishErro
 /// The broker's error codes, as measured on 2.15.1: one code covers every limit of a stream.
 fn classify_code(subject: String, code: u64, reason: String) -> PublishError {
     match code {
-        10071 | 10164 => PublishError::Unexpected { subject },
+        10070 | 10071 | 10164 => PublishError::Unexpected { subject },
         10077 if reason.contains("per subject") => PublishError::Occupied { subject },
         10077 | 10047 | 10023 | 10122 => PublishError::Full { subject, reason },
         _ => PublishError::Unavailable { subject, reason },

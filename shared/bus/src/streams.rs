@@ -153,6 +153,8 @@ impl Stream {
                 // A log, not a queue: several readers, and its end is the frontier of the pipeline.
                 config.retention = RetentionPolicy::Limits;
                 config.max_age = limits.keep;
+                // Ids chain what a collector writes; the broker keeps each in memory for this long.
+                config.duplicate_window = Duration::from_secs(2);
             }
             Self::Dead => {
                 config.retention = RetentionPolicy::Limits;
