@@ -41,7 +41,7 @@ pub(crate) async fn session(bus: &Bus, pipeline: &PipelineId, metrics: &Metrics)
     tracing::info!(%pipeline, "collecting");
     let leading = metrics.leading.with_label_values(&[pipeline.as_str()]);
     leading.set(1);
-    let ended = match Active::start(bus, pipeline, metrics).await {
+    let ended = match term.during(Active::start(bus, pipeline, metrics)).await {
         Ok(active) => active.serve(&mut term).await,
         Err(error) => Err(error),
     };

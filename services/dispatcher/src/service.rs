@@ -70,7 +70,10 @@ async fn session(bus: &Bus, metrics: &Metrics, broker: &Component, role: &Compon
     let mut term = Leadership::candidate(bus, "dispatcher").await?.win().await?;
     tracing::info!("this dispatcher is the active one");
     metrics.leading.set(1);
-    let ended = Active::start(bus, metrics).await?.serve(&mut term).await;
+    let ended = match term.during(Active::start(bus, metrics)).await {
+        Ok(active) => active.serve(&mut term).await,
+        Err(error) => Err(error),
+    };
     metrics.leading.set(0);
     term.resign().await;
     ended

@@ -1,6 +1,6 @@
 //! Receiving: typed messages from a durable consumer, and what one says about each of them.
 
-use crate::{Bus, BusError, DeadLetters, Stream};
+use crate::{Bus, BusError, DeadLetters, Handed, Stream, held::Held};
 use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, pull};
 use bytes::Bytes;
 use futures::{FutureExt, StreamExt, future::BoxFuture};
@@ -39,11 +39,23 @@ const BATCH: usize = 512;
 /// How long a receiver counts as replaying: 200,000 messages take less.
 const REPLAY_MAX: Duration = Duration::from_secs(10);
 
+/// How long the broker may take to make a consumer. In a cluster that has lost a node, the new
+/// consumer's replicas elect their leader first, which takes up to 9 s; who gives up earlier and makes
+/// it again waits for ever.
+const MAKE_MAX: Duration = Duration::from_secs(12);
+/// How often what the broker waits for is compared with what is held.
+const COMPARE_EVERY: Duration = Duration::from_secs(5);
+
 /// Typed messages as they come.
 pub struct Deliveries<T> {
     messages: pull::Stream,
     stream: Stream,
+    consumer: String,
     bus: Bus,
+    held: Held,
+    compare_at: tokio::time::Instant,
+    comparing: Option<BoxFuture<'static, Result<Option<Handed>, BusError>>>,
+    handed: Option<Handed>,
     to_replay: u64,
     since: Instant,
     aside: Option<SettingAside>,
@@ -95,6 +107,8 @@ pub struct Delivery<T> {
 pub struct Ack {
     client: async_nats::Client,
     subject: async_nats::Subject,
+    /// Where it is noted that the message is held, and its sequence.
+    held: Option<(Held, u64)>,
 }
 
 impl std::fmt::Debug for Ack {
@@ -111,6 +125,9 @@ impl Ack {
 
     /// Done: the broker removes the message.
     pub async fn done(&self) {
+        if let Some((held, sequence)) = &self.held {
+            held.let_go(*sequence);
+        }
         self.say("+ACK".into()).await;
     }
 
@@ -139,6 +156,7 @@ impl Bus {
         Ack {
             client: self.client.clone(),
             subject: ack_subject.into(),
+            held: None,
         }
     }
 
@@ -156,10 +174,36 @@ impl Bus {
 
     /// Starts to receive, from the oldest message that nobody acknowledged.
     pub async fn replay<T: DeserializeOwned>(&self, replay: &Replay) -> Result<Deliveries<T>, BusError> {
+        let making = self.make(replay);
+        let messages = tokio::select! {
+            biased;
+            () = self.interrupted() => return Err(BusError::Interrupted),
+            made = making => made?,
+        };
+        let (to_replay, messages) = messages;
+        Ok(Deliveries {
+            messages,
+            stream: replay.stream,
+            consumer: replay.consumer.clone(),
+            bus: self.clone(),
+            held: Held::default(),
+            compare_at: tokio::time::Instant::now() + COMPARE_EVERY,
+            comparing: None,
+            handed: None,
+            to_replay,
+            since: Instant::now(),
+            aside: None,
+            body: PhantomData,
+        })
+    }
+
+    /// Makes the consumer anew, and says how many messages it begins with.
+    async fn make(&self, replay: &Replay) -> Result<(u64, pull::Stream), BusError> {
         let what = || format!("consumer {} on {}", replay.consumer, replay.stream.name());
         let failed = |e: &dyn Display| BusError::unavailable(what(), e);
-        let stream = self
-            .jetstream
+        let mut jetstream = self.jetstream.clone();
+        jetstream.set_timeout(MAKE_MAX);
+        let stream = jetstream
             .get_stream_no_info(replay.stream.name())
             .await
             .map_err(|e| failed(&e))?;
@@ -185,15 +229,7 @@ impl Bus {
             .messages()
             .await
             .map_err(|e| failed(&e))?;
-        Ok(Deliveries {
-            messages,
-            stream: replay.stream,
-            bus: self.clone(),
-            to_replay,
-            since: Instant::now(),
-            aside: None,
-            body: PhantomData,
-        })
+        Ok((to_replay, messages))
     }
 }
 
@@ -214,7 +250,15 @@ impl<T: DeserializeOwned> Deliveries<T> {
     pub async fn next(&mut self) -> Result<Delivery<T>, BusError> {
         loop {
             finish(&mut self.aside).await?;
-            let message = match self.messages.next().await {
+            let message = tokio::select! {
+                message = self.messages.next() => message,
+                compared = compare(&self.bus, self.stream, &self.consumer, self.compare_at, &mut self.comparing) => {
+                    self.compare_at = tokio::time::Instant::now() + COMPARE_EVERY;
+                    self.note(compared)?;
+                    continue;
+                }
+            };
+            let message = match message {
                 Some(Ok(message)) => message,
                 Some(Err(error)) => return Err(BusError::unavailable(self.stream.name(), error)),
                 None => return Err(BusError::Interrupted),
@@ -224,11 +268,51 @@ impl<T: DeserializeOwned> Deliveries<T> {
                 self.to_replay = 0;
             }
             match read(&self.bus, self.stream, message)? {
-                Read::Delivery(delivery) => return Ok(*delivery),
+                Read::Delivery(mut delivery) => {
+                    self.held.take(delivery.sequence);
+                    delivery.ack.held = Some((self.held.clone(), delivery.sequence));
+                    return Ok(*delivery);
+                }
                 Read::Unreadable(aside) => self.aside = Some(aside),
             }
         }
     }
+
+    fn note(&mut self, compared: Result<Option<Handed>, BusError>) -> Result<(), BusError> {
+        let Ok(Some(now)) = compared else {
+            // Not known this time: it is asked again, and the stream of messages says if all is over.
+            self.handed = None;
+            return Ok(());
+        };
+        match self.handed.replace(now) {
+            Some(before) if self.held.has_lost(&before, &now) => Err(BusError::unavailable(
+                format!("consumer {} on {}", self.consumer, self.stream.name()),
+                "an acknowledgement was lost",
+            )),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// What the broker has handed out, once it is time to ask. Cancel safe.
+async fn compare(
+    bus: &Bus,
+    stream: Stream,
+    consumer: &str,
+    at: tokio::time::Instant,
+    asking: &mut Option<BoxFuture<'static, Result<Option<Handed>, BusError>>>,
+) -> Result<Option<Handed>, BusError> {
+    if asking.is_none() {
+        tokio::time::sleep_until(at).await;
+    }
+    let answer = asking
+        .get_or_insert_with(|| {
+            let (bus, consumer) = (bus.clone(), consumer.to_owned());
+            async move { bus.handed_out(stream, &consumer).await }.boxed()
+        })
+        .await;
+    *asking = None;
+    answer
 }
 
 /// Reads a message. One that cannot be read becomes a dead letter as soon as its future is awaited.
@@ -255,6 +339,7 @@ pub(crate) fn read<T: DeserializeOwned>(
         client: bus.client.clone(),
         subject: ack_subject
             .ok_or_else(|| BusError::unavailable(stream.name(), "a delivery that cannot be acknowledged"))?,
+        held: None,
     };
     // The broker answers a request to read a stream wherever the request says, also into another
     // stream: with this header. Nobody who may only read can write that way.

@@ -30,6 +30,8 @@ pub struct Kept<T> {
 pub struct Handed {
     /// The highest sequence that was ever delivered.
     pub up_to: u64,
+    /// All up to this sequence are acknowledged.
+    pub floor: u64,
     /// How many deliveries are not acknowledged.
     pub unacknowledged: usize,
 }
@@ -106,6 +108,7 @@ impl Bus {
         match self.stream(stream).await?.consumer_info(consumer).await {
             Ok(info) => Ok(Some(Handed {
                 up_to: info.delivered.stream_sequence,
+                floor: info.ack_floor.stream_sequence,
                 unacknowledged: info.num_ack_pending,
             })),
             Err(e) if e.kind() == ConsumerInfoErrorKind::NotFound => Ok(None),

@@ -139,6 +139,17 @@ impl Leadership {
 }
 
 impl Term {
+    /// Does this while the term is renewed; fails when it is lost.
+    pub async fn during<T>(
+        &mut self,
+        work: impl Future<Output = Result<T, BusError>>,
+    ) -> Result<T, BusError> {
+        tokio::select! {
+            () = self.hold() => Err(BusError::unavailable(self.candidate.key.clone(), "another has taken over")),
+            done = work => done,
+        }
+    }
+
     /// Renews the term for as long as possible; returns when it is lost.
     ///
     /// Cancel safe: in a loop that selects, the renewals go on where they were.

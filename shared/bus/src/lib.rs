@@ -12,6 +12,7 @@ mod delivery;
 mod error;
 mod event;
 mod facts;
+mod held;
 mod inspect;
 mod leader;
 mod log;

@@ -203,7 +203,11 @@ pub fn runs_elsewhere(lease: &Lease, held: &Held, not: &ProverId) -> bool {
 
 /// Waits until a stream holds nothing.
 pub async fn drained(bus: &Bus, stream: Stream) {
-    wait_for(&format!("an empty {}", stream.name()), PATIENCE, async || {
+    drained_within(bus, stream, PATIENCE).await;
+}
+
+async fn drained_within(bus: &Bus, stream: Stream, patience: Duration) {
+    wait_for(&format!("an empty {}", stream.name()), patience, async || {
         let level = bus.level(stream).await.map_err(|e| e.to_string())?;
         if level.messages == 0 {
             Ok(())
@@ -216,6 +220,11 @@ pub async fn drained(bus: &Bus, stream: Stream) {
 
 /// Waits until nothing is on its way any more: whatever was asked for was either done or given up.
 pub async fn settled(bus: &Bus) {
+    settled_within(bus, PATIENCE).await;
+}
+
+/// The same, where it takes longer.
+pub async fn settled_within(bus: &Bus, patience: Duration) {
     for stream in [
         Stream::Blocks,
         Stream::Stages,
@@ -223,6 +232,6 @@ pub async fn settled(bus: &Bus) {
         Stream::Checks,
         Stream::Results,
     ] {
-        drained(bus, stream).await;
+        drained_within(bus, stream, patience).await;
     }
 }

@@ -2,8 +2,11 @@
 
 use push0_bus::{Limits, Stream};
 use push0_harness::{Deployment, DeploymentBuilder, NatsCluster, assert_complete_in_order};
-use push0_scenarios::{PATIENCE, dead_letters, demo, prover, services, settled, single, verifier};
+use push0_scenarios::{dead_letters, demo, prover, services, settled_within, single, verifier};
+use std::time::Duration;
 
+/// Raft elects a new leader after 4 to 9 s, for each of a dozen streams and consumers.
+const PATIENCE: Duration = Duration::from_secs(60);
 const STAGE: &str = "timeout = \"20s\"\nattempts = 5";
 
 async fn start() -> Deployment<NatsCluster> {
@@ -27,7 +30,7 @@ async fn survives_the_loss_of(deployment: &mut Deployment<NatsCluster>, broker: 
     deployment.nats.restart(broker).await;
     deployment.submit_blocks(&demo(), 61..=80).await;
     deployment.wait_emitted(&demo(), 80, PATIENCE).await;
-    settled(deployment.bus()).await;
+    settled_within(deployment.bus(), PATIENCE).await;
     assert_complete_in_order(&deployment.emissions(&demo()).await, 1..=80);
     assert_eq!(dead_letters(deployment.bus()).await, []);
 }
