@@ -364,6 +364,11 @@ impl Watchdog {
         self.looks.look(role, present, &held, &late, now)
     }
 
+    /// A suspect was not delivered yet.
+    pub fn waits(&mut self, role: Role, key: &AttemptKey) {
+        self.looks.waits(role, key);
+    }
+
     fn late(&self, now: Timestamp) -> impl Iterator<Item = &Prover> {
         let provers = self.provers.values();
         provers.filter(move |p| now.since(p.heard_at) >= LATE_AFTER)

@@ -11,7 +11,7 @@ use push0_domain::{
 };
 use push0_watchdog::{
     decide::{DEAD_AFTER, HEARTBEAT, Watchdog},
-    unheld::{UNHELD_AFTER, Unheld},
+    unheld::{Fate, LOST_AFTER, UNHELD_AFTER, Unheld},
 };
 use std::time::Duration;
 
@@ -100,13 +100,41 @@ proptest! {
             found = tick(&mut watchdog, Role::Prover, present, now);
             now = now.plus(TICK);
         }
-        let [Unheld { key: found, role: Role::Prover, fell: Some((prover, _)) }] = &found[..] else {
+        let [Unheld { key: found, role: Role::Prover, fate: Fate::Fell(prover, _) }] = &found[..] else {
             return Err(TestCaseError::fail(format!("{found:?}")));
         };
         prop_assert_eq!((found, prover.as_str()), (&key(7), "p-1"));
         let after = now.since(last_heard);
         let known_after = DEAD_AFTER.max(ms(taken_after) + UNHELD_AFTER + ms(100));
         prop_assert!(after <= known_after + TICK * 3, "{after:?}");
+    }
+
+    /// What waited in its stream and is taken by a prover that dies at once dies with it, too: it is not
+    /// handed to the next one in the meantime.
+    #[test]
+    fn what_waited_and_kills_at_once_is_not_handed_on(waited in 0..3000_u64, beat in 0..250_u64) {
+        let mut watchdog = Watchdog::default();
+        let mut now = START;
+        let mut fates = Vec::new();
+        while now.since(START) < ms(waited + 1500) && fates.is_empty() {
+            let at = u64::try_from(now.since(START).as_millis()).expect("small");
+            if beats(now, 125) {
+                watchdog.heard(lease(2, Role::Prover, Vec::new()), now);
+            }
+            if beats(now, beat / 50 * 50) && at <= waited {
+                watchdog.heard(lease(1, Role::Prover, Vec::new()), now);
+            }
+            for unheld in tick(&mut watchdog, Role::Prover, vec![key(7)], now) {
+                match unheld.fate {
+                    Fate::Suspect if at <= waited => watchdog.waits(Role::Prover, &unheld.key),
+                    Fate::Suspect => {}
+                    fate => fates.push(fate),
+                }
+            }
+            now = now.plus(TICK);
+        }
+        let fell = matches!(&fates[..], [Fate::Fell(prover, _)] if prover.as_str() == "p-1");
+        prop_assert!(fell, "{fates:?}");
     }
 
     /// What never arrived goes to another soon, and nobody is blamed for it.
@@ -125,13 +153,14 @@ proptest! {
                 present.push(key(7));
             }
             for unheld in tick(&mut watchdog, role, present, now) {
-                prop_assert_eq!(unheld, Unheld { key: key(7), role, fell: None });
+                let fate = if times.len() % 2 == 0 { Fate::Suspect } else { Fate::Lost };
+                prop_assert_eq!(unheld, Unheld { key: key(7), role, fate });
                 times.push(now.since(START.plus(ms(from))));
             }
             now = now.plus(TICK);
         }
-        prop_assert!(times.first().is_some_and(|first| *first < ms(2100)), "{times:?}");
-        prop_assert!(times.windows(2).all(|pair| pair[1] - pair[0] >= UNHELD_AFTER), "not at every look: {times:?}");
+        prop_assert!(times.get(1).is_some_and(|lost| *lost < ms(2700)), "{times:?}");
+        prop_assert!(times.windows(2).all(|pair| pair[1] - pair[0] >= LOST_AFTER), "not at every look: {times:?}");
     }
 }
 

@@ -3,7 +3,7 @@
 use super::Active;
 use crate::{
     decide::{Effect, End, Reason},
-    unheld::Unheld,
+    unheld::{Fate, Unheld},
 };
 use push0_bus::{
     Ack, BusError, Handed, Kept, Message, PublishError, Stream, consumer_of_checks, consumer_of_tasks, now,
@@ -207,12 +207,12 @@ impl Active<'_> {
 
     /// Passes on an attempt that nobody holds, if it was delivered: else it waits for a prover.
     async fn pass_on(
-        &self,
+        &mut self,
         stream: Stream,
         unheld: Unheld,
         handed: &mut HashMap<ZkvmId, Option<Handed>>,
     ) -> Result<(), BusError> {
-        let Unheld { key, role, fell } = unheld;
+        let Unheld { key, role, fate } = unheld;
         let (subject, consumer) = match role {
             Role::Prover => (subject::task(&key), consumer_of_tasks(&key.zkvm)),
             Role::Verifier => (subject::check(&key), consumer_of_checks(&key.zkvm)),
@@ -221,29 +221,25 @@ impl Active<'_> {
             let now = self.bus.handed_out(stream, &consumer).await?;
             handed.insert(key.zkvm.clone(), now);
         }
-        let Some(Some(out)) = handed.get(&key.zkvm) else {
-            return Ok(());
-        };
-        if out.unacknowledged == 0 {
-            return Ok(());
-        }
-        let Some(sequence) = self
-            .bus
-            .last::<IgnoredAny>(stream, &subject)
-            .await?
+        let out = handed.get(&key.zkvm).copied().flatten();
+        let kept = self.bus.last::<IgnoredAny>(stream, &subject).await?;
+        let sequence = kept
             .map(|kept| kept.sequence)
-        else {
+            .filter(|sequence| out.is_some_and(|out| out.unacknowledged > 0 && *sequence <= out.up_to));
+        let Some(sequence) = sequence else {
+            self.core.waits(role, &key);
             return Ok(());
         };
-        if sequence > out.up_to {
-            return Ok(());
-        }
         let ack = self.bus.ack_at(stream, &consumer, sequence);
-        let Some((prover, end)) = fell else {
-            tracing::info!(attempt = %key, "delivered and held by nobody, given to another");
-            ack.give_back(Duration::ZERO).await;
-            self.metrics.acts.with_label_values(&["given-back"]).inc();
-            return Ok(());
+        let (prover, end) = match fate {
+            Fate::Fell(prover, end) => (prover, end),
+            Fate::Suspect => return Ok(()),
+            Fate::Lost => {
+                tracing::info!(attempt = %key, "delivered and held by nobody, given to another");
+                ack.give_back(Duration::ZERO).await;
+                self.metrics.acts.with_label_values(&["given-back"]).inc();
+                return Ok(());
+            }
         };
         let kept = self.task(&key).await?;
         let Some((Ok(task), trace)) = kept.map(|kept| (kept.body, kept.trace)) else {
