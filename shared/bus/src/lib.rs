@@ -37,6 +37,6 @@ pub use log::Log;
 pub use outbox::Outbox;
 pub use pipelines::{ApplyError, PipelineChange, Pipelines};
 pub use publish::{Message, PublishError, Stored};
-pub use pull::Puller;
+pub use pull::{Puller, STANDBY_MAX};
 pub use signal::{Signal, Signals};
 pub use streams::{Limits, ProvisionError, Stream, consumer_of_checks, consumer_of_tasks};

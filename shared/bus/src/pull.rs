@@ -25,6 +25,10 @@ use tokio::{sync::watch, time::Instant};
 const REQUEST_EXPIRES: Duration = Duration::from_secs(5);
 /// What the broker's word on an expired request may take on top.
 const REQUEST_GRACE: Duration = Duration::from_millis(500);
+/// The one group of each consumer: the broker ranks requests only within a group.
+pub(crate) const GROUP: &str = "work";
+/// The last rank that a standby can have: the broker knows no more.
+pub const STANDBY_MAX: u8 = 9;
 /// How long the broker's word may take that nothing more comes.
 const CLOSE_MAX: Duration = Duration::from_millis(500);
 
@@ -38,6 +42,7 @@ pub struct Puller {
     /// What came on an inbox that was given up.
     early: VecDeque<async_nats::Message>,
     aside: Option<SettingAside>,
+    rank: u8,
     asked: usize,
     asked_until: Instant,
     connection: watch::Receiver<Connection>,
@@ -73,6 +78,7 @@ impl Bus {
             inbox_name,
             early: VecDeque::new(),
             aside: None,
+            rank: 0,
             asked: 0,
             asked_until: Instant::now(),
             connection,
@@ -88,6 +94,13 @@ impl Bus {
 }
 
 impl Puller {
+    /// Takes work only while nobody of a lower rank asks for it. Without this the rank is 0, the
+    /// highest is [`STANDBY_MAX`].
+    pub fn standby(mut self, rank: u8) -> Self {
+        self.rank = rank.min(STANDBY_MAX);
+        self
+    }
+
     /// The next delivery, given that `free` places are free now. Waits for ever if none is.
     ///
     /// Cancel safe. One that cannot be read goes to the dead letters and is passed over.
@@ -183,6 +196,8 @@ impl Puller {
         let request = BatchConfig {
             batch,
             expires: Some(REQUEST_EXPIRES),
+            group: Some(GROUP.to_owned()),
+            priority: Some(self.rank.into()),
             ..BatchConfig::default()
         };
         let asked = self

@@ -1,8 +1,8 @@
 //! Every stream and bucket, declared once; `push0 provision` applies them, services only bind.
 
-use crate::{Bus, BusError};
+use crate::{Bus, BusError, pull::GROUP};
 use async_nats::jetstream::{
-    consumer::{AckPolicy, pull},
+    consumer::{AckPolicy, PriorityPolicy, pull},
     kv, object_store,
     stream::{Config, DiscardPolicy, RetentionPolicy, StorageType},
 };
@@ -265,6 +265,8 @@ impl Bus {
                 // would only leave the message in the stream for nobody.
                 max_deliver: -1,
                 max_ack_pending: 100_000,
+                priority_policy: PriorityPolicy::Prioritized,
+                priority_groups: vec![GROUP.to_owned()],
                 ..pull::Config::default()
             };
             let made = self

@@ -1,6 +1,6 @@
 //! The configuration that every adapter shares.
 
-use push0_bus::NatsConfig;
+use push0_bus::{NatsConfig, STANDBY_MAX};
 use push0_runtime::{HasRuntimeConfig, HttpConfig, Invalid, TelemetryConfig};
 use serde::Deserialize;
 use std::time::Duration;
@@ -25,6 +25,9 @@ pub struct ProverConfig {
     /// How long running attempts may go on after the process was asked to stop.
     #[serde(with = "humantime_serde")]
     pub grace: Duration,
+    /// 0, or the rank among the standbys, up to 9: work comes only while nobody of a lower rank of the
+    /// zkVM has a free slot.
+    pub standby: u8,
     /// Whether this process may verify proofs that a prover of the same name made.
     pub verify_own: bool,
 }
@@ -51,6 +54,7 @@ impl Default for ProverConfig {
             ahead: Ahead::Auto,
             ahead_below: Duration::from_millis(200),
             grace: Duration::from_secs(20),
+            standby: 0,
             verify_own: false,
         }
     }
@@ -121,6 +125,12 @@ impl ProverConfig {
             return Err(Invalid::new(
                 "prover.slots",
                 format!("a number from 1 to {SLOTS_MAX}"),
+            ));
+        }
+        if self.standby > STANDBY_MAX {
+            return Err(Invalid::new(
+                "prover.standby",
+                format!("0, or a rank from 1 to {STANDBY_MAX}"),
             ));
         }
         Ok(())

@@ -26,6 +26,8 @@ pub(crate) struct Node {
     pub(crate) leaving: CancellationToken,
     pub(crate) id: ProverId,
     pub(crate) zkvm: ZkvmId,
+    /// Its rank among the standbys, 0 if it is none.
+    pub(crate) standby: u8,
     pub(crate) verify_own: bool,
     pub(crate) metrics: Metrics,
 }
@@ -138,15 +140,16 @@ async fn session<J: Job>(
     shutdown: &Shutdown,
 ) -> Result<(), BusError> {
     let consumer = J::consumer(&node.zkvm);
-    let mut puller = Some(node.bus.puller(J::STREAM, &consumer).await?);
+    let open = async || Ok::<_, BusError>(node.bus.puller(J::STREAM, &consumer).await?.standby(node.standby));
+    let mut puller = Some(open().await?);
     ready.ready();
     let mut orders = std::pin::pin!(inbox::obey(node.clone()));
     loop {
         // Requests that are still open would bring work that is not wanted.
         let takes_work = node.ledger.takes_work() && !shutdown.is_requested();
         match puller.take() {
-            Some(open) if !takes_work => open.close().await,
-            None if takes_work => puller = Some(node.bus.puller(J::STREAM, &consumer).await?),
+            Some(unwanted) if !takes_work => unwanted.close().await,
+            None if takes_work => puller = Some(open().await?),
             as_it_was => puller = as_it_was,
         }
         let free = node.ledger.free();

@@ -126,6 +126,7 @@ async fn bind(
                     leaving: CancellationToken::new(),
                     id: id.clone(),
                     zkvm: zkvm.clone(),
+                    standby: config.standby,
                     verify_own: config.verify_own,
                     metrics,
                     bus,

@@ -132,3 +132,20 @@ async fn a_restart_of_the_broker_costs_no_place_and_gains_none() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn a_standby_gets_work_only_while_no_other_asks_for_it() {
+    let broker = Broker::start().await;
+    let mut standby = puller(&broker).await.standby(1);
+    let mut preferred = puller(&broker).await;
+    // It asks first.
+    never(standby.next::<u64>(4)).await;
+    never(preferred.next::<u64>(2)).await;
+    release(&broker, 0..2).await;
+    let held = fill(&mut preferred, 2).await;
+    assert_eq!(held.iter().map(|d| d.body).collect::<Vec<_>>(), [0, 1]);
+    never(standby.next::<u64>(4)).await;
+    release(&broker, 2..4).await;
+    let held = fill(&mut standby, 2).await;
+    assert_eq!(held.iter().map(|d| d.body).collect::<Vec<_>>(), [2, 3]);
+}
