@@ -114,6 +114,7 @@ fn model(seed: u64, count: u64) -> anyhow::Result<(f64, f64)> {
         let stage = StageKey {
             block: synthetic_block(&pipeline, number),
             pipeline,
+            first: None,
             proof_type: "main".parse()?,
             stage: "prove".parse()?,
         };

@@ -38,6 +38,7 @@ fn result(pipeline: &Pipeline, index: u32, of: u32) -> TaskResult {
             number: 7,
             hash: BlockHash([7; 32]),
         },
+        first: None,
         proof_type: proof.proof_type.clone(),
         stage: stage.name.clone(),
     };
@@ -51,6 +52,7 @@ fn result(pipeline: &Pipeline, index: u32, of: u32) -> TaskResult {
                 revision: 1,
                 parent_hash: BlockHash::default(),
                 stored_at: Timestamp(1),
+                first_stored_at: None,
                 deadline_at: None,
                 amends: false,
                 facts: BlockFacts::default(),

@@ -14,7 +14,14 @@ use push0_domain::{
 };
 
 /// Whose proof it is.
-pub(crate) type ProofKey = (PipelineId, BlockRef, ProofType);
+pub(crate) struct ProofKey {
+    pub(crate) pipeline: PipelineId,
+    /// The block; the last one of a range.
+    pub(crate) block: BlockRef,
+    /// The first block of a range.
+    pub(crate) first: Option<BlockRef>,
+    pub(crate) proof_type: ProofType,
+}
 
 /// All that follows from what is known of one proof.
 ///
@@ -134,18 +141,18 @@ fn next_level_or_stage(proof: &mut Proof, spec: &ProofSpec, stage: &Stage, key: 
     let (target, tasks) = match spec.next(&stage.name)? {
         _ if level_end < of => (stage, level(stage, of, level_end)),
         NextStage::Stage(next) => (next, level(next, next.task_count(inputs.count()), 0)),
-        NextStage::Proof => {
+        NextStage::Proof | NextStage::Range(_) => {
             proof.handles = proof.take_handles();
             proof.done = Some(last);
             return None;
         }
     };
-    let (pipeline, block, proof_type) = key.clone();
     let ready = StageReady {
         stage: StageKey {
-            pipeline,
-            block,
-            proof_type,
+            pipeline: key.pipeline.clone(),
+            block: key.block,
+            first: key.first,
+            proof_type: key.proof_type.clone(),
             stage: target.name.clone(),
         },
         context,
@@ -161,13 +168,18 @@ fn next_level_or_stage(proof: &mut Proof, spec: &ProofSpec, stage: &Stage, key: 
     } else {
         proof.position + 1
     };
-    let handles = proof.move_to(position, tasks.first);
+    let mut handles = proof.move_to(position, tasks.first);
+    if key.first.is_some() {
+        // The last that tells of a range until the next result comes: without it, whoever starts over
+        // would prove the range again.
+        proof.handles = std::mem::take(&mut handles);
+    }
     let trace = last.trace;
     Some(Step::Open(Box::new(Opening { ready, trace }), handles))
 }
 
 /// The level that begins at `first`, of a stage that has `of` tasks.
-fn level(stage: &Stage, of: u32, first: u32) -> TaskRange {
+pub(crate) fn level(stage: &Stage, of: u32, first: u32) -> TaskRange {
     TaskRange {
         first,
         count: level_end(stage, of, first) - first,

@@ -10,13 +10,14 @@ mod records;
 
 pub use self::ends::BlockContextOf;
 use crate::{
-    advance,
+    advance::{self, ProofKey},
     intake::Intake,
     judge::{self, Came},
-    state::{Block, Handle},
+    range::{Around, Ranges},
+    state::{At, Block, Handle},
 };
 use push0_domain::{
-    BlockHash, PipelineId, Timestamp,
+    PipelineId, Timestamp,
     message::{BlockEnded, DeadLetter, Emission, StageReady, TaskResult},
     output::Emitted,
     pipeline::Pipeline,
@@ -39,8 +40,9 @@ pub enum Step {
     Open(Box<Opening>, Vec<Handle>),
     /// Store a dead letter. What led to it stays unacknowledged until the block's record is stored.
     Bury(Box<DeadLetter>, TraceContext),
-    /// Emit a record, in this order.
-    Emit(Box<Emission>, TraceContext, Vec<Handle>),
+    /// Emit a record, in this order. The first trace is the record's; of a range, those of its other
+    /// blocks follow.
+    Emit(Box<Emission>, Vec<TraceContext>, Vec<Handle>),
 }
 
 /// A stage or attempt to open.
@@ -59,6 +61,8 @@ pub struct Told {
     pub verified: bool,
     /// The block's record says that it is dead, and this result may change that.
     pub amends: bool,
+    /// When the broker had stored it.
+    pub stored_at: Timestamp,
 }
 
 /// One pipeline's blocks on their way.
@@ -69,28 +73,30 @@ pub struct Collector {
     next: u64,
     /// What was emitted last, by number: what the next block must link to.
     emitted: BTreeMap<u64, Emitted>,
-    blocks: BTreeMap<(u64, BlockHash), Block>,
+    blocks: BTreeMap<At, Block>,
+    /// Blocks that are proved together.
+    ranges: Ranges,
     /// Cancels and reorgs that may still concern a block.
     ends: Vec<(BlockEnded, Handle)>,
     /// Blocks that an event touched since they were last advanced.
-    touched: BTreeSet<(u64, BlockHash)>,
+    touched: BTreeSet<At>,
     order: u64,
     intake: Intake,
     /// Blocks whose records were amended in this session: once is enough.
-    amended: BTreeSet<(u64, BlockHash)>,
+    amended: BTreeSet<At>,
 }
 
 impl Collector {
     /// A collector that emits `next` next, after the records in `emitted`.
     pub fn new(pipeline: PipelineId, next: u64, emitted: BTreeMap<u64, Emitted>) -> Self {
-        let (blocks, touched) = (BTreeMap::new(), BTreeSet::new());
         Self {
             pipeline,
             next,
             emitted,
-            blocks,
+            blocks: BTreeMap::new(),
+            ranges: Ranges::default(),
             ends: Vec::new(),
-            touched,
+            touched: BTreeSet::new(),
             order: 0,
             intake: Intake::default(),
             amended: BTreeSet::new(),
@@ -124,9 +130,10 @@ impl Collector {
 
     /// Whether a result is of use only if the block's record says that it is dead.
     pub fn asks_to_amend(&self, result: &TaskResult) -> bool {
-        let block = &result.header.id.stage.block;
-        let at = (block.number, block.hash);
-        result.header.context.amends && block.number < self.next && !self.amended.contains(&at)
+        let stage = &result.header.id.stage;
+        let at = (stage.block.number, stage.block.hash);
+        let first = stage.first_block().number;
+        result.header.context.amends && first < self.next && !self.amended.contains(&at)
     }
 
     /// An attempt ended.
@@ -146,42 +153,55 @@ impl Collector {
         let stage = result.header.id.stage.clone();
         let at = (stage.block.number, stage.block.hash);
         let announced_at = result.header.context.stored_at;
-        let Some(proof_spec) = pipeline.proof(&stage.proof_type) else {
+        let Some(spec) = pipeline.proof(&stage.proof_type) else {
             return ack;
         };
-        if proof_spec.stage(&stage.stage).is_none() {
+        let Some((position, _)) = spec.stage(&stage.stage) else {
+            return ack;
+        };
+        let range = spec.range().and_then(|range| spec.stage(&range.name));
+        if range.is_some_and(|(range, _)| position >= range) != stage.first.is_some() {
             return ack;
         }
-        if at.0 < self.next && !told.amends {
+        if stage.first_block().number < self.next && !told.amends {
             return vec![Step::Ack(self.intake.settled(handle))];
         }
-        if self.is_replaced(&stage.block, announced_at) {
+        // A range stands and falls with its blocks.
+        if stage.first.is_none() && self.is_replaced(&stage.block, announced_at) {
             return ack;
         }
-        let ended = self.end_of(&stage.block, announced_at, result.header.context.amends);
-        let block = self.blocks.entry(at).or_insert_with(|| Block {
+        let new = |ended| Block {
             block: stage.block,
+            first: stage.first,
             context: result.header.context.clone(),
-            proofs: Default::default(),
+            proofs: BTreeMap::new(),
             trace: trace.clone(),
             ended,
-        });
-        let proof = block.proofs.entry(stage.proof_type).or_default();
+        };
+        let ended = self.end_of(&stage.block, announced_at, result.header.context.amends);
+        let block = match stage.first {
+            None => self.blocks.entry(at).or_insert_with(|| new(ended)),
+            Some(first) => self.ranges.unit((first.number, at), || new(None)),
+        };
+        let proof = block.proofs.entry(stage.proof_type.clone()).or_default();
         if block.ended.is_some() {
             // Kept until the record is stored: it may be the last message that tells of the block.
             proof.handles.push(handle);
             return Vec::new();
         }
-        self.touched.insert(at);
+        if stage.first.is_none() {
+            self.touched.insert(at);
+        }
         self.order += 1;
         let came = Came {
             handle,
             verified: told.verified,
             order: self.order,
             trace,
+            stored_at: told.stored_at,
             now,
         };
-        vec![Step::Ack(judge::note(proof, proof_spec, result, came))]
+        vec![Step::Ack(judge::note(proof, spec, result, came))]
     }
 
     /// All that follows from what is known.
@@ -206,10 +226,26 @@ impl Collector {
                     advance::finish(proof, spec);
                     continue;
                 }
-                let key = (self.pipeline.clone(), block.block, proof_type.clone());
+                let key = ProofKey {
+                    pipeline: self.pipeline.clone(),
+                    block: block.block,
+                    first: None,
+                    proof_type: proof_type.clone(),
+                };
                 steps.extend(advance::advance(proof, spec, &key, now));
             }
+            if pipeline.range().is_some() && block.ready().is_some() {
+                self.ranges.ready(at);
+            }
         }
+        let around = Around {
+            pipeline: &self.pipeline,
+            blocks: &self.blocks,
+            next: self.next,
+            cancelled: self.cancelled(),
+            definition: &definition,
+        };
+        steps.extend(self.ranges.advance(&around, now));
         while let Some(step) = self.emit(&definition) {
             steps.push(step);
         }

@@ -24,7 +24,8 @@ pub(crate) struct Emitter {
 /// A record to emit.
 pub(crate) struct Ready {
     pub(crate) emission: Box<Emission>,
-    pub(crate) trace: TraceContext,
+    /// The traces that it ends, its own first.
+    pub(crate) traces: Vec<TraceContext>,
     /// Acknowledged when the record is stored.
     pub(crate) acks: Vec<Ack>,
 }
@@ -97,7 +98,8 @@ impl Batch {
         let mut messages = Vec::with_capacity(self.records.len());
         for ready in &self.records {
             let subject = subject::proof(&ready.emission.pipeline, ready.emission.last.number);
-            let message = Message::new(subject.clone(), &ready.emission, &ready.trace);
+            let trace = ready.traces.first().cloned().unwrap_or_default();
+            let message = Message::new(subject.clone(), &ready.emission, &trace);
             messages.push(message.map_err(|source| BusError::Corrupt {
                 what: subject,
                 source,

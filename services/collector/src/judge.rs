@@ -20,6 +20,8 @@ pub(crate) struct Came<'a> {
     /// Counts results.
     pub(crate) order: u64,
     pub(crate) trace: &'a TraceContext,
+    /// When the broker had stored it.
+    pub(crate) stored_at: Timestamp,
     pub(crate) now: Timestamp,
 }
 
@@ -53,7 +55,7 @@ pub(crate) fn note(proof: &mut Proof, spec: &ProofSpec, result: TaskResult, came
     task.handles.push(came.handle);
     match judge(&result, spec, came.verified) {
         Ok(outputs) => {
-            task.complete(result, outputs, came.order, came.trace.clone());
+            task.complete(result, outputs, &came);
             proof.completed += 1;
             proof.failing.remove(&index);
         }

@@ -165,6 +165,7 @@ impl<'a> Active<'a> {
                 };
                 let told = Told {
                     verified: verified.is_ok(),
+                    stored_at: delivery.stored_at,
                     amends: core.asks_to_amend(result) && is_dead(self.bus, result).await?,
                 };
                 core.result(handle, result.clone(), told, &delivery.trace, &pipeline, now())
@@ -236,11 +237,11 @@ impl<'a> Active<'a> {
                         .store(Some(self.name), &letter, &trace)
                         .await?;
                 }
-                Step::Emit(emission, trace, handles) => {
+                Step::Emit(emission, traces, handles) => {
                     let acks = self.take(handles);
                     self.emitter.push(Ready {
                         emission,
-                        trace,
+                        traces,
                         acks,
                     });
                 }
@@ -296,9 +297,12 @@ impl<'a> Active<'a> {
         for ready in records {
             let emission = &ready.emission;
             self.metrics.emitted(emission, now());
-            let span = tracing::info_span!("emit", block.number = emission.last.number, pipeline = %emission.pipeline);
-            push0_runtime::trace::set_parent(&span, &ready.trace);
-            tracing::debug!(parent: &span, "emitted");
+            let (first, last) = (emission.first.number, emission.last.number);
+            for (trace, number) in ready.traces.iter().zip([last].into_iter().chain(first..last)) {
+                let span = tracing::info_span!("emit", block.number = number, pipeline = %emission.pipeline);
+                push0_runtime::trace::set_parent(&span, trace);
+                tracing::debug!(parent: &span, "emitted");
+            }
             acknowledge(ready.acks).await;
         }
         let steps = self.core.as_mut().map(|core| core.stored(count));
@@ -345,7 +349,10 @@ async fn is_dead(bus: &Bus, result: &TaskResult) -> Result<bool, BusError> {
     let subject = subject::proof(&stage.pipeline, stage.block.number);
     let record = bus.last::<Emission>(Stream::Proofs, &subject).await?;
     let record = record.and_then(|kept| kept.body.ok());
-    Ok(record.is_some_and(|r| r.last == stage.block && matches!(r.outcome, EmissionOutcome::Dead { .. })))
+    Ok(record.is_some_and(|r| {
+        let same = r.last == stage.block && r.first == stage.first_block();
+        same && matches!(r.outcome, EmissionOutcome::Dead { .. })
+    }))
 }
 
 async fn first_known(known: &Facts<KnownBlock>, name: &PipelineId) -> Result<Option<u64>, BusError> {

@@ -28,7 +28,12 @@ pub(crate) fn outcome(block: &Block, pipeline: Option<&Pipeline>) -> Option<Emis
             .filter(|_| is_unseen)
             .map(EmissionOutcome::Abandoned);
     };
-    let done = |spec: &ProofSpec| Some((spec.clone(), block.proofs.get(&spec.proof_type)?.done.clone()?));
+    // What a single block has where ranges are wanted is no proof yet.
+    let is_part = block.first.is_none() && pipeline.range().is_some();
+    let done = |spec: &ProofSpec| {
+        let done = block.proofs.get(&spec.proof_type)?.done.clone();
+        Some((spec.clone(), done.filter(|_| !is_part)?))
+    };
     let proofs: Vec<(ProofSpec, Done)> = pipeline.proofs.iter().filter_map(done).collect();
     if proofs.len() >= pipeline.quorum as usize {
         return Some(EmissionOutcome::Proved(
@@ -70,29 +75,35 @@ fn emitted(spec: &ProofSpec, done: Done) -> Proof {
     }
 }
 
-/// The record of a block, and the trace that it ends: that of the proof that came last.
+/// The record of a block, and the trace that it ends.
 pub(crate) fn emission(
     pipeline: &PipelineId,
     block: &Block,
     outcome: EmissionOutcome,
     next: u64,
 ) -> (Emission, TraceContext) {
-    let last = block
-        .proofs
-        .values()
-        .filter_map(|p| p.done.as_ref())
-        .max_by_key(|d| d.order);
     let emission = Emission {
         pipeline: pipeline.clone(),
-        first: block.block,
+        first: block.first.unwrap_or(block.block),
         last: block.block,
+        hashes: Vec::new(),
+        standing: Vec::new(),
         parent_hash: block.context.parent_hash,
         outcome,
         next,
         stored_at: block.context.stored_at,
-        busy_us: last.map_or(0, |d| d.busy_us),
+        busy_us: last(block).map_or(0, |d| d.busy_us),
         facts: block.context.facts,
     };
-    let trace = last.map_or(&block.trace, |d| &d.trace);
-    (emission, trace.clone())
+    (emission, trace(block))
+}
+
+/// The trace that a block's record ends: that of the proof that came last.
+pub(crate) fn trace(block: &Block) -> TraceContext {
+    last(block).map_or(&block.trace, |done| &done.trace).clone()
+}
+
+fn last(block: &Block) -> Option<&Done> {
+    let done = block.proofs.values().filter_map(|p| p.done.as_ref());
+    done.max_by_key(|d| d.order)
 }

@@ -1,8 +1,8 @@
 //! What a pipeline's collector knows of its blocks.
 
-use crate::task::{Done, Task};
+use crate::task::{Done, Need, Task};
 use push0_domain::{
-    BlockRef, ProofType,
+    BlockHash, BlockRef, ProofType,
     message::{BlockContext, EndReason},
     trace::TraceContext,
 };
@@ -12,10 +12,16 @@ use std::collections::{BTreeMap, BTreeSet};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Handle(pub u64);
 
-/// A block that is not emitted yet.
+/// A block by its number and hash: in the order of the chain.
+pub(crate) type At = (u64, BlockHash);
+
+/// A block that is not emitted yet, or the blocks of a range as one.
 #[derive(Debug)]
 pub(crate) struct Block {
+    /// The block; the last one of a range.
     pub(crate) block: BlockRef,
+    /// The first block of a range.
+    pub(crate) first: Option<BlockRef>,
     pub(crate) context: BlockContext,
     pub(crate) proofs: BTreeMap<ProofType, Proof>,
     pub(crate) trace: TraceContext,
@@ -36,7 +42,8 @@ pub(crate) struct Proof {
     pub(crate) failing: BTreeSet<u32>,
     /// How many tasks of the stage were settled before: earlier levels of a tree.
     pub(crate) settled: u32,
-    /// The proof, when its last stage is done.
+    /// The proof, when its last stage is done: of a block that goes into a range, its last stage before
+    /// that.
     pub(crate) done: Option<Done>,
     /// The id and reason of its dead letter, if a task used up its budget.
     pub(crate) dead: Option<(String, String)>,
@@ -45,6 +52,11 @@ pub(crate) struct Proof {
 }
 
 impl Proof {
+    /// Whether one of its tasks used up its budget.
+    pub(crate) fn is_hopeless(&self) -> bool {
+        self.tasks.values().any(|task| task.need() == Need::Burial)
+    }
+
     /// Forgets the tasks of the open stage; returns what was not acknowledged.
     pub(crate) fn take_handles(&mut self) -> Vec<Handle> {
         let mut handles: Vec<Handle> = self
@@ -69,6 +81,17 @@ impl Proof {
 }
 
 impl Block {
+    /// What its range reads of it, if it goes into one: then it has one proof.
+    pub(crate) fn ready(&self) -> Option<&Done> {
+        let wanted = self.ended.is_none();
+        wanted.then(|| self.proofs.values().find_map(|p| p.done.as_ref()))?
+    }
+
+    /// Whether it gets no proof, as far as is known.
+    pub(crate) fn is_given_up(&self) -> bool {
+        self.ended.is_some() || self.proofs.values().any(|p| p.dead.is_some())
+    }
+
     /// Everything that is not acknowledged.
     pub(crate) fn take_handles(&mut self) -> Vec<Handle> {
         self.proofs.values_mut().flat_map(Proof::take_handles).collect()

@@ -8,7 +8,7 @@
 //!
 //! A failure is noted once per attempt, however often it is reported, and by whoever reports it.
 
-use crate::state::Handle;
+use crate::{judge::Came, state::Handle};
 use push0_domain::{
     Payload, Payloads, ProverId, Timestamp,
     message::{AttemptRecord, Failure, FailureClass, TaskHeader, TaskResult},
@@ -43,6 +43,8 @@ pub(crate) struct Done {
     pub(crate) attempt: u32,
     /// Counts completions of the stage: the last one is on the critical path.
     pub(crate) order: u64,
+    /// When the broker had stored the result.
+    pub(crate) stored_at: Timestamp,
     pub(crate) trace: TraceContext,
 }
 
@@ -86,13 +88,7 @@ impl Task {
     }
 
     /// Notes a completed attempt; the first one counts.
-    pub(crate) fn complete(
-        &mut self,
-        result: TaskResult,
-        outputs: Payloads,
-        order: u64,
-        trace: TraceContext,
-    ) {
+    pub(crate) fn complete(&mut self, result: TaskResult, outputs: Payloads, came: &Came<'_>) {
         if self.done.is_some() {
             return;
         }
@@ -105,8 +101,9 @@ impl Task {
             prove_us: result.prove_us,
             busy_us: result.header.busy_us,
             attempt: result.header.attempt,
-            order,
-            trace,
+            order: came.order,
+            stored_at: came.stored_at,
+            trace: came.trace.clone(),
         });
         self.failures.clear();
         self.inputs = None;

@@ -104,6 +104,7 @@ impl Session {
         let key = StageKey {
             pipeline: self.pipeline.name.clone(),
             block,
+            first: None,
             proof_type: spec.proof_type.clone(),
             stage: stage.name.clone(),
         };
@@ -116,6 +117,7 @@ impl Session {
                 revision: 1,
                 parent_hash: BlockHash::default(),
                 stored_at: Timestamp(1),
+                first_stored_at: None,
                 deadline_at: None,
                 amends: false,
                 facts: BlockFacts::default(),

@@ -62,6 +62,7 @@ pub struct Dispatcher {
     queues: BTreeMap<ZkvmId, Queue>,
     capacity: BTreeMap<ZkvmId, Capacity>,
     deadlines: BTreeSet<(Timestamp, EntryId)>,
+    /// Entries by the number of their block; of a range, of each of its blocks.
     by_block: BTreeSet<(PipelineId, u64, EntryId)>,
     /// What each pipeline has emitted: that is settled.
     outputs: HashMap<PipelineId, Output>,
@@ -85,6 +86,7 @@ impl Dispatcher {
             let key = StageKey {
                 pipeline: pipeline.name.clone(),
                 block,
+                first: None,
                 proof_type: proof.proof_type.clone(),
                 stage: stage.name.clone(),
             };
@@ -98,6 +100,7 @@ impl Dispatcher {
                 tasks,
                 attempt: 1,
                 announced_at,
+                first_announced_at: announced_at,
                 deadline_at,
                 amends: false,
             })
@@ -151,7 +154,7 @@ impl Dispatcher {
         Vec::new()
     }
 
-    fn waiting_for(&self, pipeline: &PipelineId, first: u64, last: u64) -> Vec<EntryId> {
+    fn waiting_for(&self, pipeline: &PipelineId, first: u64, last: u64) -> BTreeSet<EntryId> {
         let range = (pipeline.clone(), first, EntryId(0))..=(pipeline.clone(), last, EntryId(u64::MAX));
         self.by_block.range(range).map(|(_, _, id)| *id).collect()
     }
@@ -185,7 +188,9 @@ impl Dispatcher {
         if let Some(deadline_at) = ready.deadline_at.filter(|_| !ready.amends) {
             self.deadlines.insert((deadline_at, id));
         }
-        self.by_block.insert((pipeline.name.clone(), number, id));
+        let numbers = ready.stage.numbers();
+        self.by_block
+            .extend(numbers.map(|number| (pipeline.name.clone(), number, id)));
         let next = ready.tasks.first + cursor.min(ready.tasks.count.saturating_sub(1));
         let entry = Entry {
             source,
@@ -277,8 +282,9 @@ impl Dispatcher {
         if let Some(deadline_at) = entry.ready.deadline_at {
             self.deadlines.remove(&(deadline_at, id));
         }
-        self.by_block
-            .remove(&(entry.pipeline.name.clone(), entry.ready.stage.block.number, id));
+        for number in entry.ready.stage.numbers() {
+            self.by_block.remove(&(entry.pipeline.name.clone(), number, id));
+        }
         if let Some(source) = self.sources.get_mut(&entry.source) {
             source.entries.remove(&id);
         }
@@ -328,5 +334,9 @@ impl Dispatcher {
 
 fn find<'a>(pipeline: &'a Pipeline, stage: &StageKey) -> Option<(&'a ProofSpec, &'a Stage)> {
     let proof = pipeline.proof(&stage.proof_type)?;
+    let widest = proof.range().and_then(|range| range.every).unwrap_or(1);
+    if stage.block_key().blocks > widest {
+        return None;
+    }
     proof.stage(&stage.stage).map(|(_, stage)| (proof, stage))
 }

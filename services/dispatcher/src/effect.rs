@@ -27,6 +27,8 @@ pub struct Ready {
     pub attempt: u32,
     /// When the broker had stored the block's announcement.
     pub announced_at: Timestamp,
+    /// The same of the first block of a range.
+    pub first_announced_at: Timestamp,
     /// The block's deadline.
     pub deadline_at: Option<Timestamp>,
     /// Whether it is wanted although the block's record is written.

@@ -114,7 +114,7 @@ impl Active<'_> {
         let task = self.bus.last::<Task>(Stream::Tasks, &subject).await?;
         let is_wanted = |task: Task| {
             let TaskHeader { id, context, .. } = task.header;
-            !ended.covers(&id.stage.block, context.stored_at, context.amends)
+            !ended.concerns(&id.stage, context.stored_at, context.amends)
         };
         if task.and_then(|kept| kept.body.ok()).is_some_and(is_wanted) {
             return Ok(());

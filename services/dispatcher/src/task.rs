@@ -88,6 +88,7 @@ fn context(block: &ObservedBlock, stored_at: Timestamp) -> BlockContext {
         revision: block.revision,
         parent_hash: block.parent_hash,
         stored_at,
+        first_stored_at: None,
         deadline_at: block.deadline_at,
         facts: block.facts,
     }
@@ -101,7 +102,7 @@ fn inputs(ready: &StageReady, stage: &Stage, index: u32) -> Option<Payloads> {
     }
     let position = index - ready.tasks.first;
     match (stage.kind, stage.arity) {
-        (StageKind::Join, Some(arity)) => {
+        (StageKind::Join | StageKind::Range, Some(arity)) => {
             let end = (position * arity + arity).min(ready.inputs.count());
             (position * arity..end)
                 .map(|at| ready.inputs.get(at))

@@ -43,6 +43,7 @@ fn ready(pipeline: &Pipeline, number: u64, stage: &str, tasks: u32, attempt: u32
         stage: StageKey {
             pipeline: pipeline.name.clone(),
             block: block(number),
+            first: None,
             proof_type: "main".parse().expect("valid"),
             stage: stage.parse().expect("valid"),
         },
@@ -53,6 +54,7 @@ fn ready(pipeline: &Pipeline, number: u64, stage: &str, tasks: u32, attempt: u32
         },
         attempt,
         announced_at: at,
+        first_announced_at: at,
         deadline_at: pipeline.deadline_at(at),
         amends: false,
     }

@@ -27,7 +27,8 @@ pub struct Config {
 /// The section `exec`.
 ///
 /// Arguments may contain `{block_number}`, `{block_hash}`, `{parent_hash}` and `{program_id}` (empty
-/// if none is pinned), besides the files named below.
+/// if none is pinned), besides the files named below. Of a range these are its last block and the
+/// parent of its first, which is `{first_number}` and `{first_hash}`.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ExecConfig {
@@ -62,8 +63,8 @@ pub enum Input {
     /// As `raw`, but each input of a join or range wrapped as `{"data": …, "task_id": 0,
     /// "group_id": BLOCK}`.
     StepProofs,
-    /// Always one object: `{"block_number", "block_hash", "parent_hash", "stage", "index",
-    /// "attempt", "program_id", "inputs": ["0x…"]}`.
+    /// Always one object: `{"block_number", "block_hash", "first_number", "first_hash",
+    /// "parent_hash", "stage", "index", "attempt", "program_id", "inputs": ["0x…"]}`.
     Json,
 }
 

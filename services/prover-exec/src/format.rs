@@ -18,6 +18,8 @@ struct StepProof<'a> {
 struct Described<'a> {
     block_number: u64,
     block_hash: String,
+    first_number: u64,
+    first_hash: String,
     parent_hash: String,
     stage: &'a str,
     index: u32,
@@ -54,6 +56,8 @@ fn described<'a>(header: &'a TaskHeader, inputs: &[Vec<u8>]) -> Described<'a> {
     Described {
         block_number: header.id.stage.block.number,
         block_hash: header.id.stage.block.hash.to_string(),
+        first_number: header.id.stage.first_block().number,
+        first_hash: header.id.stage.first_block().hash.to_string(),
         parent_hash: header.context.parent_hash.to_string(),
         stage: header.id.stage.stage.as_str(),
         index: header.id.index,

@@ -114,10 +114,18 @@ fn exited(status: ExitStatus) -> String {
     }
 }
 
-fn about(block: &BlockRef, parent: &BlockHash, program_id: Option<&String>) -> [String; 4] {
+/// What stands for the placeholders [`template::ABOUT_BLOCK`]; `first` is `block` but for ranges.
+fn about(
+    block: &BlockRef,
+    first: &BlockRef,
+    parent: &BlockHash,
+    program_id: Option<&String>,
+) -> [String; template::ABOUT_BLOCK.len()] {
     [
         block.number.to_string(),
         block.hash.to_string(),
+        first.number.to_string(),
+        first.hash.to_string(),
         parent.to_string(),
         program_id.cloned().unwrap_or_default(),
     ]
@@ -148,7 +156,12 @@ impl Prove for Exec {
         let id = &header.id.stage;
         let values = Values {
             files: &[("input", &from), ("output", &to)],
-            about: about(&id.block, &header.context.parent_hash, header.program_id.as_ref()),
+            about: about(
+                &id.block,
+                &id.first_block(),
+                &header.context.parent_hash,
+                header.program_id.as_ref(),
+            ),
         };
         let command = self.command(&self.config.program, &self.config.args, &values);
         let ended = process::run(command)
@@ -192,10 +205,14 @@ impl Verify for Exec {
         })
         .await?;
         let proof = folder.path().join("PROOF");
-        let known = &statement.block;
         let values = Values {
             files: &[("proof", &proof)],
-            about: about(&known.block, &known.parent_hash, statement.program_id.as_ref()),
+            about: about(
+                &statement.block.block,
+                &statement.first_block().block,
+                &statement.parent_hash(),
+                statement.program_id.as_ref(),
+            ),
         };
         let command = self.command(&self.config.verify_program, &self.config.verify_args, &values);
         let ended = process::run(command)

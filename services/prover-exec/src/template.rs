@@ -3,7 +3,14 @@
 use std::{ffi::OsString, path::Path};
 
 /// The placeholders that every argument may contain.
-pub(crate) const ABOUT_BLOCK: [&str; 4] = ["block_number", "block_hash", "parent_hash", "program_id"];
+pub(crate) const ABOUT_BLOCK: [&str; 6] = [
+    "block_number",
+    "block_hash",
+    "first_number",
+    "first_hash",
+    "parent_hash",
+    "program_id",
+];
 
 /// A template in pieces: text, and the name of the placeholder that follows it. Braces round
 /// anything but a name are text.
@@ -66,7 +73,7 @@ mod tests {
     fn placeholders_are_filled_once_and_other_braces_stay() {
         let values = Values {
             files: &[("input", Path::new("/tmp/{output}"))],
-            about: ["7".into(), "0xab".into(), "0xcd".into(), String::new()],
+            about: ["7", "0xab", "5", "0x12", "0xcd", ""].map(String::from),
         };
         assert_eq!(values.fill("--in={input}"), "--in=/tmp/{output}");
         assert_eq!(

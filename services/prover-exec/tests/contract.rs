@@ -36,6 +36,7 @@ fn work(kind: StageKind, inputs: &[&str]) -> Work {
             number: 7,
             hash: BlockHash([0xab; 32]),
         },
+        first: None,
         proof_type: "main".parse().unwrap(),
         stage: "prove".parse().unwrap(),
     };
@@ -50,6 +51,7 @@ fn work(kind: StageKind, inputs: &[&str]) -> Work {
                 revision: 1,
                 parent_hash: BlockHash([0xcd; 32]),
                 stored_at: Timestamp::default(),
+                first_stored_at: None,
                 deadline_at: None,
                 facts: BlockFacts::default(),
             },
@@ -296,6 +298,7 @@ async fn the_verifiers_exit_code_is_its_verdict() {
                 observed_at: Timestamp::default(),
                 facts: BlockFacts::default(),
             },
+            first: None,
             program_id: Some("0x01".into()),
             header: None,
         };

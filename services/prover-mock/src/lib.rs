@@ -72,7 +72,7 @@ impl Verify for Mock {
         sleep(self.config.verify_time).await;
         let about = output::About {
             block: statement.block.block,
-            parent_hash: statement.block.parent_hash,
+            parent_hash: statement.parent_hash(),
             stamp: None,
         };
         Ok(about.refusal(&output))

@@ -6,7 +6,8 @@ use serde::{Deserialize, Serialize};
 /// The least length of a proof, in bytes.
 const DIGEST_LEN: usize = 32;
 
-/// The block that outputs are about. A proof is a digest of it, as long as is asked for.
+/// The block that outputs are about, of a range the last one. A proof is a digest of it and of where
+/// it goes on from, as long as is asked for.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct About {
     pub(crate) block: BlockRef,

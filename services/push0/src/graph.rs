@@ -62,13 +62,24 @@ fn describe(stage: &Stage) -> String {
         (StageKind::Map, _) => "map".into(),
         (StageKind::Join, None) => "join of all".into(),
         (StageKind::Join, Some(arity)) => format!("join by {arity}"),
-        (StageKind::Range, _) => format!("range of {}", stage.every.unwrap_or(1)),
+        (StageKind::Range, arity) => {
+            let tree = arity.map_or(String::new(), |arity| format!(" by {arity}"));
+            format!("range of {}{tree}", stage.every.unwrap_or(1))
+        }
     };
+    let closed = stage.close_after.map_or(String::new(), |after| {
+        let halved = if stage.split_on_failure {
+            ", halved if it fails"
+        } else {
+            ""
+        };
+        format!("  closed after {}{halved}", duration(after))
+    });
     let hedge = stage.hedge_after.map_or("no hedge".into(), |after| {
         format!("hedge after {}", duration(after))
     });
     format!(
-        "{kind:<11}  zkvm {}  timeout {}  attempts {}  {hedge}",
+        "{kind:<11}  zkvm {}  timeout {}  attempts {}  {hedge}{closed}",
         stage.zkvm,
         duration(stage.timeout),
         stage.attempts

@@ -5,8 +5,9 @@ use crate::table::{self, Align, NONE};
 use push0_bus::{Bus, Kept, Stream};
 use push0_domain::message::{Emission, EmissionOutcome, EndReason, Proof};
 use push0_domain::trace::TraceContext;
-use push0_domain::{PipelineId, Timestamp, subject};
+use push0_domain::{BlockRef, PipelineId, Timestamp, subject};
 use serde::Serialize;
+use std::collections::BTreeSet;
 
 /// How many messages are read before something else may happen.
 const SCAN_MAX: usize = 1000;
@@ -102,16 +103,44 @@ pub(crate) async fn newest(bus: &Bus, pipeline: &PipelineId) -> Result<Option<Re
     kept.map(Record::new).transpose()
 }
 
-/// The record of a block by its number.
+/// The record of a block by its number: its own, or that of the range that it is in.
 pub(crate) async fn of_number(
     bus: &Bus,
     pipeline: &PipelineId,
     number: u64,
 ) -> Result<Option<Record>, Failure> {
-    let kept = bus
+    let own = bus
         .last(Stream::Proofs, &subject::proof(pipeline, number))
         .await?;
-    kept.map(Record::new).transpose()
+    if let Some(kept) = own {
+        return Record::new(kept).map(Some);
+    }
+    // A range lies under the number of its last block, which is the next one that has a record.
+    let all = bus
+        .subjects(Stream::Proofs, &subject::proofs_of_pipeline(pipeline))
+        .await?;
+    let numbers = all
+        .iter()
+        .filter_map(|(subject, _)| subject::number_of_proof(subject));
+    let above: BTreeSet<u64> = numbers.filter(|last| *last > number).collect();
+    for last in above {
+        let under = subject::proof(pipeline, last);
+        let found = bus.scan(Stream::Proofs, &under, 1, SCAN_MAX).await?;
+        let (mut covering, mut stands) = (None, false);
+        for kept in found {
+            let record = Record::new(kept)?;
+            let mut standing = record.emission.standing.iter();
+            stands |= standing.any(|standing| standing.block.number == number);
+            covering = (record.emission.first.number <= number)
+                .then_some(record)
+                .or(covering);
+        }
+        // A range that was cut off by a reorg lies behind the record that did it.
+        if covering.is_some() || !stands {
+            return Ok(covering);
+        }
+    }
+    Ok(None)
 }
 
 /// The last `count` records, oldest first. Steps back by block number, which is one read a block
@@ -168,11 +197,7 @@ pub(crate) fn row(record: &Record) -> Vec<String> {
     };
     let optional_ms =
         |us: Option<u64>| us.map_or(NONE.into(), |us| table::ms(i64::try_from(us).unwrap_or(i64::MAX)));
-    let number = if first == last {
-        last.number.to_string()
-    } else {
-        format!("{}..{}", first.number, last.number)
-    };
+    let number = numbers(first, last);
     let overhead = if proofs.is_empty() {
         NONE.into()
     } else {
@@ -195,6 +220,15 @@ pub(crate) fn row(record: &Record) -> Vec<String> {
                 .map_or("nobody".into(), ToString::to_string)
         }),
     ]
+}
+
+/// The numbers that a record is about.
+pub(crate) fn numbers(first: &BlockRef, last: &BlockRef) -> String {
+    if first == last {
+        last.number.to_string()
+    } else {
+        format!("{}..{}", first.number, last.number)
+    }
 }
 
 /// A record as JSON: the emission, and what tables derive from it.
@@ -224,7 +258,7 @@ pub(crate) mod tests {
     use super::*;
     use proptest::prelude::*;
     use push0_domain::message::BlockFacts;
-    use push0_domain::{BlockHash, BlockRef, Payload};
+    use push0_domain::{BlockHash, Payload};
 
     pub(crate) fn record(number: u64, outcome: EmissionOutcome) -> Record {
         let block = BlockRef {
@@ -235,6 +269,8 @@ pub(crate) mod tests {
             pipeline: "demo".parse().unwrap(),
             first: block,
             last: block,
+            hashes: Vec::new(),
+            standing: Vec::new(),
             parent_hash: BlockHash([6; 32]),
             outcome,
             next: number + 1,

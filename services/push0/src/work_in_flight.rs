@@ -1,11 +1,11 @@
 //! Where a block is that has no record yet: the messages that name it, and who holds its tasks.
 
 use crate::failure::Failure;
-use push0_bus::{Bus, Stream, now};
+use push0_bus::{Bus, Pipelines, Stream, now};
 use push0_domain::message::{BlockEvent, Lease};
 use push0_domain::{
     BlockKey, PipelineId,
-    subject::{self, Kind},
+    subject::{self, AttemptKey, Kind},
 };
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -39,30 +39,56 @@ pub(crate) async fn waiting(
     pipeline: &PipelineId,
     block: BlockKey,
 ) -> Result<Vec<Waiting>, Failure> {
-    let kinds = [
-        (Stream::Stages, Kind::Stage),
-        (Stream::Tasks, Kind::Task),
-        (Stream::Checks, Kind::Check),
-        (Stream::Results, Kind::Result),
-        (Stream::Results, Kind::Verdict),
-    ];
     let mut found = Vec::new();
-    for (stream, kind) in kinds {
-        let mut stages: BTreeMap<String, usize> = BTreeMap::new();
-        for (subject, count) in bus
-            .subjects(stream, &subject::attempts_of_block(kind, pipeline, block))
-            .await?
-        {
-            *stages.entry(stage_of(&subject)).or_default() += count;
-        }
-        if !stages.is_empty() {
-            found.push(Waiting {
-                kind: kind.as_str(),
-                stages,
-            });
-        }
+    for (stream, kind) in KINDS {
+        let subjects = subject::attempts_of_block(kind, pipeline, block);
+        let messages = bus.subjects(stream, &subjects).await?;
+        found.extend(Waiting::of(kind, &messages));
     }
     Ok(found)
+}
+
+/// The same of the ranges that a block is in.
+pub(crate) async fn waiting_in_ranges(
+    bus: &Bus,
+    pipeline: &PipelineId,
+    number: u64,
+) -> Result<Vec<Waiting>, Failure> {
+    let definition = Pipelines::bind(bus).await?.current_of(pipeline).await?;
+    let mut found = Vec::new();
+    if definition.is_none_or(|definition| definition.range().is_none()) {
+        return Ok(found);
+    }
+    for (stream, kind) in KINDS {
+        let subjects = subject::attempts_of_pipeline(kind, pipeline);
+        let mut messages = bus.subjects(stream, &subjects).await?;
+        messages.retain(|(subject, _)| {
+            let key = AttemptKey::parse(subject, kind);
+            let block = key.map(|key| key.block);
+            block.is_ok_and(|b| b.blocks > 1 && (b.first()..=b.number).contains(&number))
+        });
+        found.extend(Waiting::of(kind, &messages));
+    }
+    Ok(found)
+}
+
+const KINDS: [(Stream, Kind); 5] = [
+    (Stream::Stages, Kind::Stage),
+    (Stream::Tasks, Kind::Task),
+    (Stream::Checks, Kind::Check),
+    (Stream::Results, Kind::Result),
+    (Stream::Results, Kind::Verdict),
+];
+
+impl Waiting {
+    fn of(kind: Kind, messages: &[(String, usize)]) -> Option<Self> {
+        let mut stages: BTreeMap<String, usize> = BTreeMap::new();
+        for (subject, count) in messages {
+            *stages.entry(stage_of(subject)).or_default() += count;
+        }
+        let kind = kind.as_str();
+        (!stages.is_empty()).then_some(Self { kind, stages })
+    }
 }
 
 /// `proof type.stage` of an attempt's subject, whose last four tokens are type, stage, index, attempt.
@@ -95,7 +121,7 @@ pub(crate) async fn held(bus: &Bus, pipeline: &PipelineId, number: u64) -> Resul
         let Ok(lease) = kept.body else { continue };
         for held in lease.held {
             let stage = &held.header.id.stage;
-            if stage.pipeline == *pipeline && stage.block.number == number {
+            if stage.pipeline == *pipeline && stage.numbers().contains(&number) {
                 found.push(HeldTask {
                     prover: lease.prover.to_string(),
                     task: held.header.id.to_string(),
@@ -113,7 +139,7 @@ pub(crate) async fn held(bus: &Bus, pipeline: &PipelineId, number: u64) -> Resul
 #[cfg(test)]
 mod tests {
     use super::*;
-    use push0_domain::subject::{AttemptKey, stage};
+    use push0_domain::subject::stage;
 
     #[test]
     fn a_subject_tells_its_stage() {
@@ -123,6 +149,7 @@ mod tests {
             block: BlockKey {
                 number: 7,
                 hash_prefix: [1, 2, 3, 4],
+                blocks: 1,
             },
             proof_type: "fast".parse().unwrap(),
             stage: "prove".parse().unwrap(),

@@ -108,6 +108,8 @@ impl Deployment {
         let emission = Emission {
             pipeline: "demo".parse().expect("a name"),
             first: block,
+            hashes: Vec::new(),
+            standing: Vec::new(),
             last: block,
             parent_hash: known.parent_hash,
             outcome,
@@ -483,6 +485,7 @@ fn letter(id: &str) -> DeadLetter {
     let stage = StageKey {
         pipeline: "demo".parse().expect("a name"),
         block: block(5),
+        first: None,
         proof_type: "fast".parse().expect("a name"),
         stage: "prove".parse().expect("a name"),
     };
@@ -491,6 +494,7 @@ fn letter(id: &str) -> DeadLetter {
         revision: 1,
         parent_hash: BlockHash([4; 32]),
         stored_at: now(),
+        first_stored_at: None,
         deadline_at: None,
         facts: BlockFacts::default(),
     };

@@ -389,6 +389,7 @@ impl Watchdog {
             role,
             held,
             state,
+            slots,
             ..
         } = lease;
         let left = state == ProverState::Draining && held.is_empty();
@@ -406,17 +407,27 @@ impl Watchdog {
             self.held()
                 .any(|(other, held)| *other != prover && held.header.attempt_id() == lost.header.attempt_id())
         };
-        let one = |held: Held| match (role, held.running_ms) {
-            (Role::Prover, Some(_)) => Effect::Report {
-                prover: prover.clone(),
-                held: Box::new(held),
-                end,
-            },
+        // With a free slot, what waits begins at once: too late for this lease to show it.
+        let running = held.iter().filter(|held| held.running_ms.is_some()).count();
+        let mut free = (slots as usize).saturating_sub(running);
+        let one = |held: Held| {
+            let began = held.running_ms.is_some() || free > 0;
+            if held.running_ms.is_none() {
+                free = free.saturating_sub(1);
+            }
+            if role == Role::Prover && began {
+                let (prover, held) = (prover.clone(), Box::new(held));
+                return Effect::Report { prover, held, end };
+            }
             // It never ran: that is no attempt.
-            (Role::Prover, None) | (Role::Verifier, _) => Effect::GiveBack(Box::new(held)),
+            Effect::GiveBack(Box::new(held))
         };
         let told = (!left).then_some(lost);
-        let ended = held.into_iter().filter(|held| !elsewhere(held)).map(one);
+        let ended: Vec<Effect> = held
+            .into_iter()
+            .filter(|held| !elsewhere(held))
+            .map(one)
+            .collect();
         told.into_iter().chain(ended).collect()
     }
 }

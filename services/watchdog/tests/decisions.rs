@@ -7,7 +7,7 @@ use leases::{START, TICK, held, lease};
 use proptest::{collection::vec, prelude::*};
 use push0_domain::{
     Timestamp,
-    message::{Happening, Lease, Role},
+    message::{Happening, Held, Lease, Role},
 };
 use push0_watchdog::decide::{DEAD_AFTER, Effect, End, HEARTBEAT, TIMEOUT_GRACE, Watchdog};
 use std::{collections::BTreeSet, time::Duration};
@@ -26,25 +26,35 @@ fn fleet() -> impl Strategy<Value = Vec<Lease>> {
                 all.push(held(index, runs.then_some(Duration::from_secs(1)), TIMEOUT));
             }
             let role = if proves { Role::Prover } else { Role::Verifier };
-            leases.push(lease(index + 1000, role, all));
+            let slots = 2;
+            leases.push(Lease {
+                slots,
+                ..lease(index + 1000, role, all)
+            });
             index += 1;
         }
         leases
     })
 }
 
-/// What becomes of the attempts of these that are gone: reported as died, or given to another.
+/// What becomes of the attempts of these that are gone: reported as died, or given to another. What
+/// waits beside a free slot has begun meanwhile.
 fn fates(leases: &[Lease]) -> BTreeSet<(String, bool)> {
-    let all = leases
-        .iter()
-        .flat_map(|lease| lease.held.iter().map(move |held| (lease.role, held)));
-    all.map(|(role, held)| {
-        (
-            held.ack_subject.clone(),
-            role == Role::Prover && held.running_ms.is_some(),
-        )
-    })
-    .collect()
+    let mut fates = BTreeSet::new();
+    for lease in leases {
+        let (running, waiting): (Vec<&Held>, Vec<&Held>) =
+            lease.held.iter().partition(|held| held.running_ms.is_some());
+        let free = (lease.slots as usize).saturating_sub(running.len());
+        let begun = running.into_iter().map(|held| (held, true));
+        let waiting = waiting
+            .into_iter()
+            .enumerate()
+            .map(|(at, held)| (held, at < free));
+        for (held, begun) in begun.chain(waiting) {
+            fates.insert((held.ack_subject.clone(), begun && lease.role == Role::Prover));
+        }
+    }
+    fates
 }
 
 fn decided(effects: &[Effect]) -> BTreeSet<(String, bool)> {

@@ -23,14 +23,20 @@ impl Bus {
         })?;
         let mut emitted = BTreeMap::new();
         // Not from its own number: the newest record may amend an old one.
-        for number in (0..newest.next).rev().take(DEPTH) {
+        let mut next = newest.next;
+        while let Some(number) = next.checked_sub(1).filter(|_| emitted.len() < DEPTH) {
             let record = self
                 .last::<Emission>(Stream::Proofs, &subject::proof(pipeline, number))
                 .await?;
             let Some(Ok(record)) = record.map(|kept| kept.body) else {
                 break;
             };
-            emitted.insert(number, Emitted::of(&record));
+            emitted.extend(Emitted::all(&record));
+            let standing = record.standing.first().map(|standing| standing.block);
+            next = standing.unwrap_or(record.first).number.min(number);
+        }
+        while emitted.len() > DEPTH {
+            emitted.pop_first();
         }
         Ok(Some((Output::new(newest.next, emitted), last.sequence)))
     }

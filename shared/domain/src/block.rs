@@ -77,6 +77,7 @@ impl BlockRef {
         BlockKey {
             number: self.number,
             hash_prefix: [a, b, c, d],
+            blocks: 1,
         }
     }
 }
@@ -87,7 +88,8 @@ impl fmt::Display for BlockRef {
     }
 }
 
-/// A block as a subject token: its number and the first 8 hex digits of its hash, `1234-0a1b2c3d`.
+/// A block as a subject token: its number and the first 8 hex digits of its hash, `1234-0a1b2c3d`. A
+/// range is named by its last block and by how many blocks it covers, `1299-0a1b2c3d-100`.
 ///
 /// Two blocks of one number differ in it unless their hashes share 32 bits; it routes and
 /// de-duplicates, and is never the only thing by which a proof is accepted.
@@ -97,11 +99,25 @@ pub struct BlockKey {
     pub number: u64,
     /// The first four bytes of its hash.
     pub hash_prefix: [u8; 4],
+    /// How many blocks end with it: 1, but for ranges.
+    pub blocks: u32,
+}
+
+impl BlockKey {
+    /// The number of the first block that it covers.
+    pub fn first(&self) -> u64 {
+        self.number
+            .saturating_sub(u64::from(self.blocks.saturating_sub(1)))
+    }
 }
 
 impl fmt::Display for BlockKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}-{}", self.number, hex::encode(self.hash_prefix))
+        write!(f, "{}-{}", self.number, hex::encode(self.hash_prefix))?;
+        if self.blocks == 1 {
+            return Ok(());
+        }
+        write!(f, "-{}", self.blocks)
     }
 }
 
@@ -109,19 +125,21 @@ impl FromStr for BlockKey {
     type Err = InvalidBlock;
     fn from_str(text: &str) -> Result<Self, InvalidBlock> {
         let parse = || {
-            let (number, prefix) = text.split_once('-')?;
+            let (number, rest) = text.split_once('-')?;
+            let (prefix, blocks) = rest.split_once('-').unwrap_or((rest, "1"));
             let mut hash_prefix = [0; 4];
             hex::decode_to_slice(prefix, &mut hash_prefix).ok()?;
             let key = Self {
                 number: number.parse().ok()?,
                 hash_prefix,
+                blocks: blocks.parse().ok()?,
             };
             // One spelling only: `+1`, `01` and upper-case digits would make two subjects of one block.
             (key.to_string() == text).then_some(key)
         };
         parse().ok_or_else(|| InvalidBlock {
             text: text.chars().take(80).collect(),
-            expected: "a block key (NUMBER-8 hex digits)",
+            expected: "a block key (NUMBER-8 hex digits, of a range with -COUNT)",
         })
     }
 }

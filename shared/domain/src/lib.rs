@@ -21,5 +21,5 @@ pub mod urgency;
 pub use block::{BlockHash, BlockKey, BlockRef};
 pub use id::{PipelineId, ProofType, ProverId, StageName, ZkvmId};
 pub use payload::{BlobRef, Payload, Payloads};
-pub use task::{AttemptId, TaskId};
+pub use task::{AttemptId, StageKey, TaskId};
 pub use time::Timestamp;

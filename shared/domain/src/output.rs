@@ -1,6 +1,9 @@
 //! Where the output of a pipeline stands, as its newest records tell it.
 
-use crate::{BlockHash, Timestamp, message::Emission};
+use crate::{
+    BlockHash, BlockRef, Timestamp,
+    message::{Emission, Standing},
+};
 use std::collections::BTreeMap;
 
 /// How many records are looked back at: the ingester undoes no deeper reorg.
@@ -13,6 +16,8 @@ pub struct Emitted {
     pub hash: BlockHash,
     /// When the broker had stored its announcement.
     pub announced_at: Timestamp,
+    /// The last number that its record covers, or that the record which tells of it begins with.
+    pub covered_to: u64,
 }
 
 /// The number that is emitted next, and the blocks emitted last.
@@ -38,8 +43,8 @@ impl Output {
             return;
         }
         // After a reorg the output goes on from a lower number.
-        self.emitted.split_off(&record.next);
-        self.emitted.insert(record.last.number, Emitted::of(record));
+        self.emitted.split_off(&record.first.number);
+        self.emitted.extend(Emitted::all(record));
         while self.emitted.len() > DEPTH {
             self.emitted.pop_first();
         }
@@ -70,12 +75,41 @@ impl Output {
 }
 
 impl Emitted {
-    /// What a record says of its block.
-    pub fn of(record: &Emission) -> Self {
-        Self {
-            hash: record.last.hash,
-            announced_at: record.stored_at,
-        }
+    /// What a record says of blocks, by number. Those of a range were announced no later than the last
+    /// of them.
+    pub fn all(record: &Emission) -> impl Iterator<Item = (u64, Self)> {
+        let standing = record.standing.iter().map(|standing| {
+            let (block, announced_at) = (standing.block, standing.announced_at);
+            (block, announced_at, record.first.number)
+        });
+        let own = record
+            .blocks()
+            .map(|block| (block, record.stored_at, record.last.number));
+        standing.chain(own).map(|(block, announced_at, covered_to)| {
+            let emitted = Self {
+                hash: block.hash,
+                announced_at,
+                covered_to,
+            };
+            (block.number, emitted)
+        })
+    }
+
+    /// The blocks right before this number that stand although the record that covers them reaches
+    /// further, from the first to the last.
+    pub fn standing(emitted: &BTreeMap<u64, Self>, before: u64) -> Vec<Standing> {
+        let down = (0..before).rev();
+        let cut = down.map_while(|number| {
+            let emitted = emitted.get(&number).filter(|e| e.covered_to >= before)?;
+            let hash = emitted.hash;
+            Some(Standing {
+                block: BlockRef { number, hash },
+                announced_at: emitted.announced_at,
+            })
+        });
+        let mut standing: Vec<Standing> = cut.collect();
+        standing.reverse();
+        standing
     }
 }
 
@@ -83,7 +117,7 @@ impl Emitted {
 mod tests {
     use super::*;
     use crate::{
-        BlockRef, PipelineId,
+        PipelineId,
         message::{BlockFacts, EmissionOutcome, EndReason},
     };
 
@@ -96,6 +130,8 @@ mod tests {
             pipeline: PipelineId::new("demo").unwrap(),
             first: block,
             last: block,
+            hashes: Vec::new(),
+            standing: Vec::new(),
             parent_hash: BlockHash::default(),
             outcome: EmissionOutcome::Abandoned(EndReason::DeadlinePassed),
             next: number + 1,
@@ -137,6 +173,34 @@ mod tests {
         let output = output(records);
         assert_eq!(output.next(), 7);
         assert!(!output.is_settled(7, Timestamp(70)) && output.is_settled(6, Timestamp(80)));
+    }
+
+    #[test]
+    fn the_record_of_a_range_settles_each_of_its_blocks() {
+        let range = |first: u64, last: u64| Emission {
+            first: BlockRef {
+                number: first,
+                hash: BlockHash([1; 32]),
+            },
+            hashes: (first..=last).map(|_| BlockHash([1; 32])).collect(),
+            ..record(last, 1, last * 10)
+        };
+        let mut output = output([record(4, 1, 40), range(5, 8)]);
+        assert_eq!((output.next(), output.emitted().len()), (9, 5));
+        assert!(output.is_settled(6, Timestamp(60)) && !output.is_settled(6, Timestamp(81)));
+        // The chain replaced what the range covered from 7 on.
+        output.note(&range(7, 9));
+        let numbers: Vec<u64> = output.emitted().keys().copied().collect();
+        assert_eq!((output.next(), numbers), (10, vec![4, 5, 6, 7, 8, 9]));
+        let standing = |before| -> Vec<u64> {
+            let standing = Emitted::standing(output.emitted(), before);
+            standing.iter().map(|standing| standing.block.number).collect()
+        };
+        assert_eq!(
+            (standing(9), standing(7), standing(5)),
+            (vec![7, 8], vec![5, 6], vec![])
+        );
+        assert!(output.is_settled(5, Timestamp(80)) && output.is_settled(8, Timestamp(90)));
     }
 
     #[test]

@@ -114,7 +114,7 @@ impl AttemptKey {
         Self {
             zkvm: zkvm.clone(),
             pipeline: stage.pipeline.clone(),
-            block: stage.block.key(),
+            block: stage.block_key(),
             proof_type: stage.proof_type.clone(),
             stage: stage.stage.clone(),
             index: id.task.index,
@@ -203,6 +203,11 @@ pub fn tasks_of_zkvm(zkvm: &ZkvmId) -> String {
     format!("{ROOT}.task.{zkvm}.>")
 }
 
+/// All attempts of one pipeline, on any zkVM, as one kind of subject names them.
+pub fn attempts_of_pipeline(kind: Kind, pipeline: &PipelineId) -> String {
+    format!("{ROOT}.{}.*.{pipeline}.>", kind.as_str())
+}
+
 /// All attempts for one block, on any zkVM, as one kind of subject names them.
 pub fn attempts_of_block(kind: Kind, pipeline: &PipelineId, block: BlockKey) -> String {
     format!("{ROOT}.{}.*.{pipeline}.{block}.>", kind.as_str())
@@ -261,6 +266,12 @@ pub fn proof(pipeline: &PipelineId, number: u64) -> String {
 /// PROOFS: the output of one pipeline, in order.
 pub fn proofs_of_pipeline(pipeline: &PipelineId) -> String {
     format!("{ROOT}.proof.{pipeline}.*")
+}
+
+/// The number in the subject of a record.
+pub fn number_of_proof(subject: &str) -> Option<u64> {
+    let rest = subject.strip_prefix(ROOT)?.strip_prefix(".proof.")?;
+    rest.rsplit_once('.')?.1.parse().ok()
 }
 
 /// DEAD: one dead letter of a pipeline, or of no pipeline if its message could not be read.

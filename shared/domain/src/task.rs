@@ -1,8 +1,8 @@
 //! Tasks and attempts: what is assigned, and each numbered try at it.
 
-use crate::{BlockRef, PipelineId, ProofType, StageName};
+use crate::{BlockKey, BlockRef, PipelineId, ProofType, StageName};
 use serde::{Deserialize, Serialize};
-use std::fmt;
+use std::{fmt, ops::RangeInclusive};
 
 /// One run of one stage for one block (or, for a range, for the blocks that end with it).
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -11,6 +11,9 @@ pub struct StageKey {
     pub pipeline: PipelineId,
     /// The block; the last one of a range.
     pub block: BlockRef,
+    /// The first block of a range; none for a stage that is about a single block.
+    #[serde(default)]
+    pub first: Option<BlockRef>,
     /// Which of the pipeline's proofs.
     pub proof_type: ProofType,
     /// The stage.
@@ -18,6 +21,25 @@ pub struct StageKey {
 }
 
 impl StageKey {
+    /// The first block that it is about.
+    pub fn first_block(&self) -> BlockRef {
+        self.first.unwrap_or(self.block)
+    }
+
+    /// The numbers of the blocks that it is about.
+    pub fn numbers(&self) -> RangeInclusive<u64> {
+        self.first_block().number..=self.block.number
+    }
+
+    /// Its blocks as subjects name them.
+    pub fn block_key(&self) -> BlockKey {
+        let more = self.block.number.saturating_sub(self.first_block().number);
+        BlockKey {
+            blocks: u32::try_from(more).unwrap_or(u32::MAX).saturating_add(1),
+            ..self.block.key()
+        }
+    }
+
     /// The task of this stage at `index`.
     pub fn task(&self, index: u32) -> TaskId {
         TaskId {
@@ -32,7 +54,10 @@ impl fmt::Display for StageKey {
         write!(
             f,
             "{}/{}/{}/{}",
-            self.pipeline, self.block, self.proof_type, self.stage
+            self.pipeline,
+            self.block_key(),
+            self.proof_type,
+            self.stage
         )
     }
 }

@@ -1,7 +1,7 @@
 //! What an adapter implements.
 
 use push0_domain::{
-    ProverId, Timestamp,
+    BlockHash, ProverId, Timestamp,
     message::{FailureClass, KnownBlock, TaskHeader},
     trace::TraceContext,
 };
@@ -106,12 +106,26 @@ pub trait Prove: Send + Sync + 'static {
 /// What a proof must be about. Nothing in it comes from the prover.
 #[derive(Clone, Debug)]
 pub struct Statement {
-    /// The block as the ingester saw it.
+    /// The block as the ingester saw it; of a range the last one.
     pub block: KnownBlock,
+    /// The first block of a range; none if it is about a single block.
+    pub first: Option<KnownBlock>,
     /// The program that the pipeline pins.
     pub program_id: Option<String>,
     /// The attempt whose output is checked; none if the proof came in a file.
     pub header: Option<TaskHeader>,
+}
+
+impl Statement {
+    /// The first block that it is about.
+    pub fn first_block(&self) -> &KnownBlock {
+        self.first.as_ref().unwrap_or(&self.block)
+    }
+
+    /// The hash of the block that it goes on from: the parent of the first.
+    pub fn parent_hash(&self) -> BlockHash {
+        self.first_block().parent_hash
+    }
 }
 
 /// How a proof is verified.

@@ -4,6 +4,7 @@ use crate::{Statement, Verify, attempt::panic_text, ledger::Place, serve::Node};
 use futures::FutureExt;
 use push0_bus::{BusError, Delivery, Message};
 use push0_domain::{
+    BlockRef, StageKey,
     message::{Failure, FailureClass, KnownBlock, Outcome, ResultEvent, TaskResult, Verdict},
     subject::{self, AttemptKey},
     time::micros,
@@ -161,16 +162,17 @@ async fn said<V: Verify>(
 /// words are only compared with it.
 async fn statement(node: &Node, result: &TaskResult) -> Result<Result<Statement, String>, BusError> {
     let stage = &result.header.id.stage;
-    let known = node
-        .known
-        .get(&format!("{}.{}", stage.pipeline, stage.block.key()))
-        .await?;
-    let Some(block) = known.and_then(|fact| fact.value) else {
-        return Ok(Err(format!("block {} was never observed", stage.block)));
+    let block = match observed(node, stage, stage.block).await? {
+        Ok(block) => block,
+        Err(reason) => return Ok(Err(reason)),
     };
-    if let Some(reason) = differs(&block, result) {
-        return Ok(Err(reason));
-    }
+    let first = match stage.first {
+        None => None,
+        Some(first) => match observed(node, stage, first).await? {
+            Ok(first) => Some(first),
+            Err(reason) => return Ok(Err(reason)),
+        },
+    };
     let Some(pipeline) = node.pipelines.revision(&stage.pipeline, block.revision).await? else {
         return Ok(Err(format!(
             "pipeline {} has no revision {}",
@@ -183,25 +185,34 @@ async fn statement(node: &Node, result: &TaskResult) -> Result<Result<Statement,
             stage.pipeline, stage.proof_type
         )));
     };
-    Ok(Ok(Statement {
+    let statement = Statement {
         block,
+        first,
         program_id: proof.program_id.clone(),
         header: Some(result.header.clone()),
-    }))
+    };
+    let (claimed, parent) = (result.header.context.parent_hash, statement.parent_hash());
+    if claimed != parent {
+        return Ok(Err(format!("has parent {claimed}, but {parent} was observed")));
+    }
+    Ok(Ok(statement))
 }
 
-fn differs(known: &KnownBlock, result: &TaskResult) -> Option<String> {
-    let (stage, context) = (&result.header.id.stage, &result.header.context);
-    if known.block != stage.block {
-        return Some(format!(
-            "is about block {}, but {} was observed",
-            stage.block.hash, known.block.hash
-        ));
+/// What the ingester wrote about a block, unless it is another than the proof's.
+async fn observed(
+    node: &Node,
+    stage: &StageKey,
+    block: BlockRef,
+) -> Result<Result<KnownBlock, String>, BusError> {
+    let key = format!("{}.{}", stage.pipeline, block.key());
+    let Some(known) = node.known.get(&key).await?.and_then(|fact| fact.value) else {
+        return Ok(Err(format!("block {block} was never observed")));
+    };
+    if known.block != block {
+        let (claimed, observed) = (block.hash, known.block.hash);
+        return Ok(Err(format!(
+            "is about block {claimed}, but {observed} was observed"
+        )));
     }
-    (known.parent_hash != context.parent_hash).then(|| {
-        format!(
-            "has parent {}, but {} was observed",
-            context.parent_hash, known.parent_hash
-        )
-    })
+    Ok(Ok(known))
 }

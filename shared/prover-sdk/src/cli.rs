@@ -37,9 +37,15 @@ pub(crate) struct VerifyFile {
     /// The hash of that block.
     #[arg(long, value_name = "0x..")]
     pub(crate) block_hash: BlockHash,
-    /// The hash of its parent.
+    /// The hash of its parent; of a range, that of the parent of its first block.
     #[arg(long, value_name = "0x..")]
     pub(crate) parent_hash: BlockHash,
+    /// The number of the first block, if the proof is about a range that ends with that block.
+    #[arg(long, value_name = "N", requires = "first_hash")]
+    pub(crate) first_number: Option<u64>,
+    /// The hash of the first block of a range.
+    #[arg(long, value_name = "0x..", requires = "first_number")]
+    pub(crate) first_hash: Option<BlockHash>,
     /// The program that the pipeline pins; without it, this build's own.
     #[arg(long, value_name = "ID")]
     pub(crate) program_id: Option<String>,

@@ -64,17 +64,18 @@ where
 
 fn verify<V: Verify>(verifier: &V, file: VerifyFile) -> Result<Option<String>, BoxError> {
     let proof = std::fs::read(&file.proof).map_err(|e| format!("{}: {e}", file.proof.display()))?;
+    // Of the last block of a range the parent is not asked for: a range is about the first one's.
+    let known = |number, hash| KnownBlock {
+        block: BlockRef { number, hash },
+        parent_hash: file.parent_hash,
+        revision: 0,
+        observed_at: Timestamp::default(),
+        facts: BlockFacts::default(),
+    };
+    let first = file.first_number.zip(file.first_hash);
     let statement = Statement {
-        block: KnownBlock {
-            block: BlockRef {
-                number: file.block_number,
-                hash: file.block_hash,
-            },
-            parent_hash: file.parent_hash,
-            revision: 0,
-            observed_at: Timestamp::default(),
-            facts: BlockFacts::default(),
-        },
+        block: known(file.block_number, file.block_hash),
+        first: first.map(|(number, hash)| known(number, hash)),
         program_id: file.program_id,
         header: None,
     };

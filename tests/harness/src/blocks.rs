@@ -104,6 +104,8 @@ mod tests {
         Emission {
             first: block,
             last: block,
+            hashes: Vec::new(),
+            standing: Vec::new(),
             parent_hash: synthetic_hash(&pipeline, number - 1),
             next: number + 1,
             outcome: EmissionOutcome::Proved(vec![Proof {

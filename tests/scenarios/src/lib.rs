@@ -125,9 +125,29 @@ pub async fn dead_letters(bus: &Bus) -> Vec<DeadLetter> {
         .collect()
 }
 
+/// Runs the operator's command on a deployment, and returns what it says.
+///
+/// # Panics
+/// It fails.
+pub async fn push0(deployment: &Deployment, args: &[&str]) -> String {
+    let command = Process::program("push0").arg("--nats").arg(deployment.nats.url());
+    let command = args
+        .iter()
+        .fold(command, |command, arg| command.arg(*arg))
+        .start();
+    let status = command.wait_exit(PATIENCE).await;
+    assert!(status.success(), "push0 {args:?}: {status}: {}", command.log());
+    command.log()
+}
+
 /// The newest heartbeat of a prover of [`MOCK`].
 pub async fn lease(bus: &Bus, prover: &str) -> Option<Lease> {
-    let zkvm = MOCK.parse().expect("a name");
+    lease_on(bus, MOCK, prover).await
+}
+
+/// The newest heartbeat of a prover of any zkVM.
+pub async fn lease_on(bus: &Bus, zkvm: &str, prover: &str) -> Option<Lease> {
+    let zkvm = zkvm.parse().expect("a name");
     let subject = subject::lease(&zkvm, &prover.parse().expect("a name"));
     let kept = bus.last::<Lease>(Stream::Leases, &subject).await;
     kept.expect("the leases are read")?.body.ok()
@@ -135,8 +155,13 @@ pub async fn lease(bus: &Bus, prover: &str) -> Option<Lease> {
 
 /// Waits until a prover runs an attempt, and says which.
 pub async fn running(bus: &Bus, prover: &str) -> Held {
+    running_on(bus, MOCK, prover).await
+}
+
+/// The same of a prover of any zkVM.
+pub async fn running_on(bus: &Bus, zkvm: &str, prover: &str) -> Held {
     wait_for(&format!("a running attempt on {prover}"), PATIENCE, async || {
-        let held = lease(bus, prover).await?.held;
+        let held = lease_on(bus, zkvm, prover).await?.held;
         held.into_iter().find(|held| held.running_ms.is_some())
     })
     .await

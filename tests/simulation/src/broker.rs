@@ -216,11 +216,14 @@ impl Broker {
         let log = &self.log[lane];
         let (sequence, newest) = log.last()?;
         let mut emitted = BTreeMap::new();
-        for number in (0..newest.next).rev().take(DEPTH) {
+        let mut next = newest.next;
+        while let Some(number) = next.checked_sub(1).filter(|_| emitted.len() < DEPTH) {
             let Some((_, record)) = log.iter().rev().find(|(_, r)| r.last.number == number) else {
                 break;
             };
-            emitted.insert(number, Emitted::of(record));
+            emitted.extend(Emitted::all(record));
+            let standing = record.standing.first().map(|standing| standing.block);
+            next = standing.unwrap_or(record.first).number;
         }
         Some((Output::new(newest.next, emitted), *sequence))
     }

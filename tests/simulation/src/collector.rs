@@ -134,7 +134,7 @@ impl World {
                     (None, _) => Vec::new(),
                 }
             }
-            Input::Delivery(_, sequence, body, _) => {
+            Input::Delivery(_, sequence, body, stored_at) => {
                 self.collectors[lane].to_replay = self.collectors[lane].to_replay.saturating_sub(1);
                 if !self.collector_core(lane) {
                     self.promises
@@ -156,14 +156,20 @@ impl World {
                     Body::Result(result) | Body::Verdict(result) => {
                         shell.revisions.insert(pipeline.revision);
                         let verified = matches!(*body, Body::Verdict(_));
-                        let block = &result.header.id.stage.block;
+                        let stage = &result.header.id.stage;
+                        let block = &stage.block;
                         let mut log = self.broker.log[lane].iter().rev().map(|(_, record)| record);
                         let is_dead = |record: &Emission| {
-                            record.last == *block && matches!(record.outcome, EmissionOutcome::Dead { .. })
+                            (record.first, record.last) == (stage.first_block(), *block)
+                                && matches!(record.outcome, EmissionOutcome::Dead { .. })
                         };
                         let amends = core.asks_to_amend(result)
                             && log.find(|r| r.last.number == block.number).is_some_and(is_dead);
-                        let told = Told { verified, amends };
+                        let told = Told {
+                            verified,
+                            amends,
+                            stored_at,
+                        };
                         core.result(
                             handle,
                             result.clone(),

@@ -182,6 +182,7 @@ impl World {
             tasks: stage.tasks,
             attempt: stage.attempt,
             announced_at: stage.context.stored_at,
+            first_announced_at: stage.context.first_stored_at(),
             deadline_at: stage.context.deadline_at,
             amends: stage.context.amends,
         };

@@ -34,6 +34,8 @@ pub struct Summary {
     pub dead: u64,
     /// Records of abandoned blocks.
     pub abandoned: u64,
+    /// Records of several blocks among all these.
+    pub ranges: u64,
     /// How often the output went back after a reorg.
     pub rollbacks: u64,
     /// Records of dead blocks that were proved after all.
@@ -80,6 +82,7 @@ fn summary(world: &World) -> Summary {
         proved,
         dead,
         abandoned,
+        ranges: world.promises.ranges,
         rollbacks: world.promises.rollbacks,
         amended: world.promises.amended,
     }
@@ -93,6 +96,7 @@ impl std::ops::Add for Summary {
             proved: self.proved + other.proved,
             dead: self.dead + other.dead,
             abandoned: self.abandoned + other.abandoned,
+            ranges: self.ranges + other.ranges,
             rollbacks: self.rollbacks + other.rollbacks,
             amended: self.amended + other.amended,
         }

@@ -110,7 +110,7 @@ impl Plan {
 }
 
 fn lane(chance: &mut Chance, at: usize, zkvms: &[ZkvmId]) -> Lane {
-    let shape = chance.below(6);
+    let shape = chance.below(8);
     let attempts = u32::try_from(chance.between(1, 4)).unwrap_or(1);
     let hedge = chance.hit(400).then(|| Duration::from_millis(500));
     let verify = chance.one_of(&[Verify::Final, Verify::Final, Verify::EveryStage, Verify::Off]);
@@ -122,9 +122,21 @@ fn lane(chance: &mut Chance, at: usize, zkvms: &[ZkvmId]) -> Lane {
         arity,
         every: None,
         close_after: None,
+        split_on_failure: false,
         timeout: Duration::from_millis(1500),
         attempts,
         hedge_after: hedge,
+    };
+    let range = Stage {
+        every: Some(u32::try_from(chance.between(1, 5)).unwrap_or(1)),
+        close_after: Some(Duration::from_millis(chance.between(200, 3000))),
+        split_on_failure: chance.hit(500),
+        ..stage(
+            "range",
+            StageKind::Range,
+            chance.one_of(&[None, Some(2)]),
+            1 - main,
+        )
     };
     let proof = |name: &str, zkvm: usize, stages| ProofSpec {
         proof_type: valid(ProofType::new(name)),
@@ -133,7 +145,8 @@ fn lane(chance: &mut Chance, at: usize, zkvms: &[ZkvmId]) -> Lane {
         verify,
         stages,
     };
-    let single = |zkvm| vec![stage("prove", StageKind::Map, None, zkvm)];
+    let single_named = |name, zkvm| vec![stage(name, StageKind::Map, None, zkvm)];
+    let single = |zkvm| single_named("prove", zkvm);
     let split = |arity, zkvm| {
         vec![
             stage("split", StageKind::Split, None, zkvm),
@@ -146,12 +159,17 @@ fn lane(chance: &mut Chance, at: usize, zkvms: &[ZkvmId]) -> Lane {
         0 | 1 => (vec![proof("main", main, single(main))], 1),
         2 => (vec![proof("main", main, split(None, main))], 1),
         3 => (vec![proof("main", main, split(Some(3), main))], 1),
+        6 => (vec![proof("main", main, [single(main), vec![range]].concat())], 1),
+        7 => {
+            let all = [single(main), vec![range], single_named("wrap", main)].concat();
+            (vec![proof("main", main, all)], 1)
+        }
         _ => (
             vec![proof("left", 0, single(0)), proof("right", 1, split(Some(2), 1))],
             if shape == 4 { 1 } else { 2 },
         ),
     };
-    let policy = if chance.hit(250) {
+    let policy = if shape < 6 && chance.hit(250) {
         let within = Duration::from_millis(chance.between(500, 6000));
         Policy::Deadline { within }
     } else {

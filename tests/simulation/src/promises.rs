@@ -11,12 +11,12 @@ use crate::{
 };
 use push0_dispatcher::decide::{Ready, SourceId};
 use push0_domain::{
-    BlockRef, PipelineId, ProverId, Timestamp, ZkvmId,
+    BlockHash, BlockRef, PipelineId, ProverId, Timestamp, ZkvmId,
     message::{
         BlockEvent, Cancel, Dead, DeadLetter, Emission, EndReason, FailureClass, Outcome, TaskHeader,
         TaskResult,
     },
-    task::{AttemptId, TaskId},
+    task::{AttemptId, StageKey, TaskId},
 };
 use std::{
     cmp::Reverse,
@@ -41,7 +41,9 @@ pub(crate) struct Promises {
     pub(crate) broken: Option<String>,
     lanes: Vec<Lane>,
     /// Per lane, the output as its consumers have it.
-    views: Vec<BTreeMap<u64, Emission>>,
+    views: Vec<BTreeMap<u64, (BlockRef, Emission)>>,
+    /// The parents of all blocks that were announced.
+    parents: BTreeMap<(usize, BlockRef), BlockHash>,
     reorgs: Vec<Vec<Cancel>>,
     waiting: Vec<Waiting>,
     /// The messages that its session has not let go of.
@@ -54,11 +56,12 @@ pub(crate) struct Promises {
     /// Tasks that are done.
     completed: BTreeSet<(TaskId, Timestamp)>,
     honest: BTreeSet<(AttemptId, ProverId, Vec<u64>)>,
-    expected: BTreeMap<(usize, BlockRef, usize), Written>,
+    expected: BTreeMap<(usize, Vec<BlockRef>, usize), Written>,
     letters: BTreeSet<String>,
     /// How often an operator retried a task.
     retried: BTreeMap<(TaskId, Timestamp), usize>,
     pub(crate) outcomes: [u64; 4],
+    pub(crate) ranges: u64,
     pub(crate) rollbacks: u64,
     pub(crate) amended: u64,
 }
@@ -69,6 +72,7 @@ impl Promises {
             broken: None,
             lanes: lanes.to_vec(),
             views: vec![BTreeMap::new(); lanes.len()],
+            parents: BTreeMap::new(),
             reorgs: vec![Vec::new(); lanes.len()],
             waiting: Vec::new(),
             open: BTreeSet::new(),
@@ -82,6 +86,7 @@ impl Promises {
             letters: BTreeSet::new(),
             retried: BTreeMap::new(),
             outcomes: [0; 4],
+            ranges: 0,
             rollbacks: 0,
             amended: 0,
         }
@@ -102,6 +107,10 @@ impl Promises {
             Body::Block(BlockEvent::Cancelled(cancel)) if cancel.reason == EndReason::Reorged => {
                 let lane = self.lane(&cancel.pipeline);
                 self.reorgs[lane].push(cancel.clone());
+            }
+            Body::Block(BlockEvent::Observed(block)) => {
+                let lane = self.lane(&block.pipeline);
+                self.parents.insert((lane, block.block), block.parent_hash);
             }
             Body::Result(result) | Body::Verdict(result) => {
                 let key = (result.header.id.clone(), result.header.context.stored_at);
@@ -151,6 +160,23 @@ impl Promises {
         }
     }
 
+    /// The blocks that a stage is about.
+    fn blocks_of(&self, lane: usize, stage: &StageKey) -> Vec<BlockRef> {
+        let mut blocks = vec![stage.block];
+        while let Some(block) = blocks
+            .last()
+            .filter(|block| block.number > *stage.numbers().start())
+            && let Some(parent) = self.parents.get(&(lane, *block))
+        {
+            blocks.push(BlockRef {
+                number: block.number - 1,
+                hash: *parent,
+            });
+        }
+        blocks.reverse();
+        blocks
+    }
+
     /// Whether a completed attempt wrote what it must.
     pub(crate) fn is_genuine(&mut self, result: &TaskResult) -> bool {
         let stage = &result.header.id.stage;
@@ -169,7 +195,8 @@ impl Promises {
         let Outcome::Completed { outputs } = &result.outcome else {
             return false;
         };
-        let expected = self.expect(lane, &stage.block, at);
+        let blocks = self.blocks_of(lane, stage);
+        let expected = self.expect(lane, &blocks, at);
         expected[position].get(result.header.id.index as usize) == Some(&proofs::numbers(outputs))
     }
 
@@ -216,7 +243,7 @@ impl Promises {
 
     /// P1: whether the output is the chain.
     pub(crate) fn is_emitted(&self, lane: usize, chain: &Chain) -> bool {
-        let view = self.views[lane].values().map(|record| record.last);
+        let view = self.views[lane].values().map(|(block, _)| *block);
         chain.is_over() && view.eq(chain.canonical.iter().map(|link| link.block))
     }
 

@@ -51,15 +51,37 @@ pub(crate) fn run(stage: &Stage, widest: u64, inputs: &[u64]) -> Vec<u64> {
 /// What each task of each stage writes, by stage and index.
 pub(crate) type Written = Vec<Vec<Vec<u64>>>;
 
-/// What each task of each stage must write.
-pub(crate) fn expected(spec: &ProofSpec, block: &BlockRef, widest: u64) -> Written {
-    let mut inputs = vec![witness(block)];
+/// What each task of each stage must write for a block, or for the blocks of a range. Of a range, the
+/// stages of its last block come first.
+pub(crate) fn expected(spec: &ProofSpec, blocks: &[BlockRef], widest: u64) -> Written {
+    let range = spec
+        .stages
+        .iter()
+        .position(|stage| stage.kind == StageKind::Range);
+    let (own, shared) = spec.stages.split_at(range.unwrap_or(spec.stages.len()));
+    let each = blocks
+        .iter()
+        .map(|block| written(own, vec![witness(block)], widest));
+    let each: Vec<Written> = each.collect();
+    let last = |stages: &Written| {
+        stages
+            .last()
+            .and_then(|tasks| tasks.last().cloned())
+            .unwrap_or_default()
+    };
+    let inputs = each.iter().flat_map(last).collect();
+    let mut stages = each.last().cloned().unwrap_or_default();
+    stages.extend(written(shared, inputs, widest));
+    stages
+}
+
+fn written(of: &[Stage], mut inputs: Vec<u64>, widest: u64) -> Written {
     let mut stages = Vec::new();
-    for stage in &spec.stages {
+    for stage in of {
         let mut tasks: Vec<Vec<u64>> = Vec::new();
         match (stage.kind, stage.arity) {
             (StageKind::Map, _) => tasks.extend(inputs.iter().map(|i| run(stage, widest, &[*i]))),
-            (StageKind::Join, Some(arity)) => {
+            (StageKind::Join | StageKind::Range, Some(arity)) => {
                 let mut level = inputs.clone();
                 loop {
                     let next: Vec<Vec<u64>> = level
@@ -76,7 +98,7 @@ pub(crate) fn expected(spec: &ProofSpec, block: &BlockRef, widest: u64) -> Writt
             _ => tasks.push(run(stage, widest, &inputs)),
         }
         inputs = match (stage.kind, stage.arity) {
-            (StageKind::Join, Some(_)) => tasks.last().cloned().unwrap_or_default(),
+            (StageKind::Join | StageKind::Range, Some(_)) => tasks.last().cloned().unwrap_or_default(),
             _ => tasks.concat(),
         };
         stages.push(tasks);

@@ -205,10 +205,12 @@ async fn compare(bus: &Bus, pipeline: &Pipeline, count: u64) -> anyhow::Result<V
         let Ok(emission) = &kept.body else {
             bail!("{} cannot be read", kept.subject);
         };
-        *seen.entry(emission.first.number).or_default() += 1;
+        for number in emission.first.number..=emission.last.number {
+            *seen.entry(number).or_default() += 1;
+        }
         verdict.inversions += u64::from(emission.first.number < last);
         verdict.dead += u64::from(matches!(emission.outcome, EmissionOutcome::Dead { .. }));
-        last = emission.first.number;
+        last = emission.last.number;
     }
     verdict.duplicates = seen.values().map(|times| times - 1).sum();
     verdict.lost = (1..=count).filter(|number| !seen.contains_key(number)).collect();

@@ -53,6 +53,7 @@ impl Collector {
                 block.ended.get_or_insert(ended.reason.clone());
                 self.touched.insert(at);
             }
+            handles.extend(self.ranges.without(&at, &self.blocks));
         }
         self.ends.push((ended, handle));
         vec![Step::Ack(handles)]
@@ -74,6 +75,14 @@ impl Collector {
             .iter()
             .find(|(e, _)| e.reason != EndReason::Reorged && e.covers(block, announced_at, amends))
             .map(|(e, _)| e.reason.clone())
+    }
+
+    /// Numbers that an operator cancelled, whatever block bears them.
+    pub(super) fn cancelled(&self) -> Vec<(u64, u64)> {
+        let all = self.ends.iter().map(|(ended, _)| ended);
+        all.filter(|e| e.reason != EndReason::Reorged && e.hashes.is_empty())
+            .map(|e| (e.first, e.last))
+            .collect()
     }
 
     /// A block that ends without a proof and of which no result came: an emission needs to know it.
@@ -102,6 +111,7 @@ impl Collector {
         let at = (block.number, block.hash);
         let entry = Block {
             block,
+            first: None,
             context: context.0,
             proofs: Default::default(),
             trace: TraceContext::default(),
@@ -136,6 +146,7 @@ impl BlockContextOf {
             revision: known.revision,
             parent_hash: known.parent_hash,
             stored_at,
+            first_stored_at: None,
             deadline_at: None,
             facts: BlockFacts::default(),
         })

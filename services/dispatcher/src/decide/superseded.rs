@@ -60,7 +60,7 @@ impl Dispatcher {
         };
         let covered = |id: &EntryId| {
             let ready = self.entries.get(id).map(|e| &e.ready);
-            ready.is_some_and(|ready| ended.covers(&ready.stage.block, ready.announced_at, ready.amends))
+            ready.is_some_and(|ready| ended.concerns(&ready.stage, ready.announced_at, ready.amends))
         };
         let waiting = self.waiting_for(&cancel.pipeline, cancel.first, cancel.last);
         let dropped = waiting.into_iter().filter(covered).collect();
@@ -135,7 +135,7 @@ impl Dispatcher {
     pub(super) fn is_settled(&self, ready: &Ready) -> bool {
         let (pipeline, number) = (&ready.stage.pipeline, ready.stage.block.number);
         let is_cancelled = |ended: &BlockEnded| {
-            ended.pipeline == *pipeline && ended.covers(&ready.stage.block, ready.announced_at, ready.amends)
+            ended.pipeline == *pipeline && ended.concerns(&ready.stage, ready.announced_at, ready.amends)
         };
         (!ready.amends && self.is_emitted(ready))
             || self.cancelled.iter().any(is_cancelled)
@@ -152,21 +152,19 @@ impl Dispatcher {
 
     fn is_emitted(&self, ready: &Ready) -> bool {
         let output = self.outputs.get(&ready.stage.pipeline);
-        output.is_some_and(|output| output.is_settled(ready.stage.block.number, ready.announced_at))
+        let first = ready.stage.first_block().number;
+        output.is_some_and(|output| output.is_settled(first, ready.first_announced_at))
     }
 }
 
 /// Whether an attempt may be about a cancelled block, as far as its subject tells.
 fn may_concern(cancel: &Cancel, key: &AttemptKey) -> bool {
     let named = |hash| {
-        BlockRef {
-            number: key.block.number,
-            hash,
-        }
-        .key()
-            == key.block
+        let number = key.block.number;
+        BlockRef { number, hash }.key().hash_prefix == key.block.hash_prefix
     };
     key.pipeline == cancel.pipeline
-        && (cancel.first..=cancel.last).contains(&key.block.number)
+        && key.block.first() <= cancel.last
+        && cancel.first <= key.block.number
         && (cancel.hashes.is_empty() || cancel.hashes.iter().copied().any(named))
 }

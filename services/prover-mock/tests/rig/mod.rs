@@ -62,6 +62,7 @@ impl Rig {
         let stage = push0_domain::task::StageKey {
             pipeline: self.pipeline.clone(),
             block: synthetic_block(&self.pipeline, number),
+            first: None,
             proof_type: "main".parse().expect("a name"),
             stage: "prove".parse().expect("a name"),
         };
@@ -70,6 +71,7 @@ impl Rig {
             revision: 1,
             parent_hash: synthetic_hash(&self.pipeline, number - 1),
             stored_at: Timestamp::default(),
+            first_stored_at: None,
             deadline_at: None,
             facts: BlockFacts::default(),
         };

@@ -9,7 +9,7 @@ use crate::{known, letters, output, table};
 use clap::Args;
 use push0_bus::Bus;
 use push0_domain::PipelineId;
-use push0_domain::message::{Dead, EmissionOutcome, EndReason, KnownBlock};
+use push0_domain::message::{Dead, Emission, EmissionOutcome, EndReason, KnownBlock};
 use serde::Serialize;
 use std::time::Duration;
 
@@ -45,6 +45,7 @@ pub(crate) async fn run(context: &Context, args: &BlockArgs) -> Result<(), Failu
     for block in &known {
         waiting.extend(work_in_flight::waiting(&bus, &pipeline, block.block.key()).await?);
     }
+    waiting.extend(work_in_flight::waiting_in_ranges(&bus, &pipeline, number).await?);
     let found = Found {
         pipeline: &pipeline,
         number,
@@ -74,7 +75,7 @@ async fn dead_letters(bus: &Bus, pipeline: &PipelineId, number: u64) -> Result<V
         };
         if let Ok(letter) = kept.body
             && let Dead::Task { retry, .. } = &letter.what
-            && retry.stage.block.number == number
+            && retry.stage.numbers().contains(&number)
         {
             ids.push(letter.id);
         }
@@ -115,6 +116,10 @@ fn emitted(record: &Record) -> Vec<String> {
         "  outcome       {}",
         records::outcome(&record.emission.outcome)
     )];
+    let Emission { first, last, .. } = &record.emission;
+    if first != last {
+        lines.push(format!("  range         {}", records::numbers(first, last)));
+    }
     match &record.emission.outcome {
         EmissionOutcome::Proved(proofs) => {
             for proof in proofs {

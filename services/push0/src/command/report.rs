@@ -8,7 +8,7 @@ use crate::records::{self, Record};
 use crate::{output, probe, table};
 use clap::Args;
 use push0_bus::Bus;
-use push0_domain::PipelineId;
+use push0_domain::{PipelineId, message::Emission};
 use serde::Serialize;
 use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
@@ -94,10 +94,9 @@ async fn collect(bus: &Bus, pipeline: &PipelineId, args: &ReportArgs) -> Result<
             next = last.sequence + 1;
             for record in &new {
                 let outcome = records::outcome(&record.emission.outcome);
-                output::note(&format!(
-                    "{pipeline}: block {} is {outcome}",
-                    record.emission.last.number
-                ));
+                let Emission { first, last, .. } = &record.emission;
+                let numbers = records::numbers(first, last);
+                output::note(&format!("{pipeline}: block {numbers} is {outcome}"));
             }
             found.extend(new);
         } else if Audit::of(&found).emitted >= wanted || Instant::now() >= until {

@@ -57,9 +57,9 @@ impl Watchdog {
         let effects = self.stop_where(now, |held| {
             let stage = &held.header.id.stage;
             let context = &held.header.context;
-            let settled = outputs
-                .get(&stage.pipeline)
-                .is_some_and(|output| output.is_settled(stage.block.number, context.stored_at));
+            let settled = outputs.get(&stage.pipeline).is_some_and(|output| {
+                output.is_settled(stage.first_block().number, context.first_stored_at())
+            });
             (settled && !context.amends).then_some(Reason::Emitted)
         });
         self.outputs = outputs;
@@ -80,8 +80,7 @@ impl Watchdog {
         let effects = self.stop_where(now, |held| {
             let (stage, context) = (&held.header.id.stage, &held.header.context);
             let covers = |(ended, _): &(BlockEnded, Timestamp)| {
-                stage.pipeline == ended.pipeline
-                    && ended.covers(&stage.block, context.stored_at, context.amends)
+                stage.pipeline == ended.pipeline && ended.concerns(stage, context.stored_at, context.amends)
             };
             ends.iter().any(covers).then_some(Reason::Ended)
         });

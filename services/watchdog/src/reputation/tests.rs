@@ -20,6 +20,7 @@ fn task(number: u64) -> TaskId {
     let stage = StageKey {
         pipeline: "demo".parse().unwrap(),
         block: BlockRef { number, hash },
+        first: None,
         proof_type: "main".parse().unwrap(),
         stage: "prove".parse().unwrap(),
     };

@@ -19,6 +19,7 @@ pub(crate) fn held(index: u32, running: Option<Duration>, timeout: Duration) -> 
             number: 7,
             hash: BlockHash([7; 32]),
         },
+        first: None,
         proof_type: "main".parse().expect("valid"),
         stage: "prove".parse().expect("valid"),
     };
@@ -31,6 +32,7 @@ pub(crate) fn held(index: u32, running: Option<Duration>, timeout: Duration) -> 
             revision: 1,
             parent_hash: BlockHash::default(),
             stored_at: Timestamp(1),
+            first_stored_at: None,
             deadline_at: None,
             amends: false,
             facts: BlockFacts::default(),

@@ -26,6 +26,7 @@ fn result(block: u64) -> ResultEvent {
     let stage = StageKey {
         pipeline: demo(),
         block: push0_harness::synthetic_block(&demo(), block),
+        first: None,
         proof_type: "main".parse().expect("a name"),
         stage: "prove".parse().expect("a name"),
     };
@@ -40,6 +41,7 @@ fn result(block: u64) -> ResultEvent {
                 revision: 1,
                 parent_hash: push0_harness::synthetic_hash(&demo(), block.wrapping_sub(1)),
                 stored_at: Timestamp(1),
+                first_stored_at: None,
                 deadline_at: None,
                 facts: BlockFacts::default(),
             },

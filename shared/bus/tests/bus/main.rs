@@ -77,6 +77,7 @@ fn attempt(block: u64, index: u32) -> AttemptKey {
             number: block,
             hash: BlockHash([7; 32]),
         },
+        first: None,
         proof_type: "main".parse().expect("a name"),
         stage: "prove".parse().expect("a name"),
     };

@@ -1,6 +1,6 @@
 //! BLOCKS: what is to be proved, and what no longer is.
 
-use crate::{BlockHash, BlockRef, Payload, PipelineId, Timestamp};
+use crate::{BlockHash, BlockRef, Payload, PipelineId, StageKey, Timestamp};
 use serde::{Deserialize, Serialize};
 
 /// BLOCKS: what the ingester tells the dispatcher.
@@ -67,6 +67,13 @@ pub struct BlockFacts {
     pub timestamp_s: u64,
 }
 
+impl BlockContext {
+    /// When the broker had stored the message of the first block that it is about.
+    pub fn first_stored_at(&self) -> Timestamp {
+        self.first_stored_at.unwrap_or(self.stored_at)
+    }
+}
+
 /// Blocks that need no proof any more.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Cancel {
@@ -83,15 +90,19 @@ pub struct Cancel {
     pub reason: EndReason,
 }
 
-/// What every message about a block carries along.
+/// What every message about a block carries along. Of a range: its last block's, but for what
+/// concerns where it begins.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BlockContext {
     /// The revision of the pipeline that applies.
     pub revision: u32,
-    /// The hash of the block's parent.
+    /// The hash of the block's parent; of the first block's, in a range.
     pub parent_hash: BlockHash,
     /// When the broker had stored the block's message: the start of its orchestration.
     pub stored_at: Timestamp,
+    /// The same of the first block of a range.
+    #[serde(default)]
+    pub first_stored_at: Option<Timestamp>,
     /// When its proof is worthless, if ever.
     #[serde(default)]
     pub deadline_at: Option<Timestamp>,
@@ -133,7 +144,23 @@ impl BlockEnded {
         (self.first..=self.last).contains(&block.number)
             && named
             && announced_at <= self.at
-            && (!amends || self.reason == EndReason::Reorged)
+            && self.may_end(amends)
+    }
+
+    fn may_end(&self, amends: bool) -> bool {
+        !amends || self.reason == EndReason::Reorged
+    }
+
+    /// Whether it concerns a stage of its pipeline whose block was announced at `announced_at`: of a
+    /// range, one of its blocks. Those between the first and the last are of the chain of the last, and
+    /// the chain replaces no block without those on top of it.
+    pub fn concerns(&self, stage: &StageKey, announced_at: Timestamp, amends: bool) -> bool {
+        let (first, last) = stage.numbers().into_inner();
+        let named = self.hashes.is_empty()
+            || self.hashes.contains(&stage.block.hash)
+            || self.hashes.contains(&stage.first_block().hash);
+        let within = first <= self.last && self.first <= last;
+        within && named && announced_at <= self.at && self.may_end(amends)
     }
 }
 

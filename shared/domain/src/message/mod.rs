@@ -16,7 +16,7 @@ pub use block::{
 };
 pub use event::{Event, Happening};
 pub use lease::{Control, Held, Lease, ProverState, Role};
-pub use proof::{AttemptRecord, Dead, DeadLetter, Emission, EmissionOutcome, Proof};
+pub use proof::{AttemptRecord, Dead, DeadLetter, Emission, EmissionOutcome, Proof, Standing};
 pub use result::{Failure, FailureClass, Outcome, ResultEvent, TaskResult, Verdict};
 pub use work::{StageKind, StageReady, Task, TaskHeader, TaskRange};
 

@@ -4,7 +4,7 @@ use super::{BlockFacts, EndReason, Failure, StageReady};
 use crate::{BlockHash, BlockRef, Payload, PipelineId, ProofType, ProverId, Timestamp, ZkvmId};
 use serde::{Deserialize, Serialize};
 
-/// PROOFS: one per block in ascending order, whatever became of it.
+/// PROOFS: one per block, or range of blocks, in ascending order, whatever became of it.
 ///
 /// Two things come out of order. After a reorg of emitted blocks, a record of a lower number with
 /// another hash: the output goes on from there. And when a dead letter was retried, a second record
@@ -17,6 +17,13 @@ pub struct Emission {
     pub first: BlockRef,
     /// The last block that it covers; the same but for ranges.
     pub last: BlockRef,
+    /// The hashes of all blocks of a range, from the first to the last; empty for a single block.
+    #[serde(default)]
+    pub hashes: Vec<BlockHash>,
+    /// Blocks right before the first that stand although the record of their range does not: the chain
+    /// has replaced the range's other blocks, which this record and those after it replace.
+    #[serde(default)]
+    pub standing: Vec<Standing>,
     /// The hash of the first block's parent.
     pub parent_hash: BlockHash,
     /// What became of it.
@@ -31,6 +38,26 @@ pub struct Emission {
     /// Facts for tables.
     #[serde(default)]
     pub facts: BlockFacts,
+}
+
+/// A block that the record of a range covers in vain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Standing {
+    /// The block.
+    pub block: BlockRef,
+    /// When the broker had stored its announcement, or that of a later block of its range.
+    pub announced_at: Timestamp,
+}
+
+impl Emission {
+    /// The blocks that it is about.
+    pub fn blocks(&self) -> impl Iterator<Item = BlockRef> {
+        let range = (self.first.number..).zip(self.hashes.iter());
+        let single = self.hashes.is_empty().then_some(self.last);
+        range
+            .map(|(number, hash)| BlockRef { number, hash: *hash })
+            .chain(single)
+    }
 }
 
 /// What became of a block.

@@ -1,17 +1,13 @@
 //! From a pipeline file to a pipeline: everything that can be wrong, each with its line.
 
-use super::file::{PipelineFile, ProofTable, SourceTable, StageTable, StartValue};
-use super::{
-    EthereumSource, PROOF_TYPES_MAX, Pipeline, Policy, ProofSpec, Rest, STAGES_MAX, Source, Stage, Start,
-    Witness,
-};
-use crate::message::StageKind;
-use crate::{PipelineId, StageName, ZkvmId};
+mod proof;
+
+use super::file::{PipelineFile, SourceTable, StartValue};
+use super::{EthereumSource, PROOF_TYPES_MAX, Pipeline, Policy, ProofSpec, Rest, Source, Start, Witness};
+use crate::PipelineId;
 use std::{fmt, ops::Range, str::FromStr, time::Duration};
 use toml::Spanned;
 
-/// How many attempts a stage has that says nothing: the first, and two more.
-const ATTEMPTS_DEFAULT: u32 = 3;
 /// The longest a stage may run: Ethproofs calls a block that takes over 20 minutes paralysed, and
 /// range proofs of rollups take hours; a day is beyond both.
 const TIMEOUT_MAX: Duration = Duration::from_secs(24 * 3600);
@@ -73,6 +69,13 @@ impl Pipeline {
 struct Checker<'a> {
     text: &'a str,
     issues: Vec<Issue>,
+}
+
+/// What a proof must fit into.
+struct Setting<'a> {
+    policy: Option<&'a Policy>,
+    /// How many proof types the pipeline has.
+    proofs: usize,
 }
 
 impl Checker<'_> {
@@ -149,9 +152,13 @@ impl Checker<'_> {
             }
         };
         let mut proofs: Vec<ProofSpec> = Vec::new();
+        let setting = Setting {
+            policy: policy.as_ref(),
+            proofs: file.proof.len(),
+        };
         for table in file.proof {
             let span = table.span();
-            if let Some(proof) = self.proof(&span, table.into_inner(), policy.as_ref()) {
+            if let Some(proof) = self.proof(&span, table.into_inner(), &setting) {
                 if proofs.iter().any(|p| p.proof_type == proof.proof_type) {
                     self.issue(
                         &span,
@@ -249,173 +256,5 @@ impl Checker<'_> {
             poll,
             witness,
         }))
-    }
-
-    fn proof(
-        &mut self,
-        span: &Range<usize>,
-        table: ProofTable,
-        policy: Option<&Policy>,
-    ) -> Option<ProofSpec> {
-        let proof_type = self.id(&table.proof_type);
-        let zkvm: Option<ZkvmId> = self.id(&table.zkvm);
-        if table.stage.is_empty() || table.stage.len() > STAGES_MAX {
-            self.issue(
-                span,
-                format!(
-                    "{} [[proof.stage]] tables: expected 1 to {STAGES_MAX}",
-                    table.stage.len()
-                ),
-            );
-        }
-        let names: Vec<String> = table
-            .stage
-            .iter()
-            .map(|s| s.as_ref().name.as_ref().clone())
-            .collect();
-        let mut stages: Vec<Stage> = Vec::new();
-        let mut many = false;
-        for (position, stage) in table.stage.into_iter().enumerate() {
-            let span = stage.span();
-            self.from(&names, position, stage.as_ref());
-            let checked = self.stage(&span, stage.into_inner(), zkvm.as_ref(), policy);
-            if let Some(stage) = checked {
-                many = self.shape(&span, &stage, many);
-                stages.push(stage);
-            }
-        }
-        if many {
-            self.issue(
-                span,
-                "the last stage has many outputs: expected a stage of kind \"join\" after it",
-            );
-        }
-        Some(ProofSpec {
-            proof_type: proof_type?,
-            zkvm: zkvm?,
-            program_id: table.program_id,
-            verify: table.verify,
-            stages,
-        })
-    }
-
-    /// A proof's stages form a chain: what each reads is the stage before it, or the block.
-    fn from(&mut self, names: &[String], position: usize, stage: &StageTable) {
-        let before = position
-            .checked_sub(1)
-            .and_then(|p| names.get(p))
-            .map_or("block", String::as_str);
-        let name = stage.name.as_ref();
-        if names.iter().take(position).any(|n| n == name) || name == "block" {
-            self.issue(
-                &stage.name.span(),
-                format!("stage `{name}` is defined twice or has the reserved name `block`"),
-            );
-        }
-        let Some(from) = &stage.from else { return };
-        let from_name = from.as_ref().as_str();
-        if from_name == before {
-            return;
-        }
-        let reason = match names.iter().position(|n| n == from_name) {
-            Some(at) if at >= position => {
-                format!("stage `{name}` reads `{from_name}`, which comes after it: a cycle")
-            }
-            None if from_name != "block" => {
-                format!("stage `{name}` reads `{from_name}`, which is no stage of this proof")
-            }
-            _ => format!("stage `{name}` reads `{from_name}`: expected `{before}`, the stage before it"),
-        };
-        self.issue(&from.span(), reason);
-    }
-
-    /// Whether the stage writes many outputs, given whether it reads many.
-    fn shape(&mut self, span: &Range<usize>, stage: &Stage, many: bool) -> bool {
-        match (stage.kind, many) {
-            (StageKind::Split, true) | (StageKind::Range, true) => {
-                self.issue(
-                    span,
-                    format!(
-                        "stage `{}` reads many outputs: expected a \"map\" or \"join\" here",
-                        stage.name
-                    ),
-                );
-                true
-            }
-            (StageKind::Join, false) => {
-                self.issue(
-                    span,
-                    format!(
-                        "stage `{}` joins one output: expected a \"split\" or \"range\" before it",
-                        stage.name
-                    ),
-                );
-                false
-            }
-            (StageKind::Split, false) => true,
-            (StageKind::Map, many) => many,
-            (StageKind::Join, true) | (StageKind::Range, false) => false,
-        }
-    }
-
-    fn stage(
-        &mut self,
-        span: &Range<usize>,
-        table: StageTable,
-        zkvm: Option<&ZkvmId>,
-        policy: Option<&Policy>,
-    ) -> Option<Stage> {
-        let name: Option<StageName> = self.id(&table.name);
-        let zkvm = match &table.zkvm {
-            Some(own) => self.id(own),
-            None => zkvm.cloned(),
-        };
-        let timeout = self.duration("timeout", &table.timeout);
-        let hedge_after = table
-            .hedge_after
-            .as_ref()
-            .and_then(|h| self.duration("hedge_after", h));
-        let attempts = table
-            .attempts
-            .as_ref()
-            .map_or(ATTEMPTS_DEFAULT, |a| self.at_least("attempts", 1, a));
-        let arity = table.arity.as_ref().map(|a| self.at_least("arity", 2, a));
-        let every = table.every.as_ref().map(|e| self.at_least("every", 1, e));
-        let close_after = table
-            .close_after
-            .as_ref()
-            .and_then(|c| self.duration("close_after", c));
-        if let (Some(hedge), Some(timeout)) = (hedge_after, timeout)
-            && hedge >= timeout
-        {
-            self.issue(span, "hedge_after: expected less than timeout");
-        }
-        if let (Some(hedge), Some(Policy::Deadline { within })) = (hedge_after, policy)
-            && hedge >= *within
-        {
-            self.issue(
-                span,
-                "hedge_after: a second copy that starts after the deadline is of no use",
-            );
-        }
-        if arity.is_some() && table.kind != StageKind::Join {
-            self.issue(span, "arity: only with kind = \"join\"");
-        }
-        if table.kind == StageKind::Range {
-            self.issue(span, "kind = \"range\" is not supported yet");
-        } else if every.is_some() || close_after.is_some() {
-            self.issue(span, "every, close_after: only with kind = \"range\"");
-        }
-        Some(Stage {
-            name: name?,
-            kind: table.kind,
-            zkvm: zkvm?,
-            arity,
-            every,
-            close_after,
-            timeout: timeout?,
-            attempts,
-            hedge_after,
-        })
     }
 }

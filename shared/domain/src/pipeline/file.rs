@@ -89,6 +89,8 @@ pub(super) struct StageTable {
     pub(super) every: Option<Spanned<u32>>,
     #[serde(default)]
     pub(super) close_after: Option<Spanned<String>>,
+    #[serde(default)]
+    pub(super) split_on_failure: Option<bool>,
     pub(super) timeout: Spanned<String>,
     #[serde(default)]
     pub(super) attempts: Option<Spanned<u32>>,

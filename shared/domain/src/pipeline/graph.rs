@@ -8,6 +8,8 @@ use crate::{StageName, message::StageKind};
 pub enum NextStage<'a> {
     /// This stage.
     Stage(&'a Stage),
+    /// This stage, together with the blocks round it.
+    Range(&'a Stage),
     /// Nothing: its output is the proof.
     Proof,
 }
@@ -28,11 +30,16 @@ impl ProofSpec {
     /// What follows the stage of this name; none if there is no such stage.
     pub fn next(&self, name: &StageName) -> Option<NextStage<'_>> {
         let (position, _) = self.stage(name)?;
-        Some(
-            self.stages
-                .get(position + 1)
-                .map_or(NextStage::Proof, NextStage::Stage),
-        )
+        Some(match self.stages.get(position + 1) {
+            None => NextStage::Proof,
+            Some(stage) if stage.kind == StageKind::Range => NextStage::Range(stage),
+            Some(stage) => NextStage::Stage(stage),
+        })
+    }
+
+    /// The stage that puts consecutive blocks together, if there is one.
+    pub fn range(&self) -> Option<&Stage> {
+        self.stages.iter().find(|stage| stage.kind == StageKind::Range)
     }
 
     /// How many stages follow the one of this name.
@@ -58,7 +65,7 @@ impl Stage {
     pub fn task_count(&self, inputs: u32) -> u32 {
         match (self.kind, self.arity) {
             (StageKind::Map, _) => inputs,
-            (StageKind::Join, Some(arity)) => tree_levels(inputs, arity).iter().sum(),
+            (StageKind::Join | StageKind::Range, Some(arity)) => tree_levels(inputs, arity).iter().sum(),
             (StageKind::Split | StageKind::Range | StageKind::Join, _) => 1,
         }
     }

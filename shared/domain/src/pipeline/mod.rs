@@ -15,6 +15,9 @@ use std::time::Duration;
 pub const PROOF_TYPES_MAX: usize = 8;
 /// The most stages that a proof may have.
 pub const STAGES_MAX: usize = 16;
+/// The most blocks that a range may cover: what its blocks wrote waits in the broker until the range
+/// has its record, and many ranges are on their way at once.
+pub const RANGE_MAX: u32 = 1024;
 
 /// A checked pipeline.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -152,12 +155,14 @@ pub struct Stage {
     pub kind: StageKind,
     /// The proof system that runs it.
     pub zkvm: ZkvmId,
-    /// How many inputs a task of a tree takes; none joins all at once. Only for joins.
+    /// How many inputs a task of a tree takes; none joins all at once. Only for joins and ranges.
     pub arity: Option<u32>,
-    /// How many consecutive blocks make a range. Only for ranges.
+    /// How many consecutive blocks make a range, which ends before a multiple of it. Only for ranges.
     pub every: Option<u32>,
     /// After how long an unfilled range is closed as it is. Only for ranges.
     pub close_after: Option<Duration>,
+    /// Whether a range whose budget is used up is tried again as two halves. Only for ranges.
+    pub split_on_failure: bool,
     /// How long an attempt may run.
     pub timeout: Duration,
     /// How many attempts may end badly before the task is a dead letter.
@@ -170,6 +175,11 @@ impl Pipeline {
     /// The proof of this type.
     pub fn proof(&self, proof_type: &ProofType) -> Option<&ProofSpec> {
         self.proofs.iter().find(|p| p.proof_type == *proof_type)
+    }
+
+    /// The stage that puts the proofs of blocks together, if there is one: it belongs to the only proof.
+    pub fn range(&self) -> Option<&Stage> {
+        self.proofs.iter().find_map(ProofSpec::range)
     }
 
     /// The proof systems that it needs, each once.

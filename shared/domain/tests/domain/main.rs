@@ -2,6 +2,7 @@
 
 mod codec;
 mod pipeline;
+mod range;
 mod strategy;
 mod subject;
 mod tree;

@@ -195,6 +195,12 @@ const BAD: &[(&str, &str, &str, &str)] = &[
         "name = \"prove\"",
         "after the deadline",
     ),
+    (
+        "policy = \"oldest-first\"",
+        "policy = \"deadline\"\ndeadline = \"59s\"",
+        "name = \"prove\"",
+        "longer than the deadline",
+    ),
     ("http://127", "ftp://127", "source", "http:// or https://"),
     (
         "start = 5",
@@ -305,7 +311,7 @@ const BAD: &[(&str, &str, &str, &str)] = &[
         "from = \"split\"",
         "from = \"split\"\narity = 2",
         "name = \"prove\"",
-        "arity: only with kind = \"join\"",
+        "arity: only with kind = \"join\" or \"range\"",
     ),
     (
         "from = \"split\"",

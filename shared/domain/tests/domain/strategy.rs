@@ -29,7 +29,13 @@ fn block() -> impl Strategy<Value = BlockRef> {
 }
 
 pub(crate) fn block_key() -> impl Strategy<Value = BlockKey> {
-    (any::<u64>(), any::<[u8; 4]>()).prop_map(|(number, hash_prefix)| BlockKey { number, hash_prefix })
+    (any::<u64>(), any::<[u8; 4]>(), prop_oneof![Just(1), any::<u32>()]).prop_map(
+        |(number, hash_prefix, blocks)| BlockKey {
+            number,
+            hash_prefix,
+            blocks,
+        },
+    )
 }
 
 fn time() -> impl Strategy<Value = Timestamp> {
@@ -102,14 +108,15 @@ pub(crate) fn attempt_key() -> impl Strategy<Value = AttemptKey> {
 }
 
 pub(crate) fn stage_key() -> impl Strategy<Value = StageKey> {
-    (pipeline(), block(), proof_type(), stage_name()).prop_map(|(pipeline, block, proof_type, stage)| {
-        StageKey {
+    (pipeline(), block(), of(block()), proof_type(), stage_name()).prop_map(
+        |(pipeline, block, first, proof_type, stage)| StageKey {
             pipeline,
             block,
+            first,
             proof_type,
             stage,
-        }
-    })
+        },
+    )
 }
 
 fn task_id() -> impl Strategy<Value = TaskId> {
@@ -180,16 +187,26 @@ pub(crate) fn known_block() -> impl Strategy<Value = KnownBlock> {
 }
 
 fn context() -> impl Strategy<Value = BlockContext> {
-    (any::<u32>(), hash(), time(), of(time()), any::<bool>(), facts()).prop_map(
-        |(revision, parent_hash, stored_at, deadline_at, amends, facts)| BlockContext {
-            revision,
-            parent_hash,
-            stored_at,
-            deadline_at,
-            amends,
-            facts,
-        },
+    (
+        any::<u32>(),
+        hash(),
+        time(),
+        of(time()),
+        of(time()),
+        any::<bool>(),
+        facts(),
     )
+        .prop_map(
+            |(revision, parent_hash, stored_at, first_stored_at, deadline_at, amends, facts)| BlockContext {
+                revision,
+                parent_hash,
+                stored_at,
+                first_stored_at,
+                deadline_at,
+                amends,
+                facts,
+            },
+        )
 }
 
 fn range() -> impl Strategy<Value = TaskRange> {
@@ -413,27 +430,41 @@ pub(crate) fn emission() -> impl Strategy<Value = Emission> {
         (text(), text()).prop_map(|(dead_letter, reason)| EmissionOutcome::Dead { dead_letter, reason }),
         reason().prop_map(EmissionOutcome::Abandoned),
     ];
+    let standing = (block(), time()).prop_map(|(block, announced_at)| Standing { block, announced_at });
     (
         pipeline(),
         block(),
         block(),
-        hash(),
+        (hash(), vec(hash(), 0..3), vec(standing, 0..3)),
         (any::<u64>(), outcome),
         time(),
         any::<u64>(),
         facts(),
     )
         .prop_map(
-            |(pipeline, first, last, parent_hash, (next, outcome), stored_at, busy_us, facts)| Emission {
+            |(
                 pipeline,
                 first,
                 last,
-                parent_hash,
-                next,
-                outcome,
+                (parent_hash, hashes, standing),
+                (next, outcome),
                 stored_at,
                 busy_us,
                 facts,
+            )| {
+                Emission {
+                    pipeline,
+                    first,
+                    last,
+                    hashes,
+                    standing,
+                    parent_hash,
+                    next,
+                    outcome,
+                    stored_at,
+                    busy_us,
+                    facts,
+                }
             },
         )
 }

@@ -70,14 +70,14 @@ proptest! {
     #[test]
     fn small_neighbouring_attempts_never_share_a_subject(
         keys in proptest::collection::vec(
-            ("[a-b]{1,2}", "[a-b]{1,2}", 0u64..3, 0u8..2, "[a-b]{1,2}", "[a-b]{1,2}", 0u32..12, 1u32..12), 2..200),
+            ("[a-b]{1,2}", "[a-b]{1,2}", (0u64..3, 1u32..4), 0u8..2, "[a-b]{1,2}", "[a-b]{1,2}", 0u32..12, 1u32..12), 2..200),
     ) {
         let mut seen: HashMap<String, AttemptKey> = HashMap::new();
-        for (zkvm, pipeline, number, fork, proof_type, stage, index, attempt) in keys {
+        for (zkvm, pipeline, (number, blocks), fork, proof_type, stage, index, attempt) in keys {
             let key = AttemptKey {
                 zkvm: zkvm.parse().unwrap(),
                 pipeline: pipeline.parse().unwrap(),
-                block: BlockKey { number, hash_prefix: [fork; 4] },
+                block: BlockKey { number, hash_prefix: [fork; 4], blocks },
                 proof_type: proof_type.parse().unwrap(),
                 stage: stage.parse().unwrap(),
                 index,
@@ -95,6 +95,10 @@ proptest! {
         let of_block = subject::attempts_of_block(subject::Kind::Task, &a.pipeline, a.block);
         prop_assert!(selects(&of_block, &subject::task(&a)));
         prop_assert_eq!(selects(&of_block, &subject::task(&b)), a.pipeline == b.pipeline && a.block == b.block);
+        let of_pipeline = subject::attempts_of_pipeline(subject::Kind::Task, &a.pipeline);
+        prop_assert_eq!(selects(&of_pipeline, &subject::task(&b)), a.pipeline == b.pipeline);
+        let record = subject::proof(&a.pipeline, a.block.number);
+        prop_assert_eq!(subject::number_of_proof(&record), Some(a.block.number));
         let results = subject::results_of_pipeline(&a.pipeline);
         let chosen = |subject: &str| results.iter().filter(|filter| selects(filter, subject)).count();
         prop_assert_eq!(chosen(&subject::result(&a)), 1);
@@ -144,6 +148,8 @@ proptest! {
         for second in [format!("+{text}"), format!("0{text}")] {
             prop_assert!(second.parse::<BlockKey>().is_err());
         }
+        let one = format!("{}-1", BlockKey { blocks: 1, ..key });
+        prop_assert!(one.parse::<BlockKey>().is_err());
         let upper = text.to_uppercase();
         prop_assert!(upper == text || upper.parse::<BlockKey>().is_err());
     }

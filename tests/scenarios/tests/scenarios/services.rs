@@ -131,6 +131,7 @@ fn step(pipeline: &PipelineId, index: u32) -> Message {
     let stage = StageKey {
         pipeline: pipeline.clone(),
         block: synthetic_block(pipeline, 1),
+        first: None,
         proof_type: "main".parse().expect("a name"),
         stage: "step".parse().expect("a name"),
     };
@@ -143,6 +144,7 @@ fn step(pipeline: &PipelineId, index: u32) -> Message {
             revision: 1,
             parent_hash: synthetic_hash(pipeline, 0),
             stored_at: Timestamp(1),
+            first_stored_at: None,
             deadline_at: None,
             amends: false,
             facts: BlockFacts::default(),

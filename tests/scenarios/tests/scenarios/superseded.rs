@@ -4,7 +4,7 @@ use push0_bus::Kept;
 use push0_domain::message::{Emission, EmissionOutcome, EndReason};
 use push0_harness::{Anvil, Deployment, Process, assert_complete_in_order, wait_for};
 use push0_scenarios::{
-    PATIENCE, attempts, demo, deploy, outcome, prover, running, settled, single, verifier,
+    PATIENCE, attempts, demo, deploy, outcome, prover, push0, running, settled, single, verifier,
 };
 use serde_json::json;
 use std::time::{Duration, Instant};
@@ -16,18 +16,11 @@ async fn cancelled_blocks_are_stopped_and_recorded_in_order() {
     deployment.submit_blocks(&demo(), 1..=5).await;
     running(deployment.bus(), "p1").await;
     let cancelled_at = Instant::now();
-    let command = Process::program("push0")
-        .arg("--nats")
-        .arg(deployment.nats.url())
-        .arg("cancel")
-        .arg("--pipeline")
-        .arg("demo")
-        .arg("1..4")
-        .arg("--note")
-        .arg("a test")
-        .start();
-    let status = command.wait_exit(PATIENCE).await;
-    assert!(status.success(), "{status}: {}", command.log());
+    push0(
+        &deployment,
+        &["cancel", "--pipeline", "demo", "1..4", "--note", "a test"],
+    )
+    .await;
     deployment.wait_emitted(&demo(), 4, PATIENCE).await;
     // Less than any of them takes: the one that ran was stopped.
     assert!(

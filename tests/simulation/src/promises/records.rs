@@ -12,65 +12,99 @@ use push0_domain::{
 use std::collections::BTreeSet;
 
 impl Promises {
-    /// P2 and P3.
     pub(super) fn record(&mut self, lane: usize, record: &Emission) {
-        let view = &mut self.views[lane];
-        let number = record.last.number;
-        let same = |before: &&Emission| (before.last, before.stored_at) == (record.last, record.stored_at);
-        let before = view.get(&number).filter(same);
-        if before.is_some_and(|before| matches!(before.outcome, EmissionOutcome::Dead { .. })) {
-            return self.amendment(lane, record);
+        let before = self.views[lane]
+            .get(&record.last.number)
+            .map(|(_, before)| before);
+        let same = |before: &&Emission| {
+            (before.first, before.last, before.stored_at) == (record.first, record.last, record.stored_at)
+        };
+        let is_dead = |before: &Emission| matches!(before.outcome, EmissionOutcome::Dead { .. });
+        let judged = if before.filter(same).is_some_and(is_dead) {
+            self.amendment(lane, record)
+        } else {
+            self.in_order(lane, record)
+        };
+        match judged {
+            Ok(blocks) => self.outcome(lane, record, &blocks),
+            Err(broken) => self.break_with(format_args!("{broken}")),
         }
-        if let Some((newest, _)) = view.last_key_value() {
-            let newest = *newest;
-            if number <= newest {
-                // A step back is right only if the chain had replaced what stood here.
-                let replaced = &view[&number.max(*view.first_key_value().map_or(&0, |(n, _)| n))];
-                let told = self.reorgs[lane]
-                    .iter()
-                    .any(|c| c.hashes.contains(&replaced.last.hash));
-                if !told {
-                    let what =
-                        format!("P2: record {number} after {newest}, which no reorg replaced: {record:?}");
-                    return self.break_with(format_args!("{what}"));
-                }
-                self.rollbacks += 1;
-                view.split_off(&number);
-            } else if number != newest + 1 {
-                return self.break_with(format_args!("P2: record {number} after {newest}"));
-            }
-        } else if number != self.lanes[lane].first {
-            return self.break_with(format_args!("P2: the first record is {number}"));
-        }
-        let view = &mut self.views[lane];
-        if let Some((_, parent)) = view.last_key_value()
-            && parent.last.hash != record.parent_hash
-        {
-            return self.break_with(format_args!("P2: record {number} is no child of the one before"));
-        }
-        if record.next != number + 1 || view.insert(number, record.clone()).is_some() {
-            return self.break_with(format_args!("P3: record {number} twice"));
-        }
-        self.outcome(lane, record);
     }
 
-    /// Of a block that was dead and is proved after all: once, and nothing else changes.
-    fn amendment(&mut self, lane: usize, record: &Emission) {
+    /// P2 and P3: a record follows the one before it, or steps back to where the chain did. Returns
+    /// its blocks.
+    fn in_order(&mut self, lane: usize, record: &Emission) -> Result<Vec<BlockRef>, String> {
+        let (first, last) = (record.first.number, record.last.number);
+        let blocks: Vec<BlockRef> = record.blocks().collect();
+        let numbers: Vec<u64> = blocks.iter().map(|block| block.number).collect();
+        let ends = (blocks.first(), blocks.last());
+        if numbers != (first..=last).collect::<Vec<_>>() || ends != (Some(&record.first), Some(&record.last))
+        {
+            return Err(format!("P2: record {first} to {last} is about {blocks:?}"));
+        }
+        self.step_back(lane, record)?;
+        let view = &mut self.views[lane];
+        let parent = view.last_key_value().map(|(_, (parent, _))| parent.hash);
+        if parent.is_some_and(|parent| parent != record.parent_hash) {
+            return Err(format!("P2: record {first} is no child of the one before"));
+        }
+        if record.next != last + 1 {
+            return Err(format!("P3: {} follows on record {last}", record.next));
+        }
+        for block in &blocks {
+            let parent = view.last_key_value().map(|(_, (parent, _))| parent.hash);
+            let own = self.parents.get(&(lane, *block)).copied();
+            if own.is_none() || parent.is_some_and(|parent| Some(parent) != own) {
+                return Err(format!("P2: {block} is no child of the one before"));
+            }
+            view.insert(block.number, (*block, record.clone()));
+        }
+        self.ranges += u64::from(blocks.len() > 1);
+        Ok(blocks)
+    }
+
+    /// A step back is right only if the chain had replaced what stood there.
+    fn step_back(&mut self, lane: usize, record: &Emission) -> Result<(), String> {
+        let (begin, first) = (self.lanes[lane].first, record.first.number);
+        let view = &mut self.views[lane];
+        match view.last_key_value().map(|(number, _)| *number) {
+            None if first != begin => Err(format!("P2: the first record is {first}")),
+            Some(newest) if first > newest + 1 => Err(format!("P2: record {first} after {newest}")),
+            Some(newest) if first <= newest => {
+                let replaced = view.get(&first).map(|(block, _)| block.hash).unwrap_or_default();
+                if !self.reorgs[lane].iter().any(|c| c.hashes.contains(&replaced)) {
+                    let what = format!("P2: record {first} after {newest}, which no reorg replaced");
+                    return Err(format!("{what}: {record:?}"));
+                }
+                self.rollbacks += 1;
+                view.split_off(&first);
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Of blocks that were dead and are proved after all: once, and nothing else changes.
+    fn amendment(&mut self, lane: usize, record: &Emission) -> Result<Vec<BlockRef>, String> {
         let view = &mut self.views[lane];
         // The output may have gone back meanwhile: what it replaces is judged when that comes.
         let goes_on = view
             .range(record.last.number..)
             .any(|(number, _)| record.next == number + 1);
-        view.insert(record.last.number, record.clone());
+        let mut blocks = Vec::new();
+        for (_, (block, before)) in view.range_mut(record.first.number..=record.last.number) {
+            blocks.push(*block);
+            *before = record.clone();
+        }
         if !goes_on || !matches!(record.outcome, EmissionOutcome::Proved(_)) {
-            return self.break_with(format_args!("P3: {record:?} amends a dead block"));
+            return Err(format!("P3: {record:?} amends a dead block"));
         }
         self.amended += 1;
-        self.outcome(lane, record);
+        Ok(blocks)
     }
 
     /// P7.
-    fn outcome(&mut self, lane: usize, record: &Emission) {
+    fn outcome(&mut self, lane: usize, record: &Emission, blocks: &[BlockRef]) {
         let number = record.last.number;
         match &record.outcome {
             EmissionOutcome::Proved(proofs) => {
@@ -91,7 +125,7 @@ impl Promises {
                     };
                     let is = proofs::number(&proof.payload);
                     let expected = self
-                        .expect(lane, &record.last, at)
+                        .expect(lane, blocks, at)
                         .last()
                         .and_then(|s| s.last())
                         .cloned();
@@ -115,9 +149,10 @@ impl Promises {
         }
     }
 
-    pub(super) fn expect(&mut self, lane: usize, block: &BlockRef, at: usize) -> &Written {
+    pub(super) fn expect(&mut self, lane: usize, blocks: &[BlockRef], at: usize) -> &Written {
         let Lane { pipeline, widest, .. } = &self.lanes[lane];
-        let compute = || proofs::expected(&pipeline.proofs[at], block, *widest);
-        self.expected.entry((lane, *block, at)).or_insert_with(compute)
+        let compute = || proofs::expected(&pipeline.proofs[at], blocks, *widest);
+        let key = (lane, blocks.to_vec(), at);
+        self.expected.entry(key).or_insert_with(compute)
     }
 }

@@ -3,7 +3,7 @@
 use super::{Promises, Waiting};
 use push0_dispatcher::decide::{Ready, Release, SourceId};
 use push0_domain::{
-    Timestamp,
+    BlockRef, Timestamp,
     message::{BlockEnded, Cancel, Emission, EndReason, ObservedBlock, TaskRange},
     pipeline::{Pipeline, Policy},
     task::StageKey,
@@ -35,6 +35,7 @@ impl Promises {
                 stage: StageKey {
                     pipeline: pipeline.name.clone(),
                     block: block.block,
+                    first: None,
                     proof_type: proof.proof_type.clone(),
                     stage: stage.name.clone(),
                 },
@@ -45,6 +46,7 @@ impl Promises {
                 },
                 attempt: 1,
                 announced_at,
+                first_announced_at: announced_at,
                 deadline_at: block.deadline_at,
                 amends: false,
             };
@@ -150,9 +152,10 @@ impl Promises {
 
     pub(crate) fn dispatcher_knows(&mut self, record: &Emission) {
         self.waiting.retain(|w| {
-            let same =
-                w.ready.stage.pipeline == record.pipeline && w.ready.stage.block.number == record.last.number;
-            !same || w.ready.amends || w.ready.announced_at > record.stored_at
+            let first = w.ready.stage.first_block().number;
+            let covered = (record.first.number..=record.last.number).contains(&first);
+            let same = w.ready.stage.pipeline == record.pipeline && covered;
+            !same || w.ready.amends || w.ready.first_announced_at > record.stored_at
         });
     }
 
@@ -165,11 +168,13 @@ impl Promises {
 /// Whether a cancellation ends what waits: not what was announced again since, and only if the chain
 /// asks for it what has its record already.
 fn gives_up(cancel: &Cancel, stored_at: Timestamp, waiting: &Waiting) -> bool {
-    let block = &waiting.ready.stage.block;
-    let named = cancel.hashes.is_empty() || cancel.hashes.contains(&block.hash);
-    cancel.pipeline == waiting.ready.stage.pipeline
-        && (cancel.first..=cancel.last).contains(&block.number)
-        && named
+    let stage = &waiting.ready.stage;
+    let named = |block: BlockRef| cancel.hashes.is_empty() || cancel.hashes.contains(&block.hash);
+    let (first, last) = stage.numbers().into_inner();
+    cancel.pipeline == stage.pipeline
+        && first <= cancel.last
+        && cancel.first <= last
+        && (named(stage.block) || named(stage.first_block()))
         && waiting.ready.announced_at <= stored_at
         && (!waiting.ready.amends || cancel.reason == EndReason::Reorged)
 }

@@ -10,7 +10,7 @@ use crate::up::binaries;
 use crate::{known, output};
 use clap::Args;
 use push0_bus::{Bus, Pipelines};
-use push0_domain::message::KnownBlock;
+use push0_domain::{BlockRef, PipelineId, message::KnownBlock};
 use serde_json::json;
 use std::io::Write as _;
 use std::path::PathBuf;
@@ -34,11 +34,8 @@ pub(super) async fn run(context: &Context, bus: &Bus, args: &VerifyArgs) -> Resu
         proof,
     } = &emitted;
     let block = record.emission.last;
-    let Some(known) = known::of_block(bus, pipeline, &block).await? else {
-        return Err(Failure::failed(format!(
-            "what the ingester saw of block {block} is not kept any more: there is nothing to verify against"
-        )));
-    };
+    let known = observed(bus, pipeline, &block).await?;
+    let first = observed(bus, pipeline, &record.emission.first).await?;
     let definition = Pipelines::bind(bus)
         .await?
         .revision(pipeline, known.revision)
@@ -52,7 +49,7 @@ pub(super) async fn run(context: &Context, bus: &Bus, args: &VerifyArgs) -> Resu
         None => binaries::find(&format!("prover-{}", proof.zkvm)).map_err(Failure::failed)?,
     };
     let bytes = bus.blobs().await?.resolve(&proof.payload).await?;
-    let verdict = verify(program, &bytes, &known, pinned.as_deref()).await?;
+    let verdict = verify(program, &bytes, [&first, &known], pinned.as_deref()).await?;
     if context.json {
         let valid = verdict.is_ok();
         output::json(
@@ -68,20 +65,32 @@ pub(super) async fn run(context: &Context, bus: &Bus, args: &VerifyArgs) -> Resu
     }
 }
 
-/// The verifier's word, or an error if there was none.
+async fn observed(bus: &Bus, pipeline: &PipelineId, block: &BlockRef) -> Result<KnownBlock, Failure> {
+    known::of_block(bus, pipeline, block).await?.ok_or_else(|| {
+        Failure::failed(format!(
+            "what the ingester saw of block {block} is not kept any more: there is nothing to verify against"
+        ))
+    })
+}
+
+/// The verifier's word about the blocks from the first to the last, or an error if there was none.
 async fn verify(
     program: PathBuf,
     proof: &[u8],
-    known: &KnownBlock,
+    [first, last]: [&KnownBlock; 2],
     program_id: Option<&str>,
 ) -> Result<Result<(), String>, Failure> {
     let mut file = tempfile::NamedTempFile::new()?;
     file.write_all(proof)?;
     let mut command = Command::new(&program);
     command.arg("verify-file").arg("--proof").arg(file.path());
-    command.args(["--block-number", &known.block.number.to_string()]);
-    command.args(["--block-hash", &known.block.hash.to_string()]);
-    command.args(["--parent-hash", &known.parent_hash.to_string()]);
+    command.args(["--block-number", &last.block.number.to_string()]);
+    command.args(["--block-hash", &last.block.hash.to_string()]);
+    command.args(["--parent-hash", &first.parent_hash.to_string()]);
+    if first.block != last.block {
+        command.args(["--first-number", &first.block.number.to_string()]);
+        command.args(["--first-hash", &first.block.hash.to_string()]);
+    }
     if let Some(id) = program_id {
         command.args(["--program-id", id]);
     }

@@ -1,0 +1,374 @@
+//! Ranges: which consecutive blocks are proved together.
+//!
+//! A block whose own stages are done is *ready*. A range is a run of ready blocks, each the parent of
+//! the next, that begins where the one before it ends, and is closed
+//!
+//! - before a multiple of `every`: so that everybody comes to the same cuts, wherever it starts;
+//! - before a block that is in another range, or gets no proof;
+//! - `close_after` after its first block was ready, with the blocks that were ready by then.
+//!
+//! The results of its blocks stay unacknowledged until the record of the range is stored. So a range
+//! can be taken apart at any time, and its blocks are free for another: when one of them is cancelled
+//! or replaced, or when two halves are to do what the whole could not.
+
+use crate::{
+    advance::{self, ProofKey},
+    decide::{Opening, Step},
+    run::Rules,
+    state::{At, Block, Handle, Proof},
+    task::Done,
+};
+use push0_domain::{
+    BlockHash, BlockRef, Payloads, PipelineId, StageKey, Timestamp,
+    message::{BlockContext, BlockFacts, StageReady},
+    pipeline::Pipeline,
+};
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+/// A range by its first number and its last block.
+pub(crate) type Key = (u64, At);
+
+/// Blocks that are proved as one.
+#[derive(Debug)]
+pub(crate) struct Range {
+    /// What is known of its proof. As a block it is the last one.
+    pub(crate) unit: Block,
+    /// Its blocks, from the first to the last; none as long as only its results tell of it.
+    pub(crate) members: Vec<At>,
+    /// Its budget is used up, and two halves are tried in its place. It stays until they are emitted:
+    /// whoever starts over finds the cut again.
+    halved: bool,
+}
+
+/// What ranges are made of.
+pub(crate) struct Around<'a, F> {
+    pub(crate) pipeline: &'a PipelineId,
+    pub(crate) blocks: &'a BTreeMap<At, Block>,
+    /// The number that is emitted next.
+    pub(crate) next: u64,
+    /// Numbers that were cancelled, from the first to the last.
+    pub(crate) cancelled: Vec<(u64, u64)>,
+    pub(crate) definition: F,
+}
+
+/// All ranges of a pipeline that are not emitted.
+#[derive(Debug, Default)]
+pub(crate) struct Ranges {
+    all: BTreeMap<Key, Range>,
+    /// Ready blocks in no range.
+    free: BTreeSet<At>,
+    /// In which range a block is.
+    taken: BTreeMap<At, Key>,
+    /// Ranges that a result came for since they were last advanced.
+    touched: BTreeSet<Key>,
+}
+
+impl Ranges {
+    /// A block is ready.
+    pub(crate) fn ready(&mut self, at: At) {
+        if !self.taken.contains_key(&at) {
+            self.free.insert(at);
+        }
+    }
+
+    /// A result came for a range: what is known of it, or else what the result says.
+    pub(crate) fn unit(&mut self, key: Key, new: impl FnOnce() -> Block) -> &mut Block {
+        self.touched.insert(key);
+        let range = self.all.entry(key).or_insert_with(|| Range {
+            unit: new(),
+            members: Vec::new(),
+            halved: false,
+        });
+        &mut range.unit
+    }
+
+    /// A block is not wanted any more: the range that it is in is taken apart. Returns what is settled
+    /// by that.
+    pub(crate) fn without(&mut self, at: &At, blocks: &BTreeMap<At, Block>) -> Vec<Handle> {
+        self.free.remove(at);
+        let key = self.taken.get(at).copied();
+        key.map(|key| self.take_apart(&key, blocks)).unwrap_or_default()
+    }
+
+    /// The output goes on with `next`: ranges that begin before it are no use any more.
+    pub(crate) fn pass(&mut self, next: u64, blocks: &BTreeMap<At, Block>) -> Vec<Handle> {
+        let behind = self.all.range(..(next, (0, BlockHash::default())));
+        let behind: Vec<Key> = behind
+            .filter(|(_, range)| !range.unit.context.amends)
+            .map(|(key, _)| *key)
+            .collect();
+        behind
+            .iter()
+            .flat_map(|key| self.take_apart(key, blocks))
+            .collect()
+    }
+
+    fn take_apart(&mut self, key: &Key, blocks: &BTreeMap<At, Block>) -> Vec<Handle> {
+        let Some(mut range) = self.all.remove(key) else {
+            return Vec::new();
+        };
+        self.touched.remove(key);
+        self.release(key, &range.members, blocks);
+        range.unit.take_handles()
+    }
+
+    /// Blocks of a range are free again, unless another has them: this one may have been halved.
+    fn release(&mut self, key: &Key, members: &[At], blocks: &BTreeMap<At, Block>) {
+        for at in members {
+            if self.taken.get(at) == Some(key) {
+                self.taken.remove(at);
+                let wanted = blocks.get(at).is_some_and(|block| block.ready().is_some());
+                self.free.extend(wanted.then_some(*at));
+            }
+        }
+    }
+
+    /// Takes a range out, whose blocks have their record.
+    pub(crate) fn take(&mut self, key: &Key) -> Option<Range> {
+        let range = self.all.remove(key)?;
+        self.touched.remove(key);
+        for at in &range.members {
+            self.taken.remove(at);
+        }
+        Some(range)
+    }
+
+    /// The ranges that begin with this number and whose blocks are all there.
+    pub(crate) fn beginning_at(&self, number: u64) -> impl Iterator<Item = (&Key, &Range)> {
+        let (least, most) = ((0, BlockHash::default()), (u64::MAX, BlockHash([0xff; 32])));
+        let here = self.all.range((number, least)..=(number, most));
+        here.filter(|(_, range)| !range.members.is_empty())
+    }
+
+    /// The ranges that are to amend a record.
+    pub(crate) fn amending(&self, next: u64) -> impl Iterator<Item = (&Key, &Range)> {
+        let behind = self.all.range(..(next, (0, BlockHash::default())));
+        behind.filter(|(_, range)| range.unit.context.amends)
+    }
+
+    /// All that follows from what is known of blocks and ranges.
+    pub(crate) fn advance<F>(&mut self, around: &Around<'_, F>, now: Timestamp) -> Vec<Step>
+    where
+        F: Fn(u32) -> Option<Arc<Pipeline>>,
+    {
+        let mut steps = vec![Step::Ack(self.claim(around))];
+        for key in std::mem::take(&mut self.touched) {
+            steps.extend(self.advance_one(&key, around, now));
+        }
+        while !self.free.is_empty() {
+            let runs = self.runs(around, now);
+            if runs.is_empty() {
+                break;
+            }
+            for run in runs {
+                let opening = self.open(run, around);
+                steps.extend(opening.map(|opening| Step::Open(Box::new(opening), Vec::new())));
+            }
+        }
+        steps
+    }
+
+    /// Ranges that only their results told of: they go on if their blocks are ready and in no other,
+    /// larger ones first, since their halves came after them. Returns what is settled: the results of
+    /// the others.
+    fn claim<F>(&mut self, around: &Around<'_, F>) -> Vec<Handle> {
+        let unclaimed = self.touched.iter().filter(|key| {
+            let range = self.all.get(key);
+            range.is_some_and(|range| range.members.is_empty() && !range.unit.context.amends)
+        });
+        let mut unclaimed: Vec<Key> = unclaimed.copied().collect();
+        unclaimed.sort_by_key(|(first, (last, _))| Reverse(last.saturating_sub(*first)));
+        let mut settled = Vec::new();
+        for key in unclaimed {
+            match self.members(&key, around) {
+                Some(members) => self.occupy(key, members, around),
+                None => settled.extend(self.take_apart(&key, around.blocks)),
+            }
+        }
+        settled
+    }
+
+    fn members<F>(&self, key: &Key, around: &Around<'_, F>) -> Option<Vec<At>> {
+        let (first, mut at) = *key;
+        let mut members = Vec::new();
+        while self.free.contains(&at) && at.0 >= first {
+            members.push(at);
+            if at.0 == first {
+                members.reverse();
+                return Some(members);
+            }
+            at = (at.0 - 1, around.blocks.get(&at)?.context.parent_hash);
+        }
+        None
+    }
+
+    fn occupy<F>(&mut self, key: Key, members: Vec<At>, around: &Around<'_, F>) {
+        let context = context(&members, around);
+        if let Some((range, (first, context))) = self.all.get_mut(&key).zip(context) {
+            // Not as its results have it, which provers echo.
+            range.unit.context = context;
+            range.unit.first = Some(first);
+            range.members = members;
+            for at in &range.members {
+                self.free.remove(at);
+                self.taken.insert(*at, key);
+            }
+        }
+    }
+
+    fn advance_one<F>(&mut self, key: &Key, around: &Around<'_, F>, now: Timestamp) -> Vec<Step>
+    where
+        F: Fn(u32) -> Option<Arc<Pipeline>>,
+    {
+        let Some(range) = self.all.get_mut(key).filter(|range| !range.halved) else {
+            return Vec::new();
+        };
+        let Some(pipeline) = (around.definition)(range.unit.context.revision) else {
+            return Vec::new();
+        };
+        let unit = &mut range.unit;
+        let mut steps = Vec::new();
+        for (proof_type, proof) in &mut unit.proofs {
+            let Some(spec) = pipeline.proof(proof_type) else {
+                continue;
+            };
+            let divisible = range.members.len() > 1 && spec.range().is_some_and(|s| s.split_on_failure);
+            if divisible && proof.is_hopeless() {
+                range.halved = true;
+                let members = range.members.clone();
+                self.release(key, &members, around.blocks);
+                return steps;
+            }
+            let key = ProofKey {
+                pipeline: around.pipeline.clone(),
+                block: unit.block,
+                first: unit.first,
+                proof_type: proof_type.clone(),
+            };
+            steps.extend(advance::advance(proof, spec, &key, now));
+        }
+        steps
+    }
+
+    /// The runs of free blocks that are closed.
+    fn runs<F>(&self, around: &Around<'_, F>, now: Timestamp) -> Vec<Vec<At>>
+    where
+        F: Fn(u32) -> Option<Arc<Pipeline>>,
+    {
+        let cuts = self.cuts();
+        let closed = |at: &At| {
+            let revision = around.blocks.get(at)?.context.revision;
+            let definition = (around.definition)(revision)?;
+            let stage = definition.range()?;
+            let rules = Rules {
+                blocks: around.blocks,
+                next: around.next,
+                cancelled: &around.cancelled,
+                free: &self.free,
+                taken: &self.taken,
+                cuts: &cuts,
+                every: u64::from(stage.every?),
+                close_after: stage.close_after?,
+                revision,
+            };
+            rules.run(at, now)
+        };
+        self.free.iter().filter_map(closed).collect()
+    }
+
+    /// Where ranges that were halved have their ends and their middle.
+    fn cuts(&self) -> BTreeSet<u64> {
+        let halved = self.all.iter().filter(|(_, range)| range.halved);
+        let cuts = halved.flat_map(|((first, (last, _)), range)| {
+            let middle = range.members.get(range.members.len() / 2);
+            [Some(*first), middle.map(|(number, _)| *number), Some(last + 1)]
+        });
+        cuts.flatten().collect()
+    }
+
+    /// Makes a range of these blocks.
+    fn open<F>(&mut self, run: Vec<At>, around: &Around<'_, F>) -> Option<Opening>
+    where
+        F: Fn(u32) -> Option<Arc<Pipeline>>,
+    {
+        for at in &run {
+            self.free.remove(at);
+        }
+        let done: Vec<&Done> = run
+            .iter()
+            .filter_map(|at| around.blocks.get(at)?.ready())
+            .collect();
+        let last = around.blocks.get(run.last()?)?;
+        let definition = (around.definition)(last.context.revision)?;
+        let spec = definition.proofs.iter().find(|spec| spec.range().is_some())?;
+        let (position, stage) = spec.stage(&spec.range()?.name)?;
+        let trace = done.last()?.trace.clone();
+        let (first, context) = context(&run, around)?;
+        let tasks = stage.task_count(u32::try_from(run.len()).unwrap_or(u32::MAX));
+        let ready = StageReady {
+            stage: StageKey {
+                pipeline: around.pipeline.clone(),
+                block: last.block,
+                first: Some(first),
+                proof_type: spec.proof_type.clone(),
+                stage: stage.name.clone(),
+            },
+            context: context.clone(),
+            tasks: advance::level(stage, tasks, 0),
+            attempt: 1,
+            hedge_of: None,
+            avoid: Vec::new(),
+            inputs: Payloads::List(done.iter().filter_map(|d| d.outputs.get(0)).collect()),
+            busy_us: done.iter().max_by_key(|d| d.order)?.busy_us,
+        };
+        let proof = Proof {
+            position,
+            ..Proof::default()
+        };
+        let unit = Block {
+            block: last.block,
+            first: Some(first),
+            context,
+            proofs: BTreeMap::from([(spec.proof_type.clone(), proof)]),
+            trace: trace.clone(),
+            ended: None,
+        };
+        let key = (first.number, (last.block.number, last.block.hash));
+        self.taken.extend(run.iter().map(|at| (*at, key)));
+        let range = Range {
+            unit,
+            members: run,
+            halved: false,
+        };
+        self.all.insert(key, range);
+        Some(Opening { ready, trace })
+    }
+}
+
+/// The first of these blocks, and what the messages about their range carry along.
+fn context<F>(members: &[At], around: &Around<'_, F>) -> Option<(BlockRef, BlockContext)> {
+    let blocks: Vec<&Block> = members.iter().filter_map(|at| around.blocks.get(at)).collect();
+    let (first, last) = (blocks.first()?, blocks.last()?);
+    let facts = BlockFacts {
+        gas_used: blocks
+            .iter()
+            .map(|b| b.context.facts.gas_used)
+            .fold(0, u64::saturating_add),
+        transactions: blocks
+            .iter()
+            .map(|b| b.context.facts.transactions)
+            .fold(0, u32::saturating_add),
+        timestamp_s: last.context.facts.timestamp_s,
+    };
+    let context = BlockContext {
+        facts,
+        parent_hash: first.context.parent_hash,
+        first_stored_at: Some(first.context.stored_at),
+        ..last.context.clone()
+    };
+    Some((first.block, context))
+}

@@ -1,0 +1,100 @@
+//! Where a range begins and where it ends.
+
+use crate::{
+    range::Key,
+    state::{At, Block},
+};
+use push0_domain::{BlockHash, Timestamp};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+/// What decides it, for the blocks of one revision.
+pub(crate) struct Rules<'a> {
+    pub(crate) blocks: &'a BTreeMap<At, Block>,
+    /// The number that is emitted next.
+    pub(crate) next: u64,
+    /// Numbers that were cancelled, from the first to the last.
+    pub(crate) cancelled: &'a [(u64, u64)],
+    /// Ready blocks in no range.
+    pub(crate) free: &'a BTreeSet<At>,
+    /// In which range a block is.
+    pub(crate) taken: &'a BTreeMap<At, Key>,
+    /// Numbers that a range must begin with.
+    pub(crate) cuts: &'a BTreeSet<u64>,
+    pub(crate) every: u64,
+    pub(crate) close_after: Duration,
+    pub(crate) revision: u32,
+}
+
+impl Rules<'_> {
+    /// The range that begins with this block, if one does and it is closed.
+    pub(crate) fn run(&self, from: &At, now: Timestamp) -> Option<Vec<At>> {
+        if from.0 < self.next {
+            // It has a record, which it is to amend on its own.
+            return Some(vec![*from]);
+        }
+        let block = self.blocks.get(from)?;
+        if !self.begins(from.0, block) {
+            return None;
+        }
+        let closes_at = block.ready()?.stored_at.plus(self.close_after);
+        let mut run = vec![*from];
+        while let Some((number, hash)) = run.last().copied() {
+            if self.is_cut(number + 1) {
+                break;
+            }
+            let ready = |(at, child): &(&At, &Block)| {
+                self.free.contains(at) && child.context.revision == self.revision
+            };
+            let next = self.children(number, hash).find(ready);
+            match next.and_then(|(at, child)| Some((at, child.ready()?))) {
+                Some((at, done)) if done.stored_at <= closes_at => run.push(*at),
+                Some(_) => break,
+                None if closes_at <= now || self.is_cut_off(number, hash) => break,
+                None => return None,
+            }
+        }
+        Some(run)
+    }
+
+    /// Whether a range begins with this block, whatever becomes of the one before it.
+    fn begins(&self, number: u64, block: &Block) -> bool {
+        let parent = (number.saturating_sub(1), block.context.parent_hash);
+        let unseen = !self.blocks.contains_key(&parent);
+        number == self.next
+            || self.is_cut(number)
+            || self.is_out(&parent)
+            || (unseen && self.is_cancelled(parent.0))
+    }
+
+    fn is_cut(&self, number: u64) -> bool {
+        number.is_multiple_of(self.every) || self.cuts.contains(&number)
+    }
+
+    /// Whether no child of this block can be in one range with it.
+    fn is_cut_off(&self, number: u64, hash: BlockHash) -> bool {
+        let unseen = self.children(number, hash).next().is_none();
+        self.children(number, hash).any(|(at, _)| self.is_out(at))
+            || (unseen && self.is_cancelled(number + 1))
+    }
+
+    /// Whether a number was cancelled. Of a block that is known, its own end tells.
+    fn is_cancelled(&self, number: u64) -> bool {
+        let within = |(first, last): &(u64, u64)| (*first..=*last).contains(&number);
+        self.cancelled.iter().any(within)
+    }
+
+    /// Whether a block cannot be in a range with those next to it.
+    fn is_out(&self, at: &At) -> bool {
+        let out = |block: &Block| block.is_given_up() || block.context.revision != self.revision;
+        self.taken.contains_key(at) || self.blocks.get(at).is_some_and(out)
+    }
+
+    fn children(&self, number: u64, hash: BlockHash) -> impl Iterator<Item = (&At, &Block)> {
+        let (least, most) = (BlockHash::default(), BlockHash([0xff; 32]));
+        let above = self.blocks.range((number + 1, least)..=(number + 1, most));
+        above.filter(move |(_, block)| block.context.parent_hash == hash)
+    }
+}

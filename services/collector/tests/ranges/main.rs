@@ -1,0 +1,306 @@
+//! Ranges, from results to records: whatever happens to their blocks, each block ends in one record.
+#![expect(
+    clippy::panic,
+    clippy::expect_used,
+    reason = "a failing test panics, in its helpers as well"
+)]
+
+mod rig;
+
+use proptest::{prelude::*, sample::Index};
+use push0_domain::{
+    TaskId,
+    message::{Emission, EmissionOutcome},
+};
+use rig::{Rig, proved};
+use std::{collections::BTreeMap, time::Duration};
+
+/// Blocks `numbers` of revision 1 whose own stage is done.
+fn ready(numbers: std::ops::Range<u64>) -> Rig {
+    let mut rig = Rig::new(numbers.start);
+    for number in numbers.clone() {
+        rig.observe(number, 1);
+    }
+    for number in numbers {
+        rig.finish(&prove(&rig, number), true);
+    }
+    rig
+}
+
+fn prove(rig: &Rig, number: u64) -> (TaskId, u32) {
+    let is_it =
+        |(id, _): &&(TaskId, u32)| id.stage.stage.as_str() == "prove" && id.stage.block.number == number;
+    let found = rig.open.keys().find(is_it);
+    found
+        .unwrap_or_else(|| panic!("block {number} is not open"))
+        .clone()
+}
+
+/// First and last number and outcome of each record.
+fn records(rig: &Rig) -> Vec<(u64, u64, &'static str)> {
+    let outcome = |record: &Emission| match record.outcome {
+        EmissionOutcome::Proved(_) => "proved",
+        EmissionOutcome::Dead { .. } => "dead",
+        EmissionOutcome::Abandoned(_) => "abandoned",
+    };
+    let all = rig.records.iter();
+    all.map(|r| (r.first.number, r.last.number, outcome(r))).collect()
+}
+
+/// What is asked for: stage, first and last number, index, attempt.
+fn asked(rig: &Rig) -> Vec<(String, u64, u64, u32, u32)> {
+    let line = |(id, attempt): &(TaskId, u32)| {
+        let (first, last) = id.stage.numbers().into_inner();
+        (id.stage.stage.to_string(), first, last, id.index, *attempt)
+    };
+    rig.open.keys().map(line).collect()
+}
+
+fn range_task(rig: &Rig, index: u32) -> (TaskId, u32) {
+    let is_it = |(id, _): &&(TaskId, u32)| id.stage.stage.as_str() == "range" && id.index == index;
+    rig.open.keys().find(is_it).expect("it is open").clone()
+}
+
+#[test]
+fn a_range_is_closed_before_a_multiple_and_proved_as_a_tree() {
+    // Numbers 2 and 3 end before 4; 4 to 7 are whole; 8 waits.
+    let mut rig = ready(2..9);
+    let range = |first, last, index| ("range".to_owned(), first, last, index, 1);
+    assert_eq!(asked(&rig), [range(2, 3, 0), range(4, 7, 0), range(4, 7, 1)]);
+    rig.finish(&range_task(&rig, 1), true);
+    rig.finish(&range_task(&rig, 0), true);
+    rig.calm();
+    assert_eq!(
+        records(&rig),
+        [(2, 3, "proved"), (4, 7, "proved"), (8, 8, "proved")]
+    );
+    assert_eq!(proved(&rig.records[1]).unwrap(), ["4/0", "5/0", "6/0", "7/0"]);
+    let second = &rig.records[1];
+    assert_eq!(
+        (second.facts.transactions, second.parent_hash),
+        (4, rig.chain[&3].0.hash)
+    );
+    assert_eq!(second.stored_at, rig.chain[&7].1.stored_at);
+}
+
+#[test]
+fn an_unfilled_range_is_closed_after_a_while_with_what_was_ready_by_then() {
+    let mut rig = ready(4..6);
+    rig.pass(Duration::from_secs(9));
+    rig.advance();
+    assert_eq!(asked(&rig), []);
+    rig.pass(Duration::from_millis(990));
+    rig.observe(6, 1);
+    rig.pass(Duration::from_millis(20));
+    rig.finish(&prove(&rig, 6), true);
+    // Block 6 was ready too late: it begins another one.
+    assert_eq!(asked(&rig), [("range".to_owned(), 4, 5, 0, 1)]);
+    // Whoever starts over comes to the same cut.
+    rig.open.clear();
+    rig.restart(4);
+    assert_eq!(asked(&rig), [("range".to_owned(), 4, 5, 0, 1)]);
+    rig.calm();
+    assert_eq!(records(&rig), [(4, 5, "proved"), (6, 6, "proved")]);
+}
+
+#[test]
+fn a_dead_block_has_a_record_of_its_own_between_two_ranges() {
+    let mut rig = Rig::new(0);
+    (0..4).for_each(|number| rig.observe(number, 1));
+    for number in [0, 1, 3] {
+        rig.finish(&prove(&rig, number), true);
+    }
+    rig.finish(&prove(&rig, 2), false);
+    rig.finish(&prove(&rig, 2), false);
+    rig.calm();
+    assert_eq!(
+        records(&rig),
+        [(0, 1, "proved"), (2, 2, "dead"), (3, 3, "proved")]
+    );
+}
+
+#[test]
+fn a_cancelled_block_takes_its_range_apart_and_the_others_form_new_ones() {
+    let mut rig = ready(0..4);
+    rig.finish(&range_task(&rig, 0), true);
+    rig.cancel(2);
+    assert_eq!(
+        asked(&rig),
+        [("range".to_owned(), 0, 1, 0, 1), ("range".to_owned(), 3, 3, 0, 1)]
+    );
+    rig.calm();
+    assert_eq!(
+        records(&rig),
+        [(0, 1, "proved"), (2, 2, "abandoned"), (3, 3, "proved")]
+    );
+}
+
+#[test]
+fn the_blocks_that_a_reorg_leaves_are_proved_with_those_that_follow() {
+    let mut rig = ready(0..4);
+    rig.finish(&range_task(&rig, 1), true);
+    rig.reorg(2);
+    assert_eq!(asked(&rig), []);
+    (2..4).for_each(|number| rig.observe(number, 1));
+    rig.calm();
+    assert_eq!(records(&rig), [(0, 3, "proved")]);
+    assert_eq!(proved(&rig.records[0]).unwrap(), ["0/0", "1/0", "2/1", "3/1"]);
+}
+
+#[test]
+fn a_range_that_dies_is_tried_as_two_halves_also_by_a_collector_that_starts_over() {
+    let mut rig = ready(0..4);
+    rig.finish(&range_task(&rig, 0), false);
+    rig.finish(&range_task(&rig, 0), false);
+    let halves = [("range".to_owned(), 0, 1, 0, 1), ("range".to_owned(), 2, 3, 0, 1)];
+    // The other half of the first level may still run; nobody waits for it.
+    let of_halves = |rig: &Rig| {
+        let all = asked(rig).into_iter();
+        all.filter(|(_, first, last, ..)| last - first < 3)
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(of_halves(&rig), halves);
+    rig.restart(0);
+    assert_eq!(of_halves(&rig), halves);
+    assert!(rig.buried.is_empty());
+    rig.calm();
+    assert_eq!(records(&rig), [(0, 1, "proved"), (2, 3, "proved")]);
+}
+
+#[test]
+fn a_range_that_cannot_be_halved_dies_as_a_whole() {
+    let mut rig = Rig::new(0);
+    (0..3).for_each(|number| rig.observe(number, 2));
+    (0..3).for_each(|number| rig.finish(&prove(&rig, number), true));
+    rig.finish(&range_task(&rig, 0), false);
+    rig.finish(&range_task(&rig, 0), false);
+    assert_eq!(records(&rig), [(0, 2, "dead")]);
+    assert_eq!((rig.records[0].hashes.len(), rig.buried.len()), (3, 1));
+    rig.calm();
+}
+
+#[test]
+fn a_collector_that_starts_over_does_not_ask_for_what_a_range_has_done() {
+    let mut rig = ready(0..4);
+    for index in [0, 1, 2] {
+        rig.finish(&range_task(&rig, index), true);
+    }
+    let wrap = [("wrap".to_owned(), 0, 3, 0, 1)];
+    assert_eq!(asked(&rig), wrap);
+    rig.restart(0);
+    assert_eq!(asked(&rig), wrap);
+    rig.calm();
+    assert_eq!(records(&rig), [(0, 3, "proved")]);
+}
+
+#[test]
+fn a_dead_block_that_is_retried_amends_its_record_as_a_range_of_one() {
+    let mut rig = Rig::new(0);
+    rig.observe(0, 2);
+    let first = prove(&rig, 0);
+    let again = rig.open[&first].clone();
+    rig.finish(&first, false);
+    rig.finish(&prove(&rig, 0), false);
+    assert_eq!(records(&rig), [(0, 0, "dead")]);
+    rig.retry(again);
+    rig.calm();
+    assert_eq!(records(&rig), [(0, 0, "dead"), (0, 0, "proved")]);
+    assert_eq!(rig.records[1].next, 1);
+}
+
+#[derive(Clone, Debug)]
+enum Act {
+    Observe,
+    Finish(Index),
+    Fail(Index),
+    Restart,
+    Cancel(Index),
+    Reorg(u64),
+    Wait(u64),
+}
+
+fn act() -> impl Strategy<Value = Act> {
+    prop_oneof![
+        8 => Just(Act::Observe),
+        16 => any::<Index>().prop_map(Act::Finish),
+        2 => any::<Index>().prop_map(Act::Fail),
+        2 => Just(Act::Restart),
+        1 => any::<Index>().prop_map(Act::Cancel),
+        1 => (1u64..6).prop_map(Act::Reorg),
+        2 => (1u64..12).prop_map(Act::Wait),
+    ]
+}
+
+/// The output at its end: each number with the record that holds.
+fn view(rig: &Rig, start: u64) -> BTreeMap<u64, Emission> {
+    let mut view: BTreeMap<u64, Emission> = BTreeMap::new();
+    let mut next = start;
+    for record in &rig.records {
+        assert!(record.first.number <= next, "a gap before {record:?}");
+        view.split_off(&record.first.number);
+        if let Some(before) = record.first.number.checked_sub(1).and_then(|n| view.get(&n)) {
+            let parent = before.blocks().find(|b| b.number + 1 == record.first.number);
+            assert_eq!(parent.map(|b| b.hash), Some(record.parent_hash), "{record:?}");
+        }
+        assert_eq!(record.next, record.last.number + 1);
+        let numbers: Vec<u64> = record.blocks().map(|b| b.number).collect();
+        assert_eq!(
+            numbers,
+            (record.first.number..=record.last.number).collect::<Vec<_>>()
+        );
+        view.extend(numbers.into_iter().map(|number| (number, record.clone())));
+        next = record.next;
+    }
+    view
+}
+
+proptest! {
+    #[test]
+    fn each_block_of_the_chain_ends_in_one_record_whatever_happens(
+        start in 0u64..6,
+        revisions in (0u64..30, 0u64..30),
+        acts in prop::collection::vec(act(), 1..160),
+    ) {
+        let mut rig = Rig::new(start);
+        let mut tip = start;
+        let revision = |number| 1 + u32::from(number >= revisions.0) + u32::from(number >= revisions.0 + revisions.1);
+        for act in acts {
+            match act {
+                Act::Observe => {
+                    let next = rig.chain.last_key_value().map_or(start, |(n, _)| n + 1);
+                    rig.observe(next, revision(next));
+                    tip = tip.max(next);
+                }
+                Act::Finish(which) | Act::Fail(which) => {
+                    let succeeds = matches!(act, Act::Finish(_));
+                    if let Some(key) = rig.any(which) {
+                        rig.finish(&key, succeeds);
+                    }
+                }
+                Act::Restart => rig.restart(start),
+                Act::Cancel(which) => rig.cancel(start + which.index((tip - start + 1) as usize) as u64),
+                Act::Reorg(depth) => rig.reorg((tip + 1).saturating_sub(depth).max(start)),
+                Act::Wait(seconds) => {
+                    rig.pass(Duration::from_secs(seconds));
+                    rig.advance();
+                }
+            }
+        }
+        for number in rig.chain.last_key_value().map_or(start, |(n, _)| n + 1)..=tip {
+            rig.observe(number, revision(number));
+        }
+        rig.calm();
+        let view = view(&rig, start);
+        prop_assert_eq!(view.keys().copied().collect::<Vec<_>>(), (start..=tip).collect::<Vec<_>>());
+        for (number, record) in &view {
+            let block = record.blocks().find(|b| b.number == *number);
+            prop_assert_eq!(block, rig.chain.get(number).map(|(block, _)| *block), "{:?}", record);
+            let every = [4, 3, 1][revision(*number) as usize - 1];
+            prop_assert_eq!(record.first.number / every, record.last.number / every, "{:?}", record);
+            if let Some(proved) = proved(record) {
+                let members = record.blocks().map(|b| format!("{}/{}", b.number, b.hash.0[8]));
+                prop_assert_eq!(proved, members.collect::<Vec<_>>());
+            }
+        }
+    }
+}

@@ -1,0 +1,414 @@
+//! A collector with the messages that it lives on, and provers that write down what they read.
+
+use proptest::sample::Index;
+use push0_collector::{
+    decide::{BlockContextOf, Collector, Step, Told},
+    state::Handle,
+};
+use push0_domain::{
+    BlockHash, BlockRef, Payload, Payloads, PipelineId, StageKey, TaskId, Timestamp,
+    message::{
+        BlockContext, BlockEnded, BlockFacts, Emission, EmissionOutcome, EndReason, Failure, FailureClass,
+        KnownBlock, Outcome, StageKind, StageReady, TaskHeader, TaskRange, TaskResult,
+    },
+    output::Output,
+    pipeline::Pipeline,
+    trace::TraceContext,
+};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
+
+/// The revisions that a block may have: a tree with halves and a wrap, one task for all, and no range.
+pub(crate) const REVISIONS: [&str; 3] = [
+    "kind = \"range\"\nevery = 4\nclose_after = \"10s\"\narity = 2\nsplit_on_failure = true\ntimeout = \"1m\"\nattempts = 2\n\
+     [[proof.stage]]\nname = \"wrap\"\nkind = \"map\"\ntimeout = \"1m\"\nattempts = 2\n",
+    "kind = \"range\"\nevery = 3\nclose_after = \"10s\"\ntimeout = \"1m\"\nattempts = 2\n",
+    "kind = \"map\"\ntimeout = \"1m\"\nattempts = 2\n",
+];
+
+fn pipeline(revision: u32) -> Arc<Pipeline> {
+    let last = REVISIONS[revision as usize - 1];
+    let text = format!(
+        "name = \"rollup\"\nsource = {{ kind = \"external\" }}\n[[proof]]\ntype = \"main\"\nzkvm = \"mock\"\n\
+         verify = \"off\"\n[[proof.stage]]\nname = \"prove\"\nkind = \"map\"\ntimeout = \"1m\"\nattempts = 2\n\
+         [[proof.stage]]\nname = \"range\"\n{last}"
+    );
+    let mut pipeline = Pipeline::from_toml("test.toml", &text).expect("a good pipeline");
+    pipeline.revision = revision;
+    Arc::new(pipeline)
+}
+
+#[derive(Clone, Debug)]
+enum Message {
+    Result(Box<TaskResult>),
+    Ended(BlockEnded),
+}
+
+/// A task that somebody may run.
+#[derive(Clone)]
+pub(crate) struct Open {
+    ready: StageReady,
+    index: u32,
+    pub(crate) id: TaskId,
+}
+
+pub(crate) struct Rig {
+    name: PipelineId,
+    pipelines: Vec<Arc<Pipeline>>,
+    core: Collector,
+    /// What is not acknowledged, by sequence.
+    messages: BTreeMap<u64, (Message, Timestamp)>,
+    sequence: u64,
+    pub(crate) now: Timestamp,
+    /// What was asked for and nobody did yet. The broker holds one message of each.
+    pub(crate) open: BTreeMap<(TaskId, u32), Open>,
+    pub(crate) records: Vec<Emission>,
+    pub(crate) buried: BTreeSet<String>,
+    /// The chain as it is now.
+    pub(crate) chain: BTreeMap<u64, (BlockRef, BlockContext)>,
+    forks: u8,
+}
+
+impl Rig {
+    pub(crate) fn new(first: u64) -> Self {
+        let name: PipelineId = "rollup".parse().expect("a name");
+        Self {
+            core: Collector::new(name.clone(), first, BTreeMap::new()),
+            name,
+            pipelines: (1..=3).map(pipeline).collect(),
+            messages: BTreeMap::new(),
+            sequence: 0,
+            now: Timestamp(1_000_000),
+            open: BTreeMap::new(),
+            records: Vec::new(),
+            buried: BTreeSet::new(),
+            chain: BTreeMap::new(),
+            forks: 0,
+        }
+    }
+
+    /// The chain has one more block.
+    pub(crate) fn observe(&mut self, number: u64, revision: u32) {
+        self.pass(Duration::from_millis(1));
+        let parent = number.checked_sub(1).and_then(|n| self.chain.get(&n));
+        let mut hash = [self.forks; 32];
+        hash[..8].copy_from_slice(&number.to_be_bytes());
+        let block = BlockRef {
+            number,
+            hash: BlockHash(hash),
+        };
+        let context = BlockContext {
+            revision,
+            parent_hash: parent.map_or(BlockHash::default(), |(parent, _)| parent.hash),
+            stored_at: self.now,
+            first_stored_at: None,
+            deadline_at: None,
+            amends: false,
+            facts: BlockFacts {
+                transactions: 1,
+                ..BlockFacts::default()
+            },
+        };
+        self.chain.insert(number, (block, context.clone()));
+        let stage = StageKey {
+            pipeline: self.name.clone(),
+            block,
+            first: None,
+            proof_type: "main".parse().expect("a name"),
+            stage: "prove".parse().expect("a name"),
+        };
+        let witness = Payload::Inline(format!("{number}/{}", self.forks).into_bytes());
+        self.ask(StageReady {
+            stage,
+            context,
+            tasks: TaskRange {
+                first: 0,
+                count: 1,
+                of: 1,
+            },
+            attempt: 1,
+            hedge_of: None,
+            avoid: Vec::new(),
+            inputs: Payloads::one(witness),
+            busy_us: 0,
+        });
+    }
+
+    /// The chain replaces its blocks from this number on; the new ones are to be observed then.
+    pub(crate) fn reorg(&mut self, from: u64) {
+        let gone = self.chain.split_off(&from);
+        let Some((last, _)) = gone.last_key_value() else {
+            return;
+        };
+        let hashes = gone.values().map(|(block, _)| block.hash).collect();
+        self.forks += 1;
+        self.end(from, *last, hashes, EndReason::Reorged);
+    }
+
+    /// An operator cancels a block.
+    pub(crate) fn cancel(&mut self, number: u64) {
+        let note = "test".into();
+        self.end(number, number, Vec::new(), EndReason::Cancelled { note });
+    }
+
+    fn end(&mut self, first: u64, last: u64, hashes: Vec<BlockHash>, reason: EndReason) {
+        self.pass(Duration::from_millis(1));
+        let ended = BlockEnded {
+            pipeline: self.name.clone(),
+            first,
+            last,
+            hashes,
+            at: self.now,
+            reason,
+        };
+        // As the dispatcher does: what waits for these blocks vanishes.
+        self.open
+            .retain(|(id, _), open| !ended.concerns(&id.stage, open.ready.context.stored_at, false));
+        self.say(Message::Ended(ended));
+    }
+
+    fn say(&mut self, message: Message) {
+        self.sequence += 1;
+        self.messages.insert(self.sequence, (message, self.now));
+        self.hear(self.sequence);
+        self.advance();
+    }
+
+    fn hear(&mut self, sequence: u64) {
+        let Some((message, stored_at)) = self.messages.get(&sequence).cloned() else {
+            return;
+        };
+        let handle = Handle(sequence);
+        let steps = match message {
+            Message::Ended(ended) => self.core.end(handle, ended),
+            Message::Result(result) => {
+                let told = Told {
+                    verified: true,
+                    amends: self.core.asks_to_amend(&result) && self.is_dead(&result),
+                    stored_at,
+                };
+                let revision = result.header.context.revision;
+                let pipeline = self.pipelines[revision as usize - 1].clone();
+                let trace = TraceContext::default();
+                self.core
+                    .result(handle, *result, told, &trace, &pipeline, self.now)
+            }
+        };
+        self.perform(steps);
+    }
+
+    fn is_dead(&self, result: &TaskResult) -> bool {
+        let stage = &result.header.id.stage;
+        let of = |r: &&Emission| r.last == stage.block && r.first == stage.first_block();
+        let record = self.records.iter().rev().find(of);
+        record.is_some_and(|r| matches!(r.outcome, EmissionOutcome::Dead { .. }))
+    }
+
+    fn perform(&mut self, steps: Vec<Step>) {
+        for step in steps {
+            match step {
+                Step::Ack(handles) => self.acknowledge(handles),
+                Step::Open(opening, handles) => {
+                    self.ask(opening.ready);
+                    self.acknowledge(handles);
+                }
+                Step::Bury(letter, _) => drop(self.buried.insert(letter.id)),
+                Step::Emit(emission, traces, handles) => {
+                    let blocks = emission.last.number - emission.first.number + 1;
+                    assert!(traces.len() as u64 == blocks || emission.hashes.is_empty());
+                    self.emit(*emission);
+                    self.acknowledge(handles);
+                    let steps = self.core.stored(1);
+                    self.perform(steps);
+                }
+            }
+        }
+    }
+
+    fn emit(&mut self, record: Emission) {
+        let numbers = record.first.number..=record.last.number;
+        // As the dispatcher does on hearing of it.
+        let mut output = Output::default();
+        output.note(&record);
+        self.open.retain(|(id, _), open| {
+            let at = open.ready.context.first_stored_at();
+            !numbers.contains(&id.stage.first_block().number)
+                || !output.is_settled(id.stage.first_block().number, at)
+        });
+        self.records.push(record);
+    }
+
+    fn acknowledge(&mut self, handles: Vec<Handle>) {
+        for Handle(sequence) in handles {
+            let gone = self.messages.remove(&sequence);
+            assert!(gone.is_some(), "{sequence} was acknowledged twice");
+        }
+    }
+
+    fn ask(&mut self, ready: StageReady) {
+        for index in ready.tasks.first..ready.tasks.first + ready.tasks.count {
+            let id = ready.stage.task(index);
+            let open = Open {
+                ready: ready.clone(),
+                index,
+                id: id.clone(),
+            };
+            self.open.entry((id, ready.attempt)).or_insert(open);
+        }
+    }
+
+    /// What follows now.
+    pub(crate) fn advance(&mut self) {
+        let pipelines = self.pipelines.clone();
+        let steps = self
+            .core
+            .advance(self.now, |revision| pipelines.get(revision as usize - 1).cloned());
+        self.perform(steps);
+    }
+
+    pub(crate) fn pass(&mut self, time: Duration) {
+        self.now = self.now.plus(time);
+    }
+
+    /// The collector dies, and another starts over.
+    pub(crate) fn restart(&mut self, first: u64) {
+        let mut output = Output::new(first, BTreeMap::new());
+        self.records.iter().for_each(|record| output.note(record));
+        self.core = Collector::new(self.name.clone(), output.next(), output.emitted().clone());
+        let all: Vec<u64> = self.messages.keys().copied().collect();
+        all.into_iter().for_each(|sequence| self.hear(sequence));
+        self.advance();
+    }
+
+    /// An open task, if there is any.
+    pub(crate) fn any(&self, which: Index) -> Option<(TaskId, u32)> {
+        let keys: Vec<_> = self.open.keys().collect();
+        (!keys.is_empty()).then(|| (*which.get(&keys)).clone())
+    }
+
+    /// A prover ends an open task: its output is what it read, in brackets.
+    pub(crate) fn finish(&mut self, key: &(TaskId, u32), succeeds: bool) {
+        let Some(open) = self.open.remove(key) else { return };
+        let inputs = inputs(&self.pipelines, &open);
+        let read = inputs.iter().map(text).collect::<Vec<_>>().join(" ");
+        let outcome = if succeeds {
+            let output = Payload::Inline(format!("({read})").into_bytes());
+            Outcome::Completed {
+                outputs: Payloads::one(output),
+            }
+        } else {
+            Outcome::Failed(Failure::new(FailureClass::Retryable, "as it was told"))
+        };
+        let result = TaskResult {
+            header: header(&open),
+            prover: "p1".parse().expect("a name"),
+            outcome,
+            inputs: Some(Payloads::List(inputs)),
+            prove_us: 1,
+            verdict: None,
+        };
+        self.pass(Duration::from_millis(1));
+        self.say(Message::Result(Box::new(result)));
+    }
+
+    /// Everything works, and all that is asked for is done.
+    ///
+    /// # Panics
+    /// It does not come to rest.
+    pub(crate) fn calm(&mut self) {
+        for _ in 0..200 {
+            while let Some(key) = self.open.keys().next().cloned() {
+                self.finish(&key, true);
+            }
+            if self.left() == 0 {
+                return;
+            }
+            self.pass(Duration::from_secs(11));
+            if let Some((block, context)) = self.core.unseen_end().and_then(|n| self.chain.get(&n)) {
+                let known = KnownBlock {
+                    block: *block,
+                    parent_hash: context.parent_hash,
+                    revision: context.revision,
+                    observed_at: context.stored_at,
+                    facts: BlockFacts::default(),
+                };
+                self.core
+                    .known(*block, BlockContextOf::known(&known, context.stored_at));
+            }
+            self.advance();
+        }
+        panic!("not at rest: {:#?}, {:#?}", self.messages, self.core);
+    }
+
+    /// An operator has a task tried again whose block has its record.
+    pub(crate) fn retry(&mut self, open: Open) {
+        let mut ready = open.ready;
+        ready.attempt += 2;
+        ready.context.amends = true;
+        self.ask(ready);
+    }
+
+    /// What is left over.
+    fn left(&self) -> usize {
+        self.messages.len() + self.open.len() + self.core.len()
+    }
+}
+
+fn header(open: &Open) -> TaskHeader {
+    let ready = &open.ready;
+    TaskHeader {
+        id: open.id.clone(),
+        attempt: ready.attempt,
+        hedge_of: None,
+        zkvm: "mock".parse().expect("a name"),
+        context: ready.context.clone(),
+        kind: StageKind::Map,
+        of: ready.tasks.of,
+        timeout_ms: 1000,
+        hedge_after_ms: None,
+        attempts_max: 2,
+        check: false,
+        program_id: None,
+        busy_us: ready.busy_us,
+    }
+}
+
+/// What a task reads, as the dispatcher gives it.
+fn inputs(pipelines: &[Arc<Pipeline>], open: &Open) -> Vec<Payload> {
+    let ready = &open.ready;
+    let all: Vec<Payload> = (0..ready.inputs.count())
+        .filter_map(|at| ready.inputs.get(at))
+        .collect();
+    if ready.attempt > 1 {
+        return all;
+    }
+    let pipeline = &pipelines[ready.context.revision as usize - 1];
+    let stage = pipeline.proofs[0]
+        .stage(&ready.stage.stage)
+        .map(|(_, stage)| stage);
+    let at = (open.index - ready.tasks.first) as usize;
+    match stage.and_then(|stage| stage.arity) {
+        Some(arity) => all.chunks(arity as usize).nth(at).unwrap_or_default().to_vec(),
+        None => all,
+    }
+}
+
+pub(crate) fn text(payload: &Payload) -> String {
+    match payload {
+        Payload::Inline(bytes) => String::from_utf8_lossy(bytes).into_owned(),
+        other => format!("{other:?}"),
+    }
+}
+
+/// Which blocks a record's proof is about, in the order in which it was made of them.
+pub(crate) fn proved(record: &Emission) -> Option<Vec<String>> {
+    let EmissionOutcome::Proved(proofs) = &record.outcome else {
+        return None;
+    };
+    let text = text(&proofs.first()?.payload);
+    let blocks = text.split(['(', ')', ' ']).filter(|part| !part.is_empty());
+    Some(blocks.map(str::to_owned).collect())
+}

@@ -1,0 +1,238 @@
+//! The proofs of a pipeline: their stages, and whether each can read what the one before it writes.
+
+use super::{Checker, Setting};
+use crate::message::StageKind;
+use crate::pipeline::file::{ProofTable, StageTable};
+use crate::pipeline::{Policy, ProofSpec, RANGE_MAX, STAGES_MAX, Stage};
+use crate::{StageName, ZkvmId};
+use std::ops::Range;
+
+/// How many attempts a stage has that says nothing: the first, and two more.
+const ATTEMPTS_DEFAULT: u32 = 3;
+
+impl Checker<'_> {
+    pub(super) fn proof(
+        &mut self,
+        span: &Range<usize>,
+        table: ProofTable,
+        setting: &Setting<'_>,
+    ) -> Option<ProofSpec> {
+        let proof_type = self.id(&table.proof_type);
+        let zkvm: Option<ZkvmId> = self.id(&table.zkvm);
+        if table.stage.is_empty() || table.stage.len() > STAGES_MAX {
+            self.issue(
+                span,
+                format!(
+                    "{} [[proof.stage]] tables: expected 1 to {STAGES_MAX}",
+                    table.stage.len()
+                ),
+            );
+        }
+        let names: Vec<String> = table
+            .stage
+            .iter()
+            .map(|s| s.as_ref().name.as_ref().clone())
+            .collect();
+        let mut stages: Vec<Stage> = Vec::new();
+        let mut many = false;
+        let mut ranges = 0;
+        for (position, stage) in table.stage.into_iter().enumerate() {
+            let span = stage.span();
+            self.from(&names, position, stage.as_ref());
+            if stage.as_ref().kind == StageKind::Range {
+                ranges += 1;
+                self.range(&span, position, ranges, setting);
+            }
+            let checked = self.stage(&span, stage.into_inner(), zkvm.as_ref(), setting.policy);
+            if let Some(stage) = checked {
+                many = self.shape(&span, &stage, many);
+                stages.push(stage);
+            }
+        }
+        if many {
+            self.issue(
+                span,
+                "the last stage has many outputs: expected a stage of kind \"join\" after it",
+            );
+        }
+        Some(ProofSpec {
+            proof_type: proof_type?,
+            zkvm: zkvm?,
+            program_id: table.program_id,
+            verify: table.verify,
+            stages,
+        })
+    }
+
+    /// A proof's stages form a chain: what each reads is the stage before it, or the block.
+    fn from(&mut self, names: &[String], position: usize, stage: &StageTable) {
+        let before = position
+            .checked_sub(1)
+            .and_then(|p| names.get(p))
+            .map_or("block", String::as_str);
+        let name = stage.name.as_ref();
+        if names.iter().take(position).any(|n| n == name) || name == "block" {
+            self.issue(
+                &stage.name.span(),
+                format!("stage `{name}` is defined twice or has the reserved name `block`"),
+            );
+        }
+        let Some(from) = &stage.from else { return };
+        let from_name = from.as_ref().as_str();
+        if from_name == before {
+            return;
+        }
+        let reason = match names.iter().position(|n| n == from_name) {
+            Some(at) if at >= position => {
+                format!("stage `{name}` reads `{from_name}`, which comes after it: a cycle")
+            }
+            None if from_name != "block" => {
+                format!("stage `{name}` reads `{from_name}`, which is no stage of this proof")
+            }
+            _ => format!("stage `{name}` reads `{from_name}`: expected `{before}`, the stage before it"),
+        };
+        self.issue(&from.span(), reason);
+    }
+
+    /// Whether a range can stand here.
+    fn range(&mut self, span: &Range<usize>, position: usize, ranges: u32, setting: &Setting<'_>) {
+        let mut refuse = |reason: &str| self.issue(span, format!("kind = \"range\": {reason}"));
+        if position == 0 {
+            refuse("it needs a stage before it, which proves single blocks");
+        }
+        if ranges > 1 {
+            refuse("a proof has at most one; a later stage puts its ranges together no further");
+        }
+        if setting.proofs > 1 {
+            refuse("only in a pipeline of one proof type: those of several would be cut in different places");
+        }
+        if matches!(setting.policy, Some(Policy::Deadline { .. })) {
+            refuse(
+                "not with policy = \"deadline\": a range waits for its last block, and its first one is late then",
+            );
+        }
+    }
+
+    /// Whether the stage writes many outputs, given whether it reads many.
+    fn shape(&mut self, span: &Range<usize>, stage: &Stage, many: bool) -> bool {
+        match (stage.kind, many) {
+            (StageKind::Split, true) | (StageKind::Range, true) => {
+                self.issue(
+                    span,
+                    format!(
+                        "stage `{}` reads many outputs: expected a \"map\" or \"join\" here",
+                        stage.name
+                    ),
+                );
+                true
+            }
+            (StageKind::Join, false) => {
+                self.issue(
+                    span,
+                    format!(
+                        "stage `{}` joins one output: expected a \"split\" before it",
+                        stage.name
+                    ),
+                );
+                false
+            }
+            (StageKind::Split, false) => true,
+            (StageKind::Map, many) => many,
+            (StageKind::Join, true) | (StageKind::Range, false) => false,
+        }
+    }
+
+    fn stage(
+        &mut self,
+        span: &Range<usize>,
+        table: StageTable,
+        zkvm: Option<&ZkvmId>,
+        policy: Option<&Policy>,
+    ) -> Option<Stage> {
+        let name: Option<StageName> = self.id(&table.name);
+        let zkvm = match &table.zkvm {
+            Some(own) => self.id(own),
+            None => zkvm.cloned(),
+        };
+        let timeout = self.duration("timeout", &table.timeout);
+        let hedge_after = table
+            .hedge_after
+            .as_ref()
+            .and_then(|h| self.duration("hedge_after", h));
+        let attempts = table
+            .attempts
+            .as_ref()
+            .map_or(ATTEMPTS_DEFAULT, |a| self.at_least("attempts", 1, a));
+        let arity = table.arity.as_ref().map(|a| self.at_least("arity", 2, a));
+        let every = table.every.as_ref().map(|e| self.at_least("every", 1, e));
+        let close_after = table
+            .close_after
+            .as_ref()
+            .and_then(|c| self.duration("close_after", c));
+        if let (Some(hedge), Some(timeout)) = (hedge_after, timeout)
+            && hedge >= timeout
+        {
+            self.issue(span, "hedge_after: expected less than timeout");
+        }
+        if let Some(Policy::Deadline { within }) = policy {
+            if hedge_after.is_some_and(|hedge| hedge >= *within) {
+                self.issue(
+                    span,
+                    "hedge_after: a second copy that starts after the deadline is of no use",
+                );
+            }
+            if timeout.is_some_and(|timeout| timeout > *within) {
+                self.issue(
+                    span,
+                    "timeout: an attempt would be given longer than the deadline",
+                );
+            }
+        }
+        if arity.is_some() && !matches!(table.kind, StageKind::Join | StageKind::Range) {
+            self.issue(span, "arity: only with kind = \"join\" or \"range\"");
+        }
+        self.range_keys(span, &table);
+        Some(Stage {
+            name: name?,
+            kind: table.kind,
+            zkvm: zkvm?,
+            arity,
+            every,
+            close_after,
+            split_on_failure: table.split_on_failure.unwrap_or(false),
+            timeout: timeout?,
+            attempts,
+            hedge_after,
+        })
+    }
+
+    /// The keys that a range must have, and nothing else may.
+    fn range_keys(&mut self, span: &Range<usize>, table: &StageTable) {
+        if table.kind != StageKind::Range {
+            if table.every.is_some() || table.close_after.is_some() || table.split_on_failure.is_some() {
+                self.issue(
+                    span,
+                    "every, close_after, split_on_failure: only with kind = \"range\"",
+                );
+            }
+            return;
+        }
+        match &table.every {
+            None => self.issue(
+                span,
+                "kind = \"range\": expected `every = 100` or another number of blocks",
+            ),
+            Some(every) if *every.as_ref() > RANGE_MAX => self.issue(
+                &every.span(),
+                format!("every = {}: expected at most {RANGE_MAX}", every.as_ref()),
+            ),
+            Some(_) => {}
+        }
+        if table.close_after.is_none() {
+            self.issue(
+                span,
+                "kind = \"range\": expected `close_after = \"10m\"` or another duration, after which an unfilled range is closed",
+            );
+        }
+    }
+}
