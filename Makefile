@@ -41,6 +41,8 @@ test: setup ## run every test against real servers
 	scripts/check-layout --self-test
 	# With the tests, so that both are built with the same features, once.
 	cargo build --release --locked --workspace --bins --tests
+	@echo "a minute of faults, which ends with one line of JSON"
+	$${CARGO_TARGET_DIR:-target}/release/push0-loadtest chaos --seconds 60
 ifneq ($(NEXTEST),)
 	cargo nextest run --release --locked --workspace
 else

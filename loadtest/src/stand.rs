@@ -75,6 +75,8 @@ pub(crate) struct Stand {
 pub(crate) enum Arrivals {
     /// As fast as the broker stores them.
     AtOnce,
+    /// One after the other, so far apart.
+    Every(Duration),
     /// At this many a second on average, each independent of the others (a Poisson process).
     Rate {
         /// Blocks a second.
@@ -89,6 +91,9 @@ impl Arrivals {
     pub(crate) fn schedule(self, count: u64) -> Vec<Duration> {
         match self {
             Self::AtOnce => vec![Duration::ZERO; usize::try_from(count).unwrap_or_default()],
+            Self::Every(gap) => (0..count)
+                .map(|at| gap * u32::try_from(at).unwrap_or(u32::MAX))
+                .collect(),
             Self::Rate { per_second, seed } => {
                 let mut chance = StdRng::seed_from_u64(seed);
                 let mut at = 0.0;

@@ -1,5 +1,5 @@
 //! What a task costs in a wide block, against a narrow one: as many empty tasks as one block and as
-//! blocks of ten. Above 1 a system pays for width.
+//! blocks of ten, for eight provers of one slot. Above 1 a system pays for width.
 
 use crate::{
     record::Context,
@@ -28,28 +28,31 @@ kind = "join"
 timeout = "60s"
 "#;
 const NARROW: u64 = 10;
+const WIDE: u64 = 4_000;
+const PROVERS: u32 = 8;
 
 pub(crate) async fn run(context: &Context) -> anyhow::Result<()> {
-    let wide = context.profile.pick(1_000, 10_000);
-    let narrow_us = per_task(NARROW, wide / NARROW).await?;
-    let wide_us = per_task(wide, 1).await?;
+    let runs = context.profile.pick(3, 10);
+    let narrow_us = per_task(NARROW, WIDE / NARROW, runs).await?;
+    let wide_us = per_task(WIDE, 1, runs).await?;
     context
         .record("fanout")
         .with("cost_ratio", round(wide_us / narrow_us))
-        .with("wide", wide)
+        .with("wide", WIDE)
         .with("wide_task_us", round(wide_us))
         .with("narrow", NARROW)
         .with("narrow_task_us", round(narrow_us))
         .publish()
 }
 
-/// The time of a task in microseconds, of three runs: two more tasks a block split and join.
-async fn per_task(width: u64, blocks: u64) -> anyhow::Result<f64> {
-    let prover = stand::prover("p1", 64, Duration::ZERO).env("PUSH0_MOCK__SPLIT", width);
-    let mut stand = Stand::start(stand::services().service(prover), PIPELINE).await?;
+/// The time of a task in microseconds, of several runs: two more tasks a block split and join.
+async fn per_task(width: u64, blocks: u64, runs: u32) -> anyhow::Result<f64> {
+    let prover = |n| stand::prover(&format!("p{n}"), 1, Duration::ZERO).env("PUSH0_MOCK__SPLIT", width);
+    let builder = (1..=PROVERS).fold(stand::services(), |builder, n| builder.service(prover(n)));
+    let mut stand = Stand::start(builder, PIPELINE).await?;
     stand.run(2, Arrivals::AtOnce).await?;
     let mut each = Vec::new();
-    for _ in 0..3 {
+    for _ in 0..runs {
         let records = stand.run(blocks, Arrivals::AtOnce).await?;
         let mut first = u64::MAX;
         for kept in &records {
