@@ -1,8 +1,8 @@
 //! Whether a task ever starts while a more urgent one waits.
 //!
-//! 50 blocks of 40 tasks of 100 ms come in a random order, for 16 provers of one slot. A start is an
-//! inversion if a task of an older block has then been ready for longer than one task takes and has
-//! not started: that long a prover may have had its next task already.
+//! 50 blocks of 40 tasks of 100 ms come in a random order, for 16 provers of one slot. Of such short
+//! tasks a prover has the next one ahead, so it may start one less urgent task after a more urgent one
+//! was ready. Every further one, while the more urgent one waits, is an inversion.
 
 use crate::{
     record::Context,
@@ -12,13 +12,13 @@ use crate::{
 use anyhow::Context as _;
 use push0_bus::{Signals, now};
 use push0_domain::{
-    Payload,
+    Payload, ProverId,
     message::{Outcome, ResultEvent, StageReady, TaskResult},
     subject::{self, Kind},
 };
 use push0_harness::ProcessBuilder;
 use rand::{SeedableRng, rngs::StdRng, seq::SliceRandom};
-use std::{collections::HashMap, time::Duration};
+use std::{collections::BTreeMap, time::Duration};
 
 const PROVERS: u32 = 16;
 const BLOCKS: u64 = 50;
@@ -46,11 +46,14 @@ zkvm = "joiner"
 timeout = "60s"
 "#;
 
+/// How long a stage may be on its way to the dispatcher after it was heard of.
+const ON_ITS_WAY_US: u64 = 10_000;
+
 /// A task that was started.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct Started {
     block: u64,
-    ready_us: u64,
+    prover: ProverId,
     began_us: u64,
 }
 
@@ -75,50 +78,44 @@ pub(crate) async fn run(context: &Context) -> anyhow::Result<()> {
     shuffled.shuffle(&mut StdRng::seed_from_u64(context.seed));
     let from = now();
     stand.publish(&shuffled, Arrivals::AtOnce).await?;
-    let (started, longest_us) = started(stages, results).await?;
+    let (ready, started) = started(stages, results).await?;
     stand.emitted(numbers, Duration::from_secs(60)).await?;
     context
         .record("priority")
-        .with("inversions", inversions_of(&started, longest_us))
+        .with("inversions", inversions_of(&ready, &started))
         .with("provers", PROVERS)
         .with("tasks", BLOCKS * TASKS)
         .with("blocks", BLOCKS)
-        .with("task_ms", round(longest_us as f64 / 1000.0))
         .with("seconds", round(now().since(from).as_secs_f64()))
         .publish()
 }
 
-/// All tasks as they were ready and started, and the time that the longest took.
-async fn started(mut stages: Signals, mut results: Signals) -> anyhow::Result<(Vec<Started>, u64)> {
-    let mut ready: HashMap<u64, u64> = HashMap::new();
-    let (mut ended, mut longest_us) = (Vec::new(), 0);
-    while (ended.len() as u64) < BLOCKS * TASKS {
+/// When each block's tasks were ready, in microseconds, and all tasks as they started.
+async fn started(
+    mut stages: Signals,
+    mut results: Signals,
+) -> anyhow::Result<(BTreeMap<u64, u64>, Vec<Started>)> {
+    let (mut ready, mut started) = (BTreeMap::new(), Vec::new());
+    while (started.len() as u64) < BLOCKS * TASKS {
         tokio::select! {
             biased;
             stage = stages.next() => {
                 let stage: StageReady = stage?.body()?;
-                ready.entry(stage.stage.block.number).or_insert_with(|| now().0);
+                ready.entry(stage.stage.block.number).or_insert_with(|| now().0 + ON_ITS_WAY_US);
             }
             result = results.next() => {
                 let ResultEvent::Attempt(result) = result?.body()? else { continue };
-                if result.header.of as u64 == TASKS {
-                    longest_us = longest_us.max(result.prove_us);
-                    ended.push((result.header.id.stage.block.number, began_us(&result)?));
+                if u64::from(result.header.of) == TASKS {
+                    started.push(Started {
+                        block: result.header.id.stage.block.number,
+                        began_us: began_us(&result)?,
+                        prover: result.prover,
+                    });
                 }
             }
         }
     }
-    let started = ended.into_iter().map(|(block, began_us)| {
-        let ready_us = *ready
-            .get(&block)
-            .context("a task of a stage that was not heard of")?;
-        Ok(Started {
-            block,
-            ready_us,
-            began_us,
-        })
-    });
-    Ok((started.collect::<anyhow::Result<_>>()?, longest_us))
+    Ok((ready, started))
 }
 
 fn began_us(result: &TaskResult) -> anyhow::Result<u64> {
@@ -132,15 +129,25 @@ fn began_us(result: &TaskResult) -> anyhow::Result<u64> {
     output["began_us"].as_u64().context("an output without a stamp")
 }
 
-/// How many started while a more urgent one had been ready for longer than `within_us`.
-fn inversions_of(started: &[Started], within_us: u64) -> usize {
-    let waits = |this: &Started, other: &Started| {
-        other.block < this.block
-            && other.began_us > this.began_us
-            && other.ready_us + within_us < this.began_us
-    };
-    let is_inversion = |this: &&Started| started.iter().any(|other| waits(this, other));
-    started.iter().filter(is_inversion).count()
+/// For each block and prover, how many less urgent tasks the prover started after the block's were
+/// ready and before the last of them started, beyond one.
+fn inversions_of(ready: &BTreeMap<u64, u64>, started: &[Started]) -> usize {
+    let mut inversions = 0;
+    for (block, ready_us) in ready {
+        let own = started.iter().filter(|task| task.block == *block);
+        let last_us = own.map(|task| task.began_us).max().unwrap_or(0);
+        let mut passed: BTreeMap<&ProverId, usize> = BTreeMap::new();
+        for task in started.iter().filter(|task| task.block > *block) {
+            if (*ready_us..last_us).contains(&task.began_us) {
+                *passed.entry(&task.prover).or_default() += 1;
+            }
+        }
+        inversions += passed
+            .values()
+            .map(|count| count.saturating_sub(1))
+            .sum::<usize>();
+    }
+    inversions
 }
 
 /// How many pairs stand in the wrong order.
@@ -161,20 +168,33 @@ mod tests {
     }
 
     #[test]
-    fn a_start_beside_a_more_urgent_task_that_is_ready_for_long_is_an_inversion() {
-        let task = |block, ready_us, began_us| Started {
+    fn a_second_less_urgent_start_while_a_block_waits_is_an_inversion() {
+        let task = |block, prover: &str, began_us| Started {
             block,
-            ready_us,
+            prover: prover.parse().expect("a name"),
             began_us,
         };
-        let (urgent, late) = (task(1, 0, 500), task(2, 0, 300));
-        assert_eq!(inversions_of(&[urgent, late], 100), 1);
+        let ready = BTreeMap::from([(1, 100), (2, 0)]);
+        let waits = task(1, "a", 500);
+        let count = |others: &[Started]| {
+            let all: Vec<Started> = others.iter().chain([&waits]).cloned().collect();
+            inversions_of(&ready, &all)
+        };
         assert_eq!(
-            inversions_of(&[urgent, late], 300),
+            count(&[task(2, "a", 300), task(2, "b", 300)]),
             0,
-            "ready for no longer than a task"
+            "one for each prover"
         );
-        assert_eq!(inversions_of(&[task(1, 0, 200), late], 100), 0, "started before");
-        assert_eq!(inversions_of(&[task(3, 0, 500), late], 100), 0, "less urgent");
+        assert_eq!(count(&[task(2, "a", 300), task(2, "a", 400)]), 1);
+        assert_eq!(
+            count(&[task(2, "a", 50), task(2, "a", 400)]),
+            0,
+            "before it was ready"
+        );
+        assert_eq!(
+            count(&[task(2, "a", 300), task(2, "a", 600)]),
+            0,
+            "after it had started"
+        );
     }
 }

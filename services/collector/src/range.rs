@@ -178,7 +178,7 @@ impl Ranges {
     fn claim<F>(&mut self, around: &Around<'_, F>) -> Vec<Handle> {
         let unclaimed = self.touched.iter().filter(|key| {
             let range = self.all.get(key);
-            range.is_some_and(|range| range.members.is_empty() && !range.unit.context.amends)
+            range.is_some_and(|range| range.members.is_empty())
         });
         let mut unclaimed: Vec<Key> = unclaimed.copied().collect();
         unclaimed.sort_by_key(|(first, (last, _))| Reverse(last.saturating_sub(*first)));
@@ -186,6 +186,8 @@ impl Ranges {
         for key in unclaimed {
             match self.members(&key, around) {
                 Some(members) => self.occupy(key, members, around),
+                // Its blocks have their record; a retry goes on without them.
+                None if self.all.get(&key).is_some_and(|range| range.unit.context.amends) => {}
                 None => settled.extend(self.take_apart(&key, around.blocks)),
             }
         }

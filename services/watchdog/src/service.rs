@@ -16,6 +16,7 @@ use push0_domain::{
 };
 use push0_runtime::{BoxError, Component, Service};
 use quarantine::QUARANTINE;
+use serde::de::IgnoredAny;
 use std::time::Duration;
 
 /// How often silence, timeouts and deadlines are looked at: a tenth of a heartbeat.
@@ -176,10 +177,12 @@ impl<'a> Active<'a> {
                 Ok(ResultEvent::Ended(ended)) => self.core.ended(&ended, now()),
                 _ => Vec::new(),
             },
-            Some(Kind::Proof) => match signal.body::<Emission>() {
-                Ok(record) => self.core.emitted(&record, now()),
-                Err(_) => Vec::new(),
-            },
+            Some(Kind::Proof) => {
+                if let Ok(record) = signal.body::<Emission>() {
+                    self.core.emitted(&record);
+                }
+                Vec::new()
+            }
             _ => Vec::new(),
         };
         Ok(effects)
@@ -224,18 +227,17 @@ impl<'a> Active<'a> {
     async fn reconcile(&mut self) -> Result<(), BusError> {
         self.end_quarantines().await?;
         for pipeline in self.core.pipelines() {
-            if !self.core.knows(&pipeline) {
-                if let Some((output, _)) = self.bus.output(&pipeline).await? {
-                    self.core.recall_output(&pipeline, output);
+            // Not the newest of all: for that the broker looks through all subjects.
+            let missed = match self.core.next_of(&pipeline) {
+                Some(next) => {
+                    let subject = subject::proof(&pipeline, next);
+                    let record = self.bus.last::<IgnoredAny>(Stream::Proofs, &subject).await?;
+                    record.is_some()
                 }
-                continue;
-            }
-            let subjects = subject::proofs_of_pipeline(&pipeline);
-            let last = self.bus.last::<Emission>(Stream::Proofs, &subjects).await?;
-            if let Some(Ok(record)) = last.map(|kept| kept.body) {
-                for effect in self.core.emitted(&record, now()) {
-                    self.perform(effect).await?;
-                }
+                None => true,
+            };
+            if missed && let Some((output, _)) = self.bus.output(&pipeline).await? {
+                self.core.recall_output(&pipeline, output);
             }
         }
         Ok(())

@@ -8,7 +8,8 @@ use crate::{
 use push0_domain::{
     ProverId,
     message::{
-        BlockEnded, EndReason, Failure, FailureClass, Held, Outcome, StageReady, TaskRange, TaskResult,
+        BlockEnded, Emission, EndReason, Failure, FailureClass, Held, Outcome, StageReady, TaskRange,
+        TaskResult,
     },
     pipeline::Rest,
     subject::AttemptKey,
@@ -43,12 +44,12 @@ impl World {
                 if process.ticks.is_multiple_of(RECONCILE_EVERY) {
                     for lane in 0..self.plan.lanes.len() {
                         let pipeline = &self.plan.lanes[lane].pipeline.name;
-                        if !core.knows(pipeline) {
-                            if let Some((output, _)) = self.broker.output(lane) {
-                                core.recall_output(pipeline, output);
-                            }
-                        } else if let Some((_, record)) = self.broker.log[lane].last() {
-                            effects.extend(core.emitted(record, now));
+                        let next = core.next_of(pipeline);
+                        let is_next = |(_, record): &&(u64, Emission)| Some(record.last.number) == next;
+                        let missed =
+                            next.is_none() || self.broker.log[lane].iter().rev().any(|r| is_next(&r));
+                        if missed && let Some((output, _)) = self.broker.output(lane) {
+                            core.recall_output(pipeline, output);
                         }
                     }
                 }
@@ -70,8 +71,8 @@ impl World {
                 }
                 Body::Ended(ended) => core.ended(ended, now),
                 Body::Records(_, _, records) => {
-                    let all = records.iter().map(|r| core.emitted(r, now));
-                    all.flatten().collect()
+                    records.iter().for_each(|record| core.emitted(record));
+                    Vec::new()
                 }
                 _ => Vec::new(),
             },

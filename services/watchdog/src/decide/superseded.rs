@@ -33,18 +33,18 @@ impl Watchdog {
         self.stop_where(now, |held| is_other(held).then_some(Reason::Won))
     }
 
-    /// A pipeline emitted a block.
-    pub fn emitted(&mut self, record: &Emission, now: Timestamp) -> Vec<Effect> {
+    /// A pipeline emitted a block. With the next tick what it settles is stopped: there are many more
+    /// records than ticks.
+    pub fn emitted(&mut self, record: &Emission) {
         self.outputs
             .entry(record.pipeline.clone())
             .or_default()
             .note(record);
-        self.stop_settled(now)
     }
 
-    /// Whether it is known how a pipeline's output stands.
-    pub fn knows(&self, pipeline: &PipelineId) -> bool {
-        self.outputs.contains_key(pipeline)
+    /// The number that a pipeline emits next, if that is known.
+    pub fn next_of(&self, pipeline: &PipelineId) -> Option<u64> {
+        self.outputs.get(pipeline).map(Output::next)
     }
 
     /// How a pipeline's output stands, as it is stored.
