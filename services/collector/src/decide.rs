@@ -163,11 +163,12 @@ impl Collector {
         if range.is_some_and(|(range, _)| position >= range) != stage.first.is_some() {
             return ack;
         }
-        if stage.first_block().number < self.next && !told.amends {
+        let amends = told.amends && self.stands(&at);
+        if stage.first_block().number < self.next && !amends {
             return vec![Step::Ack(self.intake.settled(handle))];
         }
-        // A range stands and falls with its blocks.
-        if stage.first.is_none() && self.is_replaced(&stage.block, announced_at) {
+        // Of a range, the chain replaces no block without the last one.
+        if self.is_replaced(&stage.block, announced_at) {
             return ack;
         }
         let new = |ended| Block {

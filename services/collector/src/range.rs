@@ -107,6 +107,21 @@ impl Ranges {
             .collect()
     }
 
+    /// Takes apart ranges that the chain has replaced and of which no block is known: only their
+    /// results tell of them, or they amend a record.
+    pub(crate) fn replaced(
+        &mut self,
+        is_replaced: impl Fn(&Block) -> bool,
+        blocks: &BTreeMap<At, Block>,
+    ) -> Vec<Handle> {
+        let all = self.all.iter();
+        let alone = all.filter(|(_, range)| range.members.is_empty() || range.unit.context.amends);
+        let replaced = alone.filter(|(_, range)| is_replaced(&range.unit));
+        let replaced: Vec<Key> = replaced.map(|(key, _)| *key).collect();
+        let settled = replaced.iter().flat_map(|key| self.take_apart(key, blocks));
+        settled.collect()
+    }
+
     fn take_apart(&mut self, key: &Key, blocks: &BTreeMap<At, Block>) -> Vec<Handle> {
         let Some(mut range) = self.all.remove(key) else {
             return Vec::new();

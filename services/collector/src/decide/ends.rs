@@ -55,6 +55,13 @@ impl Collector {
             }
             handles.extend(self.ranges.without(&at, &self.blocks));
         }
+        if ended.reason == EndReason::Reorged {
+            let is_replaced = |unit: &Block| {
+                let (announced_at, amends) = (unit.context.stored_at, unit.context.amends);
+                concerns(&ended, &unit.block, announced_at, amends)
+            };
+            handles.extend(self.ranges.replaced(is_replaced, &self.blocks));
+        }
         self.ends.push((ended, handle));
         vec![Step::Ack(handles)]
     }

@@ -133,10 +133,18 @@ impl Collector {
         steps
     }
 
+    /// Whether an emitted block is still the one of its number. Deeper than any reorg it is.
+    pub(super) fn stands(&self, (number, hash): &At) -> bool {
+        self.emitted
+            .get(number)
+            .is_none_or(|emitted| emitted.hash == *hash)
+    }
+
     fn amendment(&mut self, unit: &Block, outcome: Option<EmissionOutcome>, handles: Vec<Handle>) -> Step {
         let at = (unit.block.number, unit.block.hash);
+        let stands = self.stands(&at);
         match outcome {
-            Some(outcome @ EmissionOutcome::Proved(_)) if self.amended.insert(at) => {
+            Some(outcome @ EmissionOutcome::Proved(_)) if stands && self.amended.insert(at) => {
                 self.intake.decided();
                 let (emission, trace) = record::emission(&self.pipeline, unit, outcome, self.next);
                 // Those of a record that is not remembered lie deeper than any reorg.
