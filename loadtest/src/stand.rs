@@ -35,6 +35,26 @@ pub(crate) fn single(verify: bool) -> String {
     )
 }
 
+/// A block is split, its parts are proved, and their proofs joined, each by the provers of one of these
+/// zkVMs.
+pub(crate) fn parts(split: &str, prove: &str, join: &str) -> String {
+    let stage = |name, kind, zkvm| {
+        format!(
+            "[[proof.stage]]\nname = \"{name}\"\nkind = \"{kind}\"\nzkvm = \"{zkvm}\"\ntimeout = \"60s\"\n"
+        )
+    };
+    let stages = [
+        stage("split", "split", split),
+        stage("prove", "map", prove),
+        stage("join", "join", join),
+    ];
+    format!(
+        "name = \"load\"\nsource = {{ kind = \"external\" }}\n[[proof]]\ntype = \"main\"\nzkvm = \"{prove}\"\n\
+         verify = \"off\"\n{}",
+        stages.concat()
+    )
+}
+
 /// A mock prover process.
 pub(crate) fn prover(id: &str, slots: u32, time: Duration) -> ProcessBuilder {
     let time = format!("{}us", time.as_micros());

@@ -8,25 +8,6 @@ use crate::{
 };
 use std::time::Duration;
 
-const PIPELINE: &str = r#"name = "load"
-source = { kind = "external" }
-[[proof]]
-type = "main"
-zkvm = "mock"
-verify = "off"
-[[proof.stage]]
-name = "split"
-kind = "split"
-timeout = "60s"
-[[proof.stage]]
-name = "prove"
-kind = "map"
-timeout = "60s"
-[[proof.stage]]
-name = "join"
-kind = "join"
-timeout = "60s"
-"#;
 const NARROW: u64 = 10;
 const WIDE: u64 = 4_000;
 const PROVERS: u32 = 8;
@@ -49,7 +30,7 @@ pub(crate) async fn run(context: &Context) -> anyhow::Result<()> {
 async fn per_task(width: u64, blocks: u64, runs: u32) -> anyhow::Result<f64> {
     let prover = |n| stand::prover(&format!("p{n}"), 1, Duration::ZERO).env("PUSH0_MOCK__SPLIT", width);
     let builder = (1..=PROVERS).fold(stand::services(), |builder, n| builder.service(prover(n)));
-    let mut stand = Stand::start(builder, PIPELINE).await?;
+    let mut stand = Stand::start(builder, &stand::parts("mock", "mock", "mock")).await?;
     stand.run(2, Arrivals::AtOnce).await?;
     let mut each = Vec::new();
     for _ in 0..runs {

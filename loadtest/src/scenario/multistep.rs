@@ -9,28 +9,6 @@ use crate::{
 use push0_harness::ProcessBuilder;
 use std::time::Duration;
 
-const PIPELINE: &str = r#"name = "load"
-source = { kind = "external" }
-[[proof]]
-type = "main"
-zkvm = "step"
-verify = "off"
-[[proof.stage]]
-name = "split"
-kind = "split"
-zkvm = "splitter"
-timeout = "10s"
-[[proof.stage]]
-name = "prove"
-kind = "map"
-timeout = "10s"
-[[proof.stage]]
-name = "join"
-kind = "join"
-zkvm = "aggregator"
-timeout = "20s"
-"#;
-
 fn prover(id: &str, zkvm: &str, time: Duration) -> ProcessBuilder {
     stand::prover(id, 1, time)
         .env("PUSH0_PROVER__ZKVM", zkvm)
@@ -45,7 +23,7 @@ pub(crate) async fn run(context: &Context) -> anyhow::Result<()> {
     for n in 1..=3 {
         builder = builder.service(prover(&format!("step-{n}"), "step", second));
     }
-    let mut stand = Stand::start(builder, PIPELINE).await?;
+    let mut stand = Stand::start(builder, &stand::parts("splitter", "step", "aggregator")).await?;
     let (mut took, mut overhead) = (Vec::new(), Vec::new());
     for _ in 0..context.profile.pick(3, 10) {
         let records = stand.run(1, Arrivals::AtOnce).await?;

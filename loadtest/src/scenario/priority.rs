@@ -24,27 +24,6 @@ const PROVERS: u32 = 16;
 const BLOCKS: u64 = 50;
 const TASKS: u64 = 40;
 const TIME: Duration = Duration::from_millis(100);
-const PIPELINE: &str = r#"name = "load"
-source = { kind = "external" }
-[[proof]]
-type = "main"
-zkvm = "mock"
-verify = "off"
-[[proof.stage]]
-name = "split"
-kind = "split"
-zkvm = "splitter"
-timeout = "60s"
-[[proof.stage]]
-name = "prove"
-kind = "map"
-timeout = "60s"
-[[proof.stage]]
-name = "join"
-kind = "join"
-zkvm = "joiner"
-timeout = "60s"
-"#;
 
 /// How long a stage may be on its way to the dispatcher after it was heard of.
 const ON_ITS_WAY_US: u64 = 10_000;
@@ -70,7 +49,7 @@ pub(crate) async fn run(context: &Context) -> anyhow::Result<()> {
     let builder = provers
         .chain(helpers)
         .fold(stand::services(), |b, prover| b.service(prover));
-    let mut stand = Stand::start(builder, PIPELINE).await?;
+    let mut stand = Stand::start(builder, &stand::parts("splitter", "mock", "joiner")).await?;
     let stages = stand.bus().listen([subject::all(Kind::Stage)]).await?;
     let results = stand.bus().listen([subject::all(Kind::Result)]).await?;
     let numbers = stand.known(BLOCKS).await?;

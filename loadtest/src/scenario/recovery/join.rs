@@ -20,29 +20,13 @@ const WIDE: u64 = 10_000;
 /// How long proving all of them may take.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-const PIPELINE: &str = r#"name = "load"
-source = { kind = "external" }
-[[proof]]
-type = "main"
-zkvm = "mock"
-verify = "off"
-[[proof.stage]]
-name = "split"
-kind = "split"
-timeout = "60s"
-[[proof.stage]]
-name = "prove"
-kind = "map"
-timeout = "60s"
-[[proof.stage]]
-name = "join"
-kind = "join"
-timeout = "60s"
-"#;
-
 pub(super) async fn run(context: &Context, record: Record) -> anyhow::Result<Record> {
     let prover = stand::prover("p1", 64, Duration::ZERO).env("PUSH0_MOCK__SPLIT", WIDE);
-    let mut stand = Stand::start(stand::services().service(prover), PIPELINE).await?;
+    let mut stand = Stand::start(
+        stand::services().service(prover),
+        &stand::parts("mock", "mock", "mock"),
+    )
+    .await?;
     let (mut without, mut with) = (Vec::new(), Vec::new());
     for _ in 0..context.profile.pick(1, 5) {
         without.push(join(&mut stand, false).await?);
