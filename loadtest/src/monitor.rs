@@ -1,7 +1,8 @@
 //! How long until another prover works on what a killed one held: read from heartbeats.
 //!
-//! A prover says at once what it begins, with how long it has been at it. So the moment at which the
-//! next attempt began is known to some milliseconds, and the kill's moment exactly.
+//! A prover soon says what it began, with how long it has been at it. So the moment at which the next
+//! attempt began is known to some milliseconds, and the kill's moment exactly. Attempts that end before
+//! they are told of (100 ms) are not counted.
 
 use crate::stats::Times;
 use push0_bus::{Bus, Signals};
@@ -58,8 +59,8 @@ impl Monitor {
         }
     }
 
-    /// Notes that this prover is killed now.
-    pub(crate) fn killed(&self, prover: &str) {
+    /// Notes that this prover is killed now, or frozen for longer than a silence may last.
+    pub(crate) fn silenced(&self, prover: &str) {
         let mut seen = self.seen();
         let now = Instant::now();
         for (task, attempt) in seen.runs.remove(prover).unwrap_or_default() {

@@ -1,5 +1,5 @@
 //! What the services and the broker take: the most resident memory while they rest, under a steady
-//! load, saturated, and with a long queue and no prover.
+//! load, saturated, with a long queue and no prover, and with one stage of many tasks and no prover.
 
 use crate::{
     record::Context,
@@ -7,12 +7,17 @@ use crate::{
     stats::round,
     usage::Usage,
 };
+use push0_harness::wait_for;
 use std::time::Duration;
 
 const SERVICES: [&str; 4] = ["dispatcher", "collector", "watchdog", "prover"];
 const BACKLOG: u64 = 100_000;
+/// As many tasks as one stage.
+const WIDTH: u32 = 100_000;
 /// Resting, or with all that was published taken in.
 const SETTLED: Duration = Duration::from_secs(3);
+/// How long the split may take.
+const PATIENCE: Duration = Duration::from_secs(60);
 const EVERY: Duration = Duration::from_millis(200);
 
 pub(crate) async fn run(context: &Context) -> anyhow::Result<()> {
@@ -50,7 +55,32 @@ pub(crate) async fn run(context: &Context) -> anyhow::Result<()> {
         Ok(())
     };
     let most = watch(&pids, queue).await?;
-    report(context, "backlog 100,000", &most)
+    report(context, "backlog 100,000", &most)?;
+    drop(stand);
+    wide_stage(context).await
+}
+
+/// A block is split into many parts, and nobody proves them.
+async fn wide_stage(context: &Context) -> anyhow::Result<()> {
+    let splitter = stand::prover("prover", 1, Duration::ZERO).env("PUSH0_MOCK__SPLIT", WIDTH);
+    let builder = stand::services().service(splitter);
+    let mut stand = Stand::start(builder, &stand::parts("mock", "absent", "mock")).await?;
+    let numbers: Vec<u64> = stand.known(1).await?.collect();
+    let pids = pids(&stand);
+    let split = async {
+        stand.publish(&numbers, Arrivals::AtOnce).await?;
+        let dispatcher = stand.deployment.service("dispatcher");
+        wait_for("the stage", PATIENCE, async || {
+            let metrics = dispatcher.metrics().await;
+            let waits = metrics.contains("stages_waiting{zkvm=\"absent\"} 1");
+            if waits { Ok(()) } else { Err(metrics) }
+        })
+        .await;
+        tokio::time::sleep(SETTLED).await;
+        Ok(())
+    };
+    let most = watch(&pids, split).await?;
+    report(context, "stage of 100,000", &most)
 }
 
 fn pids(stand: &Stand) -> Vec<(&'static str, u32)> {

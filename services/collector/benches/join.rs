@@ -62,6 +62,7 @@ fn result(pipeline: &Pipeline, index: u32, of: u32) -> TaskResult {
             timeout_ms: 10_000,
             hedge_after_ms: None,
             attempts_max: stage.attempts,
+            give_up_at: None,
             check: false,
             program_id: None,
             busy_us: 0,

@@ -33,7 +33,7 @@ pub(crate) fn advance(proof: &mut Proof, spec: &ProofSpec, key: &ProofKey, now: 
         .collect();
     let dead = needs.iter().find(|(_, need)| *need == Need::Burial);
     if let Some(task) = dead.and_then(|(index, _)| proof.tasks.get(index)) {
-        return bury(task, &mut proof.dead, now).into_iter().collect();
+        return bury(task, spec, &mut proof.dead, now).into_iter().collect();
     }
     proof.dead = None;
     let mut steps = Vec::new();
@@ -48,7 +48,7 @@ pub(crate) fn advance(proof: &mut Proof, spec: &ProofSpec, key: &ProofKey, now: 
         ) = (need, proof.tasks.get_mut(&index))
         {
             task.ask(number);
-            let opening = another(task, number, avoid, inputs);
+            let opening = another(task, spec, number, avoid, inputs);
             steps.push(Step::Open(Box::new(opening), Vec::new()));
         }
     }
@@ -59,8 +59,8 @@ pub(crate) fn advance(proof: &mut Proof, spec: &ProofSpec, key: &ProofKey, now: 
 }
 
 /// Writes the letter of a dead task, unless it is written already.
-fn bury(task: &Task, dead: &mut Option<(String, String)>, now: Timestamp) -> Option<Step> {
-    let letter = letter(task, now);
+fn bury(task: &Task, spec: &ProofSpec, dead: &mut Option<(String, String)>, now: Timestamp) -> Option<Step> {
+    let letter = letter(task, spec, now);
     let named = Some((letter.id.clone(), letter.reason.clone()));
     if *dead == named {
         return None;
@@ -69,11 +69,18 @@ fn bury(task: &Task, dead: &mut Option<(String, String)>, now: Timestamp) -> Opt
     Some(Step::Bury(Box::new(letter), task.trace().clone()))
 }
 
-fn another(task: &Task, number: u32, avoid: Vec<ProverId>, inputs: Payloads) -> Opening {
+/// A further attempt. Where one ran out of memory, it goes to the provers that have more.
+fn another(task: &Task, spec: &ProofSpec, number: u32, avoid: Vec<ProverId>, inputs: Payloads) -> Opening {
     let header = task.header();
+    let stage = spec.stage(&header.id.stage.stage);
+    let more_memory = stage.and_then(|(_, stage)| stage.more_memory.as_ref());
+    let zkvm = more_memory
+        .filter(|_| task.ran_out_of_memory())
+        .unwrap_or(&header.zkvm);
     let ready = StageReady {
         stage: header.id.stage.clone(),
         context: header.context.clone(),
+        zkvm: zkvm.clone(),
         tasks: TaskRange {
             first: header.id.index,
             count: 1,
@@ -91,7 +98,7 @@ fn another(task: &Task, number: u32, avoid: Vec<ProverId>, inputs: Payloads) -> 
     }
 }
 
-fn letter(task: &Task, now: Timestamp) -> DeadLetter {
+fn letter(task: &Task, spec: &ProofSpec, now: Timestamp) -> DeadLetter {
     let id = letter_id(&task.header().id);
     let history = task.history();
     let last = history.last().map_or_else(String::new, |r: &AttemptRecord| {
@@ -104,7 +111,7 @@ fn letter(task: &Task, now: Timestamp) -> DeadLetter {
         task.header().id,
         history.len()
     );
-    let mut retry = another(task, number, Vec::new(), task.inputs()).ready;
+    let mut retry = another(task, spec, number, Vec::new(), task.inputs()).ready;
     // By the time an operator looks, the block's record is written.
     retry.context.amends = true;
     DeadLetter {
@@ -156,6 +163,7 @@ fn next_level_or_stage(proof: &mut Proof, spec: &ProofSpec, stage: &Stage, key: 
             stage: target.name.clone(),
         },
         context,
+        zkvm: target.zkvm.clone(),
         tasks,
         attempt: 1,
         hedge_of: None,

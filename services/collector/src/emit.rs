@@ -4,7 +4,8 @@
 //! last: so two collectors, or one that emits again after a crash, cannot emit a block twice or out of
 //! order. Records that are ready together are sent together.
 
-use push0_bus::{Ack, Bus, BusError, Log, Message, PublishError, Stream};
+use crate::state::Handle;
+use push0_bus::{Bus, BusError, Log, Message, PublishError, Stream};
 use push0_domain::{PipelineId, message::Emission, subject, trace::TraceContext};
 use std::{collections::VecDeque, time::Duration};
 
@@ -27,7 +28,7 @@ pub(crate) struct Ready {
     /// The traces that it ends, its own first.
     pub(crate) traces: Vec<TraceContext>,
     /// Acknowledged when the record is stored.
-    pub(crate) acks: Vec<Ack>,
+    pub(crate) handles: Vec<Handle>,
 }
 
 impl Emitter {

@@ -8,8 +8,8 @@ use crate::{
 };
 use futures::{FutureExt, future::BoxFuture};
 use push0_bus::{
-    Ack, Blobs, Bucket, Bus, BusError, DeadLetters, Deliveries, Delivery, Facts, Leadership, Log, Message,
-    Outbox, Pipelines, PublishError, Replay, Stream, Term, now,
+    Blobs, Bucket, Bus, BusError, DeadLetters, Deliveries, Delivery, Facts, Leadership, Log, Message, Outbox,
+    Pipelines, PublishError, Replay, Stream, Term, now,
 };
 use push0_domain::{
     BlockKey, Payloads, PipelineId, Timestamp,
@@ -19,7 +19,7 @@ use push0_domain::{
     subject::{self, AttemptKey, Kind},
 };
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashSet},
     sync::Arc,
     time::Duration,
 };
@@ -62,8 +62,9 @@ struct Active<'a> {
     results: Deliveries<ResultEvent>,
     core: Option<Collector>,
     output: Option<Output>,
-    acks: HashMap<Handle, Ack>,
-    outbox: Outbox<Vec<Ack>>,
+    /// What is not acknowledged, nor about to be.
+    held: HashSet<Handle>,
+    outbox: Outbox<Vec<Handle>>,
     emitter: Emitter,
     emitting: Option<Emitting>,
     ticks: u32,
@@ -85,7 +86,7 @@ impl<'a> Active<'a> {
             core: None,
             emitter: Emitter::new(bus.clone(), name, last_sequence.unwrap_or(0)),
             output,
-            acks: HashMap::new(),
+            held: HashSet::new(),
             outbox: Outbox::new(bus.clone(), PATIENCE),
             emitting: None,
             ticks: 0,
@@ -110,9 +111,9 @@ impl<'a> Active<'a> {
                 }
                 () = &mut interrupted => return Err(BusError::Interrupted),
                 (records, stored) = emitting(&mut self.emitting) => self.emitted(records, stored?).await?,
-                (acks, stored) = self.outbox.next() => {
+                (handles, stored) = self.outbox.next() => {
                     match stored {
-                        Ok(_) | Err(PublishError::Occupied { .. }) => acknowledge(acks).await,
+                        Ok(_) | Err(PublishError::Occupied { .. }) => self.acknowledge(handles).await,
                         Err(error) => return Err(error.into()),
                     }
                 }
@@ -125,7 +126,7 @@ impl<'a> Active<'a> {
         }
     }
 
-    async fn receive(&mut self, delivery: Delivery<ResultEvent>) -> Result<(), BusError> {
+    async fn receive(&mut self, delivery: Delivery<ResultEvent, ()>) -> Result<(), BusError> {
         let handle = Handle(delivery.sequence);
         let known = self.core.is_some();
         let Some(core) = core(&mut self.core, self.name, &self.output, &self.known).await? else {
@@ -139,7 +140,7 @@ impl<'a> Active<'a> {
         if !core.is_new(handle) {
             return Ok(());
         }
-        self.acks.insert(handle, delivery.ack.clone());
+        self.held.insert(handle);
         let steps = match delivery.body {
             ResultEvent::Ended(ended) => core.end(handle, ended),
             ResultEvent::Attempt(ref result) => {
@@ -180,18 +181,17 @@ impl<'a> Active<'a> {
         }
     }
 
-    async fn refuse(&mut self, delivery: &Delivery<ResultEvent>, reason: &str) -> Result<(), BusError> {
+    async fn refuse(&mut self, delivery: &Delivery<ResultEvent, ()>, reason: &str) -> Result<(), BusError> {
         let letters = DeadLetters::new(self.bus.clone());
         letters
             .refused(Stream::Results, &delivery.subject, delivery.sequence, reason)
             .await?;
-        delivery.ack.done().await;
-        self.acks.remove(&Handle(delivery.sequence));
+        self.acknowledge(vec![Handle(delivery.sequence)]).await;
         Ok(())
     }
 
     async fn tick(&mut self) -> Result<(), BusError> {
-        let pending = i64::try_from(self.acks.len()).unwrap_or(i64::MAX);
+        let pending = i64::try_from(self.held.len()).unwrap_or(i64::MAX);
         self.metrics
             .pending
             .with_label_values(&[self.name.as_str()])
@@ -225,11 +225,10 @@ impl<'a> Active<'a> {
     async fn perform(&mut self, steps: Vec<Step>) -> Result<(), BusError> {
         for step in steps {
             match step {
-                Step::Ack(handles) => acknowledge(self.take(handles)).await,
+                Step::Ack(handles) => self.acknowledge(handles).await,
                 Step::Open(opening, handles) => {
-                    let acks = self.take(handles);
                     let message = self.opening(*opening).await?;
-                    self.outbox.push(message, acks);
+                    self.outbox.push(message, handles);
                 }
                 Step::Bury(letter, trace) => {
                     tracing::warn!(pipeline = %self.name, letter = letter.id, reason = letter.reason, "dead letter");
@@ -237,14 +236,11 @@ impl<'a> Active<'a> {
                         .store(Some(self.name), &letter, &trace)
                         .await?;
                 }
-                Step::Emit(emission, traces, handles) => {
-                    let acks = self.take(handles);
-                    self.emitter.push(Ready {
-                        emission,
-                        traces,
-                        acks,
-                    });
-                }
+                Step::Emit(emission, traces, handles) => self.emitter.push(Ready {
+                    emission,
+                    traces,
+                    handles,
+                }),
             }
         }
         Ok(())
@@ -259,21 +255,8 @@ impl<'a> Active<'a> {
                 reason: e.to_string(),
             })?;
         }
-        let Some(pipeline) = self.pipelines.cached(self.name, ready.context.revision) else {
-            return Err(BusError::Missing {
-                what: format!("revision {} of {}", ready.context.revision, self.name),
-            });
-        };
-        let stage = pipeline
-            .proof(&ready.stage.proof_type)
-            .and_then(|proof| proof.stage(&ready.stage.stage));
-        let Some((_, stage)) = stage else {
-            return Err(BusError::Missing {
-                what: format!("stage {}", ready.stage),
-            });
-        };
         let key = AttemptKey::of(
-            &stage.zkvm,
+            &ready.zkvm,
             &ready.stage.task(ready.tasks.first).attempt(ready.attempt),
         );
         let subject = subject::stage(&key);
@@ -283,11 +266,12 @@ impl<'a> Active<'a> {
         })
     }
 
-    fn take(&mut self, handles: Vec<Handle>) -> Vec<Ack> {
-        handles
-            .into_iter()
-            .filter_map(|handle| self.acks.remove(&handle))
-            .collect()
+    async fn acknowledge(&mut self, handles: Vec<Handle>) {
+        for handle in handles {
+            if self.held.remove(&handle) {
+                self.results.done(handle.0).await;
+            }
+        }
     }
 
     async fn emitted(&mut self, records: Vec<Ready>, log: Log) -> Result<(), BusError> {
@@ -303,16 +287,10 @@ impl<'a> Active<'a> {
                 push0_runtime::trace::set_parent(&span, trace);
                 tracing::debug!(parent: &span, "emitted");
             }
-            acknowledge(ready.acks).await;
+            self.acknowledge(ready.handles).await;
         }
         let steps = self.core.as_mut().map(|core| core.stored(count));
         self.perform(steps.unwrap_or_default()).await
-    }
-}
-
-async fn acknowledge(acks: Vec<Ack>) {
-    for ack in acks {
-        ack.done().await;
     }
 }
 

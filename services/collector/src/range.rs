@@ -335,6 +335,7 @@ impl Ranges {
                 stage: stage.name.clone(),
             },
             context: context.clone(),
+            zkvm: stage.zkvm.clone(),
             tasks: advance::level(stage, tasks, 0),
             attempt: 1,
             hedge_of: None,

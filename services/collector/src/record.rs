@@ -13,20 +13,12 @@ use push0_domain::{
 /// Its pipeline is needed for its proofs only: of a block that ended before any result came, no
 /// definition may have been read yet.
 pub(crate) fn outcome(block: &Block, pipeline: Option<&Pipeline>) -> Option<EmissionOutcome> {
-    if let Some(reason) = block
-        .ended
-        .as_ref()
-        .filter(|reason| **reason != EndReason::DeadlinePassed)
-    {
-        return Some(EmissionOutcome::Abandoned(reason.clone()));
+    if let Some(reason) = block.ended.as_ref().filter(|reason| !reason.is_late()) {
+        return Some(given_up(reason));
     }
     let Some(pipeline) = pipeline else {
         let is_unseen = block.proofs.is_empty();
-        return block
-            .ended
-            .clone()
-            .filter(|_| is_unseen)
-            .map(EmissionOutcome::Abandoned);
+        return block.ended.as_ref().filter(|_| is_unseen).map(given_up);
     };
     // What a single block has where ranges are wanted is no proof yet.
     let is_part = block.first.is_none() && pipeline.range().is_some();
@@ -45,7 +37,7 @@ pub(crate) fn outcome(block: &Block, pipeline: Option<&Pipeline>) -> Option<Emis
     }
     // Only after the proofs: those that came in time count, also if the block's turn comes later.
     if let Some(reason) = &block.ended {
-        return Some(EmissionOutcome::Abandoned(reason.clone()));
+        return Some(given_up(reason));
     }
     let mut dead = block.proofs.values().filter_map(|p| p.dead.clone());
     let dead_count = block.proofs.values().filter(|p| p.dead.is_some()).count();
@@ -54,6 +46,13 @@ pub(crate) fn outcome(block: &Block, pipeline: Option<&Pipeline>) -> Option<Emis
     }
     dead.next()
         .map(|(dead_letter, reason)| EmissionOutcome::Dead { dead_letter, reason })
+}
+
+fn given_up(reason: &EndReason) -> EmissionOutcome {
+    match reason.clone() {
+        EndReason::Refused { dead_letter, reason } => EmissionOutcome::Dead { dead_letter, reason },
+        reason => EmissionOutcome::Abandoned(reason),
+    }
 }
 
 fn emitted(spec: &ProofSpec, done: Done) -> Proof {

@@ -177,6 +177,12 @@ impl Task {
         self.asked = self.asked.max(number);
     }
 
+    /// Whether an attempt ran out of memory.
+    pub(crate) fn ran_out_of_memory(&self) -> bool {
+        let mut classes = self.failures.values().map(|record| record.failure.class);
+        classes.any(|class| class == FailureClass::OutOfMemory)
+    }
+
     /// The ends of its attempts, oldest first.
     pub(crate) fn history(&self) -> Vec<AttemptRecord> {
         self.failures.values().cloned().collect()

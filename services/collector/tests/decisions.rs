@@ -127,6 +127,7 @@ impl Session {
             timeout_ms: 10_000,
             hedge_after_ms: None,
             attempts_max: stage.attempts,
+            give_up_at: None,
             check: false,
             program_id: None,
             busy_us: 0,
@@ -312,4 +313,29 @@ proptest! {
         }
         prop_assert_eq!(records, 1);
     }
+}
+
+/// P6: a task that ran out of memory goes to the provers that have more, and stays there.
+#[test]
+fn after_an_attempt_without_memory_the_next_ones_go_to_provers_with_more() {
+    let stages = [stage("prove", "map", "more_memory = \"mock-large\"")];
+    let mut told = Session::new(pipeline(1, 1, &stages));
+    let mut asked = Vec::new();
+    for (attempt, class) in [(1, FailureClass::OutOfMemory), (2, FailureClass::Retryable)] {
+        let outcome = failed(class);
+        let (proof, stage, index, of) = (0, "prove", 0, 1);
+        let steps = told.tell(Ended {
+            proof,
+            stage,
+            index,
+            of,
+            attempt,
+            outcome,
+        });
+        asked.push((attempt, opening(&steps[0]).ready.zkvm.to_string()));
+    }
+    assert_eq!(
+        asked,
+        [(1, "mock-large".to_owned()), (2, "mock-large".to_owned())]
+    );
 }

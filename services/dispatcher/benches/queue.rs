@@ -27,7 +27,7 @@ fn filled(waiting: u64) -> (Queue, PipelineId) {
     let mut queue = Queue::default();
     for n in 0..waiting {
         let block = n * MIX % waiting * 2;
-        queue.push(&pipeline, 1, urgency(block), EntryId(block));
+        queue.push(&pipeline, 1, urgency(block), EntryId(block as usize));
     }
     (queue, pipeline)
 }
@@ -40,8 +40,8 @@ fn push_and_remove(bencher: Bencher<'_, '_>, waiting: u64) {
     bencher.bench_local(move || {
         n += 1;
         let block = n * MIX % waiting * 2 + 1;
-        queue.push(&pipeline, 1, urgency(block), EntryId(block));
-        queue.remove(&pipeline, urgency(block), EntryId(block));
+        queue.push(&pipeline, 1, urgency(block), EntryId(block as usize));
+        queue.remove(&pipeline, urgency(block));
     });
 }
 
@@ -53,9 +53,9 @@ fn take_the_most_urgent(bencher: Bencher<'_, '_>, waiting: u64) {
     bencher.bench_local(move || {
         let id = queue.peek().unwrap();
         queue.charge(&pipeline);
-        queue.remove(&pipeline, urgency(id.0), id);
+        queue.remove(&pipeline, urgency(id.0 as u64));
         last += 2;
-        queue.push(&pipeline, 1, urgency(last), EntryId(last));
+        queue.push(&pipeline, 1, urgency(last), EntryId(last as usize));
     });
 }
 

@@ -5,7 +5,7 @@
 //! | a block, a ready stage | it waits in the queue of its zkVM |
 //! | a prover is free | the most urgent task is released |
 //! | all tasks of a message are stored in TASKS | the message is acknowledged |
-//! | a cancel, a passed deadline | queued tasks vanish, released ones are purged, the collector is told |
+//! | a cancel, a deadline that passed or cannot be met | queued tasks vanish, released ones are purged, the collector is told |
 //! | a block was emitted | what still waits for it vanishes |
 //!
 //! Nothing is acknowledged before what it asks for is stored. A restart replays the unacknowledged
@@ -16,16 +16,16 @@ mod superseded;
 pub use crate::effect::{Effect, Ready, Release, SourceId};
 use crate::{
     capacity::Capacity,
-    queue::{EntryId, Queue},
+    queue::EntryId,
+    waiting::{Entry, Waiting},
 };
 use push0_domain::{
     BlockRef, PipelineId, Timestamp, ZkvmId,
     message::{BlockEnded, Lease, TaskRange},
     output::Output,
-    pipeline::{Pipeline, ProofSpec, Stage},
+    pipeline::{Pipeline, ProofSpec},
     subject::AttemptKey,
     task::StageKey,
-    urgency::Urgency,
 };
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque},
@@ -35,40 +35,29 @@ use std::{
 /// How many releases of a long stage a restart may repeat.
 const CURSOR_EVERY: u32 = 64;
 
+/// A message of which something was released. Of the others, their entries say all.
 #[derive(Debug)]
-struct Entry {
-    source: SourceId,
-    pipeline: Arc<Pipeline>,
-    zkvm: ZkvmId,
-    urgency: Urgency,
-    ready: Ready,
-    next: u32,
-}
-
-#[derive(Debug, Default)]
 struct Source {
-    entries: BTreeSet<EntryId>,
+    /// An entry of it: the only one, if it asks for several tasks, as a block asks for one of each proof.
+    entry: EntryId,
+    /// How many of its entries wait.
+    open: u32,
     /// Releases whose publish is not answered yet.
     in_flight: BTreeSet<u32>,
-    unanswered: usize,
+    unanswered: u32,
     saved: u32,
 }
 
 /// The dispatcher's state, derived from unacknowledged messages, heartbeats and TASKS.
 #[derive(Debug, Default)]
 pub struct Dispatcher {
-    entries: HashMap<EntryId, Entry>,
-    sources: BTreeMap<SourceId, Source>,
-    queues: BTreeMap<ZkvmId, Queue>,
+    waiting: Waiting,
+    begun: HashMap<SourceId, Source>,
     capacity: BTreeMap<ZkvmId, Capacity>,
-    deadlines: BTreeSet<(Timestamp, EntryId)>,
-    /// Entries by the number of their block; of a range, of each of its blocks.
-    by_block: BTreeSet<(PipelineId, u64, EntryId)>,
     /// What each pipeline has emitted: that is settled.
     outputs: HashMap<PipelineId, Output>,
     /// What was cancelled last: stages of it may still be on their way here.
     cancelled: VecDeque<BlockEnded>,
-    next_entry: u64,
 }
 
 impl Dispatcher {
@@ -97,11 +86,13 @@ impl Dispatcher {
             };
             Some(Ready {
                 stage: key,
+                zkvm: stage.zkvm.clone(),
                 tasks,
                 attempt: 1,
                 announced_at,
                 first_announced_at: announced_at,
                 deadline_at,
+                is_hedge: false,
                 amends: false,
             })
         };
@@ -127,109 +118,63 @@ impl Dispatcher {
         cursor: u32,
         pipeline: &Arc<Pipeline>,
     ) -> Vec<Effect> {
-        if self.sources.contains_key(&source) {
+        let is_known = |ready: &Ready| {
+            self.begun.contains_key(&source)
+                || self.waits(source, &ready.stage.pipeline, ready.stage.block.number) > 0
+        };
+        if ready.iter().any(is_known) {
             return Vec::new();
         }
-        let mut entries = BTreeSet::new();
+        let mut waits = false;
         for ready in ready {
-            let Some((proof, stage)) = find(pipeline, &ready.stage) else {
-                continue;
-            };
             if self.is_settled(&ready) || ready.tasks.count == 0 {
                 continue;
             }
-            entries.insert(self.enqueue(source, ready, cursor, pipeline, proof, stage));
+            if let Some(entry) = Entry::new(source, &ready, cursor, pipeline) {
+                self.waiting.add(entry);
+                waits = true;
+            }
         }
-        if entries.is_empty() {
-            return vec![Effect::Done(source)];
+        if waits {
+            Vec::new()
+        } else {
+            vec![Effect::Done(source)]
         }
-        self.sources.insert(
-            source,
-            Source {
-                entries,
-                saved: cursor,
-                ..Source::default()
-            },
-        );
-        Vec::new()
     }
 
-    fn waiting_for(&self, pipeline: &PipelineId, first: u64, last: u64) -> BTreeSet<EntryId> {
-        let range = (pipeline.clone(), first, EntryId(0))..=(pipeline.clone(), last, EntryId(u64::MAX));
-        self.by_block.range(range).map(|(_, _, id)| *id).collect()
-    }
-
-    fn enqueue(
-        &mut self,
-        source: SourceId,
-        ready: Ready,
-        cursor: u32,
-        pipeline: &Arc<Pipeline>,
-        proof: &ProofSpec,
-        stage: &Stage,
-    ) -> EntryId {
-        let id = EntryId(self.next_entry);
-        self.next_entry += 1;
-        let number = ready.stage.block.number;
-        let left = proof.stages_left(&stage.name);
-        let urgency = Urgency::new(
-            &pipeline.policy,
-            number,
-            ready.deadline_at,
-            left,
-            ready.attempt,
-            id.0,
-        );
-        self.queues
-            .entry(stage.zkvm.clone())
-            .or_default()
-            .push(&pipeline.name, pipeline.weight, urgency, id);
-        // An operator's retry is wanted although the deadline passed long ago.
-        if let Some(deadline_at) = ready.deadline_at.filter(|_| !ready.amends) {
-            self.deadlines.insert((deadline_at, id));
-        }
-        let numbers = ready.stage.numbers();
-        self.by_block
-            .extend(numbers.map(|number| (pipeline.name.clone(), number, id)));
-        let next = ready.tasks.first + cursor.min(ready.tasks.count.saturating_sub(1));
-        let entry = Entry {
-            source,
-            pipeline: pipeline.clone(),
-            zkvm: stage.zkvm.clone(),
-            urgency,
-            ready,
-            next,
-        };
-        self.entries.insert(id, entry);
-        id
+    /// How many entries of a message wait, which is about this block.
+    fn waits(&self, source: SourceId, pipeline: &PipelineId, number: u64) -> u32 {
+        let waiting = self.waiting.between(pipeline, number, number);
+        let count = waiting.filter(|(_, entry)| entry.source == source).count();
+        u32::try_from(count).unwrap_or(u32::MAX)
     }
 
     /// The next attempt to release, if a prover can take one.
     pub fn release(&mut self, now: Timestamp) -> Option<Release> {
-        let zkvms = self.queues.iter().filter(|(zkvm, queue)| {
-            !queue.is_empty()
-                && self
-                    .capacity
-                    .get(*zkvm)
-                    .is_some_and(|capacity| capacity.free() > 0)
-        });
-        let (zkvm, id) = zkvms
-            .filter_map(|(zkvm, queue)| Some((zkvm.clone(), queue.peek()?)))
-            .next()?;
-        let entry = self.entries.get_mut(&id)?;
-        let index = entry.next;
-        entry.next += 1;
-        let (stage, source) = (entry.ready.stage.clone(), entry.source);
-        let key = AttemptKey::of(&zkvm, &stage.task(index).attempt(entry.ready.attempt));
-        let last = entry.next == entry.ready.tasks.first + entry.ready.tasks.count;
-        let pipeline = entry.pipeline.name.clone();
-        self.queues.get_mut(&zkvm)?.charge(&pipeline);
+        let has_place = |zkvm: &ZkvmId| self.capacity.get(zkvm).is_some_and(|c| c.free() > 0);
+        let (zkvm, id) = self.waiting.next().find(|(zkvm, _)| has_place(zkvm))?;
+        let zkvm = zkvm.clone();
+        let entry = self.waiting.get(id)?;
+        let (stage, source, attempt) = (entry.key(), entry.source, entry.attempt);
+        if !self.begun.contains_key(&source) {
+            let saved = entry.next - entry.tasks.first;
+            let begun = Source {
+                entry: id,
+                open: self.waits(source, &stage.pipeline, stage.block.number),
+                in_flight: BTreeSet::new(),
+                unanswered: 0,
+                saved,
+            };
+            self.begun.insert(source, begun);
+        }
+        let (index, is_last) = self.waiting.take(id)?;
+        let key = AttemptKey::of(&zkvm, &stage.task(index).attempt(attempt));
         self.capacity.get_mut(&zkvm)?.released(key.clone(), now);
-        if let Some(source) = self.sources.get_mut(&source) {
+        if let Some(source) = self.begun.get_mut(&source) {
             source.unanswered += 1;
             source.in_flight.insert(index);
         }
-        if last {
+        if is_last {
             self.take_out(id);
         }
         Some(Release {
@@ -242,18 +187,19 @@ impl Dispatcher {
 
     /// A release is stored.
     pub fn stored(&mut self, source: SourceId, index: u32) -> Vec<Effect> {
-        let Some(state) = self.sources.get_mut(&source) else {
+        let Some(state) = self.begun.get_mut(&source) else {
             return Vec::new();
         };
         state.unanswered = state.unanswered.saturating_sub(1);
         state.in_flight.remove(&index);
-        if state.entries.is_empty() {
+        if state.open == 0 {
             return self.settle(source).into_iter().collect();
         }
-        let Some(entry) = state.entries.first().and_then(|id| self.entries.get(id)) else {
+        let entry = self.waiting.get(state.entry);
+        let Some(entry) = entry.filter(|entry| entry.source == source) else {
             return Vec::new();
         };
-        let answered = state.in_flight.first().copied().unwrap_or(entry.next) - entry.ready.tasks.first;
+        let answered = state.in_flight.first().copied().unwrap_or(entry.next) - entry.tasks.first;
         if answered < state.saved + CURSOR_EVERY {
             return Vec::new();
         }
@@ -261,32 +207,21 @@ impl Dispatcher {
         vec![Effect::SaveCursor(source, answered)]
     }
 
+    /// Lets a message go of which something was released, if nothing of it is left to do.
     fn settle(&mut self, source: SourceId) -> Option<Effect> {
-        let settled = self
-            .sources
-            .get(&source)
-            .is_some_and(|s| s.entries.is_empty() && s.unanswered == 0);
-        if !settled {
+        let begun = self.begun.get(&source)?;
+        if begun.open > 0 || begun.unanswered > 0 {
             return None;
         }
-        self.sources.remove(&source);
+        self.begun.remove(&source);
         Some(Effect::Done(source))
     }
 
     /// Takes an entry out of every table but its source's `unanswered` count.
     fn take_out(&mut self, id: EntryId) -> Option<Entry> {
-        let entry = self.entries.remove(&id)?;
-        if let Some(queue) = self.queues.get_mut(&entry.zkvm) {
-            queue.remove(&entry.pipeline.name, entry.urgency, id);
-        }
-        if let Some(deadline_at) = entry.ready.deadline_at {
-            self.deadlines.remove(&(deadline_at, id));
-        }
-        for number in entry.ready.stage.numbers() {
-            self.by_block.remove(&(entry.pipeline.name.clone(), number, id));
-        }
-        if let Some(source) = self.sources.get_mut(&entry.source) {
-            source.entries.remove(&id);
+        let entry = self.waiting.remove(id)?;
+        if let Some(source) = self.begun.get_mut(&entry.source) {
+            source.open = source.open.saturating_sub(1);
         }
         Some(entry)
     }
@@ -321,7 +256,7 @@ impl Dispatcher {
 
     /// How many stages wait, per zkVM.
     pub fn waiting(&self) -> impl Iterator<Item = (&ZkvmId, usize)> {
-        self.queues.iter().map(|(zkvm, queue)| (zkvm, queue.len()))
+        self.waiting.len()
     }
 
     /// The provers alive and the attempts outstanding, per zkVM.
@@ -330,13 +265,4 @@ impl Dispatcher {
             .iter()
             .map(|(zkvm, capacity)| (zkvm, capacity.provers(), capacity.outstanding().count()))
     }
-}
-
-fn find<'a>(pipeline: &'a Pipeline, stage: &StageKey) -> Option<(&'a ProofSpec, &'a Stage)> {
-    let proof = pipeline.proof(&stage.proof_type)?;
-    let widest = proof.range().and_then(|range| range.every).unwrap_or(1);
-    if stage.block_key().blocks > widest {
-        return None;
-    }
-    proof.stage(&stage.stage).map(|(_, stage)| (proof, stage))
 }

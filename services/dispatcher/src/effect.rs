@@ -1,7 +1,7 @@
 //! What the dispatcher's decisions speak of: what came, what is released, what is to be done.
 
 use push0_domain::{
-    Timestamp,
+    Timestamp, ZkvmId,
     message::{BlockEnded, TaskRange},
     subject::AttemptKey,
     task::StageKey,
@@ -21,6 +21,8 @@ pub enum SourceId {
 pub struct Ready {
     /// The stage.
     pub stage: StageKey,
+    /// Whose provers take it.
+    pub zkvm: ZkvmId,
     /// Which of its tasks.
     pub tasks: TaskRange,
     /// The attempt.
@@ -31,6 +33,8 @@ pub struct Ready {
     pub first_announced_at: Timestamp,
     /// The block's deadline.
     pub deadline_at: Option<Timestamp>,
+    /// Whether it races an attempt that runs.
+    pub is_hedge: bool,
     /// Whether it is wanted although the block's record is written.
     pub amends: bool,
 }

@@ -16,5 +16,6 @@ pub mod queue;
 mod receive;
 mod service;
 pub mod task;
+mod waiting;
 
 pub use service::run;

@@ -23,20 +23,31 @@ impl Active<'_> {
         if self.blocks.to_replay() > 0 || self.stages.to_replay() > 0 {
             return Ok(());
         }
-        while self.outbox.len() < IN_FLIGHT_MAX
+        let mut releases = Vec::new();
+        while self.outbox.len() + releases.len() < IN_FLIGHT_MAX
             && let Some(release) = self.core.release(now())
         {
-            self.publish(&release).await?;
+            releases.push(release);
+        }
+        if releases.is_empty() {
+            return Ok(());
+        }
+        let bodies = self.bodies.of(self.bus, &releases).await?;
+        for release in &releases {
+            match bodies.get(&release.source).cloned().flatten() {
+                Some(body) => self.publish(release, &body).await?,
+                // Purged under us by an operator; nothing is left to ask for.
+                None => self.stored(release.source, release.index, Ok(())).await?,
+            }
         }
         Ok(())
     }
 
-    async fn publish(&mut self, release: &Release) -> Result<(), BusError> {
-        let Some(body) = self.bodies.get(self.bus, release.source).await? else {
-            // Purged under us by an operator; nothing is left to ask for.
-            return self.stored(release.source, release.index, Ok(())).await;
-        };
-        let (body, came) = &*body;
+    async fn publish(
+        &mut self,
+        release: &Release,
+        (body, came): &(Body, TraceContext),
+    ) -> Result<(), BusError> {
         let (name, revision) = match body {
             Body::Block(block, _) => (&block.pipeline, block.revision),
             Body::Stage(stage) => (&stage.stage.pipeline, stage.context.revision),
@@ -127,8 +138,9 @@ impl Active<'_> {
     pub(crate) async fn done(&mut self, source: SourceId) {
         let is_long = self.bodies.may_be_long(source);
         self.bodies.forget(source);
-        if let Some(ack) = self.acks.remove(&source) {
-            ack.done().await;
+        match source {
+            SourceId::Block(sequence) => self.blocks.done(sequence).await,
+            SourceId::Stage(sequence) => self.stages.done(sequence).await,
         }
         if is_long && let Err(error) = self.cursors.delete(&cursor_key(source)).await {
             tracing::debug!(%error, "a cursor is left behind");

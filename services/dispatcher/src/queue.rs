@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, HashMap};
 
 /// An entry's number, given by the dispatcher.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct EntryId(pub u64);
+pub struct EntryId(pub usize);
 
 /// Entries of one zkVM by pipeline and urgency.
 ///
@@ -28,7 +28,8 @@ pub struct Queue {
 struct Lane {
     pass: u64,
     stride: u64,
-    ready: BTreeMap<(Urgency, EntryId), ()>,
+    /// No two entries have the same urgency: their ages differ.
+    ready: BTreeMap<Urgency, EntryId>,
 }
 
 /// One task's advance for weight 1; weights divide it.
@@ -47,13 +48,13 @@ impl Queue {
             lane.pass = lane.pass.max(now);
         }
         lane.stride = (STRIDE / u64::from(weight.max(1))).max(1);
-        lane.ready.insert((urgency, id), ());
+        lane.ready.insert(urgency, id);
     }
 
     /// The entry whose task goes next, which stays in the queue.
     pub fn peek(&self) -> Option<EntryId> {
         let (_, lane) = self.next_lane()?;
-        lane.ready.first_key_value().map(|((_, id), ())| *id)
+        lane.ready.first_key_value().map(|(_, id)| *id)
     }
 
     fn next_lane(&self) -> Option<(&PipelineId, &Lane)> {
@@ -70,9 +71,9 @@ impl Queue {
     }
 
     /// Removes an entry; nothing happens if it is not there.
-    pub fn remove(&mut self, pipeline: &PipelineId, urgency: Urgency, id: EntryId) {
+    pub fn remove(&mut self, pipeline: &PipelineId, urgency: Urgency) {
         if let Some(lane) = self.lanes.get_mut(pipeline) {
-            lane.ready.remove(&(urgency, id));
+            lane.ready.remove(&urgency);
             // An empty lane whose turn has come again remembers nothing that matters.
             if lane.ready.is_empty() && lane.pass <= self.now {
                 self.lanes.remove(pipeline);

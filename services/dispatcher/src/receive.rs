@@ -8,17 +8,16 @@ use crate::{
 };
 use push0_bus::{BusError, DeadLetters, Delivery, Signal, Stream, now};
 use push0_domain::{
-    PipelineId,
-    message::{BlockEvent, Emission, Lease, StageReady},
+    BlockRef, PipelineId,
+    message::{BlockEnded, BlockEvent, Emission, EndReason, Lease, StageReady},
     pipeline::Pipeline,
     subject::{AttemptKey, Kind},
 };
-use std::sync::Arc;
+use std::{ops::RangeInclusive, sync::Arc};
 
 impl Active<'_> {
-    pub(crate) async fn block(&mut self, delivery: Delivery<BlockEvent>) -> Result<(), BusError> {
+    pub(crate) async fn block(&mut self, delivery: Delivery<BlockEvent, ()>) -> Result<(), BusError> {
         let source = SourceId::Block(delivery.sequence);
-        self.acks.insert(source, delivery.ack);
         let effects = match delivery.body {
             BlockEvent::Cancelled(cancel) => {
                 // What is on its way to TASKS must be there before it can be taken out.
@@ -46,30 +45,23 @@ impl Active<'_> {
                     effects
                 }
                 None => {
-                    return self
-                        .unknown(
-                            Stream::Blocks,
-                            &delivery.subject,
-                            source,
-                            &block.pipeline,
-                            block.revision,
-                        )
-                        .await;
+                    let blocks = (block.pipeline, block.block..=block.block);
+                    let letter = (Stream::Blocks, &*delivery.subject, source);
+                    return self.unknown(letter, blocks, block.revision).await;
                 }
             },
         };
         self.apply(effects).await
     }
 
-    pub(crate) async fn stage(&mut self, delivery: Delivery<StageReady>) -> Result<(), BusError> {
+    pub(crate) async fn stage(&mut self, delivery: Delivery<StageReady, ()>) -> Result<(), BusError> {
         let source = SourceId::Stage(delivery.sequence);
         let stage = delivery.body;
-        self.acks.insert(source, delivery.ack);
         let (name, revision) = (stage.stage.pipeline.clone(), stage.context.revision);
         let Some(pipeline) = self.pipeline(&name, revision).await? else {
-            return self
-                .unknown(Stream::Stages, &delivery.subject, source, &name, revision)
-                .await;
+            let blocks = (name, stage.stage.first_block()..=stage.stage.block);
+            let letter = (Stream::Stages, &*delivery.subject, source);
+            return self.unknown(letter, blocks, revision).await;
         };
         // Only what may have been released in part before has a cursor.
         let cursor = match stage.tasks.count {
@@ -82,11 +74,13 @@ impl Active<'_> {
         };
         let ready = Ready {
             stage: stage.stage.clone(),
+            zkvm: stage.zkvm.clone(),
             tasks: stage.tasks,
             attempt: stage.attempt,
             announced_at: stage.context.stored_at,
             first_announced_at: stage.context.first_stored_at(),
             deadline_at: stage.context.deadline_at,
+            is_hedge: stage.hedge_of.is_some(),
             amends: stage.context.amends,
         };
         let effects = self.core.stage(source, ready, cursor.unwrap_or(0), &pipeline);
@@ -109,22 +103,35 @@ impl Active<'_> {
         self.pipelines.revision(name, revision).await
     }
 
-    /// A message of a pipeline that nobody defined cannot be acted on: an operator must see it.
+    /// A message of a pipeline that nobody defined cannot be acted on: an operator must see it, and
+    /// the blocks get their record, so that those behind them go on.
     async fn unknown(
         &mut self,
-        stream: Stream,
-        subject: &str,
-        source: SourceId,
-        name: &PipelineId,
+        (stream, subject, source): (Stream, &str, SourceId),
+        (pipeline, blocks): (PipelineId, RangeInclusive<BlockRef>),
         revision: u32,
     ) -> Result<(), BusError> {
         let reason =
-            format!("pipeline `{name}` has no revision {revision}: `push0 pipeline apply` defines it");
+            format!("pipeline `{pipeline}` has no revision {revision}: `push0 pipeline apply` defines it");
         let (SourceId::Block(sequence) | SourceId::Stage(sequence)) = source;
-        DeadLetters::new(self.bus.clone())
+        let dead_letter = DeadLetters::new(self.bus.clone())
             .refused(stream, subject, sequence, &reason)
             .await?;
-        self.apply(vec![Effect::Done(source)]).await
+        let (first, last) = blocks.into_inner();
+        let ended = BlockEnded {
+            pipeline,
+            first: first.number,
+            last: last.number,
+            // Those between the ends of a range are not named here; what comes later is not meant.
+            hashes: if first == last {
+                vec![last.hash]
+            } else {
+                Vec::new()
+            },
+            at: now(),
+            reason: EndReason::Refused { dead_letter, reason },
+        };
+        self.apply(vec![Effect::End(ended, Some(source))]).await
     }
 
     pub(crate) async fn hear(&mut self, signal: &Signal) -> Result<(), BusError> {

@@ -7,20 +7,16 @@ use crate::{
     metrics::Metrics,
 };
 use push0_bus::{
-    Ack, Backoff, Bucket, Bus, BusError, Deliveries, Facts, Leadership, Outbox, Pipelines, Replay, Signals,
+    Backoff, Bucket, Bus, BusError, Deliveries, Facts, Leadership, Outbox, Pipelines, Replay, Signals,
     Stream, Term, now,
 };
 use push0_domain::{
-    Timestamp, ZkvmId,
+    ZkvmId,
     message::{BlockEvent, Lease, StageReady},
     subject::{self, Kind},
-    time::micros,
 };
 use push0_runtime::{BoxError, Component, Service};
-use std::{
-    collections::{HashMap, HashSet},
-    time::Duration,
-};
+use std::{collections::HashSet, time::Duration};
 
 /// How long a publish is tried before the dispatcher starts over from what is stored.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
@@ -89,7 +85,6 @@ pub(crate) struct Active<'a> {
     pub(crate) pipelines: Pipelines,
     pub(crate) cursors: Facts<u32>,
     pub(crate) core: Dispatcher,
-    pub(crate) acks: HashMap<SourceId, Ack>,
     pub(crate) bodies: Bodies,
     pub(crate) outbox: Outbox<Token>,
     pub(crate) blocks: Deliveries<BlockEvent>,
@@ -111,7 +106,6 @@ impl<'a> Active<'a> {
             pipelines: Pipelines::bind(bus).await?,
             cursors: bus.facts(Bucket::State).await?,
             core: Dispatcher::default(),
-            acks: HashMap::new(),
             bodies: Bodies::default(),
             outbox: Outbox::new(bus.clone(), PATIENCE),
             blocks: bus
@@ -188,7 +182,7 @@ impl<'a> Active<'a> {
     }
 
     async fn reconcile(&mut self) -> Result<(), BusError> {
-        let before = Timestamp(now().0.saturating_sub(micros(RECONCILE_AGE)));
+        let before = now().minus(RECONCILE_AGE);
         let released = self.released().await?;
         let zkvms: Vec<ZkvmId> = self.core.provers().map(|(zkvm, ..)| zkvm.clone()).collect();
         for zkvm in zkvms {

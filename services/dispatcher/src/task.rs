@@ -27,7 +27,7 @@ impl Body {
                 0
             }
         };
-        256 + match self {
+        512 + match self {
             Self::Block(block, _) => payload(&block.input),
             Self::Stage(stage) => stage.inputs.inline_len(),
         }
@@ -59,17 +59,26 @@ impl Body {
                 )
             }
         };
+        // While the block has proofs to spare, one of them that is late ends nothing.
+        let after = proof.fastest_after(&stage.name);
+        let after = if pipeline.spare() == 0 {
+            after
+        } else {
+            Duration::ZERO
+        };
+        let give_up_at = context.deadline_at.map(|deadline| deadline.minus(after));
         let header = TaskHeader {
             id: release.stage.task(release.index),
             attempt: release.key.attempt,
             hedge_of,
-            zkvm: stage.zkvm.clone(),
+            zkvm: release.key.zkvm.clone(),
             context,
             kind: stage.kind,
             of,
             timeout_ms: millis(stage.timeout),
             hedge_after_ms: stage.hedge_after.map(millis),
             attempts_max: stage.attempts,
+            give_up_at,
             check: proof.is_checked(&stage.name),
             program_id: proof.program_id.clone(),
             busy_us,

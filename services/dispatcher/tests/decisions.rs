@@ -47,6 +47,7 @@ fn ready(pipeline: &Pipeline, number: u64, stage: &str, tasks: u32, attempt: u32
             proof_type: "main".parse().expect("valid"),
             stage: stage.parse().expect("valid"),
         },
+        zkvm: "mock".parse().expect("valid"),
         tasks: TaskRange {
             first: 0,
             count: tasks,
@@ -56,6 +57,7 @@ fn ready(pipeline: &Pipeline, number: u64, stage: &str, tasks: u32, attempt: u32
         announced_at: at,
         first_announced_at: at,
         deadline_at: pipeline.deadline_at(at),
+        is_hedge: false,
         amends: false,
     }
 }

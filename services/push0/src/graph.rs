@@ -78,8 +78,17 @@ fn describe(stage: &Stage) -> String {
     let hedge = stage.hedge_after.map_or("no hedge".into(), |after| {
         format!("hedge after {}", duration(after))
     });
+    let fastest = if stage.fastest.is_zero() {
+        String::new()
+    } else {
+        format!("  at least {}", duration(stage.fastest))
+    };
+    let more_memory = stage
+        .more_memory
+        .as_ref()
+        .map_or(String::new(), |zkvm| format!("  out of memory: zkvm {zkvm}"));
     format!(
-        "{kind:<11}  zkvm {}  timeout {}  attempts {}  {hedge}{closed}",
+        "{kind:<11}  zkvm {}  timeout {}  attempts {}  {hedge}{closed}{fastest}{more_memory}",
         stage.zkvm,
         duration(stage.timeout),
         stage.attempts

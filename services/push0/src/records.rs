@@ -91,7 +91,8 @@ pub(crate) fn outcome(outcome: &EmissionOutcome) -> String {
         EmissionOutcome::Dead { .. } => "dead".into(),
         EmissionOutcome::Abandoned(EndReason::Cancelled { .. }) => "cancelled".into(),
         EmissionOutcome::Abandoned(EndReason::Reorged) => "reorged".into(),
-        EmissionOutcome::Abandoned(EndReason::DeadlinePassed) => "too late".into(),
+        EmissionOutcome::Abandoned(EndReason::DeadlinePassed | EndReason::OutOfReach) => "too late".into(),
+        EmissionOutcome::Abandoned(EndReason::Refused { .. }) => "dead".into(),
     }
 }
 

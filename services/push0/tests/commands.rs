@@ -501,6 +501,7 @@ fn letter(id: &str) -> DeadLetter {
     let retry = StageReady {
         stage,
         context,
+        zkvm: "vm".parse().expect("a name"),
         tasks: TaskRange {
             first: 0,
             count: 1,

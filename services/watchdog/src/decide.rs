@@ -7,7 +7,7 @@
 //! | an attempt over its timeout | it is stopped and reported as timed out |
 //! | an attempt slower than its hedge threshold | a second copy is asked for |
 //! | another copy of the task was accepted | it is stopped |
-//! | its block was emitted, cancelled or is past its deadline | it is stopped |
+//! | its block was emitted or cancelled, or cannot meet its deadline any more | it is stopped |
 //! | an attempt in a stream and in no lease | see [`crate::unheld`] |
 //!
 //! What its prover has completed is over, although the newest heartbeat may be older and still name it.
@@ -20,7 +20,7 @@ mod superseded;
 use crate::unheld::{LATE_AFTER, Looks, Unheld};
 use push0_domain::{
     BlockRef, PipelineId, ProverId, Timestamp, ZkvmId,
-    message::{BlockEnded, Happening, Held, Lease, ProverState, Role},
+    message::{BlockEnded, EndReason, Happening, Held, Lease, ProverState, Role},
     output::Output,
     subject::AttemptKey,
     task::{AttemptId, TaskId},
@@ -73,8 +73,8 @@ pub enum Effect {
         /// Its zkVM's and block's part of the lease, for the shell.
         reason: Reason,
     },
-    /// A block is past its deadline, and only its provers know. It was announced at this time.
-    Late(PipelineId, BlockRef, Timestamp),
+    /// A block is past its deadline or cannot meet it any more, and only its provers know.
+    Late(Box<BlockEnded>),
     /// Tell whoever watches.
     Announce(Happening),
 }
@@ -101,7 +101,7 @@ pub enum Reason {
     Emitted,
     /// The block was cancelled or replaced.
     Ended,
-    /// The deadline passed.
+    /// The deadline passed or is out of reach.
     Late,
 }
 
@@ -113,8 +113,28 @@ impl Reason {
             Self::Won => "another copy was accepted",
             Self::Emitted => "its block was emitted",
             Self::Ended => "its block is no longer wanted",
-            Self::Late => "its deadline has passed",
+            Self::Late => "its block cannot be ready by its deadline",
         }
+    }
+}
+
+/// A block that cannot be ready in time, when it was announced, and its deadline.
+type Late = (PipelineId, BlockRef, Timestamp, Option<Timestamp>);
+
+fn late_block((pipeline, block, announced_at, deadline): Late, now: Timestamp) -> BlockEnded {
+    let has_passed = deadline.is_none_or(|deadline| deadline <= now);
+    BlockEnded {
+        pipeline,
+        first: block.number,
+        last: block.number,
+        hashes: vec![block.hash],
+        // By this clock it may be earlier than by the one that dated the announcement.
+        at: now.max(announced_at),
+        reason: if has_passed {
+            EndReason::DeadlinePassed
+        } else {
+            EndReason::OutOfReach
+        },
     }
 }
 
@@ -134,7 +154,7 @@ pub struct Watchdog {
     over: HashSet<(ProverId, AttemptId)>,
     /// When an attempt was last ordered to stop.
     ordered: HashMap<(ProverId, AttemptId), Timestamp>,
-    late: BTreeSet<(PipelineId, BlockRef, Timestamp)>,
+    late: BTreeSet<Late>,
     /// What each pipeline has emitted.
     outputs: HashMap<PipelineId, Output>,
     /// Tasks of which a copy was accepted while another may run or be on its way, with the attempt.
@@ -272,23 +292,26 @@ impl Watchdog {
     }
 
     fn past_deadline(&mut self, now: Timestamp) -> Vec<Effect> {
-        let is_late = |held: &Held| {
-            let context = &held.header.context;
-            !context.amends && context.deadline_at.is_some_and(|deadline| deadline <= now)
-        };
+        let is_late =
+            |held: &Held| !held.header.context.amends && held.header.give_up_at.is_some_and(|at| at <= now);
         let late: BTreeSet<_> = self
             .held()
             .filter(|(_, held)| is_late(held))
-            .map(|(_, held)| (&held.header.id.stage, held.header.context.stored_at))
-            .map(|(stage, announced_at)| (stage.pipeline.clone(), stage.block, announced_at))
+            .map(|(_, held)| (&held.header.id.stage, &held.header.context))
+            .map(|(stage, context)| {
+                (
+                    stage.pipeline.clone(),
+                    stage.block,
+                    context.stored_at,
+                    context.deadline_at,
+                )
+            })
             .collect();
-        let news = late
-            .difference(&self.late)
-            .cloned()
-            .map(|(pipeline, block, announced_at)| Effect::Late(pipeline, block, announced_at))
+        let news = late.difference(&self.late).cloned();
+        let mut effects: Vec<Effect> = news
+            .map(|late| Effect::Late(Box::new(late_block(late, now))))
             .collect();
         self.late = late;
-        let mut effects: Vec<Effect> = news;
         effects.extend(self.stop_where(now, |held| is_late(held).then_some(Reason::Late)));
         effects
     }

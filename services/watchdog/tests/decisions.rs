@@ -7,7 +7,7 @@ use leases::{START, TICK, held, lease};
 use proptest::{collection::vec, prelude::*};
 use push0_domain::{
     Timestamp,
-    message::{Happening, Held, Lease, Role},
+    message::{EndReason, Happening, Held, Lease, Role},
 };
 use push0_watchdog::decide::{DEAD_AFTER, Effect, End, HEARTBEAT, TIMEOUT_GRACE, Watchdog};
 use std::{collections::BTreeSet, time::Duration};
@@ -203,4 +203,35 @@ fn what_was_completed_is_not_stopped_although_an_older_heartbeat_names_it() {
         "{:?}",
         decide(false)
     );
+}
+
+/// P8: a block ends when what is left of it cannot be done in time, and once.
+#[test]
+fn a_block_is_given_up_when_its_attempt_runs_into_the_time_of_what_follows() {
+    let give_up_at = START.plus(Duration::from_secs(2));
+    let deadline_at = START.plus(Duration::from_secs(5));
+    let late = |now: Timestamp| {
+        let mut held = held(1, Some(Duration::from_secs(1)), TIMEOUT);
+        held.header.give_up_at = Some(give_up_at);
+        held.header.context.deadline_at = Some(deadline_at);
+        let mut watchdog = Watchdog::default();
+        watchdog.heard(lease(1, Role::Prover, vec![held]), now);
+        let reasons = |effects: Vec<Effect>| {
+            let reason = |effect: Effect| match effect {
+                Effect::Late(ended) => Some(ended.reason),
+                _ => None,
+            };
+            effects.into_iter().filter_map(reason).collect::<Vec<_>>()
+        };
+        (
+            reasons(watchdog.tick(now)),
+            reasons(watchdog.tick(now.plus(TICK))),
+        )
+    };
+    assert_eq!(
+        late(Timestamp(give_up_at.0 - 1)),
+        (vec![], vec![EndReason::OutOfReach])
+    );
+    assert_eq!(late(give_up_at), (vec![EndReason::OutOfReach], vec![]));
+    assert_eq!(late(deadline_at), (vec![EndReason::DeadlinePassed], vec![]));
 }

@@ -88,7 +88,7 @@ impl Bus {
             .map_err(|e| crate::BusError::unavailable(BLOBS, e))?;
         Ok(Blobs {
             store,
-            jetstream: self.jetstream.clone(),
+            jetstream: self.jetstream.as_ref().clone(),
             chunks: Arc::new(Mutex::new(LruCache::new(CHUNKS_KEPT))),
         })
     }

@@ -88,8 +88,9 @@ pub struct Connection {
 /// A connection to the broker. Cheap to clone.
 #[derive(Clone)]
 pub struct Bus {
-    pub(crate) client: async_nats::Client,
-    pub(crate) jetstream: jetstream::Context,
+    // Shared: a client of its own for each message costs several allocations.
+    pub(crate) client: Arc<async_nats::Client>,
+    pub(crate) jetstream: Arc<jetstream::Context>,
     state: Arc<watch::Sender<Connection>>,
 }
 
@@ -117,8 +118,8 @@ impl Bus {
             .backpressure_on_inflight(true)
             .build(client.clone());
         Ok(Self {
-            client,
-            jetstream,
+            client: Arc::new(client),
+            jetstream: Arc::new(jetstream),
             state,
         })
     }

@@ -27,7 +27,7 @@ impl DeadLetters {
         Self { bus }
     }
 
-    /// Stores a letter about a message that could not be read.
+    /// Stores a letter about a message that could not be read. Returns its id.
     pub async fn unreadable(
         &self,
         stream: Stream,
@@ -35,7 +35,7 @@ impl DeadLetters {
         sequence: u64,
         body: &[u8],
         error: &CodecError,
-    ) -> Result<(), BusError> {
+    ) -> Result<String, BusError> {
         tracing::warn!(stream = stream.name(), subject, sequence, %error, "unreadable message set aside as a dead letter");
         let letter = DeadLetter {
             id: format!("{}-{sequence}", stream.name().to_ascii_lowercase()),
@@ -48,17 +48,18 @@ impl DeadLetters {
                 body: body.iter().copied().take(BODY_KEPT_MAX).collect(),
             },
         };
-        self.store(None, &letter, &TraceContext::default()).await
+        self.store(None, &letter, &TraceContext::default()).await?;
+        Ok(letter.id)
     }
 
-    /// Stores a letter about a message that can be read but not acted on.
+    /// Stores a letter about a message that can be read but not acted on. Returns its id.
     pub async fn refused(
         &self,
         stream: Stream,
         subject: &str,
         sequence: u64,
         reason: &str,
-    ) -> Result<(), BusError> {
+    ) -> Result<String, BusError> {
         let malformed = CodecError::Refused(reason.into());
         self.unreadable(stream, subject, sequence, &[], &malformed).await
     }

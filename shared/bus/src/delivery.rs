@@ -13,6 +13,7 @@ use serde::de::DeserializeOwned;
 use std::{
     fmt::Display,
     marker::PhantomData,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -82,9 +83,10 @@ pub(crate) async fn finish(aside: &mut Option<SettingAside>) -> Result<(), BusEr
     ended
 }
 
-/// A message and the duty to acknowledge it.
+/// A message and the duty to acknowledge it: by its [`Ack`], or, for a receiver that keeps state, by
+/// its sequence ([`Deliveries::done`]), which is all that need be kept.
 #[derive(Debug)]
-pub struct Delivery<T> {
+pub struct Delivery<T, A = Ack> {
     /// What it says.
     pub body: T,
     /// The trace that it belongs to.
@@ -98,17 +100,15 @@ pub struct Delivery<T> {
     /// How often it was delivered, this time included.
     pub deliveries: u32,
     /// The way to acknowledge it.
-    pub ack: Ack,
+    pub ack: A,
 }
 
 /// The way to acknowledge a delivery. Whoever knows its subject can: that is how the watchdog ends
 /// a dead prover's delivery.
 #[derive(Clone)]
 pub struct Ack {
-    client: async_nats::Client,
+    client: Arc<async_nats::Client>,
     subject: async_nats::Subject,
-    /// Where it is noted that the message is held, and its sequence.
-    held: Option<(Held, u64)>,
 }
 
 impl std::fmt::Debug for Ack {
@@ -125,9 +125,6 @@ impl Ack {
 
     /// Done: the broker removes the message.
     pub async fn done(&self) {
-        if let Some((held, sequence)) = &self.held {
-            held.let_go(*sequence);
-        }
         self.say("+ACK".into()).await;
     }
 
@@ -150,13 +147,27 @@ impl Ack {
     }
 }
 
+impl<T> Delivery<T> {
+    /// Keeps of it what need not lie where it was received.
+    fn without_ack(self) -> Delivery<T, ()> {
+        Delivery {
+            body: self.body,
+            trace: self.trace,
+            subject: self.subject,
+            sequence: self.sequence,
+            stored_at: self.stored_at,
+            deliveries: self.deliveries,
+            ack: (),
+        }
+    }
+}
+
 impl Bus {
     /// The way to acknowledge a delivery of which only the subject is known.
     pub fn ack_of(&self, ack_subject: &str) -> Ack {
         Ack {
             client: self.client.clone(),
             subject: ack_subject.into(),
-            held: None,
         }
     }
 
@@ -201,7 +212,7 @@ impl Bus {
     async fn make(&self, replay: &Replay) -> Result<(u64, pull::Stream), BusError> {
         let what = || format!("consumer {} on {}", replay.consumer, replay.stream.name());
         let failed = |e: &dyn Display| BusError::unavailable(what(), e);
-        let mut jetstream = self.jetstream.clone();
+        let mut jetstream = self.jetstream.as_ref().clone();
         jetstream.set_timeout(MAKE_MAX);
         let stream = jetstream
             .get_stream_no_info(replay.stream.name())
@@ -247,7 +258,7 @@ impl<T: DeserializeOwned> Deliveries<T> {
 
     /// The next message. Cancel safe. One that cannot be read goes to the dead letters and is passed
     /// over.
-    pub async fn next(&mut self) -> Result<Delivery<T>, BusError> {
+    pub async fn next(&mut self) -> Result<Delivery<T, ()>, BusError> {
         loop {
             finish(&mut self.aside).await?;
             let message = tokio::select! {
@@ -268,14 +279,22 @@ impl<T: DeserializeOwned> Deliveries<T> {
                 self.to_replay = 0;
             }
             match read(&self.bus, self.stream, message)? {
-                Read::Delivery(mut delivery) => {
+                Read::Delivery(delivery) => {
                     self.held.take(delivery.sequence);
-                    delivery.ack.held = Some((self.held.clone(), delivery.sequence));
-                    return Ok(*delivery);
+                    return Ok(delivery.without_ack());
                 }
                 Read::Unreadable(aside) => self.aside = Some(aside),
             }
         }
+    }
+
+    /// Done with the message of this sequence: the broker removes it.
+    pub async fn done(&mut self, sequence: u64) {
+        self.held.let_go(sequence);
+        self.bus
+            .ack_at(self.stream, &self.consumer, sequence)
+            .done()
+            .await;
     }
 
     fn note(&mut self, compared: Result<Option<Handed>, BusError>) -> Result<(), BusError> {
@@ -339,7 +358,6 @@ pub(crate) fn read<T: DeserializeOwned>(
         client: bus.client.clone(),
         subject: ack_subject
             .ok_or_else(|| BusError::unavailable(stream.name(), "a delivery that cannot be acknowledged"))?,
-        held: None,
     };
     // The broker answers a request to read a stream wherever the request says, also into another
     // stream: with this header. Nobody who may only read can write that way.

@@ -6,33 +6,26 @@
 //! compared, and a receiver that finds a message that it has let go of starts over.
 
 use crate::inspect::Handed;
-use std::{
-    collections::BTreeSet,
-    sync::{Arc, Mutex, PoisonError},
-};
+use std::collections::BTreeSet;
 
 /// The sequences of the messages that a receiver has not acknowledged.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Held(Arc<Mutex<BTreeSet<u64>>>);
+#[derive(Debug, Default)]
+pub(crate) struct Held(BTreeSet<u64>);
 
 impl Held {
-    pub(crate) fn take(&self, sequence: u64) {
-        self.with(|held| held.insert(sequence));
+    pub(crate) fn take(&mut self, sequence: u64) {
+        self.0.insert(sequence);
     }
 
-    pub(crate) fn let_go(&self, sequence: u64) {
-        self.with(|held| held.remove(&sequence));
+    pub(crate) fn let_go(&mut self, sequence: u64) {
+        self.0.remove(&sequence);
     }
 
     /// Whether the broker waits for an acknowledgement that was given, by what it said a while ago and
     /// says now: of what it had delivered then, the lowest is still open, and is not held here.
     pub(crate) fn has_lost(&self, before: &Handed, now: &Handed) -> bool {
         let stands_still = before.floor == now.floor && now.unacknowledged > 0 && now.floor < before.up_to;
-        stands_still && self.with(|held| held.first().is_none_or(|first| *first > before.up_to))
-    }
-
-    fn with<T>(&self, act: impl FnOnce(&mut BTreeSet<u64>) -> T) -> T {
-        act(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+        stands_still && self.0.first().is_none_or(|first| *first > before.up_to)
     }
 }
 
@@ -50,7 +43,7 @@ mod tests {
 
     #[test]
     fn what_is_held_or_came_just_now_is_not_lost() {
-        let held = Held::default();
+        let mut held = Held::default();
         assert!(
             !held.has_lost(&handed(5, 5, 0), &handed(5, 5, 0)),
             "nothing is open"
@@ -68,7 +61,7 @@ mod tests {
 
     #[test]
     fn what_was_let_go_of_and_stays_open_is_lost() {
-        let held = Held::default();
+        let mut held = Held::default();
         assert!(held.has_lost(&handed(5, 6, 1), &handed(5, 6, 1)));
         held.take(8);
         assert!(held.has_lost(&handed(5, 6, 1), &handed(5, 8, 2)));

@@ -126,7 +126,7 @@ impl Puller {
                     self.asked = self.asked.saturating_sub(1);
                     let message = jetstream::Message {
                         message,
-                        context: self.bus.jetstream.clone(),
+                        context: self.bus.jetstream.as_ref().clone(),
                     };
                     match delivery::read(&self.bus, self.stream, message)? {
                         Read::Delivery(delivery) => return Ok(*delivery),

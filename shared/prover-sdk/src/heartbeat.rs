@@ -1,11 +1,11 @@
 //! Heartbeats: from a thread and a connection of their own, so that a proof which takes every core
 //! and every thread of the runtime does not make its prover look dead.
 
-use crate::ledger::Ledger;
+use crate::ledger::{Ledger, Snapshot};
 use push0_bus::{Bus, Message, NatsConfig};
 use push0_domain::{
     ProverId, ZkvmId,
-    message::{Lease, Role},
+    message::{Lease, ProverState, Role},
     subject,
     trace::TraceContext,
 };
@@ -15,10 +15,10 @@ use tokio_util::sync::CancellationToken;
 
 /// How often a prover is heard of when nothing changes.
 pub(crate) const INTERVAL: Duration = Duration::from_millis(250);
-/// The least time between two heartbeats, and what each held delivery adds to it: what changes more
-/// often shares one, and a prover with many slots does not spend itself on naming them.
-const CLOSEST: Duration = Duration::from_millis(5);
-const CLOSEST_PER_HELD: Duration = Duration::from_micros(500);
+/// How long a change of what is held waits to be told: what was taken and done meanwhile needs no
+/// heartbeat of its own. What dies untold is found by what the broker handed out (the watchdog's
+/// `unheld`).
+const SETTLE: Duration = Duration::from_millis(100);
 /// How often held deliveries are extended: well within the broker's ack wait of 5 s.
 const EXTEND_EVERY: Duration = Duration::from_secs(1);
 
@@ -79,62 +79,105 @@ async fn beat(
         () = bus.connected() => {}
         () = stop.cancelled() => return Ok(()),
     }
-    let mut count = 0;
-    let mut extended_at = Instant::now();
+    let mut beats = Beats {
+        bus,
+        who,
+        count: 0,
+        told: None,
+        extended_at: Instant::now(),
+    };
     loop {
         let sent_at = Instant::now();
         let last = stop.is_cancelled();
-        count += 1;
-        let extend = sent_at.duration_since(extended_at) >= EXTEND_EVERY;
-        if extend {
-            extended_at = sent_at;
-        }
-        let held = send(&bus, &who, &ledger, count, extend).await;
+        beats.send(ledger.snapshot(), sent_at).await;
         if last {
-            bus.flush().await;
+            beats.bus.flush().await;
             return Ok(());
         }
         tokio::select! {
             () = tokio::time::sleep_until(sent_at + INTERVAL) => {}
-            () = ledger.changed.notified() => {}
+            () = beats.has_news(&ledger) => {}
             () = stop.cancelled() => {}
         }
-        let closest = (CLOSEST + CLOSEST_PER_HELD * held).min(INTERVAL / 2);
-        tokio::time::sleep_until(sent_at + closest).await;
     }
 }
 
-/// Sends a heartbeat; returns how many deliveries it names.
-async fn send(bus: &Bus, who: &Identity, ledger: &Ledger, beat: u64, extend: bool) -> u32 {
-    let now = ledger.snapshot();
-    if extend {
-        for held in &now.held {
-            bus.ack_of(&held.ack_subject).progress().await;
+/// The heartbeats of one process.
+struct Beats {
+    bus: Bus,
+    who: Identity,
+    count: u64,
+    told: Option<Told>,
+    extended_at: Instant,
+}
+
+/// What of a heartbeat is worth one of its own.
+#[derive(PartialEq)]
+struct Told {
+    state: ProverState,
+    ahead: u32,
+    /// The deliveries, and whether they run.
+    held: Vec<(String, bool)>,
+}
+
+impl Told {
+    fn of(now: &Snapshot) -> Self {
+        let held = now.held.iter();
+        Self {
+            state: now.state,
+            ahead: now.ahead,
+            held: held
+                .map(|h| (h.ack_subject.clone(), h.running_ms.is_some()))
+                .collect(),
         }
     }
-    let count = u32::try_from(now.held.len()).unwrap_or(u32::MAX);
-    let lease = Lease {
-        prover: who.prover.clone(),
-        zkvm: who.zkvm.clone(),
-        role: who.role,
-        incarnation: who.incarnation,
-        beat,
-        slots: who.slots,
-        ahead: now.ahead,
-        state: now.state,
-        held: now.held,
-    };
-    let message = Message::new(
-        subject::lease(&who.zkvm, &who.prover),
-        &lease,
-        &TraceContext::default(),
-    );
-    let sent = match message {
-        Ok(message) => bus.signal(message).await.map_err(|e| e.to_string()),
-        Err(error) => Err(error.to_string()),
-    };
-    if let Err(error) = sent {
-        tracing::debug!(error, "heartbeat not sent");
+}
+
+impl Beats {
+    /// Waits until there is something to tell that the last heartbeat did not.
+    async fn has_news(&self, ledger: &Ledger) {
+        loop {
+            ledger.changed.notified().await;
+            // Who leaves must get nothing more: that is told at once.
+            if self.told.as_ref().map(|told| told.state) != Some(ledger.state()) {
+                return;
+            }
+            tokio::time::sleep(SETTLE).await;
+            if self.told.as_ref() != Some(&Told::of(&ledger.snapshot())) {
+                return;
+            }
+        }
     }
-    count
+
+    async fn send(&mut self, now: Snapshot, at: Instant) {
+        self.count += 1;
+        self.told = Some(Told::of(&now));
+        if at.duration_since(self.extended_at) >= EXTEND_EVERY {
+            self.extended_at = at;
+            for held in &now.held {
+                self.bus.ack_of(&held.ack_subject).progress().await;
+            }
+        }
+        if let Err(error) = self.say(now).await {
+            tracing::debug!(error, "heartbeat not sent");
+        }
+    }
+
+    async fn say(&self, now: Snapshot) -> Result<(), String> {
+        let who = &self.who;
+        let lease = Lease {
+            prover: who.prover.clone(),
+            zkvm: who.zkvm.clone(),
+            role: who.role,
+            incarnation: who.incarnation,
+            beat: self.count,
+            slots: who.slots,
+            ahead: now.ahead,
+            state: now.state,
+            held: now.held,
+        };
+        let subject = subject::lease(&who.zkvm, &who.prover);
+        let message = Message::new(subject, &lease, &TraceContext::default()).map_err(|e| e.to_string())?;
+        self.bus.signal(message).await.map_err(|e| e.to_string())
+    }
 }

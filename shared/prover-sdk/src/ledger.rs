@@ -172,17 +172,16 @@ impl Ledger {
             progress_permille: e.progress.permille(),
             trace: e.trace.clone(),
         });
-        let quarantined = book.quarantined_until.is_some_and(|until| until > now);
-        let state = if quarantined && book.state == ProverState::Active {
-            ProverState::Quarantined
-        } else {
-            book.state
-        };
         Snapshot {
-            state,
+            state: book.state(now),
             ahead: self.ahead(&book),
             held: held.collect(),
         }
+    }
+
+    /// Whether this prover takes work, and why not.
+    pub(crate) fn state(&self) -> ProverState {
+        self.book().state(Instant::now())
     }
 
     /// When a quarantine ends, if there is one.
@@ -190,6 +189,16 @@ impl Ledger {
         self.book()
             .quarantined_until
             .filter(|until| *until > Instant::now())
+    }
+}
+
+impl Book {
+    fn state(&self, now: Instant) -> ProverState {
+        let quarantined = self.quarantined_until.is_some_and(|until| until > now);
+        if quarantined && self.state == ProverState::Active {
+            return ProverState::Quarantined;
+        }
+        self.state
     }
 }
 

@@ -167,15 +167,17 @@ pub async fn running_on(bus: &Bus, zkvm: &str, prover: &str) -> Held {
     .await
 }
 
-/// Which of these provers runs an attempt first.
-pub async fn first_running<'a>(bus: &Bus, provers: &[&'a str]) -> (&'a str, Held) {
+/// Which of these provers runs an attempt for this block first. What it ran before may still stand in
+/// its newest heartbeat.
+pub async fn first_running<'a>(bus: &Bus, provers: &[&'a str], number: u64) -> (&'a str, Held) {
     wait_for("a running attempt", PATIENCE, async || {
         for prover in provers {
             let held = lease(bus, prover)
                 .await
                 .map(|lease| lease.held)
                 .unwrap_or_default();
-            if let Some(held) = held.into_iter().find(|held| held.running_ms.is_some()) {
+            let runs = |held: &Held| held.running_ms.is_some() && held.header.id.stage.block.number == number;
+            if let Some(held) = held.into_iter().find(runs) {
                 return Some((*prover, held));
             }
         }

@@ -13,7 +13,6 @@ use push0_domain::{
     Timestamp, ZkvmId,
     message::{BlockEvent, ResultEvent},
     subject::AttemptKey,
-    time::micros,
 };
 use std::{
     collections::{BTreeMap, HashSet},
@@ -69,7 +68,7 @@ impl World {
     }
 
     fn reconcile_dispatcher(&mut self) {
-        let before = Timestamp(self.now.0.saturating_sub(micros(RECONCILE_AGE)));
+        let before = self.now.minus(RECONCILE_AGE);
         for (zkvm, present) in self.released_tasks() {
             self.dispatcher.core.reconcile(&zkvm, &present, before);
         }
@@ -179,11 +178,13 @@ impl World {
         let cursor = self.broker.cursors.get(&sequence).copied().unwrap_or(0);
         let ready = Ready {
             stage: stage.stage.clone(),
+            zkvm: stage.zkvm.clone(),
             tasks: stage.tasks,
             attempt: stage.attempt,
             announced_at: stage.context.stored_at,
             first_announced_at: stage.context.first_stored_at(),
             deadline_at: stage.context.deadline_at,
+            is_hedge: stage.hedge_of.is_some(),
             amends: stage.context.amends,
         };
         let effects = self
@@ -202,7 +203,7 @@ impl World {
     fn release(&mut self) -> Vec<Op> {
         let mut ops = Vec::new();
         while let Some(release) = self.dispatcher.core.release(self.now) {
-            self.promises.released(&release);
+            self.promises.released(&release, self.now);
             let lane = self.lane_of(&release.stage.pipeline);
             let pipeline = self.plan.lanes[lane].pipeline.clone();
             let task = self

@@ -115,6 +115,8 @@ fn lane(chance: &mut Chance, at: usize, zkvms: &[ZkvmId]) -> Lane {
     let hedge = chance.hit(400).then(|| Duration::from_millis(500));
     let verify = chance.one_of(&[Verify::Final, Verify::Final, Verify::EveryStage, Verify::Off]);
     let main = chance.below(zkvms.len());
+    let fastest = Duration::from_millis(chance.one_of(&[0, 0, 100, 700]));
+    let more_memory = chance.hit(300);
     let stage = |name: &str, kind, arity, zkvm: usize| Stage {
         name: valid(StageName::new(name)),
         kind,
@@ -126,6 +128,8 @@ fn lane(chance: &mut Chance, at: usize, zkvms: &[ZkvmId]) -> Lane {
         timeout: Duration::from_millis(1500),
         attempts,
         hedge_after: hedge,
+        fastest,
+        more_memory: more_memory.then(|| zkvms[1 - zkvm].clone()),
     };
     let range = Stage {
         every: Some(u32::try_from(chance.between(1, 5)).unwrap_or(1)),

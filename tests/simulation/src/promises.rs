@@ -30,6 +30,8 @@ struct Waiting {
     source: SourceId,
     zkvm: ZkvmId,
     ready: Ready,
+    /// When it cannot be ready in time any more.
+    out_of_reach_at: Option<Timestamp>,
     next: u32,
     end: u32,
     /// Deadline, block, stages left, attempts (more first), age.

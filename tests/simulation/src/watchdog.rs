@@ -7,10 +7,7 @@ use crate::{
 };
 use push0_domain::{
     ProverId,
-    message::{
-        BlockEnded, Emission, EndReason, Failure, FailureClass, Held, Outcome, StageReady, TaskRange,
-        TaskResult,
-    },
+    message::{Emission, Failure, FailureClass, Held, Outcome, StageReady, TaskRange, TaskResult},
     pipeline::Rest,
     subject::AttemptKey,
 };
@@ -109,14 +106,7 @@ impl World {
                 let prover = self.provers.iter().position(|p| p.id == prover)?;
                 Some(Op::Store(Body::Stop(prover, attempt)))
             }
-            Effect::Late(pipeline, block, announced_at) => Some(Op::Store(Body::Ended(BlockEnded {
-                pipeline,
-                first: block.number,
-                last: block.number,
-                hashes: vec![block.hash],
-                at: self.now.max(announced_at),
-                reason: EndReason::DeadlinePassed,
-            }))),
+            Effect::Late(ended) => Some(Op::Store(Body::Ended(*ended))),
         }
     }
 
@@ -153,6 +143,7 @@ impl World {
                 of: header.of,
             },
             stage: header.id.stage.clone(),
+            zkvm: header.zkvm,
             attempt: header.attempt + 1,
             hedge_of: Some(header.attempt),
             avoid: vec![prover],

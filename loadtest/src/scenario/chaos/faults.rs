@@ -8,6 +8,8 @@ use tokio::time::Instant;
 
 /// The broker's name among the victims.
 const BROKER: &str = "broker";
+/// A prover that is silent for longer has lost its tasks: 750 ms, and what noticing takes.
+const SILENCE: Duration = Duration::from_millis(850);
 /// The longest time between two faults.
 const EVERY_MS: std::ops::Range<u64> = 500..2_000;
 
@@ -29,6 +31,18 @@ pub(super) struct Fault {
     pub(super) until: Duration,
     pub(super) victim: String,
     pub(super) kind: Kind,
+}
+
+impl Fault {
+    /// Whether what its victim runs is to begin elsewhere.
+    fn silences(&self) -> bool {
+        match self.kind {
+            Kind::Kill => true,
+            Kind::Freeze => self.until - self.at > SILENCE,
+            // It hands back what it does not finish.
+            Kind::Terminate => false,
+        }
+    }
 }
 
 /// All faults of a run.
@@ -80,8 +94,8 @@ impl Schedule {
                 (true, true) => break_broker(deployment, fault.kind).await,
                 (false, true) => heal_broker(deployment, fault.kind).await,
                 (true, false) => {
-                    if fault.kind == Kind::Kill {
-                        monitor.killed(&fault.victim);
+                    if fault.silences() {
+                        monitor.silenced(&fault.victim);
                     }
                     break_process(deployment, fault);
                 }

@@ -89,9 +89,9 @@ fn deployment() -> DeploymentBuilder {
         let mock = Process::program("prover-mock")
             .label(&format!("mock-{n}"))
             .env("PUSH0_PROVER__ID", format!("mock-{n}"))
-            .env("PUSH0_PROVER__SLOTS", 4)
-            .env("PUSH0_MOCK__TIME_MIN", "20ms")
-            .env("PUSH0_MOCK__TIME_MAX", "400ms")
+            .env("PUSH0_PROVER__SLOTS", 8)
+            .env("PUSH0_MOCK__TIME_MIN", "200ms")
+            .env("PUSH0_MOCK__TIME_MAX", "1000ms")
             .env("PUSH0_MOCK__SPLIT", SPLIT);
         builder = builder.service(mock);
     }

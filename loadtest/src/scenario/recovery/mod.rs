@@ -89,7 +89,7 @@ async fn kill(stand: &mut Stand, context: &Context, kills: u32, per_second: f64)
         for kill in 0..kills {
             let victim = format!("p{}", kill % PROVERS + 1);
             tokio::time::sleep(AWAY).await;
-            monitor.killed(&victim);
+            monitor.silenced(&victim);
             killed_at.push(now());
             deployment.service(&victim).kill();
             tokio::time::sleep(AWAY).await;

@@ -124,6 +124,7 @@ impl Rig {
         self.ask(StageReady {
             stage,
             context,
+            zkvm: "mock".parse().expect("a name"),
             tasks: TaskRange {
                 first: 0,
                 count: 1,
@@ -370,6 +371,7 @@ fn header(open: &Open) -> TaskHeader {
         timeout_ms: 1000,
         hedge_after_ms: None,
         attempts_max: 2,
+        give_up_at: None,
         check: false,
         program_id: None,
         busy_us: ready.busy_us,

@@ -1,13 +1,14 @@
 //! What is no longer wanted: emitted, cancelled, replaced, or past its deadline.
 
 use super::{Dispatcher, Effect, EntryId, Ready, SourceId};
+use crate::waiting::Entry;
 use push0_domain::{
     BlockRef, PipelineId, Timestamp,
     message::{BlockEnded, Cancel, Emission, EndReason},
     output::Output,
     subject::AttemptKey,
 };
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// How many cancels are remembered: far more than can be decided while a stage is on its way.
 const CANCELS_KEPT: usize = 256;
@@ -25,12 +26,11 @@ impl Dispatcher {
             return Vec::new();
         };
         output.note(record);
-        let settled = |id: &EntryId| {
-            let ready = self.entries.get(id).map(|e| &e.ready);
-            ready.is_some_and(|ready| !ready.amends && self.is_emitted(ready))
+        let settled = |(_, entry): &(EntryId, &Entry)| {
+            !entry.amends && self.is_emitted(&record.pipeline, entry.begins())
         };
-        let waiting = self.waiting_for(&record.pipeline, 0, record.last.number);
-        let dropped = waiting.into_iter().filter(settled).collect();
+        let waiting = self.waiting.between(&record.pipeline, 0, record.last.number);
+        let dropped = waiting.filter(settled).map(|(id, _)| id).collect();
         self.let_go(dropped)
     }
 
@@ -58,12 +58,10 @@ impl Dispatcher {
             at,
             reason: cancel.reason.clone(),
         };
-        let covered = |id: &EntryId| {
-            let ready = self.entries.get(id).map(|e| &e.ready);
-            ready.is_some_and(|ready| ended.concerns(&ready.stage, ready.announced_at, ready.amends))
-        };
-        let waiting = self.waiting_for(&cancel.pipeline, cancel.first, cancel.last);
-        let dropped = waiting.into_iter().filter(covered).collect();
+        let covered =
+            |(_, entry): &(EntryId, &Entry)| ended.concerns(&entry.key(), entry.announced_at, entry.amends);
+        let waiting = self.waiting.between(&cancel.pipeline, cancel.first, cancel.last);
+        let dropped = waiting.filter(covered).map(|(id, _)| id).collect();
         let mut effects = self.let_go(dropped);
         let mut released: Vec<&AttemptKey> =
             held.into_iter().filter(|key| may_concern(cancel, key)).collect();
@@ -80,55 +78,68 @@ impl Dispatcher {
 
     /// Drops entries; messages that ask for nothing else are acknowledged.
     fn let_go(&mut self, ids: Vec<EntryId>) -> Vec<Effect> {
-        let sources: BTreeSet<SourceId> = ids
-            .into_iter()
-            .filter_map(|id| self.take_out(id))
-            .map(|e| e.source)
-            .collect();
-        sources
-            .into_iter()
-            .filter_map(|source| self.settle(source))
-            .collect()
+        let gone = ids.into_iter().filter_map(|id| self.take_out(id));
+        let sources: BTreeMap<SourceId, Entry> = gone.map(|entry| (entry.source, entry)).collect();
+        let mut effects = Vec::new();
+        for (source, entry) in sources {
+            if self.begun.contains_key(&source) {
+                effects.extend(self.settle(source));
+            } else if self.waits(source, &entry.pipeline.name, entry.block.number) == 0 {
+                effects.push(Effect::Done(source));
+            }
+        }
+        effects
     }
 
-    /// Time passes: silent provers take no more work, blocks past their deadline are given up.
+    /// Time passes: silent provers take no more work; blocks that cannot be ready by their deadline are
+    /// given up.
     pub fn tick(&mut self, now: Timestamp) -> Vec<Effect> {
         for capacity in self.capacity.values_mut() {
             capacity.forget_silent(now);
         }
         let mut effects = Vec::new();
-        while let Some((deadline_at, id)) = self.deadlines.first().copied()
-            && deadline_at <= now
-        {
-            let Some(entry) = self.entries.get(&id) else {
-                self.deadlines.pop_first();
+        while let Some((id, entry)) = self.waiting.due(now) {
+            let is_late = entry.deadline_at.is_some_and(|deadline| deadline <= now);
+            if !is_late && self.lost_proofs(entry, now) <= entry.pipeline.spare() {
+                // Enough other proofs may be ready in time.
+                self.waiting.set_aside(id);
                 continue;
-            };
-            let stage = entry.ready.stage.clone();
+            }
+            let (pipeline, block) = (entry.pipeline.name.clone(), entry.block);
             let ended = BlockEnded {
-                pipeline: stage.pipeline.clone(),
-                first: stage.block.number,
-                last: stage.block.number,
-                hashes: vec![stage.block.hash],
+                pipeline: pipeline.clone(),
+                first: block.number,
+                last: block.number,
+                hashes: vec![block.hash],
                 // By this clock it may be earlier than by the one that dated the announcement.
-                at: now.max(entry.ready.announced_at),
-                reason: EndReason::DeadlinePassed,
+                at: now.max(entry.announced_at),
+                reason: if is_late {
+                    EndReason::DeadlinePassed
+                } else {
+                    EndReason::OutOfReach
+                },
             };
             // Told before the messages are let go, so that a crash in between tells it again.
             effects.push(Effect::End(ended, None));
-            let number = stage.block.number;
-            let of_block = |id: &EntryId| {
-                let ready = self.entries.get(id).map(|e| &e.ready);
-                ready.is_some_and(|ready| ready.stage.block == stage.block && !ready.amends)
-            };
-            let dropped = self
-                .waiting_for(&stage.pipeline, number, number)
-                .into_iter()
-                .filter(of_block)
-                .collect();
+            let waiting = self.waiting.between(&pipeline, block.number, block.number);
+            let of_block = waiting.filter(|(_, entry)| entry.block == block && !entry.amends);
+            let dropped = of_block.map(|(id, _)| id).collect();
             effects.extend(self.let_go(dropped));
         }
         effects
+    }
+
+    /// How many proofs of an entry's block cannot be ready in time, by what waits for them. Of a hedge
+    /// nothing follows: the attempt that it races runs.
+    fn lost_proofs(&self, of: &Entry, now: Timestamp) -> usize {
+        let number = of.block.number;
+        let waiting = self.waiting.between(&of.pipeline.name, number, number);
+        let lost = waiting.filter(|(_, entry)| {
+            entry.block == of.block && !entry.is_hedge && entry.out_of_reach_at().is_some_and(|at| at <= now)
+        });
+        lost.map(|(_, entry)| entry.proof())
+            .collect::<BTreeSet<_>>()
+            .len()
     }
 
     /// Whether nobody needs this any more, or it waits already: a block may be announced twice.
@@ -137,23 +148,18 @@ impl Dispatcher {
         let is_cancelled = |ended: &BlockEnded| {
             ended.pipeline == *pipeline && ended.concerns(&ready.stage, ready.announced_at, ready.amends)
         };
-        (!ready.amends && self.is_emitted(ready))
+        let begins = (ready.stage.first_block().number, ready.first_announced_at);
+        (!ready.amends && self.is_emitted(pipeline, begins))
             || self.cancelled.iter().any(is_cancelled)
-            || self
-                .waiting_for(pipeline, number, number)
-                .iter()
-                .filter_map(|id| self.entries.get(id))
-                .any(|e| {
-                    e.ready.stage == ready.stage
-                        && e.ready.attempt == ready.attempt
-                        && e.ready.tasks == ready.tasks
-                })
+            || self.waiting.between(pipeline, number, number).any(|(_, entry)| {
+                let same = entry.attempt == ready.attempt && entry.tasks == ready.tasks;
+                same && entry.key() == ready.stage
+            })
     }
 
-    fn is_emitted(&self, ready: &Ready) -> bool {
-        let output = self.outputs.get(&ready.stage.pipeline);
-        let first = ready.stage.first_block().number;
-        output.is_some_and(|output| output.is_settled(first, ready.first_announced_at))
+    fn is_emitted(&self, pipeline: &PipelineId, (first, announced_at): (u64, Timestamp)) -> bool {
+        let output = self.outputs.get(pipeline);
+        output.is_some_and(|output| output.is_settled(first, announced_at))
     }
 }
 

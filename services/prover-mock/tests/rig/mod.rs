@@ -87,6 +87,7 @@ impl Rig {
                 timeout_ms: 10_000,
                 hedge_after_ms: None,
                 attempts_max: 3,
+                give_up_at: None,
                 check: false,
                 program_id: None,
                 busy_us: 0,

@@ -11,8 +11,8 @@ use push0_bus::{
 use push0_domain::{
     PipelineId, ProverId, ZkvmId,
     message::{
-        BlockEnded, Control, EndReason, Failure, FailureClass, Happening, Held, Outcome, ResultEvent, Role,
-        StageReady, Task, TaskRange, TaskResult,
+        Control, Failure, FailureClass, Happening, Held, Outcome, ResultEvent, Role, StageReady, Task,
+        TaskRange, TaskResult,
     },
     pipeline::Rest,
     subject::{self, AttemptKey, Kind},
@@ -70,22 +70,10 @@ impl Active<'_> {
                     .await?;
                 "stopped"
             }
-            Effect::Late(pipeline, block, announced_at) => {
-                let ended = BlockEnded {
-                    pipeline: pipeline.clone(),
-                    first: block.number,
-                    last: block.number,
-                    hashes: vec![block.hash],
-                    // By this clock it may be earlier than by the one that dated the announcement.
-                    at: now().max(announced_at),
-                    reason: EndReason::DeadlinePassed,
-                };
-                self.publish(
-                    subject::ended(&pipeline),
-                    &ResultEvent::Ended(ended),
-                    &TraceContext::default(),
-                )
-                .await?;
+            Effect::Late(ended) => {
+                let subject = subject::ended(&ended.pipeline);
+                self.publish(subject, &ResultEvent::Ended(*ended), &TraceContext::default())
+                    .await?;
                 "late"
             }
         };
@@ -172,6 +160,7 @@ impl Active<'_> {
                 of: header.of,
             },
             stage: header.id.stage.clone(),
+            zkvm: header.zkvm.clone(),
             attempt: header.attempt + 1,
             hedge_of: Some(header.attempt),
             avoid: vec![prover],

@@ -42,6 +42,7 @@ pub(crate) fn held(index: u32, running: Option<Duration>, timeout: Duration) -> 
         timeout_ms: millis(timeout),
         hedge_after_ms: None,
         attempts_max: 3,
+        give_up_at: None,
         check: false,
         program_id: None,
         busy_us: 0,

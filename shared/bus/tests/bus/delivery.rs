@@ -50,6 +50,7 @@ fn result(block: u64) -> ResultEvent {
             timeout_ms: 10_000,
             hedge_after_ms: None,
             attempts_max: 3,
+            give_up_at: None,
             check: false,
             program_id: None,
             busy_us: 0,
@@ -86,7 +87,7 @@ async fn an_unreadable_message_becomes_a_dead_letter_and_the_next_one_is_deliver
         .unwrap();
     let delivery = soon(deliveries.next()).await.unwrap();
     assert_eq!((delivery.body, delivery.sequence), (5, 2));
-    delivery.ack.done().await;
+    deliveries.done(delivery.sequence).await;
 
     let letters = broker
         .bus
@@ -166,7 +167,7 @@ async fn a_new_receiver_gets_all_that_its_predecessor_left_in_order() {
         let delivery = soon(first.next()).await.unwrap();
         assert_eq!(delivery.body, result(block));
         if block % 2 == 0 {
-            delivery.ack.done().await;
+            first.done(delivery.sequence).await;
         }
     }
     assert_eq!(first.to_replay(), 0);

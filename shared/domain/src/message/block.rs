@@ -164,6 +164,13 @@ impl BlockEnded {
     }
 }
 
+impl EndReason {
+    /// Whether it is about the block's deadline: a proof that came all the same counts.
+    pub fn is_late(&self) -> bool {
+        matches!(self, Self::DeadlinePassed | Self::OutOfReach)
+    }
+}
+
 /// Why a block gets no proof.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -177,4 +184,13 @@ pub enum EndReason {
     Reorged,
     /// Its deadline passed.
     DeadlinePassed,
+    /// Its deadline could not be met any more: what was left takes longer, by the pipeline's `fastest`.
+    OutOfReach,
+    /// It names a revision of its pipeline that nobody defined.
+    Refused {
+        /// The dead letter's id.
+        dead_letter: String,
+        /// In a line.
+        reason: String,
+    },
 }

@@ -2,7 +2,7 @@
 
 use super::BlockContext;
 use crate::{
-    Payloads, ProverId, ZkvmId,
+    Payloads, ProverId, Timestamp, ZkvmId,
     task::{AttemptId, StageKey, TaskId},
 };
 use serde::{Deserialize, Serialize};
@@ -14,6 +14,8 @@ pub struct StageReady {
     pub stage: StageKey,
     /// About the block.
     pub context: BlockContext,
+    /// The proof system whose provers take it: its stage's, or the one that has more memory.
+    pub zkvm: ZkvmId,
     /// Which of its tasks.
     pub tasks: TaskRange,
     /// The attempt's number: 1, or the next one of a single task.
@@ -81,6 +83,10 @@ pub struct TaskHeader {
     pub hedge_after_ms: Option<u64>,
     /// How many attempts may end badly before the task is a dead letter.
     pub attempts_max: u32,
+    /// When the block cannot be ready in time any more if this attempt still runs: its deadline, less
+    /// what the stages after this one take at least. None without a deadline.
+    #[serde(default)]
+    pub give_up_at: Option<Timestamp>,
     /// Whether the outputs go to a verifier before they count.
     #[serde(default)]
     pub check: bool,

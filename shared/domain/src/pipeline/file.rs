@@ -96,4 +96,8 @@ pub(super) struct StageTable {
     pub(super) attempts: Option<Spanned<u32>>,
     #[serde(default)]
     pub(super) hedge_after: Option<Spanned<String>>,
+    #[serde(default)]
+    pub(super) fastest: Option<Spanned<String>>,
+    #[serde(default)]
+    pub(super) more_memory: Option<Spanned<String>>,
 }

@@ -1,7 +1,8 @@
 //! The graph of a proof: what follows a stage, and how many tasks it has.
 
 use super::{ProofSpec, Stage, Verify};
-use crate::{StageName, message::StageKind};
+use crate::{StageName, ZkvmId, message::StageKind};
+use std::time::Duration;
 
 /// What a finished stage leads to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,6 +51,12 @@ impl ProofSpec {
         u32::try_from(follow).unwrap_or(u32::MAX)
     }
 
+    /// What the stages after the one of this name take at least, one after another.
+    pub fn fastest_after(&self, name: &StageName) -> Duration {
+        let after = self.stage(name).map_or(self.stages.len(), |(at, _)| at + 1);
+        self.stages.iter().skip(after).map(|stage| stage.fastest).sum()
+    }
+
     /// Whether a verifier must see the outputs of this stage.
     pub fn is_checked(&self, name: &StageName) -> bool {
         match self.verify {
@@ -61,6 +68,11 @@ impl ProofSpec {
 }
 
 impl Stage {
+    /// The proof systems whose provers may take its tasks.
+    pub fn zkvms(&self) -> impl Iterator<Item = &ZkvmId> {
+        std::iter::once(&self.zkvm).chain(&self.more_memory)
+    }
+
     /// How many tasks it has for this many inputs, all levels of a tree counted.
     pub fn task_count(&self, inputs: u32) -> u32 {
         match (self.kind, self.arity) {

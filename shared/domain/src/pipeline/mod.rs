@@ -169,6 +169,12 @@ pub struct Stage {
     pub attempts: u32,
     /// After how long a second copy is started elsewhere.
     pub hedge_after: Option<Duration>,
+    /// What an attempt takes at least. Only with a deadline: a block that it cannot meet any more is
+    /// abandoned before it passes.
+    pub fastest: Duration,
+    /// The provers with more memory, by the zkVM's name that they serve: where the next attempt goes
+    /// after one that ran out of memory.
+    pub more_memory: Option<ZkvmId>,
 }
 
 impl Pipeline {
@@ -187,7 +193,7 @@ impl Pipeline {
         let mut zkvms: Vec<_> = self
             .proofs
             .iter()
-            .flat_map(|p| p.stages.iter().map(|s| s.zkvm.clone()))
+            .flat_map(|p| p.stages.iter().flat_map(Stage::zkvms).cloned())
             .collect();
         zkvms.sort();
         zkvms.dedup();
@@ -200,5 +206,10 @@ impl Pipeline {
             Policy::OldestFirst => None,
             Policy::Deadline { within } => Some(observed_at.plus(within)),
         }
+    }
+
+    /// How many of its proof types may fail a block that still counts as proved.
+    pub fn spare(&self) -> usize {
+        self.proofs.len().saturating_sub(self.quorum as usize)
     }
 }

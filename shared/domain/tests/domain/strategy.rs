@@ -128,6 +128,8 @@ fn reason() -> impl Strategy<Value = EndReason> {
         text().prop_map(|note| EndReason::Cancelled { note }),
         Just(EndReason::Reorged),
         Just(EndReason::DeadlinePassed),
+        Just(EndReason::OutOfReach),
+        (text(), text()).prop_map(|(dead_letter, reason)| EndReason::Refused { dead_letter, reason }),
     ]
 }
 
@@ -215,10 +217,11 @@ fn range() -> impl Strategy<Value = TaskRange> {
 
 pub(crate) fn stage_ready() -> impl Strategy<Value = StageReady> {
     let rest = (of(any::<u32>()), vec(prover(), 0..3), payloads(), any::<u64>());
-    (stage_key(), context(), range(), any::<u32>(), rest).prop_map(
-        |(stage, context, tasks, attempt, (hedge_of, avoid, inputs, busy_us))| StageReady {
+    (stage_key(), context(), zkvm(), range(), any::<u32>(), rest).prop_map(
+        |(stage, context, zkvm, tasks, attempt, (hedge_of, avoid, inputs, busy_us))| StageReady {
             stage,
             context,
+            zkvm,
             tasks,
             attempt,
             hedge_of,
@@ -239,6 +242,7 @@ fn header() -> impl Strategy<Value = TaskHeader> {
         any::<u64>(),
         of(any::<u64>()),
         any::<u32>(),
+        of(time()),
         any::<bool>(),
         of(text()),
         any::<u64>(),
@@ -255,7 +259,7 @@ fn header() -> impl Strategy<Value = TaskHeader> {
     (what, limits).prop_map(
         |(
             (id, attempt, hedge_of, zkvm, context, kind, of),
-            (timeout_ms, hedge_after_ms, attempts_max, check, program_id, busy_us),
+            (timeout_ms, hedge_after_ms, attempts_max, give_up_at, check, program_id, busy_us),
         )| TaskHeader {
             id,
             attempt,
@@ -267,6 +271,7 @@ fn header() -> impl Strategy<Value = TaskHeader> {
             timeout_ms,
             hedge_after_ms,
             attempts_max,
+            give_up_at,
             check,
             program_id,
             busy_us,

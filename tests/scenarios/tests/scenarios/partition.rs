@@ -30,7 +30,7 @@ async fn the_task_of_a_prover_that_is_cut_off_starts_elsewhere_within_a_second()
     deployment.start_service(through(&wire, slow("far")));
     deployment.ready().await;
     deployment.submit_blocks(&demo(), 1..=1).await;
-    let (_, held) = first_running(deployment.bus(), &["far"]).await;
+    let (_, held) = first_running(deployment.bus(), &["far"], 1).await;
     deployment.start_service(slow("near"));
     deployment.ready().await;
     let listening = deployment.bus().listen([subject::all(Kind::Lease)]).await;

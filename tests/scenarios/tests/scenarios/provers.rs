@@ -59,7 +59,7 @@ async fn the_task_of_a_dead_prover_starts_elsewhere_within_a_second() {
         deployment
             .submit_blocks(&pipeline, number as u64..=number as u64)
             .await;
-        let (dying, held) = first_running(deployment.bus(), &["p1", "p2"]).await;
+        let (dying, held) = first_running(deployment.bus(), &["p1", "p2"], number as u64).await;
         let took = time_to_reassign(&deployment, dying, &held, Process::kill).await;
         assert!(took < REASSIGNED, "{dying}: {took:?}");
         deployment.service_mut(dying).restart();
@@ -96,7 +96,7 @@ async fn a_prover_that_comes_back_late_is_heard_once() {
     let adapters = [slow("p1", "1500ms"), slow("p2", "1500ms"), verifier("v1")];
     let deployment = deploy(&single("timeout = \"10s\""), adapters).await;
     deployment.submit_blocks(&demo(), 1..=1).await;
-    let (frozen, held) = first_running(deployment.bus(), &["p1", "p2"]).await;
+    let (frozen, held) = first_running(deployment.bus(), &["p1", "p2"], 1).await;
     let took = time_to_reassign(&deployment, frozen, &held, Process::pause).await;
     assert!(took < REASSIGNED, "{frozen}: {took:?}");
     deployment.service(frozen).resume();
@@ -342,5 +342,35 @@ async fn a_prover_that_is_asked_to_stop_finishes_its_task_and_hands_back_what_wa
             "no attempt was lost"
         );
     }
+    settled(deployment.bus()).await;
+}
+
+#[tokio::test]
+async fn a_task_that_ran_out_of_memory_goes_to_the_provers_that_have_more() {
+    let small = prover("small")
+        .env("PUSH0_MOCK__FAILURE_RATE", "1")
+        .env("PUSH0_MOCK__FAILURE_CLASS", "out-of-memory");
+    let on_large = |adapter: ProcessBuilder| adapter.env("PUSH0_PROVER__ZKVM", "mock-large");
+    let adapters = [
+        small,
+        verifier("v1"),
+        on_large(prover("large")),
+        on_large(verifier("v2")),
+    ];
+    let deployment = deploy(
+        &single("timeout = \"10s\"\nattempts = 2\nmore_memory = \"mock-large\""),
+        adapters,
+    )
+    .await;
+    deployment.submit_blocks(&demo(), 1..=3).await;
+    let emissions = deployment.wait_emitted(&demo(), 3, PATIENCE).await;
+    assert_complete_in_order(&emissions, 1..=3);
+    for kept in &emissions {
+        let [proof] = proofs(kept) else {
+            unreachable!("one proof is wanted: {kept:?}")
+        };
+        assert_eq!((proof.prover.as_str(), proof.attempt), ("large", 2));
+    }
+    assert_eq!(attempts(deployment.service("small"), "out-of-memory").await, 3);
     settled(deployment.bus()).await;
 }

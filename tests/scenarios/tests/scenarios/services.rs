@@ -80,7 +80,7 @@ async fn without_a_watchdog_the_broker_reassigns_the_task_of_a_dead_prover() {
     )
     .await;
     deployment.submit_blocks(&demo(), 1..=1).await;
-    let (dying, held) = first_running(deployment.bus(), &["p1", "p2"]).await;
+    let (dying, held) = first_running(deployment.bus(), &["p1", "p2"], 1).await;
     let mut heartbeats = deployment
         .bus()
         .listen([subject::all(Kind::Lease)])
@@ -154,6 +154,7 @@ fn step(pipeline: &PipelineId, index: u32) -> Message {
         timeout_ms: 10_000,
         hedge_after_ms: None,
         attempts_max: 3,
+        give_up_at: None,
         check: false,
         program_id: None,
         busy_us: 0,

@@ -144,3 +144,43 @@ async fn blocks_that_the_chain_replaces_while_they_are_proved_are_cancelled() {
         + attempts(deployment.service("p2"), "stopped").await;
     assert_eq!(stopped, 2, "both that ran were stopped");
 }
+
+/// A pipeline of two stages, of which the second takes at least 3 of the 5 s that there are.
+fn hurried() -> String {
+    let stage = |name: &str, more: &str| {
+        format!("[[proof.stage]]\nname = \"{name}\"\nkind = \"map\"\ntimeout = \"4s\"\n{more}\n")
+    };
+    format!(
+        "name = \"demo\"\npolicy = \"deadline\"\ndeadline = \"5s\"\nsource = {{ kind = \"external\" }}\n\
+         [[proof]]\ntype = \"main\"\nzkvm = \"mock\"\nverify = \"off\"\n{}{}",
+        stage("prove", ""),
+        stage("wrap", "zkvm = \"wrapper\"\nfastest = \"3s\""),
+    )
+}
+
+#[tokio::test]
+async fn a_block_that_cannot_meet_its_deadline_any_more_frees_its_prover_before_it_passes() {
+    let slow = prover("p1").env("PUSH0_MOCK__TIME", "3500ms");
+    let deployment = deploy(&hurried(), [slow]).await;
+    let submitted_at = Instant::now();
+    // The first runs into the time that its second stage needs; the other one waits until then, or
+    // begins in the moment between the two.
+    deployment.submit_blocks(&demo(), 1..=2).await;
+    let emissions = deployment.wait_emitted(&demo(), 2, PATIENCE).await;
+    let after = submitted_at.elapsed();
+    for kept in &emissions {
+        assert!(
+            matches!(outcome(kept), EmissionOutcome::Abandoned(EndReason::OutOfReach)),
+            "{kept:?}"
+        );
+    }
+    assert!(
+        (Duration::from_secs(2)..Duration::from_millis(3400)).contains(&after),
+        "given up after {after:?}, not 2 s"
+    );
+    wait_for("a stopped attempt", PATIENCE, async || {
+        attempts(deployment.service("p1"), "stopped").await >= 1
+    })
+    .await;
+    settled(deployment.bus()).await;
+}

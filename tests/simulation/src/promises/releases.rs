@@ -39,6 +39,7 @@ impl Promises {
                     proof_type: proof.proof_type.clone(),
                     stage: stage.name.clone(),
                 },
+                zkvm: stage.zkvm.clone(),
                 tasks: TaskRange {
                     first: 0,
                     count: 1,
@@ -48,6 +49,7 @@ impl Promises {
                 announced_at,
                 first_announced_at: announced_at,
                 deadline_at: block.deadline_at,
+                is_hedge: false,
                 amends: false,
             };
             self.wait(source, ready, 0, pipeline);
@@ -88,7 +90,10 @@ impl Promises {
         let (left, number) = (spec.stages.len() - position, ready.stage.block.number);
         self.waiting.push(Waiting {
             source,
-            zkvm: stage.zkvm.clone(),
+            zkvm: ready.zkvm.clone(),
+            out_of_reach_at: ready
+                .deadline_at
+                .map(|at| at.minus(stage.fastest + spec.fastest_after(&stage.name))),
             next: first + cursor.min(count.saturating_sub(1)),
             end: first + count,
             rank: (deadline, number, left, Reverse(ready.attempt), self.age),
@@ -97,7 +102,7 @@ impl Promises {
     }
 
     /// P4 and P8.
-    pub(crate) fn released(&mut self, release: &Release) {
+    pub(crate) fn released(&mut self, release: &Release, now: Timestamp) {
         let found = self.waiting.iter().position(|w| {
             w.source == release.source && w.ready.stage == release.stage && w.next == release.index
         });
@@ -108,7 +113,9 @@ impl Promises {
         let rival = self
             .waiting
             .iter()
-            .filter(|w| w.zkvm == this.zkvm && w.ready.stage.pipeline == this.ready.stage.pipeline);
+            .filter(|w| w.zkvm == this.zkvm && w.ready.stage.pipeline == this.ready.stage.pipeline)
+            // What cannot be ready in time may stand aside.
+            .filter(|w| w.ready.amends || w.out_of_reach_at.is_none_or(|at| at > now));
         if let Some(first) = rival.min_by_key(|w| w.rank)
             && first.rank < this.rank
         {
@@ -141,7 +148,7 @@ impl Promises {
     }
 
     pub(crate) fn dispatcher_ends(&mut self, ended: &BlockEnded) {
-        if ended.reason == EndReason::DeadlinePassed {
+        if ended.reason.is_late() {
             self.waiting.retain(|w| {
                 let same = w.ready.stage.pipeline == ended.pipeline
                     && ended.hashes.contains(&w.ready.stage.block.hash);

@@ -65,19 +65,18 @@ async fn retry(bus: &Bus, pipelines: &Pipelines, place: &Place) -> Result<Result
     {
         return Ok(Err(reason.to_string()));
     }
-    let zkvm = pipeline
+    let is_known = pipeline
         .as_ref()
         .and_then(|p| p.proof(&stage.proof_type))
-        .and_then(|proof| proof.stage(&stage.stage))
-        .map(|(_, stage)| stage.zkvm.clone());
-    let Some(zkvm) = zkvm else {
+        .is_some_and(|proof| proof.stage(&stage.stage).is_some());
+    if !is_known {
         let revision = ready.context.revision;
         return Ok(Err(format!(
             "revision {revision} of pipeline {} has no stage {stage}",
             stage.pipeline
         )));
-    };
-    let key = AttemptKey::of(&zkvm, &stage.task(ready.tasks.first).attempt(ready.attempt));
+    }
+    let key = AttemptKey::of(&ready.zkvm, &stage.task(ready.tasks.first).attempt(ready.attempt));
     match bus
         .publish(Message::new(subject::stage(&key), &ready, &kept.trace)?)
         .await

@@ -5,7 +5,8 @@ use crate::message::StageKind;
 use crate::pipeline::file::{ProofTable, StageTable};
 use crate::pipeline::{Policy, ProofSpec, RANGE_MAX, STAGES_MAX, Stage};
 use crate::{StageName, ZkvmId};
-use std::ops::Range;
+use std::{ops::Range, time::Duration};
+use toml::Spanned;
 
 /// How many attempts a stage has that says nothing: the first, and two more.
 const ATTEMPTS_DEFAULT: u32 = 3;
@@ -47,6 +48,16 @@ impl Checker<'_> {
             if let Some(stage) = checked {
                 many = self.shape(&span, &stage, many);
                 stages.push(stage);
+            }
+        }
+        if let Some(Policy::Deadline { within }) = setting.policy {
+            let least: Duration = stages.iter().map(|stage| stage.fastest).sum();
+            if least > *within {
+                let reason = format!(
+                    "fastest: its stages take at least {}, longer than the deadline",
+                    humantime::format_duration(least)
+                );
+                self.issue(span, reason);
             }
         }
         if many {
@@ -169,6 +180,48 @@ impl Checker<'_> {
             .close_after
             .as_ref()
             .and_then(|c| self.duration("close_after", c));
+        self.times(span, timeout, hedge_after, policy);
+        let fastest = table
+            .fastest
+            .as_ref()
+            .and_then(|f| self.fastest(f, policy, timeout));
+        let more_memory = table.more_memory.as_ref().and_then(|m| self.id(m));
+        if let (Some(more), Some(zkvm)) = (&table.more_memory, &zkvm)
+            && more_memory.as_ref() == Some(zkvm)
+        {
+            self.issue(
+                &more.span(),
+                format!("more_memory = \"{zkvm}\": expected another name than the stage's own zkVM"),
+            );
+        }
+        if arity.is_some() && !matches!(table.kind, StageKind::Join | StageKind::Range) {
+            self.issue(span, "arity: only with kind = \"join\" or \"range\"");
+        }
+        self.range_keys(span, &table);
+        Some(Stage {
+            name: name?,
+            kind: table.kind,
+            zkvm: zkvm?,
+            arity,
+            every,
+            close_after,
+            split_on_failure: table.split_on_failure.unwrap_or(false),
+            timeout: timeout?,
+            attempts,
+            hedge_after,
+            fastest: fastest.unwrap_or_default(),
+            more_memory,
+        })
+    }
+
+    /// Whether a second copy can be of use, and an attempt end in time.
+    fn times(
+        &mut self,
+        span: &Range<usize>,
+        timeout: Option<Duration>,
+        hedge_after: Option<Duration>,
+        policy: Option<&Policy>,
+    ) {
         if let (Some(hedge), Some(timeout)) = (hedge_after, timeout)
             && hedge >= timeout
         {
@@ -188,22 +241,23 @@ impl Checker<'_> {
                 );
             }
         }
-        if arity.is_some() && !matches!(table.kind, StageKind::Join | StageKind::Range) {
-            self.issue(span, "arity: only with kind = \"join\" or \"range\"");
+    }
+
+    /// What an attempt takes at least.
+    fn fastest(
+        &mut self,
+        text: &Spanned<String>,
+        policy: Option<&Policy>,
+        timeout: Option<Duration>,
+    ) -> Option<Duration> {
+        if !matches!(policy, Some(Policy::Deadline { .. })) {
+            self.issue(&text.span(), "fastest: only with policy = \"deadline\"");
         }
-        self.range_keys(span, &table);
-        Some(Stage {
-            name: name?,
-            kind: table.kind,
-            zkvm: zkvm?,
-            arity,
-            every,
-            close_after,
-            split_on_failure: table.split_on_failure.unwrap_or(false),
-            timeout: timeout?,
-            attempts,
-            hedge_after,
-        })
+        let fastest = self.duration("fastest", text)?;
+        if timeout.is_some_and(|timeout| fastest >= timeout) {
+            self.issue(&text.span(), "fastest: expected less than timeout");
+        }
+        Some(fastest)
     }
 
     /// The keys that a range must have, and nothing else may.

@@ -1,0 +1,269 @@
+//! What is ready and not released, found by urgency, by block and by the moment at which it is given up.
+//!
+//! There may be 100,000 of them: an entry says only what deciding needs, and refers to its pipeline's
+//! definition for the rest.
+
+use crate::{
+    decide::{Ready, SourceId},
+    queue::{EntryId, Queue},
+};
+use push0_domain::{
+    BlockRef, PipelineId, Timestamp, ZkvmId,
+    message::TaskRange,
+    pipeline::{Pipeline, ProofSpec, Stage},
+    task::StageKey,
+    urgency::Urgency,
+};
+use slab::Slab;
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::Arc,
+};
+
+/// A stage or attempt of which at least one task is not released.
+#[derive(Debug)]
+pub(crate) struct Entry {
+    pub(crate) source: SourceId,
+    pub(crate) pipeline: Arc<Pipeline>,
+    pub(crate) block: BlockRef,
+    /// The first block of a range, and when it was announced.
+    first: Option<Box<(BlockRef, Timestamp)>>,
+    pub(crate) announced_at: Timestamp,
+    pub(crate) deadline_at: Option<Timestamp>,
+    /// Counts the entries.
+    age: u64,
+    pub(crate) tasks: TaskRange,
+    /// The index that is released next.
+    pub(crate) next: u32,
+    pub(crate) attempt: u32,
+    /// The positions of its proof in the pipeline and of its stage in the proof.
+    proof: u8,
+    stage: u8,
+    has_more_memory: bool,
+    pub(crate) is_hedge: bool,
+    pub(crate) amends: bool,
+    /// It cannot be ready in time, and waits only for the end of its block.
+    pub(crate) is_aside: bool,
+}
+
+impl Entry {
+    /// What a message asks for; none if its pipeline does not know the stage. `cursor` is how many of
+    /// its tasks were released before a restart.
+    pub(crate) fn new(
+        source: SourceId,
+        ready: &Ready,
+        cursor: u32,
+        pipeline: &Arc<Pipeline>,
+    ) -> Option<Self> {
+        let proofs = &mut pipeline.proofs.iter();
+        let proof = proofs.position(|proof| proof.proof_type == ready.stage.proof_type)?;
+        let spec = pipeline.proofs.get(proof)?;
+        let widest = spec.range().and_then(|range| range.every).unwrap_or(1);
+        if ready.stage.block_key().blocks > widest {
+            return None;
+        }
+        let (stage, definition) = spec.stage(&ready.stage.stage)?;
+        let first = ready.stage.first;
+        Some(Self {
+            source,
+            pipeline: pipeline.clone(),
+            block: ready.stage.block,
+            first: first.map(|first| Box::new((first, ready.first_announced_at))),
+            announced_at: ready.announced_at,
+            deadline_at: ready.deadline_at,
+            age: 0,
+            tasks: ready.tasks,
+            next: ready.tasks.first + cursor.min(ready.tasks.count.saturating_sub(1)),
+            attempt: ready.attempt,
+            proof: u8::try_from(proof).ok()?,
+            stage: u8::try_from(stage).ok()?,
+            has_more_memory: definition.more_memory.as_ref() == Some(&ready.zkvm),
+            is_hedge: ready.is_hedge,
+            amends: ready.amends,
+            is_aside: false,
+        })
+    }
+
+    // Both positions were found in this very definition.
+    fn spec(&self) -> &ProofSpec {
+        &self.pipeline.proofs[usize::from(self.proof)]
+    }
+
+    fn stage(&self) -> &Stage {
+        &self.spec().stages[usize::from(self.stage)]
+    }
+
+    pub(crate) fn zkvm(&self) -> &ZkvmId {
+        let stage = self.stage();
+        let larger = stage.more_memory.as_ref().filter(|_| self.has_more_memory);
+        larger.unwrap_or(&stage.zkvm)
+    }
+
+    pub(crate) fn key(&self) -> StageKey {
+        StageKey {
+            pipeline: self.pipeline.name.clone(),
+            block: self.block,
+            first: self.first.as_ref().map(|first| first.0),
+            proof_type: self.spec().proof_type.clone(),
+            stage: self.stage().name.clone(),
+        }
+    }
+
+    /// The number of the first block that it is about, and when that one was announced.
+    pub(crate) fn begins(&self) -> (u64, Timestamp) {
+        let single = (self.block.number, self.announced_at);
+        self.first
+            .as_ref()
+            .map_or(single, |first| (first.0.number, first.1))
+    }
+
+    /// Which of the pipeline's proofs it belongs to.
+    pub(crate) fn proof(&self) -> u8 {
+        self.proof
+    }
+
+    /// When it cannot be ready in time any more.
+    pub(crate) fn out_of_reach_at(&self) -> Option<Timestamp> {
+        let least = self.stage().fastest + self.spec().fastest_after(&self.stage().name);
+        Some(self.wanted_until()?.minus(least))
+    }
+
+    /// An operator's retry is wanted although the deadline passed long ago.
+    fn wanted_until(&self) -> Option<Timestamp> {
+        self.deadline_at.filter(|_| !self.amends)
+    }
+
+    /// When it is looked at next: it is given up, or set aside until its block is.
+    fn moment(&self) -> Option<Timestamp> {
+        if self.is_aside {
+            self.wanted_until()
+        } else {
+            self.out_of_reach_at()
+        }
+    }
+
+    fn urgency(&self) -> Urgency {
+        Urgency::new(
+            &self.pipeline.policy,
+            self.block.number,
+            self.deadline_at,
+            self.spec().stages_left(&self.stage().name),
+            self.attempt,
+            self.age,
+        )
+    }
+
+    fn numbers(&self) -> impl Iterator<Item = u64> {
+        self.begins().0..=self.block.number
+    }
+}
+
+/// All entries.
+#[derive(Debug, Default)]
+pub(crate) struct Waiting {
+    entries: Slab<Entry>,
+    queues: BTreeMap<ZkvmId, Queue>,
+    moments: BTreeSet<(Timestamp, EntryId)>,
+    /// Entries by the number of their block; of a range, of each of its blocks.
+    by_block: HashMap<PipelineId, BTreeSet<(u64, EntryId)>>,
+    added: u64,
+}
+
+impl Waiting {
+    pub(crate) fn add(&mut self, mut entry: Entry) -> EntryId {
+        self.added += 1;
+        entry.age = self.added;
+        let slot = self.entries.vacant_entry();
+        let id = EntryId(slot.key());
+        let pipeline = &entry.pipeline;
+        self.queues.entry(entry.zkvm().clone()).or_default().push(
+            &pipeline.name,
+            pipeline.weight,
+            entry.urgency(),
+            id,
+        );
+        self.moments.extend(entry.moment().map(|at| (at, id)));
+        let of_pipeline = self.by_block.entry(pipeline.name.clone()).or_default();
+        of_pipeline.extend(entry.numbers().map(|number| (number, id)));
+        slot.insert(entry);
+        id
+    }
+
+    pub(crate) fn get(&self, id: EntryId) -> Option<&Entry> {
+        self.entries.get(id.0)
+    }
+
+    pub(crate) fn remove(&mut self, id: EntryId) -> Option<Entry> {
+        let entry = self.entries.try_remove(id.0)?;
+        if let Some(queue) = self.queues.get_mut(entry.zkvm()) {
+            queue.remove(&entry.pipeline.name, entry.urgency());
+        }
+        if let Some(at) = entry.moment() {
+            self.moments.remove(&(at, id));
+        }
+        if let Some(of_pipeline) = self.by_block.get_mut(&entry.pipeline.name) {
+            for number in entry.numbers() {
+                of_pipeline.remove(&(number, id));
+            }
+        }
+        Some(entry)
+    }
+
+    /// It is not released any more, and stays only until its block ends.
+    pub(crate) fn set_aside(&mut self, id: EntryId) {
+        let Some(entry) = self.entries.get_mut(id.0) else {
+            return;
+        };
+        if let Some(queue) = self.queues.get_mut(entry.zkvm()) {
+            queue.remove(&entry.pipeline.name, entry.urgency());
+        }
+        if let Some(at) = entry.moment() {
+            self.moments.remove(&(at, id));
+        }
+        entry.is_aside = true;
+        self.moments.extend(entry.moment().map(|at| (at, id)));
+    }
+
+    /// The zkVMs for which something waits, with the entry whose task goes next.
+    pub(crate) fn next(&self) -> impl Iterator<Item = (&ZkvmId, EntryId)> {
+        self.queues
+            .iter()
+            .filter_map(|(zkvm, queue)| Some((zkvm, queue.peek()?)))
+    }
+
+    /// Takes a task of an entry. Returns its index, and whether it is the last one.
+    pub(crate) fn take(&mut self, id: EntryId) -> Option<(u32, bool)> {
+        let entry = self.entries.get_mut(id.0)?;
+        self.queues.get_mut(entry.zkvm())?.charge(&entry.pipeline.name);
+        let index = entry.next;
+        entry.next += 1;
+        Some((index, entry.next == entry.tasks.first + entry.tasks.count))
+    }
+
+    /// What waits for blocks of these numbers.
+    pub(crate) fn between(
+        &self,
+        pipeline: &PipelineId,
+        first: u64,
+        last: u64,
+    ) -> impl Iterator<Item = (EntryId, &Entry)> {
+        let range = (first, EntryId(0))..=(last, EntryId(usize::MAX));
+        let of_pipeline = self.by_block.get(pipeline).into_iter();
+        let ids: BTreeSet<EntryId> = of_pipeline
+            .flat_map(|of| of.range(range.clone()))
+            .map(|(_, id)| *id)
+            .collect();
+        ids.into_iter().filter_map(|id| Some((id, self.get(id)?)))
+    }
+
+    /// The first of what is to be looked at by now.
+    pub(crate) fn due(&self, now: Timestamp) -> Option<(EntryId, &Entry)> {
+        let (at, id) = self.moments.first()?;
+        (*at <= now).then(|| Some((*id, self.get(*id)?)))?
+    }
+
+    /// How many entries wait, per zkVM.
+    pub(crate) fn len(&self) -> impl Iterator<Item = (&ZkvmId, usize)> {
+        self.queues.iter().map(|(zkvm, queue)| (zkvm, queue.len()))
+    }
+}

@@ -1,0 +1,131 @@
+//! Several pipelines in one deployment, which come, change and go while the others work.
+
+use push0_bus::{Bucket, Message, Stream};
+use push0_domain::{
+    BlockHash, Payload, PipelineId,
+    message::{BlockEvent, BlockFacts, Dead, EmissionOutcome, KnownBlock, ObservedBlock},
+    subject,
+    trace::TraceContext,
+};
+use push0_harness::{assert_complete_in_order, synthetic_block, synthetic_hash};
+use push0_scenarios::{
+    PATIENCE, attempts, dead_letters, demo, deploy, outcome, proofs, prover, push0, settled, single, verifier,
+};
+
+fn named(name: &str, stage: &str) -> (PipelineId, String) {
+    let text = single(stage).replace("name = \"demo\"", &format!("name = \"{name}\""));
+    (name.parse().expect("a name"), text)
+}
+
+/// The text of a pipeline whose blocks are proved in two steps by other provers.
+fn two_steps(name: &str) -> String {
+    let (_, text) = named(name, "timeout = \"10s\"");
+    let second = "[[proof.stage]]\nname = \"wrap\"\nkind = \"map\"\nzkvm = \"wrapper\"\ntimeout = \"10s\"\n";
+    format!("{text}\n{second}")
+}
+
+#[tokio::test]
+async fn pipelines_come_change_and_go_without_touching_the_work_of_others() {
+    let adapters = ["p1", "p2"].map(prover).into_iter().chain([verifier("v1")]);
+    let wrapper = |name: &str| prover(name).env("PUSH0_PROVER__ZKVM", "wrapper");
+    let adapters = adapters.chain([wrapper("w1"), wrapper("w2").arg("--verify")]);
+    let (steady, text) = named("steady", "timeout = \"10s\"");
+    // The zkVM of the changed definition is provisioned from the start: its provers wait for work.
+    let deployment = {
+        let deployment = deploy(&text, []).await;
+        deployment.apply(&two_steps("other")).await;
+        let mut deployment = deployment;
+        for adapter in adapters {
+            deployment.start_service(adapter);
+        }
+        deployment.ready().await;
+        deployment
+    };
+    let (young, first) = named("young", "timeout = \"10s\"");
+
+    deployment.submit_blocks(&steady, 1..=20).await;
+    deployment.apply(&first).await;
+    deployment.submit_blocks(&young, 1..=20).await;
+    deployment.submit_blocks(&steady, 21..=40).await;
+    // Changed while blocks are on their way: those keep the definition that they came with.
+    deployment.apply(&two_steps("young")).await;
+    deployment.submit_blocks(&young, 21..=40).await;
+    // Removed: no more blocks, and those on their way are proved.
+    push0(&deployment, &["pipeline", "remove", "young"]).await;
+    deployment.submit_blocks(&steady, 41..=60).await;
+
+    let of_young = deployment.wait_emitted(&young, 40, PATIENCE).await;
+    assert_complete_in_order(&of_young, 1..=40);
+    for (at, kept) in of_young.iter().enumerate() {
+        let wanted = if at < 20 { "mock" } else { "wrapper" };
+        assert_eq!(proofs(kept)[0].zkvm.as_str(), wanted, "block {}", at + 1);
+    }
+    let of_steady = deployment.wait_emitted(&steady, 60, PATIENCE).await;
+    assert_complete_in_order(&of_steady, 1..=60);
+    settled(deployment.bus()).await;
+    // Every block of three sets once, and nothing twice.
+    let (p1, p2) = (deployment.service("p1"), deployment.service("p2"));
+    assert_eq!(
+        attempts(p1, "completed").await + attempts(p2, "completed").await,
+        100
+    );
+    assert_eq!(attempts(deployment.service("w1"), "completed").await, 20);
+}
+
+#[tokio::test]
+async fn a_block_of_a_revision_that_nobody_defined_is_dead_and_the_chain_goes_on() {
+    let deployment = deploy(&single("timeout = \"10s\""), [prover("p1"), verifier("v1")]).await;
+    let (bus, pipeline) = (deployment.bus(), demo());
+    deployment.submit_blocks(&pipeline, 1..=3).await;
+    let block = synthetic_block(&pipeline, 4);
+    let known = KnownBlock {
+        block,
+        parent_hash: synthetic_hash(&pipeline, 3),
+        revision: 77,
+        observed_at: push0_bus::now(),
+        facts: BlockFacts::default(),
+    };
+    let facts = bus.facts(Bucket::Blocks).await.expect("a bucket");
+    let key = format!("{pipeline}.{}", block.key());
+    facts.put(&key, &known).await.expect("the fact is stored");
+    let event = BlockEvent::Observed(ObservedBlock {
+        pipeline: pipeline.clone(),
+        revision: known.revision,
+        block,
+        parent_hash: known.parent_hash,
+        input: Payload::Inline(b"4".to_vec()),
+        observed_at: known.observed_at,
+        deadline_at: None,
+        facts: known.facts,
+    });
+    let message = Message::new(subject::block(&pipeline), &event, &TraceContext::default());
+    let stored = bus.publish(message.expect("it can be written")).await;
+    stored.expect("the block is stored");
+    deployment.submit_blocks(&pipeline, 5..=8).await;
+
+    let emissions = deployment.wait_emitted(&pipeline, 8, PATIENCE).await;
+    let hashes: Vec<BlockHash> = emissions
+        .iter()
+        .map(|kept| kept.body.as_ref().expect("readable").last.hash)
+        .collect();
+    let expected: Vec<BlockHash> = (1..=8).map(|n| synthetic_hash(&pipeline, n)).collect();
+    assert_eq!(hashes, expected);
+    let [letter] = &dead_letters(bus).await[..] else {
+        unreachable!("one letter is expected")
+    };
+    assert!(
+        matches!(&letter.what, Dead::Message { stream, .. } if stream == Stream::Blocks.name()),
+        "{letter:?}"
+    );
+    for (at, kept) in emissions.iter().enumerate() {
+        match outcome(kept) {
+            EmissionOutcome::Dead { dead_letter, reason } if at == 3 => {
+                assert_eq!(*dead_letter, letter.id);
+                assert!(reason.contains("has no revision 77"), "{reason}");
+            }
+            EmissionOutcome::Proved(_) if at != 3 => {}
+            other => unreachable!("block {}: {other:?}", at + 1),
+        }
+    }
+    settled(bus).await;
+}
