@@ -9,7 +9,7 @@ use push0_harness::{Deployment, Process, assert_complete_in_order, wait_for};
 use push0_scenarios::{
     PATIENCE, attempts, count, dead_letters, demo, deploy, prover, services, settled, single, verifier,
 };
-use std::io::Write;
+use std::{io::Write, time::Duration};
 
 const STAGE: &str = "timeout = \"10s\"\nattempts = 5";
 
@@ -41,6 +41,32 @@ async fn the_work_goes_on_when_the_broker_is_killed_again_and_again() {
     settled(deployment.bus()).await;
     assert_complete_in_order(&deployment.emissions(&demo()).await, 1..=60);
     assert_eq!(dead_letters(deployment.bus()).await, []);
+}
+
+/// As on a disk that is busy with something else: every write waits, and heartbeats with it.
+#[tokio::test]
+async fn a_broker_that_stalls_again_and_again_costs_no_block_and_no_prover() {
+    let deployment = deploy(&single(STAGE), [prover("p1"), prover("p2"), verifier("v1")]).await;
+    let stalls = async {
+        for _ in 0..20 {
+            deployment.nats.pause();
+            tokio::time::sleep(Duration::from_millis(200)).await; // wait: for this long it stalls
+            deployment.nats.resume();
+            tokio::time::sleep(Duration::from_millis(50)).await; // wait: and goes on for a moment
+        }
+    };
+    let name = demo();
+    tokio::join!(deployment.submit_blocks(&name, 1..=80), stalls);
+    deployment.wait_emitted(&name, 80, PATIENCE).await;
+    settled(deployment.bus()).await;
+    assert_complete_in_order(&deployment.emissions(&name).await, 1..=80);
+    assert_eq!(dead_letters(deployment.bus()).await, []);
+    let (p1, p2) = (deployment.service("p1"), deployment.service("p2"));
+    let completed = attempts(p1, "completed").await + attempts(p2, "completed").await;
+    assert_eq!(
+        completed, 80,
+        "nobody was taken for dead, and nothing was run twice"
+    );
 }
 
 #[tokio::test]
