@@ -89,10 +89,12 @@ impl Queue {
         if kind != Kind::Push0 {
             workers.iter().for_each(|worker| queue.add(worker));
         }
-        // Every worker has worked when this is done.
         let slots: u32 = workers.iter().map(|worker| worker.slots).sum();
-        let numbers = queue.known(u64::from(slots) * 3).await?;
-        queue.run(numbers, Arrivals::AtOnce).await?;
+        if slots > 0 {
+            // Every worker has worked when this is done.
+            let numbers = queue.known(u64::from(slots) * 3).await?;
+            queue.run(numbers, Arrivals::AtOnce).await?;
+        }
         Ok(queue)
     }
 

@@ -7,7 +7,7 @@ use crate::{
     task::{Need, Task},
 };
 use push0_domain::{
-    BlockRef, Payloads, PipelineId, ProofType, ProverId, Timestamp,
+    BlockRef, Payloads, PipelineId, ProofType, ProverId, Timestamp, ZkvmId,
     message::{AttemptRecord, Dead, DeadLetter, StageReady, TaskRange},
     pipeline::{NextStage, ProofSpec, Stage, tree_levels},
     task::{StageKey, TaskId},
@@ -47,6 +47,9 @@ pub(crate) fn advance(proof: &mut Proof, spec: &ProofSpec, key: &ProofKey, now: 
             Some(task),
         ) = (need, proof.tasks.get_mut(&index))
         {
+            // Where there is more memory it must not be taken for a copy of the hedge.
+            let moves = *takers(task, spec) != task.header().zkvm;
+            let number = number + u32::from(moves && task.may_be_hedged());
             task.ask(number);
             let opening = another(task, spec, number, avoid, inputs);
             steps.push(Step::Open(Box::new(opening), Vec::new()));
@@ -69,18 +72,22 @@ fn bury(task: &Task, spec: &ProofSpec, dead: &mut Option<(String, String)>, now:
     Some(Step::Bury(Box::new(letter), task.trace().clone()))
 }
 
-/// A further attempt. Where one ran out of memory, it goes to the provers that have more.
-fn another(task: &Task, spec: &ProofSpec, number: u32, avoid: Vec<ProverId>, inputs: Payloads) -> Opening {
+/// The zkVM whose provers take a further attempt. Where one ran out of memory, those that have more.
+fn takers<'a>(task: &'a Task, spec: &'a ProofSpec) -> &'a ZkvmId {
     let header = task.header();
     let stage = spec.stage(&header.id.stage.stage);
     let more_memory = stage.and_then(|(_, stage)| stage.more_memory.as_ref());
-    let zkvm = more_memory
+    more_memory
         .filter(|_| task.ran_out_of_memory())
-        .unwrap_or(&header.zkvm);
+        .unwrap_or(&header.zkvm)
+}
+
+fn another(task: &Task, spec: &ProofSpec, number: u32, avoid: Vec<ProverId>, inputs: Payloads) -> Opening {
+    let header = task.header();
     let ready = StageReady {
         stage: header.id.stage.clone(),
         context: header.context.clone(),
-        zkvm: zkvm.clone(),
+        zkvm: takers(task, spec).clone(),
         tasks: TaskRange {
             first: header.id.index,
             count: 1,

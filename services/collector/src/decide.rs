@@ -184,8 +184,9 @@ impl Collector {
             None => self.blocks.entry(at).or_insert_with(|| new(ended)),
             Some(first) => self.ranges.unit((first.number, at), || new(None)),
         };
+        let counts = block.takes(told.stored_at);
         let proof = block.proofs.entry(stage.proof_type.clone()).or_default();
-        if block.ended.is_some() {
+        if !counts {
             // Kept until the record is stored: it may be the last message that tells of the block.
             proof.handles.push(handle);
             return Vec::new();

@@ -186,7 +186,8 @@ impl<'a> Active<'a> {
         letters
             .refused(Stream::Results, &delivery.subject, delivery.sequence, reason)
             .await?;
-        self.acknowledge(vec![Handle(delivery.sequence)]).await;
+        self.held.remove(&Handle(delivery.sequence));
+        self.results.done(delivery.sequence).await;
         Ok(())
     }
 

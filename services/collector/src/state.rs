@@ -2,7 +2,7 @@
 
 use crate::task::{Done, Need, Task};
 use push0_domain::{
-    BlockHash, BlockRef, ProofType,
+    BlockHash, BlockRef, ProofType, Timestamp,
     message::{BlockContext, EndReason},
     trace::TraceContext,
 };
@@ -85,6 +85,16 @@ impl Block {
     pub(crate) fn ready(&self) -> Option<&Done> {
         let wanted = self.ended.is_none();
         wanted.then(|| self.proofs.values().find_map(|p| p.done.as_ref()))?
+    }
+
+    /// Whether a result that was stored then counts. Of a block that was given up as too late: if it came
+    /// in time after all.
+    pub(crate) fn takes(&self, stored_at: Timestamp) -> bool {
+        let deadline = self.context.deadline_at;
+        let in_time = deadline.is_some_and(|deadline| stored_at < deadline);
+        self.ended
+            .as_ref()
+            .is_none_or(|reason| reason.is_late() && in_time)
     }
 
     /// Whether it gets no proof, as far as is known.

@@ -146,10 +146,12 @@ impl Task {
             .failures
             .values()
             .any(|r| r.failure.class == FailureClass::Fatal);
-        if hopeless || counted >= self.header.attempts_max as usize {
+        // While the attempt that was asked for last is on its way, it may save the task.
+        let is_on_its_way = !self.failures.contains_key(&self.asked);
+        if hopeless || (counted >= self.header.attempts_max as usize && !is_on_its_way) {
             return Need::Burial;
         }
-        if !self.failures.contains_key(&self.asked) {
+        if is_on_its_way {
             return Need::Nothing;
         }
         // The attempt that a failed hedge was racing still runs.
@@ -170,6 +172,11 @@ impl Task {
             avoid,
             inputs,
         }
+    }
+
+    /// Whether a hedge of the newest attempt may be on its way, under the next number.
+    pub(crate) fn may_be_hedged(&self) -> bool {
+        self.header.hedge_after_ms.is_some() && self.header.hedge_of.is_none()
     }
 
     /// The attempt of this number was asked for.

@@ -3,14 +3,14 @@
 
 use proptest::{collection::vec, prelude::*, sample::Index};
 use push0_collector::{
-    decide::{Collector, Opening, Step, Told},
+    decide::{BlockContextOf, Collector, Opening, Step, Told},
     state::Handle,
 };
 use push0_domain::{
     BlockHash, BlockRef, Payload, Payloads, ProverId, Timestamp,
     message::{
-        BlockContext, BlockFacts, Emission, EmissionOutcome, Failure, FailureClass, Outcome, TaskHeader,
-        TaskResult,
+        BlockContext, BlockEnded, BlockFacts, Emission, EmissionOutcome, EndReason, Failure, FailureClass,
+        KnownBlock, Outcome, TaskHeader, TaskResult,
     },
     pipeline::Pipeline,
     task::StageKey,
@@ -66,6 +66,9 @@ struct Session {
     pipeline: Arc<Pipeline>,
     handles: u64,
     acknowledged: BTreeSet<Handle>,
+    /// What else the headers of attempts say.
+    adapt: fn(&mut TaskHeader),
+    stored_at: Timestamp,
 }
 
 /// The end of one attempt.
@@ -85,6 +88,8 @@ impl Session {
             pipeline,
             handles: 0,
             acknowledged: BTreeSet::new(),
+            adapt: |_| {},
+            stored_at: Timestamp::default(),
         }
     }
 
@@ -108,7 +113,7 @@ impl Session {
             proof_type: spec.proof_type.clone(),
             stage: stage.name.clone(),
         };
-        let header = TaskHeader {
+        let mut header = TaskHeader {
             id: key.task(ended.index),
             attempt: ended.attempt,
             hedge_of: None,
@@ -132,6 +137,7 @@ impl Session {
             program_id: None,
             busy_us: 0,
         };
+        (self.adapt)(&mut header);
         let result = TaskResult {
             header,
             prover: ProverId::new(&format!("p-{}", ended.attempt)).expect("valid"),
@@ -142,9 +148,11 @@ impl Session {
         };
         let pipeline = self.pipeline.clone();
         let trace = TraceContext::default();
-        let mut steps = self
-            .core
-            .result(handle, result, Told::default(), &trace, &pipeline, NOW);
+        let told = Told {
+            stored_at: self.stored_at,
+            ..Told::default()
+        };
+        let mut steps = self.core.result(handle, result, told, &trace, &pipeline, NOW);
         steps.extend(self.core.advance(NOW, |_| Some(pipeline.clone())));
         self.acknowledge(&steps);
         steps.retain(|step| !matches!(step, Step::Ack(_)));
@@ -338,4 +346,101 @@ fn after_an_attempt_without_memory_the_next_ones_go_to_provers_with_more() {
         asked,
         [(1, "mock-large".to_owned()), (2, "mock-large".to_owned())]
     );
+}
+
+fn attempt(attempt: u32, outcome: Outcome) -> Ended {
+    let (proof, stage, index, of) = (0, "prove", 0, 1);
+    Ended {
+        proof,
+        stage,
+        index,
+        of,
+        attempt,
+        outcome,
+    }
+}
+
+/// The hedge of an attempt has the next number: the one with more memory must not be its copy, and the
+/// task lives while it runs.
+#[test]
+fn an_attempt_with_more_memory_is_another_one_than_a_hedge() {
+    let stages = [stage(
+        "prove",
+        "map",
+        "hedge_after = \"1s\"\nmore_memory = \"mock-large\"",
+    )];
+    let mut told = Session::new(pipeline(1, 1, &stages));
+    told.adapt = |header| {
+        header.hedge_after_ms = Some(1000);
+        header.attempts_max = 2;
+        header.hedge_of = (header.attempt == 2).then_some(1);
+    };
+    let steps = told.tell(attempt(1, failed(FailureClass::OutOfMemory)));
+    let ready = &opening(&steps[0]).ready;
+    assert_eq!((ready.attempt, ready.zkvm.as_str()), (3, "mock-large"));
+    assert_eq!(told.tell(attempt(2, failed(FailureClass::OutOfMemory))), []);
+    let steps = told.tell(attempt(3, completed(0)));
+    assert!(matches!(record(&steps[0]).outcome, EmissionOutcome::Proved(_)));
+}
+
+/// A proof that was stored before its block's deadline counts although the block was given up.
+#[test]
+fn what_comes_in_time_counts_although_it_was_thought_out_of_reach() {
+    for (stored_at, is_proved) in [(Timestamp(499), true), (Timestamp(500), false)] {
+        let mut told = Session::new(single(1, 1));
+        told.adapt = |header| {
+            header.context.deadline_at = Some(Timestamp(500));
+            header.context.parent_hash = BlockHash([6; 32]);
+        };
+        // Its turn has not come: another block is before it.
+        told.core = Collector::new(told.pipeline.name.clone(), 6, BTreeMap::new());
+        told.stored_at = stored_at;
+        let ended = BlockEnded {
+            pipeline: told.pipeline.name.clone(),
+            first: 7,
+            last: 7,
+            hashes: vec![BlockHash([7; 32])],
+            at: Timestamp(400),
+            reason: EndReason::OutOfReach,
+        };
+        told.core.end(Handle(100), ended);
+        assert_eq!(told.tell(attempt(1, completed(0))), []);
+        let cancelled = BlockEnded {
+            pipeline: told.pipeline.name.clone(),
+            first: 6,
+            last: 6,
+            hashes: Vec::new(),
+            at: Timestamp(400),
+            reason: EndReason::Cancelled { note: String::new() },
+        };
+        told.core.end(Handle(101), cancelled);
+        let known = KnownBlock {
+            block: BlockRef {
+                number: 6,
+                hash: BlockHash([6; 32]),
+            },
+            parent_hash: BlockHash([5; 32]),
+            revision: 1,
+            observed_at: Timestamp(1),
+            facts: BlockFacts::default(),
+        };
+        told.core
+            .known(known.block, BlockContextOf::known(&known, Timestamp(1)));
+        let pipeline = told.pipeline.clone();
+        let steps = told.core.advance(NOW, |_| Some(pipeline.clone()));
+        let records: Vec<&Emission> = steps
+            .iter()
+            .filter_map(|step| match step {
+                Step::Emit(record, ..) => Some(&**record),
+                _ => None,
+            })
+            .collect();
+        assert_eq!(records.len(), 2, "{steps:?}");
+        assert_eq!(
+            matches!(records[1].outcome, EmissionOutcome::Proved(_)),
+            is_proved,
+            "{:?}",
+            records[1]
+        );
+    }
 }

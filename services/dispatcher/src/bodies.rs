@@ -47,14 +47,6 @@ impl Bodies {
         }
     }
 
-    /// Whether a message may have asked for several tasks, as far as is known.
-    pub(crate) fn may_be_long(&self, source: SourceId) -> bool {
-        let SourceId::Stage(_) = source else { return false };
-        self.kept
-            .get(&source)
-            .is_none_or(|kept| matches!(&kept.0, Body::Stage(stage) if stage.tasks.count > 1))
-    }
-
     /// The bodies for these releases; none where the message is gone.
     pub(crate) async fn of(
         &self,

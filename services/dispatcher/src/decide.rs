@@ -58,9 +58,15 @@ pub struct Dispatcher {
     outputs: HashMap<PipelineId, Output>,
     /// What was cancelled last: stages of it may still be on their way here.
     cancelled: VecDeque<BlockEnded>,
+    is_replaying: bool,
 }
 
 impl Dispatcher {
+    /// Whether what comes now was ready before this dispatcher led.
+    pub fn replays(&mut self, is_replaying: bool) {
+        self.is_replaying = is_replaying;
+    }
+
     /// A block to prove: the first stage of every proof is ready.
     pub fn block(
         &mut self,
@@ -130,21 +136,18 @@ impl Dispatcher {
             if self.is_settled(&ready) || ready.tasks.count == 0 {
                 continue;
             }
-            if let Some(entry) = Entry::new(source, &ready, cursor, pipeline) {
+            if let Some(mut entry) = Entry::new(source, &ready, cursor, pipeline) {
+                entry.is_old = self.is_replaying;
                 self.waiting.add(entry);
                 waits = true;
             }
         }
-        if waits {
-            Vec::new()
-        } else {
-            vec![Effect::Done(source)]
-        }
+        if waits { Vec::new() } else { done(source, cursor) }
     }
 
     /// How many entries of a message wait, which is about this block.
     fn waits(&self, source: SourceId, pipeline: &PipelineId, number: u64) -> u32 {
-        let waiting = self.waiting.between(pipeline, number, number);
+        let waiting = self.waiting.of_number(pipeline, number);
         let count = waiting.filter(|(_, entry)| entry.source == source).count();
         u32::try_from(count).unwrap_or(u32::MAX)
     }
@@ -160,7 +163,10 @@ impl Dispatcher {
             let saved = entry.next - entry.tasks.first;
             let begun = Source {
                 entry: id,
-                open: self.waits(source, &stage.pipeline, stage.block.number),
+                open: match source {
+                    SourceId::Block(_) => self.waits(source, &stage.pipeline, stage.block.number),
+                    SourceId::Stage(_) => 1,
+                },
                 in_flight: BTreeSet::new(),
                 unanswered: 0,
                 saved,
@@ -193,7 +199,7 @@ impl Dispatcher {
         state.unanswered = state.unanswered.saturating_sub(1);
         state.in_flight.remove(&index);
         if state.open == 0 {
-            return self.settle(source).into_iter().collect();
+            return self.settle(source);
         }
         let entry = self.waiting.get(state.entry);
         let Some(entry) = entry.filter(|entry| entry.source == source) else {
@@ -208,13 +214,15 @@ impl Dispatcher {
     }
 
     /// Lets a message go of which something was released, if nothing of it is left to do.
-    fn settle(&mut self, source: SourceId) -> Option<Effect> {
-        let begun = self.begun.get(&source)?;
-        if begun.open > 0 || begun.unanswered > 0 {
-            return None;
+    fn settle(&mut self, source: SourceId) -> Vec<Effect> {
+        match self.begun.get(&source) {
+            Some(begun) if begun.open == 0 && begun.unanswered == 0 => {
+                let saved = begun.saved;
+                self.begun.remove(&source);
+                done(source, saved)
+            }
+            _ => Vec::new(),
         }
-        self.begun.remove(&source);
-        Some(Effect::Done(source))
     }
 
     /// Takes an entry out of every table but its source's `unanswered` count.
@@ -265,4 +273,10 @@ impl Dispatcher {
             .iter()
             .map(|(zkvm, capacity)| (zkvm, capacity.provers(), capacity.outstanding().count()))
     }
+}
+
+/// A message is done with, of which a cursor said how far it was released, if it is above 0.
+fn done(source: SourceId, cursor: u32) -> Vec<Effect> {
+    let saved = (cursor > 0).then_some(Effect::DropCursor(source));
+    std::iter::once(Effect::Done(source)).chain(saved).collect()
 }

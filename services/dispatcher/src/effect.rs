@@ -59,6 +59,8 @@ pub enum Effect {
     Done(SourceId),
     /// Remember how far a long stage was released.
     SaveCursor(SourceId, u32),
+    /// Forget it.
+    DropCursor(SourceId),
     /// Take an attempt out of TASKS, if this ends it: only its body tells.
     Purge(AttemptKey, Box<BlockEnded>),
     /// Tell the collector that blocks end without a proof; then acknowledge the message, if any.

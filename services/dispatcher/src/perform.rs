@@ -95,6 +95,11 @@ impl Active<'_> {
                 Effect::SaveCursor(source, next) => {
                     self.cursors.put(&cursor_key(source), &next).await?;
                 }
+                Effect::DropCursor(source) => {
+                    if let Err(error) = self.cursors.delete(&cursor_key(source)).await {
+                        tracing::debug!(%error, "a cursor is left behind");
+                    }
+                }
                 Effect::Purge(key, ended) => self.purge(&key, &ended).await?,
                 Effect::End(ended, source) => {
                     let subject = subject::ended(&ended.pipeline);
@@ -136,14 +141,10 @@ impl Active<'_> {
     }
 
     pub(crate) async fn done(&mut self, source: SourceId) {
-        let is_long = self.bodies.may_be_long(source);
         self.bodies.forget(source);
         match source {
             SourceId::Block(sequence) => self.blocks.done(sequence).await,
             SourceId::Stage(sequence) => self.stages.done(sequence).await,
-        }
-        if is_long && let Err(error) = self.cursors.delete(&cursor_key(source)).await {
-            tracing::debug!(%error, "a cursor is left behind");
         }
     }
 

@@ -8,7 +8,7 @@ use crate::{
 };
 use push0_bus::{BusError, DeadLetters, Delivery, Signal, Stream, now};
 use push0_domain::{
-    BlockRef, PipelineId,
+    BlockRef, PipelineId, Timestamp,
     message::{BlockEnded, BlockEvent, Emission, EndReason, Lease, StageReady},
     pipeline::Pipeline,
     subject::{AttemptKey, Kind},
@@ -18,6 +18,7 @@ use std::{ops::RangeInclusive, sync::Arc};
 impl Active<'_> {
     pub(crate) async fn block(&mut self, delivery: Delivery<BlockEvent, ()>) -> Result<(), BusError> {
         let source = SourceId::Block(delivery.sequence);
+        self.core.replays(self.blocks.is_replay());
         let effects = match delivery.body {
             BlockEvent::Cancelled(cancel) => {
                 // What is on its way to TASKS must be there before it can be taken out.
@@ -46,7 +47,7 @@ impl Active<'_> {
                 }
                 None => {
                     let blocks = (block.pipeline, block.block..=block.block);
-                    let letter = (Stream::Blocks, &*delivery.subject, source);
+                    let letter = (Stream::Blocks, &*delivery.subject, source, delivery.stored_at);
                     return self.unknown(letter, blocks, block.revision).await;
                 }
             },
@@ -56,11 +57,12 @@ impl Active<'_> {
 
     pub(crate) async fn stage(&mut self, delivery: Delivery<StageReady, ()>) -> Result<(), BusError> {
         let source = SourceId::Stage(delivery.sequence);
+        self.core.replays(self.stages.is_replay());
         let stage = delivery.body;
         let (name, revision) = (stage.stage.pipeline.clone(), stage.context.revision);
         let Some(pipeline) = self.pipeline(&name, revision).await? else {
             let blocks = (name, stage.stage.first_block()..=stage.stage.block);
-            let letter = (Stream::Stages, &*delivery.subject, source);
+            let letter = (Stream::Stages, &*delivery.subject, source, delivery.stored_at);
             return self.unknown(letter, blocks, revision).await;
         };
         // Only what may have been released in part before has a cursor.
@@ -107,7 +109,7 @@ impl Active<'_> {
     /// the blocks get their record, so that those behind them go on.
     async fn unknown(
         &mut self,
-        (stream, subject, source): (Stream, &str, SourceId),
+        (stream, subject, source, stored_at): (Stream, &str, SourceId, Timestamp),
         (pipeline, blocks): (PipelineId, RangeInclusive<BlockRef>),
         revision: u32,
     ) -> Result<(), BusError> {
@@ -117,6 +119,10 @@ impl Active<'_> {
         let dead_letter = DeadLetters::new(self.bus.clone())
             .refused(stream, subject, sequence, &reason)
             .await?;
+        if self.pipelines.current_of(&pipeline).await?.is_none() {
+            // Nobody collects for it, and nobody waits for its output.
+            return self.apply(vec![Effect::Done(source)]).await;
+        }
         let (first, last) = blocks.into_inner();
         let ended = BlockEnded {
             pipeline,
@@ -128,7 +134,8 @@ impl Active<'_> {
             } else {
                 Vec::new()
             },
-            at: now(),
+            // By this clock it may be earlier than by the one that dated the announcement.
+            at: now().max(stored_at),
             reason: EndReason::Refused { dead_letter, reason },
         };
         self.apply(vec![Effect::End(ended, Some(source))]).await

@@ -11,12 +11,14 @@ use push0_domain::{
     BlockRef, PipelineId, Timestamp, ZkvmId,
     message::TaskRange,
     pipeline::{Pipeline, ProofSpec, Stage},
+    subject::AttemptKey,
     task::StageKey,
     urgency::Urgency,
 };
 use slab::Slab;
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
+    ops::Range,
     sync::Arc,
 };
 
@@ -41,6 +43,8 @@ pub(crate) struct Entry {
     stage: u8,
     has_more_memory: bool,
     pub(crate) is_hedge: bool,
+    /// It was ready before this dispatcher led: it may have been released, and done, long ago.
+    pub(crate) is_old: bool,
     pub(crate) amends: bool,
     /// It cannot be ready in time, and waits only for the end of its block.
     pub(crate) is_aside: bool,
@@ -79,6 +83,7 @@ impl Entry {
             stage: u8::try_from(stage).ok()?,
             has_more_memory: definition.more_memory.as_ref() == Some(&ready.zkvm),
             is_hedge: ready.is_hedge,
+            is_old: false,
             amends: ready.amends,
             is_aside: false,
         })
@@ -117,13 +122,32 @@ impl Entry {
             .map_or(single, |first| (first.0.number, first.1))
     }
 
-    /// Which of the pipeline's proofs it belongs to.
-    pub(crate) fn proof(&self) -> u8 {
-        self.proof
+    /// The positions of its proof in the pipeline and of its stage in the proof.
+    pub(crate) fn place(&self) -> (u8, u8) {
+        (self.proof, self.stage)
     }
 
-    /// When it cannot be ready in time any more.
-    pub(crate) fn out_of_reach_at(&self) -> Option<Timestamp> {
+    /// The position of an attempt's stage, if it belongs to the same proof of the same block.
+    pub(crate) fn stage_of(&self, key: &AttemptKey) -> Option<u8> {
+        let same = key.pipeline == self.pipeline.name
+            && key.block.number == self.block.number
+            && key.block == self.key().block_key()
+            && key.proof_type == self.spec().proof_type;
+        let (position, _) = self.spec().stage(&key.stage).filter(|_| same)?;
+        u8::try_from(position).ok()
+    }
+
+    /// The indices that are not released.
+    pub(crate) fn rest(&self) -> Range<u32> {
+        self.next..self.tasks.first + self.tasks.count
+    }
+
+    /// Whether it cannot be ready in time any more.
+    pub(crate) fn is_out_of_reach(&self, now: Timestamp) -> bool {
+        self.out_of_reach_at().is_some_and(|at| at <= now)
+    }
+
+    fn out_of_reach_at(&self) -> Option<Timestamp> {
         let least = self.stage().fastest + self.spec().fastest_after(&self.stage().name);
         Some(self.wanted_until()?.minus(least))
     }
@@ -238,6 +262,18 @@ impl Waiting {
         let index = entry.next;
         entry.next += 1;
         Some((index, entry.next == entry.tasks.first + entry.tasks.count))
+    }
+
+    /// What waits for blocks of this number.
+    pub(crate) fn of_number(
+        &self,
+        pipeline: &PipelineId,
+        number: u64,
+    ) -> impl Iterator<Item = (EntryId, &Entry)> {
+        let range = (number, EntryId(0))..=(number, EntryId(usize::MAX));
+        let of_pipeline = self.by_block.get(pipeline).into_iter();
+        let ids = of_pipeline.flat_map(move |of| of.range(range.clone()));
+        ids.filter_map(|(_, id)| Some((*id, self.get(*id)?)))
     }
 
     /// What waits for blocks of these numbers.

@@ -150,3 +150,61 @@ fn from_a_second_copy_that_comes_too_late_nothing_follows() {
         assert_eq!(released(&mut dispatcher, now), [""; 0], "it is of no use");
     }
 }
+
+/// A dispatcher that starts over gets back what was released of a block, if not all of it was: from
+/// that nothing follows, since it may be running.
+#[test]
+fn what_may_have_been_released_before_a_restart_ends_no_block() {
+    let pipeline = pipeline(2);
+    let mut dispatcher = Dispatcher::default();
+    dispatcher.recall(&pipeline.name, Output::default());
+    dispatcher.replays(true);
+    dispatcher.block(
+        SourceId::Block(1),
+        block(),
+        NOW,
+        pipeline.deadline_at(NOW),
+        &pipeline,
+    );
+    let deadline = NOW.plus(Duration::from_secs(10));
+    assert_eq!(dispatcher.tick(deadline.minus(TICK)), []);
+    assert_eq!(reasons(&dispatcher.tick(deadline)), [EndReason::DeadlinePassed]);
+}
+
+/// A block that is announced twice waits again while its tasks are out.
+#[test]
+fn what_is_out_ends_no_block_although_it_waits_once_more() {
+    let pipeline = pipeline(2);
+    let mut dispatcher = waiting(&pipeline);
+    assert_eq!(released(&mut dispatcher, NOW), ["quick", "slow"]);
+    dispatcher.block(
+        SourceId::Block(2),
+        block(),
+        NOW,
+        pipeline.deadline_at(NOW),
+        &pipeline,
+    );
+    let now = NOW.plus(Duration::from_secs(9));
+    assert_eq!(dispatcher.tick(now), []);
+}
+
+/// A retry of a stage waits, and the attempt that was taken for dead has led to the next stage.
+#[test]
+fn a_stage_of_which_a_later_one_is_known_ends_no_block() {
+    let pipeline = pipeline(2);
+    let mut dispatcher = Dispatcher::default();
+    dispatcher.recall(&pipeline.name, Output::default());
+    let retry = Ready {
+        stage: StageKey {
+            stage: "prove".parse().expect("valid"),
+            ..wrap(&pipeline, false).stage
+        },
+        ..wrap(&pipeline, false)
+    };
+    dispatcher.stage(SourceId::Stage(1), retry, 0, &pipeline);
+    dispatcher.stage(SourceId::Stage(2), wrap(&pipeline, false), 0, &pipeline);
+    // The retry would need 6 s, the later stage 5.
+    assert_eq!(dispatcher.tick(NOW.plus(Duration::from_millis(4500))), []);
+    let effects = dispatcher.tick(NOW.plus(Duration::from_secs(5)));
+    assert_eq!(reasons(&effects), [EndReason::OutOfReach]);
+}

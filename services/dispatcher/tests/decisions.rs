@@ -326,6 +326,7 @@ proptest! {
                 match effect {
                     Effect::SaveCursor(_, next) => cursor = next,
                     Effect::Done(_) => is_done = true,
+                    Effect::DropCursor(_) => prop_assert!(is_done, "what is not done has a cursor"),
                     other => prop_assert!(false, "{other:?}"),
                 }
             }
@@ -366,6 +367,7 @@ fn a_stage_of_a_hundred_thousand_tasks_is_one_entry() {
         real.ended(&release.key);
     }
     assert_eq!(real.release(now), None);
+    assert_eq!(effects.pop(), Some(Effect::DropCursor(SourceId::Stage(1))));
     assert_eq!(effects.pop(), Some(Effect::Done(SourceId::Stage(1))));
     assert!(
         effects.len() < TASKS as usize / 60,

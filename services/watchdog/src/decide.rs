@@ -39,6 +39,8 @@ pub const DEAD_AFTER: Duration = HEARTBEAT.saturating_mul(3);
 pub const TIMEOUT_GRACE: Duration = HEARTBEAT.saturating_mul(2);
 /// How long a live prover may take to reach a broker that came back.
 const RECONNECT_MAX: Duration = Duration::from_secs(1);
+/// How long after an attempt's end a heartbeat may come that names it: it was on its way.
+const TOLD_AFTER: Duration = HEARTBEAT;
 /// How often an order that was not obeyed is repeated.
 const REPEAT_AFTER: Duration = Duration::from_secs(1);
 const _: () = assert!(DEAD_AFTER.as_millis() < 1000, "P5: reassigned within a second");
@@ -73,8 +75,9 @@ pub enum Effect {
         /// Its zkVM's and block's part of the lease, for the shell.
         reason: Reason,
     },
-    /// A block is past its deadline or cannot meet it any more, and only its provers know.
-    Late(Box<BlockEnded>),
+    /// A block is past its deadline or cannot meet it any more, if one of these attempts still is on its
+    /// way: a lease may be older than an attempt's end.
+    Late(Vec<AttemptKey>, Box<BlockEnded>),
     /// Tell whoever watches.
     Announce(Happening),
 }
@@ -150,11 +153,12 @@ pub struct Watchdog {
     provers: BTreeMap<ProverId, Prover>,
     /// Attempts for which a second copy was asked.
     hedged: HashSet<AttemptId>,
-    /// Completed attempts that the newest heartbeat still names.
-    over: HashSet<(ProverId, AttemptId)>,
+    /// Completed attempts that the newest heartbeat still names, or the next one may name, and since when.
+    over: HashMap<(ProverId, AttemptId), Timestamp>,
     /// When an attempt was last ordered to stop.
     ordered: HashMap<(ProverId, AttemptId), Timestamp>,
-    late: BTreeSet<Late>,
+    /// Attempts of which it was told that their blocks are late.
+    late: BTreeSet<AttemptKey>,
     /// What each pipeline has emitted.
     outputs: HashMap<PipelineId, Output>,
     /// Tasks of which a copy was accepted while another may run or be on its way, with the attempt.
@@ -212,8 +216,8 @@ impl Watchdog {
 
     /// A prover completed an attempt: there is nothing to stop any more. Its delivery is still the
     /// prover's, until a heartbeat says that it is not.
-    pub fn over(&mut self, prover: &ProverId, attempt: AttemptId) {
-        self.over.insert((prover.clone(), attempt));
+    pub fn over(&mut self, prover: &ProverId, attempt: AttemptId, now: Timestamp) {
+        self.over.insert((prover.clone(), attempt), now);
     }
 
     /// Time passes.
@@ -294,24 +298,33 @@ impl Watchdog {
     fn past_deadline(&mut self, now: Timestamp) -> Vec<Effect> {
         let is_late =
             |held: &Held| !held.header.context.amends && held.header.give_up_at.is_some_and(|at| at <= now);
-        let late: BTreeSet<_> = self
-            .held()
-            .filter(|(_, held)| is_late(held))
-            .map(|(_, held)| (&held.header.id.stage, &held.header.context))
-            .map(|(stage, context)| {
-                (
+        let has_lost = |held: &Held| {
+            let winner = self.won.get(&held.header.id);
+            winner.is_some_and(|(winner, _)| *winner != held.header.attempt)
+        };
+        let mut late: BTreeMap<Late, BTreeSet<AttemptKey>> = BTreeMap::new();
+        for (prover, held) in self.held() {
+            if is_late(held) && !self.is_over(prover, held) && !has_lost(held) {
+                let (header, context) = (&held.header, &held.header.context);
+                let (stage, deadline_at) = (&header.id.stage, context.deadline_at);
+                let block = (
                     stage.pipeline.clone(),
                     stage.block,
                     context.stored_at,
-                    context.deadline_at,
-                )
-            })
-            .collect();
-        let news = late.difference(&self.late).cloned();
-        let mut effects: Vec<Effect> = news
-            .map(|late| Effect::Late(Box::new(late_block(late, now))))
-            .collect();
-        self.late = late;
+                    deadline_at,
+                );
+                let key = AttemptKey::of(&header.zkvm, &header.attempt_id());
+                late.entry(block).or_default().insert(key);
+            }
+        }
+        let mut effects = Vec::new();
+        for (block, attempts) in &late {
+            if attempts.iter().any(|attempt| !self.late.contains(attempt)) {
+                let ended = Box::new(late_block(block.clone(), now));
+                effects.push(Effect::Late(attempts.iter().cloned().collect(), ended));
+            }
+        }
+        self.late = late.into_values().flatten().collect();
         effects.extend(self.stop_where(now, |held| is_late(held).then_some(Reason::Late)));
         effects
     }
@@ -323,7 +336,10 @@ impl Watchdog {
 
     fn is_over(&self, prover: &ProverId, held: &Held) -> bool {
         // Most are not asked about: the key is made only where there is something to find.
-        !self.over.is_empty() && self.over.contains(&(prover.clone(), held.header.attempt_id()))
+        !self.over.is_empty()
+            && self
+                .over
+                .contains_key(&(prover.clone(), held.header.attempt_id()))
     }
 
     /// Attempts that run, with how long they have by now.
@@ -361,7 +377,8 @@ impl Watchdog {
         let held: HashSet<AttemptId> = self.held().map(|(_, held)| held.header.attempt_id()).collect();
         self.hedged.retain(|attempt| held.contains(attempt));
         self.ordered.retain(|(_, attempt), _| held.contains(attempt));
-        self.over.retain(|(_, attempt)| held.contains(attempt));
+        self.over
+            .retain(|(_, attempt), at| now.since(*at) < TOLD_AFTER || held.contains(attempt));
     }
 
     /// The provers and verifiers that are alive.

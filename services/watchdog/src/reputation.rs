@@ -174,16 +174,25 @@ impl Reputation {
             record.charges.clear();
             record.completed_at = now;
         }
-        let failed_by = self.cases.remove(task).unwrap_or_default().failed_by;
-        if failed_by.len() < 2 {
-            return Vec::new();
+        let mut failed_by = self.cases.remove(task).unwrap_or_default().failed_by;
+        // What provers with more memory can do says nothing against those that have less.
+        let small = failed_by
+            .extract_if(.., |other, (_, class)| {
+                *class == FailureClass::OutOfMemory && !fleet.contains(other)
+            })
+            .map(|(other, _)| other);
+        let small: Vec<ProverId> = small.collect();
+        let acquitted = small.iter().filter_map(|other| self.acquit(task, other, now));
+        let acquitted: Vec<Change> = acquitted.collect();
+        if failed_by.len() + small.len() < 2 || failed_by.is_empty() {
+            return acquitted;
         }
         let others = failed_by.into_iter().filter(|(other, _)| other != prover);
         let judged = others.filter_map(|(other, (at, class))| {
             self.charge(task, &other, class, at);
             self.judge(&other, fleet, now)
         });
-        judged.collect()
+        acquitted.into_iter().chain(judged).collect()
     }
 
     /// An attempt ended badly. `fleet`: who could work on the zkVM.

@@ -193,7 +193,7 @@ impl<'a> Active<'a> {
     async fn attempt_ended(&mut self, result: &TaskResult) -> Result<Vec<Effect>, BusError> {
         let header = &result.header;
         if matches!(result.outcome, Outcome::Completed { .. }) {
-            self.core.over(&result.prover, header.attempt_id());
+            self.core.over(&result.prover, header.attempt_id(), now());
         }
         let invalid = result
             .verdict

@@ -193,7 +193,7 @@ fn what_was_completed_is_not_stopped_although_an_older_heartbeat_names_it() {
         let prover = lease.prover.clone();
         watchdog.heard(lease, START);
         if completed {
-            watchdog.over(&prover, attempt.header.attempt_id());
+            watchdog.over(&prover, attempt.header.attempt_id(), START);
         }
         watchdog.accepted(&task, other, START.plus(ran))
     };
@@ -218,7 +218,7 @@ fn a_block_is_given_up_when_its_attempt_runs_into_the_time_of_what_follows() {
         watchdog.heard(lease(1, Role::Prover, vec![held]), now);
         let reasons = |effects: Vec<Effect>| {
             let reason = |effect: Effect| match effect {
-                Effect::Late(ended) => Some(ended.reason),
+                Effect::Late(_, ended) => Some(ended.reason),
                 _ => None,
             };
             effects.into_iter().filter_map(reason).collect::<Vec<_>>()
@@ -234,4 +234,29 @@ fn a_block_is_given_up_when_its_attempt_runs_into_the_time_of_what_follows() {
     );
     assert_eq!(late(give_up_at), (vec![EndReason::OutOfReach], vec![]));
     assert_eq!(late(deadline_at), (vec![EndReason::DeadlinePassed], vec![]));
+}
+
+/// A lease may be older than the end of an attempt that it names, and than the victory of its rival.
+#[test]
+fn an_attempt_that_is_over_or_has_lost_makes_no_block_late() {
+    let mut held = held(1, Some(Duration::from_secs(1)), TIMEOUT);
+    held.header.give_up_at = Some(START);
+    let (attempt, task) = (held.header.attempt_id(), held.header.id.clone());
+    let lease = lease(1, Role::Prover, vec![held]);
+    let is_late = |watchdog: &mut Watchdog| {
+        let effects = watchdog.tick(START);
+        effects.iter().any(|effect| matches!(effect, Effect::Late(..)))
+    };
+    let watching = || {
+        let mut watchdog = Watchdog::default();
+        watchdog.heard(lease.clone(), START);
+        watchdog
+    };
+    assert!(is_late(&mut watching()));
+    let mut over = watching();
+    over.over(&lease.prover, attempt, START);
+    assert!(!is_late(&mut over));
+    let mut lost = watching();
+    lost.accepted(&task, 2, START);
+    assert!(!is_late(&mut lost));
 }

@@ -58,6 +58,7 @@ pub struct Deliveries<T> {
     comparing: Option<BoxFuture<'static, Result<Option<Handed>, BusError>>>,
     handed: Option<Handed>,
     to_replay: u64,
+    is_replay: bool,
     since: Instant,
     aside: Option<SettingAside>,
     body: PhantomData<fn() -> T>,
@@ -202,6 +203,7 @@ impl Bus {
             comparing: None,
             handed: None,
             to_replay,
+            is_replay: false,
             since: Instant::now(),
             aside: None,
             body: PhantomData,
@@ -256,6 +258,11 @@ impl<T: DeserializeOwned> Deliveries<T> {
         }
     }
 
+    /// Whether the newest message was there before this receiver.
+    pub fn is_replay(&self) -> bool {
+        self.is_replay
+    }
+
     /// The next message. Cancel safe. One that cannot be read goes to the dead letters and is passed
     /// over.
     pub async fn next(&mut self) -> Result<Delivery<T, ()>, BusError> {
@@ -274,6 +281,7 @@ impl<T: DeserializeOwned> Deliveries<T> {
                 Some(Err(error)) => return Err(BusError::unavailable(self.stream.name(), error)),
                 None => return Err(BusError::Interrupted),
             };
+            self.is_replay = self.to_replay() > 0;
             self.to_replay = self.to_replay.saturating_sub(1);
             if message.info().is_ok_and(|info| info.pending == 0) {
                 self.to_replay = 0;

@@ -63,13 +63,22 @@ impl Bus {
         )
     }
 
-    /// The message at this sequence.
+    /// The message at this sequence. None only if the stream's leader says so: a replica may not have
+    /// the newest yet.
     pub async fn at<T: DeserializeOwned>(
         &self,
         stream: Stream,
         sequence: u64,
     ) -> Result<Option<Kept<T>>, BusError> {
-        kept(stream, self.stream(stream).await?.direct_get(sequence).await)
+        let bound = self.stream(stream).await?;
+        if let Some(found) = kept(stream, bound.direct_get(sequence).await)? {
+            return Ok(Some(found));
+        }
+        match bound.get_raw_message(sequence).await {
+            Ok(message) => Ok(Some(decoded(&message))),
+            Err(error) if error.kind() == LastRawMessageErrorKind::NoMessageFound => Ok(None),
+            Err(error) => Err(BusError::unavailable(stream.name(), error)),
+        }
     }
 
     /// At most `limit` messages on these subjects, from this sequence on, oldest first.
@@ -174,12 +183,16 @@ fn kept<T: DeserializeOwned>(
         Err(e) if e.kind() == DirectGetErrorKind::NotFound => return Ok(None),
         Err(e) => return Err(BusError::unavailable(stream.name(), e)),
     };
+    Ok(Some(decoded(&message)))
+}
+
+fn decoded<T: DeserializeOwned>(message: &StreamMessage) -> Kept<T> {
     let stored_at = u64::try_from(message.time.unix_timestamp_nanos() / 1000).unwrap_or_default();
-    Ok(Some(Kept {
+    Kept {
         body: delivery::decode(&message.payload, Some(&message.headers)),
         subject: message.subject.to_string(),
         sequence: message.sequence,
         stored_at: Timestamp(stored_at),
         trace: delivery::trace_of(Some(&message.headers)),
-    }))
+    }
 }

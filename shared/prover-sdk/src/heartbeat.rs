@@ -138,11 +138,17 @@ impl Beats {
     async fn has_news(&self, ledger: &Ledger) {
         loop {
             ledger.changed.notified().await;
-            // Who leaves must get nothing more: that is told at once.
-            if self.told.as_ref().map(|told| told.state) != Some(ledger.state()) {
-                return;
+            let settled = Instant::now() + SETTLE;
+            loop {
+                // Who leaves must get nothing more: that is told at once.
+                if self.told.as_ref().map(|told| told.state) != Some(ledger.state()) {
+                    return;
+                }
+                tokio::select! {
+                    () = tokio::time::sleep_until(settled) => break,
+                    () = ledger.changed.notified() => {}
+                }
             }
-            tokio::time::sleep(SETTLE).await;
             if self.told.as_ref() != Some(&Told::of(&ledger.snapshot())) {
                 return;
             }

@@ -94,6 +94,7 @@ impl World {
             },
             Input::Signal(body) => self.dispatcher_signal(&body),
             Input::Delivery(stream, sequence, body, stored_at) => {
+                self.dispatcher.core.replays(self.dispatcher.to_replay > 0);
                 self.dispatcher.to_replay = self.dispatcher.to_replay.saturating_sub(1);
                 match &*body {
                     Body::Block(event) if stream == Stream::Blocks => self.block(sequence, event, stored_at),
@@ -233,6 +234,9 @@ impl World {
                 Effect::SaveCursor(SourceId::Block(sequence) | SourceId::Stage(sequence), next) => {
                     ops.push(Op::SaveCursor(sequence, next));
                 }
+                Effect::DropCursor(SourceId::Block(sequence) | SourceId::Stage(sequence)) => {
+                    ops.push(Op::DropCursor(sequence));
+                }
                 Effect::Purge(key, ended) => ops.push(Op::Purge(key, ended)),
                 Effect::End(ended, source) => {
                     self.promises.dispatcher_ends(&ended);
@@ -254,7 +258,7 @@ impl World {
         self.promises.done(source);
         match source {
             SourceId::Block(sequence) => vec![Op::Ack(Stream::Blocks, sequence)],
-            SourceId::Stage(sequence) => vec![Op::Ack(Stream::Stages, sequence), Op::DropCursor(sequence)],
+            SourceId::Stage(sequence) => vec![Op::Ack(Stream::Stages, sequence)],
         }
     }
 }

@@ -223,7 +223,8 @@ impl Promises {
     }
 
     /// P6: an attempt begins at a task that is not done. Besides those that the task may spend there
-    /// is a hedge, and there are those that were told to stop.
+    /// is a hedge, another one of the attempt that moved on to provers with more memory, and there are
+    /// those that were told to stop.
     pub(crate) fn starts(&mut self, header: &TaskHeader) {
         let key = (header.id.clone(), header.context.stored_at);
         // What a crash made forget may run again, although it is settled.
@@ -234,10 +235,14 @@ impl Promises {
         attempts.insert(header.attempt);
         let stopped = self.stopped.get(&key).map_or(0, BTreeSet::len);
         let budgets = 1 + self.retried.get(&key).copied().unwrap_or_default();
-        let (count, max) = (
-            attempts.len(),
-            (header.attempts_max as usize + 1) * budgets + stopped,
-        );
+        let count = attempts.len();
+        let lane = &self.lanes[self.lane(&header.id.stage.pipeline)];
+        let stage = lane.pipeline.proof(&header.id.stage.proof_type);
+        let stage = stage.and_then(|proof| proof.stage(&header.id.stage.stage));
+        let moves =
+            stage.is_some_and(|(_, stage)| stage.hedge_after.is_some() && stage.more_memory.is_some());
+        let hedges = 1 + usize::from(moves);
+        let max = (header.attempts_max as usize + hedges) * budgets + stopped;
         if count > max {
             self.break_with(format_args!("P6: attempt {count} of {max} at {}", header.id));
         }

@@ -106,7 +106,11 @@ impl World {
                 let prover = self.provers.iter().position(|p| p.id == prover)?;
                 Some(Op::Store(Body::Stop(prover, attempt)))
             }
-            Effect::Late(ended) => Some(Op::Store(Body::Ended(*ended))),
+            Effect::Late(attempts, ended) => {
+                let queue = self.broker.queue(Stream::Tasks);
+                let is_there = attempts.iter().any(|key| queue.sequence_of(key).is_some());
+                is_there.then(|| Op::Store(Body::Ended(*ended)))
+            }
         }
     }
 

@@ -1,7 +1,7 @@
 //! What is no longer wanted: emitted, cancelled, replaced, or past its deadline.
 
 use super::{Dispatcher, Effect, EntryId, Ready, SourceId};
-use crate::waiting::Entry;
+use crate::{capacity::Capacity, waiting::Entry};
 use push0_domain::{
     BlockRef, PipelineId, Timestamp,
     message::{BlockEnded, Cancel, Emission, EndReason},
@@ -85,7 +85,7 @@ impl Dispatcher {
             if self.begun.contains_key(&source) {
                 effects.extend(self.settle(source));
             } else if self.waits(source, &entry.pipeline.name, entry.block.number) == 0 {
-                effects.push(Effect::Done(source));
+                effects.extend(super::done(source, entry.next - entry.tasks.first));
             }
         }
         effects
@@ -98,46 +98,72 @@ impl Dispatcher {
             capacity.forget_silent(now);
         }
         let mut effects = Vec::new();
-        while let Some((id, entry)) = self.waiting.due(now) {
+        while let Some((_, entry)) = self.waiting.due(now) {
+            let (pipeline, block, announced_at) = (entry.pipeline.clone(), entry.block, entry.announced_at);
             let is_late = entry.deadline_at.is_some_and(|deadline| deadline <= now);
-            if !is_late && self.lost_proofs(entry, now) <= entry.pipeline.spare() {
-                // Enough other proofs may be ready in time.
-                self.waiting.set_aside(id);
+            let of_block = self.waiting.of_number(&pipeline.name, block.number);
+            let of_block: Vec<(EntryId, &Entry)> = of_block
+                .filter(|(_, entry)| entry.block == block && !entry.amends)
+                .collect();
+            if !is_late && self.lost_proofs(&of_block, now) <= pipeline.spare() {
+                // Enough proofs may be ready in time, or it is not known that they may not.
+                let hopeless = of_block.iter().filter(|(_, entry)| entry.is_out_of_reach(now));
+                let hopeless: Vec<EntryId> = hopeless.map(|(id, _)| *id).collect();
+                hopeless.into_iter().for_each(|id| self.waiting.set_aside(id));
                 continue;
             }
-            let (pipeline, block) = (entry.pipeline.name.clone(), entry.block);
+            let dropped = of_block.iter().map(|(id, _)| *id).collect();
+            let reason = if is_late {
+                EndReason::DeadlinePassed
+            } else {
+                EndReason::OutOfReach
+            };
             let ended = BlockEnded {
-                pipeline: pipeline.clone(),
+                pipeline: pipeline.name.clone(),
                 first: block.number,
                 last: block.number,
                 hashes: vec![block.hash],
                 // By this clock it may be earlier than by the one that dated the announcement.
-                at: now.max(entry.announced_at),
-                reason: if is_late {
-                    EndReason::DeadlinePassed
-                } else {
-                    EndReason::OutOfReach
-                },
+                at: now.max(announced_at),
+                reason,
             };
             // Told before the messages are let go, so that a crash in between tells it again.
             effects.push(Effect::End(ended, None));
-            let waiting = self.waiting.between(&pipeline, block.number, block.number);
-            let of_block = waiting.filter(|(_, entry)| entry.block == block && !entry.amends);
-            let dropped = of_block.map(|(id, _)| id).collect();
             effects.extend(self.let_go(dropped));
         }
         effects
     }
 
-    /// How many proofs of an entry's block cannot be ready in time, by what waits for them. Of a hedge
-    /// nothing follows: the attempt that it races runs.
-    fn lost_proofs(&self, of: &Entry, now: Timestamp) -> usize {
-        let number = of.block.number;
-        let waiting = self.waiting.between(&of.pipeline.name, number, number);
-        let lost = waiting.filter(|(_, entry)| {
-            entry.block == of.block && !entry.is_hedge && entry.out_of_reach_at().is_some_and(|at| at <= now)
-        });
-        lost.map(|(_, entry)| entry.proof())
+    /// How many proofs of a block cannot be ready in time, by what waits for them.
+    ///
+    /// Nothing follows from what may be running all the same: from a hedge, which races an attempt that
+    /// runs; from what was ready before this dispatcher led; from tasks that are out, as when a block was
+    /// announced twice; and from a stage of which a later one is known.
+    fn lost_proofs(&self, of_block: &[(EntryId, &Entry)], now: Timestamp) -> usize {
+        let is_lost = |entry: &Entry| {
+            let (proof, stage) = entry.place();
+            let out: Vec<(u8, u32)> = self
+                .capacity
+                .values()
+                .flat_map(Capacity::outstanding)
+                .filter_map(|key| Some((entry.stage_of(key)?, key.index)))
+                .collect();
+            let is_later = |(other_proof, other): (u8, u8)| other_proof == proof && other > stage;
+            let is_passed = out.iter().any(|(other, _)| *other > stage)
+                || of_block.iter().any(|(_, other)| is_later(other.place()));
+            let rest = entry.rest();
+            let running: BTreeSet<u32> = out
+                .iter()
+                .filter(|(other, index)| *other == stage && rest.contains(index))
+                .map(|(_, index)| *index)
+                .collect();
+            !is_passed && running.len() < rest.len()
+        };
+        let judged = of_block.iter().map(|(_, entry)| entry);
+        judged
+            .filter(|entry| entry.is_out_of_reach(now) && !entry.is_hedge && !entry.is_old)
+            .filter(|entry| is_lost(entry))
+            .map(|entry| entry.place().0)
             .collect::<BTreeSet<_>>()
             .len()
     }
@@ -151,9 +177,9 @@ impl Dispatcher {
         let begins = (ready.stage.first_block().number, ready.first_announced_at);
         (!ready.amends && self.is_emitted(pipeline, begins))
             || self.cancelled.iter().any(is_cancelled)
-            || self.waiting.between(pipeline, number, number).any(|(_, entry)| {
+            || self.waiting.of_number(pipeline, number).any(|(_, entry)| {
                 let same = entry.attempt == ready.attempt && entry.tasks == ready.tasks;
-                same && entry.key() == ready.stage
+                same && *entry.zkvm() == ready.zkvm && entry.key() == ready.stage
             })
     }
 

@@ -66,7 +66,7 @@ fn needs_verifier(pipelines: &[Pipeline], zkvm: &ZkvmId) -> bool {
             proof
                 .stages
                 .iter()
-                .any(|stage| stage.zkvm == *zkvm && proof.is_checked(&stage.name))
+                .any(|stage| proof.is_checked(&stage.name) && stage.zkvms().any(|of| of == zkvm))
         })
 }
 

@@ -237,3 +237,24 @@ fn a_stored_quarantine_is_kept_after_a_restart() {
     );
     assert_eq!(begun(&changes).times, 2);
 }
+
+#[test]
+fn who_ran_out_of_memory_is_not_charged_for_what_larger_provers_can_do() {
+    let mut reputation = Reputation::default();
+    let larger = prover(9);
+    let theirs = BTreeSet::from([larger.clone()]);
+    for n in 1..10 {
+        let class = FailureClass::OutOfMemory;
+        assert_eq!(
+            reputation.failed(&task(n), &prover(0), class, &fleet(2), at(n)),
+            []
+        );
+        assert_eq!(reputation.completed(&task(n), &larger, &theirs, at(n)), []);
+    }
+    // One of the same size can do it: then it is the prover's fault.
+    for n in 11..14 {
+        reputation.failed(&task(n), &prover(0), FailureClass::OutOfMemory, &fleet(2), at(n));
+        reputation.completed(&task(n), &prover(1), &fleet(2), at(n));
+    }
+    assert_eq!(reputation.resting(at(14)), 1);
+}

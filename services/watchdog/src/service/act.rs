@@ -70,7 +70,10 @@ impl Active<'_> {
                     .await?;
                 "stopped"
             }
-            Effect::Late(ended) => {
+            Effect::Late(attempts, ended) => {
+                if !self.is_any_there(&attempts).await? {
+                    return Ok(());
+                }
                 let subject = subject::ended(&ended.pipeline);
                 self.publish(subject, &ResultEvent::Ended(*ended), &TraceContext::default())
                     .await?;
@@ -90,6 +93,15 @@ impl Active<'_> {
     /// The task as it lies in TASKS; none if it was acknowledged, and so is somebody else's business.
     async fn task(&self, key: &AttemptKey) -> Result<Option<Kept<Task>>, BusError> {
         self.bus.last::<Task>(Stream::Tasks, &subject::task(key)).await
+    }
+
+    async fn is_any_there(&self, attempts: &[AttemptKey]) -> Result<bool, BusError> {
+        for key in attempts {
+            if self.task(key).await?.is_some() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     async fn report(&self, prover: ProverId, held: &Held, end: End) -> Result<(), BusError> {

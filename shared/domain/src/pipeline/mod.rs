@@ -171,9 +171,11 @@ pub struct Stage {
     pub hedge_after: Option<Duration>,
     /// What an attempt takes at least. Only with a deadline: a block that it cannot meet any more is
     /// abandoned before it passes.
+    #[serde(default)]
     pub fastest: Duration,
     /// The provers with more memory, by the zkVM's name that they serve: where the next attempt goes
     /// after one that ran out of memory.
+    #[serde(default)]
     pub more_memory: Option<ZkvmId>,
 }
 

@@ -2,6 +2,7 @@
 
 mod codec;
 mod pipeline;
+mod python;
 mod range;
 mod strategy;
 mod subject;

@@ -16,8 +16,12 @@ impl Promises {
         let before = self.views[lane]
             .get(&record.last.number)
             .map(|(_, before)| before);
+        // A retried letter may be older than the newest announcement of its block: what tells an
+        // amendment then is that the output goes on from elsewhere.
+        let amends = record.next != record.last.number + 1;
         let same = |before: &&Emission| {
-            (before.first, before.last, before.stored_at) == (record.first, record.last, record.stored_at)
+            let same = (before.first, before.last) == (record.first, record.last);
+            same && (amends || record.stored_at <= before.stored_at)
         };
         let is_dead = |before: &Emission| matches!(before.outcome, EmissionOutcome::Dead { .. });
         let judged = if before.filter(same).is_some_and(is_dead) {

@@ -52,9 +52,9 @@ impl Checker<'_> {
         }
         if let Some(Policy::Deadline { within }) = setting.policy {
             let least: Duration = stages.iter().map(|stage| stage.fastest).sum();
-            if least > *within {
+            if least >= *within {
                 let reason = format!(
-                    "fastest: its stages take at least {}, longer than the deadline",
+                    "fastest: its stages take at least {}, as long as the deadline or longer",
                     humantime::format_duration(least)
                 );
                 self.issue(span, reason);
