@@ -109,7 +109,7 @@ impl World {
             Effect::Late(attempts, ended) => {
                 let queue = self.broker.queue(Stream::Tasks);
                 let is_there = attempts.iter().any(|key| queue.sequence_of(key).is_some());
-                is_there.then(|| Op::Store(Body::Ended(*ended)))
+                is_there.then_some(Op::Store(Body::Ended(*ended)))
             }
         }
     }
