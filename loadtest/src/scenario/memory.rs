@@ -2,7 +2,7 @@
 //! load, saturated, with a long queue and no prover, and with one stage of many tasks and no prover.
 
 use crate::{
-    record::Context,
+    record::{Context, Record},
     stand::{self, Arrivals, Stand},
     stats::round,
     usage::Usage,
@@ -28,8 +28,8 @@ pub(crate) async fn run(context: &Context) -> anyhow::Result<()> {
         tokio::time::sleep(SETTLED).await;
         Ok(())
     };
-    let most = watch(&pids, rest).await?;
-    report(context, "idle", &most)?;
+    let idle = watch(&pids, rest).await?;
+    report(context, "idle", &idle)?;
 
     let arrivals = Arrivals::Rate {
         per_second: 100.0,
@@ -57,11 +57,11 @@ pub(crate) async fn run(context: &Context) -> anyhow::Result<()> {
     let most = watch(&pids, queue).await?;
     report(context, "backlog 100,000", &most)?;
     drop(stand);
-    wide_stage(context).await
+    wide_stage(context, &idle).await
 }
 
 /// A block is split into many parts, and nobody proves them.
-async fn wide_stage(context: &Context) -> anyhow::Result<()> {
+async fn wide_stage(context: &Context, idle: &[(&str, f64)]) -> anyhow::Result<()> {
     let splitter = stand::prover("prover", 1, Duration::ZERO).env("PUSH0_MOCK__SPLIT", WIDTH);
     let builder = stand::services().service(splitter);
     let mut stand = Stand::start(builder, &stand::parts("mock", "absent", "mock")).await?;
@@ -80,7 +80,13 @@ async fn wide_stage(context: &Context) -> anyhow::Result<()> {
         Ok(())
     };
     let most = watch(&pids, split).await?;
-    report(context, "stage of 100,000", &most)
+    for (service, rss_mb) in &most {
+        let rests = idle.iter().find(|(name, _)| name == service);
+        line(context, "stage of 100,000", service, *rss_mb)
+            .with("over_idle_mb", rests.map(|(_, idle)| round(rss_mb - idle)))
+            .publish()?;
+    }
+    Ok(())
 }
 
 fn pids(stand: &Stand) -> Vec<(&'static str, u32)> {
@@ -117,13 +123,14 @@ async fn watch<T>(
 }
 
 fn report(context: &Context, load: &str, most: &[(&str, f64)]) -> anyhow::Result<()> {
-    for (service, rss_mb) in most {
-        context
-            .record("memory")
-            .with("service", *service)
-            .with("load", load)
-            .with("rss_mb", round(*rss_mb))
-            .publish()?;
-    }
-    Ok(())
+    most.iter()
+        .try_for_each(|(service, rss_mb)| line(context, load, service, *rss_mb).publish())
+}
+
+fn line(context: &Context, load: &str, service: &str, rss_mb: f64) -> Record {
+    context
+        .record("memory")
+        .with("service", service)
+        .with("load", load)
+        .with("rss_mb", round(rss_mb))
 }

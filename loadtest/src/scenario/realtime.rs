@@ -38,12 +38,16 @@ pub(crate) async fn run(context: &Context) -> anyhow::Result<()> {
     let plain = measure(context, count, false).await?;
     let hedged = measure(context, count, true).await?;
     let (model, model_hedged) = model(context.seed, count)?;
+    let off = (plain.hit_rate - model)
+        .abs()
+        .max((hedged.hit_rate - model_hedged).abs());
     context
         .record("realtime")
         .with("hit_rate", round(plain.hit_rate))
         .with("hit_rate_hedged", round(hedged.hit_rate))
         .with("model_hit_rate", round(model))
         .with("model_hit_rate_hedged", round(model_hedged))
+        .with("off_model", round(off))
         .with(
             "work_ratio",
             round(hedged.work_us as f64 / plain.work_us.max(1) as f64),

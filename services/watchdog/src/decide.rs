@@ -245,9 +245,17 @@ impl Watchdog {
         effects.extend(self.slow(now));
         effects.extend(self.past_deadline(now));
         effects.extend(self.stop_settled(now));
-        if now.since(self.swept_at) >= REPEAT_AFTER {
-            self.swept_at = now;
+        // What was taken just before an end shows in a lease only after it.
+        let ended_lately = self
+            .ends
+            .back()
+            .is_some_and(|(_, at)| now.since(*at) < REPEAT_AFTER);
+        let sweeps = now.since(self.swept_at) >= REPEAT_AFTER;
+        if sweeps || ended_lately {
             effects.extend(self.stop_ended(now));
+        }
+        if sweeps {
+            self.swept_at = now;
             effects.extend(self.stop_losers(now));
         }
         self.forget(now);

@@ -7,7 +7,7 @@ use leases::{START, TICK, held, lease};
 use proptest::{collection::vec, prelude::*};
 use push0_domain::{
     Timestamp,
-    message::{EndReason, Happening, Held, Lease, Role},
+    message::{BlockEnded, EndReason, Happening, Held, Lease, Role},
 };
 use push0_watchdog::decide::{DEAD_AFTER, Effect, End, HEARTBEAT, TIMEOUT_GRACE, Watchdog};
 use std::{collections::BTreeSet, time::Duration};
@@ -259,4 +259,27 @@ fn an_attempt_that_is_over_or_has_lost_makes_no_block_late() {
     let mut lost = watching();
     lost.accepted(&task, 2, START);
     assert!(!is_late(&mut lost));
+}
+
+/// P8: an attempt that was taken just before its block ended is in no lease yet, and is stopped as soon
+/// as one names it.
+#[test]
+fn what_shows_in_a_lease_after_its_block_ended_is_stopped_with_the_next_tick() {
+    let mut watchdog = Watchdog::default();
+    watchdog.heard(lease(1, Role::Prover, Vec::new()), START);
+    watchdog.tick(START);
+    let ended = BlockEnded {
+        pipeline: "demo".parse().expect("valid"),
+        first: 7,
+        last: 7,
+        hashes: Vec::new(),
+        at: START,
+        reason: EndReason::Cancelled { note: String::new() },
+    };
+    assert_eq!(watchdog.ended(&ended, START.plus(TICK)), []);
+    assert_eq!(watchdog.tick(START.plus(TICK * 2)), []);
+    let taken = held(1, Some(Duration::from_millis(60)), TIMEOUT);
+    watchdog.heard(lease(1, Role::Prover, vec![taken]), START.plus(TICK * 2));
+    let effects = watchdog.tick(START.plus(TICK * 3));
+    assert!(matches!(&effects[..], [Effect::Stop { .. }]), "{effects:?}");
 }

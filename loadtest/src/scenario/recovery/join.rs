@@ -35,7 +35,8 @@ pub(super) async fn run(context: &Context, record: Record) -> anyhow::Result<Rec
     Ok(record
         .with("join", WIDE)
         .with("join_ms", round(median(&without)))
-        .with("join_after_death_ms", round(median(&with))))
+        .with("join_after_death_ms", round(median(&with)))
+        .with("join_over_ms", round(median(&with) - median(&without))))
 }
 
 /// Milliseconds from the last result, or if it dies from the collector's restart, to the join's release.

@@ -14,7 +14,7 @@ use crate::{
     monitor::Monitor,
     record::Context,
     stand::{self, Arrivals, Stand},
-    stats::{Times, median},
+    stats::{Times, median, round},
 };
 use push0_bus::{Kept, now};
 use push0_domain::{Timestamp, message::Emission};
@@ -41,7 +41,7 @@ pub(crate) async fn run(context: &Context) -> anyhow::Result<()> {
         for _ in 0..context.profile.pick(3, 10) {
             took.push(service_recovery(&mut stand, service, proving).await?);
         }
-        record = record.with(&format!("{service}_recovery_ms"), median(&took));
+        record = record.with(&format!("{service}_recovery_ms"), round(median(&took)));
     }
     drop(stand);
     let mut stand = start(Duration::from_millis(5)).await?;
