@@ -323,31 +323,7 @@ proptest! {
     }
 }
 
-/// P6: a task that ran out of memory goes to the provers that have more, and stays there.
-#[test]
-fn after_an_attempt_without_memory_the_next_ones_go_to_provers_with_more() {
-    let stages = [stage("prove", "map", "more_memory = \"mock-large\"")];
-    let mut told = Session::new(pipeline(1, 1, &stages));
-    let mut asked = Vec::new();
-    for (attempt, class) in [(1, FailureClass::OutOfMemory), (2, FailureClass::Retryable)] {
-        let outcome = failed(class);
-        let (proof, stage, index, of) = (0, "prove", 0, 1);
-        let steps = told.tell(Ended {
-            proof,
-            stage,
-            index,
-            of,
-            attempt,
-            outcome,
-        });
-        asked.push((attempt, opening(&steps[0]).ready.zkvm.to_string()));
-    }
-    assert_eq!(
-        asked,
-        [(1, "mock-large".to_owned()), (2, "mock-large".to_owned())]
-    );
-}
-
+/// How an attempt at the only task of the only proof ended.
 fn attempt(attempt: u32, outcome: Outcome) -> Ended {
     let (proof, stage, index, of) = (0, "prove", 0, 1);
     Ended {
@@ -358,6 +334,22 @@ fn attempt(attempt: u32, outcome: Outcome) -> Ended {
         attempt,
         outcome,
     }
+}
+
+/// P6: a task that ran out of memory goes to the provers that have more, and stays there.
+#[test]
+fn after_an_attempt_without_memory_the_next_ones_go_to_provers_with_more() {
+    let stages = [stage("prove", "map", "more_memory = \"mock-large\"")];
+    let mut told = Session::new(pipeline(1, 1, &stages));
+    let mut asked = Vec::new();
+    for (number, class) in [(1, FailureClass::OutOfMemory), (2, FailureClass::Retryable)] {
+        let steps = told.tell(attempt(number, failed(class)));
+        asked.push((number, opening(&steps[0]).ready.zkvm.to_string()));
+    }
+    assert_eq!(
+        asked,
+        [(1, "mock-large".to_owned()), (2, "mock-large".to_owned())]
+    );
 }
 
 /// The hedge of an attempt has the next number: the one with more memory must not be its copy, and the

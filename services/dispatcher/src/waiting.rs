@@ -127,12 +127,15 @@ impl Entry {
         (self.proof, self.stage)
     }
 
-    /// The position of an attempt's stage, if it belongs to the same proof of the same block.
+    /// Whether an attempt is about the same block.
+    pub(crate) fn shares_block_with(&self, key: &AttemptKey) -> bool {
+        let same_number = key.block.number == self.block.number && key.pipeline == self.pipeline.name;
+        same_number && key.block == self.key().block_key()
+    }
+
+    /// The position of the stage of an attempt for the same block, if it belongs to the same proof.
     pub(crate) fn stage_of(&self, key: &AttemptKey) -> Option<u8> {
-        let same = key.pipeline == self.pipeline.name
-            && key.block.number == self.block.number
-            && key.block == self.key().block_key()
-            && key.proof_type == self.spec().proof_type;
+        let same = key.proof_type == self.spec().proof_type;
         let (position, _) = self.spec().stage(&key.stage).filter(|_| same)?;
         u8::try_from(position).ok()
     }
@@ -194,7 +197,7 @@ pub(crate) struct Waiting {
 }
 
 impl Waiting {
-    pub(crate) fn add(&mut self, mut entry: Entry) -> EntryId {
+    pub(crate) fn add(&mut self, mut entry: Entry) {
         self.added += 1;
         entry.age = self.added;
         let slot = self.entries.vacant_entry();
@@ -210,7 +213,6 @@ impl Waiting {
         let of_pipeline = self.by_block.entry(pipeline.name.clone()).or_default();
         of_pipeline.extend(entry.numbers().map(|number| (number, id)));
         slot.insert(entry);
-        id
     }
 
     pub(crate) fn get(&self, id: EntryId) -> Option<&Entry> {
@@ -293,9 +295,9 @@ impl Waiting {
     }
 
     /// The first of what is to be looked at by now.
-    pub(crate) fn due(&self, now: Timestamp) -> Option<(EntryId, &Entry)> {
+    pub(crate) fn due(&self, now: Timestamp) -> Option<&Entry> {
         let (at, id) = self.moments.first()?;
-        (*at <= now).then(|| Some((*id, self.get(*id)?)))?
+        self.get(*id).filter(|_| *at <= now)
     }
 
     /// How many entries wait, per zkVM.

@@ -38,17 +38,23 @@ fn block() -> BlockRef {
     BlockRef { number: 7, hash }
 }
 
-fn waiting(pipeline: &Arc<Pipeline>) -> Dispatcher {
+/// One for which nothing waits.
+fn idle(pipeline: &Pipeline) -> Dispatcher {
     let mut dispatcher = Dispatcher::default();
     dispatcher.recall(&pipeline.name, Output::default());
-    let effects = dispatcher.block(
-        SourceId::Block(1),
-        block(),
-        NOW,
-        pipeline.deadline_at(NOW),
-        pipeline,
-    );
+    dispatcher
+}
+
+/// The block is announced in the message of this sequence.
+fn announce(dispatcher: &mut Dispatcher, sequence: u64, pipeline: &Arc<Pipeline>) {
+    let deadline_at = pipeline.deadline_at(NOW);
+    let effects = dispatcher.block(SourceId::Block(sequence), block(), NOW, deadline_at, pipeline);
     assert_eq!(effects, []);
+}
+
+fn waiting(pipeline: &Arc<Pipeline>) -> Dispatcher {
+    let mut dispatcher = idle(pipeline);
+    announce(&mut dispatcher, 1, pipeline);
     dispatcher
 }
 
@@ -141,8 +147,7 @@ fn a_block_ends_when_none_of_its_proofs_can_be_ready() {
 fn from_a_second_copy_that_comes_too_late_nothing_follows() {
     let pipeline = pipeline(2);
     for is_hedge in [true, false] {
-        let mut dispatcher = Dispatcher::default();
-        dispatcher.recall(&pipeline.name, Output::default());
+        let mut dispatcher = idle(&pipeline);
         dispatcher.stage(SourceId::Stage(1), wrap(&pipeline, is_hedge), 0, &pipeline);
         let now = NOW.plus(Duration::from_secs(5));
         let expected: &[EndReason] = if is_hedge { &[] } else { &[EndReason::OutOfReach] };
@@ -156,16 +161,9 @@ fn from_a_second_copy_that_comes_too_late_nothing_follows() {
 #[test]
 fn what_may_have_been_released_before_a_restart_ends_no_block() {
     let pipeline = pipeline(2);
-    let mut dispatcher = Dispatcher::default();
-    dispatcher.recall(&pipeline.name, Output::default());
+    let mut dispatcher = idle(&pipeline);
     dispatcher.replays(true);
-    dispatcher.block(
-        SourceId::Block(1),
-        block(),
-        NOW,
-        pipeline.deadline_at(NOW),
-        &pipeline,
-    );
+    announce(&mut dispatcher, 1, &pipeline);
     let deadline = NOW.plus(Duration::from_secs(10));
     assert_eq!(dispatcher.tick(deadline.minus(TICK)), []);
     assert_eq!(reasons(&dispatcher.tick(deadline)), [EndReason::DeadlinePassed]);
@@ -177,13 +175,7 @@ fn what_is_out_ends_no_block_although_it_waits_once_more() {
     let pipeline = pipeline(2);
     let mut dispatcher = waiting(&pipeline);
     assert_eq!(released(&mut dispatcher, NOW), ["quick", "slow"]);
-    dispatcher.block(
-        SourceId::Block(2),
-        block(),
-        NOW,
-        pipeline.deadline_at(NOW),
-        &pipeline,
-    );
+    announce(&mut dispatcher, 2, &pipeline);
     let now = NOW.plus(Duration::from_secs(9));
     assert_eq!(dispatcher.tick(now), []);
 }
@@ -192,8 +184,7 @@ fn what_is_out_ends_no_block_although_it_waits_once_more() {
 #[test]
 fn a_stage_of_which_a_later_one_is_known_ends_no_block() {
     let pipeline = pipeline(2);
-    let mut dispatcher = Dispatcher::default();
-    dispatcher.recall(&pipeline.name, Output::default());
+    let mut dispatcher = idle(&pipeline);
     let retry = Ready {
         stage: StageKey {
             stage: "prove".parse().expect("valid"),

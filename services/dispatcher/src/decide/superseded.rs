@@ -98,7 +98,7 @@ impl Dispatcher {
             capacity.forget_silent(now);
         }
         let mut effects = Vec::new();
-        while let Some((_, entry)) = self.waiting.due(now) {
+        while let Some(entry) = self.waiting.due(now) {
             let (pipeline, block, announced_at) = (entry.pipeline.clone(), entry.block, entry.announced_at);
             let is_late = entry.deadline_at.is_some_and(|deadline| deadline <= now);
             let of_block = self.waiting.of_number(&pipeline.name, block.number);
@@ -140,24 +140,23 @@ impl Dispatcher {
     /// runs; from what was ready before this dispatcher led; from tasks that are out, as when a block was
     /// announced twice; and from a stage of which a later one is known.
     fn lost_proofs(&self, of_block: &[(EntryId, &Entry)], now: Timestamp) -> usize {
+        let Some((_, any)) = of_block.first() else {
+            return 0;
+        };
+        let outstanding = self.capacity.values().flat_map(Capacity::outstanding);
+        let out: Vec<&AttemptKey> = outstanding.filter(|key| any.shares_block_with(key)).collect();
         let is_lost = |entry: &Entry| {
             let (proof, stage) = entry.place();
-            let out: Vec<(u8, u32)> = self
-                .capacity
-                .values()
-                .flat_map(Capacity::outstanding)
+            let out: BTreeSet<(u8, u32)> = out
+                .iter()
                 .filter_map(|key| Some((entry.stage_of(key)?, key.index)))
                 .collect();
-            let is_later = |(other_proof, other): (u8, u8)| other_proof == proof && other > stage;
-            let is_passed = out.iter().any(|(other, _)| *other > stage)
-                || of_block.iter().any(|(_, other)| is_later(other.place()));
-            let rest = entry.rest();
-            let running: BTreeSet<u32> = out
-                .iter()
-                .filter(|(other, index)| *other == stage && rest.contains(index))
-                .map(|(_, index)| *index)
-                .collect();
-            !is_passed && running.len() < rest.len()
+            let is_passed = out.last().is_some_and(|(other, _)| *other > stage)
+                || of_block
+                    .iter()
+                    .map(|(_, other)| other.place())
+                    .any(|other| other.0 == proof && other.1 > stage);
+            !is_passed && entry.rest().any(|index| !out.contains(&(stage, index)))
         };
         let judged = of_block.iter().map(|(_, entry)| entry);
         judged
