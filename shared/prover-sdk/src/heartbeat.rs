@@ -1,11 +1,11 @@
 //! Heartbeats: from a thread and a connection of their own, so that a proof which takes every core
 //! and every thread of the runtime does not make its prover look dead.
 
-use crate::ledger::{Ledger, Snapshot};
+use crate::ledger::{Ledger, Snapshot, Told};
 use push0_bus::{Bus, Message, NatsConfig};
 use push0_domain::{
     ProverId, ZkvmId,
-    message::{Lease, ProverState, Role},
+    message::{Lease, Role},
     subject,
     trace::TraceContext,
 };
@@ -15,10 +15,10 @@ use tokio_util::sync::CancellationToken;
 
 /// How often a prover is heard of when nothing changes.
 pub(crate) const INTERVAL: Duration = Duration::from_millis(250);
-/// How long a change of what is held waits to be told: what was taken and done meanwhile needs no
-/// heartbeat of its own. What dies untold is found by what the broker handed out (the watchdog's
-/// `unheld`).
-const SETTLE: Duration = Duration::from_millis(100);
+/// How often it is looked whether what is held has changed: what was taken and done meanwhile needs no
+/// heartbeat of its own. Looked, and not told: to wake this thread for every attempt costs more than many
+/// an attempt. What dies untold is found by what the broker handed out (the watchdog's `unheld`).
+const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// How often held deliveries are extended: well within the broker's ack wait of 5 s.
 const EXTEND_EVERY: Duration = Duration::from_secs(1);
 
@@ -111,53 +111,24 @@ struct Beats {
     extended_at: Instant,
 }
 
-/// What of a heartbeat is worth one of its own.
-#[derive(PartialEq)]
-struct Told {
-    state: ProverState,
-    ahead: u32,
-    /// The deliveries, and whether they run.
-    held: Vec<(String, bool)>,
-}
-
-impl Told {
-    fn of(now: &Snapshot) -> Self {
-        let held = now.held.iter();
-        Self {
-            state: now.state,
-            ahead: now.ahead,
-            held: held
-                .map(|h| (h.ack_subject.clone(), h.running_ms.is_some()))
-                .collect(),
-        }
-    }
-}
-
 impl Beats {
     /// Waits until there is something to tell that the last heartbeat did not.
     async fn has_news(&self, ledger: &Ledger) {
         loop {
-            ledger.changed.notified().await;
-            let settled = Instant::now() + SETTLE;
-            loop {
+            tokio::select! {
+                () = tokio::time::sleep(LOOK_EVERY) => {}
                 // Who leaves must get nothing more: that is told at once.
-                if self.told.as_ref().map(|told| told.state) != Some(ledger.state()) {
-                    return;
-                }
-                tokio::select! {
-                    () = tokio::time::sleep_until(settled) => break,
-                    () = ledger.changed.notified() => {}
-                }
+                () = ledger.turned.notified() => {}
             }
-            if self.told.as_ref() != Some(&Told::of(&ledger.snapshot())) {
+            if self.told != Some(ledger.told()) {
                 return;
             }
         }
     }
 
-    async fn send(&mut self, now: Snapshot, at: Instant) {
+    async fn send(&mut self, (now, told): (Snapshot, Told), at: Instant) {
         self.count += 1;
-        self.told = Some(Told::of(&now));
+        self.told = Some(told);
         if at.duration_since(self.extended_at) >= EXTEND_EVERY {
             self.extended_at = at;
             for held in &now.held {

@@ -18,8 +18,8 @@ use tokio_util::sync::CancellationToken;
 pub(crate) struct Ledger {
     config: ProverConfig,
     book: Mutex<Book>,
-    /// Wakes the heartbeat.
-    pub(crate) changed: Notify,
+    /// Wakes the heartbeat when this prover takes work no more, or again.
+    pub(crate) turned: Notify,
     /// Wakes the loop that takes work.
     pub(crate) freed: Notify,
 }
@@ -56,6 +56,15 @@ pub(crate) struct Snapshot {
     pub(crate) held: Vec<Held>,
 }
 
+/// What of a lease is worth a heartbeat of its own when it changes.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Told {
+    state: ProverState,
+    ahead: u32,
+    /// The entries, and whether they run.
+    held: Vec<(u64, bool)>,
+}
+
 impl Ledger {
     pub(crate) fn new(config: ProverConfig) -> Self {
         let book = Book {
@@ -68,7 +77,7 @@ impl Ledger {
         Self {
             config,
             book: Mutex::new(book),
-            changed: Notify::new(),
+            turned: Notify::new(),
             freed: Notify::new(),
         }
     }
@@ -123,7 +132,6 @@ impl Ledger {
             trace: trace.clone(),
         };
         book.entries.insert(id, entry);
-        self.changed.notify_one();
         (
             Place {
                 ledger: self.clone(),
@@ -152,17 +160,17 @@ impl Ledger {
 
     pub(crate) fn drain(&self) {
         self.book().state = ProverState::Draining;
-        self.changed.notify_one();
+        self.turned.notify_one();
         self.freed.notify_one();
     }
 
     pub(crate) fn quarantine(&self, duration: Duration) {
         self.book().quarantined_until = Some(Instant::now() + duration);
-        self.changed.notify_one();
+        self.turned.notify_one();
         self.freed.notify_one();
     }
 
-    pub(crate) fn snapshot(&self) -> Snapshot {
+    pub(crate) fn snapshot(&self) -> (Snapshot, Told) {
         let now = Instant::now();
         let book = self.book();
         let held = book.entries.values().map(|e| Held {
@@ -172,16 +180,26 @@ impl Ledger {
             progress_permille: e.progress.permille(),
             trace: e.trace.clone(),
         });
-        Snapshot {
+        let snapshot = Snapshot {
             state: book.state(now),
             ahead: self.ahead(&book),
             held: held.collect(),
-        }
+        };
+        (snapshot, self.told_of(&book, now))
     }
 
-    /// Whether this prover takes work, and why not.
-    pub(crate) fn state(&self) -> ProverState {
-        self.book().state(Instant::now())
+    /// What the lease of this moment would tell.
+    pub(crate) fn told(&self) -> Told {
+        self.told_of(&self.book(), Instant::now())
+    }
+
+    fn told_of(&self, book: &Book, now: Instant) -> Told {
+        let entries = book.entries.iter();
+        Told {
+            state: book.state(now),
+            ahead: self.ahead(book),
+            held: entries.map(|(id, e)| (*id, e.started.is_some())).collect(),
+        }
     }
 
     /// When a quarantine ends, if there is one.
@@ -207,7 +225,6 @@ impl Place {
         if let Some(entry) = self.ledger.book().entries.get_mut(&self.id) {
             entry.started = Some(Instant::now());
         }
-        self.ledger.changed.notify_one();
     }
 
     /// The attempt is over; its result is on its way. Its slot is free.
@@ -226,7 +243,6 @@ impl Place {
 impl Drop for Place {
     fn drop(&mut self) {
         self.ledger.book().entries.remove(&self.id);
-        self.ledger.changed.notify_one();
         self.ledger.freed.notify_one();
     }
 }
