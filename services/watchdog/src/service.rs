@@ -21,6 +21,14 @@ use std::time::Duration;
 
 /// How often silence, timeouts and deadlines are looked at: a tenth of a heartbeat.
 const TICK: Duration = Duration::from_millis(25);
+/// How much of a tick the watchdog sleeps, thread and all. It hears how every attempt ends, and nothing of
+/// it is urgent: waiting, it would be woken for each, on a core that the block's next step needs at that
+/// very moment. Asleep, it finds what came all at once.
+const REST: Duration = Duration::from_millis(20);
+const _: () = assert!(
+    REST.as_millis() < TICK.as_millis(),
+    "what came is read before the clock"
+);
 /// Every how many ticks the output's frontier is read, in case its signal was missed.
 const RECONCILE_EVERY: u32 = 40;
 
@@ -71,6 +79,14 @@ async fn session(
     metrics.leading.set(0);
     term.resign().await;
     ended
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "that the thread does not run is the point, and nobody waits for it so long"
+)]
+fn rest() {
+    std::thread::sleep(REST);
 }
 
 struct Active<'a> {
@@ -129,6 +145,7 @@ impl<'a> Active<'a> {
         let (interrupted, held) = (self.bus.interrupted(), term.hold());
         let (mut interrupted, mut held) = (std::pin::pin!(interrupted), std::pin::pin!(held));
         loop {
+            let mut has_ticked = false;
             // Heartbeats before the clock: a watchdog that was held up must not take its own delay
             // for the silence of others.
             let effects = tokio::select! {
@@ -140,6 +157,7 @@ impl<'a> Active<'a> {
                     self.hear(&signal).await?
                 }
                 _ = tick.tick() => {
+                    has_ticked = true;
                     ticks = ticks.wrapping_add(1);
                     if ticks.is_multiple_of(RECONCILE_EVERY) {
                         self.reconcile().await?;
@@ -151,12 +169,20 @@ impl<'a> Active<'a> {
                     effects
                 }
             };
+            let may_rest = has_ticked && effects.is_empty();
             for effect in effects {
                 self.perform(effect).await?;
             }
             self.metrics
                 .alive
                 .set(i64::try_from(self.core.alive()).unwrap_or(i64::MAX));
+            if may_rest {
+                // What was just said is to be sent first.
+                tokio::task::yield_now().await;
+                rest();
+                // From now, so that what came meanwhile is read before the next look.
+                tick.reset_after(TICK - REST);
+            }
         }
     }
 
