@@ -15,7 +15,7 @@ use std::time::Duration;
 use opentelemetry::trace::TracerProvider as _;
 use opentelemetry_sdk::trace::SdkTracerProvider;
 use tracing::{Dispatch, Level, Metadata};
-use tracing_subscriber::filter::{FilterExt as _, filter_fn};
+use tracing_subscriber::filter::filter_fn;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::{EnvFilter, Layer, Registry, fmt};
 
@@ -86,11 +86,7 @@ pub fn build(
     config: &TelemetryConfig,
 ) -> Result<(Dispatch, TelemetryGuard), TelemetryError> {
     let filter = log_filter(&config.log).map_err(TelemetryError::Config)?;
-    // The SDK complains at every failed export; the exporter says it once instead.
-    let sdk_is_asked_for = config.log.contains("opentelemetry");
-    let quiet =
-        filter_fn(move |metadata| sdk_is_asked_for || !metadata.target().starts_with("opentelemetry"));
-    let logs = log_layer(config.format).with_filter(filter.and(quiet));
+    let logs = log_layer(config.format).with_filter(filter);
 
     let target =
         endpoint::resolve(config, |name| std::env::var(name).ok()).map_err(TelemetryError::Config)?;
@@ -102,10 +98,16 @@ pub fn build(
             .with_location(false)
             .with_threads(false)
             .with_tracked_inactivity(false)
-            .with_filter(filter_fn(is_traced))
+            .with_filter(filter_fn(is_traced).with_max_level_hint(Level::INFO))
     });
-    let subscriber = Registry::default().with(logs).with(traces);
-    Ok((Dispatch::new(subscriber), TelemetryGuard(provider)))
+    let registry = Registry::default().with(logs);
+    // Not an optional layer: where there is none, each span and event that nobody wants would be asked
+    // about whenever it comes by, instead of once.
+    let dispatch = match traces {
+        Some(traces) => Dispatch::new(registry.with(traces)),
+        None => Dispatch::new(registry),
+    };
+    Ok((dispatch, TelemetryGuard(provider)))
 }
 
 fn is_traced(metadata: &Metadata<'_>) -> bool {
@@ -133,9 +135,13 @@ fn log_filter(directives: &str) -> Result<EnvFilter, Invalid> {
     // Nothing at all would be the level `error`.
     let is_level =
         |word: &str| !word.is_empty() && word.parse::<tracing_subscriber::filter::LevelFilter>().is_ok();
-    let directives: Vec<_> = directives.split(',').map(str::trim).collect();
+    let mut directives: Vec<_> = directives.split(',').map(str::trim).collect();
     if !directives.iter().all(|d| d.contains(['=', '[']) || is_level(d)) {
         return Err(refused());
+    }
+    // The SDK complains at every failed export; the exporter says it once instead.
+    if !directives.iter().any(|d| d.contains("opentelemetry")) {
+        directives.push("opentelemetry=off");
     }
     EnvFilter::try_new(directives.join(",")).map_err(|_| refused())
 }
