@@ -13,6 +13,7 @@ use serde::de::DeserializeOwned;
 use std::{
     fmt::Display,
     marker::PhantomData,
+    pin::Pin,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -54,7 +55,8 @@ pub struct Deliveries<T> {
     consumer: String,
     bus: Bus,
     held: Held,
-    compare_at: tokio::time::Instant,
+    /// Kept over the waits for messages: a timer for each of them would cost more than many a message.
+    compare_at: Pin<Box<tokio::time::Sleep>>,
     comparing: Option<BoxFuture<'static, Result<Option<Handed>, BusError>>>,
     handed: Option<Handed>,
     to_replay: u64,
@@ -199,7 +201,7 @@ impl Bus {
             consumer: replay.consumer.clone(),
             bus: self.clone(),
             held: Held::default(),
-            compare_at: tokio::time::Instant::now() + COMPARE_EVERY,
+            compare_at: Box::pin(tokio::time::sleep(COMPARE_EVERY)),
             comparing: None,
             handed: None,
             to_replay,
@@ -270,8 +272,9 @@ impl<T: DeserializeOwned> Deliveries<T> {
             finish(&mut self.aside).await?;
             let message = tokio::select! {
                 message = self.messages.next() => message,
-                compared = compare(&self.bus, self.stream, &self.consumer, self.compare_at, &mut self.comparing) => {
-                    self.compare_at = tokio::time::Instant::now() + COMPARE_EVERY;
+                compared = compare(&self.bus, self.stream, &self.consumer, self.compare_at.as_mut(), &mut self.comparing) => {
+                    let next = tokio::time::Instant::now() + COMPARE_EVERY;
+                    self.compare_at.as_mut().reset(next);
                     self.note(compared)?;
                     continue;
                 }
@@ -326,11 +329,11 @@ async fn compare(
     bus: &Bus,
     stream: Stream,
     consumer: &str,
-    at: tokio::time::Instant,
+    at: Pin<&mut tokio::time::Sleep>,
     asking: &mut Option<BoxFuture<'static, Result<Option<Handed>, BusError>>>,
 ) -> Result<Option<Handed>, BusError> {
     if asking.is_none() {
-        tokio::time::sleep_until(at).await;
+        at.await;
     }
     let answer = asking
         .get_or_insert_with(|| {
@@ -408,18 +411,17 @@ pub(crate) fn decode<T: DeserializeOwned>(
     body: &[u8],
     headers: Option<&async_nats::HeaderMap>,
 ) -> Result<T, CodecError> {
-    let header = |name: &str| headers.and_then(|h| h.get(name)).map(|v| v.as_str().to_owned());
-    codec::decode_described(
-        body,
-        header(codec::SCHEMA_HEADER).as_deref(),
-        header(codec::ENCODING_HEADER).as_deref(),
-    )
+    let (schema, encoding) = (codec::SCHEMA_HEADER, codec::ENCODING_HEADER);
+    codec::decode_described(body, header(headers, schema), header(headers, encoding))
 }
 
 pub(crate) fn trace_of(headers: Option<&async_nats::HeaderMap>) -> TraceContext {
-    let header = |name: &str| headers.and_then(|h| h.get(name)).map(|v| v.as_str().to_owned());
     TraceContext {
-        traceparent: header("traceparent"),
-        tracestate: header("tracestate"),
+        traceparent: header(headers, "traceparent").map(Into::into),
+        tracestate: header(headers, "tracestate").map(Into::into),
     }
+}
+
+fn header<'a>(headers: Option<&'a async_nats::HeaderMap>, name: &str) -> Option<&'a str> {
+    headers?.get(name).map(|value| value.as_str())
 }
