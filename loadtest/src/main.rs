@@ -82,15 +82,30 @@ impl Part {
     }
 }
 
-#[tokio::main]
-async fn main() -> ExitCode {
+fn main() -> ExitCode {
     let cli = Cli::parse();
+    // On one thread, as push0's services run: what is measured against them pays for no more.
+    let mut runtime = if cli.scenario.is_part() {
+        tokio::runtime::Builder::new_current_thread()
+    } else {
+        tokio::runtime::Builder::new_multi_thread()
+    };
+    match runtime.enable_all().build() {
+        Ok(runtime) => runtime.block_on(run(cli)),
+        Err(error) => {
+            eprintln!("no runtime: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(cli: Cli) -> ExitCode {
     let context = Context {
         profile: cli.profile,
         seed: cli.seed,
         seconds: cli.seconds.unwrap_or(cli.profile.pick(60, 600)),
     };
-    if matches!(cli.scenario, Scenario::Relay | Scenario::Worker) {
+    if cli.scenario.is_part() {
         let ended = cli.part.run(cli.scenario).await;
         eprintln!("{:?}: {ended:?}", cli.scenario);
         return ExitCode::FAILURE;

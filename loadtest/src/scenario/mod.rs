@@ -71,6 +71,11 @@ pub(crate) enum Scenario {
 }
 
 impl Scenario {
+    /// Whether it is a process of another scenario.
+    pub(crate) fn is_part(self) -> bool {
+        matches!(self, Self::Relay | Self::Worker)
+    }
+
     /// The scenarios that this one stands for.
     pub(crate) fn expand(self) -> Vec<Self> {
         match self {
