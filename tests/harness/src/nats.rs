@@ -277,9 +277,23 @@ impl NatsCluster {
         self.servers[index].kill();
     }
 
-    /// Starts server `index` again.
+    /// Starts server `index` again, and waits until it has caught up with the others: until then it has no
+    /// streams, and says so to the clients that are connected to it.
+    ///
+    /// # Panics
+    /// It does not start, or does not catch up within 20 s.
     pub async fn restart(&mut self, index: usize) {
         self.servers[index].restart().await;
+        let server = &self.servers[index];
+        wait_for("a server that has caught up", START, async || {
+            let health = server.monitor("/healthz").await;
+            if health["status"] == "ok" {
+                Ok(())
+            } else {
+                Err(health)
+            }
+        })
+        .await;
     }
 
     /// The server that leads JetStream itself, as soon as the live ones agree on one that lives.
