@@ -39,6 +39,12 @@ struct Cli {
     /// How long chaos goes on.
     #[arg(long)]
     seconds: Option<u64>,
+    /// Scaling: measure this many provers only, up to 64 or a multiple of 128.
+    #[arg(long)]
+    provers: Option<u32>,
+    /// Scaling: measure proofs of this many milliseconds only.
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
+    prove_ms: Option<u64>,
     #[command(flatten)]
     part: Part,
 }
@@ -104,6 +110,8 @@ async fn run(cli: Cli) -> ExitCode {
         profile: cli.profile,
         seed: cli.seed,
         seconds: cli.seconds.unwrap_or(cli.profile.pick(60, 600)),
+        provers: cli.provers,
+        prove_ms: cli.prove_ms,
     };
     if cli.scenario.is_part() {
         let ended = cli.part.run(cli.scenario).await;

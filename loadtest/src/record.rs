@@ -30,6 +30,10 @@ pub(crate) struct Context {
     pub(crate) seed: u64,
     /// How long chaos goes on.
     pub(crate) seconds: u64,
+    /// The only fleet that scaling measures.
+    pub(crate) provers: Option<u32>,
+    /// The only proving time that scaling measures, in milliseconds.
+    pub(crate) prove_ms: Option<u64>,
 }
 
 /// One result.

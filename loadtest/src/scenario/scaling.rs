@@ -23,10 +23,19 @@ const BLOCKS_MAX: u64 = 40_000;
 pub(crate) async fn run(context: &Context) -> anyhow::Result<()> {
     let counts: &[u32] = context.profile.pick(&[32], &[1, 2, 4, 8, 16, 32, 64, 256, 1024]);
     let times: &[u64] = context.profile.pick(&[10, 100, 1000], &[10, 100, 1000, 7000]);
+    let counts = context.provers.map_or_else(|| counts.to_vec(), |one| vec![one]);
+    let times = context.prove_ms.map_or_else(|| times.to_vec(), |one| vec![one]);
     for provers in counts {
-        for millis in times {
-            measure(context, *provers, Duration::from_millis(*millis), "auto").await?;
+        anyhow::ensure!(
+            provers > 0 && (provers <= PROCESSES_MAX || provers.is_multiple_of(SLOTS)),
+            "{provers} provers: expected 1 to {PROCESSES_MAX}, or a multiple of {SLOTS}"
+        );
+        for millis in &times {
+            measure(context, provers, Duration::from_millis(*millis), "auto").await?;
         }
+    }
+    if context.provers.is_some() || context.prove_ms.is_some() {
+        return Ok(());
     }
     // By default a task is handed out ahead only of short attempts: what that costs long ones.
     measure(context, 32, Duration::from_secs(1), "always").await
