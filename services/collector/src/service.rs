@@ -27,7 +27,10 @@ pub async fn run(service: Service<Config>) -> Result<(), BoxError> {
         };
         broker.not_ready(error.to_string());
         tracing::warn!(%error, "waiting for the broker");
-        tokio::time::sleep(backoff.next_delay()).await;
+        tokio::select! {
+            () = service.shutdown.requested() => break,
+            () = backoff.pause() => {}
+        }
     }
     // What is not acknowledged is somebody else's to do; nothing here needs to be finished.
     collecting.tasks.shutdown().await;
@@ -68,7 +71,7 @@ async fn collect(bus: Bus, pipeline: PipelineId, metrics: Metrics) {
             Ok(()) => backoff.reset(),
             Err(error) => {
                 tracing::warn!(%pipeline, %error, "starting over from what is stored");
-                tokio::time::sleep(backoff.next_delay()).await;
+                backoff.pause().await;
             }
         }
     }

@@ -50,7 +50,10 @@ pub async fn run(service: Service<Config>) -> Result<(), BoxError> {
         metrics.leading.set(0);
         broker.not_ready(error.to_string());
         tracing::warn!(%error, "starting over from what is stored");
-        tokio::time::sleep(backoff.next_delay()).await;
+        tokio::select! {
+            () = service.shutdown.requested() => break,
+            () = backoff.pause() => {}
+        }
     }
     bus.flush().await;
     Ok(())

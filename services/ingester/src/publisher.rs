@@ -264,7 +264,7 @@ impl Publisher {
                         .with_label_values(&count)
                         .inc();
                     self.status.failing(Trouble::Broker, &reason);
-                    tokio::time::sleep(backoff.next_delay()).await;
+                    backoff.pause().await;
                 }
             }
         }

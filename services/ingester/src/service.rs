@@ -84,7 +84,7 @@ async fn provisioned(bus: &Bus, broker: &Component) {
             Ok(()) => return,
             Err(error) => broker.not_ready(error.to_string()),
         }
-        tokio::time::sleep(backoff.next_delay()).await;
+        backoff.pause().await;
     }
 }
 
@@ -134,7 +134,7 @@ impl Roster {
             }
             tokio::select! {
                 () = shutdown.requested() => return,
-                () = tokio::time::sleep(backoff.next_delay()) => {}
+                () = backoff.pause() => {}
             }
         }
     }

@@ -113,7 +113,7 @@ impl Session {
                 tracing::debug!(%pipeline, reason, "starting over from stored state");
                 tokio::select! {
                     () = &mut lost => break End::Lost,
-                    () = tokio::time::sleep(backoff.next_delay()) => {}
+                    () = backoff.pause() => {}
                 }
             }
         };
@@ -168,7 +168,7 @@ async fn campaign(bus: &Bus, status: &mut Status) -> Term {
             Ok(term) => return term,
             Err(error) => {
                 tracing::debug!(pipeline = %status.pipeline(), %error, "cannot campaign yet");
-                tokio::time::sleep(backoff.next_delay()).await;
+                backoff.pause().await;
             }
         }
     }

@@ -52,7 +52,10 @@ pub async fn run(service: Service<Config>) -> Result<(), BoxError> {
         metrics.leading.set(0);
         broker.not_ready(error.to_string());
         tracing::warn!(%error, "starting over from what is stored");
-        tokio::time::sleep(backoff.next_delay()).await;
+        tokio::select! {
+            () = service.shutdown.requested() => break,
+            () = backoff.pause() => {}
+        }
     }
     bus.flush().await;
     Ok(())
@@ -145,19 +148,17 @@ impl<'a> Active<'a> {
         let (interrupted, held) = (self.bus.interrupted(), term.hold());
         let (mut interrupted, mut held) = (std::pin::pin!(interrupted), std::pin::pin!(held));
         loop {
-            let mut has_ticked = false;
             // Heartbeats before the clock: a watchdog that was held up must not take its own delay
             // for the silence of others.
-            let effects = tokio::select! {
+            let (effects, has_ticked) = tokio::select! {
                 biased;
                 () = &mut held => return Ok(()),
                 () = &mut interrupted => return Err(BusError::Interrupted),
                 signal = self.signals.next() => {
                     let signal = signal?;
-                    self.hear(&signal).await?
+                    (self.hear(&signal).await?, false)
                 }
                 _ = tick.tick() => {
-                    has_ticked = true;
                     ticks = ticks.wrapping_add(1);
                     if ticks.is_multiple_of(RECONCILE_EVERY) {
                         self.reconcile().await?;
@@ -166,7 +167,7 @@ impl<'a> Active<'a> {
                     if self.core.is_look_due(now()) {
                         self.look().await?;
                     }
-                    effects
+                    (effects, true)
                 }
             };
             let may_rest = has_ticked && effects.is_empty();

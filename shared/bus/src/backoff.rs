@@ -29,6 +29,12 @@ impl Backoff {
         delay
     }
 
+    /// Waits for the next delay: nothing tells when the next try would succeed, so that there is nothing
+    /// else to wait for.
+    pub async fn pause(&mut self) {
+        tokio::time::sleep(self.next_delay()).await;
+    }
+
     /// Starts again from the least delay, after a success.
     pub fn reset(&mut self) {
         self.bound = self.least;

@@ -68,7 +68,7 @@ impl Log {
                         tracing::warn!(%error, "not appended yet, trying again");
                         said = true;
                     }
-                    tokio::time::sleep(backoff.next_delay()).await;
+                    backoff.pause().await;
                 }
                 error => return Err(error),
             }

@@ -207,7 +207,7 @@ impl Bus {
                 tracing::warn!(%error, "not stored yet, trying again");
                 said = true;
             }
-            tokio::time::sleep(backoff.next_delay()).await;
+            backoff.pause().await;
         }
     }
 }

@@ -213,7 +213,7 @@ async fn patiently<T, F: Future<Output = Result<T, BlobError>>>(
             tracing::warn!(%error, "the blob store is away, trying again");
             said = true;
         }
-        tokio::time::sleep(backoff.next_delay()).await;
+        backoff.pause().await;
     }
 }
 

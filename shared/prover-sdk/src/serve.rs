@@ -122,7 +122,7 @@ pub(crate) async fn serve<J: Job>(
         failing = matches!(error, BusError::Missing { .. });
         tokio::select! {
             () = shutdown.requested() => break,
-            () = tokio::time::sleep(backoff.next_delay()) => {}
+            () = backoff.pause() => {}
         }
         if !failing {
             backoff.reset();

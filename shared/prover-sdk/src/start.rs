@@ -136,7 +136,7 @@ async fn bind(
             Err(_) => {}
         }
         said = true;
-        tokio::time::sleep(backoff.next_delay()).await;
+        backoff.pause().await;
     }
 }
 
