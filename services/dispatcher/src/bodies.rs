@@ -53,47 +53,34 @@ impl Bodies {
         bus: &Bus,
         releases: &[Release],
     ) -> Result<HashMap<SourceId, Option<Traced>>, BusError> {
-        let mut bodies = HashMap::new();
-        let mut unread = BTreeSet::new();
-        for source in releases.iter().map(|release| release.source) {
-            match self.kept.get(&source) {
-                Some(kept) => {
-                    bodies.insert(source, Some(kept.clone()));
-                }
-                None => {
-                    unread.insert(source);
-                }
-            }
-        }
-        // Most often there is nothing to read.
-        if !unread.is_empty() {
-            let fetch = async |source| Ok::<_, BusError>((source, read(bus, source).await?));
-            let mut fetched = futures::stream::iter(unread)
-                .map(fetch)
-                .buffer_unordered(READS_MAX);
-            while let Some((source, body)) = fetched.try_next().await? {
-                bodies.insert(source, body);
-            }
-        }
-        Ok(bodies)
+        let sources: BTreeSet<SourceId> = releases.iter().map(|release| release.source).collect();
+        let read = async |source| Ok((source, self.get(bus, source).await?));
+        futures::stream::iter(sources)
+            .map(read)
+            .buffer_unordered(READS_MAX)
+            .try_collect()
+            .await
     }
-}
 
-/// A body from its stream.
-async fn read(bus: &Bus, source: SourceId) -> Result<Option<Traced>, BusError> {
-    match source {
-        SourceId::Block(sequence) => {
-            let kept = bus.at::<BlockEvent>(Stream::Blocks, sequence).await?;
-            Ok(kept.and_then(|kept| match kept.body {
-                Ok(BlockEvent::Observed(block)) => {
-                    Some(Arc::new((Body::Block(block, kept.stored_at), kept.trace)))
-                }
-                _ => None,
-            }))
+    /// A body, from memory or from its stream.
+    async fn get(&self, bus: &Bus, source: SourceId) -> Result<Option<Traced>, BusError> {
+        if let Some(kept) = self.kept.get(&source) {
+            return Ok(Some(kept.clone()));
         }
-        SourceId::Stage(sequence) => {
-            let kept = bus.at::<StageReady>(Stream::Stages, sequence).await?;
-            Ok(kept.and_then(|kept| Some(Arc::new((Body::Stage(kept.body.ok()?), kept.trace)))))
+        match source {
+            SourceId::Block(sequence) => {
+                let kept = bus.at::<BlockEvent>(Stream::Blocks, sequence).await?;
+                Ok(kept.and_then(|kept| match kept.body {
+                    Ok(BlockEvent::Observed(block)) => {
+                        Some(Arc::new((Body::Block(block, kept.stored_at), kept.trace)))
+                    }
+                    _ => None,
+                }))
+            }
+            SourceId::Stage(sequence) => {
+                let kept = bus.at::<StageReady>(Stream::Stages, sequence).await?;
+                Ok(kept.and_then(|kept| Some(Arc::new((Body::Stage(kept.body.ok()?), kept.trace)))))
+            }
         }
     }
 }

@@ -34,9 +34,6 @@ pub fn set_parent(span: &Span, parent: &TraceContext) {
 /// The context that makes a span elsewhere a child of this one; that of `parent` when telemetry is
 /// off here, so that a trace goes on behind a service that does not take part in it.
 pub fn context(span: &Span, parent: &TraceContext) -> TraceContext {
-    if span.is_disabled() {
-        return parent.clone();
-    }
     let context = span.context();
     if !context.span().span_context().is_valid() {
         return parent.clone();
