@@ -1,0 +1,134 @@
+//! What is written for others: records, dead letters, events.
+
+use super::*;
+
+pub(crate) fn emission() -> impl Strategy<Value = Emission> {
+    let who = (proof_type(), zkvm(), of(text()), prover(), of(prover()));
+    let proof = (
+        who,
+        payload(),
+        any::<u64>(),
+        any::<u64>(),
+        any::<u64>(),
+        any::<u32>(),
+    )
+        .prop_map(
+            |(
+                (proof_type, zkvm, program_id, prover, verifier),
+                payload,
+                bytes,
+                prove_us,
+                verify_us,
+                attempt,
+            )| Proof {
+                proof_type,
+                zkvm,
+                program_id,
+                prover,
+                verifier,
+                payload,
+                bytes,
+                prove_us,
+                verify_us,
+                attempt,
+            },
+        );
+    let outcome = prop_oneof![
+        vec(proof, 0..3).prop_map(EmissionOutcome::Proved),
+        (text(), text()).prop_map(|(dead_letter, reason)| EmissionOutcome::Dead { dead_letter, reason }),
+        reason().prop_map(EmissionOutcome::Abandoned),
+    ];
+    let standing = (block(), time()).prop_map(|(block, announced_at)| Standing { block, announced_at });
+    (
+        pipeline(),
+        block(),
+        block(),
+        (hash(), vec(hash(), 0..3), vec(standing, 0..3)),
+        (any::<u64>(), outcome),
+        time(),
+        any::<u64>(),
+        facts(),
+    )
+        .prop_map(
+            |(
+                pipeline,
+                first,
+                last,
+                (parent_hash, hashes, standing),
+                (next, outcome),
+                stored_at,
+                busy_us,
+                facts,
+            )| {
+                Emission {
+                    pipeline,
+                    first,
+                    last,
+                    hashes,
+                    standing,
+                    parent_hash,
+                    next,
+                    outcome,
+                    stored_at,
+                    busy_us,
+                    facts,
+                }
+            },
+        )
+}
+
+pub(crate) fn dead_letter() -> impl Strategy<Value = DeadLetter> {
+    let message = (text(), text(), any::<u64>(), vec(any::<u8>(), 0..64));
+    let message = message.prop_map(|(stream, subject, sequence, body)| Dead::Message {
+        stream,
+        subject,
+        sequence,
+        body,
+    });
+    let record = (any::<u32>(), prover(), time(), any::<u64>(), failure()).prop_map(
+        |(attempt, prover, ended_at, prove_us, failure)| AttemptRecord {
+            attempt,
+            prover,
+            ended_at,
+            prove_us,
+            failure,
+        },
+    );
+    let task = (stage_ready(), vec(record, 0..3)).prop_map(|(retry, history)| Dead::Task { retry, history });
+    (text(), text(), time(), prop_oneof![message, task]).prop_map(|(id, reason, at, what)| DeadLetter {
+        id,
+        reason,
+        at,
+        what,
+    })
+}
+
+pub(crate) fn event() -> impl Strategy<Value = Event> {
+    let role = || prop_oneof![Just(Role::Prover), Just(Role::Verifier)];
+    let what = prop_oneof![
+        (prover(), zkvm(), role(), any::<u32>()).prop_map(|(prover, zkvm, role, held)| {
+            Happening::ProverLost {
+                prover,
+                zkvm,
+                role,
+                held,
+            }
+        }),
+        (prover(), zkvm(), role()).prop_map(|(prover, zkvm, role)| Happening::ProverFound {
+            prover,
+            zkvm,
+            role
+        }),
+        (prover(), time(), any::<u32>(), text()).prop_map(|(prover, until, times, reason)| {
+            Happening::QuarantineBegun {
+                prover,
+                until,
+                times,
+                reason,
+            }
+        }),
+        (prover(), text()).prop_map(|(prover, reason)| Happening::QuarantineEnded { prover, reason }),
+        (text(), text()).prop_map(|(id, reason)| Happening::DeadLetter { id, reason }),
+    ];
+    (time(), what).prop_map(|(at, what)| Event { at, what })
+}
