@@ -2,7 +2,7 @@
 
 use push0_domain::{
     ProverId, Timestamp,
-    message::{Lease, ProverState, Role},
+    message::{Held, Lease, ProverState, Role},
     subject::AttemptKey,
 };
 use std::{
@@ -20,7 +20,16 @@ pub struct Capacity {
     provers: HashMap<ProverId, Prover>,
     /// Released attempts that are not known to have ended. A prover that dies leaves its own here
     /// until the watchdog has reported them.
-    outstanding: HashMap<AttemptKey, Timestamp>,
+    outstanding: HashMap<AttemptKey, Released>,
+    /// How many of them are about to end.
+    ending: usize,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Released {
+    at: Timestamp,
+    /// Its prover takes another task for its slot.
+    ends_soon: bool,
 }
 
 #[derive(Debug)]
@@ -42,6 +51,9 @@ impl Capacity {
                 lease.held.len().min((lease.slots + lease.ahead) as usize)
             }
         };
+        for held in &lease.held {
+            self.hears_of(held, lease.state);
+        }
         self.provers.insert(
             lease.prover.clone(),
             Prover {
@@ -49,6 +61,18 @@ impl Capacity {
                 places,
             },
         );
+    }
+
+    fn hears_of(&mut self, held: &Held, state: ProverState) {
+        if self.ending == 0 && !held.ends_soon {
+            return;
+        }
+        let key = AttemptKey::of(&held.header.zkvm, &held.header.attempt_id());
+        if let Some(released) = self.outstanding.get_mut(&key) {
+            self.ending -= usize::from(released.ends_soon);
+            released.ends_soon = held.ends_soon && state == ProverState::Active;
+            self.ending += usize::from(released.ends_soon);
+        }
     }
 
     /// Forgets provers that fell silent. Returns whether there were any.
@@ -59,32 +83,41 @@ impl Capacity {
         self.provers.len() != before
     }
 
-    /// How many more attempts can be released.
+    /// How many more attempts can be released. A place behind an attempt that is about to end is there
+    /// as long as that attempt, however old the heartbeat that told of it.
     pub fn free(&self) -> usize {
         let places: usize = self.provers.values().map(|prover| prover.places).sum();
-        places.saturating_sub(self.outstanding.len())
+        (places + self.ending).saturating_sub(self.outstanding.len())
     }
 
     /// Notes a release.
-    pub fn released(&mut self, key: AttemptKey, now: Timestamp) {
-        self.outstanding.insert(key, now);
+    pub fn released(&mut self, key: AttemptKey, at: Timestamp) {
+        let ends_soon = false;
+        self.outstanding
+            .entry(key)
+            .or_insert(Released { at, ends_soon })
+            .at = at;
     }
 
     /// Notes the end of an attempt. Returns whether it was outstanding.
     pub fn ended(&mut self, key: &AttemptKey) -> bool {
-        self.outstanding.remove(key).is_some()
+        let ended = self.outstanding.remove(key);
+        self.ending -= usize::from(ended.is_some_and(|released| released.ends_soon));
+        ended.is_some()
     }
 
     /// Learns what was released before this dispatcher led.
     pub fn adopt(&mut self, present: HashSet<AttemptKey>, now: Timestamp) {
-        self.outstanding.extend(present.into_iter().map(|key| (key, now)));
+        present.into_iter().for_each(|key| self.released(key, now));
     }
 
     /// Corrects the notes by what the stream really holds: attempts that were released before
     /// `before` and are not there have ended.
     pub fn reconcile(&mut self, present: &HashSet<AttemptKey>, before: Timestamp) {
         self.outstanding
-            .retain(|key, released_at| *released_at >= before || present.contains(key));
+            .retain(|key, released| released.at >= before || present.contains(key));
+        let ending = self.outstanding.values().filter(|released| released.ends_soon);
+        self.ending = ending.count();
     }
 
     /// What is outstanding.

@@ -4,10 +4,15 @@ use proptest::{collection::vec, prelude::*};
 use push0_dispatcher::decide::{Dispatcher, Effect, Ready, Release, SourceId};
 use push0_domain::{
     BlockHash, BlockRef, PipelineId, ProverId, Timestamp, ZkvmId,
-    message::{Cancel, EndReason, Lease, ProverState, Role, TaskRange},
+    message::{
+        BlockContext, BlockFacts, Cancel, EndReason, Held, Lease, ProverState, Role, StageKind, TaskHeader,
+        TaskRange,
+    },
     output::Output,
     pipeline::{Pipeline, Policy},
+    subject::AttemptKey,
     task::StageKey,
+    trace::TraceContext,
 };
 use std::{
     cmp::Reverse,
@@ -76,6 +81,41 @@ fn heartbeat(prover: u8, slots: u32) -> Lease {
     }
 }
 
+fn held(out: &Release, ends_soon: bool) -> Held {
+    let context = BlockContext {
+        revision: 1,
+        parent_hash: BlockHash([0; 32]),
+        stored_at: Timestamp(1),
+        first_stored_at: None,
+        deadline_at: None,
+        amends: false,
+        facts: BlockFacts::default(),
+    };
+    Held {
+        header: TaskHeader {
+            id: out.stage.task(out.index),
+            attempt: out.key.attempt,
+            hedge_of: None,
+            zkvm: out.key.zkvm.clone(),
+            context,
+            kind: StageKind::Map,
+            of: 1,
+            timeout_ms: 1000,
+            hedge_after_ms: None,
+            attempts_max: 3,
+            give_up_at: None,
+            check: false,
+            program_id: None,
+            busy_us: 0,
+        },
+        ack_subject: String::new(),
+        running_ms: Some(1),
+        ends_soon,
+        progress_permille: None,
+        trace: TraceContext::default(),
+    }
+}
+
 #[derive(Clone, Debug)]
 enum Op {
     Block(u64),
@@ -85,7 +125,8 @@ enum Op {
         tasks: u32,
         attempt: u32,
     },
-    Beat(u8, u32),
+    /// A prover, its slots, and which of those that are out it says to end soon.
+    Beat(u8, u32, u8),
     Release,
     /// One of those that are out.
     End(usize),
@@ -98,7 +139,7 @@ fn op() -> impl Strategy<Value = Op> {
         3 => (0..6_u64).prop_map(Op::Block),
         4 => (0..6_u64, 0..3_usize, 1..4_u32, 1..3_u32)
             .prop_map(|(number, stage, tasks, attempt)| Op::Stage { number, stage, tasks, attempt }),
-        3 => (0..3_u8, 0..4_u32).prop_map(|(prover, slots)| Op::Beat(prover, slots)),
+        3 => (0..3_u8, 0..4_u32, any::<u8>()).prop_map(|(prover, slots, soon)| Op::Beat(prover, slots, soon)),
         8 => Just(Op::Release),
         4 => any::<usize>().prop_map(Op::End),
         1 => (0..6_u64, 0..3_u64).prop_map(|(first, more)| Op::Cancel(first, first + more)),
@@ -121,6 +162,8 @@ struct Model {
     cancelled: Vec<(u64, u64, Timestamp)>,
     heard: BTreeMap<u8, (u32, Timestamp)>,
     out: Vec<Release>,
+    /// Those of them that end soon: each is a place more.
+    ending: Vec<AttemptKey>,
     age: u64,
 }
 
@@ -153,7 +196,7 @@ impl Model {
     /// Number, stage, attempt and index of what must go next.
     fn release(&mut self) -> Option<(u64, &'static str, u32, u32)> {
         let places: u32 = self.heard.values().map(|(slots, _)| slots).sum();
-        if self.out.len() >= places as usize {
+        if self.out.len() >= places as usize + self.ending.len() {
             return None;
         }
         let mut first = self.waiting.pop_first()?;
@@ -214,9 +257,14 @@ proptest! {
                     model.add(&policy, &ready, stage);
                     real.stage(SourceId::Stage(sequence), ready, 0, &pipeline);
                 }
-                Op::Beat(prover, slots) => {
-                    real.heard(&heartbeat(prover, slots), now);
+                Op::Beat(prover, slots, soon) => {
+                    let mut lease = heartbeat(prover, slots);
+                    let ends_soon = |place: usize| soon >> (place % 8) & 1 == 1;
+                    lease.held = model.out.iter().enumerate().map(|(place, out)| held(out, ends_soon(place))).collect();
+                    real.heard(&lease, now);
                     model.heard.insert(prover, (slots, now));
+                    let ending = model.out.iter().enumerate().filter(|(place, _)| ends_soon(*place));
+                    model.ending = ending.map(|(_, out)| out.key.clone()).collect();
                 }
                 Op::Release => {
                     let released = real.release(now);
@@ -234,6 +282,7 @@ proptest! {
                 Op::End(which) if !model.out.is_empty() => {
                     let ended = model.out.swap_remove(which % model.out.len());
                     real.ended(&ended.key);
+                    model.ending.retain(|key| *key != ended.key);
                 }
                 Op::End(_) => {}
                 Op::Cancel(first, last) => {

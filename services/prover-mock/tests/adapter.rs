@@ -13,10 +13,13 @@ use rig::{PATIENCE, Rig, class, failure, held, is_idle, key, output};
 use std::time::Duration;
 
 fn mock(label: &str) -> ProcessBuilder {
+    untimed(label).env("PUSH0_MOCK__TIME", "0s")
+}
+
+fn untimed(label: &str) -> ProcessBuilder {
     Process::program("prover-mock")
         .label(label)
         .env("PUSH0_PROVER__ID", label)
-        .env("PUSH0_MOCK__TIME", "0s")
 }
 
 async fn rig(provers: impl IntoIterator<Item = ProcessBuilder>) -> Rig {
@@ -75,6 +78,57 @@ async fn the_lease_shows_what_is_running_and_what_waits() {
         (running.running_ms? > 300 && waiting.running_ms.is_none()).then_some(())
     })
     .await;
+}
+
+#[tokio::test]
+async fn a_task_is_taken_ahead_of_the_end_that_the_last_ones_foretell() {
+    let prover = mock("a")
+        .env("PUSH0_MOCK__TIME", "2s")
+        .env("PUSH0_PROVER__AHEAD_BELOW", "1s");
+    let rig = rig([prover]).await;
+    for task in [rig.task(1), rig.task(2)] {
+        rig.publish(&task).await;
+        rig.result(&task).await;
+    }
+    let (third, fourth) = (rig.task(3), rig.task(4));
+    rig.publish(&third).await;
+    rig.publish(&fourth).await;
+    rig.lease("a", "the third alone", |lease| {
+        assert!(held(lease, &fourth).is_none(), "{lease:?}");
+        (!held(lease, &third)?.ends_soon).then_some(())
+    })
+    .await;
+    rig.lease("a", "both tasks", |lease| {
+        let (running, waiting) = (held(lease, &third)?, held(lease, &fourth)?);
+        assert_eq!((running.ends_soon, waiting.running_ms), (true, None));
+        Some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_waits_behind_a_slow_attempt_is_handed_to_another() {
+    // A millisecond per unit of gas.
+    let by_gas = |label| untimed(label).env("PUSH0_MOCK__PER_GAS", "1000000");
+    let mut rig = rig([by_gas("a")]).await;
+    let taking = |number: u64, gas_used: u64| {
+        let mut task = rig.task(number);
+        task.header.context.facts.gas_used = gas_used;
+        task
+    };
+    let (short, slow, waits) = (taking(1, 50), taking(2, 8000), taking(3, 50));
+    rig.publish(&short).await;
+    rig.result(&short).await;
+    rig.publish(&slow).await;
+    rig.running("a", &slow).await;
+    rig.publish(&waits).await;
+    rig.lease("a", "the task that waits", |lease| {
+        held(lease, &waits).map(|_| ())
+    })
+    .await;
+    rig.deployment.start_service(by_gas("b"));
+    assert_eq!(rig.result(&waits).await.prover.as_str(), "b");
+    assert_eq!(rig.result(&slow).await.prover.as_str(), "a");
 }
 
 #[tokio::test]

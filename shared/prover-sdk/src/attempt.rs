@@ -23,7 +23,8 @@ use tracing::Instrument;
 /// far beyond any restart, and after it the broker has redelivered the task long ago.
 const RESULT_PATIENCE: Duration = Duration::from_secs(600);
 
-/// How often a prover leaves a task to others that it failed before, and for how long each time.
+/// How often a prover leaves a task to others, as it failed it before or has no slot for it soon; and
+/// for how long each time, in the first case.
 const AVOIDED_ROUNDS: u32 = 2;
 const AVOIDED_FOR: Duration = Duration::from_millis(50);
 
@@ -50,6 +51,10 @@ pub(crate) async fn run<P: Prove>(
         }
         () = stop.cancelled() => None,
         slot = node.slots.acquire() => slot.ok(),
+        () = node.ledger.waited_too_long(), if delivery.deliveries <= AVOIDED_ROUNDS => {
+            delivery.ack.give_back(Duration::ZERO).await;
+            return;
+        }
     };
     // It waited behind one that led to a quarantine.
     if !node.ledger.takes_work() && !stop.is_cancelled() {

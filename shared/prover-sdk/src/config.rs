@@ -18,8 +18,8 @@ pub struct ProverConfig {
     pub slots: u32,
     /// Whether a task is taken for each slot before it is free.
     pub ahead: Ahead,
-    /// Under `ahead = "auto"`, the mean attempt below which it pays: there a hop between two tasks
-    /// (1 to 2 ms) is a noticeable part of an attempt, and a task waits only this long at most.
+    /// Under `ahead = "auto"`, how long a task may wait for its slot: it is taken ahead if attempts take
+    /// less than this, or if the one that runs ends within this, by the last ones.
     #[serde(with = "humantime_serde")]
     pub ahead_below: Duration,
     /// How long running attempts may go on after the process was asked to stop.
@@ -36,7 +36,7 @@ pub struct ProverConfig {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Ahead {
-    /// When attempts are short.
+    /// For slots that are free soon.
     #[default]
     Auto,
     /// Never: the most urgent task always goes to the first free slot.

@@ -82,6 +82,7 @@ async fn beat(
     let mut beats = Beats {
         bus,
         who,
+        ledger,
         count: 0,
         told: None,
         extended_at: Instant::now(),
@@ -89,14 +90,14 @@ async fn beat(
     loop {
         let sent_at = Instant::now();
         let last = stop.is_cancelled();
-        beats.send(ledger.snapshot(), sent_at).await;
+        beats.send(sent_at).await;
         if last {
             beats.bus.flush().await;
             return Ok(());
         }
         tokio::select! {
             () = tokio::time::sleep_until(sent_at + INTERVAL) => {}
-            () = beats.has_news(&ledger) => {}
+            () = beats.has_news() => {}
             () = stop.cancelled() => {}
         }
     }
@@ -106,6 +107,7 @@ async fn beat(
 struct Beats {
     bus: Bus,
     who: Identity,
+    ledger: Arc<Ledger>,
     count: u64,
     told: Option<Told>,
     extended_at: Instant,
@@ -113,21 +115,26 @@ struct Beats {
 
 impl Beats {
     /// Waits until there is something to tell that the last heartbeat did not.
-    async fn has_news(&self, ledger: &Ledger) {
+    async fn has_news(&self) {
         loop {
             tokio::select! {
                 () = tokio::time::sleep(LOOK_EVERY) => {}
                 // Who leaves must get nothing more: that is told at once.
-                () = ledger.turned.notified() => {}
+                () = self.ledger.turned.notified() => {}
             }
-            if self.told != Some(ledger.told()) {
+            if self.told != Some(self.ledger.told()) {
                 return;
             }
         }
     }
 
-    async fn send(&mut self, (now, told): (Snapshot, Told), at: Instant) {
+    async fn send(&mut self, at: Instant) {
+        let (now, told) = self.ledger.snapshot();
         self.count += 1;
+        if told.foretells() {
+            // Nothing else happens now that would make the loop ask for more.
+            self.ledger.freed.notify_one();
+        }
         self.told = Some(told);
         if at.duration_since(self.extended_at) >= EXTEND_EVERY {
             self.extended_at = at;

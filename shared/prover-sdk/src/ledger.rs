@@ -1,6 +1,9 @@
 //! What this prover holds: written by the attempts, read by the heartbeat's thread.
 
-use crate::{Ahead, Progress, ProverConfig};
+use crate::{
+    Ahead, Progress, ProverConfig,
+    pace::{Pace, Phase},
+};
 use push0_domain::{
     message::{Held, ProverState, TaskHeader},
     task::AttemptId,
@@ -27,8 +30,7 @@ pub(crate) struct Ledger {
 struct Book {
     state: ProverState,
     quarantined_until: Option<Instant>,
-    /// The mean of recent attempts, exponentially weighted; none before the first.
-    mean: Option<Duration>,
+    pace: Pace,
     next: u64,
     entries: BTreeMap<u64, Entry>,
 }
@@ -61,8 +63,15 @@ pub(crate) struct Snapshot {
 pub(crate) struct Told {
     state: ProverState,
     ahead: u32,
-    /// The entries, and whether they run.
-    held: Vec<(u64, bool)>,
+    /// The entries: whether they run, and whether they end soon.
+    held: Vec<(u64, bool, bool)>,
+}
+
+impl Told {
+    /// Whether a task is wanted for a slot that is not free yet.
+    pub(crate) fn foretells(&self) -> bool {
+        self.held.iter().any(|(_, _, ends_soon)| *ends_soon)
+    }
 }
 
 impl Ledger {
@@ -70,7 +79,7 @@ impl Ledger {
         let book = Book {
             state: ProverState::Active,
             quarantined_until: None,
-            mean: None,
+            pace: Pace::default(),
             next: 0,
             entries: BTreeMap::new(),
         };
@@ -95,20 +104,54 @@ impl Ledger {
 
     /// How many more deliveries this prover wants, if it takes work.
     pub(crate) fn free(&self) -> usize {
-        let book = self.book();
+        let (now, book) = (Instant::now(), self.book());
+        let ending = book.entries.values().filter(|e| self.ends_soon(&book, e, now));
+        let wanted = (self.config.slots + self.ahead(&book, now)) as usize + ending.count();
         // Results on their way to the broker hold no slot, but they are bounded too.
-        let wanted = (self.config.slots + self.ahead(&book)) as usize;
         let unproved = book.entries.values().filter(|e| !e.proved).count();
         let room = (4 * wanted + 64).saturating_sub(book.entries.len());
         wanted.saturating_sub(unproved).min(room)
     }
 
-    fn ahead(&self, book: &Book) -> u32 {
+    /// How many are taken ahead whatever runs. Behind an attempt that takes longer than the others
+    /// nothing is, lest a task waits that somebody else could run.
+    fn ahead(&self, book: &Book, now: Instant) -> u32 {
         match self.config.ahead {
             Ahead::Never => 0,
             Ahead::Always => self.config.slots,
-            Ahead::Auto if book.mean.is_some_and(|mean| mean < self.config.ahead_below) => self.config.slots,
+            Ahead::Auto if book.pace.is_below(self.config.ahead_below) => {
+                let entries = book.entries.values();
+                let overdue = entries.filter(|e| self.phase(book, e, now) == Some(Phase::Overdue));
+                let overdue = u32::try_from(overdue.count()).unwrap_or(u32::MAX);
+                self.config.slots.saturating_sub(overdue)
+            }
             Ahead::Auto => 0,
+        }
+    }
+
+    /// Whether a task is taken ahead for the slot of this attempt: it is long, but about to end.
+    fn ends_soon(&self, book: &Book, entry: &Entry, now: Instant) -> bool {
+        self.config.ahead == Ahead::Auto
+            && !book.pace.is_below(self.config.ahead_below)
+            && self.phase(book, entry, now) == Some(Phase::EndsSoon)
+    }
+
+    fn phase(&self, book: &Book, entry: &Entry, now: Instant) -> Option<Phase> {
+        let started = entry.started.filter(|_| !entry.proved)?;
+        Some(
+            book.pace
+                .phase(now.duration_since(started), self.config.ahead_below),
+        )
+    }
+
+    /// Until a task that was taken ahead has waited for too long: then it is for somebody else.
+    pub(crate) async fn waited_too_long(&self) {
+        if self.config.ahead == Ahead::Auto {
+            // The window in which the end was foretold, the one until it is overdue, and one for the
+            // dispatcher to hear of that.
+            tokio::time::sleep(self.config.ahead_below * 3).await;
+        } else {
+            std::future::pending().await
         }
     }
 
@@ -177,12 +220,13 @@ impl Ledger {
             header: e.header.clone(),
             ack_subject: e.ack_subject.clone(),
             running_ms: e.started.map(|s| millis(now.duration_since(s))),
+            ends_soon: self.ends_soon(&book, e, now),
             progress_permille: e.progress.permille(),
             trace: e.trace.clone(),
         });
         let snapshot = Snapshot {
             state: book.state(now),
-            ahead: self.ahead(&book),
+            ahead: self.ahead(&book, now),
             held: held.collect(),
         };
         (snapshot, self.told_of(&book, now))
@@ -197,8 +241,10 @@ impl Ledger {
         let entries = book.entries.iter();
         Told {
             state: book.state(now),
-            ahead: self.ahead(book),
-            held: entries.map(|(id, e)| (*id, e.started.is_some())).collect(),
+            ahead: self.ahead(book, now),
+            held: entries
+                .map(|(id, e)| (*id, e.started.is_some(), self.ends_soon(book, e, now)))
+                .collect(),
         }
     }
 
@@ -230,8 +276,7 @@ impl Place {
     /// The attempt is over; its result is on its way. Its slot is free.
     pub(crate) fn proved(&self, took: Duration) {
         let mut book = self.ledger.book();
-        // A fifth of the newest: follows a change of load within some ten attempts.
-        book.mean = Some(book.mean.map_or(took, |mean| (mean * 4 + took) / 5));
+        book.pace.took(took);
         if let Some(entry) = book.entries.get_mut(&self.id) {
             entry.proved = true;
         }

@@ -19,6 +19,7 @@ mod heartbeat;
 mod inbox;
 mod ledger;
 mod metrics;
+mod pace;
 mod serve;
 mod start;
 

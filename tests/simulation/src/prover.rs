@@ -23,6 +23,7 @@ const CLOSEST: u64 = 5 * MS;
 const EXTEND_EVERY: u64 = 1000 * MS;
 const AVOIDED_ROUNDS: u32 = 2;
 const AVOIDED_FOR: u64 = 50 * MS;
+const WAITS_MAX: u64 = 600 * MS;
 
 /// What happens to a process.
 #[derive(Clone, Debug)]
@@ -34,6 +35,7 @@ pub(crate) enum Act {
     Deliver(Stream, u64, u32, Rc<Body>),
     Finish(u64, Fate),
     Stop(AttemptId),
+    WaitedTooLong(u64),
     Stored(u64),
 }
 
@@ -79,6 +81,8 @@ pub(crate) struct Prover {
     role: Role,
     slots: usize,
     ahead: usize,
+    /// Says of all that it runs that it ends soon, right or wrong, and takes as many more.
+    foretells: bool,
     pub(crate) epoch: u32,
     up: bool,
     frozen_until: u64,
@@ -99,12 +103,14 @@ impl Prover {
                 for at in 0..chance.between(1, if role == Role::Prover { 3 } else { 2 }) {
                     let kind = if role == Role::Prover { "p" } else { "v" };
                     let slots = chance.between(1, 2) as usize;
+                    let ahead = if chance.hit(500) { slots } else { 0 };
                     provers.push(Self {
                         id: valid(ProverId::new(&format!("{kind}-{zkvm}-{at}"))),
                         zkvm: zkvm.clone(),
                         role,
                         slots,
-                        ahead: if chance.hit(500) { slots } else { 0 },
+                        ahead,
+                        foretells: ahead == 0 && at % 2 == 0,
                         epoch: 0,
                         up: false,
                         frozen_until: 0,
@@ -135,7 +141,12 @@ impl Prover {
 
     fn free(&self) -> usize {
         let unproved = self.held.iter().filter(|e| !e.ended).count();
-        (self.slots + self.ahead).saturating_sub(unproved + self.coming)
+        let ending = self.held.iter().filter(|e| self.ends_soon(e)).count();
+        (self.slots + self.ahead + ending).saturating_sub(unproved + self.coming)
+    }
+
+    fn ends_soon(&self, entry: &Entry) -> bool {
+        self.foretells && entry.started.is_some() && !entry.ended
     }
 
     fn lease(&self, now: Timestamp) -> Lease {
@@ -144,6 +155,7 @@ impl Prover {
                 header: e.header()?.clone(),
                 ack_subject: ack_subject(e.stream, e.sequence),
                 running_ms: e.started.map(|at| (now.0 - at.0) / 1000),
+                ends_soon: self.ends_soon(e),
                 progress_permille: None,
                 trace: TraceContext::default(),
             })
@@ -216,6 +228,7 @@ impl World {
             }
             Act::Finish(id, fate) => self.finish(at, id, fate),
             Act::Stop(attempt) => self.obey(at, &attempt),
+            Act::WaitedTooLong(id) => self.hand_back(at, id),
             Act::Stored(id) => self.result_is_stored(at, id),
         }
     }
@@ -309,8 +322,22 @@ impl World {
             obeys: true,
             hangs: false,
         });
+        let (epoch, foretells) = (prover.epoch, prover.foretells);
+        if foretells && deliveries <= AVOIDED_ROUNDS {
+            self.after(WAITS_MAX, Event::Prover(at, epoch, Act::WaitedTooLong(id)));
+        }
         self.changed(at);
         self.begin_waiting(at);
+    }
+
+    fn hand_back(&mut self, at: usize, id: u64) {
+        let held = &mut self.provers[at].held;
+        let waits = |e: &Entry| e.id == id && e.started.is_none() && !e.ended;
+        if let Some(position) = held.iter().position(waits) {
+            let entry = held.remove(position);
+            self.after(0, Event::GiveBack(entry.stream, entry.sequence));
+            self.changed(at);
+        }
     }
 
     fn result_is_stored(&mut self, at: usize, id: u64) {

@@ -19,7 +19,7 @@ pub struct Lease {
     pub beat: u64,
     /// How many attempts it runs at once.
     pub slots: u32,
-    /// How many it takes ahead of a free slot, to hide the hop.
+    /// How many it takes ahead of free slots, to hide the hop, whatever it holds.
     pub ahead: u32,
     /// Whether it takes work.
     pub state: ProverState,
@@ -59,6 +59,9 @@ pub struct Held {
     /// How long the attempt has been running, in milliseconds; none while it waits for a slot.
     #[serde(default)]
     pub running_ms: Option<u64>,
+    /// Whether it is about to end: the prover takes one more task, for its slot.
+    #[serde(default)]
+    pub ends_soon: bool,
     /// How far it says it is, 0 to 1,000.
     #[serde(default)]
     pub progress_permille: Option<u16>,
