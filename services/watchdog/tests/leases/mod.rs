@@ -51,6 +51,7 @@ pub(crate) fn held(index: u32, running: Option<Duration>, timeout: Duration) -> 
         header,
         ack_subject: format!("ack.{index}"),
         running_ms: running.map(millis),
+        ends_soon: false,
         progress_permille: None,
         trace: TraceContext::default(),
     }

@@ -359,12 +359,20 @@ pub(crate) fn result_event() -> impl Strategy<Value = ResultEvent> {
 }
 
 pub(crate) fn lease() -> impl Strategy<Value = Lease> {
-    let held = (header(), text(), of(any::<u64>()), of(any::<u16>()), trace());
+    let held = (
+        header(),
+        text(),
+        of(any::<u64>()),
+        any::<bool>(),
+        of(any::<u16>()),
+        trace(),
+    );
     let held = held.prop_map(
-        |(header, ack_subject, running_ms, progress_permille, trace)| Held {
+        |(header, ack_subject, running_ms, ends_soon, progress_permille, trace)| Held {
             header,
             ack_subject,
             running_ms,
+            ends_soon,
             progress_permille,
             trace,
         },
