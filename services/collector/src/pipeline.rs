@@ -261,10 +261,13 @@ impl<'a> Active<'a> {
             &ready.stage.task(ready.tasks.first).attempt(ready.attempt),
         );
         let subject = subject::stage(&key);
-        Message::new(subject.clone(), &ready, &trace).map_err(|source| BusError::Corrupt {
-            what: subject,
-            source,
-        })
+        match Message::new(subject.clone(), &ready, &trace) {
+            Ok(message) => Ok(message.amending(ready.context.amends, Stream::Stages)),
+            Err(source) => Err(BusError::Corrupt {
+                what: subject,
+                source,
+            }),
+        }
     }
 
     async fn acknowledge(&mut self, handles: Vec<Handle>) {

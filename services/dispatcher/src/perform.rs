@@ -61,7 +61,10 @@ impl Active<'_> {
             came,
         );
         match Message::new(subject::task(&release.key), &task, &context) {
-            Ok(message) => self.outbox.push(message, (release.source, release.index)),
+            Ok(message) => {
+                let message = message.amending(task.header.context.amends, Stream::Tasks);
+                self.outbox.push(message, (release.source, release.index));
+            }
             Err(source) => {
                 return Err(BusError::Corrupt {
                     what: task.header.id.to_string(),

@@ -168,7 +168,10 @@ impl Bus {
             .map_err(|e| BusError::unavailable(stream.name(), e))
     }
 
-    async fn stream(&self, stream: Stream) -> Result<async_nats::jetstream::stream::Stream<()>, BusError> {
+    pub(crate) async fn stream(
+        &self,
+        stream: Stream,
+    ) -> Result<async_nats::jetstream::stream::Stream<()>, BusError> {
         let bound = self.jetstream.get_stream_no_info(stream.name()).await;
         bound.map_err(|e| BusError::unavailable(stream.name(), e))
     }

@@ -1,6 +1,6 @@
 //! Storing messages: a publish counts when the broker says that it is stored.
 
-use crate::{Bus, BusError};
+use crate::{Bus, BusError, Stream};
 use async_nats::HeaderMap;
 use async_nats::jetstream::{
     context::{PublishAckFuture, PublishErrorKind},
@@ -20,6 +20,8 @@ pub struct Message {
     pub(crate) subject: String,
     pub(crate) body: Bytes,
     pub(crate) headers: HeaderMap,
+    /// Where it may take another's place.
+    pub(crate) amends: Option<Stream>,
 }
 
 /// A stored message.
@@ -104,6 +106,7 @@ impl Message {
             subject,
             body,
             headers,
+            amends: None,
         })
     }
 
@@ -167,6 +170,7 @@ impl Bus {
             subject,
             body,
             headers,
+            ..
         } = message;
         let publish = PublishMessage::build().payload(body).headers(headers);
         match self.jetstream.send_publish(subject.clone(), publish).await {
@@ -197,7 +201,7 @@ impl Bus {
                     subject,
                     reason: "the connection was interrupted".into(),
                 }),
-                outcome = self.publish(message.clone()) => outcome,
+                outcome = self.publish_over(message.clone()) => outcome,
             };
             let error = match attempt {
                 Err(error) if error.is_transient() && tokio::time::Instant::now() < give_up_at => error,

@@ -33,6 +33,7 @@ impl Bus {
             subject,
             body,
             headers,
+            ..
         } = message;
         let sent = self
             .client

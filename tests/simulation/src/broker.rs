@@ -49,6 +49,15 @@ impl Body {
     pub(crate) fn is_cancel(&self) -> bool {
         matches!(self, Self::Block(BlockEvent::Cancelled(_)))
     }
+
+    /// Whether it is the work of a retry.
+    fn amends(&self) -> bool {
+        match self {
+            Self::Stage(ready) => ready.context.amends,
+            Self::Task(task) => task.header.context.amends,
+            _ => false,
+        }
+    }
 }
 
 /// A stored message.
@@ -74,9 +83,14 @@ pub(crate) struct Queue {
 impl Queue {
     fn push(&mut self, body: Rc<Body>, key: Option<AttemptKey>, now: Timestamp) -> Option<u64> {
         if let Some(key) = &key
-            && self.occupied.contains_key(key)
+            && let Some(sequence) = self.occupied.get(key).copied()
         {
-            return None;
+            let amends = |message: &Message| message.body.amends();
+            if !body.amends() || self.messages.get(&sequence).is_some_and(amends) {
+                return None;
+            }
+            // What was left over makes way for a retry.
+            self.messages.remove(&sequence);
         }
         self.last += 1;
         self.occupied.extend(key.clone().map(|key| (key, self.last)));

@@ -178,7 +178,9 @@ impl Dispatcher {
             || self.cancelled.iter().any(is_cancelled)
             || self.waiting.of_number(pipeline, number).any(|(_, entry)| {
                 let same = entry.attempt == ready.attempt && entry.tasks == ready.tasks;
-                same && *entry.zkvm() == ready.zkvm && entry.key() == ready.stage
+                // What waits for a block that was given up goes with its record; a retry does not.
+                let stays = entry.amends || !ready.amends;
+                same && stays && *entry.zkvm() == ready.zkvm && entry.key() == ready.stage
             })
     }
 

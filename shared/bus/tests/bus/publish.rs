@@ -5,6 +5,7 @@ use push0_domain::{
     message::{BlockEvent, Cancel, EndReason},
     subject,
 };
+use std::time::Duration;
 
 #[tokio::test]
 async fn a_message_arrives_as_it_was_sent_in_both_encodings() {
@@ -68,6 +69,25 @@ async fn a_subject_of_tasks_holds_one_message() {
 }
 
 #[tokio::test]
+async fn the_work_of_a_retry_takes_the_place_of_what_was_left_over_and_of_nothing_else() {
+    let broker = Broker::start().await;
+    let task = subject::task(&attempt(1, 0));
+    for (body, of_retry, lies) in [
+        (1, false, 1),
+        (2, false, 1),
+        (3, true, 3),
+        (4, true, 3),
+        (5, false, 3),
+    ] {
+        let sent = message(task.clone(), &body).amending(of_retry, Stream::Tasks);
+        let stored = broker.bus.publish_patiently(sent, Duration::from_secs(10)).await;
+        assert_eq!(stored.is_ok(), lies == body, "{body}: {stored:?}");
+        let kept = broker.bus.last::<u64>(Stream::Tasks, &task).await.unwrap();
+        assert_eq!(kept.unwrap().body.unwrap(), lies);
+    }
+}
+
+#[tokio::test]
 async fn a_full_stream_says_so_and_takes_more_once_there_is_room() {
     // 3 % of 10 MB for DEAD: a few hundred kilobytes.
     let broker = Broker::with_limits(&Limits {
@@ -108,7 +128,7 @@ async fn patience_ends_with_its_budget() {
     })
     .await;
     let letter = message(subject::dead(None, "x"), &"x".repeat(50_000));
-    let budget = std::time::Duration::from_millis(300);
+    let budget = Duration::from_millis(300);
     let begun = std::time::Instant::now();
     let error = broker.bus.publish_patiently(letter, budget).await.unwrap_err();
     assert!(matches!(error, PublishError::Full { .. }), "{error:?}");
