@@ -188,9 +188,12 @@ impl Ranges {
     }
 
     /// Ranges that only their results told of: they go on if their blocks are ready and in no other,
-    /// larger ones first, since their halves came after them. Returns what is settled: the results of
-    /// the others.
-    fn claim<F>(&mut self, around: &Around<'_, F>) -> Vec<Handle> {
+    /// larger ones first, since their halves came after them, and have their blocks once they are
+    /// halved again. Returns what is settled: the results of the others.
+    fn claim<F>(&mut self, around: &Around<'_, F>) -> Vec<Handle>
+    where
+        F: Fn(u32) -> Option<Arc<Pipeline>>,
+    {
         let unclaimed = self.touched.iter().filter(|key| {
             let range = self.all.get(key);
             range.is_some_and(|range| range.members.is_empty())
@@ -200,7 +203,10 @@ impl Ranges {
         let mut settled = Vec::new();
         for key in unclaimed {
             match self.members(&key, around) {
-                Some(members) => self.occupy(key, members, around),
+                Some(members) => {
+                    self.occupy(key, members, around);
+                    self.halve(&key, around);
+                }
                 // Its blocks have their record; a retry goes on without them.
                 None if self.all.get(&key).is_some_and(|range| range.unit.context.amends) => {}
                 None => settled.extend(self.take_apart(&key, around.blocks)),
@@ -241,25 +247,19 @@ impl Ranges {
     where
         F: Fn(u32) -> Option<Arc<Pipeline>>,
     {
+        self.halve(key, around);
         let Some(range) = self.all.get_mut(key).filter(|range| !range.halved) else {
             return Vec::new();
         };
-        let Some(pipeline) = (around.definition)(range.unit.context.revision) else {
+        let unit = &mut range.unit;
+        let Some(pipeline) = (around.definition)(unit.context.revision) else {
             return Vec::new();
         };
-        let unit = &mut range.unit;
         let mut steps = Vec::new();
         for (proof_type, proof) in &mut unit.proofs {
             let Some(spec) = pipeline.proof(proof_type) else {
                 continue;
             };
-            let divisible = range.members.len() > 1 && spec.range().is_some_and(|s| s.split_on_failure);
-            if divisible && proof.is_hopeless() {
-                range.halved = true;
-                let members = range.members.clone();
-                self.release(key, &members, around.blocks);
-                return steps;
-            }
             let key = ProofKey {
                 pipeline: around.pipeline.clone(),
                 block: unit.block,
@@ -269,6 +269,24 @@ impl Ranges {
             steps.extend(advance::advance(proof, spec, &key, now));
         }
         steps
+    }
+
+    /// Lets go of the blocks of a range that cannot be proved as a whole, if halves of it may be.
+    fn halve<F>(&mut self, key: &Key, around: &Around<'_, F>)
+    where
+        F: Fn(u32) -> Option<Arc<Pipeline>>,
+    {
+        let Some(range) = self.all.get_mut(key) else {
+            return;
+        };
+        let pipeline = (around.definition)(range.unit.context.revision);
+        let splits = |pipeline: Arc<Pipeline>| pipeline.range().is_some_and(|stage| stage.split_on_failure);
+        let divisible = range.members.len() > 1 && pipeline.is_some_and(splits);
+        if divisible && !range.halved && range.unit.proofs.values().any(Proof::is_hopeless) {
+            range.halved = true;
+            let members = range.members.clone();
+            self.release(key, &members, around.blocks);
+        }
     }
 
     /// The runs of free blocks that are closed.

@@ -168,6 +168,25 @@ fn a_range_that_dies_is_tried_as_two_halves_also_by_a_collector_that_starts_over
 }
 
 #[test]
+fn what_the_halves_of_a_range_failed_counts_after_the_collector_starts_over() {
+    let mut rig = ready(0..4);
+    rig.finish(&range_task(&rig, 0), false);
+    rig.finish(&range_task(&rig, 0), false);
+    rig.open.retain(|(id, _), _| id.stage.numbers().count() < 4);
+    rig.finish(&range_task(&rig, 0), false);
+    rig.open.clear();
+    rig.restart(0);
+    // The first half is at its second attempt; of the other there is no result yet.
+    let of_halves = [("range".to_owned(), 0, 1, 0, 2), ("range".to_owned(), 2, 3, 0, 1)];
+    assert_eq!(asked(&rig), of_halves);
+    rig.finish(&range_task(&rig, 0), false);
+    rig.finish(&range_task(&rig, 0), true);
+    rig.calm();
+    let (zero, one) = ((0, 0, "proved"), (1, 1, "proved"));
+    assert_eq!(records(&rig), [zero, one, (2, 3, "proved")]);
+}
+
+#[test]
 fn a_range_that_cannot_be_halved_dies_as_a_whole() {
     let mut rig = Rig::new(0);
     (0..3).for_each(|number| rig.observe(number, 2));
