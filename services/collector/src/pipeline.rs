@@ -13,7 +13,7 @@ use push0_bus::{
 };
 use push0_domain::{
     BlockKey, Payloads, PipelineId, Timestamp,
-    message::{Emission, EmissionOutcome, KnownBlock, ResultEvent, TaskResult},
+    message::{Claims, Emission, EmissionOutcome, KnownBlock, ResultEvent, StageReady, TaskResult},
     output::Output,
     pipeline::Pipeline,
     subject::{self, AttemptKey, Kind},
@@ -262,7 +262,7 @@ impl<'a> Active<'a> {
         );
         let subject = subject::stage(&key);
         match Message::new(subject.clone(), &ready, &trace) {
-            Ok(message) => Ok(message.amending(ready.context.amends, Stream::Stages)),
+            Ok(message) => Ok(message.claiming::<StageReady>(Stream::Stages, ready.claim())),
             Err(source) => Err(BusError::Corrupt {
                 what: subject,
                 source,

@@ -8,7 +8,7 @@ use crate::{
 use push0_bus::{BusError, Message, PublishError, Stream, now};
 use push0_domain::{
     ZkvmId,
-    message::{BlockEnded, ResultEvent, Task, TaskHeader},
+    message::{BlockEnded, Claims, ResultEvent, Task, TaskHeader},
     subject::{self, AttemptKey, Kind},
     task::StageKey,
     trace::TraceContext,
@@ -62,7 +62,7 @@ impl Active<'_> {
         );
         match Message::new(subject::task(&release.key), &task, &context) {
             Ok(message) => {
-                let message = message.amending(task.header.context.amends, Stream::Tasks);
+                let message = message.claiming::<Task>(Stream::Tasks, task.claim());
                 self.outbox.push(message, (release.source, release.index));
             }
             Err(source) => {

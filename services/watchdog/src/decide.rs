@@ -20,7 +20,7 @@ mod superseded;
 use crate::unheld::{LATE_AFTER, Looks, Unheld};
 use push0_domain::{
     BlockRef, PipelineId, ProverId, Timestamp, ZkvmId,
-    message::{BlockEnded, EndReason, Happening, Held, Lease, ProverState, Role},
+    message::{BlockEnded, Claims, EndReason, Happening, Held, Lease, ProverState, Role},
     output::Output,
     subject::AttemptKey,
     task::{AttemptId, TaskId},
@@ -187,6 +187,16 @@ impl Watchdog {
             zkvm: lease.zkvm.clone(),
             role,
         });
+        if let Some(before) = self.provers.get(&id).map(|before| &before.lease)
+            && before.incarnation == incarnation
+        {
+            let kept: HashSet<&str> = lease.held.iter().map(|h| h.ack_subject.as_str()).collect();
+            let waited = before.held.iter().filter(|h| h.running_ms.is_none());
+            for held in waited.filter(|h| !kept.contains(h.ack_subject.as_str())) {
+                let key = AttemptKey::of(&held.header.zkvm, &held.header.attempt_id());
+                self.looks.handed_back(role, key);
+            }
+        }
         let before = self.provers.insert(id, Prover { lease, heard_at: now });
         match before {
             None => vec![found],
@@ -452,8 +462,10 @@ impl Watchdog {
         });
         // The broker's ack wait may have given it to another while no watchdog watched.
         let elsewhere = |lost: &Held| {
-            self.held()
-                .any(|(other, held)| *other != prover && held.header.attempt_id() == lost.header.attempt_id())
+            self.held().any(|(other, held)| {
+                let same = held.header.context.claim() == lost.header.context.claim();
+                *other != prover && same && held.header.attempt_id() == lost.header.attempt_id()
+            })
         };
         // With a free slot, what waits begins at once: too late for this lease to show it.
         let running = held.iter().filter(|held| held.running_ms.is_some()).count();

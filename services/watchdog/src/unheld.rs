@@ -12,6 +12,7 @@
 //! | a prover died while the attempt was unheld, or just before | the attempt died with it |
 //! | nobody did, or it is a check, for as long as a silence takes to be noticed | it is suspect: is it delivered? |
 //! | the same for as long again after it was found delivered | it is given to another: it never arrived |
+//! | a living prover stopped holding it before it began | nothing: it was handed back, and waits for somebody who is free |
 
 use crate::decide::{DEAD_AFTER, End, HEARTBEAT};
 use push0_domain::{ProverId, Timestamp, ZkvmId, message::Role, subject::AttemptKey};
@@ -82,6 +83,8 @@ struct Fallen {
 pub(crate) struct Looks {
     /// Since when, by role: 0 is a prover's, 1 a verifier's.
     since: [BTreeMap<AttemptKey, Seen>; 2],
+    /// What was handed back and is in no lease since.
+    handed_back: [HashSet<AttemptKey>; 2],
     fallen: Vec<Fallen>,
     looked_at: Timestamp,
 }
@@ -119,6 +122,11 @@ impl Looks {
         });
     }
 
+    /// A prover does not hold it any more, and has not begun it as far as was heard.
+    pub(crate) fn handed_back(&mut self, role: Role, key: AttemptKey) {
+        self.handed_back[usize::from(role == Role::Verifier)].insert(key);
+    }
+
     /// A suspect was not delivered yet: it waits for somebody who is free.
     pub(crate) fn waits(&mut self, role: Role, key: &AttemptKey) {
         self.since[usize::from(role == Role::Verifier)].remove(key);
@@ -137,7 +145,12 @@ impl Looks {
         let before = std::mem::take(&mut self.since[usize::from(role == Role::Verifier)]);
         let mut since = BTreeMap::new();
         let mut found = Vec::new();
-        for key in present.into_iter().filter(|key| !held.contains(key)) {
+        let unheld: Vec<AttemptKey> = present.into_iter().filter(|key| !held.contains(key)).collect();
+        // What is not there any more was done.
+        let handed_back = &mut self.handed_back[usize::from(role == Role::Verifier)];
+        let before_that = std::mem::take(handed_back);
+        handed_back.extend(unheld.iter().filter(|key| before_that.contains(key)).cloned());
+        for key in unheld.into_iter().filter(|key| !before_that.contains(key)) {
             let new = Seen {
                 at: now,
                 suspect: false,

@@ -189,7 +189,7 @@ fn kept<T: DeserializeOwned>(
     Ok(Some(decoded(&message)))
 }
 
-fn decoded<T: DeserializeOwned>(message: &StreamMessage) -> Kept<T> {
+pub(crate) fn decoded<T: DeserializeOwned>(message: &StreamMessage) -> Kept<T> {
     let stored_at = u64::try_from(message.time.unix_timestamp_nanos() / 1000).unwrap_or_default();
     Kept {
         body: delivery::decode(&message.payload, Some(&message.headers)),

@@ -4,9 +4,9 @@
 //! receive and acknowledge, and keep small facts and large blobs. It decides nothing: what a message
 //! means is the services' business, and what it is called is [`push0_domain::subject`]'s.
 
-mod amend;
 mod backoff;
 mod blobs;
+mod claim;
 mod connection;
 mod dead;
 mod delivery;

@@ -4,10 +4,9 @@ use crate::{Bus, BusError, Stream};
 use push0_domain::{
     PipelineId,
     message::Emission,
-    output::{DEPTH, Emitted, Output},
+    output::{Output, Reading},
     subject,
 };
-use std::collections::BTreeMap;
 
 impl Bus {
     /// Where the output of a pipeline stands, and the sequence of its newest record; none if it has
@@ -21,23 +20,16 @@ impl Bus {
             what: last.subject.clone(),
             source,
         })?;
-        let mut emitted = BTreeMap::new();
-        // Not from its own number: the newest record may amend an old one.
-        let mut next = newest.next;
-        while let Some(number) = next.checked_sub(1).filter(|_| emitted.len() < DEPTH) {
+        let mut reading = Reading::new(&newest);
+        while let Some(number) = reading.wants() {
             let record = self
                 .last::<Emission>(Stream::Proofs, &subject::proof(pipeline, number))
                 .await?;
             let Some(Ok(record)) = record.map(|kept| kept.body) else {
                 break;
             };
-            emitted.extend(Emitted::all(&record));
-            let standing = record.standing.first().map(|standing| standing.block);
-            next = standing.unwrap_or(record.first).number.min(number);
+            reading.read(&record);
         }
-        while emitted.len() > DEPTH {
-            emitted.pop_first();
-        }
-        Ok(Some((Output::new(newest.next, emitted), last.sequence)))
+        Ok(Some((reading.output(), last.sequence)))
     }
 }

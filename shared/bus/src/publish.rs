@@ -1,6 +1,6 @@
 //! Storing messages: a publish counts when the broker says that it is stored.
 
-use crate::{Bus, BusError, Stream};
+use crate::{Bus, BusError, claim::Over};
 use async_nats::HeaderMap;
 use async_nats::jetstream::{
     context::{PublishAckFuture, PublishErrorKind},
@@ -20,8 +20,8 @@ pub struct Message {
     pub(crate) subject: String,
     pub(crate) body: Bytes,
     pub(crate) headers: HeaderMap,
-    /// Where it may take another's place.
-    pub(crate) amends: Option<Stream>,
+    /// What it takes the place of, if anything.
+    pub(crate) over: Option<Over>,
 }
 
 /// A stored message.
@@ -106,7 +106,7 @@ impl Message {
             subject,
             body,
             headers,
-            amends: None,
+            over: None,
         })
     }
 

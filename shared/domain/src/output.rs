@@ -39,7 +39,7 @@ impl Output {
 
     /// A record was stored. One that amends another changes nothing here.
     pub fn note(&mut self, record: &Emission) {
-        if record.last.number + 1 != record.next {
+        if record.amends() {
             return;
         }
         // After a reorg the output goes on from a lower number.
@@ -74,24 +74,87 @@ impl Output {
     }
 }
 
+/// Reads an output from its log, the newest record first.
+#[derive(Debug)]
+pub struct Reading {
+    output: Output,
+    /// What comes before this number is not known yet.
+    before: u64,
+}
+
+impl Reading {
+    /// From the newest record.
+    pub fn new(newest: &Emission) -> Self {
+        let next = newest.next;
+        let mut reading = Self {
+            output: Output::new(next, BTreeMap::new()),
+            before: next,
+        };
+        if newest.amends() {
+            // Not from its own number. What it says of those before the next one was so when it was
+            // written, and is only of use as long as it is the newest.
+            reading.learn(Emitted::standing_in(newest, next).collect());
+        }
+        reading
+    }
+
+    /// The number whose newest record is to be read next, if more is to be known.
+    pub fn wants(&self) -> Option<u64> {
+        let is_enough = self.output.emitted.len() >= DEPTH;
+        self.before.checked_sub(1).filter(|_| !is_enough)
+    }
+
+    /// The newest record of the number that was wanted.
+    pub fn read(&mut self, record: &Emission) {
+        self.before = self.before.saturating_sub(1).min(record.first.number);
+        self.learn(Emitted::all(record).collect());
+    }
+
+    fn learn(&mut self, blocks: BTreeMap<u64, Emitted>) {
+        let first = blocks.keys().next().copied();
+        self.before = self.before.min(first.unwrap_or(self.before));
+        for (number, block) in blocks {
+            self.output.emitted.entry(number).or_insert(block);
+        }
+    }
+
+    /// All that was read.
+    pub fn output(mut self) -> Output {
+        let emitted = &mut self.output.emitted;
+        while emitted.len() > DEPTH {
+            emitted.pop_first();
+        }
+        self.output
+    }
+}
+
 impl Emitted {
     /// What a record says of blocks, by number. Those of a range were announced no later than the last
     /// of them.
-    pub fn all(record: &Emission) -> impl Iterator<Item = (u64, Self)> {
-        let standing = record.standing.iter().map(|standing| {
-            let (block, announced_at) = (standing.block, standing.announced_at);
-            (block, announced_at, record.first.number)
-        });
+    fn all(record: &Emission) -> impl Iterator<Item = (u64, Self)> {
+        let standing = (!record.amends()).then(|| Self::standing_in(record, record.first.number));
         let own = record
             .blocks()
             .map(|block| (block, record.stored_at, record.last.number));
-        standing.chain(own).map(|(block, announced_at, covered_to)| {
+        let own = own.map(|(block, announced_at, covered_to)| {
             let emitted = Self {
                 hash: block.hash,
                 announced_at,
                 covered_to,
             };
             (block.number, emitted)
+        });
+        standing.into_iter().flatten().chain(own)
+    }
+
+    fn standing_in(record: &Emission, covered_to: u64) -> impl Iterator<Item = (u64, Self)> {
+        record.standing.iter().map(move |standing| {
+            let emitted = Self {
+                hash: standing.block.hash,
+                announced_at: standing.announced_at,
+                covered_to,
+            };
+            (standing.block.number, emitted)
         })
     }
 
@@ -212,6 +275,48 @@ mod tests {
             ..record(5, 1, 50)
         });
         assert_eq!(output, before);
+    }
+
+    #[test]
+    fn what_stands_of_a_range_is_known_also_behind_a_record_that_amends() {
+        // A range of 4 and 5; the chain replaced 5; then the record of 3 was amended.
+        let range = Emission {
+            first: record(4, 1, 0).first,
+            hashes: vec![BlockHash([1; 32]); 2],
+            ..record(5, 1, 50)
+        };
+        let stands = Standing {
+            block: range.first,
+            announced_at: Timestamp(50),
+        };
+        let amending = Emission {
+            next: 5,
+            standing: vec![stands],
+            ..record(3, 1, 30)
+        };
+        let read = |log: &[Emission]| {
+            let mut reading = Reading::new(log.last().unwrap());
+            while let Some(number) = reading.wants() {
+                match log.iter().rev().find(|record| record.last.number == number) {
+                    Some(record) => reading.read(record),
+                    None => break,
+                }
+            }
+            reading.output()
+        };
+        let hashes = |output: &Output| -> Vec<(u64, u8)> {
+            let all = output.emitted().iter();
+            all.map(|(number, emitted)| (*number, emitted.hash.0[0]))
+                .collect()
+        };
+        let mut log = vec![record(3, 1, 30), range, amending];
+        let output = read(&log);
+        assert_eq!((output.next(), hashes(&output)), (5, vec![(3, 1), (4, 1)]));
+        assert_eq!(Emitted::standing(output.emitted(), 5), log[2].standing);
+        // What it says of 4 is over when the chain has replaced that one too.
+        log.push(record(4, 2, 90));
+        let output = read(&log);
+        assert_eq!((output.next(), hashes(&output)), (5, vec![(3, 1), (4, 2)]));
     }
 
     #[test]

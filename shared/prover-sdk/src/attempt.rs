@@ -23,10 +23,13 @@ use tracing::Instrument;
 /// far beyond any restart, and after it the broker has redelivered the task long ago.
 const RESULT_PATIENCE: Duration = Duration::from_secs(600);
 
-/// How often a prover leaves a task to others, as it failed it before or has no slot for it soon; and
-/// for how long each time, in the first case.
+/// How often a prover leaves a task to others that it failed before, and for how long each time.
 const AVOIDED_ROUNDS: u32 = 2;
 const AVOIDED_FOR: Duration = Duration::from_millis(50);
+/// Up to which delivery a prover leaves a task to others that waited for a slot for too long.
+pub(crate) const GIVEN_BACK_MAX: u32 = 2;
+/// How many deliveries may have been no attempts.
+const UNCOUNTED: u32 = AVOIDED_ROUNDS + GIVEN_BACK_MAX;
 
 /// Runs the attempt that a delivery asks for, stores its result and acknowledges it.
 pub(crate) async fn run<P: Prove>(
@@ -51,7 +54,7 @@ pub(crate) async fn run<P: Prove>(
         }
         () = stop.cancelled() => None,
         slot = node.slots.acquire() => slot.ok(),
-        () = node.ledger.waited_too_long(), if delivery.deliveries <= AVOIDED_ROUNDS => {
+        () = node.ledger.waited_too_long(), if delivery.deliveries <= GIVEN_BACK_MAX => {
             delivery.ack.give_back(Duration::ZERO).await;
             return;
         }
@@ -77,7 +80,7 @@ pub(crate) async fn run<P: Prove>(
         .instrument(span.clone())
         .await;
     let took = began.elapsed();
-    place.proved(took);
+    place.proved();
     drop(slot);
     if node.leaving.is_cancelled() && matches!(&outcome, Err(f) if f.class == FailureClass::Stopped) {
         // The process ends, the task does not: `Stopped` would say that nobody waits for it.
@@ -115,7 +118,7 @@ async fn outcome<P: Prove>(
         return Err(stopped());
     }
     // With the watchdog down, only the broker counts the provers that a task takes with it.
-    if delivery.deliveries > header.attempts_max + AVOIDED_ROUNDS {
+    if delivery.deliveries > header.attempts_max + UNCOUNTED {
         let message = format!(
             "delivered {} times, and no prover lived to tell",
             delivery.deliveries - 1

@@ -1,6 +1,11 @@
 //! The verifier's mode: checks what provers completed, before it counts.
 
-use crate::{Statement, Verify, attempt::panic_text, ledger::Place, serve::Node};
+use crate::{
+    Statement, Verify,
+    attempt::{GIVEN_BACK_MAX, panic_text},
+    ledger::Place,
+    serve::Node,
+};
 use futures::FutureExt;
 use push0_bus::{BusError, Delivery, Message};
 use push0_domain::{
@@ -38,6 +43,7 @@ pub(crate) async fn run<V: Verify>(
         () = node.draining.cancelled() => None,
         () = stop.cancelled() => None,
         slot = node.slots.acquire() => slot.ok(),
+        () = node.ledger.waited_too_long(), if delivery.deliveries <= GIVEN_BACK_MAX => None,
     };
     let Some(slot) = slot else {
         return delivery.ack.give_back(Duration::ZERO).await;
@@ -62,7 +68,7 @@ pub(crate) async fn run<V: Verify>(
         said = invalid(&node, verifier.as_ref(), &delivery).instrument(span.clone()) => said,
     };
     let took = began.elapsed();
-    place.proved(took);
+    place.proved();
     drop(slot);
     let mut result = delivery.body.clone();
     result.header.busy_us += micros(took);

@@ -131,8 +131,8 @@ impl Beats {
     async fn send(&mut self, at: Instant) {
         let (now, told) = self.ledger.snapshot();
         self.count += 1;
-        if told.foretells() {
-            // Nothing else happens now that would make the loop ask for more.
+        if self.told.as_ref() != Some(&told) {
+            // Time alone changes how much is wanted, by what the last attempts foretell.
             self.ledger.freed.notify_one();
         }
         self.told = Some(told);

@@ -67,13 +67,6 @@ pub(crate) struct Told {
     held: Vec<(u64, bool, bool)>,
 }
 
-impl Told {
-    /// Whether a task is wanted for a slot that is not free yet.
-    pub(crate) fn foretells(&self) -> bool {
-        self.held.iter().any(|(_, _, ends_soon)| *ends_soon)
-    }
-}
-
 impl Ledger {
     pub(crate) fn new(config: ProverConfig) -> Self {
         let book = Book {
@@ -274,11 +267,13 @@ impl Place {
     }
 
     /// The attempt is over; its result is on its way. Its slot is free.
-    pub(crate) fn proved(&self, took: Duration) {
+    pub(crate) fn proved(&self) {
         let mut book = self.ledger.book();
-        book.pace.took(took);
         if let Some(entry) = book.entries.get_mut(&self.id) {
             entry.proved = true;
+            // Not what it took to read the inputs, and not what was stopped before it began.
+            let ran = entry.started.map(|started| started.elapsed());
+            ran.into_iter().for_each(|ran| book.pace.took(ran));
         }
         drop(book);
         self.ledger.freed.notify_one();

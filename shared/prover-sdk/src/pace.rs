@@ -10,6 +10,10 @@ const RECENT: usize = 8;
 #[derive(Debug, Default)]
 pub(crate) struct Pace {
     recent: VecDeque<Duration>,
+    /// Their mean; none before the first.
+    mean: Option<Duration>,
+    /// By how much they differ at most; none before the second.
+    spread: Option<Duration>,
 }
 
 /// How an attempt that runs stands to the ones before it.
@@ -29,35 +33,26 @@ impl Pace {
             self.recent.pop_front();
         }
         self.recent.push_back(time);
+        let count = u32::try_from(self.recent.len()).unwrap_or(u32::MAX);
+        self.mean = Some(self.recent.iter().sum::<Duration>() / count);
+        let (least, most) = (self.recent.iter().min(), self.recent.iter().max());
+        let spread = least.zip(most).map(|(least, most)| *most - *least);
+        self.spread = spread.filter(|_| count > 1);
     }
 
     /// Whether attempts take less than this, on average. Not before the first.
     pub(crate) fn is_below(&self, limit: Duration) -> bool {
-        self.mean().is_some_and(|mean| mean < limit)
+        self.mean.is_some_and(|mean| mean < limit)
     }
 
     /// How an attempt stands that has run for `ran`. If the last ones differ by more than the window,
     /// there is nothing to tell its end by.
     pub(crate) fn phase(&self, ran: Duration, window: Duration) -> Phase {
-        let Some(mean) = self.mean() else {
-            return Phase::Running;
-        };
-        if ran > mean + window {
-            return Phase::Overdue;
+        match (self.mean, self.spread) {
+            (Some(mean), _) if ran > mean + window => Phase::Overdue,
+            (Some(mean), Some(spread)) if spread <= window && ran + window >= mean => Phase::EndsSoon,
+            _ => Phase::Running,
         }
-        let (least, most) = (self.recent.iter().min(), self.recent.iter().max());
-        let alike = least
-            .zip(most)
-            .is_some_and(|(least, most)| *most <= *least + window);
-        if self.recent.len() > 1 && alike && ran + window >= mean {
-            return Phase::EndsSoon;
-        }
-        Phase::Running
-    }
-
-    fn mean(&self) -> Option<Duration> {
-        let count = u32::try_from(self.recent.len()).ok().filter(|count| *count > 0)?;
-        Some(self.recent.iter().sum::<Duration>() / count)
     }
 }
 

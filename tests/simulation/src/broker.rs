@@ -7,9 +7,10 @@ use crate::plan::Lane;
 use push0_domain::{
     BlockHash, Timestamp, ZkvmId,
     message::{
-        BlockEnded, BlockEvent, DeadLetter, Emission, KnownBlock, Lease, StageReady, Task, TaskResult,
+        BlockEnded, BlockEvent, Claim, Claims, DeadLetter, Emission, KnownBlock, Lease, StageReady, Task,
+        TaskResult,
     },
-    output::{DEPTH, Emitted, Output},
+    output::{Output, Reading},
     subject::AttemptKey,
     task::AttemptId,
 };
@@ -50,12 +51,11 @@ impl Body {
         matches!(self, Self::Block(BlockEvent::Cancelled(_)))
     }
 
-    /// Whether it is the work of a retry.
-    fn amends(&self) -> bool {
+    fn claim(&self) -> Option<Claim> {
         match self {
-            Self::Stage(ready) => ready.context.amends,
-            Self::Task(task) => task.header.context.amends,
-            _ => false,
+            Self::Stage(ready) => Some(ready.claim()),
+            Self::Task(task) => Some(task.claim()),
+            _ => None,
         }
     }
 }
@@ -85,11 +85,11 @@ impl Queue {
         if let Some(key) = &key
             && let Some(sequence) = self.occupied.get(key).copied()
         {
-            let amends = |message: &Message| message.body.amends();
-            if !body.amends() || self.messages.get(&sequence).is_some_and(amends) {
+            let there = self.messages.get(&sequence).and_then(|there| there.body.claim());
+            if there >= body.claim() {
                 return None;
             }
-            // What was left over makes way for a retry.
+            // An older claim makes way.
             self.messages.remove(&sequence);
         }
         self.last += 1;
@@ -229,17 +229,14 @@ impl Broker {
     pub(crate) fn output(&self, lane: usize) -> Option<(Output, u64)> {
         let log = &self.log[lane];
         let (sequence, newest) = log.last()?;
-        let mut emitted = BTreeMap::new();
-        let mut next = newest.next;
-        while let Some(number) = next.checked_sub(1).filter(|_| emitted.len() < DEPTH) {
+        let mut reading = Reading::new(newest);
+        while let Some(number) = reading.wants() {
             let Some((_, record)) = log.iter().rev().find(|(_, r)| r.last.number == number) else {
                 break;
             };
-            emitted.extend(Emitted::all(record));
-            let standing = record.standing.first().map(|standing| standing.block);
-            next = standing.unwrap_or(record.first).number;
+            reading.read(record);
         }
-        Some((Output::new(newest.next, emitted), *sequence))
+        Some((reading.output(), *sequence))
     }
 }
 

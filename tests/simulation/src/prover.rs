@@ -24,6 +24,7 @@ const EXTEND_EVERY: u64 = 1000 * MS;
 const AVOIDED_ROUNDS: u32 = 2;
 const AVOIDED_FOR: u64 = 50 * MS;
 const WAITS_MAX: u64 = 600 * MS;
+const GIVEN_BACK_MAX: u32 = 2;
 
 /// What happens to a process.
 #[derive(Clone, Debug)]
@@ -323,7 +324,7 @@ impl World {
             hangs: false,
         });
         let (epoch, foretells) = (prover.epoch, prover.foretells);
-        if foretells && deliveries <= AVOIDED_ROUNDS {
+        if foretells && deliveries <= GIVEN_BACK_MAX {
             self.after(WAITS_MAX, Event::Prover(at, epoch, Act::WaitedTooLong(id)));
         }
         self.changed(at);

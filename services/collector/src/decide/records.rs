@@ -152,7 +152,14 @@ impl Collector {
                 let hashes = numbers.map(|number| self.emitted.get(&number).map(|emitted| emitted.hash));
                 let hashes = Some(hashes.collect::<Option<Vec<_>>>()).filter(|_| unit.first.is_some());
                 let hashes = hashes.flatten().unwrap_or_default();
-                let emission = Emission { hashes, ..emission };
+                // Where the output goes on may be within what an older record covers, and this one will be
+                // the newest.
+                let standing = Emitted::standing(&self.emitted, self.next);
+                let emission = Emission {
+                    hashes,
+                    standing,
+                    ..emission
+                };
                 Step::Emit(Box::new(emission), vec![trace], handles)
             }
             _ => Step::Ack(handles),

@@ -178,8 +178,9 @@ impl Dispatcher {
             || self.cancelled.iter().any(is_cancelled)
             || self.waiting.of_number(pipeline, number).any(|(_, entry)| {
                 let same = entry.attempt == ready.attempt && entry.tasks == ready.tasks;
-                // What waits for a block that was given up goes with its record; a retry does not.
-                let stays = entry.amends || !ready.amends;
+                // An older claim goes with the block's record or cancellation; this one does not.
+                let is_older = (entry.announced_at, entry.amends) < (ready.announced_at, ready.amends);
+                let stays = !is_older || matches!(entry.source, SourceId::Block(_));
                 same && stays && *entry.zkvm() == ready.zkvm && entry.key() == ready.stage
             })
     }

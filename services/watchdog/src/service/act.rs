@@ -11,8 +11,8 @@ use push0_bus::{
 use push0_domain::{
     PipelineId, ProverId, ZkvmId,
     message::{
-        Control, Failure, FailureClass, Happening, Held, Outcome, ResultEvent, Role, StageReady, Task,
-        TaskRange, TaskResult,
+        Claims, Control, Failure, FailureClass, Happening, Held, Outcome, ResultEvent, Role, StageReady,
+        Task, TaskRange, TaskResult,
     },
     pipeline::Rest,
     subject::{self, AttemptKey, Kind},
@@ -109,6 +109,10 @@ impl Active<'_> {
         let Some(Ok(task)) = self.task(&key).await?.map(|kept| kept.body) else {
             return Ok(());
         };
+        if task.claim() != held.header.context.claim() {
+            // Another's, in whose favour the broker took this one away: nobody waits for its end.
+            return Ok(());
+        }
         let lost = Lost {
             task,
             trace: held.trace.clone(),

@@ -1,10 +1,12 @@
 use crate::{Broker, attempt, message, soon, trace};
 use push0_bus::{Limits, Message, PublishError, Replay, Stream};
 use push0_domain::{
+    Timestamp,
     codec::Encoding,
-    message::{BlockEvent, Cancel, EndReason},
+    message::{BlockEvent, Cancel, Claim, Claims, EndReason},
     subject,
 };
+use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
 #[tokio::test]
@@ -68,22 +70,31 @@ async fn a_subject_of_tasks_holds_one_message() {
     assert_eq!(kept.body.unwrap(), 1);
 }
 
+/// Work of this age.
+#[derive(Serialize, Deserialize)]
+struct Aged(u64);
+
+impl Claims for Aged {
+    fn claim(&self) -> Claim {
+        Claim {
+            announced_at: Timestamp(self.0),
+            amends: false,
+        }
+    }
+}
+
 #[tokio::test]
-async fn the_work_of_a_retry_takes_the_place_of_what_was_left_over_and_of_nothing_else() {
+async fn a_newer_claim_takes_the_place_of_an_older_one_and_of_nothing_else() {
     let broker = Broker::start().await;
     let task = subject::task(&attempt(1, 0));
-    for (body, of_retry, lies) in [
-        (1, false, 1),
-        (2, false, 1),
-        (3, true, 3),
-        (4, true, 3),
-        (5, false, 3),
-    ] {
-        let sent = message(task.clone(), &body).amending(of_retry, Stream::Tasks);
+    for (age, lies) in [(2, 2), (2, 2), (1, 2), (3, 3), (2, 3)] {
+        let before = broker.bus.last::<Aged>(Stream::Tasks, &task).await.unwrap();
+        let sent = message(task.clone(), &Aged(age)).claiming::<Aged>(Stream::Tasks, Aged(age).claim());
         let stored = broker.bus.publish_patiently(sent, Duration::from_secs(10)).await;
-        assert_eq!(stored.is_ok(), lies == body, "{body}: {stored:?}");
-        let kept = broker.bus.last::<u64>(Stream::Tasks, &task).await.unwrap();
-        assert_eq!(kept.unwrap().body.unwrap(), lies);
+        let is_new = before.is_none_or(|before| before.body.unwrap().0 < age);
+        assert_eq!(stored.is_ok(), is_new, "{age}: {stored:?}");
+        let kept = broker.bus.last::<Aged>(Stream::Tasks, &task).await.unwrap();
+        assert_eq!(kept.unwrap().body.unwrap().0, lies);
     }
 }
 

@@ -115,6 +115,33 @@ pub struct BlockContext {
     pub facts: BlockFacts,
 }
 
+/// What work on a block is done for: of two for the same attempt the greater one is wanted, and nobody
+/// waits for the other.
+///
+/// A block that the chain comes back to is announced again; one that was given up is retried.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Claim {
+    /// When the broker had stored the announcement.
+    pub announced_at: Timestamp,
+    /// Whether it is to amend the block's record.
+    pub amends: bool,
+}
+
+/// A message that asks for work.
+pub trait Claims {
+    /// What the work is for.
+    fn claim(&self) -> Claim;
+}
+
+impl Claims for BlockContext {
+    fn claim(&self) -> Claim {
+        Claim {
+            announced_at: self.stored_at,
+            amends: self.amends,
+        }
+    }
+}
+
 /// A block is finished without a proof.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BlockEnded {

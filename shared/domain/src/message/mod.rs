@@ -12,7 +12,8 @@ mod result;
 mod work;
 
 pub use block::{
-    BlockContext, BlockEnded, BlockEvent, BlockFacts, Cancel, EndReason, KnownBlock, ObservedBlock,
+    BlockContext, BlockEnded, BlockEvent, BlockFacts, Cancel, Claim, Claims, EndReason, KnownBlock,
+    ObservedBlock,
 };
 pub use event::{Event, Happening};
 pub use lease::{Control, Held, Lease, ProverState, Role};

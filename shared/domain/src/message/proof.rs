@@ -21,7 +21,8 @@ pub struct Emission {
     #[serde(default)]
     pub hashes: Vec<BlockHash>,
     /// Blocks right before the first that stand although the record of their range does not: the chain
-    /// has replaced the range's other blocks, which this record and those after it replace.
+    /// has replaced the range's other blocks, which this record and those after it replace. Of a record
+    /// that amends another: such blocks right before `next`.
     #[serde(default)]
     pub standing: Vec<Standing>,
     /// The hash of the first block's parent.
@@ -50,6 +51,11 @@ pub struct Standing {
 }
 
 impl Emission {
+    /// Whether it takes the place of an older record, and the output goes on elsewhere.
+    pub fn amends(&self) -> bool {
+        self.last.number + 1 != self.next
+    }
+
     /// The blocks that it is about.
     pub fn blocks(&self) -> impl Iterator<Item = BlockRef> {
         let range = (self.first.number..).zip(self.hashes.iter());

@@ -1,6 +1,6 @@
 //! STAGES and TASKS: work that is ready, and work that is handed out.
 
-use super::BlockContext;
+use super::{BlockContext, Claim, Claims};
 use crate::{
     Payloads, ProverId, Timestamp, ZkvmId,
     task::{AttemptId, StageKey, TaskId},
@@ -117,4 +117,16 @@ pub struct Task {
     /// Provers that should leave it to others if there are any.
     #[serde(default)]
     pub avoid: Vec<ProverId>,
+}
+
+impl Claims for StageReady {
+    fn claim(&self) -> Claim {
+        self.context.claim()
+    }
+}
+
+impl Claims for Task {
+    fn claim(&self) -> Claim {
+        self.header.context.claim()
+    }
 }

@@ -71,7 +71,10 @@ impl Promises {
     fn wait(&mut self, source: SourceId, ready: Ready, cursor: u32, pipeline: &Pipeline) {
         let (first, count) = (ready.tasks.first, ready.tasks.count);
         let same = |w: &Waiting| {
-            (&w.ready.stage, w.ready.attempt, w.ready.tasks) == (&ready.stage, ready.attempt, ready.tasks)
+            let claim = |r: &Ready| (r.announced_at, r.amends);
+            let stays = claim(&w.ready) >= claim(&ready) || matches!(w.source, SourceId::Block(_));
+            let asked = |r: &Ready| (r.stage.clone(), r.attempt, r.tasks);
+            stays && asked(&w.ready) == asked(&ready)
         };
         if self.waiting.iter().any(same) {
             return;

@@ -1,6 +1,6 @@
 //! Attempts and checks: how they end, when, and what is said of them.
 
-use super::{AVOIDED_ROUNDS, Act, Fate};
+use super::{AVOIDED_ROUNDS, Act, Fate, GIVEN_BACK_MAX};
 use crate::{
     broker::Body,
     proofs,
@@ -58,7 +58,7 @@ impl World {
     /// How an attempt ends and when; none if it never does.
     fn fate(&mut self, header: &TaskHeader, deliveries: u32) -> (Option<Fate>, u64) {
         let faults = self.plan.faults;
-        if deliveries > header.attempts_max + AVOIDED_ROUNDS {
+        if deliveries > header.attempts_max + AVOIDED_ROUNDS + GIVEN_BACK_MAX {
             return (Some(Fate::Fails(FailureClass::Died)), 0);
         }
         if self.chance.hit(faults.hangs) {
