@@ -179,7 +179,7 @@ impl Collector {
             trace: trace.clone(),
             ended,
         };
-        let ended = self.end_of(&stage.block, announced_at, result.header.context.amends);
+        let ended = self.end_of(&stage.block, announced_at, amends);
         let block = match stage.first {
             None => self.blocks.entry(at).or_insert_with(|| new(ended)),
             Some(first) => self.ranges.unit((first.number, at), || new(None)),

@@ -187,8 +187,9 @@ impl Ranges {
         steps
     }
 
-    /// Ranges that only their results told of: they go on if their blocks are ready and in no other,
-    /// larger ones first, since their halves came after them, and have their blocks once they are
+    /// Ranges that only their results told of: they go on if their blocks are ready and in no other.
+    /// Those first that have come farthest, so that of ranges that overlap the one is emitted that can
+    /// be; then larger ones, since their halves came after them, and have their blocks once they are
     /// halved again. Returns what is settled: the results of the others.
     fn claim<F>(&mut self, around: &Around<'_, F>) -> Vec<Handle>
     where
@@ -199,7 +200,12 @@ impl Ranges {
             range.is_some_and(|range| range.members.is_empty())
         });
         let mut unclaimed: Vec<Key> = unclaimed.copied().collect();
-        unclaimed.sort_by_key(|(first, (last, _))| Reverse(last.saturating_sub(*first)));
+        unclaimed.sort_by_key(|key| {
+            let (first, (last, _)) = *key;
+            let proofs = self.all.get(key).map(|range| range.unit.proofs.values());
+            let progress = proofs.and_then(|all| all.map(|proof| (proof.position, proof.completed)).max());
+            Reverse((progress, last.saturating_sub(first)))
+        });
         let mut settled = Vec::new();
         for key in unclaimed {
             match self.members(&key, around) {

@@ -375,6 +375,38 @@ fn an_attempt_with_more_memory_is_another_one_than_a_hedge() {
     assert!(matches!(record(&steps[0]).outcome, EmissionOutcome::Proved(_)));
 }
 
+/// A dead letter may be retried before its block has a record. The retry amends none then, and the
+/// block's deadline ends it like any other, also for a collector that hears of nothing but the retry.
+#[test]
+fn a_retry_before_the_record_does_not_outlive_the_deadline() {
+    for told_by_the_clock in [false, true] {
+        let mut told = Session::new(single(2, 2));
+        told.adapt = |header| {
+            header.context.deadline_at = Some(Timestamp(500));
+            header.context.amends = true;
+        };
+        assert_eq!(told.tell(attempt(2, completed(0))), []);
+        if told_by_the_clock {
+            told.core.tick(Timestamp(500));
+        } else {
+            let ended = BlockEnded {
+                pipeline: told.pipeline.name.clone(),
+                first: 7,
+                last: 7,
+                hashes: vec![BlockHash([7; 32])],
+                at: Timestamp(500),
+                reason: EndReason::DeadlinePassed,
+            };
+            told.core.end(Handle(100), ended);
+        }
+        let pipeline = told.pipeline.clone();
+        let steps = told.core.advance(NOW, |_| Some(pipeline.clone()));
+        let emitted = steps.iter().find(|step| matches!(step, Step::Emit(..)));
+        let outcome = &record(emitted.expect("a record")).outcome;
+        assert_eq!(*outcome, EmissionOutcome::Abandoned(EndReason::DeadlinePassed));
+    }
+}
+
 /// A proof that was stored before its block's deadline counts although the block was given up.
 #[test]
 fn what_comes_in_time_counts_although_it_was_thought_out_of_reach() {

@@ -4,12 +4,7 @@
 //! measures an orchestrator with it would charge that to the orchestrator. Here the kernel's own timer
 //! wakes the runtime, like a message that comes; a thread that slept for it would be woken twice.
 
-use nix::sys::{
-    time::TimeSpec,
-    timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags},
-};
-use std::{io, os::fd::OwnedFd, time::Duration};
-use tokio::io::{Interest, unix::AsyncFd};
+use std::{io, time::Duration};
 
 /// Returns after this time; at once if it is none.
 pub async fn sleep(time: Duration) {
@@ -17,16 +12,29 @@ pub async fn sleep(time: Duration) {
         return;
     }
     if exactly(time).await.is_err() {
-        // More attempts at once than the process may open files.
+        // Another system, or more attempts at once than the process may open files.
         tokio::time::sleep(time).await;
     }
 }
 
+#[cfg(not(target_os = "linux"))]
+async fn exactly(_: Duration) -> io::Result<()> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
+#[cfg(target_os = "linux")]
 #[expect(
     deprecated,
     reason = "its successor is `unsafe`, for descriptors that somebody else may close: nobody else has this one"
 )]
 async fn exactly(time: Duration) -> io::Result<()> {
+    use nix::sys::{
+        time::TimeSpec,
+        timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags},
+    };
+    use std::os::fd::OwnedFd;
+    use tokio::io::{Interest, unix::AsyncFd};
+
     let flags = TimerFlags::TFD_NONBLOCK | TimerFlags::TFD_CLOEXEC;
     let timer = TimerFd::new(ClockId::CLOCK_MONOTONIC, flags)?;
     let once = Expiration::OneShot(TimeSpec::from(time));

@@ -88,7 +88,7 @@ proptest! {
         let mut last_heard = START;
         let mut found = Vec::new();
         while found.is_empty() && now.since(last_heard) < ms(2000) {
-            if beats(now, 125) {
+            if beats(now, 100) {
                 watchdog.heard(lease(2, Role::Prover, Vec::new()), now);
             }
             if beats(now, 0) && now.since(START) <= ms(calm_for) {
@@ -118,7 +118,7 @@ proptest! {
         let mut fates = Vec::new();
         while now.since(START) < ms(waited + 1500) && fates.is_empty() {
             let at = u64::try_from(now.since(START).as_millis()).expect("small");
-            if beats(now, 125) {
+            if beats(now, 100) {
                 watchdog.heard(lease(2, Role::Prover, Vec::new()), now);
             }
             if now == START || (beats(now, beat / 50 * 50) && at <= waited) {
@@ -162,6 +162,39 @@ proptest! {
         prop_assert!(times.get(1).is_some_and(|lost| *lost < ms(2700)), "{times:?}");
         prop_assert!(times.windows(2).all(|pair| pair[1] - pair[0] >= LOST_AFTER), "not at every look: {times:?}");
     }
+}
+
+/// What waited behind a slow attempt and was handed back waits for somebody who is free: it is nobody's
+/// death, and not lost, until somebody shows it again.
+#[test]
+fn what_was_handed_back_is_left_alone_until_somebody_takes_it() {
+    let mut watchdog = Watchdog::default();
+    let waits = || held(7, None, Duration::from_secs(60));
+    let mut fates = Vec::new();
+    let mut now = START;
+    while now.since(START) < ms(9000) {
+        let at = u64::try_from(now.since(START).as_millis()).expect("small");
+        if beats(now, 0) {
+            let behind = (at < 1000).then(waits);
+            let held = [attempt(1)].into_iter().chain(behind).collect();
+            watchdog.heard(lease(1, Role::Prover, held), now);
+        }
+        // One dies while it waits, another after it was taken and shown.
+        if beats(now, 100) && at < 3000 {
+            watchdog.heard(lease(2, Role::Prover, Vec::new()), now);
+        }
+        if beats(now, 100) && (5000..6000).contains(&at) {
+            watchdog.heard(lease(3, Role::Prover, vec![attempt(7)]), now);
+        }
+        for unheld in tick(&mut watchdog, Role::Prover, vec![key(1), key(7)], now) {
+            fates.push((at, unheld.fate));
+        }
+        now = now.plus(TICK);
+    }
+    assert!(
+        matches!(&fates[..], [(6000.., Fate::Fell(prover, _)), ..] if prover.as_str() == "p-3"),
+        "{fates:?}"
+    );
 }
 
 /// For each attempt, after how long its prover shows it and how long it lasts, in milliseconds.

@@ -35,7 +35,7 @@ impl Collector {
         let concerned: Vec<_> = self
             .blocks
             .range(numbers)
-            .filter(|(_, b)| concerns(&ended, &b.block, b.context.stored_at, b.context.amends))
+            .filter(|(_, b)| concerns(&ended, &b.block, b.context.stored_at, self.amends(b)))
             .map(|(at, _)| *at)
             .collect();
         let mut handles = Vec::new();
@@ -64,6 +64,11 @@ impl Collector {
         }
         self.ends.push((ended, handle));
         vec![Step::Ack(handles)]
+    }
+
+    /// Whether a block has a record that is to be amended. A dead letter may be retried before.
+    fn amends(&self, block: &Block) -> bool {
+        block.context.amends && block.block.number < self.next
     }
 
     pub(super) fn is_replaced(&self, block: &BlockRef, announced_at: Timestamp) -> bool {
@@ -131,7 +136,8 @@ impl Collector {
     /// Gives up blocks whose deadline passed.
     pub fn tick(&mut self, now: Timestamp) {
         for (at, block) in &mut self.blocks {
-            let deadline = block.context.deadline_at.filter(|_| !block.context.amends);
+            let amends = block.context.amends && at.0 < self.next;
+            let deadline = block.context.deadline_at.filter(|_| !amends);
             if block.ended.is_none() && deadline.is_some_and(|deadline| deadline <= now) {
                 block.ended = Some(EndReason::DeadlinePassed);
                 self.touched.insert(*at);
