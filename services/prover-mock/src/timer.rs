@@ -1,52 +1,90 @@
 //! A timer that is exact to some tens of microseconds.
 //!
 //! The runtime's timers are a millisecond coarse: an attempt of 10 ms would take 11, and whoever
-//! measures an orchestrator with it would charge that to the orchestrator. Here the kernel's own timer
-//! wakes the runtime, like a message that comes; a thread that slept for it would be woken twice.
+//! measures an orchestrator with it would charge that to the orchestrator. One thread waits for all.
 
-use std::{io, time::Duration};
+use std::{
+    cmp::Reverse,
+    collections::BinaryHeap,
+    sync::{
+        LazyLock,
+        mpsc::{Receiver, RecvTimeoutError, Sender, channel},
+    },
+    time::{Duration, Instant},
+};
+use tokio::sync::oneshot;
+
+static TIMER: LazyLock<Sender<Alarm>> = LazyLock::new(|| {
+    let (alarms, set) = channel();
+    // The sender is a static: the thread ends with the process.
+    std::thread::spawn(move || ring(&set));
+    alarms
+});
+
+struct Alarm {
+    at: Instant,
+    bell: oneshot::Sender<()>,
+}
+
+impl PartialEq for Alarm {
+    fn eq(&self, other: &Self) -> bool {
+        self.at == other.at
+    }
+}
+
+impl Eq for Alarm {}
+
+impl PartialOrd for Alarm {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Alarm {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        self.at.cmp(&other.at)
+    }
+}
 
 /// Returns after this time; at once if it is none.
 pub async fn sleep(time: Duration) {
     if time.is_zero() {
         return;
     }
-    if exactly(time).await.is_err() {
-        // Another system, or more attempts at once than the process may open files.
-        tokio::time::sleep(time).await;
-    }
-}
-
-#[cfg(not(target_os = "linux"))]
-async fn exactly(_: Duration) -> io::Result<()> {
-    Err(io::ErrorKind::Unsupported.into())
-}
-
-#[cfg(target_os = "linux")]
-#[expect(
-    deprecated,
-    reason = "its successor is `unsafe`, for descriptors that somebody else may close: nobody else has this one"
-)]
-async fn exactly(time: Duration) -> io::Result<()> {
-    use nix::sys::{
-        time::TimeSpec,
-        timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags},
+    let (bell, rings) = oneshot::channel();
+    let alarm = Alarm {
+        at: Instant::now() + time,
+        bell,
     };
-    use std::os::fd::OwnedFd;
-    use tokio::io::{Interest, unix::AsyncFd};
+    // Refused only if the thread were gone, and then the wait is over.
+    let _ = TIMER.send(alarm);
+    let _ = rings.await;
+}
 
-    let flags = TimerFlags::TFD_NONBLOCK | TimerFlags::TFD_CLOEXEC;
-    let timer = TimerFd::new(ClockId::CLOCK_MONOTONIC, flags)?;
-    let once = Expiration::OneShot(TimeSpec::from(time));
-    timer.set(once, TimerSetTimeFlags::empty())?;
-    let timer = AsyncFd::with_interest(OwnedFd::from(timer), Interest::READABLE)?;
-    timer.readable().await.map(|_| ())
+fn ring(set: &Receiver<Alarm>) {
+    let mut waiting: BinaryHeap<Reverse<Alarm>> = BinaryHeap::new();
+    loop {
+        let now = Instant::now();
+        while waiting.peek().is_some_and(|Reverse(next)| next.at <= now) {
+            if let Some(Reverse(due)) = waiting.pop() {
+                let _ = due.bell.send(());
+            }
+        }
+        let heard = match waiting.peek() {
+            Some(Reverse(next)) => set.recv_timeout(next.at.saturating_duration_since(now)),
+            None => set.recv().map_err(|_| RecvTimeoutError::Disconnected),
+        };
+        match heard {
+            Ok(alarm) => waiting.push(Reverse(alarm)),
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => return,
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Instant;
 
     #[tokio::test]
     async fn timers_end_in_the_order_of_their_times_and_not_before() {
