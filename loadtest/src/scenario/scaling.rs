@@ -37,7 +37,7 @@ pub(crate) async fn run(context: &Context) -> anyhow::Result<()> {
     if context.provers.is_some() || context.prove_ms.is_some() {
         return Ok(());
     }
-    // By default a task is handed out ahead only of short attempts: what that costs long ones.
+    // By default a task is handed out ahead of long attempts only just before their end: what that costs.
     measure(context, 32, Duration::from_secs(1), "always").await
 }
 
