@@ -154,6 +154,7 @@ struct Waiting {
     tasks: u32,
     next: u32,
     announced_at: Timestamp,
+    is_block: bool,
 }
 
 #[derive(Default)]
@@ -168,14 +169,16 @@ struct Model {
 }
 
 impl Model {
-    fn add(&mut self, policy: &Policy, ready: &Ready, stage: usize) {
+    fn add(&mut self, policy: &Policy, ready: &Ready, stage: usize, is_block: bool) {
         let (number, announced_at) = (ready.stage.block.number, ready.announced_at);
         let unwanted = |(first, last, at): &(u64, u64, Timestamp)| {
             (*first..=*last).contains(&number) && announced_at <= *at
         };
         let same = |w: &Waiting| {
-            (w.rank.1, w.rank.2, w.rank.3, w.tasks)
-                == (number, 2 - stage, Reverse(ready.attempt), ready.tasks.count)
+            // What a newer announcement asks for does not go with what an older one did.
+            let stays = w.is_block || w.announced_at >= announced_at;
+            let asked = (w.rank.1, w.rank.2, w.rank.3, w.tasks);
+            stays && asked == (number, 2 - stage, Reverse(ready.attempt), ready.tasks.count)
         };
         if self.cancelled.iter().any(unwanted) || self.waiting.iter().any(same) {
             return;
@@ -190,6 +193,7 @@ impl Model {
             tasks: ready.tasks.count,
             next: 0,
             announced_at,
+            is_block,
         });
     }
 
@@ -250,11 +254,11 @@ proptest! {
                     announced[number as usize] = now;
                     let ready = ready(&pipeline, number, "split", 1, 1, now);
                     real.block(SourceId::Block(sequence), block(number), now, ready.deadline_at, &pipeline);
-                    model.add(&policy, &ready, 0);
+                    model.add(&policy, &ready, 0, true);
                 }
                 Op::Stage { number, stage, tasks, attempt } => {
                     let ready = ready(&pipeline, number, STAGES[stage], tasks, attempt, announced[number as usize]);
-                    model.add(&policy, &ready, stage);
+                    model.add(&policy, &ready, stage, false);
                     real.stage(SourceId::Stage(sequence), ready, 0, &pipeline);
                 }
                 Op::Beat(prover, slots, soon) => {
