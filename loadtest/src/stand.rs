@@ -230,7 +230,7 @@ pub(crate) async fn know(bus: &Bus, pipeline: &Pipeline, numbers: Range<u64>) ->
                 observed_at: block.observed_at,
                 facts: block.facts,
             };
-            let key = format!("{}.{}", block.pipeline, block.block.key());
+            let key = subject::known_block(&block.pipeline, &block.block);
             facts.put(&key, &known).await
         })
         .buffer_unordered(IN_FLIGHT)

@@ -12,7 +12,7 @@ use push0_bus::{
     Pipelines, PublishError, Replay, Stream, Term, now,
 };
 use push0_domain::{
-    BlockKey, Payloads, PipelineId, Timestamp,
+    Payloads, PipelineId, Timestamp,
     message::{Claims, Emission, EmissionOutcome, KnownBlock, ResultEvent, StageReady, TaskResult},
     output::Output,
     pipeline::Pipeline,
@@ -30,13 +30,20 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const TICK: Duration = Duration::from_millis(50);
 /// Every how many ticks a block is looked up that was given up before any result of it came.
 const LOOK_EVERY: u32 = 10;
+/// Among how many of the first known blocks the first number is looked for: more than an ingester writes
+/// at once.
+const FIRST_KNOWN: usize = 256;
 /// The most publishes on their way; beyond it no more results are read.
 const IN_FLIGHT_MAX: usize = 1024;
 
 /// Waits for the role, holds it, and gives it up when anything is out of order.
-pub(crate) async fn session(bus: &Bus, pipeline: &PipelineId, metrics: &Metrics) -> Result<(), BusError> {
+pub(crate) async fn session(
+    bus: &Bus,
+    candidate: &Leadership,
+    pipeline: &PipelineId,
+    metrics: &Metrics,
+) -> Result<(), BusError> {
     bus.connected().await;
-    let candidate = Leadership::candidate(bus, &format!("collector.{pipeline}")).await?;
     let mut term = candidate.win().await?;
     tracing::info!(%pipeline, "collecting");
     let leading = metrics.leading.with_label_values(&[pipeline.as_str()]);
@@ -203,7 +210,6 @@ impl<'a> Active<'a> {
         }
         core.tick(now());
         self.ticks = self.ticks.wrapping_add(1);
-        // Looks through all keys of the bucket: not more often than needed.
         if self.ticks.is_multiple_of(LOOK_EVERY)
             && let Some(number) = core.unseen_end()
         {
@@ -337,13 +343,11 @@ async fn is_dead(bus: &Bus, result: &TaskResult) -> Result<bool, BusError> {
     }))
 }
 
+/// The least number among the blocks that became known first: those of one window are written at once.
 async fn first_known(known: &Facts<KnownBlock>, name: &PipelineId) -> Result<Option<u64>, BusError> {
-    let keys = known.keys(&format!("{name}.*")).await?;
-    Ok(keys
-        .iter()
-        .filter_map(|key| block_key(key))
-        .map(|key| key.number)
-        .min())
+    let first = known.first(&format!("{name}.>"), FIRST_KNOWN).await?;
+    let blocks = first.into_iter().filter_map(|fact| fact.value);
+    Ok(blocks.map(|known| known.block.number).min())
 }
 
 async fn known_at(
@@ -351,16 +355,9 @@ async fn known_at(
     name: &PipelineId,
     number: u64,
 ) -> Result<Vec<(KnownBlock, Timestamp)>, BusError> {
-    let mut found = Vec::new();
-    for key in known.keys(&format!("{name}.*")).await? {
-        if block_key(&key).is_some_and(|key| key.number == number) {
-            let fact = known.get(&key).await?;
-            found.extend(fact.and_then(|fact| Some((fact.value?, fact.stored_at))));
-        }
-    }
-    Ok(found)
-}
-
-fn block_key(key: &str) -> Option<BlockKey> {
-    key.rsplit_once('.')?.1.parse().ok()
+    let facts = known.list(&subject::known_blocks(name, number)).await?;
+    Ok(facts
+        .into_iter()
+        .filter_map(|fact| Some((fact.value?, fact.stored_at)))
+        .collect())
 }

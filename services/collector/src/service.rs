@@ -2,19 +2,21 @@
 
 use crate::{config::Config, metrics::Metrics, pipeline};
 use futures::StreamExt;
-use push0_bus::{Backoff, Bus, BusError, Pipelines};
+use push0_bus::{Backoff, Bus, BusError, Leadership, Pipelines};
 use push0_domain::PipelineId;
-use push0_runtime::{BoxError, Component, Service};
+use push0_runtime::{BoxError, Component, Health, Service};
 use std::collections::HashSet;
 use tokio::task::JoinSet;
 
 /// Runs the collector until it is asked to stop.
 pub async fn run(service: Service<Config>) -> Result<(), BoxError> {
     let broker = service.health.component("broker");
+    let permissions = service.health.component("permissions").reporter();
     let metrics = Metrics::register()?;
-    let bus = Bus::connect(&service.config.nats, "collector").await?;
+    let bus = Bus::connect_reporting(&service.config.nats, "collector", permissions).await?;
     let mut collecting = Collecting {
         bus: bus.clone(),
+        health: service.health.clone(),
         metrics,
         known: HashSet::new(),
         tasks: JoinSet::new(),
@@ -23,7 +25,7 @@ pub async fn run(service: Service<Config>) -> Result<(), BoxError> {
     loop {
         let error = tokio::select! {
             () = service.shutdown.requested() => break,
-            ended = collecting.follow(&broker) => ended.err().unwrap_or(BusError::Interrupted),
+            ended = bus.permitted(collecting.follow(&broker)) => ended.err().unwrap_or(BusError::Interrupted),
         };
         broker.not_ready(error.to_string());
         tracing::warn!(%error, "waiting for the broker");
@@ -40,6 +42,7 @@ pub async fn run(service: Service<Config>) -> Result<(), BoxError> {
 
 struct Collecting {
     bus: Bus,
+    health: Health,
     metrics: Metrics,
     known: HashSet<PipelineId>,
     tasks: JoinSet<()>,
@@ -56,18 +59,28 @@ impl Collecting {
         while let Some(change) = changes.next().await {
             let change = change?;
             if change.current.is_some() && self.known.insert(change.name.clone()) {
-                self.tasks
-                    .spawn(collect(self.bus.clone(), change.name, self.metrics.clone()));
+                let role = format!("collector.{}", change.name);
+                let mut candidate = Leadership::candidate(&self.bus, &role);
+                match self.health.role(&role) {
+                    Ok(role) => {
+                        let losses = role.losses;
+                        candidate = candidate.watched(move || losses.inc(), role.component.reporter());
+                    }
+                    Err(error) => tracing::error!(%error, "a role's losses are not counted"),
+                }
+                let collecting = collect(self.bus.clone(), candidate, change.name, self.metrics.clone());
+                self.tasks.spawn(collecting);
             }
         }
         Ok(())
     }
 }
 
-async fn collect(bus: Bus, pipeline: PipelineId, metrics: Metrics) {
+async fn collect(bus: Bus, candidate: Leadership, pipeline: PipelineId, metrics: Metrics) {
     let mut backoff = Backoff::default();
     loop {
-        match pipeline::session(&bus, &pipeline, &metrics).await {
+        let session = pipeline::session(&bus, &candidate, &pipeline, &metrics);
+        match bus.permitted(session).await {
             Ok(()) => backoff.reset(),
             Err(error) => {
                 tracing::warn!(%pipeline, %error, "starting over from what is stored");

@@ -18,6 +18,8 @@ use push0_domain::{
 use push0_runtime::{BoxError, Component, Service};
 use std::{collections::HashSet, time::Duration};
 
+/// The role of the active dispatcher.
+const ROLE: &str = "dispatcher";
 /// How long a publish is tried before the dispatcher starts over from what is stored.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 /// How often silent provers and deadlines are looked for: a fraction of a heartbeat.
@@ -31,18 +33,20 @@ pub(crate) const IN_FLIGHT_MAX: usize = 1024;
 
 /// Runs the dispatcher until it is asked to stop.
 pub async fn run(service: Service<Config>) -> Result<(), BoxError> {
-    let (broker, role) = (
-        service.health.component("broker"),
-        service.health.component("role"),
-    );
+    let broker = service.health.component("broker");
+    let permissions = service.health.component("permissions").reporter();
+    let role = service.health.role(ROLE)?;
+    let losses = role.losses;
     let metrics = Metrics::register()?;
-    let bus = Bus::connect(&service.config.nats, "dispatcher").await?;
+    let bus = Bus::connect_reporting(&service.config.nats, "dispatcher", permissions).await?;
+    let candidate =
+        Leadership::candidate(&bus, ROLE).watched(move || losses.inc(), role.component.reporter());
     let mut backoff = Backoff::default();
     loop {
-        let session = session(&bus, &metrics, &broker, &role);
+        let session = session(&bus, &candidate, &metrics, &broker);
         let error = tokio::select! {
             () = service.shutdown.requested() => break,
-            ended = session => match ended {
+            ended = bus.permitted(session) => match ended {
                 Ok(()) => continue,
                 Err(error) => error,
             },
@@ -60,13 +64,17 @@ pub async fn run(service: Service<Config>) -> Result<(), BoxError> {
 }
 
 /// Waits for the role, holds it, and gives it up when anything is out of order.
-async fn session(bus: &Bus, metrics: &Metrics, broker: &Component, role: &Component) -> Result<(), BusError> {
+async fn session(
+    bus: &Bus,
+    candidate: &Leadership,
+    metrics: &Metrics,
+    broker: &Component,
+) -> Result<(), BusError> {
     bus.connected().await;
     bus.check_provisioned().await?;
-    broker.ready();
     // A standby is ready: it does what a standby must.
-    role.ready();
-    let mut term = Leadership::candidate(bus, "dispatcher").await?.win().await?;
+    broker.ready();
+    let mut term = candidate.win().await?;
     tracing::info!("this dispatcher is the active one");
     metrics.leading.set(1);
     let ended = match term.during(Active::start(bus, metrics)).await {

@@ -8,7 +8,7 @@ use crate::{
     status::Status,
 };
 use futures::StreamExt;
-use push0_bus::{Backoff, Bus, BusError, PipelineChange, Pipelines};
+use push0_bus::{Backoff, Bus, BusError, Leadership, PipelineChange, Pipelines};
 use push0_domain::{
     PipelineId,
     pipeline::{Pipeline, Source},
@@ -40,7 +40,8 @@ pub async fn run(service: Service<Config>) -> Result<(), Error> {
     } = service;
     let broker = health.component("broker");
     let metrics = Metrics::register()?;
-    let bus = Bus::connect(&config.nats, &format!("push0-{name}")).await?;
+    let permissions = health.component("permissions").reporter();
+    let bus = Bus::connect_reporting(&config.nats, &format!("push0-{name}"), permissions).await?;
     let listener = match config.submit.listen {
         None => None,
         Some(address) => {
@@ -119,12 +120,12 @@ struct Roster {
 impl Roster {
     /// Follows the definitions until the stop is requested.
     async fn follow(&mut self) {
-        let shutdown = self.shutdown.clone();
+        let (shutdown, bus) = (self.shutdown.clone(), self.bus.clone());
         let mut backoff = Backoff::default();
         loop {
             let outcome = tokio::select! {
                 () = shutdown.requested() => return,
-                outcome = self.watch() => outcome,
+                outcome = bus.permitted(self.watch()) => outcome,
             };
             match outcome {
                 Ok(()) => backoff.reset(),
@@ -204,8 +205,18 @@ impl Roster {
         tracing::info!(pipeline = %name, revision = definition.revision, "serving the pipeline");
         self.desk.define(&name, posted);
         let (sender, receiver) = watch::channel(definition);
+        let role = format!("ingester.{name}");
+        let mut candidate = Leadership::candidate(&self.bus, &role);
+        match self.health.role(&role) {
+            Ok(role) => {
+                let losses = role.losses;
+                candidate = candidate.watched(move || losses.inc(), role.component.reporter());
+            }
+            Err(error) => tracing::error!(%error, "a role's losses are not counted"),
+        }
         let session = Session {
             bus: self.bus.clone(),
+            candidate,
             definition: receiver,
             desk: self.desk.clone(),
             status: Status::new(&name, &self.health, self.metrics.clone()),

@@ -20,6 +20,7 @@ const STANDBY_AFTER: Duration = Duration::from_secs(1);
 /// What the task of a pipeline needs.
 pub(crate) struct Session {
     pub(crate) bus: Bus,
+    pub(crate) candidate: Leadership,
     /// The pipeline's definition; closed when the pipeline is removed.
     pub(crate) definition: watch::Receiver<Arc<Pipeline>>,
     pub(crate) desk: Desk,
@@ -54,12 +55,13 @@ impl Session {
             let over = over(&self.definition, &self.shutdown);
             let term = tokio::select! {
                 () = over => break,
-                term = campaign(&self.bus, &mut self.status) => term,
+                term = campaign(&self.bus, &self.candidate, &mut self.status) => term,
             };
             self.lead(term).await;
         }
         // What is not served any more is not waited for.
         self.status.fine();
+        self.candidate.withdraw();
         Ok(())
     }
 
@@ -149,13 +151,11 @@ fn over(
 }
 
 /// Waits until this process leads the pipeline.
-async fn campaign(bus: &Bus, status: &mut Status) -> Term {
-    let role = format!("ingester.{}", status.pipeline());
+async fn campaign(bus: &Bus, candidate: &Leadership, status: &mut Status) -> Term {
     let mut backoff = Backoff::default();
     loop {
         bus.connected().await;
-        let won = async { Leadership::candidate(bus, &role).await?.win().await };
-        let mut won = pin!(won);
+        let mut won = pin!(bus.permitted(candidate.win()));
         let outcome = tokio::select! {
             outcome = &mut won => outcome,
             () = tokio::time::sleep(STANDBY_AFTER) => {

@@ -3,10 +3,6 @@
 use crate::metrics::{Metrics, gauge_value};
 use push0_domain::PipelineId;
 use push0_runtime::{Component, Health};
-use std::{
-    collections::BTreeMap,
-    sync::{Mutex, PoisonError},
-};
 
 /// What keeps a pipeline's blocks from coming.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,7 +41,7 @@ impl Status {
     pub(crate) fn new(pipeline: &PipelineId, health: &Health, metrics: Metrics) -> Self {
         Self {
             pipeline: pipeline.clone(),
-            component: health.component(component_name(pipeline)),
+            component: health.named_component(&format!("source.{pipeline}")),
             trouble: None,
             metrics,
         }
@@ -95,14 +91,4 @@ impl Status {
     pub(crate) fn metrics(&self) -> &Metrics {
         &self.metrics
     }
-}
-
-/// The name of a pipeline's component. Health wants names that live as long as the process; a
-/// deployment has few pipelines, and each name is kept once.
-fn component_name(pipeline: &PipelineId) -> &'static str {
-    static NAMES: Mutex<BTreeMap<PipelineId, &'static str>> = Mutex::new(BTreeMap::new());
-    let mut names = NAMES.lock().unwrap_or_else(PoisonError::into_inner);
-    names
-        .entry(pipeline.clone())
-        .or_insert_with(|| format!("source.{pipeline}").leak())
 }

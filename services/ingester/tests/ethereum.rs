@@ -71,7 +71,7 @@ async fn a_chain_that_grows_is_followed_with_its_transactions() {
         let witness: Value = serde_json::from_slice(witness).expect("the node's JSON");
         assert_eq!(witness, mined);
         transactions += observed.facts.transactions;
-        let key = format!("whole.{}", observed.block.key());
+        let key = subject::known_block(&"whole".parse().unwrap(), &observed.block);
         let fact = known
             .get(&key)
             .await

@@ -3,13 +3,14 @@
 use crate::cli::{Global, Of};
 use crate::endpoint::Endpoint;
 use crate::failure::Failure;
-use push0_bus::{Bus, NatsConfig, Pipelines};
+use push0_bus::{Bus, NatsConfig, Pipelines, Refusal};
 use push0_domain::PipelineId;
 use push0_domain::pipeline::Pipeline;
 use serde::Deserialize;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::watch;
 
 /// How long the broker may take to answer at first. An operator gets an answer within 3 s.
 const CONNECT_TIMEOUT: Duration = Duration::from_millis(2_500);
@@ -20,6 +21,22 @@ pub(crate) struct Context {
     nats: Option<String>,
     pub(crate) dir: PathBuf,
     pub(crate) json: bool,
+    refusals: watch::Sender<Option<String>>,
+}
+
+/// What the broker does not let this command do.
+pub(crate) struct Refused(watch::Receiver<Option<String>>);
+
+impl Refused {
+    /// Waits until the broker refuses something, and says what: nothing else would end the command before
+    /// its patience does.
+    pub(crate) async fn text(mut self) -> String {
+        match self.0.wait_for(Option::is_some).await {
+            Ok(refusal) => refusal.clone().unwrap_or_default(),
+            // The command that could be refused has ended.
+            Err(_) => std::future::pending().await,
+        }
+    }
 }
 
 /// The part of the services' configuration that this command shares.
@@ -30,14 +47,17 @@ struct Environment {
 }
 
 impl Context {
-    pub(crate) fn new(global: Global) -> Self {
+    pub(crate) fn new(global: Global) -> (Self, Refused) {
         // The empty text is "not given", as it is for the services' optional keys.
         let nats = global.nats.filter(|url| !url.is_empty());
-        Self {
+        let (refusals, refused) = watch::channel(None);
+        let context = Self {
             nats,
             dir: global.dir,
             json: global.json,
-        }
+            refusals,
+        };
+        (context, Refused(refused))
     }
 
     /// Whether a broker was named.
@@ -68,7 +88,13 @@ impl Context {
     /// The broker, provisioned or not.
     pub(crate) async fn broker(&self) -> Result<Bus, Failure> {
         let config = self.config()?;
-        let bus = Bus::connect(&config, "push0")
+        let refusals = self.refusals.clone();
+        let report = move |refusal: Option<&Refusal>| {
+            if let Some(refusal) = refusal.filter(|refusal| refusal.is_waited_for()) {
+                refusals.send_replace(Some(refusal.to_string()));
+            }
+        };
+        let bus = Bus::connect_reporting(&config, "push0", report)
             .await
             .map_err(|error| Failure::usage(error.to_string()))?;
         match tokio::time::timeout(CONNECT_TIMEOUT, bus.connected()).await {

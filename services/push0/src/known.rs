@@ -3,7 +3,7 @@
 use crate::failure::Failure;
 use push0_bus::{Bucket, Bus};
 use push0_domain::message::KnownBlock;
-use push0_domain::{BlockKey, BlockRef, PipelineId};
+use push0_domain::{BlockRef, PipelineId, subject};
 
 /// The facts about a block; none if it was never ingested, or so long ago that they expired.
 pub(crate) async fn of_block(
@@ -12,7 +12,7 @@ pub(crate) async fn of_block(
     block: &BlockRef,
 ) -> Result<Option<KnownBlock>, Failure> {
     let facts = bus.facts::<KnownBlock>(Bucket::Blocks).await?;
-    let fact = facts.get(&format!("{pipeline}.{}", block.key())).await?;
+    let fact = facts.find(&subject::known_block(pipeline, block)).await?;
     // The key has a part of the hash only.
     Ok(fact
         .and_then(|fact| fact.value)
@@ -26,16 +26,6 @@ pub(crate) async fn of_number(
     number: u64,
 ) -> Result<Vec<KnownBlock>, Failure> {
     let facts = bus.facts::<KnownBlock>(Bucket::Blocks).await?;
-    let mut found = Vec::new();
-    for key in facts.keys(&format!("{pipeline}.*")).await? {
-        let block = key
-            .rsplit_once('.')
-            .and_then(|(_, block)| block.parse::<BlockKey>().ok());
-        if block.is_some_and(|block| block.number == number)
-            && let Some(known) = facts.get(&key).await?.and_then(|fact| fact.value)
-        {
-            found.push(known);
-        }
-    }
-    Ok(found)
+    let found = facts.list(&subject::known_blocks(pipeline, number)).await?;
+    Ok(found.into_iter().filter_map(|fact| fact.value).collect())
 }

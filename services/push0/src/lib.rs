@@ -58,8 +58,14 @@ fn run(cli: cli::Cli) -> Result<(), Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
-    let context = context::Context::new(cli.global);
-    let outcome = runtime.block_on(command::run(context, command));
+    let (context, refused) = context::Context::new(cli.global);
+    let outcome = runtime.block_on(async {
+        tokio::select! {
+            biased;
+            outcome = command::run(context, command) => outcome,
+            refusal = refused.text() => Err(Failure::failed(refusal)),
+        }
+    });
     runtime.shutdown_background();
     outcome
 }

@@ -19,6 +19,8 @@ use quarantine::QUARANTINE;
 use serde::de::IgnoredAny;
 use std::time::Duration;
 
+/// The role of the active watchdog.
+const ROLE: &str = "watchdog";
 /// How often silence, timeouts and deadlines are looked at: a tenth of a heartbeat.
 const TICK: Duration = Duration::from_millis(25);
 /// How much of a tick the watchdog sleeps, thread and all. It hears how every attempt ends, and nothing of
@@ -34,17 +36,19 @@ const RECONCILE_EVERY: u32 = 40;
 
 /// Runs the watchdog until it is asked to stop.
 pub async fn run(service: Service<Config>) -> Result<(), BoxError> {
-    let (broker, role) = (
-        service.health.component("broker"),
-        service.health.component("role"),
-    );
+    let broker = service.health.component("broker");
+    let permissions = service.health.component("permissions").reporter();
+    let role = service.health.role(ROLE)?;
+    let losses = role.losses;
     let metrics = Metrics::register()?;
-    let bus = Bus::connect(&service.config.nats, "watchdog").await?;
+    let bus = Bus::connect_reporting(&service.config.nats, "watchdog", permissions).await?;
+    let candidate =
+        Leadership::candidate(&bus, ROLE).watched(move || losses.inc(), role.component.reporter());
     let mut backoff = Backoff::default();
     loop {
         let error = tokio::select! {
             () = service.shutdown.requested() => break,
-            ended = session(&bus, &service.config, &metrics, &broker, &role) => match ended {
+            ended = bus.permitted(session(&bus, &candidate, &service.config, &metrics, &broker)) => match ended {
                 Ok(()) => continue,
                 Err(error) => error,
             },
@@ -63,19 +67,18 @@ pub async fn run(service: Service<Config>) -> Result<(), BoxError> {
 
 async fn session(
     bus: &Bus,
+    candidate: &Leadership,
     config: &Config,
     metrics: &Metrics,
     broker: &Component,
-    role: &Component,
 ) -> Result<(), BusError> {
     bus.connected().await;
     bus.check_provisioned().await?;
     broker.ready();
-    role.ready();
-    let mut term = Leadership::candidate(bus, "watchdog").await?.win().await?;
+    let mut term = candidate.win().await?;
     tracing::info!("this watchdog is the active one");
     metrics.leading.set(1);
-    let ended = match Active::start(bus, config, metrics).await {
+    let ended = match term.during(Active::start(bus, config, metrics)).await {
         Ok(active) => active.serve(&mut term).await,
         Err(error) => Err(error),
     };

@@ -7,9 +7,10 @@ use crate::{
 use async_nats::jetstream::{
     Context,
     message::StreamMessage,
-    object_store::{GetErrorKind, InfoErrorKind, ObjectStore},
-    stream::DirectGetErrorKind,
+    object_store::{GetErrorKind, InfoErrorKind, ObjectInfo, ObjectStore},
+    stream::{self, DirectGetErrorKind, LastRawMessageErrorKind},
 };
+use base64::{Engine as _, prelude::BASE64_URL_SAFE};
 use lru::LruCache;
 use push0_domain::{
     BlobRef, Payload, Payloads,
@@ -172,7 +173,7 @@ impl Blobs {
         }
         let object = match self.store.get(blob.hash.to_string()).await {
             Ok(object) => object,
-            Err(e) if e.kind() == GetErrorKind::NotFound => return Err(BlobError::Missing(*blob)),
+            Err(e) if e.kind() == GetErrorKind::NotFound => return Err(self.not_found(blob).await),
             Err(e) => return Err(BlobError::Unavailable(e.to_string())),
         };
         let nuid = object.info.nuid.clone();
@@ -217,14 +218,32 @@ impl Blobs {
     }
 
     async fn last_part(&self, nuid: &str) -> Result<Option<StreamMessage>, BlobError> {
-        let stream = self.jetstream.get_stream_no_info(BLOBS_STREAM).await;
-        let stream = stream.map_err(|e| BlobError::Unavailable(e.to_string()))?;
+        let stream = self.bound().await?;
         let parts = format!("$O.{BLOBS}.C.{nuid}");
-        match stream.direct_get_last_for_subject(parts).await {
+        match stream.direct_get_last_for_subject(&parts).await {
             Ok(message) => Ok(Some(message)),
-            Err(e) if e.kind() == DirectGetErrorKind::NotFound => Ok(None),
+            Err(e) if e.kind() == DirectGetErrorKind::NotFound => led(&stream, &parts).await,
             Err(e) => Err(BlobError::Unavailable(e.to_string())),
         }
+    }
+
+    /// Why the client did not find a blob. It asks any copy of the store, and one that lags does not have
+    /// it yet: only the leader's word makes it missing.
+    async fn not_found(&self, blob: &BlobRef) -> BlobError {
+        let name = BASE64_URL_SAFE.encode(blob.hash.to_string());
+        let known = async { led(&self.bound().await?, &format!("$O.{BLOBS}.M.{name}")).await };
+        match known.await {
+            Ok(None) => BlobError::Missing(*blob),
+            // Its description says that it was removed, or a copy did not have it yet: the next try tells.
+            Ok(Some(message)) if is_deleted(&message) => BlobError::Missing(*blob),
+            Ok(Some(_)) => BlobError::Unavailable(format!("a copy of the store does not have {blob:?} yet")),
+            Err(error) => error,
+        }
+    }
+
+    async fn bound(&self) -> Result<stream::Stream<()>, BlobError> {
+        let stream = self.jetstream.get_stream_no_info(BLOBS_STREAM).await;
+        stream.map_err(|e| BlobError::Unavailable(e.to_string()))
     }
 
     /// The bytes of a payload, wherever they lie.
@@ -269,6 +288,20 @@ impl Blobs {
     fn kept(&self) -> std::sync::MutexGuard<'_, Chunks> {
         self.chunks.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// The newest message on a subject, as the leader of the store knows it.
+async fn led(stream: &stream::Stream<()>, subject: &str) -> Result<Option<StreamMessage>, BlobError> {
+    match stream.get_last_raw_message_by_subject(subject).await {
+        Ok(message) => Ok(Some(message)),
+        Err(e) if e.kind() == LastRawMessageErrorKind::NoMessageFound => Ok(None),
+        Err(e) => Err(BlobError::Unavailable(e.to_string())),
+    }
+}
+
+fn is_deleted(description: &StreamMessage) -> bool {
+    let info = serde_json::from_slice::<ObjectInfo>(&description.payload);
+    info.is_ok_and(|info| info.deleted)
 }
 
 fn checked(blob: &BlobRef, bytes: Vec<u8>) -> Result<Vec<u8>, BlobError> {

@@ -1,6 +1,9 @@
 //! The connection to the broker: made once, kept for ever, its state there for all to watch.
 
-use crate::Backoff;
+use crate::{
+    Backoff, Refusal,
+    refusal::{Refusals, user_of},
+};
 use async_nats::{ConnectOptions, Event, ServerAddr, jetstream};
 use serde::Deserialize;
 use std::{path::PathBuf, sync::Arc, time::Duration};
@@ -92,19 +95,31 @@ pub struct Bus {
     pub(crate) client: Arc<async_nats::Client>,
     pub(crate) jetstream: Arc<jetstream::Context>,
     state: Arc<watch::Sender<Connection>>,
+    pub(crate) refusals: Refusals,
 }
 
 impl Bus {
     /// Starts to connect and returns at once; the broker may come later. Retries for ever, with
     /// backoff, and logs each change of state once. `name` is what the broker's monitoring shows.
     pub async fn connect(config: &NatsConfig, name: &str) -> Result<Self, ConnectError> {
+        Self::connect_reporting(config, name, |_| {}).await
+    }
+
+    /// As [`Self::connect`]; each refusal of the broker is reported, and none whenever the connection is
+    /// made anew.
+    pub async fn connect_reporting(
+        config: &NatsConfig,
+        name: &str,
+        report: impl Fn(Option<&Refusal>) + Send + Sync + 'static,
+    ) -> Result<Self, ConnectError> {
         let (state, _) = watch::channel(Connection::default());
         let state = Arc::new(state);
-        let options = options(config).await?.name(name);
-        let for_events = state.clone();
+        let (options, user) = options(config).await?;
+        let refusals = Refusals::new(user, Arc::new(report));
+        let (for_events, reported) = (state.clone(), refusals.clone());
         let shown = without_secrets(&config.url);
-        let options = options.event_callback(move |event| {
-            note(&for_events, &event, &shown);
+        let options = options.name(name).event_callback(move |event| {
+            note(&for_events, &reported, &event, &shown);
             std::future::ready(())
         });
         let client = options
@@ -121,6 +136,7 @@ impl Bus {
             client: Arc::new(client),
             jetstream: Arc::new(jetstream),
             state,
+            refusals,
         })
     }
 
@@ -154,10 +170,11 @@ const RECONNECT_DELAY_MAX: Duration = Duration::from_millis(500);
 /// How many publishes may wait for their acknowledgement before the next one waits too.
 const PUBLISHES_IN_FLIGHT_MAX: usize = 4096;
 
-fn note(state: &watch::Sender<Connection>, event: &Event, url: &str) {
+fn note(state: &watch::Sender<Connection>, refusals: &Refusals, event: &Event, url: &str) {
     match event {
         Event::Connected => {
             tracing::info!(nats.url = url, "connected to the broker");
+            refusals.forget();
             state.send_modify(|c| c.up = true);
         }
         Event::Disconnected => {
@@ -173,13 +190,18 @@ fn note(state: &watch::Sender<Connection>, event: &Event, url: &str) {
         }
         // Each failed attempt to reconnect comes by here; the loss itself was logged.
         Event::ClientError(error) => tracing::debug!(%error, "broker connection"),
-        Event::ServerError(error) => tracing::warn!(%error, "the broker reports an error"),
+        Event::ServerError(error) => {
+            if !refusals.note(&error.to_string()) {
+                tracing::warn!(%error, "the broker reports an error");
+            }
+        }
         Event::LameDuckMode => tracing::info!("the broker is about to shut down"),
         Event::Draining | Event::Closed => {}
     }
 }
 
-async fn options(config: &NatsConfig) -> Result<ConnectOptions, ConnectError> {
+/// The options of a connection, and the user that signs in with them.
+async fn options(config: &NatsConfig) -> Result<(ConnectOptions, String), ConnectError> {
     let read = async |key: &'static str, path: &PathBuf| {
         tokio::fs::read_to_string(path)
             .await
@@ -205,7 +227,7 @@ async fn options(config: &NatsConfig) -> Result<ConnectOptions, ConnectError> {
     let signed = addresses(config)?
         .into_iter()
         .find(|address| address.username().is_some());
-    if let Some(address) = signed {
+    if let Some(address) = &signed {
         let (user, password) = (
             address.username().unwrap_or_default(),
             address.password().unwrap_or_default(),
@@ -220,16 +242,25 @@ async fn options(config: &NatsConfig) -> Result<ConnectOptions, ConnectError> {
             source,
         })?;
     }
-    if let Some(path) = &config.nkey_seed {
-        options = options.nkey(read("nkey_seed", path).await?.trim().to_owned());
+    let seed = match &config.nkey_seed {
+        Some(path) => Some(read("nkey_seed", path).await?.trim().to_owned()),
+        None => None,
+    };
+    if let Some(seed) = &seed {
+        options = options.nkey(seed.clone());
     }
+    let user = user_of(
+        config,
+        seed.as_deref(),
+        signed.as_ref().and_then(ServerAddr::username),
+    );
     if let Some(path) = &config.tls_ca {
         options = options.add_root_certificates(path.clone()).require_tls(true);
     }
     let half = |given, missing| ConnectError::HalfCertificate { given, missing };
     match (&config.tls_cert, &config.tls_key) {
-        (Some(cert), Some(key)) => Ok(options.add_client_certificate(cert.clone(), key.clone())),
-        (None, None) => Ok(options),
+        (Some(cert), Some(key)) => Ok((options.add_client_certificate(cert.clone(), key.clone()), user)),
+        (None, None) => Ok((options, user)),
         (Some(_), None) => Err(half("tls_cert", "tls_key")),
         (None, Some(_)) => Err(half("tls_key", "tls_cert")),
     }

@@ -20,6 +20,9 @@ pub enum BusError {
     /// The connection was lost or the broker dropped messages: what was received may have gaps.
     #[error("the connection to the broker was interrupted")]
     Interrupted,
+    /// The broker's user of this process may not do what the work needs.
+    #[error("{0}")]
+    Forbidden(std::sync::Arc<crate::Refusal>),
     /// A stored value is not what its place promises.
     #[error("{what}: {source}")]
     Corrupt {

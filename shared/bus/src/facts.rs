@@ -1,8 +1,15 @@
 //! Facts: small durable values by key, with compare-and-set. Written as JSON, for people with a
 //! NATS client.
+//!
+//! Reads go to the leader of the bucket's stream: another copy may lag, and an old value or a "not
+//! found" would be believed. Only [`Facts::find`] asks any copy, for facts that never change.
 
 use crate::{Bus, BusError};
-use async_nats::jetstream::kv::{self, Operation};
+use async_nats::jetstream::{
+    kv::{self, Operation},
+    message::StreamMessage,
+    stream::{DirectGetErrorKind, LastRawMessageErrorKind},
+};
 use futures::StreamExt;
 use push0_domain::{
     Timestamp,
@@ -16,7 +23,8 @@ use std::marker::PhantomData;
 pub enum Bucket {
     /// `<pipeline>.<revision>` and `<pipeline>.current`: definitions.
     Pipelines,
-    /// `<pipeline>.<block key>`: what the ingester saw. The trusted side of every proof's statement.
+    /// [`push0_domain::subject::known_block`]: what the ingester saw. The trusted side of every proof's
+    /// statement.
     Blocks,
     /// `leader.…`, `cursor.…`, `quarantine.…`: what services must remember.
     State,
@@ -91,6 +99,26 @@ impl<T: Serialize + DeserializeOwned> Facts<T> {
         format!("{}/{key}", self.bucket.name())
     }
 
+    fn subject(&self, key: &str) -> String {
+        format!("$KV.{}.{key}", self.bucket.name())
+    }
+
+    /// A stored message of the bucket's stream as the entry that it is.
+    fn entry(&self, message: StreamMessage) -> kv::Entry {
+        let prefix = self.subject("");
+        let key = message.subject.strip_prefix(&prefix).unwrap_or(&message.subject);
+        kv::Entry {
+            bucket: self.bucket.name().to_owned(),
+            key: key.to_owned(),
+            operation: operation(&message),
+            value: message.payload,
+            revision: message.sequence,
+            created: message.time,
+            delta: 0,
+            seen_current: false,
+        }
+    }
+
     fn read(&self, entry: kv::Entry) -> Result<Fact<T>, BusError> {
         let corrupt = |source| BusError::Corrupt {
             what: self.what(&entry.key),
@@ -122,12 +150,23 @@ impl<T: Serialize + DeserializeOwned> Facts<T> {
 
     /// The fact under a key, if there ever was one.
     pub async fn get(&self, key: &str) -> Result<Option<Fact<T>>, BusError> {
-        let entry = self
-            .store
-            .entry(key)
-            .await
-            .map_err(|e| BusError::unavailable(self.what(key), e))?;
-        entry.map(|entry| self.read(entry)).transpose()
+        let subject = self.subject(key);
+        match self.store.stream.get_last_raw_message_by_subject(&subject).await {
+            Ok(message) => self.read(self.entry(message)).map(Some),
+            Err(e) if e.kind() == LastRawMessageErrorKind::NoMessageFound => Ok(None),
+            Err(e) => Err(BusError::unavailable(self.what(key), e)),
+        }
+    }
+
+    /// The fact under a key that is written once and never changed: read from any copy of the bucket,
+    /// and from its leader before it counts as missing.
+    pub async fn find(&self, key: &str) -> Result<Option<Fact<T>>, BusError> {
+        let subject = self.subject(key);
+        match self.store.stream.direct_get_last_for_subject(subject).await {
+            Ok(message) => self.read(self.entry(message)).map(Some),
+            Err(e) if e.kind() == DirectGetErrorKind::NotFound => self.get(key).await,
+            Err(e) => Err(BusError::unavailable(self.what(key), e)),
+        }
     }
 
     /// Sets it.
@@ -158,24 +197,29 @@ impl<T: Serialize + DeserializeOwned> Facts<T> {
             .map_err(|e| BusError::unavailable(self.what(key), e))
     }
 
-    /// The keys that match (`a.*`, `>`), as they are now.
-    pub async fn keys(&self, filter: &str) -> Result<Vec<String>, BusError> {
-        let failed = |e: &dyn std::fmt::Display| BusError::unavailable(self.what(filter), e);
-        let mut keys = self.store.keys().await.map_err(|e| failed(&e))?;
-        let mut found = Vec::new();
-        while let Some(key) = keys.next().await {
-            found.push(key.map_err(|e| failed(&e))?);
-        }
-        found.retain(|key| matches(filter, key));
-        found.sort();
-        Ok(found)
+    /// The facts whose key matches (`a.*`, `>`), as they are now, by key. One question for each: meant for
+    /// filters that match few facts.
+    pub async fn list(&self, filter: &str) -> Result<Vec<Fact<T>>, BusError> {
+        let mut facts = self.first(filter, usize::MAX).await?;
+        facts.sort_by(|a, b| a.key.cmp(&b.key));
+        Ok(facts)
     }
 
-    /// All facts whose key matches (`a.*`, `>`), as they are now.
-    pub async fn list(&self, filter: &str) -> Result<Vec<Fact<T>>, BusError> {
+    /// The facts whose key matches that were stored first, at most `limit` of them.
+    pub async fn first(&self, filter: &str, limit: usize) -> Result<Vec<Fact<T>>, BusError> {
+        let (subject, stream) = (self.subject(filter), &self.store.stream);
         let mut facts = Vec::new();
-        for key in self.keys(filter).await? {
-            facts.extend(self.get(&key).await?);
+        let mut from = 1;
+        while facts.len() < limit {
+            match stream.get_first_raw_message_by_subject(&subject, from).await {
+                Ok(message) => {
+                    from = message.sequence + 1;
+                    let fact = self.read(self.entry(message))?;
+                    facts.extend(Some(fact).filter(|fact| fact.value.is_some()));
+                }
+                Err(e) if e.kind() == LastRawMessageErrorKind::NoMessageFound => break,
+                Err(e) => return Err(BusError::unavailable(self.what(filter), e)),
+            }
         }
         Ok(facts)
     }
@@ -201,31 +245,13 @@ impl<T: Serialize + DeserializeOwned> Facts<T> {
     }
 }
 
-/// Whether a key matches a filter of tokens, `*` and a final `>`.
-fn matches(filter: &str, key: &str) -> bool {
-    let mut tokens = key.split('.');
-    for wanted in filter.split('.') {
-        match (wanted, tokens.next()) {
-            (">", Some(_)) => return true,
-            ("*", Some(_)) => {}
-            (wanted, Some(token)) if wanted == token => {}
-            _ => return false,
-        }
-    }
-    tokens.next().is_none()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::matches;
-
-    #[test]
-    fn filters_match_whole_tokens() {
-        assert!(
-            matches(">", "a.b") && matches("a.>", "a.b.c") && matches("a.*", "a.b") && matches("a.b", "a.b")
-        );
-        assert!(
-            !matches("a.*", "a.b.c") && !matches("a.>", "a") && !matches("a", "ab") && !matches("a.b", "a")
-        );
+/// What a stored message did to its key: a deletion and an expiry are messages without a value.
+fn operation(message: &StreamMessage) -> Operation {
+    let header = |name: &str| message.headers.get(name).map(|value| value.as_str().to_owned());
+    match header("KV-Operation").as_deref() {
+        Some("DEL") => Operation::Delete,
+        Some("PURGE") => Operation::Purge,
+        _ if header("Nats-Marker-Reason").is_some() => Operation::Purge,
+        _ => Operation::Put,
     }
 }

@@ -4,7 +4,7 @@ use crate::{Bus, BusError, Stream, delivery};
 use async_nats::jetstream::{
     context::ConsumerInfoErrorKind,
     message::StreamMessage,
-    stream::{DirectGetError, DirectGetErrorKind, LastRawMessageErrorKind},
+    stream::{DirectGetError, DirectGetErrorKind, LastRawMessageError, LastRawMessageErrorKind},
 };
 use futures::TryStreamExt;
 use push0_domain::{Timestamp, codec::CodecError, trace::TraceContext};
@@ -48,23 +48,18 @@ pub struct Level {
 }
 
 impl Bus {
-    /// The newest message on these subjects.
+    /// The newest message on these subjects, as the stream's leader knows it.
     pub async fn last<T: DeserializeOwned>(
         &self,
         stream: Stream,
         subjects: &str,
     ) -> Result<Option<Kept<T>>, BusError> {
-        kept(
-            stream,
-            self.stream(stream)
-                .await?
-                .direct_get_last_for_subject(subjects)
-                .await,
-        )
+        let bound = self.stream(stream).await?;
+        led(stream, bound.get_last_raw_message_by_subject(subjects).await)
     }
 
-    /// The message at this sequence. None only if the stream's leader says so: a replica may not have
-    /// the newest yet.
+    /// The message at this sequence, from any copy: a message never changes. None only if the stream's
+    /// leader says so.
     pub async fn at<T: DeserializeOwned>(
         &self,
         stream: Stream,
@@ -74,14 +69,11 @@ impl Bus {
         if let Some(found) = kept(stream, bound.direct_get(sequence).await)? {
             return Ok(Some(found));
         }
-        match bound.get_raw_message(sequence).await {
-            Ok(message) => Ok(Some(decoded(&message))),
-            Err(error) if error.kind() == LastRawMessageErrorKind::NoMessageFound => Ok(None),
-            Err(error) => Err(BusError::unavailable(stream.name(), error)),
-        }
+        led(stream, bound.get_raw_message(sequence).await)
     }
 
-    /// At most `limit` messages on these subjects, from this sequence on, oldest first.
+    /// At most `limit` messages on these subjects, from this sequence on, oldest first. Any copy answers
+    /// as far as it has them; that there are no more is the word of the stream's leader.
     pub async fn scan<T: DeserializeOwned>(
         &self,
         stream: Stream,
@@ -93,10 +85,15 @@ impl Bus {
         let mut found: Vec<Kept<T>> = Vec::new();
         while found.len() < limit {
             let from = found.last().map_or(from.max(1), |last| last.sequence + 1);
-            match kept(
-                stream,
-                bound.direct_get_next_for_subject(subjects, Some(from)).await,
-            )? {
+            let next = bound.direct_get_next_for_subject(subjects, Some(from)).await;
+            let next = match kept(stream, next)? {
+                Some(message) => Some(message),
+                None => led(
+                    stream,
+                    bound.get_first_raw_message_by_subject(subjects, from).await,
+                )?,
+            };
+            match next {
                 Some(message) => found.push(message),
                 None => break,
             }
@@ -144,17 +141,16 @@ impl Bus {
         Ok(info.state.last_sequence)
     }
 
-    /// The sequence of the first message on these subjects from `from` on. Asked of the stream's
-    /// leader: a replica may not have the newest yet.
-    pub(crate) async fn next_sequence(
+    /// The first message on these subjects from `from` on, as the stream's leader knows it.
+    pub(crate) async fn next_raw(
         &self,
         stream: Stream,
         subjects: &str,
         from: u64,
-    ) -> Result<Option<u64>, BusError> {
+    ) -> Result<Option<StreamMessage>, BusError> {
         let bound = self.stream(stream).await?;
         match bound.get_first_raw_message_by_subject(subjects, from).await {
-            Ok(message) => Ok(Some(message.sequence)),
+            Ok(message) => Ok(Some(message)),
             Err(e) if e.kind() == LastRawMessageErrorKind::NoMessageFound => Ok(None),
             Err(e) => Err(BusError::unavailable(stream.name(), e)),
         }
@@ -177,6 +173,19 @@ impl Bus {
     }
 }
 
+/// The answer of a stream's leader.
+fn led<T: DeserializeOwned>(
+    stream: Stream,
+    got: Result<StreamMessage, LastRawMessageError>,
+) -> Result<Option<Kept<T>>, BusError> {
+    match got {
+        Ok(message) => Ok(Some(decoded(&message))),
+        Err(e) if e.kind() == LastRawMessageErrorKind::NoMessageFound => Ok(None),
+        Err(e) => Err(BusError::unavailable(stream.name(), e)),
+    }
+}
+
+/// The answer of any copy of a stream, which may lag behind its leader.
 fn kept<T: DeserializeOwned>(
     stream: Stream,
     got: Result<StreamMessage, DirectGetError>,

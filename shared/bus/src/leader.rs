@@ -1,17 +1,29 @@
 //! Leadership: one active instance of a role, a standby that takes over within a second.
 //!
-//! The leader renews a fact every [`RENEW_EVERY`]; whoever sees it unchanged for [`TERM`] by its own
-//! clock replaces it by compare-and-set. And it listens on a subject of its role: where nobody
-//! listens, the leader's connection has ended, and its successor need not wait for the term's end. A leader that was frozen may believe a moment longer that
-//! it leads. That is harmless, since every effect of a leader is idempotent or itself a
-//! compare-and-set: leadership saves work, it does not guard correctness.
+//! The leader renews a fact every [`RENEW_EVERY`]; a candidate that sees the fact unchanged for [`TERM`]
+//! by its own clock replaces it by compare-and-set. The leader also listens on a subject of its role:
+//! where nobody listens, the leader's connection has ended, and its successor need not wait for the
+//! term's end. A leader that was frozen may believe a moment longer that it leads. That is harmless,
+//! since every effect of a leader is idempotent or itself a compare-and-set: leadership saves work, it
+//! does not guard correctness.
+//!
+//! A candidate that keeps losing the role asks for it more slowly: two processes that are both too slow
+//! for the work would otherwise take the role from each other for ever, and neither would get it done.
+
+mod contest;
+
+pub use contest::Contest;
 
 use crate::{Bucket, Bus, BusError, Facts, Signals};
 use async_nats::client::RequestErrorKind;
+use contest::Losses;
 use futures::{FutureExt, future::BoxFuture};
 use push0_domain::subject;
 use serde::{Deserialize, Serialize};
-use std::time::Duration;
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 use tokio::time::Instant;
 
 /// How often the leader renews.
@@ -20,6 +32,9 @@ const RENEW_EVERY: Duration = Duration::from_millis(150);
 /// scheduler does not depose it, and a takeover still ends well within a second.
 const TERM: Duration = Duration::from_millis(600);
 const _: () = assert!(TERM.as_millis() >= 3 * RENEW_EVERY.as_millis());
+/// Every how many renewals a leader reports whether it still counts as one that loses its role again and
+/// again: some ten seconds.
+const REPORT_EVERY: u64 = 64;
 /// How long the broker may take to say that nobody listens.
 const ASK_MAX: Duration = Duration::from_millis(50);
 
@@ -30,48 +45,75 @@ struct Holder {
     renewal: u64,
 }
 
-/// A candidate for a role.
+/// A candidate for a role, for as long as its process lives.
 #[derive(Clone)]
 pub struct Leadership {
     bus: Bus,
-    facts: Facts<Holder>,
+    role: String,
     key: String,
-    /// Where the leader listens. Nothing is ever said there.
+    /// Where the leader listens. Candidates ask there, and nobody answers.
     subject: String,
     instance: String,
+    losses: Arc<Mutex<Losses>>,
+    on_loss: Arc<dyn Fn() + Send + Sync>,
+    report: Arc<dyn Fn(Option<&Contest>) + Send + Sync>,
 }
 
 /// A won term, to be renewed until it is lost or resigned.
 pub struct Term {
     candidate: Leadership,
+    facts: Facts<Holder>,
     revision: u64,
     renewal: u64,
     renewed_at: Instant,
     renew_at: Instant,
     renewing: Option<BoxFuture<'static, Result<Option<u64>, BusError>>>,
-    /// Held, not read: that somebody listens is what it says.
-    _presence: Signals,
+    /// The subscription by which candidates see that this process is connected. Their questions are read
+    /// and dropped: unread, they would keep the connection's buffers in memory.
+    presence: Signals,
 }
 
 impl Leadership {
     /// A candidate for `role` (tokens of a key, such as `dispatcher` or `collector.demo`).
-    pub async fn candidate(bus: &Bus, role: &str) -> Result<Self, BusError> {
-        let facts = bus.facts(Bucket::State).await?;
-        let instance = format!("{:016x}", rand::random::<u64>());
-        Ok(Self {
+    pub fn candidate(bus: &Bus, role: &str) -> Self {
+        Self {
             bus: bus.clone(),
-            facts,
+            role: role.to_owned(),
             key: format!("leader.{role}"),
             subject: subject::leader(role),
-            instance,
-        })
+            instance: format!("{:016x}", rand::random::<u64>()),
+            losses: Arc::default(),
+            on_loss: Arc::new(|| ()),
+            report: Arc::new(|_| ()),
+        }
+    }
+
+    /// Calls `on_loss` whenever another process takes the role from this one, and `report` when that
+    /// happens again and again, and when it is over.
+    #[must_use]
+    pub fn watched(
+        mut self,
+        on_loss: impl Fn() + Send + Sync + 'static,
+        report: impl Fn(Option<&Contest>) + Send + Sync + 'static,
+    ) -> Self {
+        (self.on_loss, self.report) = (Arc::new(on_loss), Arc::new(report));
+        self
+    }
+
+    /// Takes back what was reported: this process asks for the role no more.
+    pub fn withdraw(&self) {
+        (self.report)(None);
     }
 
     /// Waits until this candidate leads.
     pub async fn win(&self) -> Result<Term, BusError> {
+        if let Some(pause) = self.contest() {
+            tokio::time::sleep(pause.mul_f64(rand::random_range(0.5..=1.0))).await;
+        }
+        let facts = self.bus.facts::<Holder>(Bucket::State).await?;
         let mut seen: Option<(u64, Instant)> = None;
         loop {
-            let current = self.facts.get(&self.key).await?;
+            let current = facts.get(&self.key).await?;
             let now = Instant::now();
             let free_at = match &current {
                 None => Some(0),
@@ -95,15 +137,16 @@ impl Leadership {
                 };
                 // Before the fact: whoever sees the fact finds somebody who listens.
                 let presence = self.bus.listen([self.subject.clone()]).await?;
-                if let Some(revision) = self.facts.swap(&self.key, &holder, revision).await? {
+                if let Some(revision) = facts.swap(&self.key, &holder, revision).await? {
                     return Ok(Term {
                         candidate: self.clone(),
+                        facts,
                         revision,
                         renewal: 0,
                         renewed_at: now,
                         renew_at: now + RENEW_EVERY,
                         renewing: None,
-                        _presence: presence,
+                        presence,
                     });
                 }
             }
@@ -121,18 +164,35 @@ impl Leadership {
         asked.is_err_and(|error| error.kind() == RequestErrorKind::NoResponders)
     }
 
+    fn losses(&self) -> std::sync::MutexGuard<'_, Losses> {
+        self.losses.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn note_loss(&self) {
+        self.losses().note(Instant::now());
+        (self.on_loss)();
+        self.contest();
+    }
+
+    /// Reports whether the role is lost again and again; if so, how long to leave it to others.
+    fn contest(&self) -> Option<Duration> {
+        let contest = self.losses().contest(&self.role, Instant::now());
+        (self.report)(contest.as_ref());
+        contest.map(|contest| contest.pause())
+    }
+
     /// Renews the term of this revision; the new revision, or none if another leads.
-    async fn renew(self, revision: u64, renewal: u64) -> Result<Option<u64>, BusError> {
+    async fn renew(self, facts: Facts<Holder>, revision: u64, renewal: u64) -> Result<Option<u64>, BusError> {
         let holder = Holder {
             instance: self.instance.clone(),
             renewal,
         };
-        let renewed = self.facts.swap(&self.key, &holder, revision).await?;
+        let renewed = facts.swap(&self.key, &holder, revision).await?;
         if renewed.is_some() {
             return Ok(renewed);
         }
         // An earlier renewal may have been stored although its answer was lost.
-        let current = self.facts.get(&self.key).await?;
+        let current = facts.get(&self.key).await?;
         let ours = current.filter(|f| f.value.as_ref().is_some_and(|h| h.instance == self.instance));
         Ok(ours.map(|fact| fact.revision))
     }
@@ -155,17 +215,20 @@ impl Term {
     /// Cancel safe: in a loop that selects, the renewals go on where they were.
     pub async fn hold(&mut self) {
         loop {
-            tokio::time::sleep_until(self.renew_at).await;
-            let renewal = match &mut self.renewing {
-                Some(renewal) => renewal,
-                idle => idle.insert(
-                    self.candidate
-                        .clone()
-                        .renew(self.revision, self.renewal + 1)
-                        .boxed(),
-                ),
+            let renewed = tokio::select! {
+                renewed = renewed(
+                    &mut self.renewing,
+                    self.renew_at,
+                    &self.candidate,
+                    &self.facts,
+                    (self.revision, self.renewal + 1),
+                ) => renewed,
+                question = self.presence.next() => match question {
+                    Ok(_) => continue,
+                    // The connection is closed for good: this process ends.
+                    Err(_) => return std::future::pending().await,
+                },
             };
-            let renewed = renewal.await;
             self.renewing = None;
             let now = Instant::now();
             self.renew_at = now + RENEW_EVERY;
@@ -174,13 +237,23 @@ impl Term {
                     self.revision = revision;
                     self.renewal += 1;
                     self.renewed_at = now;
+                    if self.renewal.is_multiple_of(REPORT_EVERY) {
+                        self.candidate.contest();
+                    }
+                    continue;
                 }
-                Ok(None) => return,
                 // The broker may be away for all; nobody can have taken over before the term is out.
-                Err(_) if now.duration_since(self.renewed_at) < TERM => {}
-                Err(_) => return,
+                Err(_) if now.duration_since(self.renewed_at) < TERM => continue,
+                Ok(None) | Err(_) => {}
             }
+            self.candidate.note_loss();
+            return;
         }
+    }
+
+    /// How many questions of candidates wait to be read; none while the term is held.
+    pub fn unread(&mut self) -> usize {
+        std::iter::from_fn(|| self.presence.next().now_or_never()).count()
     }
 
     /// Gives the role up, so that a standby need not wait for the term's end. A term that was lost
@@ -190,9 +263,22 @@ impl Term {
             instance: String::new(),
             renewal: self.renewal,
         };
-        let Leadership { facts, key, .. } = &self.candidate;
-        if let Err(error) = facts.swap(key, &nobody, self.revision).await {
+        let key = &self.candidate.key;
+        if let Err(error) = self.facts.swap(key, &nobody, self.revision).await {
             tracing::debug!(%error, "the role is left to expire");
         }
     }
+}
+
+/// Waits until it is time to renew, renews, and answers with how that went.
+async fn renewed(
+    renewing: &mut Option<BoxFuture<'static, Result<Option<u64>, BusError>>>,
+    renew_at: Instant,
+    candidate: &Leadership,
+    facts: &Facts<Holder>,
+    (revision, renewal): (u64, u64),
+) -> Result<Option<u64>, BusError> {
+    tokio::time::sleep_until(renew_at).await;
+    let begin = || candidate.clone().renew(facts.clone(), revision, renewal).boxed();
+    renewing.get_or_insert_with(begin).await
 }

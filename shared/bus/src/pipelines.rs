@@ -116,7 +116,7 @@ impl Pipelines {
         if let Some(seen) = self.cache().get(&id) {
             return Ok(Some(seen.clone()));
         }
-        let fact = self.facts.get(&format!("{name}.{revision}")).await?;
+        let fact = self.facts.find(&format!("{name}.{revision}")).await?;
         let Some(pipeline) = fact.and_then(|f| f.value).map(Arc::new) else {
             return Ok(None);
         };

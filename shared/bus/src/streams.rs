@@ -153,8 +153,8 @@ impl Stream {
                 // A log, not a queue: several readers, and its end is the frontier of the pipeline.
                 config.retention = RetentionPolicy::Limits;
                 config.max_age = limits.keep;
-                // Ids chain what a collector writes; the broker keeps each in memory for this long.
-                config.duplicate_window = Duration::from_secs(2);
+                // Records that are ready together are stored together.
+                config.allow_atomic_publish = true;
             }
             Self::Dead => {
                 config.retention = RetentionPolicy::Limits;

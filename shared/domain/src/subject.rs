@@ -2,7 +2,9 @@
 //!
 //! A subject routes, filters and de-duplicates; what a message says stands in its body.
 
-use crate::{BlockKey, PipelineId, ProofType, ProverId, StageName, ZkvmId, id::InvalidId, task::AttemptId};
+use crate::{
+    BlockKey, BlockRef, PipelineId, ProofType, ProverId, StageName, ZkvmId, id::InvalidId, task::AttemptId,
+};
 use std::fmt;
 
 /// The root of all subjects; a change of the protocol that old services cannot read changes it.
@@ -272,6 +274,18 @@ pub fn proofs_of_pipeline(pipeline: &PipelineId) -> String {
 pub fn number_of_proof(subject: &str) -> Option<u64> {
     let rest = subject.strip_prefix(ROOT)?.strip_prefix(".proof.")?;
     rest.rsplit_once('.')?.1.parse().ok()
+}
+
+/// The key of what the ingester wrote about a block: number and hash are tokens of their own, so that
+/// [`known_blocks`] finds the blocks of a number.
+pub fn known_block(pipeline: &PipelineId, block: &BlockRef) -> String {
+    let [a, b, c, d, ..] = block.hash.0;
+    format!("{pipeline}.{}.{}", block.number, hex::encode([a, b, c, d]))
+}
+
+/// The keys of what the ingester wrote about all blocks of a number: several after a reorg.
+pub fn known_blocks(pipeline: &PipelineId, number: u64) -> String {
+    format!("{pipeline}.{number}.*")
 }
 
 /// DEAD: one dead letter of a pipeline, or of no pipeline if its message could not be read.

@@ -210,8 +210,8 @@ async fn observed(
     stage: &StageKey,
     block: BlockRef,
 ) -> Result<Result<KnownBlock, String>, BusError> {
-    let key = format!("{}.{}", stage.pipeline, block.key());
-    let Some(known) = node.known.get(&key).await?.and_then(|fact| fact.value) else {
+    let key = subject::known_block(&stage.pipeline, &block);
+    let Some(known) = node.known.find(&key).await?.and_then(|fact| fact.value) else {
         return Ok(Err(format!("block {block} was never observed")));
     };
     if known.block != block {

@@ -112,7 +112,8 @@ pub(crate) async fn serve<J: Job>(
     let mut backoff = Backoff::default();
     let mut failing = false;
     while !shutdown.is_requested() {
-        let Err(error) = session(&node, &job, &mut work, &ready, &shutdown).await else {
+        let session = session(&node, &job, &mut work, &ready, &shutdown);
+        let Err(error) = node.bus.permitted(session).await else {
             break;
         };
         ready.not_ready(error.to_string());

@@ -82,7 +82,8 @@ async fn start<C, J: Job>(service: Service<C>, common: Common, zkvm: &str, job: 
     );
     tracing::info!(prover.id = %id, %zkvm, slots = config.slots, role = ?J::ROLE, "adapter");
 
-    let bus = Bus::connect(&nats, id.as_str()).await?;
+    let permissions = service.health.component("permissions").reporter();
+    let bus = Bus::connect_reporting(&nats, id.as_str(), permissions).await?;
     let node = tokio::select! {
         node = bind(bus, &id, &zkvm, &config) => Arc::new(node?),
         () = service.shutdown.requested() => return Ok(()),
@@ -114,7 +115,7 @@ async fn bind(
     let mut said = false;
     loop {
         bus.connected().await;
-        match parts(&bus).await {
+        match bus.permitted(parts(&bus)).await {
             Ok((blobs, known, pipelines)) => {
                 return Ok(Node {
                     blobs,

@@ -1,11 +1,14 @@
 //! Whether this process can do its work, said by the components that the work needs.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde::Serialize;
 
-use crate::Shutdown;
+use crate::{
+    Shutdown,
+    metrics::{self, MetricError},
+};
 
 /// The readiness of a process. It is ready when all its components are and no stop is requested;
 /// while it has no component it is not ready, as a service that has just started has none yet.
@@ -25,6 +28,15 @@ type Components = BTreeMap<&'static str, Option<String>>;
 pub struct Component {
     name: &'static str,
     components: Arc<Mutex<Components>>,
+}
+
+/// A role that this process asks for: its counter `role_losses_total` and its component `role.<role>`.
+#[derive(Clone, Debug)]
+pub struct Role {
+    /// How often another process took the role from this one.
+    pub losses: metrics::IntCounter,
+    /// Not ready while that happens again and again.
+    pub component: Component,
 }
 
 /// What `/health/ready` answers.
@@ -65,6 +77,38 @@ impl Health {
         }
     }
 
+    /// As [`Self::component`], for a name that is known only at run time, such as a pipeline's. Each name is
+    /// kept for the life of the process: there must be few.
+    pub fn named_component(&self, name: &str) -> Component {
+        static NAMES: Mutex<BTreeSet<&'static str>> = Mutex::new(BTreeSet::new());
+        let mut names = NAMES.lock().unwrap_or_else(PoisonError::into_inner);
+        let name = match names.get(name) {
+            Some(name) => name,
+            None => {
+                let name: &'static str = name.to_owned().leak();
+                names.insert(name);
+                name
+            }
+        };
+        self.component(name)
+    }
+
+    /// What a candidate for a role reports to.
+    ///
+    /// # Errors
+    /// The counter cannot be registered.
+    pub fn role(&self, role: &str) -> Result<Role, MetricError> {
+        let losses = metrics::counter_vec(
+            "role_losses_total",
+            "How often another process took a role from this one",
+            &["role"],
+        )?;
+        Ok(Role {
+            losses: losses.with_label_values(&[role]),
+            component: self.named_component(&format!("role.{role}")),
+        })
+    }
+
     /// The state of all components at this moment.
     pub fn readiness(&self) -> Readiness {
         let components = lock(&self.components);
@@ -102,6 +146,15 @@ impl Component {
     /// is best without numbers that change.
     pub fn not_ready(&self, reason: impl Into<String>) {
         self.set(Some(reason.into()));
+    }
+
+    /// Takes reports of trouble from elsewhere: not ready with the reason that is reported, ready with none.
+    pub fn reporter<R: std::fmt::Display>(self) -> impl Fn(Option<&R>) + Send + Sync + use<R> {
+        self.ready();
+        move |trouble| match trouble {
+            Some(trouble) => self.not_ready(trouble.to_string()),
+            None => self.ready(),
+        }
     }
 
     fn set(&self, state: Option<String>) {

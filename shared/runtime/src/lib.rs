@@ -20,7 +20,7 @@ pub mod trace;
 pub use args::RunArgs;
 pub use config::{ConfigError, HasRuntimeConfig, HttpConfig, Invalid, TelemetryConfig};
 pub use exit::BoxError;
-pub use health::{Component, Health};
+pub use health::{Component, Health, Role};
 pub use service::{Service, run, run_with};
 pub use shutdown::Shutdown;
 pub use tasks::{TaskError, TaskGroup};

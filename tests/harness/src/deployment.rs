@@ -250,7 +250,7 @@ impl<B> Deployment<B> {
             .expect("a bucket");
         futures::stream::iter(&blocks)
             .map(|block| {
-                let (known, key) = (&known, format!("{pipeline}.{}", block.block.key()));
+                let (known, key) = (&known, subject::known_block(pipeline, &block.block));
                 async move { known.put(&key, &fact_of(block)).await }
             })
             .buffer_unordered(FACTS_IN_FLIGHT)

@@ -6,7 +6,7 @@ use crate::{
     status::Status,
 };
 use push0_bus::{Bucket, Bus, BusError, Facts};
-use push0_domain::{BlockRef, PipelineId, message::KnownBlock, pipeline::Pipeline};
+use push0_domain::{BlockRef, PipelineId, message::KnownBlock, pipeline::Pipeline, subject};
 use serde::{Deserialize, Serialize};
 use std::{collections::VecDeque, sync::Arc};
 use tokio::sync::watch;
@@ -54,11 +54,6 @@ impl Cursor {
             reorgs => format!("{pipeline}.{}.{reorgs}", block.key()),
         }
     }
-}
-
-/// The key of what is known of a block.
-pub(super) fn known_key(pipeline: &PipelineId, block: &BlockRef) -> String {
-    format!("{pipeline}.{}", block.key())
 }
 
 impl Publisher {
@@ -141,7 +136,7 @@ async fn recent(
         if recent.len() == DEPTH || cursor.first == Some(block.number) {
             break;
         }
-        let fact = known.get(&known_key(pipeline, &block)).await?;
+        let fact = known.find(&subject::known_block(pipeline, &block)).await?;
         // What expired is not followed: then a reorg that deep is not either.
         let known = fact
             .and_then(|fact| fact.value)

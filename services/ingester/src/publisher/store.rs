@@ -1,9 +1,9 @@
 //! What must be stored before a block is published: what is known of it, and its witness.
 
-use super::{NewBlock, Publisher, cursor::known_key};
+use super::{NewBlock, Publisher};
 use futures::future::try_join_all;
 use push0_bus::{Blobs, Facts};
-use push0_domain::{Payload, message::KnownBlock, pipeline::Pipeline};
+use push0_domain::{Payload, message::KnownBlock, pipeline::Pipeline, subject};
 use std::sync::Arc;
 
 impl Publisher {
@@ -35,7 +35,7 @@ async fn store(
         observed_at: block.observed_at,
         facts: block.facts,
     };
-    let key = known_key(&definition.name, &block.link.block);
+    let key = subject::known_block(&definition.name, &block.link.block);
     let put = known.put(&key, &fact).await;
     put.map_err(|error| ("unavailable", error.to_string()))?;
     let input = blobs.payload(&block.witness).await;

@@ -102,7 +102,10 @@ impl Deployment {
         };
         let facts = self.bus.facts(Bucket::Blocks).await.expect("it is there");
         facts
-            .put(&format!("demo.{}", block.key()), &known)
+            .put(
+                &subject::known_block(&"demo".parse().expect("a name"), &block),
+                &known,
+            )
             .await
             .expect("it is stored");
         let emission = Emission {

@@ -2,16 +2,14 @@ use crate::{Broker, never, soon};
 use push0_bus::Leadership;
 use std::time::{Duration, Instant};
 
-async fn candidate(broker: &Broker) -> Leadership {
+fn candidate(broker: &Broker) -> Leadership {
     Leadership::candidate(&broker.bus, "test")
-        .await
-        .expect("provisioned")
 }
 
 #[tokio::test]
 async fn one_of_two_candidates_leads_for_as_long_as_it_renews() {
     let broker = Broker::start().await;
-    let (first, second) = (candidate(&broker).await, candidate(&broker).await);
+    let (first, second) = (candidate(&broker), candidate(&broker));
     let mut term = soon(first.win()).await.unwrap();
     let standby = async { second.win().await.map(|_| ()) };
     // Two seconds are three terms: a standby that misjudged them would have won.
@@ -22,7 +20,7 @@ async fn one_of_two_candidates_leads_for_as_long_as_it_renews() {
 #[tokio::test]
 async fn a_leader_that_looks_at_other_things_in_between_keeps_its_term() {
     let broker = Broker::start().await;
-    let (first, second) = (candidate(&broker).await, candidate(&broker).await);
+    let (first, second) = (candidate(&broker), candidate(&broker));
     let mut term = soon(first.win()).await.unwrap();
     let mut events = tokio::time::interval(Duration::from_micros(300));
     let leading = async {
@@ -45,12 +43,12 @@ async fn a_leader_that_looks_at_other_things_in_between_keeps_its_term() {
 async fn of_two_that_start_together_exactly_one_wins() {
     let broker = Broker::start().await;
     for _ in 0..5 {
-        let (first, second) = (candidate(&broker).await, candidate(&broker).await);
+        let (first, second) = (candidate(&broker), candidate(&broker));
         let won = tokio::select! {
             won = first.win() => won.unwrap(),
             won = second.win() => won.unwrap(),
         };
-        never(async { candidate(&broker).await.win().await.is_ok() }).await;
+        never(async { candidate(&broker).win().await.is_ok() }).await;
         won.resign().await;
     }
 }
@@ -58,7 +56,7 @@ async fn of_two_that_start_together_exactly_one_wins() {
 #[tokio::test]
 async fn a_standby_takes_over_within_a_second_when_the_leader_falls_silent() {
     let broker = Broker::start().await;
-    let (first, second) = (candidate(&broker).await, candidate(&broker).await);
+    let (first, second) = (candidate(&broker), candidate(&broker));
     let mut term = soon(first.win()).await.unwrap();
     let (silent_since, won_at) = tokio::join!(
         async {
@@ -79,7 +77,7 @@ async fn a_standby_takes_over_within_a_second_when_the_leader_falls_silent() {
 #[tokio::test]
 async fn a_standby_takes_over_at_once_when_the_leader_resigns() {
     let broker = Broker::start().await;
-    let (first, second) = (candidate(&broker).await, candidate(&broker).await);
+    let (first, second) = (candidate(&broker), candidate(&broker));
     let term = soon(first.win()).await.unwrap();
     let (resigned_at, won_at) = tokio::join!(
         async {
@@ -100,13 +98,13 @@ async fn a_standby_takes_over_at_once_when_the_leader_resigns() {
 async fn a_candidate_takes_over_at_once_when_the_leaders_connection_has_ended() {
     let broker = Broker::start().await;
     let other = broker.another().await;
-    let dying = Leadership::candidate(&other, "test").await.unwrap();
+    let dying = Leadership::candidate(&other, "test");
     let mut term = soon(dying.win()).await.unwrap();
     // Renewed a moment ago: by the fact alone it leads for 600 ms more.
     let _ = tokio::time::timeout(Duration::from_millis(200), term.hold()).await;
     let silent_since = Instant::now();
     drop((term, dying, other));
-    soon(candidate(&broker).await.win()).await.unwrap();
+    soon(candidate(&broker).win()).await.unwrap();
     let gap = silent_since.elapsed();
     println!("taken over {gap:?} after the leader's connection ended");
     assert!(gap < Duration::from_millis(400), "{gap:?}");
@@ -115,7 +113,7 @@ async fn a_candidate_takes_over_at_once_when_the_leaders_connection_has_ended() 
 #[tokio::test]
 async fn a_deposed_leader_learns_it_and_takes_nothing_away() {
     let broker = Broker::start().await;
-    let (first, second) = (candidate(&broker).await, candidate(&broker).await);
+    let (first, second) = (candidate(&broker), candidate(&broker));
     let mut frozen = soon(first.win()).await.unwrap();
     let mut successor = soon(second.win()).await.unwrap();
     tokio::select! {
@@ -125,4 +123,56 @@ async fn a_deposed_leader_learns_it_and_takes_nothing_away() {
     frozen.resign().await;
     // Resigning a role that was lost must not end the successor's term.
     never(successor.hold()).await;
+}
+
+#[tokio::test]
+async fn a_role_that_is_taken_again_and_again_is_asked_for_more_slowly() {
+    let broker = Broker::start().await;
+    let losses = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let (counted, reported) = (losses.clone(), std::sync::Arc::new(std::sync::Mutex::new(None)));
+    let says = reported.clone();
+    let slow = candidate(&broker).watched(
+        move || {
+            counted.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        },
+        move |contest| *says.lock().unwrap() = contest.map(ToString::to_string),
+    );
+    let other = candidate(&broker);
+    for _ in 0..3 {
+        assert_eq!(*reported.lock().unwrap(), None);
+        let mut lost = soon(slow.win()).await.unwrap();
+        // Its term runs out while it does not renew: another process takes the role.
+        let term = soon(other.win()).await.unwrap();
+        soon(lost.hold()).await;
+        term.resign().await;
+    }
+    assert_eq!(losses.load(std::sync::atomic::Ordering::Relaxed), 3);
+    let said = reported.lock().unwrap().clone().expect("a report");
+    assert!(said.contains("`test`"), "{said}");
+    let asked = Instant::now();
+    soon(slow.win()).await.unwrap();
+    assert!(asked.elapsed() >= Duration::from_secs(1), "{:?}", asked.elapsed());
+}
+
+#[tokio::test]
+async fn the_questions_of_standbys_do_not_pile_up_at_the_leader() {
+    let broker = Broker::start().await;
+    let mut term = soon(candidate(&broker).win()).await.unwrap();
+    let asks = broker.jetstream().await;
+    let leading = async {
+        tokio::time::timeout(Duration::from_secs(1), term.hold())
+            .await
+            .unwrap_err();
+    };
+    let asking = async {
+        for _ in 0..1000 {
+            asks.client()
+                .publish("push0.v1.leader.test", "".into())
+                .await
+                .unwrap();
+        }
+        asks.client().flush().await.unwrap();
+    };
+    tokio::join!(leading, asking);
+    assert_eq!(term.unread(), 0);
 }

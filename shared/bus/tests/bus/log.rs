@@ -3,23 +3,23 @@ use push0_bus::{Bus, Log, Message, PublishError, Stream};
 use push0_domain::{PipelineId, subject};
 use std::time::Duration;
 
-const BUDGET: Duration = Duration::from_secs(20);
+pub(crate) const BUDGET: Duration = Duration::from_secs(20);
 
-fn demo() -> PipelineId {
+pub(crate) fn demo() -> PipelineId {
     "demo".parse().expect("a name")
 }
 
-fn log(bus: &Bus, pipeline: &PipelineId, own: u64) -> Log {
+pub(crate) fn log(bus: &Bus, pipeline: &PipelineId, own: u64) -> Log {
     let subjects = subject::proofs_of_pipeline(pipeline);
     Log::new(bus.clone(), Stream::Proofs, subjects, own)
 }
 
-fn records(pipeline: &PipelineId, numbers: impl IntoIterator<Item = u64>) -> Vec<Message> {
+pub(crate) fn records(pipeline: &PipelineId, numbers: impl IntoIterator<Item = u64>) -> Vec<Message> {
     let record = |number| message(subject::proof(pipeline, number), &number);
     numbers.into_iter().map(record).collect()
 }
 
-async fn stored(bus: &Bus, pipeline: &PipelineId) -> Vec<u64> {
+pub(crate) async fn stored(bus: &Bus, pipeline: &PipelineId) -> Vec<u64> {
     let subjects = subject::proofs_of_pipeline(pipeline);
     let all = bus.scan::<u64>(Stream::Proofs, &subjects, 1, 10_000).await;
     let all = all.expect("the stream is there").into_iter();

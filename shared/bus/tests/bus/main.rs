@@ -2,6 +2,7 @@
 
 mod blobs;
 mod connection;
+mod copies;
 mod delivery;
 mod facts;
 mod leadership;
@@ -9,6 +10,7 @@ mod log;
 mod provision;
 mod publish;
 mod pull;
+mod refusal;
 
 use push0_bus::{Bus, Limits, Message, NatsConfig};
 use push0_domain::{BlockHash, BlockRef, ZkvmId, subject::AttemptKey, task::StageKey, trace::TraceContext};
