@@ -35,7 +35,7 @@ pub use error::BusError;
 pub use facts::{Bucket, Fact, Facts};
 pub use inspect::{Handed, Kept, Level};
 pub use leader::{Contest, Leadership, Term};
-pub use log::{APPEND_MAX, Log};
+pub use log::Log;
 pub use outbox::Outbox;
 pub use pipelines::{ApplyError, PipelineChange, Pipelines};
 pub use publish::{Message, PublishError, Stored};

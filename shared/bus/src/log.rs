@@ -14,8 +14,8 @@ use tokio::time::Instant;
 
 /// The header that names the append with which a message was stored.
 const APPEND: &str = "Push0-Append";
-/// The most messages of one append: the broker takes 1,000 in a batch.
-pub const APPEND_MAX: usize = 1000;
+/// The most messages that the broker takes as one batch.
+const BATCH_MAX: usize = 1000;
 
 /// The end of a log, as one writer knows it.
 #[derive(Clone)]
@@ -48,16 +48,24 @@ impl Log {
         }
     }
 
-    /// Appends these messages in order, all of them or none; at most [`APPEND_MAX`].
+    /// Appends these messages in order. Up to 1,000 of them are stored together or not at all; of more, the
+    /// first thousands may be stored when an error ends the rest.
     ///
     /// # Errors
     /// [`PublishError::Unexpected`] if another writer has appended to this log, or if the broker cannot
     /// tell what became of the messages; any other if the broker is away or full for longer than `budget`.
     pub async fn append(&mut self, messages: &[Message], budget: Duration) -> Result<(), PublishError> {
+        let give_up_at = Instant::now() + budget;
+        for batch in messages.chunks(BATCH_MAX) {
+            self.append_batch(batch, give_up_at).await?;
+        }
+        Ok(())
+    }
+
+    async fn append_batch(&mut self, messages: &[Message], give_up_at: Instant) -> Result<(), PublishError> {
         let Some(first) = messages.first() else {
             return Ok(());
         };
-        let give_up_at = Instant::now() + budget;
         let (mut backoff, mut said) = (Backoff::default(), false);
         // Drawn once, so that an append whose answer was lost is recognized in the log.
         let id = format!("{:016x}", rand::random::<u64>());

@@ -19,7 +19,7 @@ pub(crate) fn records(pipeline: &PipelineId, numbers: impl IntoIterator<Item = u
     numbers.into_iter().map(record).collect()
 }
 
-pub(crate) async fn stored(bus: &Bus, pipeline: &PipelineId) -> Vec<u64> {
+async fn stored(bus: &Bus, pipeline: &PipelineId) -> Vec<u64> {
     let subjects = subject::proofs_of_pipeline(pipeline);
     let all = bus.scan::<u64>(Stream::Proofs, &subjects, 1, 10_000).await;
     let all = all.expect("the stream is there").into_iter();

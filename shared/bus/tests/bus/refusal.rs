@@ -38,8 +38,8 @@ async fn a_refusal_names_subject_and_user_at_once() {
     let report = move |refusal: Option<&push0_bus::Refusal>| {
         kept.lock().unwrap().push(refusal.map(|r| r.subject.clone()));
     };
-    let narrow = Bus::connect_reporting(&config(&server, "narrow"), "narrow", report);
-    let narrow = narrow.await.unwrap();
+    let narrow = config(&server, "narrow");
+    let narrow = Bus::connect_reporting(&narrow, "narrow", report).await.unwrap();
     narrow.connected().await;
     narrow.permitted(narrow.check_provisioned()).await.unwrap();
     let facts = narrow.facts::<u64>(Bucket::State).await.unwrap();
