@@ -169,8 +169,8 @@ mod tests {
             subject: subject.into(),
             user: String::new(),
         };
-        assert!(!refusal("push0.v1.event._.dead-letter").is_waited_for());
-        assert!(refusal("push0.v1.proof.demo.1").is_waited_for());
+        assert!(!refusal(&subject::event(None, "dead-letter")).is_waited_for());
+        assert!(refusal(&subject::proof(&"demo".parse().unwrap(), 1)).is_waited_for());
         assert!(refusal("$JS.API.STREAM.INFO.X").is_waited_for());
     }
 }

@@ -167,7 +167,7 @@ async fn the_questions_of_standbys_do_not_pile_up_at_the_leader() {
     let asking = async {
         for _ in 0..1000 {
             asks.client()
-                .publish("push0.v1.leader.test", "".into())
+                .publish(push0_domain::subject::leader("test"), "".into())
                 .await
                 .unwrap();
         }
