@@ -87,6 +87,11 @@ impl Context {
 
     /// The broker, provisioned or not.
     pub(crate) async fn broker(&self) -> Result<Bus, Failure> {
+        self.broker_within(CONNECT_TIMEOUT).await
+    }
+
+    /// The broker, provisioned or not, if it answers by then.
+    pub(crate) async fn broker_within(&self, wait: Duration) -> Result<Bus, Failure> {
         let config = self.config()?;
         let refusals = self.refusals.clone();
         let report = move |refusal: Option<&Refusal>| {
@@ -97,7 +102,7 @@ impl Context {
         let bus = Bus::connect_reporting(&config, "push0", report)
             .await
             .map_err(|error| Failure::usage(error.to_string()))?;
-        match tokio::time::timeout(CONNECT_TIMEOUT, bus.connected()).await {
+        match tokio::time::timeout(wait.max(CONNECT_TIMEOUT), bus.connected()).await {
             Ok(()) => Ok(bus),
             Err(_) => Err(Failure::failed(format!(
                 "no broker answers at {}: start one with `push0 up`, or name it with --nats or, where `push0 up` \

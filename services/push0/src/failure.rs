@@ -25,13 +25,22 @@ impl Failure {
 
     /// Tells it on stderr.
     pub(crate) fn tell(self) -> ExitCode {
-        let (code, text) = match self {
-            Self::Usage(text) => (exit::CONFIG, text),
-            Self::Failed(error) => (exit::FAILURE, chain(error.as_ref())),
+        let code = match self {
+            Self::Usage(_) => exit::CONFIG,
+            Self::Failed(_) => exit::FAILURE,
             Self::Told => return ExitCode::from(exit::FAILURE),
         };
-        crate::output::note(&format!("push0: {text}"));
+        crate::output::note(&format!("push0: {}", self.text()));
         ExitCode::from(code)
+    }
+
+    /// Why, in words.
+    pub(crate) fn text(&self) -> String {
+        match self {
+            Self::Usage(text) => text.clone(),
+            Self::Failed(error) => chain(error.as_ref()),
+            Self::Told => String::new(),
+        }
     }
 }
 

@@ -3,6 +3,7 @@
 use crate::{Bus, BusError, pull::GROUP};
 use async_nats::jetstream::{
     consumer::{AckPolicy, PriorityPolicy, pull},
+    context::CreateStreamError,
     kv, object_store,
     stream::{Config, DiscardPolicy, RetentionPolicy, StorageType},
 };
@@ -64,6 +65,41 @@ impl Default for Limits {
 pub struct ProvisionError {
     what: String,
     reason: String,
+    may_pass: bool,
+}
+
+impl ProvisionError {
+    /// Whether trying again may help: brokers that still gather, or choose a leader, say no for a while.
+    pub fn may_pass(&self) -> bool {
+        self.may_pass
+    }
+
+    fn new(what: &str, error: &CreateStreamError) -> Self {
+        use async_nats::jetstream::{ErrorCode, context::CreateStreamErrorKind as Kind};
+        let may_pass = match error.kind() {
+            // Fewer brokers are there than copies are wanted.
+            Kind::JetStream(e) if e.error_code() == ErrorCode::CLUSTER_NO_PEERS => true,
+            // A broker that is alone will never hold three copies.
+            Kind::JetStream(e) if e.error_code() == ErrorCode::STREAM_REPLICAS_NOT_SUPPORTED => false,
+            Kind::JetStream(e) => e.code() >= 500,
+            Kind::TimedOut | Kind::JetStreamUnavailable | Kind::Response => true,
+            _ => false,
+        };
+        Self {
+            what: what.into(),
+            reason: error.to_string(),
+            may_pass,
+        }
+    }
+
+    /// Of what is made after streams could be made: what is final was found by then.
+    fn later(what: impl Into<String>, error: &dyn std::fmt::Display) -> Self {
+        Self {
+            what: what.into(),
+            reason: error.to_string(),
+            may_pass: true,
+        }
+    }
 }
 
 /// How long a prover's delivery lives without a sign: the last line of defence, for when the
@@ -187,16 +223,12 @@ pub(crate) const BLOBS_STREAM: &str = "OBJ_push0_blobs";
 impl Bus {
     /// Makes or updates every stream and bucket. Idempotent; touches no message.
     pub async fn provision(&self, limits: &Limits) -> Result<(), ProvisionError> {
-        let failed = |what: &str, e: &dyn std::fmt::Display| ProvisionError {
-            what: what.into(),
-            reason: e.to_string(),
-        };
         for stream in Stream::ALL {
             let made = self
                 .jetstream
                 .create_or_update_stream(stream.config(limits))
                 .await;
-            made.map_err(|e| failed(stream.name(), &e))?;
+            made.map_err(|e| ProvisionError::new(stream.name(), &e))?;
         }
         for bucket in crate::Bucket::ALL {
             let config = kv::Config {
@@ -213,7 +245,7 @@ impl Bus {
                 ..kv::Config::default()
             };
             let made = self.jetstream.create_or_update_key_value(config).await;
-            made.map_err(|e| failed(bucket.name(), &e))?;
+            made.map_err(|e| ProvisionError::later(bucket.name(), &e))?;
         }
         let blobs = object_store::Config {
             bucket: BLOBS.into(),
@@ -224,7 +256,7 @@ impl Bus {
             ..object_store::Config::default()
         };
         let made = self.make_or_update_store(blobs).await;
-        made.map_err(|e| failed(BLOBS, &e))
+        made.map_err(|e| ProvisionError::later(BLOBS, &e))
     }
 
     /// The client makes object stores and cannot change one: what can change is its stream's.
@@ -273,10 +305,7 @@ impl Bus {
                 .jetstream
                 .create_consumer_on_stream(config, stream.name())
                 .await;
-            made.map_err(|e| ProvisionError {
-                what: format!("consumer {name}"),
-                reason: e.to_string(),
-            })?;
+            made.map_err(|e| ProvisionError::later(format!("consumer {name}"), &e))?;
         }
         Ok(())
     }

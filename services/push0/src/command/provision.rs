@@ -4,9 +4,10 @@ use crate::context::Context;
 use crate::failure::Failure;
 use crate::output;
 use clap::Args;
-use push0_bus::{Limits, Pipelines};
+use push0_bus::{Backoff, Bus, Limits, Pipelines, Trouble};
 use serde_json::json;
 use std::time::Duration;
+use tokio::time::Instant;
 
 /// Below this, a stream's share is smaller than the largest message.
 const STORE_BYTES_MIN: u64 = 256 << 20;
@@ -24,6 +25,9 @@ pub(crate) struct ProvisionArgs {
     /// How long proofs, blobs and facts about blocks are kept, such as `7days` or `36h`.
     #[arg(long, default_value_t = Limits::default().keep.into(), value_name = "TIME", value_parser = keep)]
     keep: humantime::Duration,
+    /// How long to wait for brokers that still gather or choose a leader, such as `30s` or `10m`.
+    #[arg(long, default_value = "30s", value_name = "TIME")]
+    wait: humantime::Duration,
 }
 
 /// At least an hour: what an operator wants to see after an incident must still be there.
@@ -43,14 +47,69 @@ fn replicas(text: &str) -> Result<usize, String> {
     }
 }
 
+/// Makes or updates what is on the broker, again and again while the brokers gather.
+async fn make(bus: &Bus, limits: &Limits, until: Instant) -> Result<(), Failure> {
+    let mut backoff = Backoff::default();
+    let mut told = String::new();
+    loop {
+        let Err(error) = bus.provision(limits).await else {
+            return Ok(());
+        };
+        // A stream that has stopped does not let itself be changed, and its own trouble says more.
+        if !error.may_pass() || Instant::now() >= until {
+            let stopped = leaderless(bus).await;
+            return Err(stopped.map_or_else(|| error.into(), Failure::failed));
+        }
+        tell_once(&mut told, format!("waiting for the brokers: {error}"));
+        backoff.pause().await;
+    }
+}
+
+/// Waits until each stream has a leader: without one it takes no message.
+async fn has_leaders(bus: &Bus, until: Instant) -> Result<(), Failure> {
+    let mut backoff = Backoff::default();
+    let mut told = String::new();
+    while let Some(stopped) = leaderless(bus).await {
+        if Instant::now() >= until {
+            return Err(Failure::failed(stopped));
+        }
+        tell_once(&mut told, format!("waiting: {stopped}"));
+        backoff.pause().await;
+    }
+    Ok(())
+}
+
+/// Which streams take no message, and why.
+async fn leaderless(bus: &Bus) -> Option<String> {
+    let mut stopped = Vec::new();
+    for (stream, standing) in bus.standings().await {
+        match standing.map(|standing| standing.trouble()) {
+            Ok(Some(trouble @ (Trouble::NoLeader | Trouble::NoQuorum { .. }))) => {
+                stopped.push(format!("{stream}: {trouble}"));
+            }
+            Ok(_) | Err(_) => {}
+        }
+    }
+    (!stopped.is_empty()).then(|| stopped.join("; "))
+}
+
+fn tell_once(told: &mut String, line: String) {
+    if *told != line {
+        output::note(&format!("push0: {line}"));
+        *told = line;
+    }
+}
+
 pub(crate) async fn run(context: &Context, args: &ProvisionArgs) -> Result<(), Failure> {
-    let bus = context.broker().await?;
+    let until = Instant::now() + *args.wait;
+    let bus = context.broker_within(*args.wait).await?;
     let limits = Limits {
         replicas: args.replicas,
         store_bytes: args.store_bytes,
         keep: *args.keep,
     };
-    bus.provision(&limits).await?;
+    make(&bus, &limits, until).await?;
+    has_leaders(&bus, until).await?;
     // The consumers of pipelines that were applied before, in case somebody removed them.
     let mut zkvms: Vec<_> = Pipelines::bind(&bus)
         .await?

@@ -5,7 +5,7 @@ use crate::failure::Failure;
 use crate::table::{self, Align, NONE};
 use crate::{graph, letters, output, probe, records};
 use clap::Args;
-use push0_bus::{Bucket, Bus, Pipelines, Stream, now};
+use push0_bus::{Bucket, Bus, BusError, Pipelines, Stream, StreamCopy, now};
 use push0_domain::message::{Lease, ProverState, Role};
 use push0_domain::pipeline::Pipeline;
 use push0_domain::{BlockRef, ProverId, ZkvmId, subject};
@@ -15,11 +15,30 @@ use std::time::Duration;
 /// Silence after which the watchdog gives a prover's work to others: three heartbeats.
 const LOST_AFTER: Duration = Duration::from_millis(750);
 
+/// How long the broker may take to say that its streams were made.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long one look may take: an operator gets an answer although brokers are away.
+const LOOK_TIMEOUT: Duration = Duration::from_secs(10);
+
 #[derive(Args, Debug)]
-pub(crate) struct StatusArgs {}
+pub(crate) struct StatusArgs {
+    /// Look again and again until Ctrl-C, such as every `1m`.
+    #[arg(long, value_name = "TIME", value_parser = every)]
+    every: Option<humantime::Duration>,
+}
+
+fn every(text: &str) -> Result<humantime::Duration, String> {
+    let every: humantime::Duration = text.parse().map_err(|e| format!("{e}"))?;
+    if *every < Duration::from_secs(1) {
+        return Err("expected at least 1s".into());
+    }
+    Ok(every)
+}
 
 #[derive(Debug, Serialize)]
 struct Status {
+    /// What an operator must look at; empty if all is well.
+    problems: Vec<String>,
     services: Vec<ServiceStatus>,
     streams: Vec<StreamStatus>,
     pipelines: Vec<PipelineStatus>,
@@ -36,10 +55,15 @@ struct ServiceStatus {
 
 #[derive(Debug, Serialize)]
 struct StreamStatus {
-    name: &'static str,
+    name: String,
     messages: u64,
     bytes: u64,
     bytes_max: u64,
+    /// The broker whose copy leads; on a single broker that one.
+    leader: Option<String>,
+    copies: usize,
+    /// Of these, how many are there and have everything.
+    copies_current: usize,
 }
 
 #[derive(Debug, Serialize)]
@@ -73,34 +97,107 @@ struct Cursor {
     block: BlockRef,
 }
 
-pub(crate) async fn run(context: &Context, _: &StatusArgs) -> Result<(), Failure> {
-    let bus = context.bus().await?;
-    let mut streams = Vec::new();
-    for stream in Stream::ALL {
-        let level = bus.level(stream).await?;
-        streams.push(StreamStatus {
-            name: stream.name(),
-            messages: level.messages,
-            bytes: level.bytes,
-            bytes_max: level.bytes_max,
-        });
+pub(crate) async fn run(context: &Context, args: &StatusArgs) -> Result<(), Failure> {
+    let bus = context.broker().await?;
+    // Brokers that do not answer are what this command is asked about; streams that nobody made are not.
+    if let Ok(Err(missing @ BusError::Missing { .. })) =
+        tokio::time::timeout(ANSWER_TIMEOUT, bus.check_provisioned()).await
+    {
+        return Err(missing.into());
     }
-    let mut pipelines = Vec::new();
-    for pipeline in Pipelines::bind(&bus).await?.current().await? {
-        pipelines.push(status_of(&bus, &pipeline).await?);
+    let Some(every) = args.every else {
+        let status = look(context, &bus).await;
+        show(context, &status)?;
+        let is_well = status.problems.is_empty();
+        return if is_well { Ok(()) } else { Err(Failure::Told) };
+    };
+    let mut next = tokio::time::interval(*every);
+    next.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            _ = tokio::signal::ctrl_c() => return Ok(()),
+            _ = next.tick() => show(context, &look(context, &bus).await)?,
+        }
     }
-    let status = Status {
+}
+
+fn show(context: &Context, status: &Status) -> Result<(), Failure> {
+    if context.json {
+        output::json(status)
+    } else {
+        output::line(&render(status))
+    }
+}
+
+/// Looks at everything. What cannot be read is a problem among others: the rest is shown all the same.
+async fn look(context: &Context, bus: &Bus) -> Status {
+    let mut problems = Vec::new();
+    let streams = streams(bus, &mut problems).await;
+    let rest = async { tokio::join!(pipelines(bus), provers(bus), letters::list(bus, None)) };
+    let (pipelines, provers, letters) = match tokio::time::timeout(LOOK_TIMEOUT, rest).await {
+        Ok((pipelines, provers, letters)) => (
+            read("pipelines", pipelines, &mut problems),
+            read("provers", provers, &mut problems),
+            read("dead letters", letters, &mut problems),
+        ),
+        Err(_) => {
+            problems.push("pipelines, provers and dead letters: no answer from the broker".into());
+            (Vec::new(), Vec::new(), Vec::new())
+        }
+    };
+    Status {
+        problems,
         services: services(context).await,
         streams,
         pipelines,
-        provers: provers(&bus).await?,
-        dead_letters: letters::list(&bus, None).await?.len(),
-    };
-    if context.json {
-        output::json(&status)
-    } else {
-        output::line(&render(&status))
+        provers,
+        dead_letters: letters.len(),
     }
+}
+
+fn read<T>(what: &str, read: Result<Vec<T>, Failure>, problems: &mut Vec<String>) -> Vec<T> {
+    read.unwrap_or_else(|failure| {
+        problems.push(format!("{what}: {}", failure.text()));
+        Vec::new()
+    })
+}
+
+async fn streams(bus: &Bus, problems: &mut Vec<String>) -> Vec<StreamStatus> {
+    let mut streams = Vec::new();
+    for (name, standing) in bus.standings().await {
+        let standing = match standing {
+            Ok(standing) => standing,
+            Err(error) => {
+                problems.push(format!("{error}; too few brokers may be there to answer"));
+                continue;
+            }
+        };
+        if let Some(trouble) = standing.trouble() {
+            problems.push(format!("{name}: {trouble}"));
+        }
+        let is_current = |copy: &&StreamCopy| copy.is_current && !copy.is_offline;
+        streams.push(StreamStatus {
+            name,
+            messages: standing.level.messages,
+            bytes: standing.level.bytes,
+            bytes_max: standing.level.bytes_max,
+            copies: standing.copies.len().max(1),
+            copies_current: match &standing.copies[..] {
+                [] => 1,
+                copies => copies.iter().filter(is_current).count(),
+            },
+            leader: standing.leader,
+        });
+    }
+    streams
+}
+
+async fn pipelines(bus: &Bus) -> Result<Vec<PipelineStatus>, Failure> {
+    let mut pipelines = Vec::new();
+    for pipeline in Pipelines::bind(bus).await?.current().await? {
+        pipelines.push(status_of(bus, &pipeline).await?);
+    }
+    Ok(pipelines)
 }
 
 async fn services(context: &Context) -> Vec<ServiceStatus> {
@@ -170,6 +267,9 @@ async fn provers(bus: &Bus) -> Result<Vec<ProverStatus>, Failure> {
 
 fn render(status: &Status) -> String {
     let mut parts = Vec::new();
+    if !status.problems.is_empty() {
+        parts.push(format!("NOT OK\n  {}", status.problems.join("\n  ")));
+    }
     if !status.services.is_empty() {
         let rows: Vec<_> = status.services.iter().map(service_row).collect();
         parts.push(table::render(
@@ -182,6 +282,8 @@ fn render(status: &Status) -> String {
         ("messages", Align::Right),
         ("bytes", Align::Right),
         ("of limit", Align::Right),
+        ("copies", Align::Right),
+        ("leader", Align::Left),
     ];
     parts.push(table::render(
         &columns,
@@ -237,10 +339,12 @@ fn service_row(service: &ServiceStatus) -> Vec<String> {
 fn stream_row(stream: &StreamStatus) -> Vec<String> {
     let percent = (stream.bytes * 100).checked_div(stream.bytes_max);
     vec![
-        stream.name.into(),
+        stream.name.clone(),
         stream.messages.to_string(),
         table::bytes(stream.bytes),
         percent.map_or(NONE.into(), |percent| format!("{percent}%")),
+        format!("{} of {}", stream.copies_current, stream.copies),
+        stream.leader.clone().unwrap_or(NONE.into()),
     ]
 }
 

@@ -1,0 +1,191 @@
+//! How the copies of each stream stand: who leads, who is behind, who is away.
+
+use crate::{Bus, BusError, Level, Stream, facts::Bucket, streams::BLOBS_STREAM};
+use async_nats::jetstream::stream::ClusterInfo;
+use futures::future::join_all;
+use std::fmt;
+
+/// One copy of a stream, on one broker.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StreamCopy {
+    /// The broker that holds the copy.
+    pub broker: String,
+    /// Whether the copy has everything that the leader has.
+    pub is_current: bool,
+    /// Whether the others have lost that broker.
+    pub is_offline: bool,
+}
+
+/// A stream and its copies, as the broker that answered knows them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Standing {
+    /// The stream's name on the broker.
+    pub stream: String,
+    /// How full the stream is.
+    pub level: Level,
+    /// The broker whose copy leads. Without a leader a stream takes no message.
+    pub leader: Option<String>,
+    /// Every copy, by the name of its broker; empty on a single broker.
+    pub copies: Vec<StreamCopy>,
+}
+
+/// What is wrong with the copies of a stream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Trouble {
+    /// The stream takes messages, but these brokers lack some of them: one more loss may be one too many.
+    Behind {
+        /// The brokers.
+        brokers: Vec<String>,
+    },
+    /// Most brokers that hold a copy are away. The stream goes on when they are back.
+    NoQuorum {
+        /// The brokers that are away.
+        away: Vec<String>,
+    },
+    /// No copy leads although most brokers are there. An election takes up to ten seconds. What lasts longer
+    /// does not pass by itself: the copies have stopped.
+    NoLeader,
+}
+
+impl Standing {
+    fn new(stream: &str, level: Level, cluster: Option<ClusterInfo>) -> Self {
+        let cluster = cluster.unwrap_or_default();
+        // Of a stream with one copy, no others are told; one without a leader lists all.
+        let leading = cluster.leader.iter().map(|broker| StreamCopy {
+            broker: broker.clone(),
+            is_current: true,
+            is_offline: false,
+        });
+        let others = cluster.replicas.iter().map(|peer| StreamCopy {
+            broker: peer.name.clone(),
+            is_current: peer.current,
+            is_offline: peer.offline,
+        });
+        let mut copies: Vec<_> = leading.chain(others).collect();
+        copies.sort_by(|a, b| a.broker.cmp(&b.broker));
+        Self {
+            stream: stream.to_owned(),
+            level,
+            leader: cluster.leader,
+            copies,
+        }
+    }
+
+    /// What is wrong, if anything is.
+    pub fn trouble(&self) -> Option<Trouble> {
+        let those = |is_meant: fn(&&StreamCopy) -> bool| -> Vec<String> {
+            let meant = self.copies.iter().filter(is_meant);
+            meant.map(|copy| copy.broker.clone()).collect()
+        };
+        let away = those(|copy| copy.is_offline);
+        if self.leader.is_none() && !self.copies.is_empty() {
+            let has_quorum = (self.copies.len() - away.len()) * 2 > self.copies.len();
+            return Some(if has_quorum {
+                Trouble::NoLeader
+            } else {
+                Trouble::NoQuorum { away }
+            });
+        }
+        let brokers = those(|copy| copy.is_offline || !copy.is_current);
+        (!brokers.is_empty()).then_some(Trouble::Behind { brokers })
+    }
+}
+
+impl fmt::Display for Trouble {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Behind { brokers } => write!(f, "the copy of {} is away or behind", brokers.join(", ")),
+            Self::NoQuorum { away } => {
+                write!(f, "no quorum: {} are away; it goes on when they are back", away.join(", "))
+            }
+            Self::NoLeader => f.write_str(
+                "no copy leads, and it takes no message. An election ends within ten seconds; if this lasts, \
+                 the copies have stopped for good: see `A stream takes no message` in docs/operate.md",
+            ),
+        }
+    }
+}
+
+/// The names of all streams, those behind the buckets included.
+pub fn stream_names() -> Vec<String> {
+    let streams = Stream::ALL.map(|stream| stream.name().to_owned());
+    let buckets = Bucket::ALL.map(|bucket| format!("KV_{}", bucket.name()));
+    let blobs = [BLOBS_STREAM.to_owned()];
+    streams.into_iter().chain(buckets).chain(blobs).collect()
+}
+
+impl Bus {
+    /// How each stream stands, asked of all at once: one that does not answer holds up no other.
+    pub async fn standings(&self) -> Vec<(String, Result<Standing, BusError>)> {
+        let ask = |name: String| async {
+            let standing = self.standing(&name).await;
+            (name, standing)
+        };
+        join_all(stream_names().into_iter().map(ask)).await
+    }
+
+    async fn standing(&self, name: &str) -> Result<Standing, BusError> {
+        let failed = |e: &dyn fmt::Display| BusError::unavailable(name, e);
+        let bound = self.jetstream.get_stream_no_info(name).await;
+        let info = bound.map_err(|e| failed(&e))?.get_info().await;
+        let info = info.map_err(|e| failed(&e))?;
+        let level = Level {
+            messages: info.state.messages,
+            bytes: info.state.bytes,
+            bytes_max: u64::try_from(info.config.max_bytes).unwrap_or(u64::MAX),
+        };
+        Ok(Standing::new(name, level, info.cluster))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn standing(leader: Option<&str>, others: &[(&str, bool, bool)]) -> Standing {
+        let copies = leader
+            .map(|broker| (broker, true, false))
+            .into_iter()
+            .chain(others.iter().copied());
+        Standing {
+            stream: "S".into(),
+            level: Level {
+                messages: 0,
+                bytes: 0,
+                bytes_max: 1,
+            },
+            leader: leader.map(str::to_owned),
+            copies: copies
+                .map(|(broker, is_current, is_offline)| StreamCopy {
+                    broker: broker.into(),
+                    is_current,
+                    is_offline,
+                })
+                .collect(),
+        }
+    }
+
+    #[test]
+    fn a_stream_on_a_single_broker_is_in_no_trouble() {
+        assert_eq!(standing(None, &[]).trouble(), None);
+        assert_eq!(standing(Some("a"), &[]).trouble(), None);
+    }
+
+    #[test]
+    fn a_copy_that_is_behind_or_away_is_named() {
+        let all_well = standing(Some("a"), &[("b", true, false), ("c", true, false)]);
+        assert_eq!(all_well.trouble(), None);
+        let two_lack = standing(Some("a"), &[("b", false, false), ("c", true, true)]);
+        let brokers = vec!["b".to_owned(), "c".to_owned()];
+        assert_eq!(two_lack.trouble(), Some(Trouble::Behind { brokers }));
+    }
+
+    #[test]
+    fn a_stream_without_a_leader_lacks_brokers_or_has_stopped() {
+        let two_away = standing(None, &[("a", true, false), ("b", false, true), ("c", false, true)]);
+        let away = vec!["b".to_owned(), "c".to_owned()];
+        assert_eq!(two_away.trouble(), Some(Trouble::NoQuorum { away }));
+        let all_there = standing(None, &[("a", true, false), ("b", false, false), ("c", false, false)]);
+        assert_eq!(all_there.trouble(), Some(Trouble::NoLeader));
+    }
+}
