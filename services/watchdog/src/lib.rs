@@ -6,6 +6,7 @@
 //! for a month. Without it nothing is lost, only slower: the broker's ack wait redelivers.
 
 pub mod config;
+mod copies;
 pub mod decide;
 mod metrics;
 pub mod reputation;

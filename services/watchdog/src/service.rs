@@ -5,6 +5,7 @@ mod quarantine;
 
 use crate::{
     config::Config,
+    copies::Copies,
     decide::{Effect, Watchdog},
     metrics::Metrics,
     reputation::{Quarantine, Reputation},
@@ -41,13 +42,16 @@ pub async fn run(service: Service<Config>) -> Result<(), BoxError> {
     let role = service.health.role(ROLE)?;
     let losses = role.losses;
     let metrics = Metrics::register()?;
+    let copies = Copies::register()?;
     let bus = Bus::connect_reporting(&service.config.nats, "watchdog", permissions).await?;
     let candidate =
         Leadership::candidate(&bus, ROLE).watched(move || losses.inc(), role.component.reporter());
+    let mut watched = std::pin::pin!(copies.watch(&bus));
     let mut backoff = Backoff::default();
     loop {
         let error = tokio::select! {
             () = service.shutdown.requested() => break,
+            never = &mut watched => match never {},
             ended = bus.permitted(session(&bus, &candidate, &service.config, &metrics, &broker)) => match ended {
                 Ok(()) => continue,
                 Err(error) => error,
@@ -58,6 +62,7 @@ pub async fn run(service: Service<Config>) -> Result<(), BoxError> {
         tracing::warn!(%error, "starting over from what is stored");
         tokio::select! {
             () = service.shutdown.requested() => break,
+            never = &mut watched => match never {},
             () = backoff.pause() => {}
         }
     }

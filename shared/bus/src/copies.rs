@@ -16,6 +16,13 @@ pub struct StreamCopy {
     pub is_offline: bool,
 }
 
+impl StreamCopy {
+    /// Whether the copy is there and has everything.
+    pub fn is_complete(&self) -> bool {
+        self.is_current && !self.is_offline
+    }
+}
+
 /// A stream and its copies, as the broker that answered knows them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Standing {
@@ -37,13 +44,8 @@ pub enum Trouble {
         /// The brokers.
         brokers: Vec<String>,
     },
-    /// Most brokers that hold a copy are away. The stream goes on when they are back.
-    NoQuorum {
-        /// The brokers that are away.
-        away: Vec<String>,
-    },
-    /// No copy leads although most brokers are there. An election takes up to ten seconds. What lasts longer
-    /// does not pass by itself: the copies have stopped.
+    /// No copy leads. An election takes up to ten seconds; what lasts longer has one of two causes, and the
+    /// brokers that answer do not tell which: most brokers are away, or the copies have stopped for good.
     NoLeader,
 }
 
@@ -73,20 +75,11 @@ impl Standing {
 
     /// What is wrong, if anything is.
     pub fn trouble(&self) -> Option<Trouble> {
-        let those = |is_meant: fn(&&StreamCopy) -> bool| -> Vec<String> {
-            let meant = self.copies.iter().filter(is_meant);
-            meant.map(|copy| copy.broker.clone()).collect()
-        };
-        let away = those(|copy| copy.is_offline);
         if self.leader.is_none() && !self.copies.is_empty() {
-            let has_quorum = (self.copies.len() - away.len()) * 2 > self.copies.len();
-            return Some(if has_quorum {
-                Trouble::NoLeader
-            } else {
-                Trouble::NoQuorum { away }
-            });
+            return Some(Trouble::NoLeader);
         }
-        let brokers = those(|copy| copy.is_offline || !copy.is_current);
+        let lacking = self.copies.iter().filter(|copy| !copy.is_complete());
+        let brokers: Vec<_> = lacking.map(|copy| copy.broker.clone()).collect();
         (!brokers.is_empty()).then_some(Trouble::Behind { brokers })
     }
 }
@@ -95,12 +88,10 @@ impl fmt::Display for Trouble {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Behind { brokers } => write!(f, "the copy of {} is away or behind", brokers.join(", ")),
-            Self::NoQuorum { away } => {
-                write!(f, "no quorum: {} are away; it goes on when they are back", away.join(", "))
-            }
             Self::NoLeader => f.write_str(
-                "no copy leads, and it takes no message. An election ends within ten seconds; if this lasts, \
-                 the copies have stopped for good: see `A stream takes no message` in docs/operate.md",
+                "no copy leads, and the stream takes no message. An election ends within ten seconds; if this lasts \
+                 although all brokers run, the copies have stopped for good: docs/operate.md, `A stream takes no \
+                 message`",
             ),
         }
     }
@@ -181,11 +172,10 @@ mod tests {
     }
 
     #[test]
-    fn a_stream_without_a_leader_lacks_brokers_or_has_stopped() {
-        let two_away = standing(None, &[("a", true, false), ("b", false, true), ("c", false, true)]);
-        let away = vec!["b".to_owned(), "c".to_owned()];
-        assert_eq!(two_away.trouble(), Some(Trouble::NoQuorum { away }));
-        let all_there = standing(None, &[("a", true, false), ("b", false, false), ("c", false, false)]);
-        assert_eq!(all_there.trouble(), Some(Trouble::NoLeader));
+    fn a_stream_without_a_leader_takes_no_message() {
+        let away = standing(None, &[("a", true, false), ("b", false, true), ("c", false, true)]);
+        let stopped = standing(None, &[("a", false, false), ("b", false, false), ("c", false, false)]);
+        assert_eq!(away.trouble(), Some(Trouble::NoLeader));
+        assert_eq!(stopped.trouble(), Some(Trouble::NoLeader));
     }
 }

@@ -4,7 +4,7 @@ use crate::context::Context;
 use crate::failure::Failure;
 use crate::output;
 use clap::Args;
-use push0_bus::{Backoff, Bus, Limits, Pipelines, Trouble};
+use push0_bus::{Backoff, Bus, Limits, Pipelines, Standing, Trouble};
 use serde_json::json;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -81,16 +81,14 @@ async fn has_leaders(bus: &Bus, until: Instant) -> Result<(), Failure> {
 
 /// Which streams take no message, and why.
 async fn leaderless(bus: &Bus) -> Option<String> {
-    let mut stopped = Vec::new();
-    for (stream, standing) in bus.standings().await {
-        match standing.map(|standing| standing.trouble()) {
-            Ok(Some(trouble @ (Trouble::NoLeader | Trouble::NoQuorum { .. }))) => {
-                stopped.push(format!("{stream}: {trouble}"));
-            }
-            Ok(_) | Err(_) => {}
-        }
-    }
-    (!stopped.is_empty()).then(|| stopped.join("; "))
+    let standings = bus.standings().await;
+    let is_leaderless = |standing: &Standing| standing.trouble() == Some(Trouble::NoLeader);
+    let stopped = standings.iter().filter_map(|(stream, standing)| {
+        let standing = standing.as_ref().ok()?;
+        is_leaderless(standing).then_some(stream.as_str())
+    });
+    let stopped: Vec<_> = stopped.collect();
+    (!stopped.is_empty()).then(|| format!("{}: {}", stopped.join(", "), Trouble::NoLeader))
 }
 
 fn tell_once(told: &mut String, line: String) {

@@ -5,12 +5,13 @@ use crate::failure::Failure;
 use crate::table::{self, Align, NONE};
 use crate::{graph, letters, output, probe, records};
 use clap::Args;
-use push0_bus::{Bucket, Bus, BusError, Pipelines, Stream, StreamCopy, now};
+use push0_bus::{Bucket, Bus, BusError, Pipelines, Standing, Stream, now};
 use push0_domain::message::{Lease, ProverState, Role};
 use push0_domain::pipeline::Pipeline;
 use push0_domain::{BlockRef, ProverId, ZkvmId, subject};
 use serde::{Deserialize, Serialize};
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
+use tokio::signal::unix::{SignalKind, signal};
 
 /// Silence after which the watchdog gives a prover's work to others: three heartbeats.
 const LOST_AFTER: Duration = Duration::from_millis(750);
@@ -111,11 +112,13 @@ pub(crate) async fn run(context: &Context, args: &StatusArgs) -> Result<(), Fail
         let is_well = status.problems.is_empty();
         return if is_well { Ok(()) } else { Err(Failure::Told) };
     };
+    let mut terminated = signal(SignalKind::terminate())?;
     let mut next = tokio::time::interval(*every);
     next.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         tokio::select! {
             _ = tokio::signal::ctrl_c() => return Ok(()),
+            _ = terminated.recv() => return Ok(()),
             _ = next.tick() => show(context, &look(context, &bus).await)?,
         }
     }
@@ -164,32 +167,40 @@ fn read<T>(what: &str, read: Result<Vec<T>, Failure>, problems: &mut Vec<String>
 
 async fn streams(bus: &Bus, problems: &mut Vec<String>) -> Vec<StreamStatus> {
     let mut streams = Vec::new();
+    // What several streams suffer from is one problem.
+    let mut troubles = BTreeMap::<String, Vec<String>>::new();
     for (name, standing) in bus.standings().await {
-        let standing = match standing {
-            Ok(standing) => standing,
-            Err(error) => {
-                problems.push(format!("{error}; too few brokers may be there to answer"));
-                continue;
+        match standing {
+            Ok(standing) => {
+                if let Some(trouble) = standing.trouble() {
+                    troubles.entry(trouble.to_string()).or_default().push(name);
+                }
+                streams.push(stream_status(standing));
             }
-        };
-        if let Some(trouble) = standing.trouble() {
-            problems.push(format!("{name}: {trouble}"));
+            Err(error) => {
+                let trouble = format!("no answer about its copies ({})", Failure::from(error).text());
+                troubles.entry(trouble).or_default().push(name);
+            }
         }
-        let is_current = |copy: &&StreamCopy| copy.is_current && !copy.is_offline;
-        streams.push(StreamStatus {
-            name,
-            messages: standing.level.messages,
-            bytes: standing.level.bytes,
-            bytes_max: standing.level.bytes_max,
-            copies: standing.copies.len().max(1),
-            copies_current: match &standing.copies[..] {
-                [] => 1,
-                copies => copies.iter().filter(is_current).count(),
-            },
-            leader: standing.leader,
-        });
     }
+    let told = troubles.iter().map(|(trouble, names)| format!("{}: {trouble}", names.join(", ")));
+    problems.extend(told);
     streams
+}
+
+fn stream_status(standing: Standing) -> StreamStatus {
+    StreamStatus {
+        messages: standing.level.messages,
+        bytes: standing.level.bytes,
+        bytes_max: standing.level.bytes_max,
+        copies: standing.copies.len().max(1),
+        copies_current: match &standing.copies[..] {
+            [] => 1,
+            copies => copies.iter().filter(|copy| copy.is_complete()).count(),
+        },
+        name: standing.stream,
+        leader: standing.leader,
+    }
 }
 
 async fn pipelines(bus: &Bus) -> Result<Vec<PipelineStatus>, Failure> {

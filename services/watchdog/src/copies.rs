@@ -1,0 +1,57 @@
+//! How the copies of each stream stand, as metrics: brokers count their own messages and not each other's copies.
+
+use push0_bus::{Bus, Standing};
+use push0_runtime::metrics::{self, IntGaugeVec, MetricError};
+use std::{convert::Infallible, time::Duration};
+
+/// How often the brokers are asked. An alert waits for a minute, and one round is fourteen requests.
+const LOOK_EVERY: Duration = Duration::from_secs(15);
+
+/// The metrics; labels are streams and brokers.
+pub(crate) struct Copies {
+    leading: IntGaugeVec,
+    current: IntGaugeVec,
+}
+
+impl Copies {
+    pub(crate) fn register() -> Result<Self, MetricError> {
+        Ok(Self {
+            leading: metrics::gauge_vec(
+                "stream_has_leader",
+                "1 if a copy of the stream leads: without one it takes no message",
+                &["stream"],
+            )?,
+            current: metrics::gauge_vec(
+                "stream_copy_current",
+                "1 if the broker's copy of the stream is there and has everything",
+                &["stream", "broker"],
+            )?,
+        })
+    }
+
+    /// Looks for ever. Every instance does: what a standby says helps when the leader hangs.
+    pub(crate) async fn watch(&self, bus: &Bus) -> Infallible {
+        let mut next = tokio::time::interval(LOOK_EVERY);
+        next.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            next.tick().await;
+            bus.connected().await;
+            for (stream, standing) in bus.standings().await {
+                self.show(&stream, standing.ok().as_ref());
+            }
+        }
+    }
+
+    /// No answer means that no copy leads, or that too few brokers are there to say which.
+    fn show(&self, stream: &str, standing: Option<&Standing>) {
+        let has_leader = standing.is_some_and(|s| s.leader.is_some() || s.copies.is_empty());
+        self.leading
+            .with_label_values(&[stream])
+            .set(i64::from(has_leader));
+        for copy in standing.map_or(&[][..], |standing| &standing.copies) {
+            self.current
+                .with_label_values(&[stream, copy.broker.as_str()])
+                .set(i64::from(copy.is_complete()));
+        }
+    }
+}
