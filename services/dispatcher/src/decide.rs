@@ -5,7 +5,9 @@
 //! | a block, a ready stage | it waits in the queue of its zkVM |
 //! | a prover is free | the most urgent task is released |
 //! | all tasks of a message are stored in TASKS | the message is acknowledged |
-//! | a cancel, a deadline that passed or cannot be met | queued tasks vanish, released ones are purged, the collector is told |
+//! | a deadline that passed or cannot be met | queued tasks vanish, the collector is told |
+//! | a cancel | the same, and released tasks are purged; it is remembered, and acknowledged when no block that was stored before it is unread |
+//! | a block that such a cancel ends | its message is acknowledged, nothing is released |
 //! | a block was emitted | what still waits for it vanishes |
 //!
 //! Nothing is acknowledged before what it asks for is stored. A restart replays the unacknowledged
@@ -13,22 +15,25 @@
 
 mod superseded;
 
-pub use crate::effect::{Effect, Ready, Release, SourceId};
 use crate::{
     capacity::Capacity,
     queue::EntryId,
+    track::Track,
     waiting::{Entry, Waiting},
+};
+pub use crate::{
+    effect::{Effect, Ready, Release, SourceId},
+    track::Finished,
 };
 use push0_domain::{
     BlockRef, PipelineId, Timestamp, ZkvmId,
-    message::{BlockEnded, Lease, TaskRange},
-    output::Output,
+    message::{Lease, TaskRange},
     pipeline::{Pipeline, ProofSpec},
     subject::AttemptKey,
     task::StageKey,
 };
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     sync::Arc,
 };
 
@@ -54,10 +59,7 @@ pub struct Dispatcher {
     waiting: Waiting,
     begun: HashMap<SourceId, Source>,
     capacity: BTreeMap<ZkvmId, Capacity>,
-    /// What each pipeline has emitted: that is settled.
-    outputs: HashMap<PipelineId, Output>,
-    /// What was cancelled last: stages of it may still be on their way here.
-    cancelled: VecDeque<BlockEnded>,
+    tracks: HashMap<PipelineId, Track>,
     is_replaying: bool,
 }
 
@@ -76,6 +78,12 @@ impl Dispatcher {
         deadline_at: Option<Timestamp>,
         pipeline: &Arc<Pipeline>,
     ) -> Vec<Effect> {
+        if let Some(track) = self.tracks.get_mut(&pipeline.name)
+            && track.is_cancelled(source.sequence(), &block)
+        {
+            track.lets_go(source, &block);
+            return done(source, 0);
+        }
         let first = |proof: &ProofSpec| {
             let stage = proof.first()?;
             let key = StageKey {
@@ -133,7 +141,7 @@ impl Dispatcher {
         }
         let mut waits = false;
         for ready in ready {
-            if self.is_settled(&ready) || ready.tasks.count == 0 {
+            if self.is_settled(source, &ready) || ready.tasks.count == 0 {
                 continue;
             }
             if let Some(mut entry) = Entry::new(source, &ready, cursor, pipeline) {
@@ -165,7 +173,7 @@ impl Dispatcher {
                 entry: id,
                 open: match source {
                     SourceId::Block(_) => self.waits(source, &stage.pipeline, stage.block.number),
-                    SourceId::Stage(_) => 1,
+                    SourceId::Stage(_) | SourceId::Cancel(_) => 1,
                 },
                 in_flight: BTreeSet::new(),
                 unanswered: 0,

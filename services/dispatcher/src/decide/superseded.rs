@@ -1,7 +1,7 @@
 //! What is no longer wanted: emitted, cancelled, replaced, or past its deadline.
 
-use super::{Dispatcher, Effect, EntryId, Ready, SourceId};
-use crate::{capacity::Capacity, waiting::Entry};
+use super::{Dispatcher, Effect, EntryId, Finished, Ready, SourceId};
+use crate::{capacity::Capacity, track::Track, waiting::Entry};
 use push0_domain::{
     BlockRef, PipelineId, Timestamp,
     message::{BlockEnded, Cancel, Emission, EndReason},
@@ -10,39 +10,77 @@ use push0_domain::{
 };
 use std::collections::{BTreeMap, BTreeSet};
 
-/// How many cancels are remembered: far more than can be decided while a stage is on its way.
-const CANCELS_KEPT: usize = 256;
-
 impl Dispatcher {
     /// Whether it is known how a pipeline's output stands.
     pub fn knows(&self, pipeline: &PipelineId) -> bool {
-        self.outputs.contains_key(pipeline)
+        let track = self.tracks.get(pipeline);
+        track.is_some_and(|track| track.output.is_some())
     }
 
-    /// A pipeline emitted a block: what still waits for it, or for an older one, vanishes.
+    /// The pipelines of which it is known how their output stands, with the number that each emits next; 0
+    /// before its first record.
+    pub fn fronts(&self) -> impl Iterator<Item = (&PipelineId, u64)> {
+        let outputs = self.tracks.iter();
+        outputs.filter_map(|(pipeline, track)| Some((pipeline, track.output.as_ref()?.next())))
+    }
+
+    /// A pipeline emitted a block: entries for it and for older ones are dropped.
     pub fn emitted(&mut self, record: &Emission) -> Vec<Effect> {
-        // Unless it is known how the output stood before, nothing of this pipeline waits here.
-        let Some(output) = self.outputs.get_mut(&record.pipeline) else {
+        // The output of a pipeline is read before its first entry is queued: without it none waits.
+        let track = self.tracks.get_mut(&record.pipeline);
+        let Some(output) = track.and_then(|track| track.output.as_mut()) else {
             return Vec::new();
         };
         output.note(record);
-        let settled = |(_, entry): &(EntryId, &Entry)| {
-            !entry.amends && self.is_emitted(&record.pipeline, entry.begins())
-        };
-        let waiting = self.waiting.between(&record.pipeline, 0, record.last.number);
+        self.drop_settled(&record.pipeline, record.last.number)
+    }
+
+    /// How a pipeline's output stands by what is stored, in case records passed by unheard.
+    pub fn recall(&mut self, pipeline: &PipelineId, output: Output) -> Vec<Effect> {
+        let next = output.next();
+        self.tracks.entry(pipeline.clone()).or_default().output = Some(output);
+        self.drop_settled(pipeline, next)
+    }
+
+    fn drop_settled(&mut self, pipeline: &PipelineId, last: u64) -> Vec<Effect> {
+        let settled =
+            |(_, entry): &(EntryId, &Entry)| !entry.amends && self.is_emitted(pipeline, entry.begins());
+        let waiting = self.waiting.between(pipeline, 0, last);
         let dropped = waiting.filter(settled).map(|(id, _)| id).collect();
         self.let_go(dropped)
     }
 
-    /// How a pipeline's output stood before.
-    pub fn recall(&mut self, pipeline: &PipelineId, output: Output) {
-        self.outputs.insert(pipeline.clone(), output);
+    /// A block of this number was announced: before the first record, the lowest one is emitted next.
+    pub fn announced(&mut self, pipeline: &PipelineId, number: u64) {
+        self.tracks.entry(pipeline.clone()).or_default().announced(number);
     }
 
-    /// Blocks are no longer wanted: queued tasks vanish, released ones are purged, and
-    /// the collector is told before the message is acknowledged. `held` is all that TASKS holds: an
-    /// attempt whose end was heard may still lie there, in the way of the same block if the chain goes
-    /// back to it.
+    /// Whether the block of this message may be taken in: if it is at most `ahead` blocks ahead of the
+    /// next one to emit, or is cancelled already. Else it waits in its stream, so that neither a backlog
+    /// nor a hole in the output makes the dispatcher hold more.
+    pub fn has_room(&self, source: SourceId, pipeline: &PipelineId, block: &BlockRef, ahead: u64) -> bool {
+        let Some(track) = self.tracks.get(pipeline) else {
+            return true;
+        };
+        track.reaches(block.number, ahead) || track.is_cancelled(source.sequence(), block)
+    }
+
+    /// Lets a pipeline go that is gone, unless something of it waits. Returns whether it is forgotten.
+    pub fn forget(&mut self, pipeline: &PipelineId) -> bool {
+        let has_open_cancels = self.tracks.get(pipeline).is_some_and(Track::has_open_cancels);
+        if has_open_cancels || !self.waiting.forget(pipeline) {
+            return false;
+        }
+        self.tracks.remove(pipeline);
+        true
+    }
+
+    /// Blocks are no longer wanted: queued tasks vanish, released ones are purged, and the collector is
+    /// told. `held` is all that TASKS holds: an attempt whose end was heard may still lie there, in the
+    /// way of the same block if the chain goes back to it.
+    ///
+    /// A cancel may be read before older blocks that it ends. It is remembered and stays unacknowledged
+    /// until [`Self::finished_cancels`] says that none is left.
     pub fn cancel<'a>(
         &mut self,
         source: SourceId,
@@ -50,6 +88,12 @@ impl Dispatcher {
         at: Timestamp,
         held: impl IntoIterator<Item = &'a AttemptKey>,
     ) -> Vec<Effect> {
+        let track = self.tracks.get(&cancel.pipeline);
+        match track.and_then(|track| track.knows_cancel(source.sequence())) {
+            Some(true) => return Vec::new(),
+            Some(false) => return super::done(source, 0),
+            None => {}
+        }
         let ended = BlockEnded {
             pipeline: cancel.pipeline.clone(),
             first: cancel.first,
@@ -58,22 +102,48 @@ impl Dispatcher {
             at,
             reason: cancel.reason.clone(),
         };
-        let covered =
-            |(_, entry): &(EntryId, &Entry)| ended.concerns(&entry.key(), entry.announced_at, entry.amends);
+        let covered = |(_, entry): &(EntryId, &Entry)| match entry.source {
+            SourceId::Block(sequence) => {
+                sequence < source.sequence() && ended.covers(&entry.block, Timestamp::default(), false)
+            }
+            _ => ended.concerns(&entry.key(), entry.announced_at, entry.amends),
+        };
         let waiting = self.waiting.between(&cancel.pipeline, cancel.first, cancel.last);
         let dropped = waiting.filter(covered).map(|(id, _)| id).collect();
         let mut effects = self.let_go(dropped);
+        let let_go: Vec<SourceId> = effects.iter().filter_map(Effect::acknowledged).collect();
         let mut released: Vec<&AttemptKey> =
             held.into_iter().filter(|key| may_concern(cancel, key)).collect();
         released.sort();
         let purge = |key: &AttemptKey| Effect::Purge(key.clone(), Box::new(ended.clone()));
         effects.extend(released.into_iter().map(purge));
-        self.cancelled.push_back(ended.clone());
-        if self.cancelled.len() > CANCELS_KEPT {
-            self.cancelled.pop_front();
-        }
-        effects.push(Effect::End(ended, Some(source)));
+        let track = self.tracks.entry(cancel.pipeline.clone()).or_default();
+        track.cancel(source, ended.clone(), let_go);
+        effects.push(Effect::End(ended, None));
         effects
+    }
+
+    /// The pipelines with cancels that are not acknowledged yet.
+    pub fn with_open_cancels(&self) -> impl Iterator<Item = &PipelineId> {
+        let tracks = self.tracks.iter();
+        tracks
+            .filter(|(_, track)| track.has_open_cancels())
+            .map(|(pipeline, _)| pipeline)
+    }
+
+    /// The cancels of a pipeline before which no block is unread. `unread` is the sequence of its first
+    /// unread block, if there is one.
+    pub fn finished_cancels(&self, pipeline: &PipelineId, unread: Option<u64>) -> Vec<Finished> {
+        let track = self.tracks.get(pipeline);
+        track.map(|track| track.finished(unread)).unwrap_or_default()
+    }
+
+    /// A finished cancel is acknowledged, now that all is gone that it let go.
+    pub fn close_cancel(&mut self, pipeline: &PipelineId, cancel: SourceId) -> Vec<Effect> {
+        if let Some(track) = self.tracks.get_mut(pipeline) {
+            track.close_cancel(cancel.sequence());
+        }
+        super::done(cancel, 0)
     }
 
     /// Drops entries; messages that ask for nothing else are acknowledged.
@@ -168,14 +238,17 @@ impl Dispatcher {
     }
 
     /// Whether nobody needs this any more, or it waits already: a block may be announced twice.
-    pub(super) fn is_settled(&self, ready: &Ready) -> bool {
+    pub(super) fn is_settled(&self, source: SourceId, ready: &Ready) -> bool {
         let (pipeline, number) = (&ready.stage.pipeline, ready.stage.block.number);
-        let is_cancelled = |ended: &BlockEnded| {
-            ended.pipeline == *pipeline && ended.concerns(&ready.stage, ready.announced_at, ready.amends)
+        let concerns = |ended: &BlockEnded| ended.concerns(&ready.stage, ready.announced_at, ready.amends);
+        // Of a block its message tells by its place in the stream.
+        let is_cancelled = || {
+            let track = self.tracks.get(pipeline);
+            matches!(source, SourceId::Stage(_)) && track.is_some_and(|track| track.any_ended(concerns))
         };
         let begins = (ready.stage.first_block().number, ready.first_announced_at);
         (!ready.amends && self.is_emitted(pipeline, begins))
-            || self.cancelled.iter().any(is_cancelled)
+            || is_cancelled()
             || self.waiting.of_number(pipeline, number).any(|(_, entry)| {
                 let same = entry.attempt == ready.attempt && entry.tasks == ready.tasks;
                 // An older claim goes with the block's record or cancellation; this one does not.
@@ -185,9 +258,9 @@ impl Dispatcher {
             })
     }
 
-    fn is_emitted(&self, pipeline: &PipelineId, (first, announced_at): (u64, Timestamp)) -> bool {
-        let output = self.outputs.get(pipeline);
-        output.is_some_and(|output| output.is_settled(first, announced_at))
+    fn is_emitted(&self, pipeline: &PipelineId, begins: (u64, Timestamp)) -> bool {
+        let track = self.tracks.get(pipeline);
+        track.is_some_and(|track| track.is_emitted(begins))
     }
 }
 
