@@ -14,64 +14,61 @@ use std::time::Instant;
 impl Active<'_> {
     pub(crate) async fn news(&mut self, news: News) -> Result<(), BusError> {
         match news {
-            News::Of(lane, Arrival::Block(block, is_replay)) => self.received(&lane, block, is_replay).await,
-            News::Of(lane, Arrival::Found(found)) => self.found(&lane, found).await,
-            News::Of(lane, Arrival::Cancel(announced)) => {
-                let source = SourceId::Cancel(announced.sequence);
-                self.cancelled(&lane, source, &announced).await?;
-                self.finish_cancels_of(&lane).await
+            News::Of(lane, Arrival::Turn(message, is_replay)) => {
+                self.received(&lane, message, is_replay).await
             }
+            News::Of(lane, Arrival::Cancels(cancels)) => self.early_cancels(&lane, cancels).await,
+            News::Of(lane, Arrival::Late(blocks)) => self.late_blocks(&lane, blocks).await,
             News::Sight(sight) => self.look(sight).await,
             News::Lane => Ok(()),
         }
     }
 
-    /// Takes a block in, or parks its lane if the block is too far ahead.
+    /// Takes a message in, or parks its lane if it is a block that is too far ahead.
     async fn received(
         &mut self,
         lane: &PipelineId,
-        block: Announced,
+        message: Announced,
         is_replay: bool,
     ) -> Result<(), BusError> {
-        let has_room = self.has_room(lane, &block).await?;
+        let has_room = self.has_room(lane, &message).await?;
         let Some(open) = self.lanes.get(lane) else {
             return Ok(());
         };
         if !has_room {
-            open.park(block, is_replay);
+            open.park(message, is_replay);
             return Ok(());
         }
-        if open.pass(block.sequence).await {
+        if open.pass(message.sequence).await {
             return Ok(());
         }
         self.core.replays(is_replay);
-        if matches!(block.body, BlockEvent::Cancelled(_)) {
-            // Earlier ingesters cancel on the subject of blocks.
-            return self
-                .cancelled(lane, SourceId::Block(block.sequence), &block)
-                .await;
+        match message.body {
+            BlockEvent::Observed(_) => self.block(lane, message).await,
+            BlockEvent::Cancelled(_) => self.cancel(lane, &message, false).await,
         }
-        self.block(lane, block).await
     }
 
-    async fn cancelled(
+    /// Ends blocks that may be unread.
+    async fn early_cancels(
         &mut self,
         lane: &PipelineId,
-        source: SourceId,
-        announced: &Announced,
+        cancels: Vec<Kept<BlockEvent>>,
     ) -> Result<(), BusError> {
-        match &announced.body {
-            BlockEvent::Cancelled(cancel) if cancel.pipeline == *lane => {
-                self.cancel(source, announced, cancel).await
-            }
-            _ => {
-                let letter = (Stream::Blocks, &*announced.subject, source);
-                let reason = format!("not a cancel of blocks of `{lane}`");
-                self.refuse(letter, &reason).await?;
-                self.done(source).await;
-                Ok(())
+        for kept in cancels {
+            let is_ahead = self
+                .lanes
+                .get(lane)
+                .is_some_and(|lane| lane.is_ahead(kept.sequence));
+            if let Some(announced) = announced(kept).filter(|_| is_ahead) {
+                if !self.core.has_room_for_cancels(lane) {
+                    // It takes effect in its turn.
+                    return Ok(());
+                }
+                self.cancel(lane, &announced, true).await?;
             }
         }
+        Ok(())
     }
 
     /// Whether a block is near enough to the output to be taken in.
@@ -106,23 +103,14 @@ impl Active<'_> {
     }
 
     /// Takes in blocks that were published late, before their turn.
-    async fn found(&mut self, lane: &PipelineId, found: Vec<Kept<BlockEvent>>) -> Result<(), BusError> {
-        for kept in found {
-            let Ok(body) = kept.body else { continue };
-            let is_new = self
-                .lanes
-                .get(lane)
-                .is_some_and(|lane| lane.takes_early(kept.sequence));
-            if is_new {
-                let announced = Announced {
-                    body,
-                    trace: kept.trace,
-                    subject: kept.subject,
-                    sequence: kept.sequence,
-                    stored_at: kept.stored_at,
-                    deliveries: 1,
-                    ack: (),
-                };
+    async fn late_blocks(
+        &mut self,
+        lane: &PipelineId,
+        blocks: Vec<Kept<BlockEvent>>,
+    ) -> Result<(), BusError> {
+        for kept in blocks {
+            let is_new = self.lanes.get(lane).is_some_and(|lane| lane.takes(kept.sequence));
+            if let Some(announced) = announced(kept).filter(|_| is_new) {
                 // A predecessor may have found it as well.
                 self.core.replays(true);
                 self.block(lane, announced).await?;
@@ -133,12 +121,19 @@ impl Active<'_> {
 
     /// Opens and closes lanes as pipelines come and go, and searches where the output stands still.
     async fn look(&mut self, sight: Sight) -> Result<(), BusError> {
+        for name in &sight.cancelled {
+            if self.core.has_room_for_cancels(name)
+                && let Some(lane) = self.lanes.get(name)
+            {
+                lane.look_for_cancels(self.bus);
+            }
+        }
         for gone in self.lanes.see(sight) {
             if self.core.forget(&gone) {
                 self.lanes.close(&gone).await?;
                 self.pipelines.forget(&gone);
                 self.metrics.forget(&gone);
-                tracing::info!(pipeline = %gone, "nothing is left of it, its consumers are removed");
+                tracing::info!(pipeline = %gone, "nothing is left of it, its consumer is removed");
             }
         }
         let now = Instant::now();
@@ -152,7 +147,7 @@ impl Active<'_> {
             let Some(lane) = self.lanes.get(&name) else {
                 continue;
             };
-            if lane.look(self.bus, front, ahead, now) {
+            if lane.look_for_late_blocks(self.bus, front, ahead, now) {
                 let parked = lane.parked().map(|parked| parked.sequence);
                 tracing::info!(
                     pipeline = %name,
@@ -190,53 +185,17 @@ impl Active<'_> {
         }
         Ok(())
     }
+}
 
-    /// Acknowledges the cancels that have nothing left to end.
-    pub(crate) async fn finish_cancels(&mut self) -> Result<(), BusError> {
-        let open: Vec<PipelineId> = self.core.with_open_cancels().cloned().collect();
-        for name in open {
-            self.finish_cancels_of(&name).await?;
-        }
-        Ok(())
-    }
-
-    async fn finish_cancels_of(&mut self, name: &PipelineId) -> Result<(), BusError> {
-        let Some(lane) = self.lanes.get(name) else {
-            return Ok(());
-        };
-        let unread = lane.unread(self.bus).await?;
-        for finished in self.core.finished_cancels(name, unread) {
-            if self.is_any_stored(&finished.let_go).await? {
-                continue;
-            }
-            let effects = self.core.close_cancel(name, finished.source);
-            self.apply(effects).await?;
-        }
-        Ok(())
-    }
-
-    /// Whether one of these messages is still in its stream: its acknowledgement is on its way, or lost.
-    async fn is_any_stored(&self, sources: &[SourceId]) -> Result<bool, BusError> {
-        for source in sources {
-            let stream = match source {
-                SourceId::Stage(_) => Stream::Stages,
-                SourceId::Block(_) | SourceId::Cancel(_) => Stream::Blocks,
-            };
-            if self
-                .bus
-                .at::<IgnoredAny>(stream, source.sequence())
-                .await?
-                .is_some()
-            {
-                return Ok(true);
-            }
-        }
-        Ok(false)
-    }
-
-    /// The block of a pipeline of which the ingester wrote first: before its first record, its output
-    /// begins there.
-    pub(crate) async fn first_known(&self, name: &PipelineId) -> Result<Option<u64>, BusError> {
-        self.bus.first_known(name).await
-    }
+/// A message that was read straight from the stream, as if it had been received.
+fn announced(kept: Kept<BlockEvent>) -> Option<Announced> {
+    Some(Announced {
+        body: kept.body.ok()?,
+        trace: kept.trace,
+        subject: kept.subject,
+        sequence: kept.sequence,
+        stored_at: kept.stored_at,
+        deliveries: 1,
+        ack: (),
+    })
 }

@@ -76,8 +76,6 @@ impl Bodies {
                     _ => None,
                 }))
             }
-            // A cancel asks for no task.
-            SourceId::Cancel(_) => Ok(None),
             SourceId::Stage(sequence) => {
                 let kept = bus.at::<StageReady>(Stream::Stages, sequence).await?;
                 Ok(kept.and_then(|kept| Some(Arc::new((Body::Stage(kept.body.ok()?), kept.trace)))))

@@ -6,8 +6,8 @@
 //! | a prover is free | the most urgent task is released |
 //! | all tasks of a message are stored in TASKS | the message is acknowledged |
 //! | a deadline that passed or cannot be met | queued tasks vanish, the collector is told |
-//! | a cancel | the same, and released tasks are purged; it is remembered, and acknowledged when no block that was stored before it is unread |
-//! | a block that such a cancel ends | its message is acknowledged, nothing is released |
+//! | a cancel, in its turn or before | the same, and released tasks are purged; in its turn it is acknowledged |
+//! | a block that was stored before a cancel which ends it | its message is acknowledged, nothing is released |
 //! | a block was emitted | what still waits for it vanishes |
 //!
 //! Nothing is acknowledged before what it asks for is stored. A restart replays the unacknowledged
@@ -23,7 +23,7 @@ use crate::{
 };
 pub use crate::{
     effect::{Effect, Ready, Release, SourceId},
-    track::Finished,
+    track::CANCELS_EARLY_MAX,
 };
 use push0_domain::{
     BlockRef, PipelineId, Timestamp, ZkvmId,
@@ -78,10 +78,8 @@ impl Dispatcher {
         deadline_at: Option<Timestamp>,
         pipeline: &Arc<Pipeline>,
     ) -> Vec<Effect> {
-        if let Some(track) = self.tracks.get_mut(&pipeline.name)
-            && track.is_cancelled(source.sequence(), &block)
-        {
-            track.lets_go(source, &block);
+        let track = self.tracks.get(&pipeline.name);
+        if track.is_some_and(|track| track.is_cancelled(source.sequence(), &block)) {
             return done(source, 0);
         }
         let first = |proof: &ProofSpec| {
@@ -173,7 +171,7 @@ impl Dispatcher {
                 entry: id,
                 open: match source {
                     SourceId::Block(_) => self.waits(source, &stage.pipeline, stage.block.number),
-                    SourceId::Stage(_) | SourceId::Cancel(_) => 1,
+                    SourceId::Stage(_) => 1,
                 },
                 in_flight: BTreeSet::new(),
                 unanswered: 0,

@@ -14,14 +14,12 @@ pub enum SourceId {
     Block(u64),
     /// Of STAGES, by its sequence.
     Stage(u64),
-    /// A cancel of BLOCKS, by its sequence.
-    Cancel(u64),
 }
 
 impl SourceId {
     /// Its sequence in its stream.
     pub fn sequence(self) -> u64 {
-        let (Self::Block(sequence) | Self::Stage(sequence) | Self::Cancel(sequence)) = self;
+        let (Self::Block(sequence) | Self::Stage(sequence)) = self;
         sequence
     }
 }
@@ -75,14 +73,4 @@ pub enum Effect {
     Purge(AttemptKey, Box<BlockEnded>),
     /// Tell the collector that blocks end without a proof; then acknowledge the message, if any.
     End(BlockEnded, Option<SourceId>),
-}
-
-impl Effect {
-    /// The message that this acknowledges.
-    pub(crate) fn acknowledged(&self) -> Option<SourceId> {
-        match self {
-            Self::Done(source) => Some(*source),
-            _ => None,
-        }
-    }
 }

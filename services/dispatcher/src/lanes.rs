@@ -4,7 +4,11 @@
 use crate::lane::{Arrival, Lane};
 use futures::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use push0_bus::{Bus, BusError, Pipelines, Stream};
-use push0_domain::{PipelineId, pipeline::RANGE_MAX, subject};
+use push0_domain::{
+    PipelineId,
+    pipeline::RANGE_MAX,
+    subject::{self, Kind},
+};
 use std::{
     collections::BTreeSet,
     pin::pin,
@@ -30,6 +34,8 @@ const SUCCEEDED: &str = "dispatcher-blocks";
 pub(crate) struct Sight {
     /// Those of which BLOCKS holds something.
     pub(crate) stored: BTreeSet<PipelineId>,
+    /// Those of which it holds cancels.
+    pub(crate) cancelled: BTreeSet<PipelineId>,
     /// Those that are defined, if that was looked at.
     pub(crate) defined: Option<BTreeSet<PipelineId>>,
 }
@@ -183,12 +189,11 @@ impl Lanes {
             .collect()
     }
 
-    /// Closes the lane of a pipeline that is gone, and removes its consumers.
+    /// Closes the lane of a pipeline that is gone, and removes its consumer.
     pub(crate) async fn close(&mut self, name: &PipelineId) -> Result<(), BusError> {
         if let Some(at) = self.open.iter().position(|lane| lane.name == *name) {
-            for consumer in self.open.swap_remove(at).close() {
-                self.bus.drop_consumer(Stream::Blocks, &consumer).await?;
-            }
+            let consumer = self.open.swap_remove(at).close();
+            self.bus.drop_consumer(Stream::Blocks, &consumer).await?;
         }
         Ok(())
     }
@@ -213,19 +218,10 @@ impl Lanes {
         self.open.iter()
     }
 
-    /// Acknowledges a block.
+    /// Acknowledges a block or a cancel.
     pub(crate) async fn done(&mut self, sequence: u64) {
         for lane in &mut self.open {
             if lane.done(sequence).await {
-                return;
-            }
-        }
-    }
-
-    /// Acknowledges a cancel.
-    pub(crate) async fn cancel_done(&mut self, sequence: u64) {
-        for lane in &mut self.open {
-            if lane.cancel_done(sequence).await {
                 return;
             }
         }
@@ -234,17 +230,20 @@ impl Lanes {
 
 async fn sight(bus: Bus, pipelines: Pipelines, definitions: bool) -> Result<Sight, BusError> {
     let subjects = bus.subjects(Stream::Blocks, ">").await?;
-    let named = subjects
-        .iter()
-        .filter_map(|(name, _)| subject::pipeline_of_block(name));
+    let named = || {
+        let names = subjects.iter().map(|(name, _)| name);
+        names.filter_map(|name| Some((subject::pipeline_of_block(name)?, Kind::of(name)?)))
+    };
     let defined = if definitions {
         let current = pipelines.current().await?;
         Some(current.iter().map(|pipeline| pipeline.name.clone()).collect())
     } else {
         None
     };
+    let cancelled = named().filter(|(_, kind)| *kind == Kind::Cancel);
     Ok(Sight {
-        stored: named.collect(),
+        stored: named().map(|(name, _)| name).collect(),
+        cancelled: cancelled.map(|(name, _)| name).collect(),
         defined,
     })
 }

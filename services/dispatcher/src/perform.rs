@@ -147,7 +147,6 @@ impl Active<'_> {
         self.bodies.forget(source);
         match source {
             SourceId::Block(sequence) => self.lanes.done(sequence).await,
-            SourceId::Cancel(sequence) => self.lanes.cancel_done(sequence).await,
             SourceId::Stage(sequence) => self.stages.done(sequence).await,
         }
     }

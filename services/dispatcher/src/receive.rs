@@ -10,7 +10,7 @@ use crate::{
 use push0_bus::{BusError, DeadLetters, Delivery, Signal, Stream, now};
 use push0_domain::{
     BlockRef, PipelineId, Timestamp,
-    message::{BlockEnded, BlockEvent, Cancel, Emission, EndReason, Lease, StageReady},
+    message::{BlockEnded, BlockEvent, Emission, EndReason, Lease, StageReady},
     pipeline::Pipeline,
     subject::{AttemptKey, Kind},
 };
@@ -47,22 +47,39 @@ impl Active<'_> {
         self.apply(effects).await
     }
 
-    /// Ends blocks at once, also those that are not read yet.
+    /// Ends blocks, also those that are not read yet.
     pub(crate) async fn cancel(
         &mut self,
-        source: SourceId,
+        lane: &PipelineId,
         announced: &Announced,
-        cancel: &Cancel,
+        is_early: bool,
     ) -> Result<(), BusError> {
+        let source = SourceId::Block(announced.sequence);
+        let BlockEvent::Cancelled(cancel) = &announced.body else {
+            return Ok(());
+        };
+        if cancel.pipeline != *lane {
+            if !is_early {
+                let reason = format!(
+                    "a cancel of pipeline `{}` on the subject of `{lane}`",
+                    cancel.pipeline
+                );
+                let letter = (Stream::Blocks, &*announced.subject, source);
+                self.refuse(letter, &reason).await?;
+                self.done(source).await;
+            }
+            return Ok(());
+        }
         // What is on its way to TASKS must be there before it can be taken out.
         while !self.outbox.is_empty() {
             let ((source, index), stored) = self.outbox.next().await;
             self.stored(source, index, stored).await?;
         }
         let held = self.released().await?;
+        let held = held.values().flatten();
         let effects = self
             .core
-            .cancel(source, cancel, announced.stored_at, held.values().flatten());
+            .cancel(source, cancel, announced.stored_at, held, is_early);
         self.apply(effects).await
     }
 
@@ -112,7 +129,7 @@ impl Active<'_> {
         if !self.core.knows(name) {
             let output = self.bus.output(name).await?.map(|(output, _)| output);
             if output.is_none()
-                && let Some(first) = self.first_known(name).await?
+                && let Some(first) = self.bus.first_known(name).await?
             {
                 self.core.announced(name, first);
             }

@@ -204,7 +204,6 @@ impl<'a> Active<'a> {
             self.core
                 .reconcile(&zkvm, released.get(&zkvm).unwrap_or(&HashSet::new()), before);
         }
-        self.catch_up().await?;
-        self.finish_cancels().await
+        self.catch_up().await
     }
 }

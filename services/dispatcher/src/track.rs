@@ -1,13 +1,15 @@
 //! What the dispatcher knows of one pipeline beside what waits: how its output stands, how far ahead of it
 //! blocks may be read, and which cancels are remembered.
 
-use crate::decide::SourceId;
 use push0_domain::{BlockRef, Timestamp, message::BlockEnded, output::Output};
 use std::collections::BTreeMap;
 
-/// How many finished cancels a pipeline remembers: stages of blocks that they ended may still be on their
-/// way. Far more than can be decided meanwhile.
+/// How many cancels a pipeline remembers whose turn has come: stages of blocks that they ended may still
+/// be on their way. Far more than can be decided meanwhile.
 const CANCELS_KEPT: usize = 256;
+/// The most cancels of a pipeline that are read before their turn. Further ones take effect when some of
+/// these are passed, or in their own turn: until then blocks that they end may be released.
+pub const CANCELS_EARLY_MAX: usize = 256;
 
 /// One pipeline.
 #[derive(Debug, Default)]
@@ -20,24 +22,12 @@ pub(crate) struct Track {
     cancels: BTreeMap<u64, Cancelled>,
 }
 
-/// A cancel whose blocks the collector was told to end.
+/// A cancel of which the collector was told.
 #[derive(Debug)]
 struct Cancelled {
-    source: SourceId,
     ended: BlockEnded,
-    /// Not acknowledged yet: blocks that were stored before it may still be unread.
-    is_open: bool,
-    let_go: Vec<SourceId>,
-}
-
-/// A cancel that has nothing left to end.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Finished {
-    /// The cancel.
-    pub source: SourceId,
-    /// The messages that were acknowledged last because of it, at most one of each stream. As long as one
-    /// of them is still stored, a successor would read it, and must read the cancel as well.
-    pub let_go: Vec<SourceId>,
+    /// Read before its turn: blocks that were stored before it may still be unread.
+    is_early: bool,
 }
 
 impl Track {
@@ -64,26 +54,11 @@ impl Track {
         output.is_some_and(|output| output.is_settled(first, announced_at))
     }
 
-    /// Whether a cancel that was stored after it ends the block that this message announced. Sequences of
-    /// one stream tell that, and no clock.
+    /// Whether a cancel ends the block that the message of this sequence announced. The places in the
+    /// stream tell that, and no clock: a block is ended by what was stored behind it.
     pub(crate) fn is_cancelled(&self, sequence: u64, block: &BlockRef) -> bool {
-        self.after(sequence)
-            .any(|cancelled| ends(&cancelled.ended, block))
-    }
-
-    /// Notes that a message of a cancelled block was let go.
-    pub(crate) fn lets_go(&mut self, source: SourceId, block: &BlockRef) {
-        for (_, cancelled) in self.cancels.range_mut(source.sequence() + 1..) {
-            if cancelled.is_open && ends(&cancelled.ended, block) {
-                cancelled.note(source);
-            }
-        }
-    }
-
-    fn after(&self, sequence: u64) -> impl Iterator<Item = &Cancelled> {
-        self.cancels
-            .range(sequence.saturating_add(1)..)
-            .map(|(_, cancelled)| cancelled)
+        let mut behind = self.cancels.range(sequence.saturating_add(1)..);
+        behind.any(|(_, cancelled)| cancelled.ended.covers(block, Timestamp::default(), false))
     }
 
     /// Whether a stage was cancelled that is on its way here. It does not say which message announced
@@ -92,70 +67,28 @@ impl Track {
         self.cancels.values().any(|cancelled| concerns(&cancelled.ended))
     }
 
-    /// Whether a cancel was read before, and if so whether it is still open.
-    pub(crate) fn knows_cancel(&self, sequence: u64) -> Option<bool> {
-        self.cancels.get(&sequence).map(|cancelled| cancelled.is_open)
-    }
-
-    /// Remembers a cancel, and the messages that it let go.
-    pub(crate) fn cancel(
-        &mut self,
-        source: SourceId,
-        ended: BlockEnded,
-        let_go: impl IntoIterator<Item = SourceId>,
-    ) {
-        let mut cancelled = Cancelled {
-            source,
-            ended,
-            is_open: true,
-            let_go: Vec::new(),
-        };
-        let_go.into_iter().for_each(|source| cancelled.note(source));
-        self.cancels.insert(source.sequence(), cancelled);
-    }
-
-    /// Whether cancels wait for blocks that are not read yet.
-    pub(crate) fn has_open_cancels(&self) -> bool {
-        self.cancels.values().any(|cancelled| cancelled.is_open)
-    }
-
-    /// The open cancels before which no block is unread. `unread` is the first block of the pipeline that
-    /// was not read yet.
-    pub(crate) fn finished(&self, unread: Option<u64>) -> Vec<Finished> {
-        let before = self.cancels.range(..unread.unwrap_or(u64::MAX));
-        let open = before.filter(|(_, cancelled)| cancelled.is_open);
-        let finished = open.map(|(_, cancelled)| Finished {
-            source: cancelled.source,
-            let_go: cancelled.let_go.clone(),
-        });
-        finished.collect()
-    }
-
-    /// A cancel is acknowledged. Those that were acknowledged longest ago are forgotten.
-    pub(crate) fn close_cancel(&mut self, sequence: u64) {
-        if let Some(cancelled) = self.cancels.get_mut(&sequence) {
-            cancelled.is_open = false;
-            cancelled.let_go = Vec::new();
+    /// Whether a cancel was read before. In its turn it is not early any more.
+    pub(crate) fn passes(&mut self, sequence: u64, is_early: bool) -> bool {
+        let known = self.cancels.get_mut(&sequence);
+        if let Some(cancelled) = known {
+            cancelled.is_early &= is_early;
+            return true;
         }
-        let closed = self.cancels.iter().filter(|(_, cancelled)| !cancelled.is_open);
-        let excess = closed.clone().count().saturating_sub(CANCELS_KEPT);
-        let oldest: Vec<u64> = closed.take(excess).map(|(sequence, _)| *sequence).collect();
-        for sequence in oldest {
-            self.cancels.remove(&sequence);
+        false
+    }
+
+    /// Remembers a cancel.
+    pub(crate) fn cancel(&mut self, sequence: u64, ended: BlockEnded, is_early: bool) {
+        self.cancels.insert(sequence, Cancelled { ended, is_early });
+        // Those that are early lie behind all others.
+        while self.cancels.len() - self.early() > CANCELS_KEPT {
+            self.cancels.pop_first();
         }
     }
-}
 
-impl Cancelled {
-    /// Keeps the last message of each stream: acknowledgements of one consumer are carried out in order.
-    fn note(&mut self, source: SourceId) {
-        let kind = std::mem::discriminant(&source);
-        self.let_go.retain(|other| std::mem::discriminant(other) != kind);
-        self.let_go.push(source);
+    /// How many cancels were read before their turn.
+    pub(crate) fn early(&self) -> usize {
+        let newest_first = self.cancels.values().rev();
+        newest_first.take_while(|cancelled| cancelled.is_early).count()
     }
-}
-
-/// Whether an end names a block, whenever that was announced.
-fn ends(ended: &BlockEnded, block: &BlockRef) -> bool {
-    ended.covers(block, Timestamp::default(), false)
 }

@@ -1,6 +1,6 @@
 //! What is no longer wanted: emitted, cancelled, replaced, or past its deadline.
 
-use super::{Dispatcher, Effect, EntryId, Finished, Ready, SourceId};
+use super::{CANCELS_EARLY_MAX, Dispatcher, Effect, EntryId, Ready, SourceId};
 use crate::{capacity::Capacity, track::Track, waiting::Entry};
 use push0_domain::{
     BlockRef, PipelineId, Timestamp,
@@ -67,32 +67,41 @@ impl Dispatcher {
 
     /// Lets a pipeline go that is gone, unless something of it waits. Returns whether it is forgotten.
     pub fn forget(&mut self, pipeline: &PipelineId) -> bool {
-        let has_open_cancels = self.tracks.get(pipeline).is_some_and(Track::has_open_cancels);
-        if has_open_cancels || !self.waiting.forget(pipeline) {
-            return false;
+        let is_forgotten = self.waiting.forget(pipeline);
+        if is_forgotten {
+            self.tracks.remove(pipeline);
         }
-        self.tracks.remove(pipeline);
-        true
+        is_forgotten
+    }
+
+    /// Whether another cancel of a pipeline may be read before its turn.
+    pub fn has_room_for_cancels(&self, pipeline: &PipelineId) -> bool {
+        let early = self.tracks.get(pipeline).map_or(0, Track::early);
+        early < CANCELS_EARLY_MAX
     }
 
     /// Blocks are no longer wanted: queued tasks vanish, released ones are purged, and the collector is
     /// told. `held` is all that TASKS holds: an attempt whose end was heard may still lie there, in the
     /// way of the same block if the chain goes back to it.
     ///
-    /// A cancel may be read before older blocks that it ends. It is remembered and stays unacknowledged
-    /// until [`Self::finished_cancels`] says that none is left.
+    /// One that `is_early` was read before its turn, and older blocks that it ends may be unread: it is
+    /// remembered for them, and acknowledged when it comes in its turn. None may come later than that: a
+    /// block that was announced again behind it must find the collector told.
     pub fn cancel<'a>(
         &mut self,
         source: SourceId,
         cancel: &Cancel,
         at: Timestamp,
         held: impl IntoIterator<Item = &'a AttemptKey>,
+        is_early: bool,
     ) -> Vec<Effect> {
-        let track = self.tracks.get(&cancel.pipeline);
-        match track.and_then(|track| track.knows_cancel(source.sequence())) {
-            Some(true) => return Vec::new(),
-            Some(false) => return super::done(source, 0),
-            None => {}
+        let track = self.tracks.entry(cancel.pipeline.clone()).or_default();
+        if track.passes(source.sequence(), is_early) {
+            return if is_early {
+                Vec::new()
+            } else {
+                super::done(source, 0)
+            };
         }
         let ended = BlockEnded {
             pipeline: cancel.pipeline.clone(),
@@ -102,48 +111,23 @@ impl Dispatcher {
             at,
             reason: cancel.reason.clone(),
         };
+        track.cancel(source.sequence(), ended.clone(), is_early);
         let covered = |(_, entry): &(EntryId, &Entry)| match entry.source {
             SourceId::Block(sequence) => {
                 sequence < source.sequence() && ended.covers(&entry.block, Timestamp::default(), false)
             }
-            _ => ended.concerns(&entry.key(), entry.announced_at, entry.amends),
+            SourceId::Stage(_) => ended.concerns(&entry.key(), entry.announced_at, entry.amends),
         };
         let waiting = self.waiting.between(&cancel.pipeline, cancel.first, cancel.last);
         let dropped = waiting.filter(covered).map(|(id, _)| id).collect();
         let mut effects = self.let_go(dropped);
-        let let_go: Vec<SourceId> = effects.iter().filter_map(Effect::acknowledged).collect();
         let mut released: Vec<&AttemptKey> =
             held.into_iter().filter(|key| may_concern(cancel, key)).collect();
         released.sort();
         let purge = |key: &AttemptKey| Effect::Purge(key.clone(), Box::new(ended.clone()));
         effects.extend(released.into_iter().map(purge));
-        let track = self.tracks.entry(cancel.pipeline.clone()).or_default();
-        track.cancel(source, ended.clone(), let_go);
-        effects.push(Effect::End(ended, None));
+        effects.push(Effect::End(ended, (!is_early).then_some(source)));
         effects
-    }
-
-    /// The pipelines with cancels that are not acknowledged yet.
-    pub fn with_open_cancels(&self) -> impl Iterator<Item = &PipelineId> {
-        let tracks = self.tracks.iter();
-        tracks
-            .filter(|(_, track)| track.has_open_cancels())
-            .map(|(pipeline, _)| pipeline)
-    }
-
-    /// The cancels of a pipeline before which no block is unread. `unread` is the sequence of its first
-    /// unread block, if there is one.
-    pub fn finished_cancels(&self, pipeline: &PipelineId, unread: Option<u64>) -> Vec<Finished> {
-        let track = self.tracks.get(pipeline);
-        track.map(|track| track.finished(unread)).unwrap_or_default()
-    }
-
-    /// A finished cancel is acknowledged, now that all is gone that it let go.
-    pub fn close_cancel(&mut self, pipeline: &PipelineId, cancel: SourceId) -> Vec<Effect> {
-        if let Some(track) = self.tracks.get_mut(pipeline) {
-            track.close_cancel(cancel.sequence());
-        }
-        super::done(cancel, 0)
     }
 
     /// Drops entries; messages that ask for nothing else are acknowledged.
