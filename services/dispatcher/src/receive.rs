@@ -129,9 +129,11 @@ impl Active<'_> {
         if !self.core.knows(name) {
             let output = self.bus.output(name).await?.map(|(output, _)| output);
             if output.is_none()
-                && let Some(first) = self.bus.first_known(name).await?
+                && let Some(first) = self.known.first(&format!("{name}.>"), 1).await?.first()
+                && let Some(known) = &first.value
             {
-                self.core.announced(name, first);
+                // Before the first record, the output begins with what the ingester wrote about first.
+                self.core.announced(name, known.block.number);
             }
             let effects = self.core.recall(name, output.unwrap_or_default());
             self.apply(effects).await?;

@@ -13,7 +13,7 @@ use push0_bus::{
 };
 use push0_domain::{
     ZkvmId,
-    message::{Lease, StageReady},
+    message::{KnownBlock, Lease, StageReady},
     subject::{self, Kind},
 };
 use push0_runtime::{BoxError, Component, Service};
@@ -100,6 +100,7 @@ pub(crate) struct Active<'a> {
     pub(crate) metrics: &'a Metrics,
     pub(crate) pipelines: Pipelines,
     pub(crate) cursors: Facts<u32>,
+    pub(crate) known: Facts<KnownBlock>,
     pub(crate) core: Dispatcher,
     pub(crate) bodies: Bodies,
     pub(crate) outbox: Outbox<Token>,
@@ -121,6 +122,7 @@ impl<'a> Active<'a> {
         };
         let mut active = Self {
             cursors: bus.facts(Bucket::State).await?,
+            known: bus.facts(Bucket::Blocks).await?,
             core: Dispatcher::default(),
             bodies: Bodies::default(),
             outbox: Outbox::new(bus.clone(), PATIENCE),

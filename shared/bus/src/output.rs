@@ -1,7 +1,6 @@
 //! Reading where a pipeline's output stands.
 
-use crate::{Bucket, Bus, BusError, Stream};
-use async_nats::jetstream::stream::LastRawMessageErrorKind;
+use crate::{Bus, BusError, Stream};
 use push0_domain::{
     PipelineId,
     message::Emission,
@@ -32,25 +31,5 @@ impl Bus {
             reading.read(&record);
         }
         Ok(Some((reading.output(), last.sequence)))
-    }
-
-    /// The number of the first block of a pipeline that the ingester wrote about, as long as that is kept.
-    pub async fn first_known(&self, pipeline: &PipelineId) -> Result<Option<u64>, BusError> {
-        let prefix = format!("$KV.{}.{pipeline}.", Bucket::Blocks.name());
-        let stream = format!("KV_{}", Bucket::Blocks.name());
-        let bound = self.jetstream.get_stream_no_info(&stream).await;
-        let bound = bound.map_err(|e| BusError::unavailable(&stream, e))?;
-        match bound
-            .get_first_raw_message_by_subject(format!("{prefix}>"), 1)
-            .await
-        {
-            Ok(message) => {
-                let key = message.subject.strip_prefix(&prefix).unwrap_or_default();
-                let number = key.split(['.', '-']).next().unwrap_or_default();
-                Ok(number.parse().ok())
-            }
-            Err(e) if e.kind() == LastRawMessageErrorKind::NoMessageFound => Ok(None),
-            Err(e) => Err(BusError::unavailable(stream, e)),
-        }
     }
 }
