@@ -1,5 +1,6 @@
 //! The scenarios, one file each.
 
+mod backlog;
 mod baseline;
 mod burst;
 mod chaos;
@@ -40,6 +41,8 @@ pub(crate) enum Scenario {
     Burst,
     /// What the services take.
     Memory,
+    /// What the services take, and how soon a standby serves, while a million blocks wait.
+    Backlog,
     /// Whether a more urgent block ever waits for a less urgent one.
     Priority,
     /// The demonstration's pipeline of steps, joined.
@@ -87,6 +90,7 @@ impl Scenario {
                 Self::Scaling,
                 Self::Burst,
                 Self::Memory,
+                Self::Backlog,
                 Self::Priority,
                 Self::Multistep,
                 Self::Fanout,
@@ -114,6 +118,7 @@ impl Scenario {
             Self::Scaling => scaling::run(context).await,
             Self::Burst => burst::run(context).await,
             Self::Memory => memory::run(context).await,
+            Self::Backlog => backlog::run(context).await,
             Self::Priority => priority::run(context).await,
             Self::Multistep => multistep::run(context).await,
             Self::Fanout => fanout::run(context).await,

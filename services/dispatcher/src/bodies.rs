@@ -15,8 +15,7 @@ use std::{
     sync::Arc,
 };
 
-/// The most bytes of bodies that are kept, so that most releases need no read: some 2,000 blocks. With
-/// 100,000 blocks in the queue, what deciding needs of them takes most of the dispatcher's memory.
+/// The most bytes of bodies that are kept, so that most releases need no read: some 2,000 blocks.
 const BYTES_MAX: usize = 1024 * 1024;
 /// How many reads are on their way at once.
 const READS_MAX: usize = 64;

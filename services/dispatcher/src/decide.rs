@@ -5,7 +5,9 @@
 //! | a block, a ready stage | it waits in the queue of its zkVM |
 //! | a prover is free | the most urgent task is released |
 //! | all tasks of a message are stored in TASKS | the message is acknowledged |
-//! | a cancel, a deadline that passed or cannot be met | queued tasks vanish, released ones are purged, the collector is told |
+//! | a deadline that passed or cannot be met | queued tasks vanish, the collector is told |
+//! | a cancel, in its turn or before | the same, and released tasks are purged; in its turn it is acknowledged |
+//! | a block that was stored before a cancel which ends it | its message is acknowledged, nothing is released |
 //! | a block was emitted | what still waits for it vanishes |
 //!
 //! Nothing is acknowledged before what it asks for is stored. A restart replays the unacknowledged
@@ -13,22 +15,25 @@
 
 mod superseded;
 
-pub use crate::effect::{Effect, Ready, Release, SourceId};
 use crate::{
     capacity::Capacity,
     queue::EntryId,
+    track::Track,
     waiting::{Entry, Waiting},
+};
+pub use crate::{
+    effect::{Effect, Ready, Release, SourceId},
+    track::CANCELS_EARLY_MAX,
 };
 use push0_domain::{
     BlockRef, PipelineId, Timestamp, ZkvmId,
-    message::{BlockEnded, Lease, TaskRange},
-    output::Output,
+    message::{Lease, TaskRange},
     pipeline::{Pipeline, ProofSpec},
     subject::AttemptKey,
     task::StageKey,
 };
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     sync::Arc,
 };
 
@@ -54,10 +59,7 @@ pub struct Dispatcher {
     waiting: Waiting,
     begun: HashMap<SourceId, Source>,
     capacity: BTreeMap<ZkvmId, Capacity>,
-    /// What each pipeline has emitted: that is settled.
-    outputs: HashMap<PipelineId, Output>,
-    /// What was cancelled last: stages of it may still be on their way here.
-    cancelled: VecDeque<BlockEnded>,
+    tracks: HashMap<PipelineId, Track>,
     is_replaying: bool,
 }
 
@@ -76,6 +78,10 @@ impl Dispatcher {
         deadline_at: Option<Timestamp>,
         pipeline: &Arc<Pipeline>,
     ) -> Vec<Effect> {
+        let track = self.tracks.get(&pipeline.name);
+        if track.is_some_and(|track| track.is_cancelled(source.sequence(), &block)) {
+            return done(source, 0);
+        }
         let first = |proof: &ProofSpec| {
             let stage = proof.first()?;
             let key = StageKey {
@@ -133,7 +139,7 @@ impl Dispatcher {
         }
         let mut waits = false;
         for ready in ready {
-            if self.is_settled(&ready) || ready.tasks.count == 0 {
+            if self.is_settled(source, &ready) || ready.tasks.count == 0 {
                 continue;
             }
             if let Some(mut entry) = Entry::new(source, &ready, cursor, pipeline) {

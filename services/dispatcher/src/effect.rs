@@ -16,6 +16,14 @@ pub enum SourceId {
     Stage(u64),
 }
 
+impl SourceId {
+    /// Its sequence in its stream.
+    pub fn sequence(self) -> u64 {
+        let (Self::Block(sequence) | Self::Stage(sequence)) = self;
+        sequence
+    }
+}
+
 /// What a source asks for, as far as deciding needs it.
 #[derive(Clone, Debug)]
 pub struct Ready {

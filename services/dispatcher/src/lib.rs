@@ -5,17 +5,21 @@
 //! acknowledged; a standby takes it over within a second. It does not know what a proof is, who is
 //! dead, or what comes after a stage.
 
+mod ahead;
 mod bodies;
 pub mod capacity;
 pub mod config;
 pub mod decide;
 mod effect;
+mod lane;
+mod lanes;
 mod metrics;
 mod perform;
 pub mod queue;
 mod receive;
 mod service;
 pub mod task;
+mod track;
 mod waiting;
 
 pub use service::run;

@@ -1,10 +1,11 @@
 //! What the dispatcher counts.
 
-use crate::decide::Dispatcher;
+use crate::{decide::Dispatcher, lanes::Lanes};
 use prometheus::{IntCounter, IntGauge, IntGaugeVec};
+use push0_domain::PipelineId;
 use push0_runtime::metrics::{self, MetricError};
 
-/// The dispatcher's metrics; labels are zkVMs, never blocks.
+/// The dispatcher's metrics; labels are zkVMs and pipelines, never blocks.
 pub(crate) struct Metrics {
     pub(crate) leading: IntGauge,
     pub(crate) released: IntCounter,
@@ -12,6 +13,7 @@ pub(crate) struct Metrics {
     waiting: IntGaugeVec,
     provers: IntGaugeVec,
     outstanding: IntGaugeVec,
+    parked: IntGaugeVec,
 }
 
 impl Metrics {
@@ -27,10 +29,20 @@ impl Metrics {
                 "Released attempts that have not ended",
                 &["zkvm"],
             )?,
+            parked: metrics::gauge_vec(
+                "dispatch_waits_for_output",
+                "1 while the next block is too far ahead of the next one to emit",
+                &["pipeline"],
+            )?,
         })
     }
 
-    pub(crate) fn observe(&self, core: &Dispatcher) {
+    pub(crate) fn observe(&self, core: &Dispatcher, lanes: &Lanes) {
+        for lane in lanes.iter() {
+            self.parked
+                .with_label_values(&[lane.name.as_str()])
+                .set(i64::from(lane.parked().is_some()));
+        }
         for (zkvm, waiting) in core.waiting() {
             self.waiting
                 .with_label_values(&[zkvm.as_str()])
@@ -44,5 +56,11 @@ impl Metrics {
                 .with_label_values(&[zkvm.as_str()])
                 .set(i64::try_from(outstanding).unwrap_or(i64::MAX));
         }
+    }
+
+    /// Shows nothing of a pipeline any more that is gone.
+    pub(crate) fn forget(&self, pipeline: &PipelineId) {
+        // Not there is as good as removed.
+        let _ = self.parked.remove_label_values(&[pipeline.as_str()]);
     }
 }

@@ -20,7 +20,7 @@ impl Active<'_> {
     /// Releases all that can be released now.
     pub(crate) async fn release(&mut self) -> Result<(), BusError> {
         // Until all that was there is known, something more urgent may still come.
-        if self.blocks.to_replay() > 0 || self.stages.to_replay() > 0 {
+        if self.lanes.are_replaying() || self.stages.to_replay() > 0 {
             return Ok(());
         }
         let mut releases = Vec::new();
@@ -146,7 +146,7 @@ impl Active<'_> {
     pub(crate) async fn done(&mut self, source: SourceId) {
         self.bodies.forget(source);
         match source {
-            SourceId::Block(sequence) => self.blocks.done(sequence).await,
+            SourceId::Block(sequence) => self.lanes.done(sequence).await,
             SourceId::Stage(sequence) => self.stages.done(sequence).await,
         }
     }
@@ -168,8 +168,7 @@ impl Active<'_> {
 }
 
 pub(crate) fn cursor_key(source: SourceId) -> String {
-    let (SourceId::Block(sequence) | SourceId::Stage(sequence)) = source;
-    format!("cursor.dispatcher.{sequence}")
+    format!("cursor.dispatcher.{}", source.sequence())
 }
 
 fn span(stage: &StageKey, index: u32, attempt: u32, came: &TraceContext) -> tracing::Span {

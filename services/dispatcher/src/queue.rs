@@ -81,6 +81,13 @@ impl Queue {
         }
     }
 
+    /// Lets the lane of a pipeline go that is gone.
+    pub fn forget(&mut self, pipeline: &PipelineId) {
+        if self.lanes.get(pipeline).is_some_and(|lane| lane.ready.is_empty()) {
+            self.lanes.remove(pipeline);
+        }
+    }
+
     /// How many entries wait.
     pub fn len(&self) -> usize {
         self.lanes.values().map(|lane| lane.ready.len()).sum()

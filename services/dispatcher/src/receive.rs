@@ -2,6 +2,7 @@
 
 use crate::{
     decide::{Effect, Ready, SourceId},
+    lane::Announced,
     perform::cursor_key,
     service::Active,
     task::Body,
@@ -16,42 +17,69 @@ use push0_domain::{
 use std::{ops::RangeInclusive, sync::Arc};
 
 impl Active<'_> {
-    pub(crate) async fn block(&mut self, delivery: Delivery<BlockEvent, ()>) -> Result<(), BusError> {
-        let source = SourceId::Block(delivery.sequence);
-        self.core.replays(self.blocks.is_replay());
-        let effects = match delivery.body {
-            BlockEvent::Cancelled(cancel) => {
-                // What is on its way to TASKS must be there before it can be taken out.
-                while !self.outbox.is_empty() {
-                    let ((source, index), stored) = self.outbox.next().await;
-                    self.stored(source, index, stored).await?;
-                }
-                let held = self.released().await?;
-                self.core
-                    .cancel(source, &cancel, delivery.stored_at, held.values().flatten())
-            }
-            BlockEvent::Observed(block) => match self.pipeline(&block.pipeline, block.revision).await? {
-                Some(pipeline) => {
-                    let effects = self.core.block(
-                        source,
-                        block.block,
-                        delivery.stored_at,
-                        block.deadline_at,
-                        &pipeline,
-                    );
-                    if effects.is_empty() {
-                        self.bodies
-                            .keep(source, Body::Block(block, delivery.stored_at), delivery.trace);
-                    }
-                    effects
-                }
-                None => {
-                    let blocks = (block.pipeline, block.block..=block.block);
-                    let letter = (Stream::Blocks, &*delivery.subject, source, delivery.stored_at);
-                    return self.unknown(letter, blocks, block.revision).await;
-                }
-            },
+    /// Takes in a block that was received or found, unless its body is about another pipeline.
+    pub(crate) async fn block(&mut self, lane: &PipelineId, announced: Announced) -> Result<(), BusError> {
+        let (source, stored_at) = (SourceId::Block(announced.sequence), announced.stored_at);
+        let BlockEvent::Observed(block) = announced.body else {
+            return Ok(());
         };
+        if block.pipeline != *lane {
+            let reason = format!(
+                "a block of pipeline `{}` on the subject of `{lane}`",
+                block.pipeline
+            );
+            let letter = (Stream::Blocks, &*announced.subject, source);
+            self.refuse(letter, &reason).await?;
+            return self.apply(vec![Effect::Done(source)]).await;
+        }
+        let Some(pipeline) = self.pipeline(&block.pipeline, block.revision).await? else {
+            let blocks = (block.pipeline, block.block..=block.block);
+            let letter = (Stream::Blocks, &*announced.subject, source);
+            return self.unknown(letter, stored_at, blocks, block.revision).await;
+        };
+        let effects = self
+            .core
+            .block(source, block.block, stored_at, block.deadline_at, &pipeline);
+        if effects.is_empty() {
+            self.bodies
+                .keep(source, Body::Block(block, stored_at), announced.trace);
+        }
+        self.apply(effects).await
+    }
+
+    /// Ends blocks, also those that are not read yet.
+    pub(crate) async fn cancel(
+        &mut self,
+        lane: &PipelineId,
+        announced: &Announced,
+        is_early: bool,
+    ) -> Result<(), BusError> {
+        let source = SourceId::Block(announced.sequence);
+        let BlockEvent::Cancelled(cancel) = &announced.body else {
+            return Ok(());
+        };
+        if cancel.pipeline != *lane {
+            if !is_early {
+                let reason = format!(
+                    "a cancel of pipeline `{}` on the subject of `{lane}`",
+                    cancel.pipeline
+                );
+                let letter = (Stream::Blocks, &*announced.subject, source);
+                self.refuse(letter, &reason).await?;
+                self.done(source).await;
+            }
+            return Ok(());
+        }
+        // What is on its way to TASKS must be there before it can be taken out.
+        while !self.outbox.is_empty() {
+            let ((source, index), stored) = self.outbox.next().await;
+            self.stored(source, index, stored).await?;
+        }
+        let held = self.released().await?;
+        let held = held.values().flatten();
+        let effects = self
+            .core
+            .cancel(source, cancel, announced.stored_at, held, is_early);
         self.apply(effects).await
     }
 
@@ -62,8 +90,8 @@ impl Active<'_> {
         let (name, revision) = (stage.stage.pipeline.clone(), stage.context.revision);
         let Some(pipeline) = self.pipeline(&name, revision).await? else {
             let blocks = (name, stage.stage.first_block()..=stage.stage.block);
-            let letter = (Stream::Stages, &*delivery.subject, source, delivery.stored_at);
-            return self.unknown(letter, blocks, revision).await;
+            let letter = (Stream::Stages, &*delivery.subject, source);
+            return self.unknown(letter, delivery.stored_at, blocks, revision).await;
         };
         // Only what may have been released in part before has a cursor.
         let cursor = match stage.tasks.count {
@@ -93,14 +121,22 @@ impl Active<'_> {
     }
 
     /// A definition, and with its first sight how far its output is.
-    async fn pipeline(
+    pub(crate) async fn pipeline(
         &mut self,
         name: &PipelineId,
         revision: u32,
     ) -> Result<Option<Arc<Pipeline>>, BusError> {
         if !self.core.knows(name) {
             let output = self.bus.output(name).await?.map(|(output, _)| output);
-            self.core.recall(name, output.unwrap_or_default());
+            if output.is_none()
+                && let Some(first) = self.known.first(&format!("{name}.>"), 1).await?.first()
+                && let Some(known) = &first.value
+            {
+                // Before the first record, the output begins with what the ingester wrote about first.
+                self.core.announced(name, known.block.number);
+            }
+            let effects = self.core.recall(name, output.unwrap_or_default());
+            self.apply(effects).await?;
         }
         self.pipelines.revision(name, revision).await
     }
@@ -109,16 +145,14 @@ impl Active<'_> {
     /// the blocks get their record, so that those behind them go on.
     async fn unknown(
         &mut self,
-        (stream, subject, source, stored_at): (Stream, &str, SourceId, Timestamp),
+        (stream, subject, source): (Stream, &str, SourceId),
+        stored_at: Timestamp,
         (pipeline, blocks): (PipelineId, RangeInclusive<BlockRef>),
         revision: u32,
     ) -> Result<(), BusError> {
         let reason =
             format!("pipeline `{pipeline}` has no revision {revision}: `push0 pipeline apply` defines it");
-        let (SourceId::Block(sequence) | SourceId::Stage(sequence)) = source;
-        let dead_letter = DeadLetters::new(self.bus.clone())
-            .refused(stream, subject, sequence, &reason)
-            .await?;
+        let dead_letter = self.refuse((stream, subject, source), &reason).await?;
         if self.pipelines.current_of(&pipeline).await?.is_none() {
             // Nobody collects for it, and nobody waits for its output.
             return self.apply(vec![Effect::Done(source)]).await;
@@ -139,6 +173,16 @@ impl Active<'_> {
             reason: EndReason::Refused { dead_letter, reason },
         };
         self.apply(vec![Effect::End(ended, Some(source))]).await
+    }
+
+    /// Stores a dead letter about a message, and returns its id.
+    pub(crate) async fn refuse(
+        &self,
+        (stream, subject, source): (Stream, &str, SourceId),
+        reason: &str,
+    ) -> Result<String, BusError> {
+        let letters = DeadLetters::new(self.bus.clone());
+        letters.refused(stream, subject, source.sequence(), reason).await
     }
 
     pub(crate) async fn hear(&mut self, signal: &Signal) -> Result<(), BusError> {

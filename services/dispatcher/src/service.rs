@@ -4,6 +4,7 @@ use crate::{
     bodies::Bodies,
     config::Config,
     decide::{Dispatcher, SourceId},
+    lanes::Lanes,
     metrics::Metrics,
 };
 use push0_bus::{
@@ -12,11 +13,14 @@ use push0_bus::{
 };
 use push0_domain::{
     ZkvmId,
-    message::{BlockEvent, Lease, StageReady},
+    message::{KnownBlock, Lease, StageReady},
     subject::{self, Kind},
 };
 use push0_runtime::{BoxError, Component, Service};
-use std::{collections::HashSet, time::Duration};
+use std::{
+    collections::HashSet,
+    time::{Duration, Instant},
+};
 
 /// The role of the active dispatcher.
 const ROLE: &str = "dispatcher";
@@ -43,7 +47,7 @@ pub async fn run(service: Service<Config>) -> Result<(), BoxError> {
         Leadership::candidate(&bus, ROLE).watched(move || losses.inc(), role.component.reporter());
     let mut backoff = Backoff::default();
     loop {
-        let session = session(&bus, &candidate, &metrics, &broker);
+        let session = session(&bus, &service.config, &candidate, &metrics, &broker);
         let error = tokio::select! {
             () = service.shutdown.requested() => break,
             ended = bus.permitted(session) => match ended {
@@ -66,6 +70,7 @@ pub async fn run(service: Service<Config>) -> Result<(), BoxError> {
 /// Waits for the role, holds it, and gives it up when anything is out of order.
 async fn session(
     bus: &Bus,
+    config: &Config,
     candidate: &Leadership,
     metrics: &Metrics,
     broker: &Component,
@@ -77,7 +82,7 @@ async fn session(
     let mut term = candidate.win().await?;
     tracing::info!("this dispatcher is the active one");
     metrics.leading.set(1);
-    let ended = match term.during(Active::start(bus, metrics)).await {
+    let ended = match term.during(Active::start(bus, config, metrics)).await {
         Ok(active) => active.serve(&mut term).await,
         Err(error) => Err(error),
     };
@@ -95,36 +100,35 @@ pub(crate) struct Active<'a> {
     pub(crate) metrics: &'a Metrics,
     pub(crate) pipelines: Pipelines,
     pub(crate) cursors: Facts<u32>,
+    pub(crate) known: Facts<KnownBlock>,
     pub(crate) core: Dispatcher,
     pub(crate) bodies: Bodies,
     pub(crate) outbox: Outbox<Token>,
-    pub(crate) blocks: Deliveries<BlockEvent>,
+    pub(crate) lanes: Lanes,
     pub(crate) stages: Deliveries<StageReady>,
     pub(crate) signals: Signals,
 }
 
 impl<'a> Active<'a> {
-    async fn start(bus: &'a Bus, metrics: &'a Metrics) -> Result<Self, BusError> {
+    async fn start(bus: &'a Bus, config: &Config, metrics: &'a Metrics) -> Result<Self, BusError> {
         let heard = [Kind::Lease, Kind::Result, Kind::Verdict, Kind::Check, Kind::Proof].map(subject::all);
         // Listened to before anything is read: what happens in between is heard, not missed.
         let signals = bus.listen(heard).await?;
-        let replay = |stream, consumer: &str, kind: Kind| Replay {
-            stream,
-            consumer: consumer.into(),
-            filters: vec![subject::all(kind)],
+        let pipelines = Pipelines::bind(bus).await?;
+        let stages = Replay {
+            stream: Stream::Stages,
+            consumer: "dispatcher-stages".into(),
+            filters: vec![subject::all(Kind::Stage)],
         };
         let mut active = Self {
-            pipelines: Pipelines::bind(bus).await?,
             cursors: bus.facts(Bucket::State).await?,
+            known: bus.facts(Bucket::Blocks).await?,
             core: Dispatcher::default(),
             bodies: Bodies::default(),
             outbox: Outbox::new(bus.clone(), PATIENCE),
-            blocks: bus
-                .replay(&replay(Stream::Blocks, "dispatcher-blocks", Kind::Block))
-                .await?,
-            stages: bus
-                .replay(&replay(Stream::Stages, "dispatcher-stages", Kind::Stage))
-                .await?,
+            lanes: Lanes::start(bus, &pipelines, u64::from(config.dispatch.ahead)).await?,
+            stages: bus.replay(&stages).await?,
+            pipelines,
             signals,
             bus,
             metrics,
@@ -173,9 +177,10 @@ impl<'a> Active<'a> {
                 () = &mut interrupted => return Err(BusError::Interrupted),
                 _ = tick.tick() => {
                     ticks = ticks.wrapping_add(1);
+                    self.lanes.tick(Instant::now());
                     if ticks.is_multiple_of(RECONCILE_EVERY) {
                         self.reconcile().await?;
-                        self.metrics.observe(&self.core);
+                        self.metrics.observe(&self.core, &self.lanes);
                     }
                     let effects = self.core.tick(now());
                     self.apply(effects).await?;
@@ -186,8 +191,9 @@ impl<'a> Active<'a> {
                     self.hear(&signal).await?;
                 }
                 delivery = self.stages.next(), if room => self.stage(delivery?).await?,
-                delivery = self.blocks.next(), if room => self.block(delivery?).await?,
+                news = self.lanes.next(), if room => self.news(news?).await?,
             }
+            self.unpark().await?;
             self.release().await?;
         }
     }
@@ -200,6 +206,6 @@ impl<'a> Active<'a> {
             self.core
                 .reconcile(&zkvm, released.get(&zkvm).unwrap_or(&HashSet::new()), before);
         }
-        Ok(())
+        self.catch_up().await
     }
 }

@@ -1,7 +1,7 @@
 //! What is ready and not released, found by urgency, by block and by the moment at which it is given up.
 //!
-//! There may be 100,000 of them: an entry says only what deciding needs, and refers to its pipeline's
-//! definition for the rest.
+//! An entry says only what deciding needs, and refers to its pipeline's definition for the rest. How many
+//! there are is bounded by how far blocks are read ahead of the output.
 
 use crate::{
     decide::{Ready, SourceId},
@@ -292,6 +292,18 @@ impl Waiting {
             .map(|(_, id)| *id)
             .collect();
         ids.into_iter().filter_map(|id| Some((id, self.get(id)?)))
+    }
+
+    /// Lets the tables of a pipeline go, unless something of it waits.
+    pub(crate) fn forget(&mut self, pipeline: &PipelineId) -> bool {
+        let is_empty = self.by_block.get(pipeline).is_none_or(BTreeSet::is_empty);
+        if is_empty {
+            self.by_block.remove(pipeline);
+            for queue in self.queues.values_mut() {
+                queue.forget(pipeline);
+            }
+        }
+        is_empty
     }
 
     /// The first of what is to be looked at by now.

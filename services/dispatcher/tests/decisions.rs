@@ -298,7 +298,7 @@ proptest! {
                         reason: EndReason::Cancelled { note: String::new() },
                     };
                     let held: Vec<_> = model.out.iter().map(|out| out.key.clone()).collect();
-                    let effects = real.cancel(SourceId::Block(sequence), &cancel, now, &held);
+                    let effects = real.cancel(SourceId::Block(sequence), &cancel, now, &held, false);
                     let purged = effects.iter().filter(|effect| matches!(effect, Effect::Purge(..))).count();
                     let concerned = model.out.iter().filter(|out| (first..=last).contains(&out.stage.block.number)).count();
                     prop_assert_eq!(purged, concerned);

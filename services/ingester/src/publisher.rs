@@ -210,7 +210,11 @@ impl Publisher {
 
     /// Stores an event, patiently.
     async fn store_event(&mut self, event: &BlockEvent, trace: &TraceContext, id: Option<&str>) {
-        let subject = subject::block(self.status.pipeline());
+        let pipeline = self.status.pipeline();
+        let subject = match event {
+            BlockEvent::Observed(_) => subject::block(pipeline),
+            BlockEvent::Cancelled(_) => subject::cancel(pipeline),
+        };
         let message = |subject| -> Result<Message, CodecError> {
             let message = Message::new(subject, event, trace)?;
             Ok(match id {

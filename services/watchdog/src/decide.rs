@@ -159,8 +159,8 @@ pub struct Watchdog {
     ordered: HashMap<(ProverId, AttemptId), Timestamp>,
     /// Attempts of which it was told that their blocks are late.
     late: BTreeSet<AttemptKey>,
-    /// What each pipeline has emitted.
-    outputs: HashMap<PipelineId, Output>,
+    /// What each pipeline has emitted, and when that was last heard or read.
+    outputs: HashMap<PipelineId, (Output, Timestamp)>,
     /// Tasks of which a copy was accepted while another may run or be on its way, with the attempt.
     won: HashMap<TaskId, (u32, Timestamp)>,
     /// What ended last: attempts for it may still be on their way to a prover.

@@ -157,6 +157,9 @@ impl Reputation {
 
     /// Recalls a stored quarantine.
     pub fn recall(&mut self, prover: ProverId, quarantine: Quarantine, now: Timestamp) {
+        if now.since(quarantine.until) >= PROBATION {
+            return;
+        }
         let record = self.provers.entry(prover).or_default();
         record.to_end = quarantine.until > now;
         record.quarantine = Some(quarantine);
@@ -314,6 +317,19 @@ impl Reputation {
         let (_, first) = resting?.into_iter().min()?;
         let ended = self.provers.get_mut(&first)?.end("nobody else is there", now)?;
         Some(Change::Ended(first, ended))
+    }
+
+    /// Forgets the provers of which nothing counts any more: names come and go with processes.
+    pub fn forget(&mut self, now: Timestamp) {
+        self.provers.retain(|_, record| {
+            record
+                .charges
+                .retain(|charge| now.since(charge.at) <= CHARGED_FOR);
+            let is_recent = now.since(record.completed_at) <= CHARGED_FOR;
+            let quarantine = record.quarantine.as_ref();
+            let counts = quarantine.is_some_and(|q| now.since(q.until) < PROBATION);
+            is_recent || counts || record.to_end || !record.charges.is_empty()
+        });
     }
 
     /// Whose quarantine has run out since this was last asked.

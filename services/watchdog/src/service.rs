@@ -214,7 +214,7 @@ impl<'a> Active<'a> {
             },
             Some(Kind::Proof) => {
                 if let Ok(record) = signal.body::<Emission>() {
-                    self.core.emitted(&record);
+                    self.core.emitted(&record, now());
                 }
                 Vec::new()
             }
@@ -261,6 +261,7 @@ impl<'a> Active<'a> {
     /// Reads how outputs stand, in case a signal was missed.
     async fn reconcile(&mut self) -> Result<(), BusError> {
         self.end_quarantines().await?;
+        self.reputation.forget(now());
         for pipeline in self.core.pipelines() {
             // Not the newest of all: for that the broker looks through all subjects.
             let missed = match self.core.next_of(&pipeline) {
@@ -272,7 +273,7 @@ impl<'a> Active<'a> {
                 None => true,
             };
             if missed && let Some((output, _)) = self.bus.output(&pipeline).await? {
-                self.core.recall_output(&pipeline, output);
+                self.core.recall_output(&pipeline, output, now());
             }
         }
         Ok(())

@@ -32,12 +32,28 @@ pub struct Replay {
     pub filters: Vec<String>,
 }
 
-/// The most messages that one state may consist of; beyond it the rest waits in the stream.
-const UNACKNOWLEDGED_MAX: i64 = 200_000;
+/// How much of its stream a receiver holds at a time.
+#[derive(Clone, Copy, Debug)]
+pub struct Window {
+    /// The most messages that may be unacknowledged: the rest waits in the stream.
+    pub open_max: u32,
+    /// How many messages are asked for at once. Up to one and a half times as many lie in memory while
+    /// the receiver does not read on.
+    pub batch: usize,
+}
+
+impl Default for Window {
+    /// For a receiver that always reads on: enough to replay 10,000 messages in well under 0.5 s.
+    fn default() -> Self {
+        Self {
+            open_max: 200_000,
+            batch: 512,
+        }
+    }
+}
+
 /// Redelivery of held messages is no mechanism here (a successor replays), so it is put far away.
 const HELD_ACK_WAIT: Duration = Duration::from_secs(24 * 3600);
-/// How many messages are asked for at once: large enough to replay 10,000 in well under 0.5 s.
-const BATCH: usize = 512;
 /// How long a receiver counts as replaying: 200,000 messages take less.
 const REPLAY_MAX: Duration = Duration::from_secs(10);
 
@@ -188,7 +204,16 @@ impl Bus {
 
     /// Starts to receive, from the oldest message that nobody acknowledged.
     pub async fn replay<T: DeserializeOwned>(&self, replay: &Replay) -> Result<Deliveries<T>, BusError> {
-        let making = self.make(replay);
+        self.replay_within(replay, Window::default()).await
+    }
+
+    /// The same for a receiver that leaves most messages in their stream.
+    pub async fn replay_within<T: DeserializeOwned>(
+        &self,
+        replay: &Replay,
+        window: Window,
+    ) -> Result<Deliveries<T>, BusError> {
+        let making = self.make(replay, window);
         let messages = tokio::select! {
             biased;
             () = self.interrupted() => return Err(BusError::Interrupted),
@@ -213,7 +238,7 @@ impl Bus {
     }
 
     /// Makes the consumer anew, and says how many messages it begins with.
-    async fn make(&self, replay: &Replay) -> Result<(u64, pull::Stream), BusError> {
+    async fn make(&self, replay: &Replay, window: Window) -> Result<(u64, pull::Stream), BusError> {
         let what = || format!("consumer {} on {}", replay.consumer, replay.stream.name());
         let failed = |e: &dyn Display| BusError::unavailable(what(), e);
         let mut jetstream = self.jetstream.as_ref().clone();
@@ -230,14 +255,14 @@ impl Bus {
             ack_policy: AckPolicy::Explicit,
             deliver_policy: DeliverPolicy::All,
             ack_wait: HELD_ACK_WAIT,
-            max_ack_pending: UNACKNOWLEDGED_MAX,
+            max_ack_pending: i64::from(window.open_max),
             ..pull::Config::default()
         };
         let consumer = stream.create_consumer(config).await.map_err(|e| failed(&e))?;
         let to_replay = consumer.cached_info().num_pending;
         let messages = consumer
             .stream()
-            .max_messages_per_batch(BATCH)
+            .max_messages_per_batch(window.batch)
             .expires(Duration::from_secs(20));
         let messages = messages
             .heartbeat(Duration::from_secs(5))
@@ -260,7 +285,8 @@ impl<T: DeserializeOwned> Deliveries<T> {
         }
     }
 
-    /// Whether the newest message was there before this receiver.
+    /// Whether the newest message was there before this receiver. Counted, however long ago that is: one
+    /// that reads slowly is still at what was there.
     pub fn is_replay(&self) -> bool {
         self.is_replay
     }
@@ -284,7 +310,7 @@ impl<T: DeserializeOwned> Deliveries<T> {
                 Some(Err(error)) => return Err(BusError::unavailable(self.stream.name(), error)),
                 None => return Err(BusError::Interrupted),
             };
-            self.is_replay = self.to_replay() > 0;
+            self.is_replay = self.to_replay > 0;
             self.to_replay = self.to_replay.saturating_sub(1);
             if message.info().is_ok_and(|info| info.pending == 0) {
                 self.to_replay = 0;
@@ -299,6 +325,11 @@ impl<T: DeserializeOwned> Deliveries<T> {
         }
     }
 
+    /// Whether the message of this sequence was received and is not done.
+    pub fn holds(&self, sequence: u64) -> bool {
+        self.held.has(sequence)
+    }
+
     /// Done with the message of this sequence: the broker removes it.
     pub async fn done(&mut self, sequence: u64) {
         self.held.let_go(sequence);
@@ -306,6 +337,25 @@ impl<T: DeserializeOwned> Deliveries<T> {
             .ack_at(self.stream, &self.consumer, sequence)
             .done()
             .await;
+    }
+
+    /// Watches over what is held while nothing is read: returns only when an acknowledgement was lost.
+    /// Cancel safe.
+    pub async fn watch(&mut self) -> BusError {
+        loop {
+            if let Err(lost) = self.compared().await {
+                return lost;
+            }
+        }
+    }
+
+    /// Compares what is held with what the broker waits for, once it is time to. Cancel safe.
+    async fn compared(&mut self) -> Result<(), BusError> {
+        let (at, asking) = (self.compare_at.as_mut(), &mut self.comparing);
+        let compared = compare(&self.bus, self.stream, &self.consumer, at, asking).await;
+        let next = tokio::time::Instant::now() + COMPARE_EVERY;
+        self.compare_at.as_mut().reset(next);
+        self.note(compared)
     }
 
     fn note(&mut self, compared: Result<Option<Handed>, BusError>) -> Result<(), BusError> {

@@ -21,6 +21,10 @@ impl Held {
         self.0.remove(&sequence);
     }
 
+    pub(crate) fn has(&self, sequence: u64) -> bool {
+        self.0.contains(&sequence)
+    }
+
     /// Whether the broker waits for an acknowledgement that was given, by what it said a while ago and
     /// says now: of what it had delivered then, the lowest is still open, and is not held here.
     pub(crate) fn has_lost(&self, before: &Handed, now: &Handed) -> bool {

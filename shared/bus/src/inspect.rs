@@ -2,9 +2,12 @@
 
 use crate::{Bus, BusError, Stream, delivery};
 use async_nats::jetstream::{
+    ErrorCode,
     context::ConsumerInfoErrorKind,
     message::StreamMessage,
-    stream::{DirectGetError, DirectGetErrorKind, LastRawMessageError, LastRawMessageErrorKind},
+    stream::{
+        ConsumerErrorKind, DirectGetError, DirectGetErrorKind, LastRawMessageError, LastRawMessageErrorKind,
+    },
 };
 use futures::TryStreamExt;
 use push0_domain::{Timestamp, codec::CodecError, trace::TraceContext};
@@ -119,6 +122,17 @@ impl Bus {
             })),
             Err(e) if e.kind() == ConsumerInfoErrorKind::NotFound => Ok(None),
             Err(e) => Err(BusError::unavailable(consumer, e)),
+        }
+    }
+
+    /// Removes a durable consumer; nothing happens if there is none. Its messages stay.
+    pub async fn drop_consumer(&self, stream: Stream, consumer: &str) -> Result<(), BusError> {
+        match self.stream(stream).await?.delete_consumer(consumer).await {
+            Ok(_) => Ok(()),
+            Err(e) => match e.kind() {
+                ConsumerErrorKind::JetStream(e) if e.error_code() == ErrorCode::CONSUMER_NOT_FOUND => Ok(()),
+                _ => Err(BusError::unavailable(consumer, e)),
+            },
         }
     }
 

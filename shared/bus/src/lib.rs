@@ -32,7 +32,7 @@ pub use blobs::{BlobError, Blobs};
 pub use connection::{Bus, ConnectError, Connection, NatsConfig};
 pub use copies::{Standing, StreamCopy, Trouble, stream_names};
 pub use dead::{DeadLetters, now};
-pub use delivery::{Ack, Deliveries, Delivery, Replay};
+pub use delivery::{Ack, Deliveries, Delivery, Replay, Window};
 pub use error::BusError;
 pub use facts::{Bucket, Fact, Facts};
 pub use inspect::{Handed, Kept, Level};

@@ -129,6 +129,11 @@ impl Pipelines {
         self.cache().get(&(name.clone(), revision)).cloned()
     }
 
+    /// Lets the definitions of a pipeline go that were read: nobody asks for them any more.
+    pub fn forget(&self, name: &PipelineId) {
+        self.cache().retain(|(known, _), _| known != name);
+    }
+
     /// The current definition of every pipeline, and each change as it comes.
     pub async fn watch(
         &self,

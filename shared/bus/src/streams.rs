@@ -139,7 +139,7 @@ impl Stream {
 
     fn subjects(self) -> Vec<String> {
         let kinds: &[Kind] = match self {
-            Self::Blocks => &[Kind::Block],
+            Self::Blocks => &[Kind::Block, Kind::Cancel],
             Self::Stages => &[Kind::Stage],
             Self::Tasks => &[Kind::Task],
             Self::Checks => &[Kind::Check],

@@ -24,6 +24,8 @@ pub struct InvalidSubject {
 pub enum Kind {
     /// Blocks to prove.
     Block,
+    /// Blocks that are no longer wanted.
+    Cancel,
     /// Stages and attempts that are ready.
     Stage,
     /// Released attempts.
@@ -50,8 +52,9 @@ pub enum Kind {
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Block,
+        Self::Cancel,
         Self::Stage,
         Self::Task,
         Self::Check,
@@ -69,6 +72,7 @@ impl Kind {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Block => "block",
+            Self::Cancel => "cancel",
             Self::Stage => "stage",
             Self::Task => "task",
             Self::Check => "check",
@@ -188,6 +192,21 @@ impl fmt::Display for AttemptKey {
 /// BLOCKS: blocks of one pipeline.
 pub fn block(pipeline: &PipelineId) -> String {
     format!("{ROOT}.block.{pipeline}")
+}
+
+/// BLOCKS: blocks of one pipeline that are no longer wanted. A subject of its own, so that no backlog of
+/// blocks delays a cancel.
+pub fn cancel(pipeline: &PipelineId) -> String {
+    format!("{ROOT}.cancel.{pipeline}")
+}
+
+/// The pipeline that a subject of BLOCKS names.
+pub fn pipeline_of_block(subject: &str) -> Option<PipelineId> {
+    let rest = subject.strip_prefix(ROOT)?;
+    let name = rest
+        .strip_prefix(".block.")
+        .or_else(|| rest.strip_prefix(".cancel."))?;
+    name.parse().ok()
 }
 
 /// STAGES: work that is ready. The attempt of a whole stage names its first index.

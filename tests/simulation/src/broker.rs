@@ -5,7 +5,7 @@
 
 use crate::plan::Lane;
 use push0_domain::{
-    BlockHash, Timestamp, ZkvmId,
+    BlockHash, PipelineId, Timestamp, ZkvmId,
     message::{
         BlockEnded, BlockEvent, Claim, Claims, DeadLetter, Emission, KnownBlock, Lease, StageReady, Task,
         TaskResult,
@@ -49,6 +49,15 @@ pub(crate) enum Body {
 impl Body {
     pub(crate) fn is_cancel(&self) -> bool {
         matches!(self, Self::Block(BlockEvent::Cancelled(_)))
+    }
+
+    /// The pipeline whose blocks it announces or cancels.
+    pub(crate) fn lane(&self) -> Option<&PipelineId> {
+        match self {
+            Self::Block(BlockEvent::Observed(block)) => Some(&block.pipeline),
+            Self::Block(BlockEvent::Cancelled(cancel)) => Some(&cancel.pipeline),
+            _ => None,
+        }
     }
 
     fn claim(&self) -> Option<Claim> {

@@ -10,17 +10,19 @@ use push0_dispatcher::{
     task,
 };
 use push0_domain::{
-    Timestamp, ZkvmId,
-    message::{BlockEvent, ResultEvent},
+    PipelineId, Timestamp, ZkvmId,
+    message::{BlockEvent, Cancel, ObservedBlock, ResultEvent},
     subject::AttemptKey,
 };
 use std::{
-    collections::{BTreeMap, HashSet},
+    collections::{BTreeMap, HashSet, VecDeque},
     rc::Rc,
     time::Duration,
 };
 
 const RECONCILE_EVERY: u32 = 20;
+/// Every how many ticks cancels are looked for.
+const LOOK_EVERY: u32 = 5;
 const RECONCILE_AGE: Duration = Duration::from_secs(2);
 
 /// One session.
@@ -30,6 +32,17 @@ pub(crate) struct DispatcherShell {
     bodies: BTreeMap<SourceId, task::Body>,
     tokens: BTreeMap<u64, (SourceId, u32)>,
     next_token: u64,
+    /// Stages that were there before this session.
+    to_replay: usize,
+    lanes: Vec<LaneShell>,
+}
+
+/// The blocks and cancels of one pipeline, as its consumer delivers them.
+#[derive(Default)]
+struct LaneShell {
+    unread: VecDeque<(u64, Rc<Body>, Timestamp)>,
+    /// The highest sequence that came in its turn.
+    passed: u64,
     to_replay: usize,
 }
 
@@ -43,6 +56,8 @@ impl DispatcherShell {
 impl World {
     pub(crate) fn dispatcher_starts(&mut self) {
         self.dispatcher = DispatcherShell::default();
+        let lanes = 0..self.plan.lanes.len();
+        self.dispatcher.lanes = lanes.clone().map(|_| LaneShell::default()).collect();
         self.promises.dispatcher_starts();
         let leases: Vec<_> = self.broker.leases.values().cloned().collect();
         for lease in leases {
@@ -51,9 +66,12 @@ impl World {
         for (zkvm, released) in self.released_tasks() {
             self.dispatcher.core.adopt(&zkvm, released, self.now);
         }
-        let blocks = self.replay(Who::Dispatcher, Stream::Blocks, |_| true);
-        let stages = self.replay(Who::Dispatcher, Stream::Stages, |_| true);
-        self.dispatcher.to_replay = blocks + stages;
+        for lane in lanes {
+            let name = self.plan.lanes[lane].pipeline.name.clone();
+            let of_lane = |body: &Body| body.lane() == Some(&name);
+            self.dispatcher.lanes[lane].to_replay = self.replay(Who::Dispatcher, Stream::Blocks, of_lane);
+        }
+        self.dispatcher.to_replay = self.replay(Who::Dispatcher, Stream::Stages, |_| true);
     }
 
     fn released_tasks(&mut self) -> BTreeMap<ZkvmId, HashSet<AttemptKey>> {
@@ -79,11 +97,19 @@ impl World {
             Input::Tick => {
                 let process = self.process(Who::Dispatcher);
                 process.ticks += 1;
-                if process.ticks.is_multiple_of(RECONCILE_EVERY) {
+                let process_ticks = process.ticks;
+                let mut ops = Vec::new();
+                if process_ticks.is_multiple_of(RECONCILE_EVERY) {
                     self.reconcile_dispatcher();
+                    ops.extend(self.catch_up());
+                }
+                // What is on its way to TASKS must be there before it can be taken out.
+                if process_ticks.is_multiple_of(LOOK_EVERY) && !self.dispatcher.is_releasing() {
+                    ops.extend(self.early_cancels());
                 }
                 let effects = self.dispatcher.core.tick(self.now);
-                self.apply(effects)
+                ops.extend(self.apply(effects));
+                ops
             }
             Input::Answer(token, _) => match self.dispatcher.tokens.remove(&token) {
                 Some((source, index)) => {
@@ -93,17 +119,31 @@ impl World {
                 None => Vec::new(),
             },
             Input::Signal(body) => self.dispatcher_signal(&body),
-            Input::Delivery(stream, sequence, body, stored_at) => {
-                self.dispatcher.core.replays(self.dispatcher.to_replay > 0);
-                self.dispatcher.to_replay = self.dispatcher.to_replay.saturating_sub(1);
-                match &*body {
-                    Body::Block(event) if stream == Stream::Blocks => self.block(sequence, event, stored_at),
-                    Body::Stage(ready) => self.stage(sequence, ready),
-                    _ => Vec::new(),
+            Input::Delivery(stream, sequence, body, stored_at) => match &*body {
+                Body::Block(_) if stream == Stream::Blocks => {
+                    let lane = body.lane().map_or(0, |name| self.lane_of(name));
+                    let unread = (sequence, body.clone(), stored_at);
+                    self.dispatcher.lanes[lane].unread.push_back(unread);
+                    Vec::new()
                 }
-            }
+                Body::Stage(ready) => {
+                    self.dispatcher.core.replays(self.dispatcher.to_replay > 0);
+                    self.dispatcher.to_replay = self.dispatcher.to_replay.saturating_sub(1);
+                    self.stage(sequence, ready)
+                }
+                _ => Vec::new(),
+            },
         };
-        if self.dispatcher.to_replay == 0 {
+        let mut may_release = self.dispatcher.to_replay == 0;
+        for lane in 0..self.plan.lanes.len() {
+            ops.extend(self.read_on(lane));
+            let lane = &self.dispatcher.lanes[lane];
+            // What is left in front of it is too far ahead, or a cancel that waits for answers.
+            let front = lane.unread.front();
+            may_release &= lane.to_replay == 0 || front.is_some();
+            may_release &= front.is_none_or(|(_, body, _)| !body.is_cancel());
+        }
+        if may_release {
             ops.extend(self.release());
         }
         ops
@@ -132,42 +172,119 @@ impl World {
     }
 
     /// With the first sight of a pipeline: how far its output is.
-    fn know(&mut self, pipeline: &push0_domain::PipelineId) {
+    fn know(&mut self, pipeline: &PipelineId) {
         if self.dispatcher.core.knows(pipeline) {
             return;
         }
         let lane = self.lane_of(pipeline);
         let output = self.broker.output(lane).map(|(output, _)| output);
         let core = &mut self.dispatcher.core;
+        if let Some((first, _)) = self.broker.known[lane].keys().next() {
+            core.announced(pipeline, *first);
+        }
+        // Nothing of it waits yet.
         core.recall(pipeline, output.unwrap_or_default());
     }
 
-    fn block(&mut self, sequence: u64, event: &BlockEvent, stored_at: Timestamp) -> Vec<Op> {
-        let source = SourceId::Block(sequence);
-        match event {
-            BlockEvent::Cancelled(cancel) => {
-                let held = self.released_tasks();
-                let held = held.values().flatten();
-                let effects = self.dispatcher.core.cancel(source, cancel, stored_at, held);
-                self.promises.dispatcher_cancels(cancel, stored_at);
-                self.apply(effects)
+    /// Reads the blocks of a pipeline that are near enough to its output, and its cancels.
+    fn read_on(&mut self, lane: usize) -> Vec<Op> {
+        let mut ops = Vec::new();
+        while let Some((sequence, body, stored_at)) = self.dispatcher.lanes[lane].unread.front().cloned() {
+            let may_read = match &*body {
+                Body::Block(BlockEvent::Observed(block)) => self.has_room(lane, sequence, block),
+                _ => !self.dispatcher.is_releasing(),
+            };
+            if !may_read {
+                break;
             }
-            BlockEvent::Observed(block) => {
-                self.know(&block.pipeline);
-                let pipeline = self.plan.lanes[self.lane_of(&block.pipeline)].pipeline.clone();
-                let effects =
-                    self.dispatcher
-                        .core
-                        .block(source, block.block, stored_at, block.deadline_at, &pipeline);
-                if effects.is_empty() {
-                    self.dispatcher
-                        .bodies
-                        .insert(source, task::Body::Block(block.clone(), stored_at));
-                    self.promises.block_is_ready(source, block, stored_at, &pipeline);
+            let shell = &mut self.dispatcher.lanes[lane];
+            shell.unread.pop_front();
+            shell.passed = shell.passed.max(sequence);
+            self.dispatcher.core.replays(shell.to_replay > 0);
+            shell.to_replay = shell.to_replay.saturating_sub(1);
+            match &*body {
+                Body::Block(BlockEvent::Observed(block)) => {
+                    ops.extend(self.block(SourceId::Block(sequence), block, stored_at));
                 }
-                self.apply(effects)
+                Body::Block(BlockEvent::Cancelled(cancel)) => {
+                    ops.extend(self.cancel(sequence, cancel, stored_at, false));
+                }
+                _ => {}
             }
         }
+        ops
+    }
+
+    fn has_room(&mut self, lane: usize, sequence: u64, block: &ObservedBlock) -> bool {
+        self.know(&block.pipeline);
+        let (source, ahead) = (SourceId::Block(sequence), self.plan.lanes[lane].ahead);
+        let core = &mut self.dispatcher.core;
+        core.announced(&block.pipeline, block.block.number);
+        core.has_room(source, &block.pipeline, &block.block, ahead)
+    }
+
+    /// What is stored of the outputs.
+    fn catch_up(&mut self) -> Vec<Op> {
+        let fronts = self.dispatcher.core.fronts();
+        let fronts: Vec<(PipelineId, u64)> = fronts.map(|(name, next)| (name.clone(), next)).collect();
+        let mut ops = Vec::new();
+        for (name, next) in fronts {
+            let lane = self.lane_of(&name);
+            if let Some((output, _)) = self.broker.output(lane)
+                && output.next() > next
+            {
+                for (_, record) in &self.broker.log[lane] {
+                    self.promises.dispatcher_knows(record);
+                }
+                let effects = self.dispatcher.core.recall(&name, output);
+                ops.extend(self.apply(effects));
+            }
+        }
+        ops
+    }
+
+    /// Reads cancels before their turn, behind blocks that are too far ahead or on their way.
+    fn early_cancels(&mut self) -> Vec<Op> {
+        let stored = &self.broker.queue(Stream::Blocks).messages;
+        let cancels = stored.iter().filter(|(_, message)| message.body.is_cancel());
+        let cancels: Vec<_> = cancels
+            .map(|(sequence, message)| (*sequence, message.body.clone(), message.stored_at))
+            .collect();
+        let mut ops = Vec::new();
+        for (sequence, body, stored_at) in cancels {
+            if let Body::Block(BlockEvent::Cancelled(cancel)) = &*body {
+                let lane = self.lane_of(&cancel.pipeline);
+                let core = &self.dispatcher.core;
+                let is_ahead = sequence > self.dispatcher.lanes[lane].passed;
+                if is_ahead && core.has_room_for_cancels(&cancel.pipeline) {
+                    ops.extend(self.cancel(sequence, cancel, stored_at, true));
+                }
+            }
+        }
+        ops
+    }
+
+    fn cancel(&mut self, sequence: u64, cancel: &Cancel, stored_at: Timestamp, is_early: bool) -> Vec<Op> {
+        let held = self.released_tasks();
+        let held = held.values().flatten();
+        let source = SourceId::Block(sequence);
+        let core = &mut self.dispatcher.core;
+        let effects = core.cancel(source, cancel, stored_at, held, is_early);
+        self.promises.dispatcher_cancels(cancel, stored_at);
+        self.apply(effects)
+    }
+
+    fn block(&mut self, source: SourceId, block: &ObservedBlock, stored_at: Timestamp) -> Vec<Op> {
+        let lane = self.lane_of(&block.pipeline);
+        let pipeline = self.plan.lanes[lane].pipeline.clone();
+        let core = &mut self.dispatcher.core;
+        let effects = core.block(source, block.block, stored_at, block.deadline_at, &pipeline);
+        if effects.is_empty() {
+            let body = task::Body::Block(block.clone(), stored_at);
+            self.dispatcher.bodies.insert(source, body);
+            self.promises.block_is_ready(source, block, stored_at, &pipeline);
+        }
+        self.apply(effects)
     }
 
     fn stage(&mut self, sequence: u64, stage: &push0_domain::message::StageReady) -> Vec<Op> {
@@ -231,12 +348,8 @@ impl World {
         for effect in effects {
             match effect {
                 Effect::Done(source) => ops.extend(self.done(source)),
-                Effect::SaveCursor(SourceId::Block(sequence) | SourceId::Stage(sequence), next) => {
-                    ops.push(Op::SaveCursor(sequence, next));
-                }
-                Effect::DropCursor(SourceId::Block(sequence) | SourceId::Stage(sequence)) => {
-                    ops.push(Op::DropCursor(sequence));
-                }
+                Effect::SaveCursor(source, next) => ops.push(Op::SaveCursor(source.sequence(), next)),
+                Effect::DropCursor(source) => ops.push(Op::DropCursor(source.sequence())),
                 Effect::Purge(key, ended) => ops.push(Op::Purge(key, ended)),
                 Effect::End(ended, source) => {
                     self.promises.dispatcher_ends(&ended);

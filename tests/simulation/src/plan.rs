@@ -86,6 +86,8 @@ pub(crate) struct Lane {
     pub(crate) first: u64,
     pub(crate) blocks: u64,
     pub(crate) widest: u64,
+    /// How many blocks ahead of its output it is dispatched.
+    pub(crate) ahead: u64,
 }
 
 /// All that a seed decides beforehand.
@@ -189,7 +191,11 @@ fn lane(chance: &mut Chance, at: usize, zkvms: &[ZkvmId]) -> Lane {
         rest: chance.one_of(&[Rest::Stop, Rest::Finish]),
         proofs,
     };
+    // The blocks of a range are needed together.
+    let every = pipeline.range().and_then(|range| range.every).unwrap_or(0);
+    let ahead = chance.one_of(&[1, 2, 4, 100]).max(2 * u64::from(every));
     Lane {
+        ahead,
         pipeline: Arc::new(pipeline),
         first: chance.between(0, 9),
         blocks: chance.between(2, 9),

@@ -146,15 +146,8 @@ impl World {
             }
             return;
         }
-        let front = process.lanes[1].front();
-        let is_cancel =
-            front.is_some_and(|input| matches!(input, Input::Delivery(_, _, body, _) if body.is_cancel()));
-        // A cancel waits for the answers to what was released before.
-        let held = is_cancel && self.dispatcher.is_releasing();
         let process = self.process(who);
-        let lanes: Vec<usize> = (0..4)
-            .filter(|lane| !(process.lanes[*lane].is_empty() || (*lane == 1 && held)))
-            .collect();
+        let lanes: Vec<usize> = (0..4).filter(|lane| !process.lanes[*lane].is_empty()).collect();
         if lanes.is_empty() {
             process.working = false;
             return;

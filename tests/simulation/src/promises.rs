@@ -62,6 +62,8 @@ pub(crate) struct Promises {
     letters: BTreeSet<String>,
     /// How often an operator retried a task.
     retried: BTreeMap<(TaskId, Timestamp), usize>,
+    /// Per lane, the farthest number that was ever the next to emit.
+    farthest: Vec<u64>,
     pub(crate) outcomes: [u64; 4],
     pub(crate) ranges: u64,
     pub(crate) rollbacks: u64,
@@ -87,6 +89,7 @@ impl Promises {
             expected: BTreeMap::new(),
             letters: BTreeSet::new(),
             retried: BTreeMap::new(),
+            farthest: lanes.iter().map(|lane| lane.first).collect(),
             outcomes: [0; 4],
             ranges: 0,
             rollbacks: 0,
@@ -133,7 +136,12 @@ impl Promises {
                 *self.retried.entry(key).or_default() += 1;
             }
             Body::Letter(letter) => self.letter(letter),
-            Body::Records(lane, _, records) => records.iter().for_each(|record| self.record(*lane, record)),
+            Body::Records(lane, _, records) => {
+                for record in records {
+                    self.farthest[*lane] = self.farthest[*lane].max(record.next);
+                    self.record(*lane, record);
+                }
+            }
             _ => {}
         }
     }

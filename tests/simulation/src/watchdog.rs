@@ -46,7 +46,7 @@ impl World {
                         let missed =
                             next.is_none() || self.broker.log[lane].iter().rev().any(|r| is_next(&r));
                         if missed && let Some((output, _)) = self.broker.output(lane) {
-                            core.recall_output(pipeline, output);
+                            core.recall_output(pipeline, output, now);
                         }
                     }
                 }
@@ -68,7 +68,7 @@ impl World {
                 }
                 Body::Ended(ended) => core.ended(ended, now),
                 Body::Records(_, _, records) => {
-                    records.iter().for_each(|record| core.emitted(record));
+                    records.iter().for_each(|record| core.emitted(record, now));
                     Vec::new()
                 }
                 _ => Vec::new(),

@@ -1,7 +1,7 @@
 //! What is no longer wanted: emitted, cancelled, replaced, or past its deadline.
 
-use super::{Dispatcher, Effect, EntryId, Ready, SourceId};
-use crate::{capacity::Capacity, waiting::Entry};
+use super::{CANCELS_EARLY_MAX, Dispatcher, Effect, EntryId, Ready, SourceId};
+use crate::{capacity::Capacity, track::Track, waiting::Entry};
 use push0_domain::{
     BlockRef, PipelineId, Timestamp,
     message::{BlockEnded, Cancel, Emission, EndReason},
@@ -10,46 +10,99 @@ use push0_domain::{
 };
 use std::collections::{BTreeMap, BTreeSet};
 
-/// How many cancels are remembered: far more than can be decided while a stage is on its way.
-const CANCELS_KEPT: usize = 256;
-
 impl Dispatcher {
     /// Whether it is known how a pipeline's output stands.
     pub fn knows(&self, pipeline: &PipelineId) -> bool {
-        self.outputs.contains_key(pipeline)
+        let track = self.tracks.get(pipeline);
+        track.is_some_and(|track| track.output.is_some())
     }
 
-    /// A pipeline emitted a block: what still waits for it, or for an older one, vanishes.
+    /// The pipelines of which it is known how their output stands, with the number that each emits next; 0
+    /// before its first record.
+    pub fn fronts(&self) -> impl Iterator<Item = (&PipelineId, u64)> {
+        let outputs = self.tracks.iter();
+        outputs.filter_map(|(pipeline, track)| Some((pipeline, track.output.as_ref()?.next())))
+    }
+
+    /// A pipeline emitted a block: entries for it and for older ones are dropped.
     pub fn emitted(&mut self, record: &Emission) -> Vec<Effect> {
-        // Unless it is known how the output stood before, nothing of this pipeline waits here.
-        let Some(output) = self.outputs.get_mut(&record.pipeline) else {
+        // The output of a pipeline is read before its first entry is queued: without it none waits.
+        let track = self.tracks.get_mut(&record.pipeline);
+        let Some(output) = track.and_then(|track| track.output.as_mut()) else {
             return Vec::new();
         };
         output.note(record);
-        let settled = |(_, entry): &(EntryId, &Entry)| {
-            !entry.amends && self.is_emitted(&record.pipeline, entry.begins())
-        };
-        let waiting = self.waiting.between(&record.pipeline, 0, record.last.number);
+        self.drop_settled(&record.pipeline, record.last.number)
+    }
+
+    /// How a pipeline's output stands by what is stored, in case records passed by unheard.
+    pub fn recall(&mut self, pipeline: &PipelineId, output: Output) -> Vec<Effect> {
+        let next = output.next();
+        self.tracks.entry(pipeline.clone()).or_default().output = Some(output);
+        self.drop_settled(pipeline, next)
+    }
+
+    fn drop_settled(&mut self, pipeline: &PipelineId, last: u64) -> Vec<Effect> {
+        let settled =
+            |(_, entry): &(EntryId, &Entry)| !entry.amends && self.is_emitted(pipeline, entry.begins());
+        let waiting = self.waiting.between(pipeline, 0, last);
         let dropped = waiting.filter(settled).map(|(id, _)| id).collect();
         self.let_go(dropped)
     }
 
-    /// How a pipeline's output stood before.
-    pub fn recall(&mut self, pipeline: &PipelineId, output: Output) {
-        self.outputs.insert(pipeline.clone(), output);
+    /// A block of this number was announced: before the first record, the lowest one is emitted next.
+    pub fn announced(&mut self, pipeline: &PipelineId, number: u64) {
+        self.tracks.entry(pipeline.clone()).or_default().announced(number);
     }
 
-    /// Blocks are no longer wanted: queued tasks vanish, released ones are purged, and
-    /// the collector is told before the message is acknowledged. `held` is all that TASKS holds: an
-    /// attempt whose end was heard may still lie there, in the way of the same block if the chain goes
-    /// back to it.
+    /// Whether the block of this message may be taken in: if it is at most `ahead` blocks ahead of the
+    /// next one to emit, or is cancelled already. Else it waits in its stream, so that neither a backlog
+    /// nor a hole in the output makes the dispatcher hold more.
+    pub fn has_room(&self, source: SourceId, pipeline: &PipelineId, block: &BlockRef, ahead: u64) -> bool {
+        let Some(track) = self.tracks.get(pipeline) else {
+            return true;
+        };
+        track.reaches(block.number, ahead) || track.is_cancelled(source.sequence(), block)
+    }
+
+    /// Lets a pipeline go that is gone, unless something of it waits. Returns whether it is forgotten.
+    pub fn forget(&mut self, pipeline: &PipelineId) -> bool {
+        let is_forgotten = self.waiting.forget(pipeline);
+        if is_forgotten {
+            self.tracks.remove(pipeline);
+        }
+        is_forgotten
+    }
+
+    /// Whether another cancel of a pipeline may be read before its turn.
+    pub fn has_room_for_cancels(&self, pipeline: &PipelineId) -> bool {
+        let early = self.tracks.get(pipeline).map_or(0, Track::early);
+        early < CANCELS_EARLY_MAX
+    }
+
+    /// Blocks are no longer wanted: queued tasks vanish, released ones are purged, and the collector is
+    /// told. `held` is all that TASKS holds: an attempt whose end was heard may still lie there, in the
+    /// way of the same block if the chain goes back to it.
+    ///
+    /// One that `is_early` was read before its turn, and older blocks that it ends may be unread: it is
+    /// remembered for them, and acknowledged when it comes in its turn. None may come later than that: a
+    /// block that was announced again behind it must find the collector told.
     pub fn cancel<'a>(
         &mut self,
         source: SourceId,
         cancel: &Cancel,
         at: Timestamp,
         held: impl IntoIterator<Item = &'a AttemptKey>,
+        is_early: bool,
     ) -> Vec<Effect> {
+        let track = self.tracks.entry(cancel.pipeline.clone()).or_default();
+        if track.passes(source.sequence(), is_early) {
+            return if is_early {
+                Vec::new()
+            } else {
+                super::done(source, 0)
+            };
+        }
         let ended = BlockEnded {
             pipeline: cancel.pipeline.clone(),
             first: cancel.first,
@@ -58,8 +111,13 @@ impl Dispatcher {
             at,
             reason: cancel.reason.clone(),
         };
-        let covered =
-            |(_, entry): &(EntryId, &Entry)| ended.concerns(&entry.key(), entry.announced_at, entry.amends);
+        track.cancel(source.sequence(), ended.clone(), is_early);
+        let covered = |(_, entry): &(EntryId, &Entry)| match entry.source {
+            SourceId::Block(sequence) => {
+                sequence < source.sequence() && ended.covers(&entry.block, Timestamp::default(), false)
+            }
+            SourceId::Stage(_) => ended.concerns(&entry.key(), entry.announced_at, entry.amends),
+        };
         let waiting = self.waiting.between(&cancel.pipeline, cancel.first, cancel.last);
         let dropped = waiting.filter(covered).map(|(id, _)| id).collect();
         let mut effects = self.let_go(dropped);
@@ -68,11 +126,7 @@ impl Dispatcher {
         released.sort();
         let purge = |key: &AttemptKey| Effect::Purge(key.clone(), Box::new(ended.clone()));
         effects.extend(released.into_iter().map(purge));
-        self.cancelled.push_back(ended.clone());
-        if self.cancelled.len() > CANCELS_KEPT {
-            self.cancelled.pop_front();
-        }
-        effects.push(Effect::End(ended, Some(source)));
+        effects.push(Effect::End(ended, (!is_early).then_some(source)));
         effects
     }
 
@@ -168,14 +222,17 @@ impl Dispatcher {
     }
 
     /// Whether nobody needs this any more, or it waits already: a block may be announced twice.
-    pub(super) fn is_settled(&self, ready: &Ready) -> bool {
+    pub(super) fn is_settled(&self, source: SourceId, ready: &Ready) -> bool {
         let (pipeline, number) = (&ready.stage.pipeline, ready.stage.block.number);
-        let is_cancelled = |ended: &BlockEnded| {
-            ended.pipeline == *pipeline && ended.concerns(&ready.stage, ready.announced_at, ready.amends)
+        let concerns = |ended: &BlockEnded| ended.concerns(&ready.stage, ready.announced_at, ready.amends);
+        // Of a block its message tells by its place in the stream.
+        let is_cancelled = || {
+            let track = self.tracks.get(pipeline);
+            matches!(source, SourceId::Stage(_)) && track.is_some_and(|track| track.any_ended(concerns))
         };
         let begins = (ready.stage.first_block().number, ready.first_announced_at);
         (!ready.amends && self.is_emitted(pipeline, begins))
-            || self.cancelled.iter().any(is_cancelled)
+            || is_cancelled()
             || self.waiting.of_number(pipeline, number).any(|(_, entry)| {
                 let same = entry.attempt == ready.attempt && entry.tasks == ready.tasks;
                 // An older claim goes with the block's record or cancellation; this one does not.
@@ -185,9 +242,9 @@ impl Dispatcher {
             })
     }
 
-    fn is_emitted(&self, pipeline: &PipelineId, (first, announced_at): (u64, Timestamp)) -> bool {
-        let output = self.outputs.get(pipeline);
-        output.is_some_and(|output| output.is_settled(first, announced_at))
+    fn is_emitted(&self, pipeline: &PipelineId, begins: (u64, Timestamp)) -> bool {
+        let track = self.tracks.get(pipeline);
+        track.is_some_and(|track| track.is_emitted(begins))
     }
 }
 

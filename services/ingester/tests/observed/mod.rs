@@ -39,13 +39,17 @@ pub(crate) fn id(name: &str) -> PipelineId {
 
 /// All that was published for a pipeline, in the order of the stream.
 pub(crate) async fn events(deployment: &Deployment, pipeline: &str) -> Vec<BlockEvent> {
-    let subject = subject::block(&id(pipeline));
-    let kept = deployment
-        .bus()
-        .scan(Stream::Blocks, &subject, 1, usize::MAX)
-        .await;
-    let kept = kept.expect("the blocks are read");
-    kept.into_iter().map(|kept| kept.body.expect("a block")).collect()
+    let pipeline = id(pipeline);
+    let mut all = Vec::new();
+    for subject in [subject::block(&pipeline), subject::cancel(&pipeline)] {
+        let kept = deployment
+            .bus()
+            .scan(Stream::Blocks, &subject, 1, usize::MAX)
+            .await;
+        all.extend(kept.expect("the blocks are read"));
+    }
+    all.sort_by_key(|kept| kept.sequence);
+    all.into_iter().map(|kept| kept.body.expect("a block")).collect()
 }
 
 /// The blocks that are still wanted, and all that was cancelled. Fails if a block was published that

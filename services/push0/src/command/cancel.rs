@@ -37,7 +37,7 @@ pub(crate) async fn run(context: &Context, args: &CancelArgs) -> Result<(), Fail
         },
     });
     bus.publish(Message::new(
-        subject::block(&pipeline),
+        subject::cancel(&pipeline),
         &event,
         &TraceContext::default(),
     )?)

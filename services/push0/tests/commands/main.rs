@@ -398,7 +398,7 @@ async fn a_cancellation_reaches_the_dispatchers_stream() {
     let pipeline = "demo".parse().expect("a name");
     let kept = deployment
         .bus
-        .last::<BlockEvent>(Stream::Blocks, &subject::block(&pipeline))
+        .last::<BlockEvent>(Stream::Blocks, &subject::cancel(&pipeline))
         .await;
     let kept = kept.expect("the broker answers").expect("it is stored");
     let Ok(BlockEvent::Cancelled(cancel)) = kept.body else {

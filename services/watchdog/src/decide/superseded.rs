@@ -15,6 +15,10 @@ use std::time::Duration;
 const STOPPED_FOR: Duration = Duration::from_secs(60);
 /// The most ends that are remembered.
 const ENDS_MAX: usize = 256;
+/// The most won tasks that are remembered: further copies of more than these run to their end.
+const WON_MAX: usize = 4096;
+/// How long the output of a pipeline is remembered that emits nothing and of which nobody holds a task.
+const OUTPUT_FOR: Duration = Duration::from_secs(3600);
 
 impl Watchdog {
     /// An attempt was accepted: other copies of its task are not needed.
@@ -27,7 +31,8 @@ impl Watchdog {
                 && held.header.id == *task
         };
         let was_hedged = self.hedged.iter().any(|hedged| hedged.task == *task);
-        if was_hedged || self.held().any(|(_, held)| is_other(held)) {
+        let has_room = self.won.len() < WON_MAX;
+        if has_room && (was_hedged || self.held().any(|(_, held)| is_other(held))) {
             self.won.entry(task.clone()).or_insert((attempt, now));
         }
         self.stop_where(now, |held| is_other(held).then_some(Reason::Won))
@@ -35,21 +40,20 @@ impl Watchdog {
 
     /// A pipeline emitted a block. With the next tick what it settles is stopped: there are many more
     /// records than ticks.
-    pub fn emitted(&mut self, record: &Emission) {
-        self.outputs
-            .entry(record.pipeline.clone())
-            .or_default()
-            .note(record);
+    pub fn emitted(&mut self, record: &Emission, now: Timestamp) {
+        let (output, heard_at) = self.outputs.entry(record.pipeline.clone()).or_default();
+        output.note(record);
+        *heard_at = now;
     }
 
     /// The number that a pipeline emits next, if that is known.
     pub fn next_of(&self, pipeline: &PipelineId) -> Option<u64> {
-        self.outputs.get(pipeline).map(Output::next)
+        self.outputs.get(pipeline).map(|(output, _)| output.next())
     }
 
     /// How a pipeline's output stands, as it is stored.
-    pub fn recall_output(&mut self, pipeline: &PipelineId, output: Output) {
-        self.outputs.insert(pipeline.clone(), output);
+    pub fn recall_output(&mut self, pipeline: &PipelineId, output: Output, now: Timestamp) {
+        self.outputs.insert(pipeline.clone(), (output, now));
     }
 
     pub(super) fn stop_settled(&mut self, now: Timestamp) -> Vec<Effect> {
@@ -57,7 +61,7 @@ impl Watchdog {
         let effects = self.stop_where(now, |held| {
             let stage = &held.header.id.stage;
             let context = &held.header.context;
-            let settled = outputs.get(&stage.pipeline).is_some_and(|output| {
+            let settled = outputs.get(&stage.pipeline).is_some_and(|(output, _)| {
                 output.is_settled(stage.first_block().number, context.first_stored_at())
             });
             (settled && !context.amends).then_some(Reason::Emitted)
@@ -119,5 +123,14 @@ impl Watchdog {
     pub(super) fn forget_superseded(&mut self, now: Timestamp) {
         self.ends.retain(|(_, at)| now.since(*at) < STOPPED_FOR);
         self.won.retain(|_, (_, at)| now.since(*at) < STOPPED_FOR);
+        if self
+            .outputs
+            .values()
+            .any(|(_, heard_at)| now.since(*heard_at) >= OUTPUT_FOR)
+        {
+            let held = self.pipelines();
+            self.outputs
+                .retain(|name, (_, heard_at)| now.since(*heard_at) < OUTPUT_FOR || held.contains(name));
+        }
     }
 }

@@ -258,3 +258,33 @@ fn who_ran_out_of_memory_is_not_charged_for_what_larger_provers_can_do() {
     }
     assert_eq!(reputation.resting(at(14)), 1);
 }
+
+#[test]
+fn provers_of_which_nothing_counts_any_more_are_forgotten() {
+    let mut reputation = Reputation::default();
+    let fleet: BTreeSet<ProverId> = (0..1000).map(prover).collect();
+    for n in 0..1000 {
+        reputation.failed(&task(u64::from(n)), &prover(n), BAD, &fleet, at(1));
+    }
+    let quarantine = Quarantine {
+        until: at(100),
+        times: 3,
+        reason: "three times".into(),
+    };
+    reputation.recall(prover(2000), quarantine.clone(), at(1));
+    let known = |reputation: &mut Reputation, now| {
+        reputation.forget(now);
+        reputation.provers.len()
+    };
+    assert_eq!(known(&mut reputation, at(30)), 1001);
+    assert_eq!(known(&mut reputation, at(90)), 1, "it rests");
+    assert_eq!(reputation.over(at(101)), [prover(2000)]);
+    assert_eq!(
+        known(&mut reputation, at(600)),
+        1,
+        "another one would be its fourth"
+    );
+    assert_eq!(known(&mut reputation, at(701)), 0);
+    reputation.recall(prover(2000), quarantine, at(701));
+    assert_eq!(known(&mut reputation, at(701)), 0);
+}

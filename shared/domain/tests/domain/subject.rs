@@ -99,6 +99,10 @@ proptest! {
         prop_assert_eq!(selects(&of_pipeline, &subject::task(&b)), a.pipeline == b.pipeline);
         let record = subject::proof(&a.pipeline, a.block.number);
         prop_assert_eq!(subject::number_of_proof(&record), Some(a.block.number));
+        for of_block in [subject::block(&a.pipeline), subject::cancel(&a.pipeline)] {
+            prop_assert_eq!(subject::pipeline_of_block(&of_block), Some(a.pipeline.clone()));
+        }
+        prop_assert_eq!(subject::pipeline_of_block(&record), None);
         let results = subject::results_of_pipeline(&a.pipeline);
         let chosen = |subject: &str| results.iter().filter(|filter| selects(filter, subject)).count();
         prop_assert_eq!(chosen(&subject::result(&a)), 1);
@@ -117,6 +121,7 @@ proptest! {
     ) {
         for subject in [
             subject::block(&key.pipeline),
+            subject::cancel(&key.pipeline),
             subject::ended(&key.pipeline),
             subject::lease(&key.zkvm, &prover),
             subject::control(&prover),

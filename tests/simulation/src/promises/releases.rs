@@ -27,6 +27,11 @@ impl Promises {
         if !self.open.insert(source) {
             return;
         }
+        let lane = self.lane(&pipeline.name);
+        let farthest = self.farthest[lane] + self.lanes[lane].ahead;
+        if block.block.number > farthest {
+            self.break_with(format_args!("P6: took in {} beyond {farthest}", block.block));
+        }
         for proof in &pipeline.proofs {
             let Some(stage) = proof.stages.first() else {
                 continue;

@@ -1,0 +1,249 @@
+//! All pipelines of which there are blocks or a definition, each in a lane of its own: one that stands
+//! still, or has a backlog, delays no other.
+
+use crate::lane::{Arrival, Lane};
+use futures::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
+use push0_bus::{Bus, BusError, Pipelines, Stream};
+use push0_domain::{
+    PipelineId,
+    pipeline::RANGE_MAX,
+    subject::{self, Kind},
+};
+use std::{
+    collections::BTreeSet,
+    pin::pin,
+    task::{Context, Poll},
+    time::{Duration, Instant},
+};
+
+/// How many blocks may wait in all lanes together: with more than four lanes each reads less far ahead.
+const WAITING_MAX: u64 = 32_768;
+/// The least that a lane reads ahead, however many there are.
+const AHEAD_MIN: u64 = 256;
+/// How often pipelines are looked for by what BLOCKS holds, and every how many looks by their definitions.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
+const DEFINITIONS_EVERY: u32 = 20;
+/// How long releases wait for lanes that are being opened when this dispatcher begins to lead.
+const OPEN_MAX: Duration = Duration::from_secs(3);
+
+/// The one consumer of all blocks that earlier versions had. While it is there, no other can be made.
+const SUCCEEDED: &str = "dispatcher-blocks";
+
+/// What pipelines there are.
+#[derive(Debug)]
+pub(crate) struct Sight {
+    /// Those of which BLOCKS holds something.
+    pub(crate) stored: BTreeSet<PipelineId>,
+    /// Those of which it holds cancels.
+    pub(crate) cancelled: BTreeSet<PipelineId>,
+    /// Those that are defined, if that was looked at.
+    pub(crate) defined: Option<BTreeSet<PipelineId>>,
+}
+
+/// What comes from the lanes.
+pub(crate) enum News {
+    Of(PipelineId, Arrival),
+    Sight(Sight),
+    /// A lane was opened, or could not be.
+    Lane,
+}
+
+type Opening = BoxFuture<'static, (PipelineId, Result<Lane, BusError>)>;
+
+/// The open lanes, and those that are being opened.
+pub(crate) struct Lanes {
+    bus: Bus,
+    pipelines: Pipelines,
+    ahead: u64,
+    open: Vec<Lane>,
+    opening: FuturesUnordered<Opening>,
+    opening_names: BTreeSet<PipelineId>,
+    defined: BTreeSet<PipelineId>,
+    /// Which lane is asked first.
+    turn: usize,
+    looking: Option<BoxFuture<'static, Result<Sight, BusError>>>,
+    looks: u32,
+    next_look: Instant,
+    since: Instant,
+}
+
+impl Lanes {
+    /// Looks which pipelines there are, and begins to open their lanes.
+    pub(crate) async fn start(bus: &Bus, pipelines: &Pipelines, ahead: u64) -> Result<Self, BusError> {
+        bus.drop_consumer(Stream::Blocks, SUCCEEDED).await?;
+        let now = Instant::now();
+        let mut lanes = Self {
+            bus: bus.clone(),
+            pipelines: pipelines.clone(),
+            ahead,
+            open: Vec::new(),
+            opening: FuturesUnordered::new(),
+            opening_names: BTreeSet::new(),
+            defined: BTreeSet::new(),
+            turn: 0,
+            looking: None,
+            looks: 1,
+            next_look: now + LOOK_EVERY,
+            since: now,
+        };
+        let sight = sight(bus.clone(), pipelines.clone(), true).await?;
+        lanes.see(sight);
+        Ok(lanes)
+    }
+
+    /// How far ahead of its output a pipeline is read, whose widest range covers `widest` blocks: those of
+    /// a range are needed together.
+    pub(crate) fn ahead(&self, widest: u64) -> u64 {
+        let lanes = (self.open.len() as u64).max(1);
+        let share = (WAITING_MAX / lanes).max(AHEAD_MIN);
+        self.ahead.min(share).max(2 * widest)
+    }
+
+    /// What comes next. Cancel safe.
+    pub(crate) async fn next(&mut self) -> Result<News, BusError> {
+        std::future::poll_fn(|cx| self.poll(cx)).await
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<News, BusError>> {
+        if let Poll::Ready(Some((name, opened))) = self.opening.poll_next_unpin(cx) {
+            self.opening_names.remove(&name);
+            return Poll::Ready(self.opened(name, opened).map(|()| News::Lane));
+        }
+        if let Some(looking) = &mut self.looking
+            && let Poll::Ready(seen) = looking.poll_unpin(cx)
+        {
+            self.looking = None;
+            return Poll::Ready(seen.map(News::Sight));
+        }
+        let count = self.open.len();
+        for offset in 0..count {
+            let at = (self.turn + offset) % count;
+            let Some(lane) = self.open.get_mut(at) else {
+                continue;
+            };
+            let arrival = pin!(lane.next()).poll(cx);
+            if let Poll::Ready(arrival) = arrival {
+                self.turn = at + 1;
+                let name = lane.name.clone();
+                return Poll::Ready(arrival.map(|arrival| News::Of(name, arrival)));
+            }
+        }
+        Poll::Pending
+    }
+
+    fn opened(&mut self, name: PipelineId, opened: Result<Lane, BusError>) -> Result<(), BusError> {
+        match opened {
+            Ok(mut lane) => {
+                lane.is_defined = self.defined.contains(&name);
+                self.open.push(lane);
+                Ok(())
+            }
+            // Tried again with the next look: the others go on meanwhile.
+            Err(error @ BusError::Unavailable { .. }) => {
+                tracing::warn!(pipeline = %name, %error, "its blocks cannot be read yet, trying again");
+                Ok(())
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Begins to look which pipelines there are, if it is time to.
+    pub(crate) fn tick(&mut self, now: Instant) {
+        if self.looking.is_some() || now < self.next_look {
+            return;
+        }
+        self.next_look = now + LOOK_EVERY;
+        self.looks = self.looks.wrapping_add(1);
+        let definitions = self.looks.is_multiple_of(DEFINITIONS_EVERY);
+        self.looking = Some(sight(self.bus.clone(), self.pipelines.clone(), definitions).boxed());
+    }
+
+    /// Begins to open the lanes of pipelines that have none. Returns the lanes whose pipelines are gone:
+    /// not defined any more, and nothing of them is stored.
+    pub(crate) fn see(&mut self, sight: Sight) -> Vec<PipelineId> {
+        if let Some(defined) = sight.defined {
+            self.defined = defined;
+        }
+        for name in self.defined.union(&sight.stored) {
+            let is_open = self.open.iter().any(|lane| lane.name == *name);
+            if !is_open && self.opening_names.insert(name.clone()) {
+                let (bus, name) = (self.bus.clone(), name.clone());
+                // Twice as many as it reads ahead: this holds back only a flood of blocks of the same numbers.
+                let open_max = 2 * self.ahead.max(2 * u64::from(RANGE_MAX));
+                let open_max = u32::try_from(open_max).unwrap_or(u32::MAX);
+                let opening = async move {
+                    let lane = Lane::open(bus, name.clone(), open_max).await;
+                    (name, lane)
+                };
+                self.opening.push(opening.boxed());
+            }
+        }
+        for lane in &mut self.open {
+            lane.is_defined = self.defined.contains(&lane.name);
+        }
+        let is_gone = |lane: &&Lane| !lane.is_defined && !sight.stored.contains(&lane.name);
+        self.open
+            .iter()
+            .filter(is_gone)
+            .map(|lane| lane.name.clone())
+            .collect()
+    }
+
+    /// Closes the lane of a pipeline that is gone, and removes its consumer.
+    pub(crate) async fn close(&mut self, name: &PipelineId) -> Result<(), BusError> {
+        if let Some(at) = self.open.iter().position(|lane| lane.name == *name) {
+            let consumer = self.open.swap_remove(at).close();
+            self.bus.drop_consumer(Stream::Blocks, &consumer).await?;
+        }
+        Ok(())
+    }
+
+    /// Whether messages are still to be read that were there before this dispatcher led, and can be.
+    pub(crate) fn are_replaying(&self) -> bool {
+        let are_opening = !self.opening.is_empty() && self.since.elapsed() < OPEN_MAX;
+        are_opening || self.open.iter().any(Lane::is_replaying)
+    }
+
+    pub(crate) fn get(&mut self, name: &PipelineId) -> Option<&mut Lane> {
+        self.open.iter_mut().find(|lane| lane.name == *name)
+    }
+
+    /// The lanes that wait for the output of their pipeline.
+    pub(crate) fn with_parked(&self) -> Vec<PipelineId> {
+        let parked = self.open.iter().filter(|lane| lane.parked().is_some());
+        parked.map(|lane| lane.name.clone()).collect()
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Lane> {
+        self.open.iter()
+    }
+
+    /// Acknowledges a block or a cancel.
+    pub(crate) async fn done(&mut self, sequence: u64) {
+        for lane in &mut self.open {
+            if lane.done(sequence).await {
+                return;
+            }
+        }
+    }
+}
+
+async fn sight(bus: Bus, pipelines: Pipelines, definitions: bool) -> Result<Sight, BusError> {
+    let subjects = bus.subjects(Stream::Blocks, ">").await?;
+    let named = || {
+        let names = subjects.iter().map(|(name, _)| name);
+        names.filter_map(|name| Some((subject::pipeline_of_block(name)?, Kind::of(name)?)))
+    };
+    let defined = if definitions {
+        let current = pipelines.current().await?;
+        Some(current.iter().map(|pipeline| pipeline.name.clone()).collect())
+    } else {
+        None
+    };
+    let cancelled = named().filter(|(_, kind)| *kind == Kind::Cancel);
+    Ok(Sight {
+        stored: named().map(|(name, _)| name).collect(),
+        cancelled: cancelled.map(|(name, _)| name).collect(),
+        defined,
+    })
+}
