@@ -12,20 +12,24 @@
     reason = "the harness runs inside tests, where a panic is how a failure is reported"
 )]
 
+mod accounts;
 mod anvil;
 mod blocks;
 mod child;
+mod cluster;
 mod deployment;
 mod nats;
 mod postgres;
 mod process;
 mod proxy;
+mod shipped;
 mod wait;
 
 pub use anvil::Anvil;
 pub use blocks::{assert_complete_in_order, synthetic_block, synthetic_hash, synthetic_trace};
-pub use deployment::{Deployment, DeploymentBuilder};
-pub use nats::{NatsCluster, NatsOptions, NatsServer};
+pub use cluster::{Broker, NatsCluster};
+pub use deployment::{Deployment, DeploymentBuilder, MEMORY_MAX_MB};
+pub use nats::{NatsOptions, NatsServer};
 pub use postgres::Postgres;
 pub use process::{Process, ProcessBuilder};
 pub use proxy::Proxy;

@@ -1,4 +1,4 @@
-//! nats-server as a process: alone, and three as a cluster.
+//! nats-server as a process.
 //!
 //! Ports are drawn below the range from which the system gives ports to outgoing connections. A
 //! server keeps its port when it is restarted; were that port in the system's range, any connection
@@ -6,8 +6,10 @@
 //! Whether a server got its port is known by its ports file, which it writes when it is ready.
 
 use crate::{
+    accounts::{self, Accounts},
     child::{self, Child, Spec},
-    wait, wait_for,
+    shipped::{self, Place},
+    wait,
 };
 use nix::sys::signal::Signal;
 use serde_json::Value;
@@ -16,6 +18,7 @@ use std::{
     net::TcpListener,
     ops::Range,
     path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 use tempfile::TempDir;
@@ -23,9 +26,9 @@ use tempfile::TempDir;
 /// Below the usual `ip_local_port_range` (32768 and up), above what daemons use by default.
 const PORTS: Range<u16> = 12_000..32_000;
 /// How long a server may take until it is ready; restarts read the store first.
-const START: Duration = Duration::from_secs(20);
+pub(crate) const START: Duration = Duration::from_secs(20);
 /// How many times another port is tried when somebody else was faster.
-const TRIES: usize = 5;
+pub(crate) const TRIES: usize = 5;
 
 /// How a server is configured.
 #[derive(Clone, Debug, Default)]
@@ -33,6 +36,10 @@ pub struct NatsOptions {
     store_limit: Option<u64>,
     sync_always: bool,
     extra: String,
+    /// The users of the configuration that ships; without them, a configuration of the test's own.
+    accounts: Option<Arc<Accounts>>,
+    /// Whether the servers of a cluster keep their addresses from clients.
+    hidden: bool,
 }
 
 impl NatsOptions {
@@ -58,13 +65,27 @@ impl NatsOptions {
         self
     }
 
+    /// The configuration that ships, with these users.
+    #[must_use]
+    pub(crate) fn with_accounts(mut self, accounts: Arc<Accounts>) -> Self {
+        self.accounts = Some(accounts);
+        self
+    }
+
+    /// The servers of a cluster do not tell clients each other's addresses.
+    #[must_use]
+    pub(crate) fn hidden(mut self) -> Self {
+        self.hidden = true;
+        self
+    }
+
     /// Starts a server.
     ///
     /// # Panics
     /// nats-server is not installed or does not start.
     pub async fn start(self) -> NatsServer {
         for _ in 0..TRIES {
-            let mut server = NatsServer::prepare("push0-test", free_port(), &self, "");
+            let mut server = NatsServer::prepare("push0-test", free_port(), &self, None);
             if server.launch().await {
                 return server;
             }
@@ -79,6 +100,7 @@ impl NatsOptions {
 pub struct NatsServer {
     child: Option<Child>,
     port: u16,
+    environment: Vec<(String, String)>,
     folder: TempDir,
     monitor_url: String,
 }
@@ -97,36 +119,58 @@ impl NatsServer {
         NatsOptions::default()
     }
 
-    fn prepare(name: &str, port: u16, options: &NatsOptions, cluster: &str) -> Self {
+    /// A server that is not started yet; `routes` are the port for its peers and the URLs of all.
+    pub(crate) fn prepare(
+        name: &str,
+        port: u16,
+        options: &NatsOptions,
+        routes: Option<(u16, &[String])>,
+    ) -> Self {
         let folder = TempDir::new().expect("a temporary directory");
-        let limit = options.store_limit.unwrap_or(16 << 30);
-        let place = folder.path().display();
-        let mut config = format!(
-            "server_name: {name}\nlisten: \"127.0.0.1:{port}\"\nhttp: \"127.0.0.1:-1\"\n\
-             ports_file_dir: \"{place}\"\njetstream {{\n  store_dir: \"{place}/store\"\n  max_file_store: {limit}\n"
-        );
+        let place = Place {
+            name,
+            port,
+            folder: folder.path(),
+            store_limit: options.store_limit.unwrap_or(16 << 30),
+            routes,
+        };
+        let mut config = match &options.accounts {
+            None => own_configuration(&place),
+            Some(accounts) => {
+                let link = folder.path().join(accounts::FILE);
+                std::os::unix::fs::symlink(accounts.file(), link).expect("the users are linked");
+                shipped::configuration(&place)
+            }
+        };
         if options.sync_always {
-            config.push_str("  sync_interval: always\n");
+            config = config.replacen("  store_dir:", "  sync_interval: always\n  store_dir:", 1);
         }
-        let _ = writeln!(config, "}}\n{cluster}{}", options.extra);
+        // What ships says so already.
+        if options.hidden && options.accounts.is_none() {
+            config = config.replacen("  routes:", "  no_advertise: true\n  routes:", 1);
+        }
+        config.push_str(&options.extra);
         std::fs::write(folder.path().join("nats.conf"), config).expect("the configuration is written");
+        let accounts = options.accounts.as_ref();
         Self {
             child: None,
             port,
+            environment: accounts
+                .map(|accounts| accounts.environment())
+                .unwrap_or_default(),
             folder,
             monitor_url: String::new(),
         }
     }
 
     /// Starts the process; false if somebody else has the port.
-    async fn launch(&mut self) -> bool {
+    pub(crate) async fn launch(&mut self) -> bool {
         let spec = Spec {
             program: child::tool("NATS_SERVER", "nats-server"),
             args: vec!["-c".into(), self.folder.path().join("nats.conf").into()],
-            env: Vec::new(),
-            log: self.folder.path().join("log"),
+            env: self.environment.clone(),
+            log: self.log_file(),
         };
-        let _ = std::fs::remove_file(&spec.log);
         let child = Child::spawn(&spec).unwrap_or_else(|e| panic!("{}: {e}", spec.program.display()));
         let ready = async || match ports_file(self.folder.path(), child.pid()) {
             Some(ports) => Some(Some(ports)),
@@ -158,9 +202,33 @@ impl NatsServer {
         &self.monitor_url
     }
 
-    /// The end of its log since it was last started.
+    /// The end of its log.
     pub fn log_tail(&self) -> String {
         self.child.as_ref().map(Child::tail).unwrap_or_default()
+    }
+
+    /// What clients asked for and may not do, as its log says, over all its runs.
+    pub fn refusals(&self) -> Vec<String> {
+        let log = std::fs::read(self.log_file()).unwrap_or_default();
+        let log = String::from_utf8_lossy(&log);
+        let refused = log.lines().filter(|line| line.contains("Violation"));
+        refused.map(str::to_owned).collect()
+    }
+
+    /// Whether it runs.
+    pub fn is_running(&self) -> bool {
+        self.child.is_some()
+    }
+
+    /// Tells it to read its configuration again.
+    pub(crate) fn reload(&self) {
+        if let Some(child) = &self.child {
+            child.signal(Signal::SIGHUP);
+        }
+    }
+
+    fn log_file(&self) -> PathBuf {
+        self.folder.path().join("log")
     }
 
     /// Asks its monitoring endpoint, for example `/jsz?streams=true`.
@@ -217,135 +285,28 @@ impl NatsServer {
     }
 }
 
-/// Three servers that keep three copies of everything: for what must survive the loss of one.
-#[derive(Debug)]
-pub struct NatsCluster {
-    servers: Vec<NatsServer>,
-}
-
-impl NatsCluster {
-    /// Starts `size` servers with routes to one another, and waits until JetStream has a leader.
-    ///
-    /// # Panics
-    /// They do not start or do not agree on a leader.
-    pub async fn start(size: usize) -> Self {
-        for _ in 0..TRIES {
-            if let Some(servers) = Self::try_start(size).await {
-                let cluster = Self { servers };
-                cluster.meta_leader().await;
-                return cluster;
-            }
-        }
-        panic!("nats-server found no free ports in {TRIES} tries");
+/// The configuration of a server of which a test needs nothing in particular.
+fn own_configuration(place: &Place<'_>) -> String {
+    let Place {
+        name,
+        port,
+        store_limit,
+        ..
+    } = place;
+    let folder = place.folder.display();
+    let mut config = format!(
+        "server_name: {name}\nlisten: \"127.0.0.1:{port}\"\nhttp: \"127.0.0.1:-1\"\n\
+         ports_file_dir: \"{folder}\"\njetstream {{\n  store_dir: \"{folder}/store\"\n  \
+         max_file_store: {store_limit}\n}}\n"
+    );
+    if let Some((port, urls)) = place.routes {
+        let urls = urls.join(", ");
+        let _ = writeln!(
+            config,
+            "cluster {{\n  name: push0-test\n  listen: \"127.0.0.1:{port}\"\n  routes: [{urls}]\n}}"
+        );
     }
-
-    async fn try_start(size: usize) -> Option<Vec<NatsServer>> {
-        let routes: Vec<u16> = (0..size).map(|_| free_port()).collect();
-        let urls: Vec<String> = routes
-            .iter()
-            .map(|port| format!("\"nats://127.0.0.1:{port}\""))
-            .collect();
-        let mut servers = Vec::new();
-        for (at, port) in routes.iter().enumerate() {
-            let cluster = format!(
-                "cluster {{\n  name: push0-test\n  listen: \"127.0.0.1:{port}\"\n  routes: [{}]\n}}\n",
-                urls.join(", ")
-            );
-            let mut server =
-                NatsServer::prepare(&format!("n{at}"), free_port(), &NatsOptions::default(), &cluster);
-            if !server.launch().await {
-                return None;
-            }
-            servers.push(server);
-        }
-        Some(servers)
-    }
-
-    /// The URLs of all servers, for `nats.url`.
-    pub fn url(&self) -> String {
-        let urls: Vec<String> = self.servers.iter().map(NatsServer::url).collect();
-        urls.join(",")
-    }
-
-    /// Server `index`.
-    pub fn server(&self, index: usize) -> &NatsServer {
-        &self.servers[index]
-    }
-
-    /// SIGKILL to server `index`.
-    pub fn kill(&mut self, index: usize) {
-        self.servers[index].kill();
-    }
-
-    /// Starts server `index` again, and waits until it has caught up with the others: until then it has no
-    /// streams, and says so to the clients that are connected to it.
-    ///
-    /// # Panics
-    /// It does not start, or does not catch up within 20 s.
-    pub async fn restart(&mut self, index: usize) {
-        self.servers[index].restart().await;
-        let server = &self.servers[index];
-        wait_for("a server that has caught up", START, async || {
-            let health = server.monitor("/healthz").await;
-            if health["status"] == "ok" {
-                Ok(())
-            } else {
-                Err(health)
-            }
-        })
-        .await;
-    }
-
-    /// The server that leads JetStream itself, as soon as the live ones agree on one that lives.
-    ///
-    /// # Panics
-    /// They do not within 20 s.
-    pub async fn meta_leader(&self) -> usize {
-        wait_for("a leader of JetStream", START, async || {
-            self.agreed(async |server: &NatsServer| {
-                let seen = server.monitor("/jsz").await;
-                seen["meta_cluster"]["leader"].as_str().map(str::to_owned)
-            })
-            .await
-        })
-        .await
-    }
-
-    /// The server that leads a stream (its name on the broker), as soon as there is one that lives.
-    ///
-    /// # Panics
-    /// There is none within 20 s.
-    pub async fn leader_of(&self, stream: &str) -> usize {
-        wait_for(&format!("a leader of {stream}"), START, async || {
-            self.agreed(async |server: &NatsServer| {
-                let seen = server.monitor("/jsz?streams=true").await;
-                let accounts = seen["account_details"].as_array()?;
-                let streams = accounts
-                    .iter()
-                    .filter_map(|a| a["stream_detail"].as_array())
-                    .flatten();
-                let found = streams.into_iter().find(|s| s["name"] == stream)?;
-                found["cluster"]["leader"].as_str().map(str::to_owned)
-            })
-            .await
-        })
-        .await
-    }
-
-    /// The live server that all live servers name; what they name instead as the error.
-    async fn agreed(&self, ask: impl AsyncFn(&NatsServer) -> Option<String>) -> Result<usize, Vec<String>> {
-        let mut named = Vec::new();
-        for server in self.servers.iter().filter(|s| s.child.is_some()) {
-            named.push(ask(server).await.unwrap_or_else(|| "nobody".into()));
-        }
-        let leader = named
-            .first()
-            .and_then(|name| name.strip_prefix('n')?.parse::<usize>().ok());
-        match leader {
-            Some(at) if named.iter().all(|n| *n == named[0]) && self.servers[at].child.is_some() => Ok(at),
-            _ => Err(named),
-        }
-    }
+    config
 }
 
 /// The ports file of the server with this pid, once it is complete.
@@ -358,7 +319,7 @@ fn ports_file(folder: &Path, pid: u32) -> Option<Value> {
     serde_json::from_slice(&std::fs::read(path).ok()?).ok()
 }
 
-fn free_port() -> u16 {
+pub(crate) fn free_port() -> u16 {
     loop {
         let port = rand::random_range(PORTS);
         if TcpListener::bind(("127.0.0.1", port)).is_ok() {

@@ -10,6 +10,7 @@ use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
     process::ExitStatus,
+    sync::atomic::{AtomicU64, Ordering},
     time::Duration,
 };
 use tempfile::TempDir;
@@ -77,6 +78,20 @@ impl ProcessBuilder {
         &self.label
     }
 
+    pub(crate) fn program_name(&self) -> &str {
+        &self.program
+    }
+
+    /// What a variable is set to.
+    pub(crate) fn variable(&self, name: &str) -> Option<&str> {
+        let set = self.env.iter().rfind(|(set, _)| set == name);
+        set.map(|(_, value)| value.as_str())
+    }
+
+    pub(crate) fn has_arg(&self, arg: &str) -> bool {
+        self.args.iter().any(|given| given == arg)
+    }
+
     /// Starts it. Returns at once: whether it is ready is another question ([`Process::ready`]).
     ///
     /// # Panics
@@ -100,7 +115,9 @@ impl ProcessBuilder {
             child: spawn(&spec),
             spec,
             label: self.label,
+            program: self.program,
             started_at: 0,
+            peak_kib: AtomicU64::new(0),
             _folder: folder,
         }
     }
@@ -112,6 +129,9 @@ pub struct Process {
     child: Child,
     spec: Spec,
     label: String,
+    program: String,
+    /// The most resident memory of its runs so far, as far as it was looked at.
+    peak_kib: AtomicU64,
     /// Where in the log the present run begins.
     started_at: usize,
     _folder: TempDir,
@@ -139,6 +159,25 @@ impl Process {
         &self.label
     }
 
+    /// The program that it runs.
+    pub fn program_name(&self) -> &str {
+        &self.program
+    }
+
+    /// The most resident memory that it ever had, over all its runs, in megabytes (2^20 bytes). What a run
+    /// took that ended by itself is not in it.
+    pub fn peak_rss_mb(&self) -> f64 {
+        // The pid of one that has ended may be another's.
+        let path = self.is_running().then(|| format!("/proc/{}/status", self.pid()));
+        let status = path
+            .and_then(|path| std::fs::read_to_string(path).ok())
+            .unwrap_or_default();
+        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        let peak = peak.and_then(|peak| peak.split_whitespace().next()?.parse().ok());
+        let before = self.peak_kib.fetch_max(peak.unwrap_or(0), Ordering::Relaxed);
+        before.max(peak.unwrap_or(0)) as f64 / 1024.0
+    }
+
     /// Whether it has not ended.
     pub fn is_running(&self) -> bool {
         self.child.exited().is_none()
@@ -146,11 +185,13 @@ impl Process {
 
     /// SIGKILL, and waits until it is gone.
     pub fn kill(&self) {
+        self.peak_rss_mb();
         self.child.kill();
     }
 
     /// SIGTERM: it should finish or hand back what it holds, and end.
     pub fn terminate(&self) {
+        self.peak_rss_mb();
         self.child.signal(Signal::SIGTERM);
     }
 
@@ -166,7 +207,7 @@ impl Process {
 
     /// Kills it if it runs, and starts it again as it was started. The log goes on.
     pub fn restart(&mut self) {
-        self.child.kill();
+        self.kill();
         self.started_at = self.log().len();
         self.child = spawn(&self.spec);
     }
@@ -229,6 +270,17 @@ impl Process {
             Ok((200, text)) => text,
             other => panic!("metrics of {}: {other:?}", self.label),
         }
+    }
+
+    /// Whether a metric of it that begins like this is 1; not if it does not answer.
+    pub(crate) async fn says_one(&self, metric: &str) -> bool {
+        let Some(address) = self.http_address().filter(|_| self.is_running()) else {
+            return false;
+        };
+        let answer = get(&format!("http://{address}/metrics")).await;
+        let text = answer.map(|(_, text)| text).unwrap_or_default();
+        text.lines()
+            .any(|line| line.starts_with(metric) && line.ends_with(" 1"))
     }
 }
 

@@ -1,10 +1,12 @@
 //! The harness keeps its own promises: what it starts works, and ends with the test.
 
+use futures::FutureExt;
 use nix::{errno::Errno, sys::signal::kill, unistd::Pid};
 use push0_bus::{Bucket, Bus, NatsConfig};
 use push0_domain::message::KnownBlock;
 use push0_harness::{Anvil, Deployment, NatsCluster, NatsServer, Process, synthetic_block, wait_for};
 use std::{
+    panic::AssertUnwindSafe,
     process::{Command, Stdio},
     time::{Duration, Instant},
 };
@@ -197,6 +199,63 @@ async fn a_service_is_ready_can_be_killed_and_comes_back_and_ends_when_asked() {
     deployment.service("p1").terminate();
     let status = deployment.service("p1").wait_exit(SOON).await;
     assert!(status.success(), "{status}: {}", deployment.service("p1").log());
+}
+
+#[tokio::test]
+async fn a_deployment_as_shipped_runs_two_of_each_control_service_and_says_who_leads() {
+    let deployment = Deployment::builder()
+        .as_shipped()
+        .pipeline(EXTERNAL)
+        .start()
+        .await;
+    let leader = deployment.leader("dispatcher").await;
+    let other = deployment.other_than(&leader);
+    assert!(
+        leader != other && other.starts_with("dispatcher-"),
+        "{leader} {other}"
+    );
+    assert_eq!(deployment.victim("dispatcher").await, leader);
+    deployment.service(&leader).kill();
+    wait_for("the standby's lead", SOON, async || {
+        deployment.leader("dispatcher").await == other
+    })
+    .await;
+    // One that was killed keeps its peak.
+    let peaks = deployment.peaks();
+    assert_eq!(peaks.len(), 8);
+    assert!(peaks.iter().all(|(_, mb)| *mb > 1.0), "{peaks:?}");
+}
+
+/// A prover may not say what became of a block.
+#[tokio::test]
+async fn a_deployment_as_shipped_fails_its_test_when_the_broker_refuses_something() {
+    let prover = Process::program("prover-mock").label("p1");
+    let test = AssertUnwindSafe(async move {
+        let builder = Deployment::builder()
+            .shipped_settings()
+            .pipeline(EXTERNAL)
+            .service(prover);
+        let deployment = builder.start().await;
+        let demo = "demo".parse().expect("a name");
+        let forged = push0_bus::Message::new(
+            push0_domain::subject::proof(&demo, 1),
+            &"forged",
+            &push0_domain::trace::TraceContext::default(),
+        );
+        let refused = deployment
+            .bus_as("p1")
+            .await
+            .publish(forged.expect("it can be written"))
+            .await;
+        assert!(refused.is_err());
+    });
+    let panic = test.catch_unwind().await.expect_err("it fails");
+    let said = panic.downcast::<String>().expect("a message");
+    assert!(
+        said.contains("p1")
+            && said.contains(&push0_domain::subject::proof(&"demo".parse().expect("a name"), 1)),
+        "{said}"
+    );
 }
 
 #[tokio::test]

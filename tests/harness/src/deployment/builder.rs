@@ -1,0 +1,186 @@
+//! What a deployment is made of, and how it is started.
+
+use super::{Deployment, connect, shipped};
+use crate::{
+    NatsCluster, NatsOptions, Process, ProcessBuilder, Proxy,
+    accounts::{Accounts, TEST},
+    cluster::Broker,
+};
+use push0_bus::{Limits, Pipelines};
+use std::sync::Arc;
+
+/// What to deploy.
+#[derive(Clone, Debug)]
+pub struct DeploymentBuilder {
+    options: NatsOptions,
+    limits: Limits,
+    pipelines: Vec<String>,
+    services: Vec<ProcessBuilder>,
+    env: Vec<(String, String)>,
+    settings: Vec<(String, String, String)>,
+    proxied: bool,
+    shipped: bool,
+}
+
+impl DeploymentBuilder {
+    pub(super) fn new() -> Self {
+        Self {
+            options: NatsOptions::default(),
+            limits: Limits {
+                store_bytes: 1 << 30,
+                ..Limits::default()
+            },
+            pipelines: Vec::new(),
+            services: Vec::new(),
+            env: Vec::new(),
+            settings: Vec::new(),
+            proxied: false,
+            shipped: false,
+        }
+    }
+
+    /// As `deploy/` runs it: two of every control service, labelled `dispatcher-1`, `dispatcher-2` and so
+    /// on, with [the shipped settings](Self::shipped_settings). What the broker refuses fails the test, and
+    /// a control service above [`MEMORY_MAX_MB`](crate::MEMORY_MAX_MB) does.
+    #[must_use]
+    pub fn as_shipped(mut self) -> Self {
+        for program in shipped::CONTROL {
+            for n in 1..=2 {
+                let service = Process::program(program).label(&format!("{program}-{n}"));
+                self.services.push(service);
+            }
+        }
+        self.shipped_settings()
+    }
+
+    /// The broker's configuration and users of `deploy/nats`, each process as a user of its own, logs as
+    /// JSON, and traces to an address where nobody answers; but no services.
+    #[must_use]
+    pub fn shipped_settings(mut self) -> Self {
+        self.shipped = true;
+        self
+    }
+
+    /// How the broker is configured.
+    #[must_use]
+    pub fn nats(mut self, options: NatsOptions) -> Self {
+        self.options = options;
+        self
+    }
+
+    /// How much may be stored: 1 GiB unless said. A cluster keeps a copy on each server whatever this says.
+    #[must_use]
+    pub fn limits(mut self, limits: Limits) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    /// A pipeline, as the text of its file.
+    #[must_use]
+    pub fn pipeline(mut self, toml: &str) -> Self {
+        self.pipelines.push(toml.into());
+        self
+    }
+
+    /// A service: `Process::program("dispatcher")`. It gets the broker's URL and a free port for its
+    /// health and metrics unless it sets its own.
+    #[must_use]
+    pub fn service(mut self, service: ProcessBuilder) -> Self {
+        self.services.push(service);
+        self
+    }
+
+    /// A variable for every service.
+    #[must_use]
+    pub fn env(mut self, name: &str, value: impl ToString) -> Self {
+        self.env.push((name.into(), value.to_string()));
+        self
+    }
+
+    /// A variable for every process of this program.
+    #[must_use]
+    pub fn env_of(mut self, program: &str, name: &str, value: impl ToString) -> Self {
+        self.settings
+            .push((program.into(), name.into(), value.to_string()));
+        self
+    }
+
+    /// All services reach each broker through a proxy, which can delay and cut; the test's own connection
+    /// does not. The brokers of a cluster then tell nobody each other's addresses.
+    #[must_use]
+    pub fn proxied(mut self) -> Self {
+        self.proxied = true;
+        self
+    }
+
+    /// Starts the broker, provisions it, applies the pipelines and starts the services; returns when
+    /// all of them are ready.
+    ///
+    /// # Panics
+    /// Any of it fails.
+    pub async fn start(self) -> Deployment {
+        let (accounts, options) = self.broker();
+        let nats = options.start().await;
+        self.start_on(nats, accounts).await
+    }
+
+    /// The same on this many brokers with as many copies of everything: one or three.
+    ///
+    /// # Panics
+    /// Any of it fails.
+    pub async fn start_cluster(mut self, brokers: usize) -> Deployment<NatsCluster> {
+        self.limits.replicas = brokers;
+        let (accounts, options) = self.broker();
+        let nats = NatsCluster::start_with(brokers, &options).await;
+        self.start_on(nats, accounts).await
+    }
+
+    fn broker(&self) -> (Option<Arc<Accounts>>, NatsOptions) {
+        let mut options = self.options.clone();
+        let accounts = self.shipped.then(|| Arc::new(Accounts::draw()));
+        if let Some(accounts) = &accounts {
+            options = options.with_accounts(accounts.clone());
+        }
+        (accounts, if self.proxied { options.hidden() } else { options })
+    }
+
+    async fn start_on<B: Broker>(mut self, nats: B, accounts: Option<Arc<Accounts>>) -> Deployment<B> {
+        let urls = nats.urls();
+        let connect_as = async |user: &str| {
+            let seed = accounts.as_ref().map(|accounts| accounts.seed(user));
+            connect(&urls, user, seed).await
+        };
+        let provisioned = connect_as("provision").await.provision(&self.limits).await;
+        provisioned.expect("the streams are provisioned");
+        let pipelines = Pipelines::bind(&connect_as("operator").await).await;
+        let nobody = self.shipped.then(|| {
+            // The system takes connections until its queue is full; nobody reads what is sent on them.
+            std::net::TcpListener::bind(("127.0.0.1", 0)).expect("a free port")
+        });
+        if let Some(nobody) = &nobody {
+            let address = nobody.local_addr().expect("it is bound");
+            self.env.splice(0..0, shipped::environment(address));
+            self.settings.splice(0..0, shipped::settings());
+        }
+        let servers = nats.servers().iter().filter(|_| self.proxied);
+        let mut deployment = Deployment {
+            services: Vec::new(),
+            env: self.env,
+            settings: self.settings,
+            pipelines: pipelines.expect("the definitions are bound"),
+            bus: connect_as(TEST).await,
+            proxies: servers.map(|server| Proxy::to(&server.url())).collect(),
+            accounts: accounts.clone(),
+            _nobody: nobody,
+            nats,
+        };
+        for toml in &self.pipelines {
+            deployment.apply(toml).await;
+        }
+        for service in self.services {
+            deployment.start_service(service);
+        }
+        deployment.ready().await;
+        deployment
+    }
+}

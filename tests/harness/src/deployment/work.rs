@@ -1,0 +1,111 @@
+//! What a test submits to a deployment, and what comes out.
+
+use super::{Deployment, PATIENCE};
+use crate::{blocks, cluster::Broker, wait_for};
+use futures::{StreamExt, TryStreamExt};
+use push0_bus::{Bucket, Kept, Message, Stream};
+use push0_domain::{
+    Payload, PipelineId,
+    message::{BlockEvent, BlockFacts, Emission, KnownBlock, ObservedBlock},
+    pipeline::Pipeline,
+    subject,
+};
+use std::{ops::RangeInclusive, time::Duration};
+
+/// How many facts about blocks are written at once.
+const FACTS_IN_FLIGHT: usize = 64;
+
+impl<B: Broker> Deployment<B> {
+    /// Publishes synthetic blocks, as an external ingester would: first what is known of each, then
+    /// the block itself, in ascending order. The witness is the block's number as JSON.
+    ///
+    /// # Panics
+    /// The pipeline was not applied, or the broker does not store them.
+    pub async fn submit_blocks(&self, pipeline: &PipelineId, numbers: RangeInclusive<u64>) {
+        let current = self.pipelines.current().await.expect("the definitions are read");
+        let definition = current.iter().find(|p| p.name == *pipeline);
+        let definition = definition.unwrap_or_else(|| panic!("no pipeline is called {pipeline}"));
+        let blocks: Vec<ObservedBlock> = numbers.map(|number| observed(definition, number)).collect();
+        let known = self
+            .bus
+            .facts::<KnownBlock>(Bucket::Blocks)
+            .await
+            .expect("a bucket");
+        futures::stream::iter(&blocks)
+            .map(|block| {
+                let (known, key) = (&known, subject::known_block(pipeline, &block.block));
+                async move { known.put(&key, &fact_of(block)).await }
+            })
+            .buffer_unordered(FACTS_IN_FLIGHT)
+            .try_collect::<Vec<u64>>()
+            .await
+            .expect("the facts are stored");
+        for block in blocks {
+            let trace = blocks::synthetic_trace(pipeline, block.block.number);
+            let event = BlockEvent::Observed(block);
+            let message = Message::new(subject::block(pipeline), &event, &trace).expect("it can be written");
+            let stored = self.bus.publish_patiently(message, PATIENCE).await;
+            stored.expect("the block is stored");
+        }
+    }
+
+    /// All that was emitted for a pipeline, in order.
+    ///
+    /// # Panics
+    /// The broker does not answer.
+    pub async fn emissions(&self, pipeline: &PipelineId) -> Vec<Kept<Emission>> {
+        let subjects = subject::proofs_of_pipeline(pipeline);
+        let found = self.bus.scan(Stream::Proofs, &subjects, 1, usize::MAX).await;
+        found.expect("the proofs are read")
+    }
+
+    /// Waits until at least `count` records were emitted for a pipeline, and returns all.
+    ///
+    /// # Panics
+    /// There are fewer after `timeout`.
+    pub async fn wait_emitted(
+        &self,
+        pipeline: &PipelineId,
+        count: usize,
+        timeout: Duration,
+    ) -> Vec<Kept<Emission>> {
+        let subjects = subject::proofs_of_pipeline(pipeline);
+        let what = format!("{count} emissions of {pipeline}");
+        wait_for(&what, timeout, async || {
+            // Counting is one question; reading is one per record, and only worth it at the end.
+            let counted = self.bus.subjects(Stream::Proofs, &subjects).await;
+            let there = counted.map_err(|e| e.to_string())?.len();
+            if there >= count {
+                Ok(())
+            } else {
+                Err(format!("{there} emissions"))
+            }
+        })
+        .await;
+        self.emissions(pipeline).await
+    }
+}
+
+fn observed(pipeline: &Pipeline, number: u64) -> ObservedBlock {
+    let observed_at = push0_bus::now();
+    ObservedBlock {
+        pipeline: pipeline.name.clone(),
+        revision: pipeline.revision,
+        block: blocks::synthetic_block(&pipeline.name, number),
+        parent_hash: blocks::synthetic_hash(&pipeline.name, number.wrapping_sub(1)),
+        input: Payload::Inline(number.to_string().into_bytes()),
+        observed_at,
+        deadline_at: pipeline.deadline_at(observed_at),
+        facts: BlockFacts::default(),
+    }
+}
+
+fn fact_of(block: &ObservedBlock) -> KnownBlock {
+    KnownBlock {
+        block: block.block,
+        parent_hash: block.parent_hash,
+        revision: block.revision,
+        observed_at: block.observed_at,
+        facts: block.facts,
+    }
+}
