@@ -10,7 +10,7 @@ use push0_domain::{
     message::{DeadLetter, Emission, EmissionOutcome, Event, Happening, Held, Lease, Proof},
     subject::{self, Kind},
 };
-use push0_harness::{Deployment, DeploymentBuilder, Process, ProcessBuilder, wait_for};
+use push0_harness::{Broker, Deployment, DeploymentBuilder, Process, ProcessBuilder, wait_for};
 use serde::de::DeserializeOwned;
 use std::time::Duration;
 
@@ -43,16 +43,10 @@ pub fn demo() -> PipelineId {
     PipelineId::new("demo").expect("a name")
 }
 
-/// Everything but provers and a source of blocks.
-pub fn services(builder: DeploymentBuilder) -> DeploymentBuilder {
-    ["dispatcher", "collector", "watchdog"]
-        .into_iter()
-        .fold(builder, |builder, name| builder.service(Process::program(name)))
-}
-
-/// A deployment of one pipeline with all services but the ingester, and these adapters.
+/// A deployment of one pipeline as shipped, with these adapters: two of each control service, each under its
+/// own account.
 pub async fn deploy(pipeline: &str, adapters: impl IntoIterator<Item = ProcessBuilder>) -> Deployment {
-    let builder = services(Deployment::builder().pipeline(pipeline));
+    let builder = Deployment::builder().as_shipped().pipeline(pipeline);
     let builder = adapters.into_iter().fold(builder, DeploymentBuilder::service);
     builder.start().await
 }
@@ -108,6 +102,15 @@ pub async fn count(process: &Process, series: &str) -> u64 {
     values.sum()
 }
 
+/// What all processes of a program count in all series of a metric whose text begins like this.
+pub async fn count_of<B: Broker>(deployment: &Deployment<B>, program: &str, series: &str) -> u64 {
+    let mut sum = 0;
+    for process in deployment.instances(program) {
+        sum += count(process, series).await;
+    }
+    sum
+}
+
 /// How many attempts a prover ended with this outcome.
 pub async fn attempts(process: &Process, outcome: &str) -> u64 {
     count(process, &format!("push0_attempts_total{{outcome=\"{outcome}\"}}")).await
@@ -129,12 +132,11 @@ pub async fn dead_letters(bus: &Bus) -> Vec<DeadLetter> {
 ///
 /// # Panics
 /// It fails.
-pub async fn push0(deployment: &Deployment, args: &[&str]) -> String {
-    let command = Process::program("push0").arg("--nats").arg(deployment.nats.url());
+pub async fn push0<B: Broker>(deployment: &Deployment<B>, args: &[&str]) -> String {
     let command = args
         .iter()
-        .fold(command, |command, arg| command.arg(*arg))
-        .start();
+        .fold(deployment.command(), |command, arg| command.arg(*arg));
+    let command = command.start();
     let status = command.wait_exit(PATIENCE).await;
     assert!(status.success(), "push0 {args:?}: {status}: {}", command.log());
     command.log()

@@ -8,10 +8,10 @@ use push0_domain::{
     trace::TraceContext,
 };
 use push0_harness::{
-    Deployment, Process, assert_complete_in_order, synthetic_block, synthetic_hash, wait_for,
+    Deployment, assert_complete_in_order, synthetic_block, synthetic_hash, wait_for,
 };
 use push0_scenarios::{
-    PATIENCE, attempts, count, dead_letters, demo, outcome, prover, push0, settled, single, verifier,
+    PATIENCE, attempts, count_of, dead_letters, demo, outcome, prover, push0, settled, single, verifier,
 };
 use std::ops::RangeInclusive;
 
@@ -20,11 +20,9 @@ const AHEAD: u64 = 8;
 
 /// All services, and no prover.
 async fn deploy(pipelines: &[String]) -> Deployment {
-    let dispatcher = Process::program("dispatcher").env("PUSH0_DISPATCH__AHEAD", AHEAD);
     let builder = Deployment::builder()
-        .service(dispatcher)
-        .service(Process::program("collector"))
-        .service(Process::program("watchdog"))
+        .as_shipped()
+        .env_of("dispatcher", "PUSH0_DISPATCH__AHEAD", AHEAD)
         .service(verifier("v1"));
     let builder = pipelines
         .iter()
@@ -40,7 +38,7 @@ fn of(name: &str) -> String {
 async fn waits_for_output(deployment: &Deployment, pipeline: &PipelineId) {
     let series = format!("push0_dispatch_waits_for_output{{pipeline=\"{pipeline}\"}}");
     wait_for("dispatch that waits for the output", PATIENCE, async || {
-        count(deployment.service("dispatcher"), &series).await == 1
+        count_of(deployment, "dispatcher", &series).await == 1
     })
     .await;
 }
@@ -120,7 +118,8 @@ async fn a_dispatcher_that_is_killed_ends_what_was_cancelled_before_it_was_read(
     waits_for_output(&deployment, &demo()).await;
     cancel(&deployment, "50..90").await;
     is_told(deployment.bus()).await;
-    deployment.service_mut("dispatcher").restart();
+    let leader = deployment.leader("dispatcher").await;
+    deployment.service_mut(&leader).restart();
     deployment.ready().await;
     deployment.start_service(prover("p1"));
     let emissions = deployment.wait_emitted(&demo(), 100, PATIENCE).await;

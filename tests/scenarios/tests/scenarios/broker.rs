@@ -7,7 +7,7 @@ use push0_domain::{
 };
 use push0_harness::{Deployment, Process, assert_complete_in_order, wait_for};
 use push0_scenarios::{
-    PATIENCE, attempts, count, dead_letters, demo, deploy, prover, services, settled, single, verifier,
+    PATIENCE, attempts, count, dead_letters, demo, deploy, prover, settled, single, verifier,
 };
 use std::{io::Write, time::Duration};
 
@@ -117,6 +117,7 @@ async fn a_full_store_makes_the_ingester_wait_and_drops_nothing() {
         ..Limits::default()
     };
     let builder = Deployment::builder()
+        .shipped_settings()
         .limits(limits)
         .pipeline(&single(STAGE).replace("{ kind = \"external\" }", &source));
     // Nobody takes blocks out of their stream yet. The ingester may never be ready: its store is full
@@ -154,7 +155,7 @@ async fn a_full_store_makes_the_ingester_wait_and_drops_nothing() {
 
 #[tokio::test]
 async fn a_broker_that_stands_still_for_a_while_costs_no_block() {
-    let builder = services(Deployment::builder().pipeline(&single(STAGE)));
+    let builder = Deployment::builder().as_shipped().pipeline(&single(STAGE));
     let builder = [prover("p1"), prover("p2"), verifier("v1")]
         .into_iter()
         .fold(builder, |b, a| b.service(a));

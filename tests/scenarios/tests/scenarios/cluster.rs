@@ -1,8 +1,8 @@
 //! Three brokers that keep three copies: one is lost, and then the one that leads.
 
-use push0_bus::{Limits, Stream};
+use push0_bus::Stream;
 use push0_harness::{Deployment, DeploymentBuilder, NatsCluster, assert_complete_in_order};
-use push0_scenarios::{dead_letters, demo, prover, services, settled_within, single, verifier};
+use push0_scenarios::{dead_letters, demo, prover, settled_within, single, verifier};
 use std::time::Duration;
 
 /// Raft elects a new leader after 4 to 9 s, for each of a dozen streams and consumers.
@@ -10,17 +10,10 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const STAGE: &str = "timeout = \"20s\"\nattempts = 5";
 
 async fn start() -> Deployment<NatsCluster> {
-    let limits = Limits {
-        replicas: 3,
-        store_bytes: 1 << 30,
-        ..Limits::default()
-    };
-    let builder = services(Deployment::builder().limits(limits).pipeline(&single(STAGE)));
+    let builder = Deployment::builder().as_shipped().pipeline(&single(STAGE));
     let adapters = [prover("p1"), prover("p2"), verifier("v1")];
     let builder = adapters.into_iter().fold(builder, DeploymentBuilder::service);
-    let cluster = NatsCluster::start(3).await;
-    let urls = cluster.url();
-    builder.start_on(cluster, &urls).await
+    builder.start_cluster(3).await
 }
 
 /// Kills a broker in the middle of 60 blocks, waits for all of them, and for 20 more when it is back.

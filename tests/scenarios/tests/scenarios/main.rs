@@ -1,5 +1,6 @@
 //! A whole deployment of real processes and a real broker per test: what comes out, whatever happens.
 
+mod accounts;
 mod ahead;
 mod broker;
 mod cluster;

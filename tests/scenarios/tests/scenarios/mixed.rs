@@ -2,7 +2,7 @@
 
 use push0_domain::PipelineId;
 use push0_harness::{Deployment, DeploymentBuilder, Process, ProcessBuilder, assert_complete_in_order};
-use push0_scenarios::{PATIENCE, dead_letters, prover, services, settled, verifier};
+use push0_scenarios::{PATIENCE, dead_letters, prover, settled, verifier};
 
 const PARTS: &str = r#"
     name = "parts"
@@ -60,7 +60,10 @@ async fn two_pipelines_go_on_while_processes_of_all_kinds_die() {
         program("e1"),
         program("e2"),
     ];
-    let builder = services(Deployment::builder().pipeline(PARTS).pipeline(PROGRAMS));
+    let builder = Deployment::builder()
+        .as_shipped()
+        .pipeline(PARTS)
+        .pipeline(PROGRAMS);
     let builder = adapters.into_iter().fold(builder, DeploymentBuilder::service);
     let mut deployment = builder.start().await;
     let names: [PipelineId; 2] = ["parts", "programs"].map(|name| name.parse().expect("a name"));
@@ -80,7 +83,8 @@ async fn two_pipelines_go_on_while_processes_of_all_kinds_die() {
         }
         let in_the_middle = usize::try_from(last + 3).expect("a small number");
         deployment.wait_emitted(&names[0], in_the_middle, PATIENCE).await;
-        deployment.service_mut(victim).restart();
+        let victim = deployment.victim(victim).await;
+        deployment.service_mut(&victim).restart();
         last += 10;
     }
     for name in &names {

@@ -60,17 +60,22 @@ async fn a_service_that_is_cut_off_loses_its_role_and_does_no_harm_when_it_is_ba
     let wire = Proxy::to(&deployment.nats.url());
     let mut emitted = 0;
     for service in ["dispatcher", "collector", "watchdog"] {
-        // The one that is to be cut off leads, the other one stands by.
+        // The one that is to be cut off leads, the others stand by.
         let far = format!("far-{service}");
-        deployment.service(service).terminate();
-        deployment.service(service).wait_exit(PATIENCE).await;
+        let near = [format!("{service}-1"), format!("{service}-2")];
+        for label in &near {
+            deployment.service(label).terminate();
+            deployment.service(label).wait_exit(PATIENCE).await;
+        }
         deployment.start_service(through(&wire, Process::program(service).label(&far)));
         deployment.ready().await;
         deployment.submit_blocks(&demo(), emitted + 1..=emitted + 1).await;
         deployment
             .wait_emitted(&demo(), usize::try_from(emitted).expect("small") + 1, PATIENCE)
             .await;
-        deployment.service_mut(service).restart();
+        for label in &near {
+            deployment.service_mut(label).restart();
+        }
         deployment.ready().await;
 
         deployment
@@ -102,7 +107,10 @@ async fn a_service_that_is_cut_off_loses_its_role_and_does_no_harm_when_it_is_ba
 
 #[tokio::test]
 async fn a_wire_that_is_cut_for_everybody_costs_no_block() {
-    let builder = push0_scenarios::services(Deployment::builder().pipeline(&single(STAGE)).proxied());
+    let builder = Deployment::builder()
+        .as_shipped()
+        .pipeline(&single(STAGE))
+        .proxied();
     let deployment = [prover("p1"), prover("p2"), verifier("v1")]
         .into_iter()
         .fold(builder, |b, adapter| b.service(adapter))
@@ -115,15 +123,14 @@ async fn a_wire_that_is_cut_for_everybody_costs_no_block() {
         if reset {
             deployment.proxy().reset();
         }
-        for service in ["dispatcher", "collector", "watchdog", "p1", "p2", "v1"] {
-            wait_for(
-                &format!("the loss that {service} notices"),
-                PATIENCE,
-                async || {
-                    let log = deployment.service(service).log();
-                    log.matches("lost the broker").count() >= round
-                },
-            )
+        let control = ["ingester", "dispatcher", "collector", "watchdog"];
+        let control = control.iter().flat_map(|program| deployment.instances(program));
+        let adapters = ["p1", "p2", "v1"].map(|label| deployment.service(label));
+        for service in control.chain(adapters) {
+            let what = format!("the loss that {} notices", service.label());
+            wait_for(&what, PATIENCE, async || {
+                service.log().matches("lost the broker").count() >= round
+            })
             .await;
         }
         deployment.proxy().heal();

@@ -7,8 +7,8 @@ use push0_domain::{
 };
 use push0_harness::{Deployment, Process, ProcessBuilder, assert_complete_in_order, wait_for};
 use push0_scenarios::{
-    MOCK, PATIENCE, attempts, count, dead_letters, demo, deploy, first_running, heartbeat, outcome, proofs,
-    prover, running, runs_elsewhere, settled, single, verifier,
+    MOCK, PATIENCE, attempts, count, count_of, dead_letters, demo, deploy, first_running, heartbeat, outcome,
+    proofs, prover, running, runs_elsewhere, settled, single, verifier,
 };
 use std::time::{Duration, Instant};
 
@@ -189,15 +189,10 @@ async fn a_prover_that_uses_every_core_is_not_declared_dead() {
         "it was busy for {} us",
         proof.prove_us
     );
-    let watchdog = deployment.service("watchdog");
-    assert_eq!(
-        count(watchdog, "push0_watchdog_acts_total{act=\"died\"}").await,
-        0
-    );
-    assert_eq!(
-        count(watchdog, "push0_watchdog_acts_total{act=\"given-back\"}").await,
-        0
-    );
+    for act in ["died", "given-back"] {
+        let acts = format!("push0_watchdog_acts_total{{act=\"{act}\"}}");
+        assert_eq!(count_of(&deployment, "watchdog", &acts).await, 0, "{act}");
+    }
 }
 
 #[tokio::test]
@@ -214,14 +209,8 @@ async fn a_straggler_gets_a_second_copy_elsewhere() {
     assert_complete_in_order(&emissions, 1..=6);
     settled(deployment.bus()).await;
     assert!(attempts(deployment.service("slow"), "stopped").await > 0);
-    assert!(
-        count(
-            deployment.service("watchdog"),
-            "push0_watchdog_acts_total{act=\"hedged\"}"
-        )
-        .await
-            > 0
-    );
+    let hedged = "push0_watchdog_acts_total{act=\"hedged\"}";
+    assert!(count_of(&deployment, "watchdog", hedged).await > 0);
     assert_eq!(dead_letters(deployment.bus()).await, []);
 }
 

@@ -10,7 +10,7 @@ use push0_harness::{
     Deployment, DeploymentBuilder, Process, ProcessBuilder, assert_complete_in_order, wait_for,
 };
 use push0_scenarios::{
-    PATIENCE, attempts, count, dead_letters, demo, happening, lease, prover, settled, single, verifier,
+    PATIENCE, attempts, count_of, dead_letters, demo, happening, lease, prover, settled, single, verifier,
 };
 
 /// Attempts enough for whoever fails the first ones.
@@ -18,14 +18,11 @@ const STAGE: &str = "timeout = \"10s\"\nattempts = 8";
 
 /// A deployment whose quarantines last this long.
 async fn deploy(lasts: &str, adapters: impl IntoIterator<Item = ProcessBuilder>) -> Deployment {
-    let watchdog = Process::program("watchdog")
-        .env("PUSH0_QUARANTINE__FIRST", lasts)
-        .env("PUSH0_QUARANTINE__LONGEST", lasts);
     let builder = Deployment::builder()
+        .as_shipped()
         .pipeline(&single(STAGE))
-        .service(Process::program("dispatcher"))
-        .service(Process::program("collector"))
-        .service(watchdog);
+        .env_of("watchdog", "PUSH0_QUARANTINE__FIRST", lasts)
+        .env_of("watchdog", "PUSH0_QUARANTINE__LONGEST", lasts);
     let builder = adapters.into_iter().fold(builder, DeploymentBuilder::service);
     builder.start().await
 }
@@ -65,7 +62,7 @@ async fn a_prover_that_always_fails_rests_until_its_time_is_over() {
     deployment.wait_emitted(&demo(), 80, PATIENCE).await;
     assert!(now() < until, "the chain went on at pace");
     assert_eq!(
-        count(deployment.service("watchdog"), "push0_provers_quarantined").await,
+        count_of(&deployment, "watchdog", "push0_provers_quarantined").await,
         1
     );
     assert_eq!(attempts(deployment.service("bad"), "retryable").await, failed);
@@ -98,7 +95,7 @@ async fn tasks_that_every_prover_fails_make_nobody_rest() {
     };
     let stage = "timeout = \"10s\"\nattempts = 4";
     let pipeline = single(stage).replace("zkvm = \"mock\"", "zkvm = \"mock\"\nverify = \"off\"");
-    let builder = push0_scenarios::services(Deployment::builder().pipeline(&pipeline));
+    let builder = Deployment::builder().as_shipped().pipeline(&pipeline);
     let deployment = [picky("p1"), picky("p2")]
         .into_iter()
         .fold(builder, DeploymentBuilder::service)
@@ -119,7 +116,7 @@ async fn tasks_that_every_prover_fails_make_nobody_rest() {
         );
     }
     assert_eq!(
-        count(deployment.service("watchdog"), "push0_provers_quarantined").await,
+        count_of(&deployment, "watchdog", "push0_provers_quarantined").await,
         0
     );
 }

@@ -141,7 +141,8 @@ async fn a_range_goes_on_where_it_was_when_the_collector_is_killed() {
     deployment.submit_blocks(&demo(), 4..=7).await;
     let first = running_on(deployment.bus(), "aggregate", "aggregator").await;
     assert_eq!(first.header.id.stage.numbers(), 4..=7);
-    deployment.service_mut("collector").restart();
+    let leader = deployment.leader("collector").await;
+    deployment.service_mut(&leader).restart();
     deployment.submit_blocks(&demo(), 8..=11).await;
     let emissions = deployment.wait_emitted(&demo(), 2, PATIENCE).await;
     assert_complete_in_order(&emissions, 4..=11);

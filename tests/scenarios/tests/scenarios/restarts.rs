@@ -1,6 +1,6 @@
 //! Every process dies once in the middle of the work, and then all of them in turn are replaced.
 
-use push0_harness::{Anvil, Deployment, Process, assert_complete_in_order};
+use push0_harness::{Anvil, Deployment, assert_complete_in_order};
 use push0_scenarios::{PATIENCE, dead_letters, demo, deploy, prover, settled, single, verifier};
 use std::time::Duration;
 
@@ -30,10 +30,12 @@ async fn assert_all_came(deployment: &Deployment, last: u64) {
     assert_eq!(dead_letters(deployment.bus()).await, []);
 }
 
-async fn survives_the_death_of(label: &str) {
+/// Kills the one of two control services that leads, or the only adapter of this label.
+async fn survives_the_death_of(name: &str) {
     let mut deployment = start().await;
     load(&deployment, 0, 60).await;
-    deployment.service_mut(label).restart();
+    let label = deployment.victim(name).await;
+    deployment.service_mut(&label).restart();
     deployment.submit_blocks(&demo(), 61..=80).await;
     assert_all_came(&deployment, 80).await;
 }
@@ -82,23 +84,17 @@ async fn nothing_is_lost_or_doubled_when_the_ingester_is_killed() {
             anvil.url()
         ),
     );
-    let mut deployment = deploy(
-        &chain,
-        [
-            Process::program("ingester"),
-            prover("p1"),
-            prover("p2"),
-            verifier("v1"),
-        ],
-    )
-    .await;
+    let mut deployment = deploy(&chain, [prover("p1"), prover("p2"), verifier("v1")]).await;
     for (killed, mined) in (1..=4).map(|round| (round, 20)) {
         anvil.mine(mined).await;
         // One more of the new blocks than the round before: it dies while it publishes the others.
         deployment
             .wait_emitted(&demo(), (killed - 1) * 20 + killed, PATIENCE)
             .await;
-        deployment.service_mut("ingester").restart();
+        // One of the two publishes, and which one is no matter: both die.
+        for label in ["ingester-1", "ingester-2"] {
+            deployment.service_mut(label).restart();
+        }
     }
     assert_all_came(&deployment, 80).await;
 }
@@ -107,10 +103,15 @@ async fn nothing_is_lost_or_doubled_when_the_ingester_is_killed() {
 async fn every_service_in_turn_is_stopped_and_replaced_under_load() {
     let mut deployment = start().await;
     let mut published = 0;
-    for label in ["dispatcher", "collector", "watchdog", "p1", "p2", "v1"] {
-        load(&deployment, published, 30).await;
-        published += 30;
-        let service = deployment.service_mut(label);
+    let control = ["ingester", "dispatcher", "collector", "watchdog"];
+    let control = control
+        .into_iter()
+        .flat_map(|name| [format!("{name}-1"), format!("{name}-2")]);
+    let adapters = ["p1", "p2", "v1"].map(str::to_owned);
+    for label in control.chain(adapters) {
+        load(&deployment, published, 20).await;
+        published += 20;
+        let service = deployment.service_mut(&label);
         service.terminate();
         let status = service.wait_exit(Duration::from_secs(10)).await;
         assert!(status.success(), "{label} ended with {status}");

@@ -25,26 +25,17 @@ const TAKEN_OVER: Duration = Duration::from_secs(1);
 
 /// Kills the active one of two instances under load; returns how long until the other one leads.
 async fn takeover(program: &str, said: &str) -> Duration {
-    let twin = format!("{program}-2");
-    let adapters = [
-        Process::program(program).label(&twin),
-        prover("p1"),
-        prover("p2"),
-        verifier("v1"),
-    ];
+    let adapters = [prover("p1"), prover("p2"), verifier("v1")];
     let deployment = deploy(&single("timeout = \"10s\""), adapters).await;
     deployment.submit_blocks(&demo(), 1..=60).await;
     deployment.wait_emitted(&demo(), 15, PATIENCE).await;
     let leads = |label: &str| deployment.service(label).log().contains(said);
-    let (active, standby) = if leads(program) {
-        (program, &twin[..])
-    } else {
-        (&twin[..], program)
-    };
-    assert!(leads(active) && !leads(standby), "one of the two is active");
+    let active = deployment.leader(program).await;
+    let standby = deployment.other_than(&active);
+    assert!(leads(&active) && !leads(&standby), "one of the two is active");
     let killed_at = Instant::now();
-    deployment.service(active).kill();
-    wait_for("the standby's lead", PATIENCE, async || leads(standby)).await;
+    deployment.service(&active).kill();
+    wait_for("the standby's lead", PATIENCE, async || leads(&standby)).await;
     let took = killed_at.elapsed();
     println!("the standby {program} leads after {} ms", took.as_millis());
     deployment.wait_emitted(&demo(), 60, PATIENCE).await;
@@ -86,7 +77,9 @@ async fn without_a_watchdog_the_broker_reassigns_the_task_of_a_dead_prover() {
         .listen([subject::all(Kind::Lease)])
         .await
         .expect("listening");
-    deployment.service("watchdog").kill();
+    for watchdog in deployment.instances("watchdog") {
+        watchdog.kill();
+    }
     deployment.service(dying).kill();
     let killed_at = Instant::now();
     let not = dying.parse().expect("a name");
@@ -190,8 +183,9 @@ async fn opened(deployment: &Deployment) -> Option<StageReady> {
 
 #[tokio::test]
 async fn a_collector_that_dies_in_a_join_of_ten_thousand_completes_it_at_once_when_it_is_back() {
-    // Only the collector runs: what it opens stays to be seen.
+    // Only a collector runs: what it opens stays to be seen.
     let builder = Deployment::builder()
+        .shipped_settings()
         .pipeline(WIDE)
         .service(Process::program("collector"));
     let mut deployment = builder.start().await;

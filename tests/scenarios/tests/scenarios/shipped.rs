@@ -29,8 +29,7 @@ fn adapters(pipeline: &Pipeline) -> Vec<ProcessBuilder> {
     let verifiers = verified
         .filter_map(|proof| proof.stages.last())
         .map(|stage| adapter("verifier", stage.zkvm.as_str()).arg("--verify"));
-    let ingester = Process::program("ingester");
-    provers.chain(verifiers).chain([ingester]).collect()
+    provers.chain(verifiers).collect()
 }
 
 /// Starts a shipped pipeline behind a chain.

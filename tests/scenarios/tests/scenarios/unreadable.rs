@@ -7,7 +7,7 @@ use push0_domain::{
     subject::{self, AttemptKey},
     trace::TraceContext,
 };
-use push0_harness::{assert_complete_in_order, wait_for};
+use push0_harness::{Deployment, assert_complete_in_order, wait_for};
 use push0_scenarios::{MOCK, PATIENCE, dead_letters, demo, deploy, prover, settled, single, verifier};
 
 /// The key of an attempt that could be.
@@ -106,6 +106,39 @@ async fn unreadable_verdicts_become_dead_letters() {
 #[tokio::test]
 async fn unreadable_ends_of_blocks_become_dead_letters() {
     end_as_dead_letters(Stream::Results, |_| subject::ended(&demo())).await;
+}
+
+/// On three brokers a message that is refused may not reach the copies either: whatever the services do with
+/// what they cannot read, every stream goes on.
+#[tokio::test]
+async fn unreadable_messages_of_every_kind_become_dead_letters_on_three_brokers() {
+    let builder = Deployment::builder()
+        .as_shipped()
+        .pipeline(&single("timeout = \"20s\""));
+    let builder = builder.service(prover("p1")).service(verifier("v1"));
+    let deployment = builder.start_cluster(3).await;
+    let (bus, pipeline) = (deployment.bus(), demo());
+    deployment.submit_blocks(&pipeline, 1..=10).await;
+    litter(bus, |_| subject::block(&demo())).await;
+    litter(bus, |_| subject::ended(&demo())).await;
+    for of in [
+        subject::stage,
+        subject::task,
+        subject::check,
+        subject::result,
+        subject::verdict,
+    ] {
+        litter(bus, of).await;
+    }
+    deployment.submit_blocks(&pipeline, 11..=20).await;
+    let emissions = deployment.wait_emitted(&pipeline, 20, PATIENCE).await;
+    assert_complete_in_order(&emissions, 1..=20);
+    for stream in [Stream::Blocks, Stream::Stages, Stream::Tasks, Stream::Checks] {
+        letters_about(bus, stream, 3).await;
+    }
+    // Of provers, of verifiers and of the dispatcher.
+    letters_about(bus, Stream::Results, 9).await;
+    settled(bus).await;
 }
 
 #[tokio::test]

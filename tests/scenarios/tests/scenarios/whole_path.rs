@@ -2,7 +2,7 @@
 
 use push0_domain::{PipelineId, message::EmissionOutcome};
 use push0_harness::{Anvil, Deployment, Process, ProcessBuilder, assert_complete_in_order};
-use push0_scenarios::{PATIENCE, attempts, deploy, proofs, prover, services, settled, verifier};
+use push0_scenarios::{PATIENCE, attempts, deploy, proofs, prover, settled, verifier};
 use serde_json::{Value, json};
 
 /// The pipeline that `make demo` runs.
@@ -60,16 +60,7 @@ async fn the_blocks_of_a_chain_are_proved_verified_and_emitted_in_order() {
         "#,
         anvil.url()
     );
-    let deployment = deploy(
-        &chain,
-        [
-            Process::program("ingester"),
-            prover("p1"),
-            prover("p2"),
-            verifier("v1"),
-        ],
-    )
-    .await;
+    let deployment = deploy(&chain, [prover("p1"), prover("p2"), verifier("v1")]).await;
     for transactions in [3, 0, 1, 2] {
         transfer(&anvil, transactions).await;
         anvil.mine(3).await;
@@ -89,15 +80,7 @@ async fn the_shipped_demo_emits_starks_of_a_chain() {
             .label(name)
             .env("PUSH0_PROVER__ID", name)
     };
-    let deployment = deploy(
-        &chain,
-        [
-            Process::program("ingester"),
-            miden("m1"),
-            miden("mv1").arg("--verify"),
-        ],
-    )
-    .await;
+    let deployment = deploy(&chain, [miden("m1"), miden("mv1").arg("--verify")]).await;
     transfer(&anvil, 2).await;
     anvil.mine(3).await;
     let pipeline = "demo".parse().expect("a name");
@@ -225,8 +208,9 @@ async fn every_proof_type_of_a_full_quorum_is_in_the_record() {
         kind = "map"
         timeout = "20s"
         "#;
-    let builder = services(Deployment::builder().pipeline(both));
-    let deployment = builder
+    let deployment = Deployment::builder()
+        .as_shipped()
+        .pipeline(both)
         .service(prover("p1"))
         .service(verifier("v1"))
         .start()

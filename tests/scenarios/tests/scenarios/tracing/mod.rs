@@ -2,8 +2,8 @@
 
 mod receiver;
 
-use push0_harness::{Deployment, Process, ProcessBuilder, assert_complete_in_order, wait_for};
-use push0_scenarios::{PATIENCE, demo, prover, services, settled, single, verifier};
+use push0_harness::{Deployment, ProcessBuilder, assert_complete_in_order, wait_for};
+use push0_scenarios::{PATIENCE, demo, prover, settled, single, verifier};
 use receiver::{Seen, Spans};
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -35,7 +35,7 @@ async fn traced(
     }
     let source = format!("{{ kind = \"file\", path = \"{}\" }}", file.path().display());
     let pipeline = single(stage).replace("{ kind = \"external\" }", &source);
-    let builder = services(Deployment::builder().pipeline(&pipeline)).service(Process::program("ingester"));
+    let builder = Deployment::builder().as_shipped().pipeline(&pipeline);
     let builder = adapters
         .into_iter()
         .fold(builder, |builder, adapter| builder.service(adapter));

@@ -1,0 +1,155 @@
+//! What the services do to recover is permitted to their accounts.
+//!
+//! After an interruption the client makes its subscriptions, watches and consumers anew, in another way than
+//! at the start. So after each fault a pipeline is applied, which a service can only hear of by what it made
+//! anew, and one replica of every service must serve it alone. A deployment as shipped fails when the broker
+//! refuses anything.
+
+use push0_harness::{Broker, Deployment, DeploymentBuilder, NatsCluster, assert_complete_in_order, wait_for};
+use push0_scenarios::{prover, single, verifier};
+use std::{
+    io::Write,
+    time::{Duration, Instant},
+};
+use tempfile::NamedTempFile;
+
+/// Three brokers take up to half a minute to notice that one of them is frozen.
+const PATIENCE: Duration = Duration::from_secs(90);
+/// Longer than connections without an answer are kept.
+const SILENCE: Duration = Duration::from_secs(7);
+const BLOCKS: u64 = 4;
+const CONTROL: [&str; 4] = ["ingester", "dispatcher", "collector", "watchdog"];
+/// The broker's name of the bucket that all services watch.
+const WATCHED: &str = "KV_push0_pipelines";
+
+fn builder() -> DeploymentBuilder {
+    let first = single("timeout = \"20s\"");
+    let builder = Deployment::builder().as_shipped().pipeline(&first);
+    builder.service(prover("p1")).service(verifier("v1"))
+}
+
+/// Applies a pipeline whose blocks the ingester reads from a file, and lets the replicas of this number serve
+/// it without the others. Returns the file, which the ingester goes on to follow.
+async fn serves_alone<B: Broker>(deployment: &mut Deployment<B>, replica: u8) -> NamedTempFile {
+    let mut file = NamedTempFile::new().expect("a file");
+    for number in 1..=BLOCKS {
+        writeln!(file, "{number}").expect("written");
+    }
+    let source = format!("{{ kind = \"file\", path = \"{}\" }}", file.path().display());
+    let text = single("timeout = \"20s\"\nattempts = 8")
+        .replace("\"demo\"", &format!("\"alone-{replica}\""))
+        .replace("{ kind = \"external\" }", &source);
+    let pipeline = deployment.apply(&text).await;
+    let others = CONTROL.map(|program| format!("{program}-{}", 3 - replica));
+    for label in &others {
+        deployment.service(label).kill();
+    }
+    let count = usize::try_from(BLOCKS).expect("a small number");
+    deployment.wait_emitted(&pipeline, count, PATIENCE).await;
+    for label in &others {
+        deployment.service_mut(label).restart();
+    }
+    file
+}
+
+async fn assert_all_came<B: Broker>(deployment: &Deployment<B>) {
+    deployment.ready().await;
+    for replica in 1..=2 {
+        let pipeline = format!("alone-{replica}").parse().expect("a name");
+        assert_complete_in_order(&deployment.emissions(&pipeline).await, 1..=BLOCKS);
+    }
+}
+
+/// Nothing here can be waited for: it is the length of a silence.
+async fn silence() {
+    let began = Instant::now();
+    wait_for("the silence", PATIENCE, async || began.elapsed() >= SILENCE).await;
+}
+
+#[tokio::test]
+async fn each_replica_alone_serves_a_pipeline_that_is_applied_after_the_broker_was_killed() {
+    let mut deployment = builder().start().await;
+    let mut files = Vec::new();
+    for replica in 1..=2 {
+        deployment.nats.restart().await;
+        files.push(serves_alone(&mut deployment, replica).await);
+        deployment.ready().await;
+    }
+    assert_all_came(&deployment).await;
+}
+
+#[tokio::test]
+async fn each_replica_alone_serves_a_pipeline_that_is_applied_after_the_broker_was_frozen() {
+    let mut deployment = builder().start().await;
+    let mut files = Vec::new();
+    for replica in 1..=2 {
+        deployment.nats.pause();
+        silence().await;
+        deployment.nats.resume();
+        files.push(serves_alone(&mut deployment, replica).await);
+        deployment.ready().await;
+    }
+    assert_all_came(&deployment).await;
+}
+
+#[tokio::test]
+async fn each_replica_alone_serves_a_pipeline_that_is_applied_after_the_broker_was_cut_off() {
+    let mut deployment = builder().proxied().start().await;
+    let mut files = Vec::new();
+    for replica in 1..=2 {
+        deployment.proxy().cut();
+        silence().await;
+        deployment.proxy().reset();
+        deployment.proxy().heal();
+        files.push(serves_alone(&mut deployment, replica).await);
+        deployment.ready().await;
+    }
+    assert_all_came(&deployment).await;
+}
+
+/// The pipelines are applied while one of three brokers is in trouble: the one that leads the definitions.
+async fn on_three_brokers(
+    builder: DeploymentBuilder,
+    hurt: impl AsyncFn(&mut Deployment<NatsCluster>, usize),
+    heal: impl AsyncFn(&mut Deployment<NatsCluster>, usize),
+) {
+    let mut deployment = builder.start_cluster(3).await;
+    let mut files = Vec::new();
+    for replica in 1..=2 {
+        let broker = deployment.nats.leader_of(WATCHED).await;
+        hurt(&mut deployment, broker).await;
+        files.push(serves_alone(&mut deployment, replica).await);
+        heal(&mut deployment, broker).await;
+        deployment.ready().await;
+    }
+    assert_all_came(&deployment).await;
+}
+
+#[tokio::test]
+async fn each_replica_alone_serves_a_pipeline_that_is_applied_while_one_of_three_brokers_is_dead() {
+    let kill = async |deployment: &mut Deployment<NatsCluster>, broker| deployment.nats.kill(broker);
+    let restart =
+        async |deployment: &mut Deployment<NatsCluster>, broker| deployment.nats.restart(broker).await;
+    on_three_brokers(builder(), kill, restart).await;
+}
+
+#[tokio::test]
+async fn each_replica_alone_serves_a_pipeline_that_is_applied_while_one_of_three_brokers_is_frozen() {
+    let pause = async |deployment: &mut Deployment<NatsCluster>, broker: usize| {
+        deployment.nats.server(broker).pause();
+    };
+    let resume = async |deployment: &mut Deployment<NatsCluster>, broker: usize| {
+        deployment.nats.server(broker).resume();
+    };
+    on_three_brokers(builder(), pause, resume).await;
+}
+
+#[tokio::test]
+async fn each_replica_alone_serves_a_pipeline_that_is_applied_while_one_of_three_brokers_is_cut_off() {
+    let cut = async |deployment: &mut Deployment<NatsCluster>, broker| deployment.proxy_of(broker).cut();
+    let heal = async |deployment: &mut Deployment<NatsCluster>, broker| {
+        deployment.proxy_of(broker).reset();
+        deployment.proxy_of(broker).heal();
+    };
+    on_three_brokers(builder().proxied(), cut, heal).await;
+}
