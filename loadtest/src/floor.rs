@@ -6,18 +6,24 @@
 //! nothing: what push0 costs above it is the price of what push0 does.
 
 use anyhow::Context as _;
-use async_nats::jetstream::{
-    self, Message,
-    consumer::{AckPolicy, pull},
-    context::PublishAckFuture,
-    stream::{Config, RetentionPolicy, StorageType},
+use async_nats::{
+    Client, ConnectOptions,
+    jetstream::{
+        self, Message,
+        consumer::{AckPolicy, pull},
+        context::PublishAckFuture,
+        stream::{Config, RetentionPolicy, StorageType},
+    },
 };
 use bytes::Bytes;
 use futures::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use push0_bus::now;
 use push0_domain::subject::{self, Kind};
 use push0_harness::Process;
-use std::time::Duration;
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 use tokio::time::Instant;
 
 use crate::stand::{Arrivals, Stand};
@@ -35,6 +41,8 @@ const HEAD: usize = 32;
 pub(crate) struct Relay {
     /// The broker.
     pub(crate) url: String,
+    /// The file with the seed of the user, if the broker has users.
+    pub(crate) nkey: Option<PathBuf>,
     /// From which stream; it stores into the next one.
     pub(crate) hop: usize,
     /// How long the messages are that it stores.
@@ -83,8 +91,16 @@ fn subject_of(hop: usize) -> String {
     format!("floor.{hop}")
 }
 
-async fn context(url: &str) -> anyhow::Result<jetstream::Context> {
-    let client = async_nats::connect(url).await?;
+async fn connect(url: &str, nkey: Option<&Path>) -> anyhow::Result<Client> {
+    let options = match nkey {
+        Some(file) => ConnectOptions::with_nkey(std::fs::read_to_string(file)?.trim().to_owned()),
+        None => ConnectOptions::new(),
+    };
+    Ok(options.connect(url).await?)
+}
+
+async fn context(url: &str, nkey: Option<&Path>) -> anyhow::Result<jetstream::Context> {
+    let client = connect(url, nkey).await?;
     Ok(jetstream::context::ContextBuilder::new()
         .max_ack_inflight(4 * IN_FLIGHT_MAX)
         .backpressure_on_inflight(true)
@@ -96,7 +112,8 @@ impl Floor {
     /// what a hop stores. Its relays reach the broker as the services do.
     pub(crate) async fn start(stand: &Stand, sizes: &[usize]) -> anyhow::Result<Self> {
         let url = stand.deployment.url();
-        let context = context(&stand.deployment.nats.url()).await?;
+        let nkey = stand.deployment.seed("test");
+        let context = context(&stand.deployment.nats.url(), nkey.as_deref()).await?;
         let hops = sizes.len() - 1;
         for hop in 0..=hops {
             let last = hop == hops;
@@ -115,13 +132,17 @@ impl Floor {
             context.create_stream(config).await?;
         }
         let relay = |hop: usize| {
-            Process::program("push0-loadtest")
+            let relay = Process::program("push0-loadtest")
                 .label(&format!("relay-{hop}"))
                 .arg("relay")
                 .arg(format!("--url={url}"))
                 .arg(format!("--hop={hop}"))
-                .arg(format!("--bytes={}", sizes[hop + 1]))
-                .start()
+                .arg(format!("--bytes={}", sizes[hop + 1]));
+            let relay = match &nkey {
+                Some(file) => relay.arg(format!("--nkey={}", file.display())),
+                None => relay,
+            };
+            relay.start()
         };
         let relays = (0..hops).map(relay).collect();
         let mut floor = Self {
@@ -203,7 +224,8 @@ pub(crate) async fn sizes(stand: &mut Stand, verify: bool) -> anyhow::Result<Vec
     } else {
         &[Kind::Block, Kind::Task, Kind::Result, Kind::Proof]
     };
-    let client = async_nats::connect(stand.deployment.nats.url()).await?;
+    let nkey = stand.deployment.seed("test");
+    let client = connect(&stand.deployment.nats.url(), nkey.as_deref()).await?;
     let mut heard = Vec::new();
     for kind in kinds {
         heard.push(client.subscribe(subject::all(*kind)).await?);
@@ -224,7 +246,7 @@ pub(crate) async fn sizes(stand: &mut Stand, verify: bool) -> anyhow::Result<Vec
 
 /// The whole of a relay process.
 pub(crate) async fn relay(relay: &Relay) -> anyhow::Result<()> {
-    let context = context(&relay.url).await?;
+    let context = context(&relay.url, relay.nkey.as_deref()).await?;
     let stream = context.get_stream(stream_of(relay.hop)).await?;
     let config = pull::Config {
         durable_name: Some("relay".into()),

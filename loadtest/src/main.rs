@@ -22,7 +22,7 @@ use clap::Parser;
 use futures::FutureExt;
 use record::{Context, Profile};
 use scenario::Scenario;
-use std::{panic::AssertUnwindSafe, process::ExitCode, time::Duration};
+use std::{panic::AssertUnwindSafe, path::PathBuf, process::ExitCode, time::Duration};
 
 /// Measures push0 with real processes.
 #[derive(Debug, Parser)]
@@ -45,8 +45,19 @@ struct Cli {
     /// Scaling: measure proofs of this many milliseconds only.
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
     prove_ms: Option<u64>,
+    /// Chaos: on how many brokers, one or three.
+    #[arg(long, default_value_t = 1, value_parser = brokers)]
+    brokers: usize,
     #[command(flatten)]
     part: Part,
+}
+
+fn brokers(text: &str) -> Result<usize, String> {
+    match text {
+        "1" => Ok(1),
+        "3" => Ok(3),
+        _ => Err("one or three".into()),
+    }
 }
 
 /// What the processes are told that scenarios start.
@@ -54,6 +65,8 @@ struct Cli {
 struct Part {
     #[arg(long, hide = true, default_value = "")]
     url: String,
+    #[arg(long, hide = true)]
+    nkey: Option<PathBuf>,
     #[arg(long, hide = true, default_value_t = 0)]
     hop: usize,
     #[arg(long, hide = true, default_value_t = 0)]
@@ -81,6 +94,7 @@ impl Part {
         }
         let relay = floor::Relay {
             url: self.url,
+            nkey: self.nkey,
             hop: self.hop,
             bytes: self.bytes,
         };
@@ -112,6 +126,7 @@ async fn run(cli: Cli) -> ExitCode {
         seconds: cli.seconds.unwrap_or(cli.profile.pick(60, 600)),
         provers: cli.provers,
         prove_ms: cli.prove_ms,
+        brokers: cli.brokers,
     };
     if cli.scenario.is_part() {
         let ended = cli.part.run(cli.scenario).await;

@@ -34,6 +34,8 @@ pub(crate) struct Context {
     pub(crate) provers: Option<u32>,
     /// The only proving time that scaling measures, in milliseconds.
     pub(crate) prove_ms: Option<u64>,
+    /// On how many brokers chaos runs.
+    pub(crate) brokers: usize,
 }
 
 /// One result.

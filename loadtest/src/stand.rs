@@ -15,7 +15,8 @@ use push0_domain::{
     subject,
 };
 use push0_harness::{
-    Deployment, DeploymentBuilder, Process, ProcessBuilder, synthetic_block, synthetic_hash, synthetic_trace,
+    Broker, Deployment, DeploymentBuilder, NatsCluster, NatsServer, Process, ProcessBuilder, synthetic_block,
+    synthetic_hash, synthetic_trace,
 };
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use std::{ops::Range, sync::Arc, time::Duration};
@@ -70,22 +71,29 @@ pub(crate) fn verifier(id: &str, slots: u32) -> ProcessBuilder {
     prover(id, slots, Duration::ZERO).arg("--verify")
 }
 
-/// The services that every deployment has, one of each.
+/// The deployment on which everything is measured unless a scenario says otherwise: as it ships, two of each
+/// control service, an account each, JSON logs, and traces to an address where nobody answers.
 pub(crate) fn services() -> DeploymentBuilder {
-    ["dispatcher", "collector", "watchdog"].into_iter().fold(
-        Deployment::builder()
-            .limits(Limits {
-                store_bytes: 4 << 30,
-                ..Limits::default()
-            })
-            .env("PUSH0_TELEMETRY__LOG", "warn,push0_runtime=info"),
-        |builder, name| builder.service(Process::program(name)),
-    )
+    builder().as_shipped()
+}
+
+/// The quick deployment, as `push0 up` starts it: one of each service, no accounts, no traces.
+pub(crate) fn quick() -> DeploymentBuilder {
+    ["ingester", "dispatcher", "collector", "watchdog"]
+        .into_iter()
+        .fold(builder(), |builder, name| builder.service(Process::program(name)))
+}
+
+fn builder() -> DeploymentBuilder {
+    Deployment::builder().limits(Limits {
+        store_bytes: 4 << 30,
+        ..Limits::default()
+    })
 }
 
 /// A running deployment and one pipeline of it.
-pub(crate) struct Stand {
-    pub(crate) deployment: Deployment,
+pub(crate) struct Stand<B: Broker = NatsServer> {
+    pub(crate) deployment: Deployment<B>,
     pub(crate) pipeline: Arc<Pipeline>,
     next: u64,
 }
@@ -134,9 +142,23 @@ impl Stand {
         let deployment = builder.pipeline(toml).start().await;
         Self::of(deployment, &Pipeline::from_toml("load.toml", toml)?.name).await
     }
+}
 
+impl Stand<NatsCluster> {
+    /// The same on this many brokers.
+    pub(crate) async fn start_cluster(
+        builder: DeploymentBuilder,
+        toml: &str,
+        brokers: usize,
+    ) -> anyhow::Result<Self> {
+        let deployment = builder.pipeline(toml).start_cluster(brokers).await;
+        Self::of(deployment, &Pipeline::from_toml("load.toml", toml)?.name).await
+    }
+}
+
+impl<B: Broker> Stand<B> {
     /// The stand of one pipeline of a deployment.
-    pub(crate) async fn of(deployment: Deployment, name: &PipelineId) -> anyhow::Result<Self> {
+    pub(crate) async fn of(deployment: Deployment<B>, name: &PipelineId) -> anyhow::Result<Self> {
         let current = deployment.pipelines().current_of(name).await?;
         Ok(Self {
             pipeline: current.context("the pipeline was applied")?,

@@ -1,6 +1,7 @@
 //! What processes take of the machine, as the system tells it.
 
 use crate::{record::Record, stand::Stand, stats::round};
+use push0_harness::Process;
 use std::fs;
 
 /// What a process takes at one moment.
@@ -37,10 +38,12 @@ impl Meter {
     /// Starts to measure a stand with these provers.
     pub(crate) async fn start(stand: &Stand, provers: &[String]) -> Self {
         let pid = |label: &str| stand.deployment.service(label).pid();
+        let all = |program| stand.deployment.instances(program).map(Process::pid).collect();
         let groups = vec![
-            ("dispatcher", vec![pid("dispatcher")]),
-            ("collector", vec![pid("collector")]),
-            ("watchdog", vec![pid("watchdog")]),
+            ("ingester", all("ingester")),
+            ("dispatcher", all("dispatcher")),
+            ("collector", all("collector")),
+            ("watchdog", all("watchdog")),
             ("provers", provers.iter().map(|label| pid(label)).collect()),
             ("broker", vec![stand.deployment.nats.pid()]),
         ];

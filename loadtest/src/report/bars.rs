@@ -288,7 +288,7 @@ const BARS: &[Bar] = &[
     (
         "soak: trend of the dispatcher's memory",
         "soak",
-        &[("what", "dispatcher rss_mb"), ("profile", "full")],
+        &[("what", "dispatcher-1 rss_mb"), ("profile", "full")],
         "slope_per_hour",
         Most(0.0),
     ),

@@ -9,14 +9,14 @@ use crate::{
 };
 use anyhow::bail;
 use push0_bus::Limits;
-use push0_harness::{Process, wait_for};
+use push0_harness::wait_for;
 use std::{collections::BTreeMap, time::Duration};
 use tokio::time::Instant;
 
 /// Two of each service that takes a role over, by service and label.
 const PAIRS: [(&str, [&str; 2]); 2] = [
-    ("dispatcher", ["dispatcher", "dispatcher-2"]),
-    ("watchdog", ["watchdog", "watchdog-2"]),
+    ("dispatcher", ["dispatcher-1", "dispatcher-2"]),
+    ("watchdog", ["watchdog-1", "watchdog-2"]),
 ];
 const PROVER: &str = "prover";
 /// How many of the blocks are proved in the end.
@@ -32,13 +32,10 @@ type Peaks = BTreeMap<&'static str, f64>;
 
 pub(crate) async fn run(context: &Context) -> anyhow::Result<()> {
     let waiting = context.profile.pick(100_000, 1_000_000);
-    let builder = stand::services()
-        .service(Process::program("dispatcher").label("dispatcher-2"))
-        .service(Process::program("watchdog").label("watchdog-2"))
-        .limits(Limits {
-            store_bytes: 32 << 30,
-            ..Limits::default()
-        });
+    let builder = stand::services().limits(Limits {
+        store_bytes: 32 << 30,
+        ..Limits::default()
+    });
     let mut stand = Stand::start(builder, &stand::single(false)).await?;
     let mut peaks = Peaks::new();
     // What the ingester writes is needed only of blocks that are proved.

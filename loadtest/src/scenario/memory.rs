@@ -7,10 +7,11 @@ use crate::{
     stats::round,
     usage::Usage,
 };
-use push0_harness::wait_for;
+use push0_harness::{Process, wait_for};
 use std::time::Duration;
 
-const SERVICES: [&str; 4] = ["dispatcher", "collector", "watchdog", "prover"];
+/// The services of which there are two each: the larger one counts.
+const CONTROL: [&str; 4] = ["ingester", "dispatcher", "collector", "watchdog"];
 const BACKLOG: u64 = 100_000;
 /// As many tasks as one stage.
 const WIDTH: u32 = 100_000;
@@ -42,8 +43,11 @@ pub(crate) async fn run(context: &Context) -> anyhow::Result<()> {
     report(context, "saturation", &most)?;
 
     // Fresh services: what the flood left to their allocators is not the queue's.
-    for service in &SERVICES[..3] {
-        stand.deployment.service_mut(service).restart();
+    for service in CONTROL {
+        for n in 1..=2 {
+            let label = format!("{service}-{n}");
+            stand.deployment.service_mut(&label).restart();
+        }
     }
     stand.deployment.ready().await;
     stand.deployment.service("prover").kill();
@@ -69,7 +73,8 @@ async fn wide_stage(context: &Context, idle: &[(&str, f64)]) -> anyhow::Result<(
     let pids = pids(&stand);
     let split = async {
         stand.publish(&numbers, Arrivals::AtOnce).await?;
-        let dispatcher = stand.deployment.service("dispatcher");
+        let leader = stand.deployment.leader("dispatcher").await;
+        let dispatcher = stand.deployment.service(&leader);
         wait_for("the stage", PATIENCE, async || {
             let metrics = dispatcher.metrics().await;
             let waits = metrics.contains("stages_waiting{zkvm=\"absent\"} 1");
@@ -90,9 +95,13 @@ async fn wide_stage(context: &Context, idle: &[(&str, f64)]) -> anyhow::Result<(
 }
 
 fn pids(stand: &Stand) -> Vec<(&'static str, u32)> {
-    let services = SERVICES.map(|name| (name, stand.deployment.service(name).pid()));
+    let pids = |program| stand.deployment.instances(program).map(Process::pid);
+    let services = CONTROL
+        .iter()
+        .flat_map(|program| pids(program).map(|pid| (*program, pid)));
+    let prover = ("prover", stand.deployment.service("prover").pid());
     let broker = ("broker", stand.deployment.nats.pid());
-    services.into_iter().chain([broker]).collect()
+    services.chain([prover, broker]).collect()
 }
 
 /// The most that each takes while `load` goes on.

@@ -16,6 +16,7 @@ mod ready;
 mod realtime;
 mod recovery;
 mod scaling;
+mod shipped;
 mod soak;
 mod throughput;
 mod timeline;
@@ -61,6 +62,8 @@ pub(crate) enum Scenario {
     Exec,
     /// Whether anything grows under a steady load.
     Soak,
+    /// Whether what ships stays small, and what it costs beside the quick deployment.
+    Shipped,
     /// push0 beside queues that one would write in its place.
     Baseline,
     /// Everything is killed, frozen and restarted at random; nothing may be lost.
@@ -100,6 +103,7 @@ impl Scenario {
                 Self::Gantt,
                 Self::Exec,
                 Self::Soak,
+                Self::Shipped,
                 Self::Baseline,
                 Self::Chaos,
             ],
@@ -128,6 +132,7 @@ impl Scenario {
             Self::Gantt => gantt::run(context).await,
             Self::Exec => exec::run(context).await,
             Self::Soak => soak::run(context).await,
+            Self::Shipped => shipped::run(context).await,
             Self::Baseline => baseline::run(context).await,
             Self::Chaos => chaos::run(context).await,
         }

@@ -15,7 +15,6 @@ use push0_domain::message::Emission;
 use std::{collections::BTreeMap, time::Duration};
 
 const RATE: f64 = 50.0;
-const SERVICES: [&str; 4] = ["dispatcher", "collector", "watchdog", "prover"];
 /// Streams that hold nothing when all work is done, or a fixed amount. PROOFS and the facts about
 /// blocks grow by design, until their age ends them.
 const STREAMS: [Stream; 8] = [
@@ -38,10 +37,10 @@ pub(crate) async fn run(context: &Context) -> anyhow::Result<()> {
     let length = Duration::from_secs(context.profile.pick(45, 1_800));
     let builder = stand::services().service(stand::prover("prover", 64, Duration::from_millis(20)));
     let mut stand = Stand::start(builder, &stand::single(false)).await?;
-    let mut pids: Vec<(&str, u32)> = SERVICES
-        .map(|name| (name, stand.deployment.service(name).pid()))
-        .into();
-    pids.push(("broker", stand.deployment.nats.pid()));
+    let peaks = stand.deployment.peaks();
+    let services = peaks.iter().map(|(label, _)| stand.deployment.service(label));
+    let mut pids: Vec<(String, u32)> = services.map(|s| (s.label().to_owned(), s.pid())).collect();
+    pids.push(("broker".into(), stand.deployment.nats.pid()));
     let numbers = stand.known((RATE * length.as_secs_f64()) as u64).await?;
     let listed: Vec<u64> = numbers.clone().collect();
     let bus = stand.bus().clone();
@@ -78,7 +77,12 @@ pub(crate) async fn run(context: &Context) -> anyhow::Result<()> {
 }
 
 /// Samples until it is dropped; returns only with an error.
-async fn sample(bus: &Bus, pids: &[(&str, u32)], every: Duration, series: &mut Series) -> anyhow::Result<()> {
+async fn sample(
+    bus: &Bus,
+    pids: &[(String, u32)],
+    every: Duration,
+    series: &mut Series,
+) -> anyhow::Result<()> {
     let began = now();
     let mut due = tokio::time::interval(every);
     loop {

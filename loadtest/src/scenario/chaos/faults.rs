@@ -1,13 +1,13 @@
 //! The schedule of faults: drawn from a seed, then carried out.
 
 use crate::monitor::Monitor;
-use push0_harness::Deployment;
+use push0_harness::{Deployment, NatsCluster, NatsServer};
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// The broker's name among the victims.
-const BROKER: &str = "broker";
+/// What the names of brokers among the victims begin with.
+const BROKER: &str = "broker-";
 /// A prover that is silent for longer has lost its tasks: 750 ms, and what noticing takes.
 const SILENCE: Duration = Duration::from_millis(850);
 /// The longest time between two faults.
@@ -34,6 +34,11 @@ pub(super) struct Fault {
 }
 
 impl Fault {
+    /// Which of the brokers it is about, if it is about one.
+    fn broker(&self) -> Option<usize> {
+        self.victim.strip_prefix(BROKER)?.parse().ok()
+    }
+
     /// Whether what its victim runs is to begin elsewhere.
     fn silences(&self) -> bool {
         match self.kind {
@@ -51,8 +56,9 @@ pub(super) struct Schedule {
 }
 
 impl Schedule {
-    /// Draws faults for this long. No process has two at a time, and both of a pair may be down.
-    pub(super) fn draw(seed: u64, length: Duration, processes: &[String]) -> Self {
+    /// Draws faults for this long. No process has two at a time, and both of a pair may be down, as may be all
+    /// brokers.
+    pub(super) fn draw(seed: u64, length: Duration, processes: &[String], brokers: usize) -> Self {
         let mut chance = StdRng::seed_from_u64(seed);
         let mut faults: Vec<Fault> = Vec::new();
         let mut at = Duration::from_millis(500);
@@ -60,19 +66,22 @@ impl Schedule {
             let free = |name: &str| !faults.iter().any(|f| f.victim == name && f.until > at);
             // The broker as often as any two processes: all else depends on it.
             let drawn = chance.random_range(0..processes.len() + 2);
-            let victim = processes.get(drawn).map_or(BROKER, String::as_str);
+            let victim = match processes.get(drawn) {
+                Some(process) => process.clone(),
+                None => format!("{BROKER}{}", chance.random_range(0..brokers)),
+            };
             let kind = match chance.random_range(0..10) {
                 0..5 => Kind::Kill,
                 5..8 => Kind::Freeze,
                 _ => Kind::Terminate,
             };
-            let longest = if victim == BROKER { 1_500 } else { 3_000 };
+            let longest = if victim.starts_with(BROKER) { 1_500 } else { 3_000 };
             let lasts = Duration::from_millis(chance.random_range(50..longest));
-            if free(victim) {
+            if free(&victim) {
                 faults.push(Fault {
                     at,
                     until: at + lasts,
-                    victim: victim.into(),
+                    victim,
                     kind,
                 });
             }
@@ -82,7 +91,7 @@ impl Schedule {
     }
 
     /// Carries them out; at the end everything runs.
-    pub(super) async fn carry_out(&self, deployment: &mut Deployment, monitor: &Monitor) {
+    pub(super) async fn carry_out(&self, deployment: &mut Deployment<NatsCluster>, monitor: &Monitor) {
         let start = Instant::now();
         let begins = self.faults.iter().map(|fault| (fault.at, true, fault));
         let ends = self.faults.iter().map(|fault| (fault.until, false, fault));
@@ -90,16 +99,16 @@ impl Schedule {
         steps.sort_by_key(|(at, ..)| *at);
         for (at, begins, fault) in steps {
             tokio::time::sleep_until(start + at).await;
-            match (begins, fault.victim == BROKER) {
-                (true, true) => break_broker(deployment, fault.kind).await,
-                (false, true) => heal_broker(deployment, fault.kind).await,
-                (true, false) => {
+            match (begins, fault.broker()) {
+                (true, Some(at)) => break_broker(deployment.nats.server_mut(at), fault.kind).await,
+                (false, Some(at)) => heal_broker(deployment.nats.server_mut(at), fault.kind).await,
+                (true, None) => {
                     if fault.silences() {
                         monitor.silenced(&fault.victim);
                     }
                     break_process(deployment, fault);
                 }
-                (false, false) => match fault.kind {
+                (false, None) => match fault.kind {
                     Kind::Freeze => deployment.service(&fault.victim).resume(),
                     Kind::Kill | Kind::Terminate => deployment.service_mut(&fault.victim).restart(),
                 },
@@ -108,7 +117,7 @@ impl Schedule {
     }
 }
 
-fn break_process(deployment: &Deployment, fault: &Fault) {
+fn break_process(deployment: &Deployment<NatsCluster>, fault: &Fault) {
     let process = deployment.service(&fault.victim);
     match fault.kind {
         Kind::Kill => process.kill(),
@@ -117,18 +126,18 @@ fn break_process(deployment: &Deployment, fault: &Fault) {
     }
 }
 
-async fn break_broker(deployment: &mut Deployment, kind: Kind) {
+async fn break_broker(server: &mut NatsServer, kind: Kind) {
     match kind {
-        Kind::Kill => deployment.nats.kill(),
-        Kind::Freeze => deployment.nats.pause(),
-        Kind::Terminate => deployment.nats.stop().await,
+        Kind::Kill => server.kill(),
+        Kind::Freeze => server.pause(),
+        Kind::Terminate => server.stop().await,
     }
 }
 
-async fn heal_broker(deployment: &mut Deployment, kind: Kind) {
+async fn heal_broker(server: &mut NatsServer, kind: Kind) {
     match kind {
-        Kind::Freeze => deployment.nats.resume(),
-        Kind::Kill | Kind::Terminate => deployment.nats.restart().await,
+        Kind::Freeze => server.resume(),
+        Kind::Kill | Kind::Terminate => server.restart().await,
     }
 }
 
@@ -139,7 +148,7 @@ mod tests {
     #[test]
     fn a_seed_draws_one_schedule_with_a_fault_every_two_seconds_and_none_twice_at_once() {
         let names: Vec<String> = (0..10).map(|n| format!("p{n}")).collect();
-        let draw = |seed| Schedule::draw(seed, Duration::from_secs(300), &names).faults;
+        let draw = |seed| Schedule::draw(seed, Duration::from_secs(300), &names, 3).faults;
         assert_eq!(format!("{:?}", draw(7)), format!("{:?}", draw(7)));
         assert_ne!(format!("{:?}", draw(7)), format!("{:?}", draw(8)));
         let faults = draw(7);

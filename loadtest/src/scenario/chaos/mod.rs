@@ -21,7 +21,7 @@ use push0_domain::{
     pipeline::Pipeline,
     subject,
 };
-use push0_harness::{Deployment, DeploymentBuilder, Process};
+use push0_harness::{Broker, Deployment, DeploymentBuilder, NatsCluster, Process};
 use std::{collections::BTreeMap, fs, path::PathBuf, time::Duration};
 
 /// Blocks a second of each pipeline: about what two cores do while services restart.
@@ -76,15 +76,7 @@ struct Verdict {
 }
 
 fn deployment() -> DeploymentBuilder {
-    let mut builder = Deployment::builder()
-        .env("PUSH0_TELEMETRY__LOG", "info")
-        .pipeline(MAIN)
-        .pipeline(EXEC);
-    for service in ["dispatcher", "collector", "watchdog"] {
-        for n in 1..=2 {
-            builder = builder.service(Process::program(service).label(&format!("{service}-{n}")));
-        }
-    }
+    let mut builder = Deployment::builder().as_shipped().pipeline(MAIN).pipeline(EXEC);
     for n in 1..=3 {
         let mock = Process::program("prover-mock")
             .label(&format!("mock-{n}"))
@@ -112,6 +104,7 @@ fn deployment() -> DeploymentBuilder {
 /// The processes of [`deployment`], by label.
 fn victims() -> Vec<String> {
     let counts = [
+        ("ingester", 2),
         ("dispatcher", 2),
         ("collector", 2),
         ("watchdog", 2),
@@ -124,7 +117,7 @@ fn victims() -> Vec<String> {
 }
 
 pub(crate) async fn run(context: &Context) -> anyhow::Result<()> {
-    let mut deployment = deployment().start().await;
+    let mut deployment = deployment().start_cluster(context.brokers).await;
     let bus = deployment.bus().clone();
     let main = Pipeline::from_toml("chaos.toml", MAIN)?.name;
     let programs = Pipeline::from_toml("programs.toml", EXEC)?.name;
@@ -138,7 +131,8 @@ pub(crate) async fn run(context: &Context) -> anyhow::Result<()> {
         stand::know(&bus, &pipeline, 1..count + 1).await?;
         pipelines.push(pipeline);
     }
-    let schedule = Schedule::draw(context.seed, Duration::from_secs(context.seconds), &victims());
+    let length = Duration::from_secs(context.seconds);
+    let schedule = Schedule::draw(context.seed, length, &victims(), context.brokers);
     let monitor = Monitor::listen(&bus).await?;
     let arrivals = |n| Arrivals::Rate {
         per_second: RATE,
@@ -171,6 +165,7 @@ pub(crate) async fn run(context: &Context) -> anyhow::Result<()> {
     let reassigned = monitor.reassigned();
     context
         .record("chaos")
+        .with("brokers", context.brokers)
         .with("blocks", 2 * count)
         .with("tasks", count * (SPLIT + 2) + count)
         .with("faults", schedule.faults.len())
@@ -243,7 +238,7 @@ async fn left(bus: &Bus) -> anyhow::Result<u64> {
 /// Says what is wrong, and leaves everything there to be looked at.
 fn keep(
     context: &Context,
-    deployment: Deployment,
+    deployment: Deployment<NatsCluster>,
     faults: &[Fault],
     verdicts: &[Verdict],
 ) -> anyhow::Result<()> {
@@ -261,9 +256,12 @@ fn keep(
         tail.into_iter().rev().for_each(|line| eprintln!("{line}"));
         fs::write(folder.join(format!("{label}.log")), &log)?;
     }
-    let command = fs::read(format!("/proc/{}/cmdline", deployment.nats.pid())).unwrap_or_default();
-    let command = String::from_utf8_lossy(&command).replace('\0', " ");
-    eprintln!("logs: {}; the broker and its store: {command}", folder.display());
+    eprintln!("logs: {}", folder.display());
+    for server in deployment.nats.servers() {
+        let command = fs::read(format!("/proc/{}/cmdline", server.pid())).unwrap_or_default();
+        let command = String::from_utf8_lossy(&command).replace('\0', " ");
+        eprintln!("a broker and its store: {command}");
+    }
     // The system ends the processes with this one; their directories stay.
     std::mem::forget(deployment);
     bail!(

@@ -1,5 +1,5 @@
 //! A join of 10,000: from its last result until the next stage is open, with and without a collector
-//! that dies in the middle of it and is started again when all results are there.
+//! that dies in the middle of it, with its standby, and is started again when all results are there.
 
 use crate::{
     record::{Context, Record},
@@ -52,7 +52,9 @@ async fn join(stand: &mut Stand, dies: bool) -> anyhow::Result<f64> {
         tokio::time::timeout(PATIENCE, results.next()).await??;
         heard += 1;
         if dies && heard == WIDE / 2 {
-            stand.deployment.service("collector").kill();
+            for collector in stand.deployment.instances("collector") {
+                collector.kill();
+            }
         }
     }
     let mut from = now();
@@ -66,7 +68,7 @@ async fn join(stand: &mut Stand, dies: bool) -> anyhow::Result<f64> {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         from = now();
-        stand.deployment.service_mut("collector").restart();
+        stand.deployment.service_mut("collector-1").restart();
     }
     let opened_at = loop {
         let signal = tokio::time::timeout(PATIENCE, stages.next()).await??;
@@ -75,6 +77,9 @@ async fn join(stand: &mut Stand, dies: bool) -> anyhow::Result<f64> {
         }
     };
     stand.emitted(numbers, PATIENCE).await?;
+    if dies {
+        stand.deployment.service_mut("collector-2").restart();
+    }
     Ok(between(from, opened_at))
 }
 

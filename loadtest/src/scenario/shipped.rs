@@ -1,0 +1,197 @@
+//! What ships: whether two of each service under accounts, with JSON logs and traces to nobody, stay small,
+//! and what that costs beside the quick deployment.
+//!
+//! Memory is sampled while blocks come at a steady rate and then faster. A straight line is laid through the
+//! resident memory of the second half over the number of blocks that were emitted; the first half is for
+//! caches and allocators to fill. Memory moves by whole pages and returns to the system in steps, so a slope
+//! has a margin in which it lies with about 95 % confidence, and only what exceeds its margin by
+//! [`GROWTH_MAX_KB`] counts as growth: what is kept of every block costs ten times that and more.
+
+use crate::{
+    record::Context,
+    stand::{self, Arrivals, Stand},
+    stats::{Trend, Windows, median, round, spread, steady_rate},
+    usage::Usage,
+};
+use anyhow::bail;
+use push0_bus::Stream;
+use push0_harness::{Broker, DeploymentBuilder, MEMORY_MAX_MB, NatsCluster};
+use std::{collections::BTreeMap, time::Duration};
+
+/// The most that a service may grow in 1,000 blocks beyond what its margin explains, in kB: 25 blocks a second
+/// for 8 hours are 720,000, and 10 MB.
+const GROWTH_MAX_KB: f64 = 15.0;
+const EVERY: Duration = Duration::from_millis(500);
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// Resident memory in kB over thousands of blocks, by process.
+type Series = BTreeMap<String, Vec<(f64, f64)>>;
+
+pub(crate) async fn run(context: &Context) -> anyhow::Result<()> {
+    let mut failed = Vec::new();
+    for brokers in [1, 3] {
+        failed.extend(memory(context, brokers).await?);
+    }
+    beside_quick(context).await?;
+    if failed.is_empty() {
+        return Ok(());
+    }
+    bail!("{}", failed.join("; "))
+}
+
+/// Runs blocks through a deployment on this many brokers; says which services took too much.
+async fn memory(context: &Context, brokers: usize) -> anyhow::Result<Vec<String>> {
+    let builder = stand::services()
+        .service(stand::prover("prover", 64, Duration::from_millis(20)))
+        .service(stand::verifier("verifier", 64));
+    let mut stand = Stand::start_cluster(builder, &stand::single(true), brokers).await?;
+    // Blocks a second, and for how many seconds.
+    let parts = context
+        .profile
+        .pick([(25.0, 60.0), (100.0, 30.0)], [(25.0, 600.0), (100.0, 360.0)]);
+    let pids: Vec<(String, u32)> = stand
+        .deployment
+        .peaks()
+        .iter()
+        .map(|(label, _)| ((*label).to_owned(), stand.deployment.service(label).pid()))
+        .collect();
+    let mut series = Series::new();
+    let mut blocks = 0;
+    for (per_second, seconds) in parts {
+        let numbers = stand.known((per_second * seconds) as u64).await?;
+        let listed: Vec<u64> = numbers.clone().collect();
+        let arrivals = Arrivals::Rate {
+            per_second,
+            seed: context.seed,
+        };
+        let last = numbers.end - 1;
+        let load = async {
+            stand.publish(&listed, arrivals).await?;
+            stand::wait_emitted(stand.bus(), &stand.pipeline.name, last, PATIENCE).await
+        };
+        tokio::select! {
+            done = load => done?,
+            ended = sample(&stand, &pids, &mut series) => return Err(ended),
+        }
+        blocks = last;
+    }
+    let mut failed = Vec::new();
+    for (service, peak) in stand.deployment.peaks() {
+        let samples = series.get(service).map(Vec::as_slice).unwrap_or_default();
+        let trend = Trend::of(&samples[samples.partition_point(|(at, _)| *at < blocks as f64 / 2000.0)..]);
+        context
+            .record("shipped")
+            .with("brokers", brokers)
+            .with("service", service)
+            .with("rss_mb_peak", round(peak))
+            .with("rss_kb_per_1000_blocks", round(trend.slope))
+            .with("margin_kb", round(trend.margin))
+            .with("blocks", blocks)
+            .publish()?;
+        let is_control = service.ends_with("-1") || service.ends_with("-2");
+        if is_control && peak > MEMORY_MAX_MB {
+            failed.push(format!("{service} took {peak:.1} MB on {brokers} broker(s)"));
+        }
+        if is_control && trend.slope - trend.margin > GROWTH_MAX_KB {
+            failed.push(format!(
+                "{service} grows by {:.1} kB in 1,000 blocks on {brokers} broker(s)",
+                trend.slope
+            ));
+        }
+    }
+    Ok(failed)
+}
+
+/// Samples until it is dropped; returns only with an error.
+async fn sample<B: Broker>(stand: &Stand<B>, pids: &[(String, u32)], series: &mut Series) -> anyhow::Error {
+    let mut due = tokio::time::interval(EVERY);
+    loop {
+        due.tick().await;
+        let emitted = match stand.bus().level(Stream::Proofs).await {
+            Ok(level) => level.messages as f64 / 1000.0,
+            Err(error) => return error.into(),
+        };
+        for (label, pid) in pids {
+            if let Some(usage) = Usage::of(*pid) {
+                let samples = series.entry(label.clone()).or_default();
+                samples.push((emitted, usage.rss_mb * 1024.0));
+            }
+        }
+    }
+}
+
+/// The deployments that are compared, by the beginning of their fields' names.
+const NAMES: [&str; 3] = ["quick", "shipped", "three_brokers"];
+
+/// Overhead and throughput of the quick deployment, of what ships, and of what ships on three brokers, in turn.
+async fn beside_quick(context: &Context) -> anyhow::Result<()> {
+    let of = async |builder: DeploymentBuilder, brokers| {
+        let builder = builder.service(stand::prover("p1", 256, Duration::ZERO));
+        Stand::start_cluster(builder, &stand::single(false), brokers).await
+    };
+    let mut stands = [
+        of(stand::quick(), 1).await?,
+        of(stand::services(), 1).await?,
+        of(stand::services(), 3).await?,
+    ];
+    for stand in &mut stands {
+        stand.run(500, Arrivals::AtOnce).await?;
+    }
+    for rate in [20.0, 100.0] {
+        overhead(context, &mut stands, rate).await?;
+    }
+    throughput(context, &mut stands).await
+}
+
+async fn overhead(context: &Context, stands: &mut [Stand<NatsCluster>; 3], rate: f64) -> anyhow::Result<()> {
+    let count = (rate * context.profile.pick(4.0, 15.0)) as u64;
+    let mut measured: [Windows; 3] = Default::default();
+    for window in 0..context.profile.pick(3, 5) {
+        let arrivals = Arrivals::Rate {
+            per_second: rate,
+            seed: context.seed.wrapping_add(window),
+        };
+        for (stand, windows) in stands.iter_mut().zip(&mut measured) {
+            // The first blocks of a rate bring caches and timers to it; they are run and not counted.
+            stand.run(count.min(20), arrivals).await?;
+            windows.push(stand::overheads(&stand.run(count, arrivals).await?)?);
+        }
+    }
+    let record = context.record("shipped-overhead").with("rate", rate);
+    let each = NAMES.iter().zip(&measured);
+    each.fold(record, |record, (name, windows)| {
+        windows.put(&format!("{name}_"), record)
+    })
+    .ratio("ratio_p50", "shipped_p50_ms", "quick_p50_ms")
+    .ratio("ratio_p99", "shipped_p99_ms", "quick_p99_ms")
+    .ratio("three_brokers_ratio_p50", "three_brokers_p50_ms", "quick_p50_ms")
+    .ratio("three_brokers_ratio_p99", "three_brokers_p99_ms", "quick_p99_ms")
+    .with("blocks", measured[1].len())
+    .publish()
+}
+
+async fn throughput(context: &Context, stands: &mut [Stand<NatsCluster>; 3]) -> anyhow::Result<()> {
+    let count = context.profile.pick(5_000, 20_000);
+    let mut measured: [Vec<f64>; 3] = Default::default();
+    for _ in 0..context.profile.pick(3, 5) {
+        for (stand, rates) in stands.iter_mut().zip(&mut measured) {
+            let records = stand.run(count, Arrivals::AtOnce).await?;
+            rates.push(steady_rate(&stand::stored_times(&records)));
+        }
+    }
+    let record = context.record("shipped-throughput");
+    let each = NAMES.iter().zip(&measured);
+    each.fold(record, |record, (name, rates)| {
+        record
+            .with(&format!("{name}_blocks_per_s"), median(rates).round())
+            .with(&format!("{name}_spread"), spread(rates).to_vec())
+    })
+    .ratio("ratio", "shipped_blocks_per_s", "quick_blocks_per_s")
+    .ratio(
+        "three_brokers_ratio",
+        "three_brokers_blocks_per_s",
+        "quick_blocks_per_s",
+    )
+    .with("blocks", count)
+    .publish()
+}
