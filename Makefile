@@ -10,8 +10,9 @@ RPC_URL ?=
 BLOCKS ?= 8
 export RPC_URL BLOCKS
 
-# The fault test: how long, and the seed that a failure printed.
+# The fault test: how long, on one broker or three, and the seed that a failure printed.
 SECONDS ?= 120
+BROKERS ?= 1
 SEED ?=
 
 # How much `make bench` measures.
@@ -41,8 +42,9 @@ test: setup ## run every test against real servers
 	scripts/check-layout --self-test
 	# With the tests, so that both are built with the same features, once.
 	cargo build --release --locked --workspace --bins --tests
-	@echo "a minute of faults, which ends with one line of JSON"
+	@echo "a minute of faults on one broker and on three, each of which ends with one line of JSON"
 	$${CARGO_TARGET_DIR:-target}/release/push0-loadtest chaos --seconds 60
+	$${CARGO_TARGET_DIR:-target}/release/push0-loadtest chaos --seconds 60 --brokers 3
 ifneq ($(NEXTEST),)
 	cargo nextest run --release --locked --workspace
 else
@@ -64,8 +66,8 @@ bench: setup ## measure everything, a quarter of an hour on two idle cores: PROF
 	$${CARGO_TARGET_DIR:-target}/release/push0-loadtest all --profile $(PROFILE)
 	@echo "target/bench/report.html has the tables and plots"
 
-chaos: setup ## kill and cut things under load and check the promises: SECONDS=120, SEED=... to repeat a run
-	cargo run --release --locked -p push0-loadtest -- chaos --seconds $(SECONDS) $(if $(SEED),--seed $(SEED))
+chaos: setup ## kill and cut things under load and check the promises: SECONDS=120, BROKERS=3, SEED=... to repeat a run
+	cargo run --release --locked -p push0-loadtest -- chaos --seconds $(SECONDS) --brokers $(BROKERS) $(if $(SEED),--seed $(SEED))
 
 clean-state: ## remove what demos and runs left in .push0
 	rm -rf .push0

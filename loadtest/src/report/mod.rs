@@ -15,7 +15,8 @@ type Line = Map<String, Value>;
 type Results = Vec<(String, Vec<Line>)>;
 
 /// What tells results of one scenario apart; all other fields are measured.
-const KEYS: [&str; 15] = [
+const KEYS: [&str; 16] = [
+    "brokers",
     "queue",
     "rate",
     "verify",

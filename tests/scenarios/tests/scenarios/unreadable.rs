@@ -108,8 +108,8 @@ async fn unreadable_ends_of_blocks_become_dead_letters() {
     end_as_dead_letters(Stream::Results, |_| subject::ended(&demo())).await;
 }
 
-/// On three brokers a message that is refused may not reach the copies either: whatever the services do with
-/// what they cannot read, every stream goes on.
+/// On three brokers every stream has three copies, and a write that one of them cannot repeat ends the stream.
+/// Nothing that the services write about unreadable messages may do that.
 #[tokio::test]
 async fn unreadable_messages_of_every_kind_become_dead_letters_on_three_brokers() {
     let builder = Deployment::builder()
