@@ -5,14 +5,17 @@
 //! from them. It carries no zkVM's code and knows no prover.
 
 mod advance;
+mod bodies;
 pub mod config;
 pub mod decide;
 mod emit;
+mod ends;
 mod intake;
 mod judge;
 mod metrics;
 mod pipeline;
 mod range;
+mod recall;
 mod record;
 mod run;
 mod service;
