@@ -20,7 +20,7 @@ use crate::{
 };
 use push0_domain::{
     PipelineId, Timestamp,
-    message::{BlockEnded, DeadLetter, Emission, StageReady, TaskResult},
+    message::{DeadLetter, Emission, StageReady, TaskResult},
     output::Emitted,
     pipeline::Pipeline,
     trace::TraceContext,

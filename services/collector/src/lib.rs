@@ -19,6 +19,7 @@ mod recall;
 mod record;
 mod run;
 mod service;
+mod start;
 pub mod state;
 mod task;
 

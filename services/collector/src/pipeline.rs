@@ -5,6 +5,7 @@ use crate::{
     emit::{Batch, Emitter, Ready},
     metrics::Metrics,
     recall::Recall,
+    start,
     state::Handle,
 };
 use futures::{FutureExt, future::BoxFuture};
@@ -143,7 +144,14 @@ impl<'a> Active<'a> {
     async fn receive(&mut self, delivery: Delivery<ResultEvent, ()>) -> Result<(), BusError> {
         let handle = Handle(delivery.sequence);
         let known = self.core.is_some();
-        let Some(core) = core(&mut self.core, self.name, &self.output, &self.known).await? else {
+        let Some(core) = core(
+            &mut self.core,
+            self.name,
+            &self.output,
+            (self.bus, &self.pipelines, &self.known),
+        )
+        .await?
+        else {
             return self
                 .refuse(&delivery, "no block of this pipeline was ever observed")
                 .await;
@@ -355,17 +363,17 @@ async fn emitting(emitting: &mut Option<Emitting>) -> (Vec<Ready>, Result<Log, B
 }
 
 /// The core, made when the first block to emit is known: after the newest record, or else the first
-/// block that the ingester ever saw.
+/// block of the pipeline.
 async fn core<'a>(
     core: &'a mut Option<Collector>,
     name: &PipelineId,
     output: &Option<Output>,
-    known: &Facts<KnownBlock>,
+    (bus, pipelines, known): (&Bus, &Pipelines, &Facts<KnownBlock>),
 ) -> Result<Option<&'a mut Collector>, BusError> {
     if core.is_none() {
         let output = match output {
             Some(output) => Some(output.clone()),
-            None => first_known(known, name)
+            None => start::first_number(bus, pipelines, known, name)
                 .await?
                 .map(|first| Output::new(first, BTreeMap::new())),
         };
@@ -387,13 +395,16 @@ async fn is_dead(bus: &Bus, result: &TaskResult) -> Result<bool, BusError> {
 }
 
 /// The least number among the blocks that became known first: those of one window are written at once.
-async fn first_known(known: &Facts<KnownBlock>, name: &PipelineId) -> Result<Option<u64>, BusError> {
+pub(crate) async fn first_known(
+    known: &Facts<KnownBlock>,
+    name: &PipelineId,
+) -> Result<Option<u64>, BusError> {
     let first = known.first(&format!("{name}.>"), FIRST_KNOWN).await?;
     let blocks = first.into_iter().filter_map(|fact| fact.value);
     Ok(blocks.map(|known| known.block.number).min())
 }
 
-async fn known_at(
+pub(crate) async fn known_at(
     known: &Facts<KnownBlock>,
     name: &PipelineId,
     number: u64,

@@ -17,7 +17,7 @@ use crate::{
     decide::{Opening, Step},
     ends::Ends,
     run::Rules,
-    state::{At, Block, Blocks, Done, Handle, Origin, Proof, block_ref},
+    state::{At, Block, Blocks, Handle, Origin, block_ref},
 };
 use push0_domain::{
     BlockHash, BlockRef, Payloads, PipelineId, StageKey, Timestamp,
