@@ -234,6 +234,20 @@ const BARS: &[Bar] = &[
         "off_model",
         Most(0.03),
     ),
+    (
+        "results behind a hole: the most that a collector takes, in MB",
+        "hole",
+        &[],
+        "rss_mb_peak",
+        Most(40.0),
+    ),
+    (
+        "results behind a hole: leader killed → the hole's block out, in s",
+        "hole",
+        &[],
+        "takeover_s",
+        Most(5.0),
+    ),
     ("inversions of priority", "priority", &[], "inversions", Most(0.0)),
     (
         "a program's task over starting it, in ms",

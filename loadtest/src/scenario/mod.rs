@@ -8,6 +8,7 @@ mod exec;
 mod fanout;
 mod floor;
 mod gantt;
+mod hole;
 mod memory;
 mod multistep;
 mod overhead;
@@ -44,6 +45,8 @@ pub(crate) enum Scenario {
     Memory,
     /// What the services take, and how soon a standby serves, while a million blocks wait.
     Backlog,
+    /// What results take that wait behind a block that hangs, and how soon a standby has taken over.
+    Hole,
     /// Whether a more urgent block ever waits for a less urgent one.
     Priority,
     /// The demonstration's pipeline of steps, joined.
@@ -94,6 +97,7 @@ impl Scenario {
                 Self::Burst,
                 Self::Memory,
                 Self::Backlog,
+                Self::Hole,
                 Self::Priority,
                 Self::Multistep,
                 Self::Fanout,
@@ -123,6 +127,7 @@ impl Scenario {
             Self::Burst => burst::run(context).await,
             Self::Memory => memory::run(context).await,
             Self::Backlog => backlog::run(context).await,
+            Self::Hole => hole::run(context).await,
             Self::Priority => priority::run(context).await,
             Self::Multistep => multistep::run(context).await,
             Self::Fanout => fanout::run(context).await,

@@ -2,13 +2,14 @@
 //! stage, or the proof.
 
 use crate::{
+    bodies::{Bodies, Failing},
     decide::{Opening, Step},
-    state::Proof,
+    state::{Dead, Handle, Proof},
     task::{Need, Task},
 };
 use push0_domain::{
-    BlockRef, Payloads, PipelineId, ProofType, ProverId, Timestamp, ZkvmId,
-    message::{AttemptRecord, Dead, DeadLetter, StageReady, TaskRange},
+    BlockRef, Payload, Payloads, PipelineId, ProofType, ProverId, Timestamp, ZkvmId,
+    message::{AttemptRecord, Dead as DeadTask, DeadLetter, StageReady, TaskRange},
     pipeline::{NextStage, ProofSpec, Stage, tree_levels},
     task::{StageKey, TaskId},
 };
@@ -23,71 +24,141 @@ pub(crate) struct ProofKey {
     pub(crate) proof_type: ProofType,
 }
 
+/// What follows, as far as it can be made of what is here.
+#[derive(Default)]
+pub(crate) struct Follows {
+    pub(crate) steps: Vec<Step>,
+    /// Whether the rest waits for messages that are read again.
+    pub(crate) waits: bool,
+}
+
 /// All that follows from what is known of one proof.
 ///
 /// Whether it is dead follows too: a late completion, or an operator's retry, brings it back.
-pub(crate) fn advance(proof: &mut Proof, spec: &ProofSpec, key: &ProofKey, now: Timestamp) -> Vec<Step> {
+pub(crate) fn advance(
+    proof: &mut Proof,
+    spec: &ProofSpec,
+    key: &ProofKey,
+    bodies: &mut Bodies,
+    now: Timestamp,
+) -> Follows {
+    let mut follows = Follows::default();
     let failing = proof.failing.iter();
     let needs: Vec<(u32, Need)> = failing
         .filter_map(|index| Some((*index, proof.tasks.get(index)?.need())))
         .collect();
     let dead = needs.iter().find(|(_, need)| *need == Need::Burial);
-    if let Some(task) = dead.and_then(|(index, _)| proof.tasks.get(index)) {
-        return bury(task, spec, &mut proof.dead, now).into_iter().collect();
+    if let Some((index, task)) = dead.and_then(|(index, _)| Some((*index, proof.tasks.get(index)?))) {
+        let dead = (index, task.failures().len());
+        if proof.dead != Some(dead) {
+            // Until its letter is written it is not dead.
+            match bury(task, spec, bodies, now) {
+                Some(step) => {
+                    follows.steps.push(step);
+                    proof.dead = Some(dead);
+                }
+                None => follows.waits = true,
+            }
+        }
+        return follows;
     }
     proof.dead = None;
-    let mut steps = Vec::new();
     for (index, need) in needs {
-        if let (
-            Need::Attempt {
-                number,
-                avoid,
-                inputs,
-            },
-            Some(task),
-        ) = (need, proof.tasks.get_mut(&index))
-        {
-            // Where there is more memory it must not be taken for a copy of the hedge.
-            let moves = *takers(task, spec) != task.header().zkvm;
-            let number = number + u32::from(moves && task.may_be_hedged());
-            task.ask(number);
-            let opening = another(task, spec, number, avoid, inputs);
-            steps.push(Step::Open(Box::new(opening), Vec::new()));
+        let (Need::Attempt(number), Some(task)) = (need, proof.tasks.get_mut(&index)) else {
+            continue;
+        };
+        match one_more(task, spec, number, bodies) {
+            Some(step) => follows.steps.push(step),
+            None => follows.waits = true,
         }
     }
-    if let Some(stage) = spec.stages.get(proof.position) {
-        steps.extend(next_level_or_stage(proof, spec, stage, key));
+    finish(proof, spec);
+    if let Some(stage) = spec.stages.get(proof.position)
+        && is_level_complete(proof, stage)
+    {
+        match next_level_or_stage(proof, spec, stage, key, bodies) {
+            Some(step) => follows.steps.push(step),
+            None => follows.waits = true,
+        }
     }
-    steps
+    follows
 }
 
-/// Writes the letter of a dead task, unless it is written already.
-fn bury(task: &Task, spec: &ProofSpec, dead: &mut Option<(String, String)>, now: Timestamp) -> Option<Step> {
-    let letter = letter(task, spec, now);
-    let named = Some((letter.id.clone(), letter.reason.clone()));
-    if *dead == named {
+/// Writes the letter of a dead task; none while what led to it is being read.
+fn bury(task: &Task, spec: &ProofSpec, bodies: &mut Bodies, now: Timestamp) -> Option<Step> {
+    let failures = history(task, bodies)?;
+    let trace = failures.first()?.trace.clone();
+    let letter = letter(task, spec, &failures, now)?;
+    Some(Step::Bury(Box::new(letter), trace))
+}
+
+/// What is known of the failed attempts of a task, oldest first; none while they are being read.
+fn history<'a>(task: &Task, bodies: &'a mut Bodies) -> Option<Vec<&'a Failing>> {
+    let handles = task.failed_in();
+    if !bodies.have(&handles) {
         return None;
     }
-    *dead = named;
-    Some(Step::Bury(Box::new(letter), task.trace().clone()))
+    handles.iter().map(|handle| bodies.failed(*handle)).collect()
+}
+
+/// The id and the reason of a task's dead letter; none while what led to it is being read.
+pub(crate) fn death(proof: &Proof, dead: Dead, bodies: &Bodies) -> Option<(String, String)> {
+    let task = proof.tasks.get(&dead.0)?;
+    let failures = task.failed_in();
+    let failures: Option<Vec<&Failing>> = failures.iter().map(|handle| bodies.failed(*handle)).collect();
+    let failures = failures?;
+    let id = &failures.first()?.header.id;
+    Some((letter_id(id), reason(id, &failures)))
+}
+
+/// The messages that tell of a task's death.
+pub(crate) fn death_in(proof: &Proof, dead: Dead) -> Vec<Handle> {
+    proof.tasks.get(&dead.0).map(Task::failed_in).unwrap_or_default()
+}
+
+/// Asks for another attempt; none while what the earlier ones said is being read.
+fn one_more(task: &mut Task, spec: &ProofSpec, number: u32, bodies: &mut Bodies) -> Option<Step> {
+    let failures = history(task, bodies)?;
+    let newest = newest(&failures)?;
+    let mut avoid: Vec<ProverId> = failures.iter().map(|f| f.record.prover.clone()).collect();
+    avoid.dedup();
+    // Where there is more memory it must not be taken for a copy of the hedge.
+    let moves = *takers(task, &newest.header.zkvm, spec, newest) != newest.header.zkvm;
+    let number = number + u32::from(moves && task.may_be_hedged());
+    let ready = another(task, spec, &failures, number, avoid)?;
+    let trace = failures.first()?.trace.clone();
+    task.ask(number);
+    Some(Step::Open(Box::new(Opening { ready, trace }), Vec::new()))
+}
+
+/// The newest attempt of these, which says how the next one is to be asked for.
+fn newest<'a>(failures: &[&'a Failing]) -> Option<&'a Failing> {
+    failures.iter().copied().max_by_key(|f| f.header.attempt)
 }
 
 /// The zkVM whose provers take a further attempt. Where one ran out of memory, those that have more.
-fn takers<'a>(task: &'a Task, spec: &'a ProofSpec) -> &'a ZkvmId {
-    let header = task.header();
-    let stage = spec.stage(&header.id.stage.stage);
+fn takers<'a>(task: &Task, zkvm: &'a ZkvmId, spec: &'a ProofSpec, newest: &Failing) -> &'a ZkvmId {
+    let stage = spec.stage(&newest.header.id.stage.stage);
     let more_memory = stage.and_then(|(_, stage)| stage.more_memory.as_ref());
     more_memory
         .filter(|_| task.ran_out_of_memory())
-        .unwrap_or(&header.zkvm)
+        .unwrap_or(zkvm)
 }
 
-fn another(task: &Task, spec: &ProofSpec, number: u32, avoid: Vec<ProverId>, inputs: Payloads) -> Opening {
-    let header = task.header();
-    let ready = StageReady {
+fn another(
+    task: &Task,
+    spec: &ProofSpec,
+    failures: &[&Failing],
+    number: u32,
+    avoid: Vec<ProverId>,
+) -> Option<StageReady> {
+    let newest = newest(failures)?;
+    let header = &newest.header;
+    let inputs = failures.iter().find_map(|failed| failed.inputs.clone());
+    Some(StageReady {
         stage: header.id.stage.clone(),
         context: header.context.clone(),
-        zkvm: takers(task, spec).clone(),
+        zkvm: takers(task, &header.zkvm, spec, newest).clone(),
         tasks: TaskRange {
             first: header.id.index,
             count: 1,
@@ -96,37 +167,38 @@ fn another(task: &Task, spec: &ProofSpec, number: u32, avoid: Vec<ProverId>, inp
         attempt: number,
         hedge_of: None,
         avoid,
-        inputs,
+        // An operator who has it tried again may know them.
+        inputs: inputs.unwrap_or_else(|| Payloads::one(Payload::empty())),
         busy_us: header.busy_us,
-    };
-    Opening {
-        ready,
-        trace: task.trace().clone(),
-    }
+    })
 }
 
-fn letter(task: &Task, spec: &ProofSpec, now: Timestamp) -> DeadLetter {
-    let id = letter_id(&task.header().id);
-    let history = task.history();
-    let last = history.last().map_or_else(String::new, |r: &AttemptRecord| {
-        let first_line = r.failure.message.lines().next().unwrap_or_default();
-        format!("{} by {}: {first_line}", r.failure.class.as_str(), r.prover)
-    });
+fn letter(task: &Task, spec: &ProofSpec, failures: &[&Failing], now: Timestamp) -> Option<DeadLetter> {
+    let id = &failures.first()?.header.id;
+    let history: Vec<AttemptRecord> = failures.iter().map(|f| f.record.clone()).collect();
     let number = history.last().map_or(1, |r| r.attempt + 1);
-    let reason = format!(
-        "task {} failed {} times; last: {last}",
-        task.header().id,
-        history.len()
-    );
-    let mut retry = another(task, spec, number, Vec::new(), task.inputs()).ready;
+    let mut retry = another(task, spec, failures, number, Vec::new())?;
     // By the time an operator looks, the block's record is written.
     retry.context.amends = true;
-    DeadLetter {
-        id,
-        reason,
+    Some(DeadLetter {
+        id: letter_id(id),
+        reason: reason(id, failures),
         at: now,
-        what: Dead::Task { retry, history },
-    }
+        what: DeadTask::Task { retry, history },
+    })
+}
+
+fn reason(id: &TaskId, failures: &[&Failing]) -> String {
+    let last = failures.last().map_or_else(String::new, |failed| {
+        let record = &failed.record;
+        let first_line = record.failure.message.lines().next().unwrap_or_default();
+        format!(
+            "{} by {}: {first_line}",
+            record.failure.class.as_str(),
+            record.prover
+        )
+    });
+    format!("task {id} failed {} times; last: {last}", failures.len())
 }
 
 /// The same task's death is the same letter, whoever writes it and however often.
@@ -135,32 +207,39 @@ fn letter_id(task: &TaskId) -> String {
     hex::encode(hash.as_bytes().iter().take(8).copied().collect::<Vec<u8>>())
 }
 
-/// What follows when all tasks of the open level are done: the next level of a tree, the next
-/// stage, or the proof.
-fn next_level_or_stage(proof: &mut Proof, spec: &ProofSpec, stage: &Stage, key: &ProofKey) -> Option<Step> {
+/// Whether all tasks of the open level are done.
+fn is_level_complete(proof: &Proof, stage: &Stage) -> bool {
+    proof.tasks.first_key_value().is_some_and(|(_, any)| {
+        let end = level_end(stage, any.of, proof.settled);
+        proof.completed >= end - proof.settled
+    })
+}
+
+/// What follows when all tasks of the open level are done: the next level of a tree, or the next
+/// stage. None while what they wrote is being read.
+fn next_level_or_stage(
+    proof: &mut Proof,
+    spec: &ProofSpec,
+    stage: &Stage,
+    key: &ProofKey,
+    bodies: &mut Bodies,
+) -> Option<Step> {
     let (_, any) = proof.tasks.first_key_value()?;
-    let of = any.header().of;
-    let context = any.header().context.clone();
-    let level_end = level_end(stage, of, proof.settled);
-    if proof.completed < level_end - proof.settled {
+    let of = any.of;
+    let context = (*any.context).clone();
+    let done: Vec<Handle> = proof.tasks.values().filter_map(|t| Some(t.done?.handle)).collect();
+    if !bodies.have(&done) {
         return None;
     }
-    let last = proof
-        .tasks
-        .values()
-        .filter_map(|t| t.done.as_ref())
-        .max_by_key(|d| d.order)?
-        .clone();
-    let inputs = outputs(proof);
+    let inputs = outputs(&done, bodies);
+    let level_end = level_end(stage, of, proof.settled);
     let (target, tasks) = match spec.next(&stage.name)? {
         _ if level_end < of => (stage, level(stage, of, level_end)),
         NextStage::Stage(next) => (next, level(next, next.task_count(inputs.count()), 0)),
-        NextStage::Proof | NextStage::Range(_) => {
-            proof.handles = proof.take_handles();
-            proof.done = Some(last);
-            return None;
-        }
+        NextStage::Proof | NextStage::Range(_) => return None,
     };
+    let last = bodies.completed(done.into_iter().max()?)?;
+    let (busy_us, trace) = (last.busy_us, last.trace.clone());
     let ready = StageReady {
         stage: StageKey {
             pipeline: key.pipeline.clone(),
@@ -176,7 +255,7 @@ fn next_level_or_stage(proof: &mut Proof, spec: &ProofSpec, stage: &Stage, key: 
         hedge_of: None,
         avoid: Vec::new(),
         inputs,
-        busy_us: last.busy_us,
+        busy_us,
     };
     let position = if tasks.first > 0 {
         proof.position
@@ -189,7 +268,6 @@ fn next_level_or_stage(proof: &mut Proof, spec: &ProofSpec, stage: &Stage, key: 
         // would prove the range again.
         proof.handles = std::mem::take(&mut handles);
     }
-    let trace = last.trace;
     Some(Step::Open(Box::new(Opening { ready, trace }), handles))
 }
 
@@ -202,39 +280,33 @@ pub(crate) fn level(stage: &Stage, of: u32, first: u32) -> TaskRange {
     }
 }
 
-/// The outputs of the open level in order of index. What a split wrote is passed on as it lies.
-fn outputs(proof: &Proof) -> Payloads {
-    let mut done = proof
-        .tasks
-        .values()
-        .filter_map(|t| t.done.as_ref())
-        .map(|d| &d.outputs);
-    if let (1, Some(only)) = (proof.tasks.len(), done.next()) {
+/// What these tasks wrote, in this order. What a split wrote is passed on as it lies.
+fn outputs(done: &[Handle], bodies: &Bodies) -> Payloads {
+    let mut outputs = done.iter().filter_map(|handle| Some(&bodies.completed(*handle)?.outputs));
+    if done.len() == 1
+        && let Some(only) = outputs.next()
+    {
         return only.clone();
     }
-    let done = proof.tasks.values().filter_map(|t| t.done.as_ref());
     Payloads::List(
-        done.flat_map(|d| (0..d.outputs.count()).filter_map(|i| d.outputs.get(i)))
+        outputs
+            .flat_map(|outputs| (0..outputs.count()).filter_map(|i| outputs.get(i)))
             .collect(),
     )
 }
 
-/// Notes that the last stage of a block that has ended is done: its proof may have come in time.
+/// Notes that the last of a block's own stages is done: no message follows from that, so it is known
+/// as soon as the result came. Also of a block that has ended, whose proof may have come in time.
 pub(crate) fn finish(proof: &mut Proof, spec: &ProofSpec) {
-    let is_last = proof.position + 1 == spec.stages.len();
     let Some((stage, (_, any))) = spec.stages.get(proof.position).zip(proof.tasks.first_key_value()) else {
         return;
     };
-    let of = any.header().of;
-    if is_last && level_end(stage, of, proof.settled) == of && proof.completed == of - proof.settled {
-        let done = proof
-            .tasks
-            .values()
-            .filter_map(|t| t.done.as_ref())
-            .max_by_key(|d| d.order)
-            .cloned();
-        proof.handles = proof.take_handles();
-        proof.done = done;
+    let is_last = matches!(
+        spec.next(&stage.name),
+        Some(NextStage::Proof | NextStage::Range(_))
+    );
+    if is_last && level_end(stage, any.of, proof.settled) >= any.of && is_level_complete(proof, stage) {
+        proof.finish();
     }
 }
 

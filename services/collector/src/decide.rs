@@ -11,14 +11,16 @@ mod records;
 pub use self::ends::BlockContextOf;
 use crate::{
     advance::{self, ProofKey},
+    bodies::{Bodies, Body},
+    ends::Ends,
     intake::Intake,
     judge::{self, Came},
     range::{Around, Ranges},
-    state::{At, Block, Handle},
+    state::{At, Block, Blocks, Handle, Origin, block_ref},
 };
 use push0_domain::{
     PipelineId, Timestamp,
-    message::{BlockEnded, DeadLetter, Emission, StageReady, TaskResult},
+    message::{DeadLetter, Emission, StageReady, TaskResult},
     output::Emitted,
     pipeline::Pipeline,
     trace::TraceContext,
@@ -30,6 +32,10 @@ use std::{
 
 /// How many emitted hashes are remembered: a reorg deeper than this is not undone.
 pub const REORG_DEPTH_MAX: usize = push0_domain::output::DEPTH;
+/// What messages may take, in bytes, that are kept so as not to read them again.
+const ROOM: usize = 4 * 1024 * 1024;
+/// How many amended records are remembered.
+const AMENDED_MAX: usize = 1024;
 
 /// What is to be done. The handles of a step are acknowledged when it is stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,6 +49,8 @@ pub enum Step {
     /// Emit a record, in this order. The first trace is the record's; of a range, those of its other
     /// blocks follow.
     Emit(Box<Emission>, Vec<TraceContext>, Vec<Handle>),
+    /// Read these messages again, and tell [`Collector::recalled`] what they say.
+    Recall(Vec<Handle>),
 }
 
 /// A stage or attempt to open.
@@ -73,17 +81,24 @@ pub struct Collector {
     next: u64,
     /// What was emitted last, by number: what the next block must link to.
     emitted: BTreeMap<u64, Emitted>,
-    blocks: BTreeMap<At, Block>,
+    blocks: Blocks,
+    /// What the messages said that the rest rests on.
+    bodies: Bodies,
     /// Blocks that are proved together.
     ranges: Ranges,
     /// Cancels and reorgs that may still concern a block.
-    ends: Vec<(BlockEnded, Handle)>,
+    ends: Ends,
     /// Blocks that an event touched since they were last advanced.
     touched: BTreeSet<At>,
-    order: u64,
+    /// Blocks of which something follows once messages are read again.
+    deferred: BTreeSet<At>,
     intake: Intake,
     /// Blocks whose records were amended in this session: once is enough.
     amended: BTreeSet<At>,
+    /// No deadline of a block passes before.
+    due: Timestamp,
+    /// Up to which number messages were read ahead of their turn.
+    read_to: u64,
 }
 
 impl Collector {
@@ -94,12 +109,24 @@ impl Collector {
             next,
             emitted,
             blocks: BTreeMap::new(),
+            bodies: Bodies::new(ROOM),
             ranges: Ranges::default(),
-            ends: Vec::new(),
+            ends: Ends::default(),
             touched: BTreeSet::new(),
-            order: 0,
+            deferred: BTreeSet::new(),
             intake: Intake::default(),
             amended: BTreeSet::new(),
+            due: Timestamp(u64::MAX),
+            read_to: 0,
+        }
+    }
+
+    /// With room for so many bytes of what messages said. What follows is the same.
+    #[must_use]
+    pub fn with_room(self, bytes: usize) -> Self {
+        Self {
+            bodies: Bodies::new(bytes),
+            ..self
         }
     }
 
@@ -123,9 +150,55 @@ impl Collector {
         self.intake.is_new(handle)
     }
 
-    /// So many more records are stored, in the order in which they were decided.
+    /// So many more records are stored, in the order in which they were decided. More may follow:
+    /// [`Self::advance`].
     pub fn stored(&mut self, records: usize) -> Vec<Step> {
-        vec![Step::Ack(self.intake.stored(records))]
+        let settled = self.intake.stored(records);
+        self.told(vec![Step::Ack(settled)])
+    }
+
+    /// Whether what a message says is waited for.
+    pub fn waits_for(&self, handle: Handle) -> bool {
+        self.bodies.is_wanted(handle)
+    }
+
+    /// A message was read again. What follows is said by [`Self::advance`].
+    pub fn recalled(
+        &mut self,
+        handle: Handle,
+        result: TaskResult,
+        told: Told,
+        trace: &TraceContext,
+        pipeline: &Pipeline,
+    ) {
+        let stage = &result.header.id.stage;
+        let Some(spec) = pipeline.proof(&stage.proof_type) else {
+            return;
+        };
+        let (number, first) = (stage.first_block().number, stage.first);
+        let at = (stage.block.number, stage.block.hash);
+        let body = Body::of(result, spec, told.verified, told.stored_at, trace);
+        if self.bodies.read(handle, number, body) {
+            match first {
+                None => drop(self.touched.insert(at)),
+                Some(_) => self.ranges.touch((number, at)),
+            }
+        }
+    }
+
+    /// These steps are taken: what they settle need not be known any more.
+    fn told(&mut self, mut steps: Vec<Step>) -> Vec<Step> {
+        for step in &steps {
+            if let Step::Ack(handles) | Step::Open(_, handles) | Step::Emit(_, _, handles) = step {
+                handles.iter().for_each(|handle| self.bodies.forget(*handle));
+            }
+        }
+        self.bodies.shrink(self.next);
+        let asking = self.bodies.take_asking();
+        if !asking.is_empty() {
+            steps.push(Step::Recall(asking));
+        }
+        steps
     }
 
     /// Whether a result is of use only if the block's record says that it is dead.
@@ -144,7 +217,6 @@ impl Collector {
         told: Told,
         trace: &TraceContext,
         pipeline: &Arc<Pipeline>,
-        now: Timestamp,
     ) -> Vec<Step> {
         if !self.intake.take_in(handle) {
             return Vec::new();
@@ -164,46 +236,59 @@ impl Collector {
             return ack;
         }
         let amends = told.amends && self.stands(&at);
-        if stage.first_block().number < self.next && !amends {
+        let number = stage.first_block().number;
+        if number < self.next && !amends {
             return vec![Step::Ack(self.intake.settled(handle))];
         }
         // Of a range, the chain replaces no block without the last one.
-        if self.is_replaced(&stage.block, announced_at) {
+        if self.ends.is_replaced(&stage.block, announced_at) {
             return ack;
         }
-        let new = |ended| Block {
-            block: stage.block,
-            first: stage.first,
-            context: result.header.context.clone(),
-            proofs: BTreeMap::new(),
+        let context = &result.header.context;
+        let origin = || Origin {
+            context: Arc::new(context.clone()),
             trace: trace.clone(),
-            ended,
         };
-        let ended = self.end_of(&stage.block, announced_at, amends);
+        let ends = &self.ends;
         let block = match stage.first {
-            None => self.blocks.entry(at).or_insert_with(|| new(ended)),
-            Some(first) => self.ranges.unit((first.number, at), || new(None)),
+            None => &mut **self.blocks.entry(at).or_insert_with(|| {
+                let ended = ends.of(&stage.block, announced_at, amends);
+                self.due = self.due.min(context.deadline_at.unwrap_or(self.due));
+                let mut block = Block::new(context, Some(origin()), ended);
+                block.facts = range.map(|_| Box::new(context.facts));
+                Box::new(block)
+            }),
+            Some(first) => self.ranges.unit((first.number, at), first, || {
+                Block::new(context, Some(origin()), None)
+            }),
         };
-        let counts = block.takes(told.stored_at);
-        let proof = block.proofs.entry(stage.proof_type.clone()).or_default();
-        if !counts {
+        if !block.takes(told.stored_at) {
             // Kept until the record is stored: it may be the last message that tells of the block.
-            proof.handles.push(handle);
+            let open = block.open();
+            open.origin.get_or_insert_with(origin);
+            open.proof(&stage.proof_type).handles.push(handle);
             return Vec::new();
         }
-        if stage.first.is_none() {
-            self.touched.insert(at);
+        if block.is_parked() && block.done().any(|(proof_type, _)| *proof_type == stage.proof_type) {
+            return ack;
         }
-        self.order += 1;
+        let open = block.open();
+        let origin = open.origin.get_or_insert_with(origin).clone();
+        let proof = open.proof(&stage.proof_type);
         let came = Came {
             handle,
+            number,
             verified: told.verified,
-            order: self.order,
             trace,
             stored_at: told.stored_at,
-            now,
         };
-        vec![Step::Ack(judge::note(proof, spec, result, came))]
+        let settled = judge::note((proof, &origin), spec, result, &came, &mut self.bodies);
+        if stage.first.is_none() {
+            advance::finish(proof, spec);
+            block.park();
+            self.touched.insert(at);
+        }
+        self.told(vec![Step::Ack(settled)])
     }
 
     /// All that follows from what is known.
@@ -212,46 +297,64 @@ impl Collector {
         now: Timestamp,
         definition: impl Fn(u32) -> Option<Arc<Pipeline>>,
     ) -> Vec<Step> {
+        if self.bodies.is_quiet() {
+            self.touched.append(&mut self.deferred);
+        }
         let mut steps = Vec::new();
         for at in std::mem::take(&mut self.touched) {
-            let Some(block) = self.blocks.get_mut(&at) else {
-                continue;
-            };
-            let Some(pipeline) = definition(block.context.revision) else {
-                continue;
-            };
-            for (proof_type, proof) in &mut block.proofs {
-                let Some(spec) = pipeline.proof(proof_type) else {
-                    continue;
-                };
-                if block.ended.is_some() {
-                    advance::finish(proof, spec);
-                    continue;
-                }
-                let key = ProofKey {
-                    pipeline: self.pipeline.clone(),
-                    block: block.block,
-                    first: None,
-                    proof_type: proof_type.clone(),
-                };
-                steps.extend(advance::advance(proof, spec, &key, now));
-            }
-            if pipeline.range().is_some() && block.ready().is_some() {
-                self.ranges.ready(at);
-            }
+            steps.extend(self.advance_block(at, now, &definition));
         }
         let around = Around {
             pipeline: &self.pipeline,
             blocks: &self.blocks,
             next: self.next,
-            cancelled: self.cancelled(),
+            ends: &self.ends,
             definition: &definition,
         };
-        steps.extend(self.ranges.advance(&around, now));
+        steps.extend(self.ranges.advance(&around, &mut self.bodies, now));
         while let Some(step) = self.emit(&definition) {
             steps.push(step);
         }
         steps.extend(self.amend(&definition));
+        self.told(steps)
+    }
+
+    /// What follows from what is known of one block, beside its record.
+    fn advance_block(
+        &mut self,
+        at: At,
+        now: Timestamp,
+        definition: &impl Fn(u32) -> Option<Arc<Pipeline>>,
+    ) -> Vec<Step> {
+        let mut steps = Vec::new();
+        let Some(block) = self.blocks.get_mut(&at) else {
+            return steps;
+        };
+        let Some(pipeline) = definition(block.revision) else {
+            return steps;
+        };
+        if !block.is_parked() && block.ended.is_none() {
+            for (proof_type, proof) in &mut block.open().proofs {
+                let Some(spec) = pipeline.proof(proof_type) else {
+                    continue;
+                };
+                let key = ProofKey {
+                    pipeline: self.pipeline.clone(),
+                    block: block_ref(at),
+                    first: None,
+                    proof_type: proof_type.clone(),
+                };
+                let follows = advance::advance(proof, spec, &key, &mut self.bodies, now);
+                steps.extend(follows.steps);
+                if follows.waits {
+                    self.deferred.insert(at);
+                }
+            }
+            block.park();
+        }
+        if pipeline.range().is_some() && block.ready().is_some() {
+            self.ranges.ready(at);
+        }
         steps
     }
 }

@@ -4,7 +4,7 @@
 //! last: so two collectors, or one that emits again after a crash, cannot emit a block twice or out of
 //! order. Records that are ready together are sent together.
 
-use crate::state::Handle;
+use crate::{record, state::Handle};
 use push0_bus::{Bus, BusError, Log, Message, PublishError, Stream};
 use push0_domain::{PipelineId, message::Emission, subject, trace::TraceContext};
 use std::{collections::VecDeque, time::Duration};
@@ -44,10 +44,6 @@ impl Emitter {
         self.queue.push_back(ready);
     }
 
-    pub(crate) fn len(&self) -> usize {
-        self.queue.len()
-    }
-
     /// Takes what goes next, if anything waits.
     pub(crate) fn batch(&mut self) -> Option<Batch> {
         let mut batch = Batch {
@@ -56,7 +52,7 @@ impl Emitter {
         };
         let mut bytes = 0;
         while let Some(ready) = self.queue.front() {
-            let size = 1024 + proofs_size(&ready.emission);
+            let size = record::size(&ready.emission);
             if batch.records.len() == BATCH_MAX || (bytes > 0 && bytes + size > BATCH_BYTES_MAX) {
                 break;
             }
@@ -69,16 +65,6 @@ impl Emitter {
     /// What was taken is stored, and the log ends with it.
     pub(crate) fn stored(&mut self, log: Log) {
         self.log = log;
-    }
-}
-
-fn proofs_size(emission: &Emission) -> usize {
-    match &emission.outcome {
-        push0_domain::message::EmissionOutcome::Proved(proofs) => proofs
-            .iter()
-            .map(|p| push0_domain::Payloads::one(p.payload.clone()).inline_len() + 256)
-            .sum(),
-        _ => 0,
     }
 }
 

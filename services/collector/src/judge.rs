@@ -2,31 +2,38 @@
 
 use crate::{
     advance,
-    state::{Handle, Proof},
-    task::Task,
+    bodies::{Bodies, Body},
+    state::{Done, Handle, Origin, Proof},
+    task::{Failed, Task},
 };
 use push0_domain::{
-    Payloads, Timestamp,
+    Timestamp,
     message::{Failure, FailureClass, Outcome, TaskResult},
     pipeline::ProofSpec,
     trace::TraceContext,
 };
+use std::sync::Arc;
 
 /// How a result came.
 pub(crate) struct Came<'a> {
     pub(crate) handle: Handle,
+    /// The first number of its block.
+    pub(crate) number: u64,
     /// Whether a verifier reported it.
     pub(crate) verified: bool,
-    /// Counts results.
-    pub(crate) order: u64,
     pub(crate) trace: &'a TraceContext,
     /// When the broker had stored it.
     pub(crate) stored_at: Timestamp,
-    pub(crate) now: Timestamp,
 }
 
 /// Notes a result with its task. Returns what is settled by that.
-pub(crate) fn note(proof: &mut Proof, spec: &ProofSpec, result: TaskResult, came: Came<'_>) -> Vec<Handle> {
+pub(crate) fn note(
+    (proof, origin): (&mut Proof, &Origin),
+    spec: &ProofSpec,
+    result: TaskResult,
+    came: &Came<'_>,
+    bodies: &mut Bodies,
+) -> Vec<Handle> {
     let Some((position, stage)) = spec.stage(&result.header.id.stage.stage) else {
         return vec![came.handle];
     };
@@ -48,38 +55,53 @@ pub(crate) fn note(proof: &mut Proof, spec: &ProofSpec, result: TaskResult, came
         settled.push(came.handle);
         return settled;
     }
-    let task = proof
-        .tasks
-        .entry(index)
-        .or_insert_with(|| Task::new(&result.header, came.trace));
+    // Most messages about a block carry the same along.
+    let context = if *origin.context == result.header.context {
+        origin.context.clone()
+    } else {
+        Arc::new(result.header.context.clone())
+    };
+    let task = proof.tasks.entry(index);
+    let task = task.or_insert_with(|| Task::new(&result.header, context.clone()));
+    task.handles.reserve_exact(1);
     task.handles.push(came.handle);
-    match judge(&result, spec, came.verified) {
-        Ok(outputs) => {
-            task.complete(result, outputs, &came);
+    match verdict(&result, spec, came.verified) {
+        Ok(()) => {
+            task.complete(Done {
+                handle: came.handle,
+                stored_at: came.stored_at,
+            });
             proof.completed += 1;
             proof.failing.remove(&index);
         }
         Err(failure) => {
-            task.fail(result, failure, came.now);
+            let failed = Failed {
+                attempt: result.header.attempt,
+                class: failure.class,
+                has_inputs: result.inputs.is_some(),
+                handle: came.handle,
+            };
+            task.fail(&result.header, context, failed);
             proof.failing.insert(index);
         }
     }
+    let body = Body::of(result, spec, came.verified, came.stored_at, came.trace);
+    bodies.put(came.handle, came.number, body);
     settled
 }
 
 /// Whether a result counts: a completed attempt only with a verifier's word where the pipeline asks
 /// for one.
-fn judge(result: &TaskResult, spec: &ProofSpec, verified: bool) -> Result<Payloads, Failure> {
-    let outputs = match &result.outcome {
-        Outcome::Failed(failure) => return Err(failure.clone()),
-        Outcome::Completed { outputs } => outputs.clone(),
-    };
+pub(crate) fn verdict(result: &TaskResult, spec: &ProofSpec, verified: bool) -> Result<(), Failure> {
+    if let Outcome::Failed(failure) = &result.outcome {
+        return Err(failure.clone());
+    }
     if !spec.is_checked(&result.header.id.stage.stage) {
-        return Ok(outputs);
+        return Ok(());
     }
     match &result.verdict {
         Some(verdict) if verified => match &verdict.invalid {
-            None => Ok(outputs),
+            None => Ok(()),
             Some(reason) => Err(Failure::new(FailureClass::InvalidProof, reason)),
         },
         _ => Err(Failure::new(

@@ -5,17 +5,21 @@
 //! from them. It carries no zkVM's code and knows no prover.
 
 mod advance;
+mod bodies;
 pub mod config;
 pub mod decide;
 mod emit;
+mod ends;
 mod intake;
 mod judge;
 mod metrics;
 mod pipeline;
 mod range;
+mod recall;
 mod record;
 mod run;
 mod service;
+mod start;
 pub mod state;
 mod task;
 

@@ -4,12 +4,14 @@ use crate::{
     decide::{BlockContextOf, Collector, Opening, Step, Told},
     emit::{Batch, Emitter, Ready},
     metrics::Metrics,
+    recall::Recall,
+    start,
     state::Handle,
 };
 use futures::{FutureExt, future::BoxFuture};
 use push0_bus::{
-    Blobs, Bucket, Bus, BusError, DeadLetters, Deliveries, Delivery, Facts, Leadership, Log, Message, Outbox,
-    Pipelines, PublishError, Replay, Stream, Term, now,
+    Blobs, Bucket, Bus, BusError, DeadLetters, Deliveries, Delivery, Facts, Kept, Leadership, Log, Message,
+    Outbox, Pipelines, PublishError, Replay, Stream, Term, now,
 };
 use push0_domain::{
     Payloads, PipelineId, Timestamp,
@@ -18,11 +20,7 @@ use push0_domain::{
     pipeline::Pipeline,
     subject::{self, AttemptKey, Kind},
 };
-use std::{
-    collections::{BTreeMap, HashSet},
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 /// How long a publish is tried before the pipeline starts over from what is stored.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -33,8 +31,9 @@ const LOOK_EVERY: u32 = 10;
 /// Among how many of the first known blocks the first number is looked for: more than an ingester writes
 /// at once.
 const FIRST_KNOWN: usize = 256;
-/// The most publishes on their way; beyond it no more results are read.
+/// The most publishes on their way, in number and in bytes; beyond it no more results are read.
 const IN_FLIGHT_MAX: usize = 1024;
+const IN_FLIGHT_BYTES_MAX: usize = 4 * 1024 * 1024;
 
 /// Waits for the role, holds it, and gives it up when anything is out of order.
 pub(crate) async fn session(
@@ -57,6 +56,12 @@ pub(crate) async fn session(
     ended
 }
 
+/// A stage or attempt on its way.
+struct Opened {
+    settles: Vec<Handle>,
+    bytes: usize,
+}
+
 type Emitting = BoxFuture<'static, (Vec<Ready>, Result<Log, BusError>)>;
 
 struct Active<'a> {
@@ -69,9 +74,9 @@ struct Active<'a> {
     results: Deliveries<ResultEvent>,
     core: Option<Collector>,
     output: Option<Output>,
-    /// What is not acknowledged, nor about to be.
-    held: HashSet<Handle>,
-    outbox: Outbox<Vec<Handle>>,
+    outbox: Outbox<Opened>,
+    opened_bytes: usize,
+    recall: Recall,
     emitter: Emitter,
     emitting: Option<Emitting>,
     ticks: u32,
@@ -93,8 +98,9 @@ impl<'a> Active<'a> {
             core: None,
             emitter: Emitter::new(bus.clone(), name, last_sequence.unwrap_or(0)),
             output,
-            held: HashSet::new(),
             outbox: Outbox::new(bus.clone(), PATIENCE),
+            opened_bytes: 0,
+            recall: Recall::new(bus.clone()),
             emitting: None,
             ticks: 0,
             bus,
@@ -109,7 +115,7 @@ impl<'a> Active<'a> {
         let (interrupted, held) = (self.bus.interrupted(), term.hold());
         let (mut interrupted, mut held) = (std::pin::pin!(interrupted), std::pin::pin!(held));
         loop {
-            let room = self.outbox.len() < IN_FLIGHT_MAX && self.emitter.len() < IN_FLIGHT_MAX;
+            let room = self.outbox.len() < IN_FLIGHT_MAX && self.opened_bytes < IN_FLIGHT_BYTES_MAX;
             tokio::select! {
                 biased;
                 () = &mut held => {
@@ -118,12 +124,14 @@ impl<'a> Active<'a> {
                 }
                 () = &mut interrupted => return Err(BusError::Interrupted),
                 (records, stored) = emitting(&mut self.emitting) => self.emitted(records, stored?).await?,
-                (handles, stored) = self.outbox.next() => {
+                (opened, stored) = self.outbox.next() => {
+                    self.opened_bytes -= opened.bytes;
                     match stored {
-                        Ok(_) | Err(PublishError::Occupied { .. }) => self.acknowledge(handles).await,
+                        Ok(_) | Err(PublishError::Occupied { .. }) => self.acknowledge(opened.settles).await,
                         Err(error) => return Err(error.into()),
                     }
                 }
+                (handle, read) = self.recall.next() => self.recalled(handle, read?).await?,
                 _ = tick.tick() => self.tick().await?,
                 delivery = self.results.next(), if room => self.receive(delivery?).await?,
             }
@@ -136,7 +144,14 @@ impl<'a> Active<'a> {
     async fn receive(&mut self, delivery: Delivery<ResultEvent, ()>) -> Result<(), BusError> {
         let handle = Handle(delivery.sequence);
         let known = self.core.is_some();
-        let Some(core) = core(&mut self.core, self.name, &self.output, &self.known).await? else {
+        let Some(core) = core(
+            &mut self.core,
+            self.name,
+            &self.output,
+            (self.bus, &self.pipelines, &self.known),
+        )
+        .await?
+        else {
             return self
                 .refuse(&delivery, "no block of this pipeline was ever observed")
                 .await;
@@ -147,16 +162,14 @@ impl<'a> Active<'a> {
         if !core.is_new(handle) {
             return Ok(());
         }
-        self.held.insert(handle);
         let steps = match delivery.body {
             ResultEvent::Ended(ended) => core.end(handle, ended),
             ResultEvent::Attempt(ref result) => {
                 let header = &result.header;
                 let key = AttemptKey::of(&header.zkvm, &header.attempt_id());
                 let verified = AttemptKey::parse(&delivery.subject, Kind::Verdict);
-                let named = verified
-                    .clone()
-                    .or_else(|_| AttemptKey::parse(&delivery.subject, Kind::Result));
+                let is_verified = verified.is_ok();
+                let named = verified.or_else(|_| AttemptKey::parse(&delivery.subject, Kind::Result));
                 if named.as_ref() != Ok(&key) || *self.name != header.id.stage.pipeline {
                     return self
                         .refuse(&delivery, "the body is about another attempt than the subject")
@@ -172,11 +185,11 @@ impl<'a> Active<'a> {
                         .await;
                 };
                 let told = Told {
-                    verified: verified.is_ok(),
+                    verified: is_verified,
                     stored_at: delivery.stored_at,
                     amends: core.asks_to_amend(result) && is_dead(self.bus, result).await?,
                 };
-                core.result(handle, result.clone(), told, &delivery.trace, &pipeline, now())
+                core.result(handle, result.clone(), told, &delivery.trace, &pipeline)
             }
         };
         self.perform(steps).await?;
@@ -193,13 +206,12 @@ impl<'a> Active<'a> {
         letters
             .refused(Stream::Results, &delivery.subject, delivery.sequence, reason)
             .await?;
-        self.held.remove(&Handle(delivery.sequence));
         self.results.done(delivery.sequence).await;
         Ok(())
     }
 
     async fn tick(&mut self) -> Result<(), BusError> {
-        let pending = i64::try_from(self.held.len()).unwrap_or(i64::MAX);
+        let pending = i64::try_from(self.results.held()).unwrap_or(i64::MAX);
         self.metrics
             .pending
             .with_label_values(&[self.name.as_str()])
@@ -235,7 +247,10 @@ impl<'a> Active<'a> {
                 Step::Ack(handles) => self.acknowledge(handles).await,
                 Step::Open(opening, handles) => {
                     let message = self.opening(*opening).await?;
-                    self.outbox.push(message, handles);
+                    let bytes = message.len();
+                    self.opened_bytes += bytes;
+                    let settles = handles;
+                    self.outbox.push(message, Opened { settles, bytes });
                 }
                 Step::Bury(letter, trace) => {
                     tracing::warn!(pipeline = %self.name, letter = letter.id, reason = letter.reason, "dead letter");
@@ -248,6 +263,7 @@ impl<'a> Active<'a> {
                     traces,
                     handles,
                 }),
+                Step::Recall(handles) => self.recall.push(handles),
             }
         }
         Ok(())
@@ -278,7 +294,7 @@ impl<'a> Active<'a> {
 
     async fn acknowledge(&mut self, handles: Vec<Handle>) {
         for handle in handles {
-            if self.held.remove(&handle) {
+            if self.results.holds(handle.0) {
                 self.results.done(handle.0).await;
             }
         }
@@ -300,7 +316,42 @@ impl<'a> Active<'a> {
             self.acknowledge(ready.handles).await;
         }
         let steps = self.core.as_mut().map(|core| core.stored(count));
-        self.perform(steps.unwrap_or_default()).await
+        self.perform(steps.unwrap_or_default()).await?;
+        self.advance().await
+    }
+
+    /// A message was read again, of which something is to be made.
+    async fn recalled(
+        &mut self,
+        handle: Handle,
+        read: Option<Kept<ResultEvent>>,
+    ) -> Result<(), BusError> {
+        let Some(core) = self.core.as_mut().filter(|core| core.waits_for(handle)) else {
+            return Ok(());
+        };
+        let body = read.map(|kept| (kept.body, kept.subject, kept.stored_at, kept.trace));
+        let Some((Ok(ResultEvent::Attempt(result)), subject, stored_at, trace)) = body else {
+            tracing::warn!(
+                pipeline = %self.name,
+                sequence = handle.0,
+                "a result that is not acknowledged has vanished from PUSH0_RESULTS"
+            );
+            return Err(BusError::Interrupted);
+        };
+        let revision = result.header.context.revision;
+        let Some(pipeline) = self.pipelines.revision(self.name, revision).await? else {
+            return Err(BusError::Interrupted);
+        };
+        let told = Told {
+            verified: AttemptKey::parse(&subject, Kind::Verdict).is_ok(),
+            stored_at,
+            amends: false,
+        };
+        core.recalled(handle, result, told, &trace, &pipeline);
+        if self.recall.is_due() {
+            self.advance().await?;
+        }
+        Ok(())
     }
 }
 
@@ -312,17 +363,17 @@ async fn emitting(emitting: &mut Option<Emitting>) -> (Vec<Ready>, Result<Log, B
 }
 
 /// The core, made when the first block to emit is known: after the newest record, or else the first
-/// block that the ingester ever saw.
+/// block of the pipeline.
 async fn core<'a>(
     core: &'a mut Option<Collector>,
     name: &PipelineId,
     output: &Option<Output>,
-    known: &Facts<KnownBlock>,
+    (bus, pipelines, known): (&Bus, &Pipelines, &Facts<KnownBlock>),
 ) -> Result<Option<&'a mut Collector>, BusError> {
     if core.is_none() {
         let output = match output {
             Some(output) => Some(output.clone()),
-            None => first_known(known, name)
+            None => start::first_number(bus, pipelines, known, name)
                 .await?
                 .map(|first| Output::new(first, BTreeMap::new())),
         };
@@ -344,13 +395,16 @@ async fn is_dead(bus: &Bus, result: &TaskResult) -> Result<bool, BusError> {
 }
 
 /// The least number among the blocks that became known first: those of one window are written at once.
-async fn first_known(known: &Facts<KnownBlock>, name: &PipelineId) -> Result<Option<u64>, BusError> {
+pub(crate) async fn first_known(
+    known: &Facts<KnownBlock>,
+    name: &PipelineId,
+) -> Result<Option<u64>, BusError> {
     let first = known.first(&format!("{name}.>"), FIRST_KNOWN).await?;
     let blocks = first.into_iter().filter_map(|fact| fact.value);
     Ok(blocks.map(|known| known.block.number).min())
 }
 
-async fn known_at(
+pub(crate) async fn known_at(
     known: &Facts<KnownBlock>,
     name: &PipelineId,
     number: u64,

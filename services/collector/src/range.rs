@@ -13,10 +13,11 @@
 
 use crate::{
     advance::{self, ProofKey},
+    bodies::Bodies,
     decide::{Opening, Step},
+    ends::Ends,
     run::Rules,
-    state::{At, Block, Handle, Proof},
-    task::Done,
+    state::{At, Block, Blocks, Handle, Origin, block_ref},
 };
 use push0_domain::{
     BlockHash, BlockRef, Payloads, PipelineId, StageKey, Timestamp,
@@ -37,6 +38,8 @@ pub(crate) type Key = (u64, At);
 pub(crate) struct Range {
     /// What is known of its proof. As a block it is the last one.
     pub(crate) unit: Block,
+    /// Its first block.
+    pub(crate) first: BlockRef,
     /// Its blocks, from the first to the last; none as long as only its results tell of it.
     pub(crate) members: Vec<At>,
     /// Its budget is used up, and two halves are tried in its place. It stays until they are emitted:
@@ -47,11 +50,11 @@ pub(crate) struct Range {
 /// What ranges are made of.
 pub(crate) struct Around<'a, F> {
     pub(crate) pipeline: &'a PipelineId,
-    pub(crate) blocks: &'a BTreeMap<At, Block>,
+    pub(crate) blocks: &'a Blocks,
     /// The number that is emitted next.
     pub(crate) next: u64,
-    /// Numbers that were cancelled, from the first to the last.
-    pub(crate) cancelled: Vec<(u64, u64)>,
+    /// Which numbers were cancelled.
+    pub(crate) ends: &'a Ends,
     pub(crate) definition: F,
 }
 
@@ -65,6 +68,8 @@ pub(crate) struct Ranges {
     taken: BTreeMap<At, Key>,
     /// Ranges that a result came for since they were last advanced.
     touched: BTreeSet<Key>,
+    /// Ranges of which something follows once messages are read again.
+    deferred: BTreeSet<Key>,
 }
 
 impl Ranges {
@@ -75,11 +80,19 @@ impl Ranges {
         }
     }
 
+    /// A message about a range was read again.
+    pub(crate) fn touch(&mut self, key: Key) {
+        if self.all.contains_key(&key) {
+            self.touched.insert(key);
+        }
+    }
+
     /// A result came for a range: what is known of it, or else what the result says.
-    pub(crate) fn unit(&mut self, key: Key, new: impl FnOnce() -> Block) -> &mut Block {
+    pub(crate) fn unit(&mut self, key: Key, first: BlockRef, new: impl FnOnce() -> Block) -> &mut Block {
         self.touched.insert(key);
         let range = self.all.entry(key).or_insert_with(|| Range {
             unit: new(),
+            first,
             members: Vec::new(),
             halved: false,
         });
@@ -88,17 +101,17 @@ impl Ranges {
 
     /// A block is not wanted any more: the range that it is in is taken apart. Returns what is settled
     /// by that.
-    pub(crate) fn without(&mut self, at: &At, blocks: &BTreeMap<At, Block>) -> Vec<Handle> {
+    pub(crate) fn without(&mut self, at: &At, blocks: &Blocks) -> Vec<Handle> {
         self.free.remove(at);
         let key = self.taken.get(at).copied();
         key.map(|key| self.take_apart(&key, blocks)).unwrap_or_default()
     }
 
     /// The output goes on with `next`: ranges that begin before it are no use any more.
-    pub(crate) fn pass(&mut self, next: u64, blocks: &BTreeMap<At, Block>) -> Vec<Handle> {
+    pub(crate) fn pass(&mut self, next: u64, blocks: &Blocks) -> Vec<Handle> {
         let behind = self.all.range(..(next, (0, BlockHash::default())));
         let behind: Vec<Key> = behind
-            .filter(|(_, range)| !range.unit.context.amends)
+            .filter(|(_, range)| !range.unit.amends)
             .map(|(key, _)| *key)
             .collect();
         behind
@@ -111,18 +124,18 @@ impl Ranges {
     /// results tell of them, or they amend a record.
     pub(crate) fn replaced(
         &mut self,
-        is_replaced: impl Fn(&Block) -> bool,
-        blocks: &BTreeMap<At, Block>,
+        is_replaced: impl Fn(&BlockRef, &Block) -> bool,
+        blocks: &Blocks,
     ) -> Vec<Handle> {
         let all = self.all.iter();
-        let alone = all.filter(|(_, range)| range.members.is_empty() || range.unit.context.amends);
-        let replaced = alone.filter(|(_, range)| is_replaced(&range.unit));
+        let alone = all.filter(|(_, range)| range.members.is_empty() || range.unit.amends);
+        let replaced = alone.filter(|((_, at), range)| is_replaced(&block_ref(*at), &range.unit));
         let replaced: Vec<Key> = replaced.map(|(key, _)| *key).collect();
         let settled = replaced.iter().flat_map(|key| self.take_apart(key, blocks));
         settled.collect()
     }
 
-    fn take_apart(&mut self, key: &Key, blocks: &BTreeMap<At, Block>) -> Vec<Handle> {
+    fn take_apart(&mut self, key: &Key, blocks: &Blocks) -> Vec<Handle> {
         let Some(mut range) = self.all.remove(key) else {
             return Vec::new();
         };
@@ -132,7 +145,7 @@ impl Ranges {
     }
 
     /// Blocks of a range are free again, unless another has them: this one may have been halved.
-    fn release(&mut self, key: &Key, members: &[At], blocks: &BTreeMap<At, Block>) {
+    fn release(&mut self, key: &Key, members: &[At], blocks: &Blocks) {
         for at in members {
             if self.taken.get(at) == Some(key) {
                 self.taken.remove(at);
@@ -152,6 +165,10 @@ impl Ranges {
         Some(range)
     }
 
+    pub(crate) fn get(&self, key: &Key) -> Option<&Range> {
+        self.all.get(key)
+    }
+
     /// The ranges that begin with this number and whose blocks are all there.
     pub(crate) fn beginning_at(&self, number: u64) -> impl Iterator<Item = (&Key, &Range)> {
         let (least, most) = ((0, BlockHash::default()), (u64::MAX, BlockHash([0xff; 32])));
@@ -162,25 +179,32 @@ impl Ranges {
     /// The ranges that are to amend a record.
     pub(crate) fn amending(&self, next: u64) -> impl Iterator<Item = (&Key, &Range)> {
         let behind = self.all.range(..(next, (0, BlockHash::default())));
-        behind.filter(|(_, range)| range.unit.context.amends)
+        behind.filter(|(_, range)| range.unit.amends)
     }
 
     /// All that follows from what is known of blocks and ranges.
-    pub(crate) fn advance<F>(&mut self, around: &Around<'_, F>, now: Timestamp) -> Vec<Step>
+    pub(crate) fn advance<F>(
+        &mut self,
+        around: &Around<'_, F>,
+        bodies: &mut Bodies,
+        now: Timestamp,
+    ) -> Vec<Step>
     where
         F: Fn(u32) -> Option<Arc<Pipeline>>,
     {
+        if bodies.is_quiet() {
+            self.touched.append(&mut self.deferred);
+        }
         let mut steps = vec![Step::Ack(self.claim(around))];
         for key in std::mem::take(&mut self.touched) {
-            steps.extend(self.advance_one(&key, around, now));
+            steps.extend(self.advance_one(&key, around, bodies, now));
         }
-        while !self.free.is_empty() {
-            let runs = self.runs(around, now);
-            if runs.is_empty() {
-                break;
-            }
-            for run in runs {
-                let opening = self.open(run, around);
+        let mut opened = true;
+        while opened && !self.free.is_empty() {
+            opened = false;
+            for run in self.runs(around, now) {
+                let opening = self.open(run, around, bodies);
+                opened |= opening.is_some();
                 steps.extend(opening.map(|opening| Step::Open(Box::new(opening), Vec::new())));
             }
         }
@@ -202,8 +226,8 @@ impl Ranges {
         let mut unclaimed: Vec<Key> = unclaimed.copied().collect();
         unclaimed.sort_by_key(|key| {
             let (first, (last, _)) = *key;
-            let proofs = self.all.get(key).map(|range| range.unit.proofs.values());
-            let progress = proofs.and_then(|all| all.map(|proof| (proof.position, proof.completed)).max());
+            let proofs = self.all.get(key).map(|range| range.unit.proofs().iter());
+            let progress = proofs.and_then(|all| all.map(|(_, proof)| (proof.position, proof.completed)).max());
             Reverse((progress, last.saturating_sub(first)))
         });
         let mut settled = Vec::new();
@@ -214,7 +238,7 @@ impl Ranges {
                     self.halve(&key, around);
                 }
                 // Its blocks have their record; a retry goes on without them.
-                None if self.all.get(&key).is_some_and(|range| range.unit.context.amends) => {}
+                None if self.all.get(&key).is_some_and(|range| range.unit.amends) => {}
                 None => settled.extend(self.take_apart(&key, around.blocks)),
             }
         }
@@ -230,7 +254,7 @@ impl Ranges {
                 members.reverse();
                 return Some(members);
             }
-            at = (at.0 - 1, around.blocks.get(&at)?.context.parent_hash);
+            at = (at.0 - 1, around.blocks.get(&at)?.parent_hash);
         }
         None
     }
@@ -239,8 +263,8 @@ impl Ranges {
         let context = context(&members, around);
         if let Some((range, (first, context))) = self.all.get_mut(&key).zip(context) {
             // Not as its results have it, which provers echo.
-            range.unit.context = context;
-            range.unit.first = Some(first);
+            range.unit.set_context(context);
+            range.first = first;
             range.members = members;
             for at in &range.members {
                 self.free.remove(at);
@@ -249,7 +273,13 @@ impl Ranges {
         }
     }
 
-    fn advance_one<F>(&mut self, key: &Key, around: &Around<'_, F>, now: Timestamp) -> Vec<Step>
+    fn advance_one<F>(
+        &mut self,
+        key: &Key,
+        around: &Around<'_, F>,
+        bodies: &mut Bodies,
+        now: Timestamp,
+    ) -> Vec<Step>
     where
         F: Fn(u32) -> Option<Arc<Pipeline>>,
     {
@@ -257,22 +287,26 @@ impl Ranges {
         let Some(range) = self.all.get_mut(key).filter(|range| !range.halved) else {
             return Vec::new();
         };
-        let unit = &mut range.unit;
-        let Some(pipeline) = (around.definition)(unit.context.revision) else {
+        let (first, unit) = (range.first, &mut range.unit);
+        let Some(pipeline) = (around.definition)(unit.revision) else {
             return Vec::new();
         };
         let mut steps = Vec::new();
-        for (proof_type, proof) in &mut unit.proofs {
+        for (proof_type, proof) in &mut unit.open().proofs {
             let Some(spec) = pipeline.proof(proof_type) else {
                 continue;
             };
-            let key = ProofKey {
+            let whose = ProofKey {
                 pipeline: around.pipeline.clone(),
-                block: unit.block,
-                first: unit.first,
+                block: block_ref(key.1),
+                first: Some(first),
                 proof_type: proof_type.clone(),
             };
-            steps.extend(advance::advance(proof, spec, &key, now));
+            let follows = advance::advance(proof, spec, &whose, bodies, now);
+            steps.extend(follows.steps);
+            if follows.waits {
+                self.deferred.insert(*key);
+            }
         }
         steps
     }
@@ -285,10 +319,10 @@ impl Ranges {
         let Some(range) = self.all.get_mut(key) else {
             return;
         };
-        let pipeline = (around.definition)(range.unit.context.revision);
+        let pipeline = (around.definition)(range.unit.revision);
         let splits = |pipeline: Arc<Pipeline>| pipeline.range().is_some_and(|stage| stage.split_on_failure);
         let divisible = range.members.len() > 1 && pipeline.is_some_and(splits);
-        if divisible && !range.halved && range.unit.proofs.values().any(Proof::is_hopeless) {
+        if divisible && !range.halved && range.unit.proofs().iter().any(|(_, p)| p.is_hopeless()) {
             range.halved = true;
             let members = range.members.clone();
             self.release(key, &members, around.blocks);
@@ -302,13 +336,13 @@ impl Ranges {
     {
         let cuts = self.cuts();
         let closed = |at: &At| {
-            let revision = around.blocks.get(at)?.context.revision;
+            let revision = around.blocks.get(at)?.revision;
             let definition = (around.definition)(revision)?;
             let stage = definition.range()?;
             let rules = Rules {
                 blocks: around.blocks,
                 next: around.next,
-                cancelled: &around.cancelled,
+                ends: around.ends,
                 free: &self.free,
                 taken: &self.taken,
                 cuts: &cuts,
@@ -331,29 +365,32 @@ impl Ranges {
         cuts.flatten().collect()
     }
 
-    /// Makes a range of these blocks.
-    fn open<F>(&mut self, run: Vec<At>, around: &Around<'_, F>) -> Option<Opening>
+    /// Makes a range of these blocks; none while what they wrote is being read.
+    fn open<F>(&mut self, run: Vec<At>, around: &Around<'_, F>, bodies: &mut Bodies) -> Option<Opening>
     where
         F: Fn(u32) -> Option<Arc<Pipeline>>,
     {
+        let ready = |at: &At| Some(around.blocks.get(at)?.ready()?.handle);
+        let handles: Vec<Handle> = run.iter().filter_map(ready).collect();
+        if !bodies.have(&handles) {
+            return None;
+        }
         for at in &run {
             self.free.remove(at);
         }
-        let done: Vec<&Done> = run
-            .iter()
-            .filter_map(|at| around.blocks.get(at)?.ready())
-            .collect();
-        let last = around.blocks.get(run.last()?)?;
-        let definition = (around.definition)(last.context.revision)?;
+        let done = || handles.iter().filter_map(|handle| bodies.completed(*handle));
+        let last_at = *run.last()?;
+        let definition = (around.definition)(around.blocks.get(&last_at)?.revision)?;
         let spec = definition.proofs.iter().find(|spec| spec.range().is_some())?;
         let (position, stage) = spec.stage(&spec.range()?.name)?;
-        let trace = done.last()?.trace.clone();
+        let trace = done().last()?.trace.clone();
         let (first, context) = context(&run, around)?;
         let tasks = stage.task_count(u32::try_from(run.len()).unwrap_or(u32::MAX));
+        let newest = handles.iter().max()?;
         let ready = StageReady {
             stage: StageKey {
                 pipeline: around.pipeline.clone(),
-                block: last.block,
+                block: block_ref(last_at),
                 first: Some(first),
                 proof_type: spec.proof_type.clone(),
                 stage: stage.name.clone(),
@@ -364,25 +401,20 @@ impl Ranges {
             attempt: 1,
             hedge_of: None,
             avoid: Vec::new(),
-            inputs: Payloads::List(done.iter().filter_map(|d| d.outputs.get(0)).collect()),
-            busy_us: done.iter().max_by_key(|d| d.order)?.busy_us,
+            inputs: Payloads::List(done().filter_map(|d| d.outputs.get(0)).collect()),
+            busy_us: bodies.completed(*newest)?.busy_us,
         };
-        let proof = Proof {
-            position,
-            ..Proof::default()
-        };
-        let unit = Block {
-            block: last.block,
-            first: Some(first),
-            context,
-            proofs: BTreeMap::from([(spec.proof_type.clone(), proof)]),
+        let origin = Origin {
+            context: Arc::new(context.clone()),
             trace: trace.clone(),
-            ended: None,
         };
-        let key = (first.number, (last.block.number, last.block.hash));
+        let mut unit = Block::new(&context, Some(origin), None);
+        unit.open().proof(&spec.proof_type).position = position;
+        let key = (first.number, last_at);
         self.taken.extend(run.iter().map(|at| (*at, key)));
         let range = Range {
             unit,
+            first,
             members: run,
             halved: false,
         };
@@ -393,24 +425,25 @@ impl Ranges {
 
 /// The first of these blocks, and what the messages about their range carry along.
 fn context<F>(members: &[At], around: &Around<'_, F>) -> Option<(BlockRef, BlockContext)> {
-    let blocks: Vec<&Block> = members.iter().filter_map(|at| around.blocks.get(at)).collect();
-    let (first, last) = (blocks.first()?, blocks.last()?);
-    let facts = BlockFacts {
-        gas_used: blocks
-            .iter()
-            .map(|b| b.context.facts.gas_used)
-            .fold(0, u64::saturating_add),
-        transactions: blocks
-            .iter()
-            .map(|b| b.context.facts.transactions)
-            .fold(0, u32::saturating_add),
-        timestamp_s: last.context.facts.timestamp_s,
-    };
+    let blocks = members.iter().filter_map(|at| Some((*at, around.blocks.get(at)?)));
+    let blocks: Vec<(At, &Box<Block>)> = blocks.collect();
+    let (first_at, first) = *blocks.first()?;
+    let (_, last) = *blocks.last()?;
+    let facts = || blocks.iter().filter_map(|(_, block)| block.facts.as_deref());
     let context = BlockContext {
-        facts,
-        parent_hash: first.context.parent_hash,
-        first_stored_at: Some(first.context.stored_at),
-        ..last.context.clone()
+        revision: last.revision,
+        parent_hash: first.parent_hash,
+        stored_at: last.announced_at,
+        first_stored_at: Some(first.announced_at),
+        deadline_at: last.deadline_at,
+        amends: last.amends,
+        facts: BlockFacts {
+            gas_used: facts().map(|facts| facts.gas_used).fold(0, u64::saturating_add),
+            transactions: facts()
+                .map(|facts| facts.transactions)
+                .fold(0, u32::saturating_add),
+            timestamp_s: facts().last().map_or(0, |facts| facts.timestamp_s),
+        },
     };
-    Some((first.block, context))
+    Some((block_ref(first_at), context))
 }

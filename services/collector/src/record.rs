@@ -1,61 +1,127 @@
 //! What a block's record says, and when it can be written.
 
-use crate::{state::Block, task::Done};
+use crate::{
+    advance,
+    bodies::{Bodies, Completed},
+    state::{Block, Dead, Done, Handle},
+};
 use push0_domain::{
-    Payload, PipelineId,
-    message::{Emission, EmissionOutcome, EndReason, Proof},
+    BlockRef, Payload, PipelineId,
+    message::{BlockFacts, Emission, EmissionOutcome, EndReason, Proof},
     pipeline::{Pipeline, ProofSpec},
     trace::TraceContext,
 };
+
+/// What a block's record will say.
+pub(crate) enum Outcome {
+    /// Its proofs, by the messages that tell of them.
+    Proved(Vec<(ProofSpec, Handle)>),
+    /// Which of its proofs is dead, and of which task.
+    Dead(usize, Dead),
+    /// It ends without a proof.
+    GivenUp(std::sync::Arc<EndReason>),
+}
 
 /// What a block's record says, if it can be written now.
 ///
 /// Its pipeline is needed for its proofs only: of a block that ended before any result came, no
 /// definition may have been read yet.
-pub(crate) fn outcome(block: &Block, pipeline: Option<&Pipeline>) -> Option<EmissionOutcome> {
+pub(crate) fn outcome(block: &Block, is_range: bool, pipeline: Option<&Pipeline>) -> Option<Outcome> {
     if let Some(reason) = block.ended.as_ref().filter(|reason| !reason.is_late()) {
-        return Some(given_up(reason));
+        return Some(Outcome::GivenUp(reason.clone()));
     }
     let Some(pipeline) = pipeline else {
-        let is_unseen = block.proofs.is_empty();
-        return block.ended.as_ref().filter(|_| is_unseen).map(given_up);
+        let ended = block.ended.clone().filter(|_| block.is_unseen());
+        return ended.map(Outcome::GivenUp);
     };
     // What a single block has where ranges are wanted is no proof yet.
-    let is_part = block.first.is_none() && pipeline.range().is_some();
+    let is_part = !is_range && pipeline.range().is_some();
     let done = |spec: &ProofSpec| {
-        let done = block.proofs.get(&spec.proof_type)?.done.clone();
-        Some((spec.clone(), done.filter(|_| !is_part)?))
+        let mut done = block.done().filter(|_| !is_part);
+        let (_, done) = done.find(|(proof_type, _)| **proof_type == spec.proof_type)?;
+        Some((spec.clone(), done.handle))
     };
-    let proofs: Vec<(ProofSpec, Done)> = pipeline.proofs.iter().filter_map(done).collect();
+    let proofs: Vec<(ProofSpec, Handle)> = pipeline.proofs.iter().filter_map(done).collect();
     if proofs.len() >= pipeline.quorum as usize {
-        return Some(EmissionOutcome::Proved(
-            proofs
-                .into_iter()
-                .map(|(spec, done)| emitted(&spec, done))
-                .collect(),
-        ));
+        return Some(Outcome::Proved(proofs));
     }
     // Only after the proofs: those that came in time count, also if the block's turn comes later.
     if let Some(reason) = &block.ended {
-        return Some(given_up(reason));
+        return Some(Outcome::GivenUp(reason.clone()));
     }
-    let mut dead = block.proofs.values().filter_map(|p| p.dead.clone());
-    let dead_count = block.proofs.values().filter(|p| p.dead.is_some()).count();
-    if pipeline.proofs.len() - dead_count >= pipeline.quorum as usize {
+    let all = block.proofs().iter().enumerate();
+    let dead: Vec<(usize, Dead)> = all.filter_map(|(at, (_, p))| Some((at, p.dead?))).collect();
+    if pipeline.proofs.len() - dead.len() >= pipeline.quorum as usize {
         return None;
     }
-    dead.next()
-        .map(|(dead_letter, reason)| EmissionOutcome::Dead { dead_letter, reason })
+    dead.first().map(|(at, dead)| Outcome::Dead(*at, *dead))
 }
 
-fn given_up(reason: &EndReason) -> EmissionOutcome {
-    match reason.clone() {
-        EndReason::Refused { dead_letter, reason } => EmissionOutcome::Dead { dead_letter, reason },
-        reason => EmissionOutcome::Abandoned(reason),
-    }
+/// The messages that the record is made of.
+pub(crate) fn made_of(block: &Block, outcome: &Outcome) -> Vec<Handle> {
+    let mut handles: Vec<Handle> = match outcome {
+        Outcome::Proved(proofs) => proofs.iter().map(|(_, handle)| *handle).collect(),
+        Outcome::Dead(at, dead) => block
+            .proofs()
+            .get(*at)
+            .map(|(_, proof)| advance::death_in(proof, *dead))
+            .unwrap_or_default(),
+        Outcome::GivenUp(_) => Vec::new(),
+    };
+    handles.extend(last(block).map(|done| done.handle));
+    handles.sort_unstable();
+    handles.dedup();
+    handles
 }
 
-fn emitted(spec: &ProofSpec, done: Done) -> Proof {
+/// The record of a block, and the trace that it ends; none while what it is made of is being read.
+pub(crate) fn emission(
+    pipeline: &PipelineId,
+    (block, first, last_block): (&Block, BlockRef, BlockRef),
+    outcome: &Outcome,
+    next: u64,
+    bodies: &Bodies,
+) -> Option<(Emission, TraceContext)> {
+    let last = match last(block) {
+        Some(done) => Some(bodies.completed(done.handle)?),
+        None => None,
+    };
+    let emission = Emission {
+        pipeline: pipeline.clone(),
+        first,
+        last: last_block,
+        hashes: Vec::new(),
+        standing: Vec::new(),
+        parent_hash: block.parent_hash,
+        outcome: said(block, outcome, bodies)?,
+        next,
+        stored_at: block.announced_at,
+        busy_us: last.map_or(0, |done| done.busy_us),
+        facts: facts(block, last),
+    };
+    Some((emission, trace(block, bodies)))
+}
+
+fn said(block: &Block, outcome: &Outcome, bodies: &Bodies) -> Option<EmissionOutcome> {
+    Some(match outcome {
+        Outcome::Proved(proofs) => {
+            let proofs = proofs.iter();
+            let proofs = proofs.map(|(spec, handle)| Some(proof(spec, bodies.completed(*handle)?)));
+            EmissionOutcome::Proved(proofs.collect::<Option<_>>()?)
+        }
+        Outcome::Dead(at, dead) => {
+            let (_, proof) = block.proofs().get(*at)?;
+            let (dead_letter, reason) = advance::death(proof, *dead, bodies)?;
+            EmissionOutcome::Dead { dead_letter, reason }
+        }
+        Outcome::GivenUp(reason) => match (**reason).clone() {
+            EndReason::Refused { dead_letter, reason } => EmissionOutcome::Dead { dead_letter, reason },
+            reason => EmissionOutcome::Abandoned(reason),
+        },
+    })
+}
+
+fn proof(spec: &ProofSpec, done: &Completed) -> Proof {
     let payload = done.outputs.get(0).unwrap_or_else(Payload::empty);
     Proof {
         proof_type: spec.proof_type.clone(),
@@ -64,8 +130,8 @@ fn emitted(spec: &ProofSpec, done: Done) -> Proof {
             .last()
             .map_or_else(|| spec.zkvm.clone(), |stage| stage.zkvm.clone()),
         program_id: spec.program_id.clone(),
-        prover: done.prover,
-        verifier: done.verifier,
+        prover: done.prover.clone(),
+        verifier: done.verifier.clone(),
         bytes: payload.len(),
         payload,
         prove_us: done.prove_us,
@@ -74,35 +140,36 @@ fn emitted(spec: &ProofSpec, done: Done) -> Proof {
     }
 }
 
-/// The record of a block, and the trace that it ends.
-pub(crate) fn emission(
-    pipeline: &PipelineId,
-    block: &Block,
-    outcome: EmissionOutcome,
-    next: u64,
-) -> (Emission, TraceContext) {
-    let emission = Emission {
-        pipeline: pipeline.clone(),
-        first: block.first.unwrap_or(block.block),
-        last: block.block,
-        hashes: Vec::new(),
-        standing: Vec::new(),
-        parent_hash: block.context.parent_hash,
-        outcome,
-        next,
-        stored_at: block.context.stored_at,
-        busy_us: last(block).map_or(0, |d| d.busy_us),
-        facts: block.context.facts,
+fn facts(block: &Block, last: Option<&Completed>) -> BlockFacts {
+    let origin = block.origin().map(|origin| origin.context.facts);
+    origin.or(last.map(|done| done.facts)).unwrap_or_default()
+}
+
+/// What a record takes, roughly.
+pub(crate) fn size(emission: &Emission) -> usize {
+    let proofs = match &emission.outcome {
+        EmissionOutcome::Proved(proofs) => proofs.as_slice(),
+        _ => &[],
     };
-    (emission, trace(block))
+    let inline = |proof: &Proof| match &proof.payload {
+        Payload::Inline(bytes) => bytes.len() + 256,
+        _ => 256,
+    };
+    1024 + emission.hashes.len() * 32 + proofs.iter().map(inline).sum::<usize>()
 }
 
 /// The trace that a block's record ends: that of the proof that came last.
-pub(crate) fn trace(block: &Block) -> TraceContext {
-    last(block).map_or(&block.trace, |done| &done.trace).clone()
+pub(crate) fn trace(block: &Block, bodies: &Bodies) -> TraceContext {
+    let done = last(block).and_then(|done| bodies.completed(done.handle));
+    let origin = || block.origin().map(|origin| origin.trace.clone());
+    done.map(|done| done.trace.clone())
+        .or_else(origin)
+        .unwrap_or_default()
 }
 
-fn last(block: &Block) -> Option<&Done> {
-    let done = block.proofs.values().filter_map(|p| p.done.as_ref());
-    done.max_by_key(|d| d.order)
+fn last(block: &Block) -> Option<Done> {
+    block
+        .done()
+        .map(|(_, done)| done)
+        .max_by_key(|done| done.handle)
 }

@@ -1,8 +1,9 @@
 //! Where a range begins and where it ends.
 
 use crate::{
+    ends::Ends,
     range::Key,
-    state::{At, Block},
+    state::{At, Block, Blocks},
 };
 use push0_domain::{BlockHash, Timestamp};
 use std::{
@@ -12,11 +13,11 @@ use std::{
 
 /// What decides it, for the blocks of one revision.
 pub(crate) struct Rules<'a> {
-    pub(crate) blocks: &'a BTreeMap<At, Block>,
+    pub(crate) blocks: &'a Blocks,
     /// The number that is emitted next.
     pub(crate) next: u64,
-    /// Numbers that were cancelled, from the first to the last.
-    pub(crate) cancelled: &'a [(u64, u64)],
+    /// Which numbers were cancelled.
+    pub(crate) ends: &'a Ends,
     /// Ready blocks in no range.
     pub(crate) free: &'a BTreeSet<At>,
     /// In which range a block is.
@@ -46,7 +47,7 @@ impl Rules<'_> {
                 break;
             }
             let ready = |(at, child): &(&At, &Block)| {
-                self.free.contains(at) && child.context.revision == self.revision
+                self.free.contains(at) && child.revision == self.revision
             };
             let next = self.children(number, hash).find(ready);
             match next.and_then(|(at, child)| Some((at, child.ready()?))) {
@@ -61,7 +62,7 @@ impl Rules<'_> {
 
     /// Whether a range begins with this block, whatever becomes of the one before it.
     fn begins(&self, number: u64, block: &Block) -> bool {
-        let parent = (number.saturating_sub(1), block.context.parent_hash);
+        let parent = (number.saturating_sub(1), block.parent_hash);
         let unseen = !self.blocks.contains_key(&parent);
         number == self.next
             || self.is_cut(number)
@@ -82,19 +83,19 @@ impl Rules<'_> {
 
     /// Whether a number was cancelled. Of a block that is known, its own end tells.
     fn is_cancelled(&self, number: u64) -> bool {
-        let within = |(first, last): &(u64, u64)| (*first..=*last).contains(&number);
-        self.cancelled.iter().any(within)
+        self.ends.is_cancelled(number)
     }
 
     /// Whether a block cannot be in a range with those next to it.
     fn is_out(&self, at: &At) -> bool {
-        let out = |block: &Block| block.is_given_up() || block.context.revision != self.revision;
+        let out = |block: &Box<Block>| block.is_given_up() || block.revision != self.revision;
         self.taken.contains_key(at) || self.blocks.get(at).is_some_and(out)
     }
 
     fn children(&self, number: u64, hash: BlockHash) -> impl Iterator<Item = (&At, &Block)> {
         let (least, most) = (BlockHash::default(), BlockHash([0xff; 32]));
         let above = self.blocks.range((number + 1, least)..=(number + 1, most));
-        above.filter(move |(_, block)| block.context.parent_hash == hash)
+        let above = above.map(|(at, block)| (at, &**block));
+        above.filter(move |(_, block)| block.parent_hash == hash)
     }
 }

@@ -1,11 +1,11 @@
 //! One task per pipeline, as pipelines come and go.
 
 use crate::{config::Config, metrics::Metrics, pipeline};
-use futures::StreamExt;
+use futures::{FutureExt, StreamExt};
 use push0_bus::{Backoff, Bus, BusError, Leadership, Pipelines};
 use push0_domain::PipelineId;
 use push0_runtime::{BoxError, Component, Health, Service};
-use std::collections::HashSet;
+use std::{collections::HashSet, panic::AssertUnwindSafe};
 use tokio::task::JoinSet;
 
 /// Runs the collector until it is asked to stop.
@@ -80,10 +80,21 @@ async fn collect(bus: Bus, candidate: Leadership, pipeline: PipelineId, metrics:
     let mut backoff = Backoff::default();
     loop {
         let session = pipeline::session(&bus, &candidate, &pipeline, &metrics);
-        match bus.permitted(session).await {
-            Ok(()) => backoff.reset(),
-            Err(error) => {
+        match AssertUnwindSafe(bus.permitted(session)).catch_unwind().await {
+            Ok(Ok(())) => backoff.reset(),
+            Ok(Err(error)) => {
                 tracing::warn!(%pipeline, %error, "starting over from what is stored");
+                backoff.pause().await;
+            }
+            // A pipeline must not stand still because of one message: another may be settled first, and
+            // whoever reads this can cancel the block.
+            Err(_) => {
+                metrics.leading.with_label_values(&[pipeline.as_str()]).set(0);
+                tracing::error!(
+                    %pipeline,
+                    "the collector of this pipeline panicked and starts over from what is stored; \
+                     the message before this one says where: please report both"
+                );
                 backoff.pause().await;
             }
         }

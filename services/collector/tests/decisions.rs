@@ -152,7 +152,7 @@ impl Session {
             stored_at: self.stored_at,
             ..Told::default()
         };
-        let mut steps = self.core.result(handle, result, told, &trace, &pipeline, NOW);
+        let mut steps = self.core.result(handle, result, told, &trace, &pipeline);
         steps.extend(self.core.advance(NOW, |_| Some(pipeline.clone())));
         self.acknowledge(&steps);
         steps.retain(|step| !matches!(step, Step::Ack(_)));
@@ -427,7 +427,8 @@ fn what_comes_in_time_counts_although_it_was_thought_out_of_reach() {
             at: Timestamp(400),
             reason: EndReason::OutOfReach,
         };
-        told.core.end(Handle(100), ended);
+        told.core.end(Handle(1), ended);
+        told.handles = 1;
         assert_eq!(told.tell(attempt(1, completed(0))), []);
         let cancelled = BlockEnded {
             pipeline: told.pipeline.name.clone(),

@@ -330,6 +330,11 @@ impl<T: DeserializeOwned> Deliveries<T> {
         self.held.has(sequence)
     }
 
+    /// How many messages were received and are not done.
+    pub fn held(&self) -> usize {
+        self.held.len()
+    }
+
     /// Done with the message of this sequence: the broker removes it.
     pub async fn done(&mut self, sequence: u64) {
         self.held.let_go(sequence);

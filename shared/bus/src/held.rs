@@ -25,6 +25,10 @@ impl Held {
         self.0.contains(&sequence)
     }
 
+    pub(crate) fn len(&self) -> usize {
+        self.0.len()
+    }
+
     /// Whether the broker waits for an acknowledgement that was given, by what it said a while ago and
     /// says now: of what it had delivered then, the lowest is still open, and is not held here.
     pub(crate) fn has_lost(&self, before: &Handed, now: &Handed) -> bool {

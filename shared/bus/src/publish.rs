@@ -85,6 +85,12 @@ impl Message {
         Self::encoded(subject, body, trace, Encoding::Bincode)
     }
 
+    /// What its body takes, in bytes.
+    #[expect(clippy::len_without_is_empty, reason = "no message is empty")]
+    pub fn len(&self) -> usize {
+        self.body.len()
+    }
+
     /// A message with a body in either encoding.
     pub fn encoded<T: Serialize>(
         subject: String,

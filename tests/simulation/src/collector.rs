@@ -11,11 +11,15 @@ use push0_collector::{
     state::Handle,
 };
 use push0_domain::{
+    Timestamp,
     message::{Emission, EmissionOutcome},
     output::Output,
     trace::TraceContext,
 };
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    rc::Rc,
+};
 
 const LOOK_EVERY: u32 = 10;
 
@@ -103,7 +107,9 @@ impl World {
         let first = first.map(|(number, _)| Output::new(*number, BTreeMap::new()));
         let output = self.collectors[lane].output.clone().or(first);
         let name = self.plan.lanes[lane].pipeline.name.clone();
-        let core = output.map(|output| Collector::new(name, output.next(), output.emitted().clone()));
+        let room = self.plan.room;
+        let core = output
+            .map(|output| Collector::new(name, output.next(), output.emitted().clone()).with_room(room));
         self.collectors[lane].core = core;
         self.collectors[lane].core.is_some()
     }
@@ -112,6 +118,7 @@ impl World {
         let now = self.now;
         match input {
             Input::Signal(_) => Vec::new(),
+            Input::Read(sequence, found) => self.collector_reads(lane, Handle(sequence), found),
             Input::Answer(token, answer) => {
                 let settles = self.collectors[lane].tokens.remove(&token);
                 match (settles, answer) {
@@ -123,6 +130,7 @@ impl World {
                         let steps = shell.core.as_mut().map(|core| core.stored(records.len()));
                         let mut ops: Vec<Op> = acks(records.concat()).collect();
                         ops.extend(self.steps(lane, steps.unwrap_or_default()));
+                        ops.extend(self.advance(lane));
                         ops.extend(self.next_batch(lane));
                         ops
                     }
@@ -176,7 +184,6 @@ impl World {
                             told,
                             &TraceContext::default(),
                             &pipeline,
-                            now,
                         )
                     }
                     _ => Vec::new(),
@@ -206,6 +213,34 @@ impl World {
                 self.advance(lane)
             }
         }
+    }
+
+    /// A message was read again; none if it is not there any more.
+    fn collector_reads(
+        &mut self,
+        lane: usize,
+        handle: Handle,
+        found: Option<(Rc<Body>, Timestamp)>,
+    ) -> Vec<Op> {
+        let pipeline = self.plan.lanes[lane].pipeline.clone();
+        let core = self.collectors[lane].core.as_mut();
+        let Some(core) = core.filter(|core| core.waits_for(handle)) else {
+            return Vec::new();
+        };
+        let Some((body, stored_at)) = found else {
+            // It was acknowledged by a session that believed to lead: this one starts over.
+            self.stop(Who::Collector(lane), 50_000);
+            return Vec::new();
+        };
+        if let Body::Result(result) | Body::Verdict(result) = &*body {
+            let told = Told {
+                verified: matches!(*body, Body::Verdict(_)),
+                amends: false,
+                stored_at,
+            };
+            core.recalled(handle, result.clone(), told, &TraceContext::default(), &pipeline);
+        }
+        self.advance(lane)
     }
 
     fn advance(&mut self, lane: usize) -> Vec<Op> {
@@ -240,6 +275,9 @@ impl World {
                         Body::Stage(opening.ready),
                         shell.token(Settles::Handles(handles)),
                     ));
+                }
+                Step::Recall(handles) => {
+                    ops.extend(handles.into_iter().map(|handle| Op::Read(Stream::Results, handle.0)));
                 }
                 Step::Bury(letter, _) => ops.push(Op::Store(Body::Letter(*letter))),
                 Step::Emit(emission, _, handles) => {

@@ -94,6 +94,7 @@ impl World {
 
     pub(crate) fn dispatcher_hears(&mut self, input: Input) -> Vec<Op> {
         let mut ops = match input {
+            Input::Read(..) => Vec::new(),
             Input::Tick => {
                 let process = self.process(Who::Dispatcher);
                 process.ticks += 1;

@@ -96,6 +96,8 @@ pub(crate) struct Plan {
     pub(crate) faults: Faults,
     pub(crate) lanes: Vec<Lane>,
     pub(crate) zkvms: Vec<ZkvmId>,
+    /// What a collector may keep of what messages said, in bytes.
+    pub(crate) room: usize,
 }
 
 impl Plan {
@@ -107,7 +109,13 @@ impl Plan {
             .collect();
         let count = chance.one_of(&[1, 1, 2, 3]);
         let lanes = (0..count).map(|at| lane(chance, at, &zkvms)).collect();
-        Self { faults, lanes, zkvms }
+        let room = chance.one_of(&[0, 1500, 6000, usize::MAX]);
+        Self {
+            faults,
+            lanes,
+            zkvms,
+            room,
+        }
     }
 }
 

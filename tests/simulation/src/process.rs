@@ -27,6 +27,8 @@ pub(crate) enum Input {
     Delivery(Stream, u64, Rc<Body>, Timestamp),
     Signal(Rc<Body>),
     Answer(u64, Answer),
+    /// A message that was read again, with when it was stored; none if it is gone.
+    Read(u64, Option<(Rc<Body>, Timestamp)>),
     Tick,
 }
 
@@ -38,6 +40,8 @@ pub(crate) enum Op {
     /// Stores and goes on.
     Send(Body, u64),
     Ack(Stream, u64),
+    /// Reads a message again.
+    Read(Stream, u64),
     SaveCursor(u64, u32),
     DropCursor(u64),
     /// Takes an attempt out of TASKS, if this ends it.
@@ -78,7 +82,7 @@ impl Process {
         let mut inputs = self.lanes.iter().flatten();
         self.waits
             || !self.ops.is_empty()
-            || inputs.any(|input| matches!(input, Input::Delivery(..) | Input::Answer(..)))
+            || inputs.any(|input| matches!(input, Input::Delivery(..) | Input::Answer(..) | Input::Read(..)))
     }
 }
 
@@ -124,7 +128,7 @@ impl World {
             Input::Signal(_) => 0,
             Input::Delivery(Stream::Blocks, ..) => 1,
             Input::Delivery(..) => 2,
-            Input::Answer(..) | Input::Tick => 3,
+            Input::Answer(..) | Input::Read(..) | Input::Tick => 3,
         };
         process.lanes[lane].push_back(input);
         if !process.working {
@@ -184,6 +188,9 @@ impl World {
             Op::Ack(stream, sequence) => {
                 self.leave(who, Event::Ack(stream, sequence));
             }
+            Op::Read(stream, sequence) => {
+                self.leave(who, Event::Read(who, epoch, stream, sequence));
+            }
             Op::SaveCursor(sequence, cursor) => {
                 self.broker.cursors.insert(sequence, cursor);
             }
@@ -215,6 +222,13 @@ impl World {
             }
         }
         true
+    }
+
+    /// What a service reads again is on its way to it.
+    pub(crate) fn read(&mut self, who: Who, epoch: u32, stream: Stream, sequence: u64) {
+        let found = self.broker.queue(stream).messages.get(&sequence);
+        let found = found.map(|message| (message.body.clone(), message.stored_at));
+        self.reach_in_order(who, epoch, Input::Read(sequence, found));
     }
 
     fn purge(&mut self, key: &AttemptKey, ended: &BlockEnded) {

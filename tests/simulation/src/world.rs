@@ -44,6 +44,8 @@ pub(crate) enum Event {
     Retry(Rc<Body>, Reply),
     /// An acknowledgement reaches the broker.
     Ack(Stream, u64),
+    /// A service reads a message again.
+    Read(Who, u32, Stream, u64),
     /// A delivery is given back.
     GiveBack(Stream, u64),
     /// A delivery is still worked on.
@@ -254,6 +256,7 @@ impl World {
                 }
             }
             Event::Ack(stream, sequence) => self.broker.queue(stream).ack(sequence),
+            Event::Read(who, epoch, stream, sequence) => self.read(who, epoch, stream, sequence),
             Event::DropLetter(id) => drop(self.broker.letters.remove(&id)),
             Event::GiveBack(stream, sequence) => self.again(stream, sequence),
             Event::Progress(stream, sequence, delivery) => self.progress(stream, sequence, delivery),

@@ -1,19 +1,22 @@
 //! Blocks that end without a proof: cancelled, replaced, or past their deadline.
 
 use super::{Collector, Step};
-use crate::state::{Block, Handle};
+use crate::state::{Block, Handle, block_ref};
 use push0_domain::{
     BlockHash, BlockRef, Timestamp,
     message::{BlockContext, BlockEnded, BlockFacts, EndReason, KnownBlock},
     output::Emitted,
-    trace::TraceContext,
 };
+use std::sync::Arc;
 
 impl Collector {
     /// Blocks are no longer wanted.
     pub fn end(&mut self, handle: Handle, ended: BlockEnded) -> Vec<Step> {
         if !self.intake.take_in(handle) {
             return Vec::new();
+        }
+        if ended.first > ended.last {
+            return vec![Step::Ack(vec![handle])];
         }
         if ended.reason == EndReason::Reorged {
             let is_replaced = |(number, emitted): &(&u64, &Emitted)| {
@@ -26,6 +29,8 @@ impl Collector {
                 // These were emitted already: the output goes back, and their successors follow.
                 self.emitted.split_off(&number);
                 self.next = self.next.min(number);
+                // What amended a record is a block like any other again.
+                (self.read_to, self.due) = (0, Timestamp::default());
             }
         }
         if ended.last < self.next {
@@ -35,66 +40,35 @@ impl Collector {
         let concerned: Vec<_> = self
             .blocks
             .range(numbers)
-            .filter(|(_, b)| concerns(&ended, &b.block, b.context.stored_at, self.amends(b)))
+            .filter(|(at, b)| concerns(&ended, &block_ref(**at), b.announced_at, self.amends(at.0, b)))
             .map(|(at, _)| *at)
             .collect();
+        let reason = Arc::new(ended.reason.clone());
         let mut handles = Vec::new();
         for at in concerned {
             if ended.reason == EndReason::Reorged {
-                handles.extend(
-                    self.blocks
-                        .remove(&at)
-                        .map(|mut b| b.take_handles())
-                        .unwrap_or_default(),
-                );
+                let gone = self.blocks.remove(&at);
+                handles.extend(gone.map(|mut b| b.take_handles()).unwrap_or_default());
             } else if let Some(block) = self.blocks.get_mut(&at) {
                 // What it holds stays unacknowledged until its record is stored: a proof that came in
                 // time still counts after its deadline, also for a collector that starts over.
-                block.ended.get_or_insert(ended.reason.clone());
+                block.ended.get_or_insert_with(|| reason.clone());
                 self.touched.insert(at);
             }
             handles.extend(self.ranges.without(&at, &self.blocks));
         }
         if ended.reason == EndReason::Reorged {
-            let is_replaced = |unit: &Block| {
-                let (announced_at, amends) = (unit.context.stored_at, unit.context.amends);
-                concerns(&ended, &unit.block, announced_at, amends)
-            };
+            let is_replaced =
+                |block: &BlockRef, unit: &Block| concerns(&ended, block, unit.announced_at, unit.amends);
             handles.extend(self.ranges.replaced(is_replaced, &self.blocks));
         }
-        self.ends.push((ended, handle));
-        vec![Step::Ack(handles)]
+        self.ends.insert(&ended, handle);
+        self.told(vec![Step::Ack(handles)])
     }
 
     /// Whether a block has a record that is to be amended. A dead letter may be retried before.
-    fn amends(&self, block: &Block) -> bool {
-        block.context.amends && block.block.number < self.next
-    }
-
-    pub(super) fn is_replaced(&self, block: &BlockRef, announced_at: Timestamp) -> bool {
-        self.ends
-            .iter()
-            .any(|(e, _)| e.reason == EndReason::Reorged && concerns(e, block, announced_at, false))
-    }
-
-    pub(super) fn end_of(
-        &self,
-        block: &BlockRef,
-        announced_at: Timestamp,
-        amends: bool,
-    ) -> Option<EndReason> {
-        self.ends
-            .iter()
-            .find(|(e, _)| e.reason != EndReason::Reorged && e.covers(block, announced_at, amends))
-            .map(|(e, _)| e.reason.clone())
-    }
-
-    /// Numbers that an operator cancelled, whatever block bears them.
-    pub(super) fn cancelled(&self) -> Vec<(u64, u64)> {
-        let all = self.ends.iter().map(|(ended, _)| ended);
-        all.filter(|e| e.reason != EndReason::Reorged && e.hashes.is_empty())
-            .map(|e| (e.first, e.last))
-            .collect()
+    fn amends(&self, number: u64, block: &Block) -> bool {
+        block.amends && number < self.next
     }
 
     /// A block that ends without a proof and of which no result came: an emission needs to know it.
@@ -104,43 +78,42 @@ impl Collector {
             .range((self.next, BlockHash::default())..)
             .next()
             .is_some_and(|((n, _), _)| *n == self.next);
-        let ended = self
-            .ends
-            .iter()
-            .any(|(e, _)| e.reason != EndReason::Reorged && (e.first..=e.last).contains(&self.next));
-        (ended && !seen).then_some(self.next)
+        (!seen && self.ends.has(self.next)).then_some(self.next)
     }
 
     /// Tells about a block that [`Self::unseen_end`] asked for.
     pub fn known(&mut self, block: BlockRef, context: BlockContextOf) {
-        let announced_at = context.0.stored_at;
-        if self.is_replaced(&block, announced_at) {
+        let BlockContextOf(context) = context;
+        let announced_at = context.stored_at;
+        if self.ends.is_replaced(&block, announced_at) {
             return;
         }
-        let Some(ended) = self.end_of(&block, announced_at, false) else {
+        let Some(ended) = self.ends.of(&block, announced_at, false) else {
             return;
         };
         let at = (block.number, block.hash);
-        let entry = Block {
-            block,
-            first: None,
-            context: context.0,
-            proofs: Default::default(),
-            trace: TraceContext::default(),
-            ended: Some(ended),
-        };
-        self.blocks.entry(at).or_insert(entry);
+        let entry = || Box::new(Block::new(&context, None, Some(ended)));
+        self.blocks.entry(at).or_insert_with(entry);
         self.touched.insert(at);
     }
 
     /// Gives up blocks whose deadline passed.
     pub fn tick(&mut self, now: Timestamp) {
+        if now < self.due {
+            return;
+        }
+        self.due = Timestamp(u64::MAX);
+        let passed = Arc::new(EndReason::DeadlinePassed);
         for (at, block) in &mut self.blocks {
-            let amends = block.context.amends && at.0 < self.next;
-            let deadline = block.context.deadline_at.filter(|_| !amends);
-            if block.ended.is_none() && deadline.is_some_and(|deadline| deadline <= now) {
-                block.ended = Some(EndReason::DeadlinePassed);
+            let amends = block.amends && at.0 < self.next;
+            let Some(deadline) = block.deadline_at.filter(|_| block.ended.is_none() && !amends) else {
+                continue;
+            };
+            if deadline <= now {
+                block.ended = Some(passed.clone());
                 self.touched.insert(*at);
+            } else {
+                self.due = self.due.min(deadline);
             }
         }
     }

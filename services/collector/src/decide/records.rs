@@ -1,77 +1,123 @@
 //! The next record, when it can be written, and records that amend others.
 
-use super::{Collector, REORG_DEPTH_MAX, Step};
+use super::{AMENDED_MAX, Collector, REORG_DEPTH_MAX, Step};
 use crate::{
-    range::Range,
-    record,
-    state::{At, Block, Handle},
+    range::Key,
+    record::{self, Outcome},
+    state::{At, Block, Handle, block_ref},
 };
 use push0_domain::{
-    BlockHash, Timestamp,
-    message::{BlockEnded, Emission, EmissionOutcome},
+    BlockHash, BlockRef, Timestamp,
+    message::{Emission, EndReason},
     output::Emitted,
     pipeline::Pipeline,
+    trace::TraceContext,
 };
 use std::{collections::VecDeque, sync::Arc};
 
 /// How many blocks may be on their way to a new record; beyond it the oldest stay dead.
 const AMENDING_MAX: usize = 256;
+/// How far ahead of its turn a block is read again.
+const READ_AHEAD: u64 = 2048;
 
 impl Collector {
-    /// The next record, if it can be written.
+    /// The next record, if it can be written. While what it is made of is being read, none.
     pub(super) fn emit(&mut self, definition: &impl Fn(u32) -> Option<Arc<Pipeline>>) -> Option<Step> {
+        if !self.intake.has_room() {
+            return None;
+        }
         let parent = self
             .next
             .checked_sub(1)
             .and_then(|before| self.emitted.get(&before));
         let parent = parent.map(|parent| parent.hash);
-        let outcome = |block: &Block| {
-            let linked = parent.is_none_or(|parent| parent == block.context.parent_hash);
-            let definition = definition(block.context.revision);
-            linked.then(|| record::outcome(block, definition.as_deref()))?
+        let outcome = |block: &Block, is_range| {
+            let linked = parent.is_none_or(|parent| parent == block.parent_hash);
+            let definition = definition(block.revision);
+            linked.then(|| record::outcome(block, is_range, definition.as_deref()))?
         };
         let range = self.ranges.beginning_at(self.next);
-        let range = range.filter_map(|(key, range)| Some((*key, outcome(&range.unit)?)));
+        let range = range.filter_map(|(key, range)| Some((*key, outcome(&range.unit, true)?)));
         if let Some((key, outcome)) = range.min_by_key(|(key, _)| *key) {
-            let range = self.ranges.take(&key)?;
-            return Some(self.emit_range(range, outcome));
+            return self.emit_range(key, &outcome);
         }
         let (least, most) = (BlockHash::default(), BlockHash([0xff; 32]));
         let mut here = self.blocks.range((self.next, least)..=(self.next, most));
-        let (at, outcome) = here.find_map(|(at, block)| Some((*at, outcome(block)?)))?;
+        let (at, outcome) = here.find_map(|(at, block)| Some((*at, outcome(block, false)?)))?;
+        self.read_ahead();
+        let block = self.blocks.get(&at)?;
+        if !self.bodies.have(&record::made_of(block, &outcome)) {
+            return None;
+        }
+        let this = (&**block, block_ref(at), block_ref(at));
+        let (emission, trace) = record::emission(&self.pipeline, this, &outcome, self.next, &self.bodies)?;
+        let standing = Emitted::standing(&self.emitted, at.0);
         let mut block = self.blocks.remove(&at)?;
         let mut handles = block.take_handles();
-        let standing = Emitted::standing(&self.emitted, at.0);
-        handles.extend(self.go_on([(at, block.context.stored_at)]));
-        let (emission, trace) = record::emission(&self.pipeline, &block, outcome, self.next);
-        let emission = Emission { standing, ..emission };
+        handles.extend(self.go_on([(at, block.announced_at)], record::size(&emission)));
+        let emission = Emission {
+            standing,
+            next: self.next,
+            ..emission
+        };
         Some(Step::Emit(Box::new(emission), vec![trace], handles))
     }
 
-    fn emit_range(&mut self, mut range: Range, outcome: EmissionOutcome) -> Step {
-        let members = range.members.iter().filter_map(|at| self.blocks.remove(at));
-        let mut members: Vec<Block> = members.collect();
-        let mut handles = range.unit.take_handles();
-        handles.extend(members.iter_mut().flat_map(Block::take_handles));
-        let at = |block: &Block| (block.block.number, block.block.hash);
-        let settled: Vec<(At, Timestamp)> = members.iter().map(|b| (at(b), b.context.stored_at)).collect();
+    /// Blocks that wait for their turn are read a while before it comes, as far as there is room.
+    fn read_ahead(&mut self) {
+        let from = self.read_to.max(self.next);
+        let to = self.next.saturating_add(READ_AHEAD);
+        for (at, block) in self.blocks.range((from, BlockHash::default())..) {
+            if at.0 >= to || !self.bodies.has_room_ahead() {
+                break;
+            }
+            if block.is_parked() {
+                let done: Vec<Handle> = block.done().map(|(_, done)| done.handle).collect();
+                self.bodies.have(&done);
+            }
+            self.read_to = at.0 + 1;
+        }
+    }
+
+    fn emit_range(&mut self, key: Key, outcome: &Outcome) -> Option<Step> {
+        let range = self.ranges.get(&key)?;
+        let members = range.members.iter().filter_map(|at| self.blocks.get(at));
+        let done = members.flat_map(|block| block.done().map(|(_, done)| done.handle));
+        let mut needed: Vec<Handle> = done.collect();
+        needed.extend(record::made_of(&range.unit, outcome));
+        if !self.bodies.have(&needed) {
+            return None;
+        }
+        let this = (&range.unit, range.first, block_ref(key.1));
+        let (emission, trace) = record::emission(&self.pipeline, this, outcome, self.next, &self.bodies)?;
+        let range = self.ranges.take(&key)?;
+        let mut unit = range.unit;
+        let mut handles = unit.take_handles();
+        let mut traces: Vec<TraceContext> = vec![trace];
+        let mut settled: Vec<(At, Timestamp)> = Vec::new();
+        for at in &range.members {
+            if let Some(mut block) = self.blocks.remove(at) {
+                traces.push(record::trace(&block, &self.bodies));
+                settled.push((*at, block.announced_at));
+                handles.extend(block.take_handles());
+            }
+        }
+        // The last one's trace is that of the range.
+        traces.pop();
         let standing = Emitted::standing(&self.emitted, self.next);
-        handles.extend(self.go_on(settled));
-        let (emission, trace) = record::emission(&self.pipeline, &range.unit, outcome, self.next);
+        handles.extend(self.go_on(settled, record::size(&emission)));
         let emission = Emission {
             hashes: range.members.iter().map(|(_, hash)| *hash).collect(),
             standing,
+            next: self.next,
             ..emission
         };
-        // The last one's trace is that of the range.
-        members.pop();
-        let traces = [trace].into_iter().chain(members.iter().map(record::trace));
-        Step::Emit(Box::new(emission), traces.collect(), handles)
+        Some(Step::Emit(Box::new(emission), traces, handles))
     }
 
     /// The output goes on behind these blocks. Returns what else is settled by their record.
-    fn go_on(&mut self, blocks: impl IntoIterator<Item = (At, Timestamp)>) -> Vec<Handle> {
-        self.intake.decided();
+    fn go_on(&mut self, blocks: impl IntoIterator<Item = (At, Timestamp)>, bytes: usize) -> Vec<Handle> {
+        self.intake.decided(bytes);
         let before = self.next;
         let blocks: Vec<_> = blocks.into_iter().collect();
         let covered_to = blocks.last().map_or(before, |((number, _), _)| *number);
@@ -88,12 +134,7 @@ impl Collector {
             self.emitted.pop_first();
         }
         let next = self.next;
-        let (over, kept) = std::mem::take(&mut self.ends)
-            .into_iter()
-            .partition(|(e, _)| e.last < next);
-        self.ends = kept;
-        let over: Vec<(BlockEnded, Handle)> = over;
-        let mut handles: Vec<Handle> = over.into_iter().map(|(_, handle)| handle).collect();
+        let mut handles = self.ends.pass(next);
         // Other blocks of these numbers lost the race to the chain.
         let losers = (before, BlockHash::default())..(next, BlockHash::default());
         let losers: Vec<At> = self.blocks.range(losers).map(|(at, _)| *at).collect();
@@ -108,27 +149,44 @@ impl Collector {
 
     /// New records for emitted blocks that were dead and are no more.
     pub(super) fn amend(&mut self, definition: &impl Fn(u32) -> Option<Arc<Pipeline>>) -> Vec<Step> {
-        let outcome = |block: &Block| record::outcome(block, definition(block.context.revision).as_deref());
+        let outcome =
+            |block: &Block, is_range| record::outcome(block, is_range, definition(block.revision).as_deref());
         let late = self.blocks.range(..(self.next, BlockHash::default()));
-        let blocks = over(late.map(|(at, block)| (*at, outcome(block))));
+        let blocks = over(late.map(|(at, block)| (*at, outcome(block, false))));
         let amending = self.ranges.amending(self.next);
-        let ranges = over(amending.map(|(key, range)| (*key, outcome(&range.unit))));
+        let ranges = over(amending.map(|(key, range)| (*key, outcome(&range.unit, true))));
         let mut steps = Vec::new();
         for (at, outcome) in blocks {
+            if let Some(outcome) = &outcome {
+                let made_of = self.blocks.get(&at).map(|block| record::made_of(block, outcome));
+                if !self.bodies.have(&made_of.unwrap_or_default()) {
+                    continue;
+                }
+            }
             let mut handles = self.ranges.without(&at, &self.blocks);
             if let Some(mut block) = self.blocks.remove(&at) {
+                let this = (&*block, block_ref(at), block_ref(at));
+                let emission = self.amendment(this, outcome.as_ref(), false);
                 handles.extend(block.take_handles());
-                steps.push(self.amendment(&block, outcome, handles));
+                steps.push(amended(emission, handles));
             }
         }
         for (key, outcome) in ranges {
+            if let Some(outcome) = &outcome {
+                let made_of = self.ranges.get(&key).map(|r| record::made_of(&r.unit, outcome));
+                if !self.bodies.have(&made_of.unwrap_or_default()) {
+                    continue;
+                }
+            }
             let Some(mut range) = self.ranges.take(&key) else {
                 continue;
             };
             let members = range.members.iter().filter_map(|at| self.blocks.remove(at));
             let mut handles: Vec<Handle> = members.flat_map(|mut block| block.take_handles()).collect();
+            let this = (&range.unit, range.first, block_ref(key.1));
+            let emission = self.amendment(this, outcome.as_ref(), true);
             handles.extend(range.unit.take_handles());
-            steps.push(self.amendment(&range.unit, outcome, handles));
+            steps.push(amended(emission, handles));
         }
         steps
     }
@@ -140,30 +198,45 @@ impl Collector {
             .is_none_or(|emitted| emitted.hash == *hash)
     }
 
-    fn amendment(&mut self, unit: &Block, outcome: Option<EmissionOutcome>, handles: Vec<Handle>) -> Step {
-        let at = (unit.block.number, unit.block.hash);
-        let stands = self.stands(&at);
-        match outcome {
-            Some(outcome @ EmissionOutcome::Proved(_)) if stands && self.amended.insert(at) => {
-                self.intake.decided();
-                let (emission, trace) = record::emission(&self.pipeline, unit, outcome, self.next);
-                // Those of a record that is not remembered lie deeper than any reorg.
-                let numbers = emission.first.number..=emission.last.number;
-                let hashes = numbers.map(|number| self.emitted.get(&number).map(|emitted| emitted.hash));
-                let hashes = Some(hashes.collect::<Option<Vec<_>>>()).filter(|_| unit.first.is_some());
-                let hashes = hashes.flatten().unwrap_or_default();
-                // Where the output goes on may be within what an older record covers, and this one will be
-                // the newest.
-                let standing = Emitted::standing(&self.emitted, self.next);
-                let emission = Emission {
-                    hashes,
-                    standing,
-                    ..emission
-                };
-                Step::Emit(Box::new(emission), vec![trace], handles)
-            }
-            _ => Step::Ack(handles),
+    /// The new record of a block or range, if it is proved now.
+    fn amendment(
+        &mut self,
+        this: (&Block, BlockRef, BlockRef),
+        outcome: Option<&Outcome>,
+        is_range: bool,
+    ) -> Option<(Emission, TraceContext)> {
+        let at = (this.2.number, this.2.hash);
+        let outcome = outcome.filter(|outcome| matches!(outcome, Outcome::Proved(_)))?;
+        if !self.stands(&at) || !self.amended.insert(at) {
+            return None;
         }
+        if self.amended.len() > AMENDED_MAX {
+            // What is forgotten is not amended again either: its record says that it is proved.
+            self.amended.pop_first();
+        }
+        let (emission, trace) = record::emission(&self.pipeline, this, outcome, self.next, &self.bodies)?;
+        self.intake.decided(record::size(&emission));
+        // Those of a record that is not remembered lie deeper than any reorg.
+        let numbers = emission.first.number..=emission.last.number;
+        let hashes = numbers.map(|number| self.emitted.get(&number).map(|emitted| emitted.hash));
+        let hashes = Some(hashes.collect::<Option<Vec<_>>>()).filter(|_| is_range);
+        let hashes = hashes.flatten().unwrap_or_default();
+        // Where the output goes on may be within what an older record covers, and this one will be
+        // the newest.
+        let standing = Emitted::standing(&self.emitted, self.next);
+        let emission = Emission {
+            hashes,
+            standing,
+            ..emission
+        };
+        Some((emission, trace))
+    }
+}
+
+fn amended(emission: Option<(Emission, TraceContext)>, handles: Vec<Handle>) -> Step {
+    match emission {
+        Some((emission, trace)) => Step::Emit(Box::new(emission), vec![trace], handles),
+        None => Step::Ack(handles),
     }
 }
 
@@ -171,13 +244,17 @@ impl Collector {
 /// decided. One that is dead again stays as it is, with what was proved of it: another retry may
 /// complete it.
 fn over<K>(
-    amending: impl Iterator<Item = (K, Option<EmissionOutcome>)>,
-) -> Vec<(K, Option<EmissionOutcome>)> {
+    amending: impl Iterator<Item = (K, Option<Outcome>)>,
+) -> Vec<(K, Option<Outcome>)> {
     let mut amending: VecDeque<_> = amending.collect();
     let crowded = amending.len().saturating_sub(AMENDING_MAX);
     let mut over: Vec<_> = amending.drain(..crowded).map(|(key, _)| (key, None)).collect();
-    let is_dead = |outcome: &EmissionOutcome| matches!(outcome, EmissionOutcome::Dead { .. });
-    let is_over = |outcome: &Option<EmissionOutcome>| outcome.as_ref().is_some_and(|o| !is_dead(o));
+    let is_dead = |outcome: &Outcome| match outcome {
+        Outcome::Dead(..) => true,
+        Outcome::GivenUp(reason) => matches!(**reason, EndReason::Refused { .. }),
+        Outcome::Proved(_) => false,
+    };
+    let is_over = |outcome: &Option<Outcome>| outcome.as_ref().is_some_and(|o| !is_dead(o));
     over.extend(amending.into_iter().filter(|(_, outcome)| is_over(outcome)));
     over
 }

@@ -279,8 +279,9 @@ proptest! {
         start in 0u64..6,
         revisions in (0u64..30, 0u64..30),
         acts in prop::collection::vec(act(), 1..160),
+        room in prop_oneof![Just(0), 1000..20_000_usize, Just(usize::MAX)],
     ) {
-        let mut rig = Rig::new(start);
+        let mut rig = Rig::with_room(start, room);
         let mut tip = start;
         let revision = |number| 1 + u32::from(number >= revisions.0) + u32::from(number >= revisions.0 + revisions.1);
         for act in acts {

@@ -59,6 +59,8 @@ pub(crate) struct Rig {
     name: PipelineId,
     pipelines: Vec<Arc<Pipeline>>,
     core: Collector,
+    /// What the collector may keep of what messages said, in bytes.
+    room: usize,
     /// What is not acknowledged, by sequence.
     messages: BTreeMap<u64, (Message, Timestamp)>,
     sequence: u64,
@@ -74,9 +76,15 @@ pub(crate) struct Rig {
 
 impl Rig {
     pub(crate) fn new(first: u64) -> Self {
+        Self::with_room(first, usize::MAX)
+    }
+
+    /// With a collector that may keep so many bytes of what messages said.
+    pub(crate) fn with_room(first: u64, room: usize) -> Self {
         let name: PipelineId = "rollup".parse().expect("a name");
         Self {
-            core: Collector::new(name.clone(), first, BTreeMap::new()),
+            core: Collector::new(name.clone(), first, BTreeMap::new()).with_room(room),
+            room,
             name,
             pipelines: (1..=3).map(pipeline).collect(),
             messages: BTreeMap::new(),
@@ -194,8 +202,7 @@ impl Rig {
                 let revision = result.header.context.revision;
                 let pipeline = self.pipelines[revision as usize - 1].clone();
                 let trace = TraceContext::default();
-                self.core
-                    .result(handle, *result, told, &trace, &pipeline, self.now)
+                self.core.result(handle, *result, told, &trace, &pipeline)
             }
         };
         self.perform(steps);
@@ -217,6 +224,7 @@ impl Rig {
                     self.acknowledge(handles);
                 }
                 Step::Bury(letter, _) => drop(self.buried.insert(letter.id)),
+                Step::Recall(handles) => self.recall(handles),
                 Step::Emit(emission, traces, handles) => {
                     let blocks = emission.last.number - emission.first.number + 1;
                     assert!(traces.len() as u64 == blocks || emission.hashes.is_empty());
@@ -227,6 +235,24 @@ impl Rig {
                 }
             }
         }
+    }
+
+    /// What is read again is there at once.
+    fn recall(&mut self, handles: Vec<Handle>) {
+        for handle in handles {
+            let Some((Message::Result(result), stored_at)) = self.messages.get(&handle.0).cloned() else {
+                continue;
+            };
+            let told = Told {
+                verified: true,
+                amends: false,
+                stored_at,
+            };
+            let pipeline = self.pipelines[result.header.context.revision as usize - 1].clone();
+            self.core
+                .recalled(handle, *result, told, &TraceContext::default(), &pipeline);
+        }
+        self.advance();
     }
 
     fn emit(&mut self, record: Emission) {
@@ -278,7 +304,8 @@ impl Rig {
     pub(crate) fn restart(&mut self, first: u64) {
         let mut output = Output::new(first, BTreeMap::new());
         self.records.iter().for_each(|record| output.note(record));
-        self.core = Collector::new(self.name.clone(), output.next(), output.emitted().clone());
+        let core = Collector::new(self.name.clone(), output.next(), output.emitted().clone());
+        self.core = core.with_room(self.room);
         let all: Vec<u64> = self.messages.keys().copied().collect();
         all.into_iter().for_each(|sequence| self.hear(sequence));
         self.advance();

@@ -1,0 +1,109 @@
+//! Cancels and reorgs that may still concern a block.
+//!
+//! Under a policy with deadlines there may be one of them for each block that waits, so they are found
+//! by number. Those of a few numbers, as nearly all are, are found among those that begin just below.
+
+use crate::state::Handle;
+use push0_domain::{
+    BlockHash, BlockRef, Timestamp,
+    message::{BlockEnded, EndReason},
+};
+use std::{collections::BTreeMap, sync::Arc};
+
+/// How many numbers an end covers at most that is found by its first one. A reorg covers fewer: the
+/// ingester undoes no deeper one.
+const NEAR: u64 = push0_domain::output::DEPTH as u64;
+
+/// All of them, by their first numbers and the messages that tell of them.
+#[derive(Debug, Default)]
+pub(crate) struct Ends {
+    near: BTreeMap<(u64, Handle), End>,
+    /// Those that cover more numbers: of operators.
+    wide: BTreeMap<(u64, Handle), End>,
+}
+
+/// One of them.
+#[derive(Debug)]
+pub(crate) struct End {
+    last: u64,
+    at: Timestamp,
+    hashes: Box<[BlockHash]>,
+    /// None of a reorg.
+    reason: Option<Arc<EndReason>>,
+}
+
+impl Ends {
+    pub(crate) fn insert(&mut self, ended: &BlockEnded, handle: Handle) {
+        let reason = Some(ended.reason.clone()).filter(|reason| *reason != EndReason::Reorged);
+        let end = End {
+            last: ended.last,
+            at: ended.at,
+            hashes: ended.hashes.as_slice().into(),
+            reason: reason.map(Arc::new),
+        };
+        let is_near = ended.last.saturating_sub(ended.first) < NEAR;
+        let ends = if is_near { &mut self.near } else { &mut self.wide };
+        ends.insert((ended.first, handle), end);
+    }
+
+    /// Those that cover this number, as they came.
+    fn at(&self, number: u64) -> impl Iterator<Item = &End> {
+        let (least, most) = (Handle(0), Handle(u64::MAX));
+        let near = (number.saturating_sub(NEAR - 1), least)..=(number, most);
+        let near = self.near.range(near);
+        let wide = self.wide.range(..=(number, most));
+        let mut found: Vec<(Handle, &End)> = near
+            .chain(wide)
+            .filter(|(_, end)| number <= end.last)
+            .map(|((_, handle), end)| (*handle, end))
+            .collect();
+        found.sort_by_key(|(handle, _)| *handle);
+        found.into_iter().map(|(_, end)| end)
+    }
+
+    /// Whether the chain has replaced a block. What a reorg does not name it replaces as well, if that
+    /// was announced before: it had lost its place earlier.
+    pub(crate) fn is_replaced(&self, block: &BlockRef, announced_at: Timestamp) -> bool {
+        let mut reorgs = self.at(block.number).filter(|end| end.reason.is_none());
+        reorgs.any(|end| end.covers(block, announced_at) || announced_at < end.at)
+    }
+
+    /// Why a block ends without a proof, if it does. What amends a record is not ended by it.
+    pub(crate) fn of(&self, block: &BlockRef, announced_at: Timestamp, amends: bool) -> Option<Arc<EndReason>> {
+        let mut ends = self.at(block.number).filter(|_| !amends);
+        ends.find_map(|end| end.reason.clone().filter(|_| end.covers(block, announced_at)))
+    }
+
+    /// Whether a number ends without a proof, whatever block bears it.
+    pub(crate) fn has(&self, number: u64) -> bool {
+        self.at(number).any(|end| end.reason.is_some())
+    }
+
+    /// Whether an operator cancelled a number, whatever block bears it.
+    pub(crate) fn is_cancelled(&self, number: u64) -> bool {
+        self.at(number)
+            .any(|end| end.reason.is_some() && end.hashes.is_empty())
+    }
+
+    /// The output goes on with `next`: those that end before it are over.
+    pub(crate) fn pass(&mut self, next: u64) -> Vec<Handle> {
+        let mut over = Vec::new();
+        for ends in [&mut self.near, &mut self.wide] {
+            let behind = ends.range(..(next, Handle(0)));
+            let behind = behind.filter(|(_, end)| end.last < next);
+            let behind: Vec<(u64, Handle)> = behind.map(|(key, _)| *key).collect();
+            for key in behind {
+                ends.remove(&key);
+                over.push(key.1);
+            }
+        }
+        over
+    }
+}
+
+impl End {
+    fn covers(&self, block: &BlockRef, announced_at: Timestamp) -> bool {
+        let named = self.hashes.is_empty() || self.hashes.contains(&block.hash);
+        named && announced_at <= self.at
+    }
+}
