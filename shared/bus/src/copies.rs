@@ -173,8 +173,14 @@ mod tests {
 
     #[test]
     fn a_stream_without_a_leader_takes_no_message() {
-        let away = standing(None, &[("a", true, false), ("b", false, true), ("c", false, true)]);
-        let stopped = standing(None, &[("a", false, false), ("b", false, false), ("c", false, false)]);
+        let away = standing(
+            None,
+            &[("a", true, false), ("b", false, true), ("c", false, true)],
+        );
+        let stopped = standing(
+            None,
+            &[("a", false, false), ("b", false, false), ("c", false, false)],
+        );
         assert_eq!(away.trouble(), Some(Trouble::NoLeader));
         assert_eq!(stopped.trouble(), Some(Trouble::NoLeader));
     }

@@ -183,7 +183,9 @@ async fn streams(bus: &Bus, problems: &mut Vec<String>) -> Vec<StreamStatus> {
             }
         }
     }
-    let told = troubles.iter().map(|(trouble, names)| format!("{}: {trouble}", names.join(", ")));
+    let told = troubles
+        .iter()
+        .map(|(trouble, names)| format!("{}: {trouble}", names.join(", ")));
     problems.extend(told);
     streams
 }
