@@ -18,7 +18,7 @@ use push0_domain::{
         BlockContext, BlockFacts, Outcome, ResultEvent, StageKind, TaskHeader, TaskResult,
     },
     pipeline::Pipeline,
-    subject::{self, AttemptKey, Kind},
+    subject::{self, AttemptKey},
     task::StageKey,
 };
 use push0_harness::{Process, synthetic_block, synthetic_hash, synthetic_trace};
