@@ -39,6 +39,7 @@ pub async fn run(service: Service<Config>) -> Result<(), Error> {
         name,
     } = service;
     let broker = health.component("broker");
+    let definitions = health.component("pipelines");
     let metrics = Metrics::register()?;
     let permissions = health.component("permissions").reporter();
     let bus = Bus::connect_reporting(&config.nats, &format!("push0-{name}"), permissions).await?;
@@ -67,6 +68,7 @@ pub async fn run(service: Service<Config>) -> Result<(), Error> {
         group: group.clone(),
         desk,
         health,
+        definitions,
         metrics,
         shutdown: shutdown.clone(),
         running: BTreeMap::new(),
@@ -111,6 +113,8 @@ struct Roster {
     group: TaskGroup,
     desk: Desk,
     health: Health,
+    /// Ready while each change of a definition arrives here.
+    definitions: Component,
     metrics: Metrics,
     shutdown: Shutdown,
     /// Dropping a sender ends the pipeline's task.
@@ -128,9 +132,15 @@ impl Roster {
                 outcome = bus.permitted(self.watch()) => outcome,
             };
             match outcome {
-                Ok(()) => backoff.reset(),
+                // At once, that is: the pause begins anew.
+                Ok(()) | Err(BusError::Interrupted) => {
+                    self.definitions
+                        .not_ready("the watch of the definitions was interrupted");
+                    backoff.reset();
+                }
                 Err(error) => {
-                    tracing::warn!(%error, "the pipelines' definitions cannot be read, trying again")
+                    let reason = format!("the definitions cannot be followed: {error}");
+                    self.definitions.not_ready(reason);
                 }
             }
             tokio::select! {
@@ -140,12 +150,10 @@ impl Roster {
         }
     }
 
-    /// Reads all definitions, then each change; returns when the connection was interrupted and
-    /// changes may have been missed.
+    /// Reads all definitions, then each change; returns when changes may have been missed.
     async fn watch(&mut self) -> Result<(), BusError> {
         let bus = self.bus.clone();
         bus.connected().await;
-        let mut interrupted = std::pin::pin!(bus.interrupted());
         let pipelines = Pipelines::bind(&bus).await?;
         let mut changes = pipelines.watch().await?;
         let current = pipelines.current().await?;
@@ -162,12 +170,9 @@ impl Roster {
         for definition in current {
             self.apply(definition);
         }
+        self.definitions.ready();
         loop {
-            let change = tokio::select! {
-                () = &mut interrupted => return Ok(()),
-                change = changes.next() => change,
-            };
-            match change {
+            match changes.next().await {
                 Some(Ok(PipelineChange {
                     current: Some(definition),
                     ..

@@ -1,7 +1,7 @@
 //! The pipelines of a deployment: every revision of every definition, and which one is current.
 
-use crate::{Bucket, Bus, BusError, Facts, ProvisionError};
-use futures::{Stream, StreamExt};
+use crate::{Bucket, Bus, BusError, Connection, Facts, ProvisionError};
+use futures::{Stream, StreamExt, stream};
 use push0_domain::{PipelineId, pipeline::Pipeline};
 use std::{
     collections::HashMap,
@@ -134,11 +134,20 @@ impl Pipelines {
         self.cache().retain(|(known, _), _| known != name);
     }
 
-    /// The current definition of every pipeline, and each change as it comes.
+    /// The current definition of every pipeline, and each change as it comes. Ends with
+    /// [`BusError::Interrupted`] when changes may be missed: whoever follows them begins anew.
     pub async fn watch(
         &self,
     ) -> Result<impl Stream<Item = Result<PipelineChange, BusError>> + Send + Unpin + 'static, BusError> {
+        let mut connection = self.bus.connection();
+        let seen = connection.borrow_and_update().interruptions;
         let facts = self.facts.watch(&format!("*.{CURRENT}")).await?;
+        let interrupted = async move {
+            let is_interrupted = |now: &Connection| !now.up || now.interruptions != seen;
+            let _ = connection.wait_for(is_interrupted).await;
+        };
+        let ended = stream::once(async { Err(BusError::Interrupted) });
+        let facts = facts.take_until(Box::pin(interrupted)).chain(ended);
         Ok(Box::pin(facts.filter_map(|fact| async move {
             let fact = match fact {
                 Ok(fact) => fact,
