@@ -300,6 +300,13 @@ const BARS: &[Bar] = &[
         Most(0.0),
     ),
     (
+        "ingest: connections to one node",
+        "ingest",
+        &[],
+        "connections_opened",
+        Most(4.0),
+    ),
+    (
         "soak: trend of the dispatcher's memory",
         "soak",
         &[("what", "dispatcher-1 rss_mb"), ("profile", "full")],

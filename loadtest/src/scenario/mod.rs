@@ -9,6 +9,7 @@ mod fanout;
 mod floor;
 mod gantt;
 mod hole;
+mod ingest;
 mod memory;
 mod multistep;
 mod overhead;
@@ -41,6 +42,8 @@ pub(crate) enum Scenario {
     Scaling,
     /// How quickly a queue that was there at once is worked off.
     Burst,
+    /// How fast a chain that is there already is caught up with, over how many connections.
+    Ingest,
     /// What the services take.
     Memory,
     /// What the services take, and how soon a standby serves, while a million blocks wait.
@@ -95,6 +98,7 @@ impl Scenario {
                 Self::Throughput,
                 Self::Scaling,
                 Self::Burst,
+                Self::Ingest,
                 Self::Memory,
                 Self::Backlog,
                 Self::Hole,
@@ -125,6 +129,7 @@ impl Scenario {
             Self::Throughput => throughput::run(context).await,
             Self::Scaling => scaling::run(context).await,
             Self::Burst => burst::run(context).await,
+            Self::Ingest => ingest::run(context).await,
             Self::Memory => memory::run(context).await,
             Self::Backlog => backlog::run(context).await,
             Self::Hole => hole::run(context).await,

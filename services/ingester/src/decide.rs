@@ -18,6 +18,8 @@ use std::collections::VecDeque;
 pub const DEPTH: usize = 64;
 /// How many blocks are on their way at most: what a crash may publish a second time.
 pub const WINDOW: u64 = 32;
+/// How many blocks are asked for before the chain's head is looked at again.
+pub const RANGE: u64 = 512;
 
 /// A block and the hash of the one before it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -19,6 +19,8 @@ pub(crate) struct Metrics {
     pub(crate) head_block: IntGaugeVec,
     /// Failures of the source by kind.
     pub(crate) source_failures: IntCounterVec,
+    /// Connections opened to the pipeline's node.
+    pub(crate) connections_opened: IntCounterVec,
     /// Writes to the broker that had to be repeated, by reason.
     pub(crate) store_retries: IntCounterVec,
 }
@@ -56,6 +58,11 @@ impl Metrics {
                 "ingester_source_failures_total",
                 "Failures of the source, by kind.",
                 &["pipeline", "kind"],
+            )?,
+            connections_opened: counter_vec(
+                "ingester_connections_opened_total",
+                "Connections opened to the pipeline's node.",
+                by_pipeline,
             )?,
             store_retries: counter_vec(
                 "ingester_store_retries_total",

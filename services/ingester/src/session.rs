@@ -1,9 +1,9 @@
 //! One pipeline in this process: to campaign, to lead, to stop in order.
 
 use crate::{
-    publisher::{Deposed, Publisher},
-    source::{self, http::Desk},
-    status::Status,
+    publisher::Publisher,
+    source::{Access, Ended, http::Desk},
+    status::{Status, Trouble},
 };
 use push0_bus::{Backoff, Bus, BusError, Leadership, Term};
 use push0_domain::pipeline::{Pipeline, Source};
@@ -35,29 +35,42 @@ enum End {
     Finished,
     /// Another process leads, or the broker is away.
     Lost,
+    /// This process does not reach the source; another one may.
+    OutOfReach,
 }
 
-/// Why a source ended by itself.
+/// Why the work of a leader ended.
 enum Failure {
-    Deposed(Deposed),
+    Source(Ended),
     Broker(BusError),
 }
 
 impl Session {
     /// Serves the pipeline until it is removed or the service stops.
+    ///
+    /// Who does not reach the source does not ask for the lead, and a leader that does not reach it any
+    /// more gives the lead up. So a standby that reaches it leads, and nobody while nobody does: the
+    /// lead does not go to and fro.
     pub(crate) async fn run(mut self) -> Result<(), Infallible> {
+        let mut access = Access::new(&self.source(), &self.status);
         while !self.is_over() {
-            if self.source() == Source::External {
+            if *access.source() != self.source() {
+                access = Access::new(&self.source(), &self.status);
+            }
+            if *access.source() == Source::External {
                 self.status.fine();
                 self.changed(&Source::External).await;
                 continue;
             }
-            let over = over(&self.definition, &self.shutdown);
+            let changed = changed(&self.definition, &self.shutdown, access.source());
             let term = tokio::select! {
-                () = over => break,
-                term = campaign(&self.bus, &self.candidate, &mut self.status) => term,
+                () = changed => continue,
+                term = async {
+                    access.reach(&mut self.status).await;
+                    campaign(&self.bus, &self.candidate, &mut self.status).await
+                } => term,
             };
-            self.lead(term).await;
+            self.lead(term, &mut access).await;
         }
         // What is not served any more is not waited for.
         self.status.fine();
@@ -75,14 +88,10 @@ impl Session {
 
     /// Waits until the source is another one, or all is over.
     async fn changed(&self, source: &Source) {
-        let mut definition = self.definition.clone();
-        tokio::select! {
-            () = self.shutdown.requested() => {}
-            _ = definition.wait_for(|definition| definition.source != *source) => {}
-        }
+        changed(&self.definition, &self.shutdown, source).await;
     }
 
-    async fn lead(&mut self, mut term: Term) {
+    async fn lead(&mut self, mut term: Term, access: &mut Access) {
         let pipeline = self.status.pipeline().clone();
         tracing::info!(%pipeline, "leading");
         let end = {
@@ -93,8 +102,11 @@ impl Session {
                 if self.is_over() || source == Source::External {
                     break End::Finished;
                 }
+                if *access.source() != source {
+                    *access = Access::new(&source, &self.status);
+                }
                 let stop = Shutdown::new();
-                let mut work = pin!(self.work(&source, &stop));
+                let mut work = pin!(self.work(access, &stop));
                 let ended = tokio::select! {
                     () = &mut lost => break End::Lost,
                     ended = &mut work => ended,
@@ -109,7 +121,8 @@ impl Session {
                 };
                 let reason = match ended {
                     Ok(()) => continue,
-                    Err(Failure::Deposed(Deposed)) => "somebody else moved the cursor".to_owned(),
+                    Err(Failure::Source(Ended::OutOfReach)) => break End::OutOfReach,
+                    Err(Failure::Source(Ended::Deposed)) => "somebody else moved the cursor".to_owned(),
                     Err(Failure::Broker(error)) => error.to_string(),
                 };
                 tracing::debug!(%pipeline, reason, "starting over from stored state");
@@ -124,28 +137,33 @@ impl Session {
                 term.resign().await;
                 tracing::info!(%pipeline, "resigned");
             }
+            End::OutOfReach => {
+                term.resign().await;
+                tracing::warn!(%pipeline, "resigned: the source is out of reach of this process");
+            }
             End::Lost => tracing::info!(%pipeline, "leads no longer"),
         }
     }
 
-    async fn work(&self, source: &Source, stop: &Shutdown) -> Result<(), Failure> {
+    async fn work(&self, access: &Access, stop: &Shutdown) -> Result<(), Failure> {
         let opened = Publisher::open(&self.bus, self.definition.clone(), self.status.clone());
         let opened = opened.await.map_err(Failure::Broker)?;
-        let ended = source::run(source, opened, &self.desk, stop).await;
-        ended.map_err(Failure::Deposed)
+        let ended = access.run(opened, &self.desk, stop).await;
+        ended.map_err(Failure::Source)
     }
 }
 
-/// Waits until the service stops or the pipeline is removed.
-fn over(
+/// Waits until the source is another one, the service stops, or the pipeline is removed.
+fn changed(
     definition: &watch::Receiver<Arc<Pipeline>>,
     shutdown: &Shutdown,
+    source: &Source,
 ) -> impl Future<Output = ()> + use<> {
-    let (mut definition, shutdown) = (definition.clone(), shutdown.clone());
+    let (mut definition, shutdown, source) = (definition.clone(), shutdown.clone(), source.clone());
     async move {
         tokio::select! {
             () = shutdown.requested() => {}
-            () = async { while definition.changed().await.is_ok() {} } => {}
+            _ = definition.wait_for(|definition| definition.source != source) => {}
         }
     }
 }
@@ -167,7 +185,7 @@ async fn campaign(bus: &Bus, candidate: &Leadership, status: &mut Status) -> Ter
         match outcome {
             Ok(term) => return term,
             Err(error) => {
-                tracing::debug!(pipeline = %status.pipeline(), %error, "cannot campaign yet");
+                status.failing(Trouble::Broker, &format!("cannot ask for the lead: {error}"));
                 backoff.pause().await;
             }
         }

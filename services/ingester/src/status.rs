@@ -2,7 +2,7 @@
 
 use crate::metrics::{Metrics, gauge_value};
 use push0_domain::PipelineId;
-use push0_runtime::{Component, Health};
+use push0_runtime::{Component, Health, metrics::IntCounter};
 
 /// What keeps a pipeline's blocks from coming.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -86,6 +86,13 @@ impl Status {
 
     pub(crate) fn pipeline(&self) -> &PipelineId {
         &self.pipeline
+    }
+
+    /// Counts the connections that are opened to the pipeline's node. The label is the pipeline's name:
+    /// a URL may hold secrets.
+    pub(crate) fn connections_opened(&self) -> IntCounter {
+        let opened = &self.metrics.connections_opened;
+        opened.with_label_values(&[self.pipeline.as_str()])
     }
 
     pub(crate) fn metrics(&self) -> &Metrics {

@@ -7,6 +7,7 @@ use push0_bus::Bucket;
 use push0_domain::{
     BlockHash, Payload,
     message::{BlockEvent, KnownBlock},
+    subject,
 };
 use push0_harness::{Anvil, Process, wait_for};
 use serde_json::{Value, json};
@@ -71,7 +72,7 @@ async fn a_chain_that_grows_is_followed_with_its_transactions() {
         let witness: Value = serde_json::from_slice(witness).expect("the node's JSON");
         assert_eq!(witness, mined);
         transactions += observed.facts.transactions;
-        let key = subject::known_block(&"whole".parse().unwrap(), &observed.block);
+        let key = subject::known_block(&id("whole"), &observed.block);
         let fact = known
             .get(&key)
             .await

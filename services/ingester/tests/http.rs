@@ -4,13 +4,13 @@ mod observed;
 
 use observed::{PATIENCE, deploy, numbers, outcome, pipeline, published_up_to};
 use push0_domain::BlockHash;
-use push0_harness::{Deployment, wait_for};
+use push0_harness::{Deployment, Process, wait_for};
 use serde_json::{Value, json};
 
-/// Where submissions go, as the log says.
-async fn address(deployment: &Deployment) -> String {
+/// Where submissions to this process go, as the log says.
+async fn address(process: &Process) -> String {
     wait_for("the address for blocks", PATIENCE, async || {
-        let log = deployment.service("ingester").log();
+        let log = process.log();
         let line = log
             .lines()
             .rfind(|line| line.contains("listening for blocks"))?
@@ -25,7 +25,7 @@ async fn address(deployment: &Deployment) -> String {
 async fn submit(deployment: &Deployment, pipeline: &str, body: &str) -> (u16, Value) {
     let url = format!(
         "http://{}/v1/pipelines/{pipeline}/blocks",
-        address(deployment).await
+        address(deployment.service("ingester")).await
     );
     let sent = reqwest::Client::new()
         .post(url)
@@ -143,4 +143,55 @@ async fn another_hash_replaces_and_cancels() {
         cancels.iter().map(|c| (c.first, c.last)).collect::<Vec<_>>(),
         [(2, 3)]
     );
+}
+
+#[tokio::test]
+async fn the_process_that_leads_takes_blocks_and_the_other_one_says_so() {
+    let mut deployment = deploy(&[pipeline("posts", "kind = \"http\"")]).await;
+    assert_eq!(submit_patiently(&deployment, "posts", "1").await.0, 202);
+    let standby = Process::program("ingester").label("standby");
+    deployment.start_service(standby.env("PUSH0_SUBMIT__LISTEN", "127.0.0.1:0"));
+    deployment.ready().await;
+    let mut urls = Vec::new();
+    for label in ["ingester", "standby"] {
+        let address = address(deployment.service(label)).await;
+        urls.push(format!("http://{address}/v1/pipelines/posts/blocks"));
+    }
+    let client = reqwest::Client::new();
+    let leads = async |url: &str| {
+        client
+            .get(url)
+            .send()
+            .await
+            .map(|answer| answer.status().as_u16())
+    };
+    assert_eq!(leads(&urls[0]).await.expect("an answer"), 200);
+    assert_eq!(leads(&urls[1]).await.expect("an answer"), 503);
+    let answer = client.post(&urls[1]).body("2").send().await.expect("an answer");
+    // On another connection the next try may reach the leader.
+    assert_eq!(
+        (
+            answer.status().as_u16(),
+            &answer.headers()["retry-after"],
+            &answer.headers()["connection"]
+        ),
+        (
+            503,
+            &"1".parse().expect("a value"),
+            &"close".parse().expect("a value")
+        )
+    );
+    deployment.service("ingester").kill();
+    wait_for("the standby's lead", PATIENCE, async || {
+        leads(&urls[1]).await.ok() == Some(200)
+    })
+    .await;
+    let answer = client
+        .post(&urls[1])
+        .body("[1, 2]")
+        .send()
+        .await
+        .expect("an answer");
+    assert_eq!(answer.status().as_u16(), 202);
+    assert_eq!(numbers(&published_up_to(&deployment, "posts", 2).await), [1, 2]);
 }

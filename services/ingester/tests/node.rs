@@ -4,7 +4,7 @@ mod observed;
 
 use axum::{Router, body::Bytes, extract::State, http::StatusCode, routing::post};
 use observed::{deploy, ethereum, not_ready, numbers, published_up_to};
-use push0_harness::Anvil;
+use push0_harness::{Anvil, Deployment};
 use serde_json::{Value, json};
 use std::sync::{Arc, Mutex};
 use tokio::task::JoinSet;
@@ -58,6 +58,14 @@ async fn answer(State(proxy): State<Proxy>, body: Bytes) -> (StatusCode, String)
     (StatusCode::OK, answer.to_string())
 }
 
+/// How many connections to the node the ingester has opened.
+async fn opened(deployment: &Deployment) -> u64 {
+    let metrics = deployment.service("ingester").metrics().await;
+    let series = "push0_ingester_connections_opened_total{pipeline=\"demo\"} ";
+    let value = metrics.lines().find_map(|line| line.strip_prefix(series));
+    value.expect("the metric").parse().expect("a number")
+}
+
 #[tokio::test]
 async fn nonsense_and_refusals_are_waited_out_and_keys_are_never_shown() {
     let anvil = Anvil::start(None).await;
@@ -84,10 +92,13 @@ async fn nonsense_and_refusals_are_waited_out_and_keys_are_never_shown() {
         (Manner::Error(-32000), "the key *** is used up"),
         (Manner::AnotherRoot, "but its header hashes to"),
         (Manner::AnotherNumber, "a nonsense answer: block"),
-        (Manner::Huge, "an answer of more than"),
         (Manner::Prose, "a nonsense answer: not JSON-RPC"),
+        // The last one: it costs its connection, as nobody reads to its end.
+        (Manner::Huge, "an answer of more than"),
     ];
     for (number, (bad, said)) in (2..).zip(expected) {
+        let opened = opened(&deployment).await;
+        assert!(opened <= 4, "{opened} connections before {bad:?}");
         *manner.lock().expect("not poisoned") = bad;
         anvil.mine(1).await;
         not_ready(&deployment, said).await;

@@ -6,7 +6,7 @@ use crate::{
 };
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
-use std::time::Duration;
+use std::{ffi::OsString, time::Duration};
 use tempfile::TempDir;
 
 /// A running anvil on a free loopback port. Killed when dropped.
@@ -24,12 +24,27 @@ impl Anvil {
     /// # Panics
     /// Anvil is not installed or does not start.
     pub async fn start(block_time: Option<Duration>) -> Self {
-        let folder = TempDir::new().expect("a temporary directory");
-        let mut args = vec!["--host".into(), "127.0.0.1".into(), "--port".into(), "0".into()];
         match block_time {
-            Some(time) => args.extend(["--block-time".into(), time.as_secs().max(1).to_string().into()]),
-            None => args.push("--no-mining".into()),
+            Some(time) => Self::launch(&["--block-time", &time.as_secs().max(1).to_string()]).await,
+            None => Self::launch(&["--no-mining"]).await,
         }
+    }
+
+    /// Starts a chain of this many blocks, of which the node keeps no states: with them, and since the fork
+    /// that writes each block's hash into the state, mining thousands takes minutes.
+    ///
+    /// # Panics
+    /// Anvil is not installed or does not start.
+    pub async fn of_blocks(blocks: u64) -> Self {
+        let anvil = Self::launch(&["--no-mining", "--prune-history", "--hardfork", "cancun"]).await;
+        anvil.mine(blocks).await;
+        anvil
+    }
+
+    async fn launch(more: &[&str]) -> Self {
+        let folder = TempDir::new().expect("a temporary directory");
+        let mut args: Vec<OsString> = ["--host", "127.0.0.1", "--port", "0"].map(OsString::from).into();
+        args.extend(more.iter().map(OsString::from));
         let spec = Spec {
             program: child::tool("ANVIL", "anvil"),
             args,

@@ -1,6 +1,6 @@
 //! Following a chain that somebody else grows, and sometimes rewrites.
 
-use super::{Action, History, Link, WINDOW};
+use super::{Action, History, Link, RANGE};
 use push0_domain::{BlockHash, BlockRef};
 
 /// What the node said.
@@ -216,6 +216,6 @@ fn start(history: &History) -> Looking {
 }
 
 fn forward(first: u64, target: u64) -> Option<Effect> {
-    let last = target.min(first.saturating_add(WINDOW - 1));
+    let last = target.min(first.saturating_add(RANGE - 1));
     (first <= target).then_some(Effect::Fetch { first, last })
 }

@@ -1,6 +1,6 @@
 use super::follow::{Effect, Event, Follower, Stuck};
 use super::offer::{Conflict, Offer, hash_of_number, offer};
-use super::{Action, DEPTH, History, Link, WINDOW};
+use super::{Action, DEPTH, History, Link, RANGE};
 use proptest::prelude::*;
 use push0_domain::{BlockHash, BlockRef, PipelineId};
 use std::collections::BTreeMap;
@@ -149,7 +149,7 @@ fn look(
             };
             return (actions, Some(stuck));
         };
-        assert!(last - first < WINDOW);
+        assert!(last - first < RANGE);
         for number in first..=last {
             if let Some(change) = changes.pop() {
                 change.apply(chain);
@@ -222,7 +222,7 @@ proptest! {
         }
         // The chain goes on, longer than before, and the follower looks until it sees nothing new.
         chain.grow(60);
-        for _ in 0..chain.blocks.len() / WINDOW as usize + 10 {
+        for _ in 0..chain.blocks.len() / RANGE as usize + 10 {
             let (actions, stuck) = look(&mut follower, &mut chain, &mut Vec::new());
             prop_assert_eq!(stuck, None);
             downstream.carry_out(&actions, None);

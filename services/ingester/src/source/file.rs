@@ -4,17 +4,18 @@
 //! wrong stops the pipeline there, with the reason, until the file changes. Which line comes next is
 //! part of the cursor, so lines that were read must not be edited.
 
-use super::submitted;
+use super::{Ended, OUT_OF_REACH_MAX, submitted};
 use crate::{
     decide::{History, WINDOW},
     publisher::{Deposed, Opened, Publisher, Step},
-    status::Trouble,
+    status::{Status, Trouble},
 };
 use push0_runtime::Shutdown;
 use std::{path::Path, time::Duration};
 use tokio::{
     fs::File,
     io::{AsyncBufReadExt, AsyncReadExt, AsyncSeekExt, BufReader, SeekFrom},
+    time::Instant,
 };
 
 /// How often the file is looked at.
@@ -66,7 +67,15 @@ impl From<Deposed> for Halt {
     }
 }
 
-pub(super) async fn run(path: &str, opened: Opened, stop: &Shutdown) -> Result<(), Deposed> {
+/// Waits until the file is there.
+pub(super) async fn reach(path: &str, status: &mut Status) {
+    while let Err(error) = look(Path::new(path)).await {
+        status.blocked(Trouble::File, &format!("{path}: {error}"));
+        tokio::time::sleep(POLL).await;
+    }
+}
+
+pub(super) async fn run(path: &str, opened: Opened, stop: &Shutdown) -> Result<(), Ended> {
     let Opened {
         mut publisher,
         mut history,
@@ -75,7 +84,7 @@ pub(super) async fn run(path: &str, opened: Opened, stop: &Shutdown) -> Result<(
         line: publisher.lines_read(),
         offset: None,
     };
-    let mut seen = None;
+    let (mut seen, mut read_at) = (None, Instant::now());
     while !stop.is_requested() {
         let looked = look(Path::new(path)).await;
         let read = match looked {
@@ -85,13 +94,22 @@ pub(super) async fn run(path: &str, opened: Opened, stop: &Shutdown) -> Result<(
         };
         seen = looked.ok();
         match read {
-            None => {}
-            Some(Ok(())) => publisher.status.fine(),
-            Some(Err(Halt::Deposed(deposed))) => return Err(deposed),
-            Some(Err(Halt::Wrong(reason))) => publisher.status.blocked(Trouble::File, &reason),
+            None => read_at = Instant::now(),
+            Some(Ok(())) => {
+                read_at = Instant::now();
+                publisher.status.fine();
+            }
+            Some(Err(Halt::Deposed(deposed))) => return Err(deposed.into()),
+            Some(Err(Halt::Wrong(reason))) => {
+                read_at = Instant::now();
+                publisher.status.blocked(Trouble::File, &reason);
+            }
             Some(Err(Halt::Unreadable(reason))) => {
                 publisher.status.blocked(Trouble::File, &reason);
                 seen = None;
+                if read_at.elapsed() >= OUT_OF_REACH_MAX {
+                    return Err(Ended::OutOfReach);
+                }
             }
         }
         tokio::select! {

@@ -11,6 +11,7 @@ use crate::{
 use bytes::Bytes;
 use push0_domain::{BlockHash, message::BlockFacts};
 use serde::Deserialize;
+use std::borrow::Cow;
 
 /// The largest number of a block, so that the one after it is a number too.
 const NUMBER_MAX: u64 = i64::MAX as u64;
@@ -25,21 +26,26 @@ pub(super) struct Submitted {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Object {
+struct Object<'a> {
     number: u64,
     #[serde(default)]
     hash: Option<BlockHash>,
     #[serde(default)]
     parent_hash: Option<BlockHash>,
-    #[serde(default)]
-    input: Option<String>,
+    #[serde(borrow, default)]
+    input: Option<Digits<'a>>,
 }
+
+/// Hex digits as they stand in the body, of which they may be most. A type of its own, since serde copies
+/// a string within an option.
+#[derive(Deserialize)]
+struct Digits<'a>(#[serde(borrow)] Cow<'a, str>);
 
 /// Reads one block. The error says what is wrong and what was expected.
 pub(super) fn parse(text: &str) -> Result<Submitted, String> {
     let text = text.trim();
     let object = if text.starts_with('{') {
-        serde_json::from_str::<Object>(text).map_err(|error| format!("{error}: {EXPECTED}"))?
+        serde_json::from_str::<Object<'_>>(text).map_err(|error| format!("{error}: {EXPECTED}"))?
     } else {
         let number = serde_json::from_str(text).map_err(|_| {
             let start: String = text.chars().take(40).collect();
@@ -58,9 +64,9 @@ pub(super) fn parse(text: &str) -> Result<Submitted, String> {
     }
     let witness = match object.input {
         None => number.to_string().into_bytes(),
-        Some(digits) => {
-            let digits = digits.strip_prefix("0x").unwrap_or(&digits);
-            hex::decode(digits).map_err(|error| format!("input: {error}: expected 0x and hex digits"))?
+        Some(Digits(digits)) => {
+            let bare = digits.strip_prefix("0x").unwrap_or(&digits);
+            hex::decode(bare).map_err(|error| format!("input: {error}: expected 0x and hex digits"))?
         }
     };
     let offer = Offer {

@@ -104,7 +104,12 @@ pub(crate) fn numbers(events: &[BlockEvent]) -> Vec<u64> {
 
 /// Waits until the ingester says in `/health/ready` that it is not ready, with this in the reason.
 pub(crate) async fn not_ready(deployment: &Deployment, reason: &str) {
-    let ingester = deployment.service("ingester");
+    not_ready_of(deployment, "ingester", reason).await;
+}
+
+/// The same of the process of this label.
+pub(crate) async fn not_ready_of(deployment: &Deployment, label: &str, reason: &str) {
+    let ingester = deployment.service(label);
     wait_for(&format!("`{reason}` in the readiness"), PATIENCE, async || {
         let address = ingester.http_address().ok_or_else(|| "no address".to_owned())?;
         let url = format!("http://{address}/health/ready");

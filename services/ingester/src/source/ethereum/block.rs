@@ -27,10 +27,10 @@ struct Envelope {
 }
 
 /// Reads and checks a block. The error says what is wrong, in stable words.
-pub(super) fn check(asked: Number, full: bool, json: &str) -> Result<FetchedBlock, String> {
+pub(super) fn check(asked: Number, full: bool, json: Bytes) -> Result<FetchedBlock, String> {
     let malformed = |error: serde_json::Error| format!("not a block: {error}");
-    let envelope: Envelope = serde_json::from_str(json).map_err(malformed)?;
-    let header: Header = serde_json::from_str(json).map_err(malformed)?;
+    let envelope: Envelope = serde_json::from_slice(&json).map_err(malformed)?;
+    let header: Header = serde_json::from_slice(&json).map_err(malformed)?;
     if let Number::At(number) = asked
         && header.number != number
     {
@@ -59,11 +59,7 @@ pub(super) fn check(asked: Number, full: bool, json: &str) -> Result<FetchedBloc
             timestamp_s: header.timestamp,
         },
         header_rlp,
-        json: if full {
-            Bytes::copy_from_slice(json.as_bytes())
-        } else {
-            Bytes::new()
-        },
+        json: if full { json } else { Bytes::new() },
     })
 }
 
@@ -102,7 +98,7 @@ mod tests {
     #[test]
     fn a_real_header_is_rebuilt_to_its_hash() {
         let json = genesis().to_string();
-        let block = check(Number::At(0), true, &json).expect("the genesis is valid");
+        let block = check(Number::At(0), true, json.clone().into()).expect("the genesis is valid");
         assert_eq!(block.header_rlp.len(), 535);
         assert_eq!(block.json, json.as_bytes());
         assert_eq!(block.facts, BlockFacts::default());
@@ -130,7 +126,7 @@ mod tests {
             (with("timestamp", json!(-1)), "not a block"),
             ("[]".to_owned(), "not a block"),
         ] {
-            let error = check(Number::At(0), false, &json).expect_err(said);
+            let error = check(Number::At(0), false, json.into()).expect_err(said);
             assert!(error.contains(said), "{error}");
         }
     }

@@ -1,21 +1,20 @@
 //! HTTP as a node speaks it: one POST after another, each with a limit on its time and its answer.
 //! No redirects, no proxies, no compression: a node that wants them is behind another URL.
 
+use super::connections::Connections;
 use base64::{Engine, engine::general_purpose::STANDARD};
 use bytes::Bytes;
-use http_body_util::{BodyExt, Full, Limited};
+use http_body_util::Full;
 use hyper::{
     HeaderMap, Method, Request, Uri,
-    header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue, InvalidHeaderValue, USER_AGENT},
+    header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderValue, InvalidHeaderValue, USER_AGENT},
 };
-use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
-use hyper_util::{
-    client::legacy::{Client as Pool, connect::HttpConnector},
-    rt::{TokioExecutor, TokioTimer},
-};
+use hyper_rustls::HttpsConnectorBuilder;
+use hyper_util::client::legacy::connect::HttpConnector;
 use percent_encoding::percent_decode_str;
+use push0_runtime::metrics::IntCounter;
 use rustls::{ClientConfig, RootCertStore, crypto::ring};
-use std::{error::Error, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 use tokio::time::timeout;
 use url::Url;
 
@@ -23,9 +22,7 @@ use url::Url;
 const TIMEOUT: Duration = Duration::from_secs(5);
 /// The largest answer, in bytes: a full block with every byte of calldata that the gas limit buys is
 /// well below it.
-const ANSWER_MAX: usize = 32 * 1024 * 1024;
-/// How long an unused connection is kept: longer than a slot.
-const IDLE: Duration = Duration::from_secs(30);
+pub(super) const ANSWER_MAX: usize = 32 * 1024 * 1024;
 
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
@@ -36,13 +33,14 @@ pub(super) enum ClientError {
     Timeout,
     #[error("answered with HTTP status {0}")]
     Status(u16),
-    #[error("an answer of more than {ANSWER_MAX} bytes")]
-    TooLarge,
+    #[error("an answer of more than {0} bytes")]
+    TooLarge(usize),
 }
 
 /// A client of one URL.
 pub(super) struct Client {
-    pool: Pool<HttpsConnector<HttpConnector>, Full<Bytes>>,
+    connections: Connections,
+    /// The request but for its body.
     uri: Uri,
     headers: HeaderMap,
 }
@@ -61,26 +59,23 @@ pub(super) enum InvalidUrl {
 }
 
 impl Client {
-    pub(super) fn new(url: &Url) -> Result<Self, InvalidUrl> {
+    pub(super) fn new(url: &Url, opened: IntCounter) -> Result<Self, InvalidUrl> {
         let secure = match url.scheme() {
             "http" => false,
             "https" => true,
             _ => return Err(InvalidUrl::Scheme),
         };
+        // The path and the query as they stand; user, password and fragment are not part of a request.
+        let target = &url[url::Position::BeforePath..url::Position::AfterQuery];
+        let authority = &url[url::Position::BeforeHost..url::Position::AfterPort];
         let mut headers = HeaderMap::new();
+        headers.insert(HOST, authority.parse().map_err(|_| InvalidUrl::Uri)?);
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         let agent = concat!("push0-ingester/", env!("CARGO_PKG_VERSION"));
         headers.insert(USER_AGENT, HeaderValue::from_static(agent));
         if let Some(credentials) = credentials(url) {
             headers.insert(AUTHORIZATION, credentials.map_err(InvalidUrl::Userinfo)?);
         }
-        // The path and the query as they stand; user, password and fragment are not part of a request.
-        let target = &url[url::Position::BeforePath..url::Position::AfterQuery];
-        let authority = &url[url::Position::BeforeHost..url::Position::AfterPort];
-        let uri = Uri::builder()
-            .scheme(url.scheme())
-            .authority(authority)
-            .path_and_query(target);
         let mut tcp = HttpConnector::new();
         tcp.enforce_http(false);
         tcp.set_nodelay(true);
@@ -89,53 +84,33 @@ impl Client {
             .https_or_http()
             .enable_http1()
             .wrap_connector(tcp);
-        let pool = Pool::builder(TokioExecutor::new())
-            .pool_timer(TokioTimer::new())
-            .pool_idle_timeout(IDLE)
-            .pool_max_idle_per_host(1)
-            .build(connector);
+        let endpoint = Uri::builder()
+            .scheme(url.scheme())
+            .authority(authority)
+            .path_and_query("/");
+        let endpoint = endpoint.build().map_err(|_| InvalidUrl::Uri)?;
         Ok(Self {
-            pool,
-            uri: uri.build().map_err(|_| InvalidUrl::Uri)?,
+            connections: Connections::new(connector, endpoint, opened),
+            uri: target.parse().map_err(|_| InvalidUrl::Uri)?,
             headers,
         })
     }
 
-    /// Sends a body and returns the answer's.
-    pub(super) async fn post(&self, body: String) -> Result<Bytes, ClientError> {
-        timeout(TIMEOUT, self.exchange(body))
-            .await
-            .unwrap_or(Err(ClientError::Timeout))
-    }
-
-    async fn exchange(&self, body: String) -> Result<Bytes, ClientError> {
+    /// Sends a body and returns the answer's, of at most `answer_max` bytes.
+    pub(super) async fn post(&self, body: String, answer_max: usize) -> Result<Bytes, ClientError> {
         let mut request = Request::new(Full::new(Bytes::from(body)));
         *request.method_mut() = Method::POST;
         *request.uri_mut() = self.uri.clone();
         request.headers_mut().clone_from(&self.headers);
-        let response = self.pool.request(request).await;
-        let response = response.map_err(|error| ClientError::Unreachable(innermost(&error)))?;
-        if !response.status().is_success() {
-            return Err(ClientError::Status(response.status().as_u16()));
+        let exchange = self.connections.exchange(&request, answer_max);
+        let exchanged = timeout(TIMEOUT, exchange).await;
+        let (status, body) = exchanged.unwrap_or(Err(ClientError::Timeout))?;
+        if status.is_success() {
+            Ok(body)
+        } else {
+            Err(ClientError::Status(status.as_u16()))
         }
-        let body = Limited::new(response.into_body(), ANSWER_MAX).collect().await;
-        body.map(http_body_util::Collected::to_bytes).map_err(|error| {
-            if error.is::<http_body_util::LengthLimitError>() {
-                ClientError::TooLarge
-            } else {
-                ClientError::Unreachable(innermost(error.as_ref()))
-            }
-        })
     }
-}
-
-/// The innermost cause says most: "connection refused" rather than "client error (Connect)".
-fn innermost(error: &(dyn Error + 'static)) -> String {
-    let mut cause = error;
-    while let Some(source) = cause.source() {
-        cause = source;
-    }
-    cause.to_string()
 }
 
 /// User and password of the URL, if any, as HTTP sends them.

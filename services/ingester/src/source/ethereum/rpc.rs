@@ -4,6 +4,7 @@ use super::{
     block::{self, FetchedBlock},
     client::{Client, ClientError},
 };
+use push0_runtime::metrics::IntCounter;
 use serde::Deserialize;
 use serde_json::{json, value::RawValue};
 use url::Url;
@@ -56,13 +57,13 @@ struct Refusal {
 }
 
 impl Rpc {
-    /// A client of the node at this URL. The error does not repeat the URL.
-    pub(super) fn new(url: &str) -> Result<Self, String> {
+    /// A client of the node at this URL, which counts its connections. The error does not repeat the URL.
+    pub(super) fn new(url: &str, opened: IntCounter) -> Result<Self, String> {
         let wrong = |error: &dyn std::fmt::Display| format!("source.rpc_url: {error}");
         let url: Url = url.parse().map_err(|error| wrong(&error))?;
         let port = url.port().map_or(String::new(), |port| format!(":{port}"));
         Ok(Self {
-            client: Client::new(&url).map_err(|error| wrong(&error))?,
+            client: Client::new(&url, opened).map_err(|error| wrong(&error))?,
             shown: format!("{}://{}{port}", url.scheme(), url.host_str().unwrap_or_default()),
             secrets: secrets(&url),
         })
@@ -73,8 +74,14 @@ impl Rpc {
         &self.shown
     }
 
-    /// A block, checked against its hash; none if the node does not have it.
-    pub(super) async fn block(&self, number: Number, full: bool) -> Result<Option<FetchedBlock>, RpcError> {
+    /// A block, checked against its hash; none if the node does not have it. With `full` its JSON comes
+    /// with it, of which `answer_max` bytes are read at most.
+    pub(super) async fn block(
+        &self,
+        number: Number,
+        full: bool,
+        answer_max: usize,
+    ) -> Result<Option<FetchedBlock>, RpcError> {
         let asked = match number {
             Number::Latest => "latest".to_owned(),
             Number::At(number) => format!("{number:#x}"),
@@ -85,7 +92,7 @@ impl Rpc {
             "method": "eth_getBlockByNumber",
             "params": [asked, full],
         });
-        let body = match self.client.post(request.to_string()).await {
+        let body = match self.client.post(request.to_string(), answer_max).await {
             Err(ClientError::Status(429)) => return Err(RpcError::RateLimited),
             Err(ClientError::Unreachable(reason)) => {
                 return Err(ClientError::Unreachable(self.without_secrets(&reason)).into());
@@ -104,7 +111,9 @@ impl Rpc {
             (None, None) => Ok(None),
             (Some(result), None) if result.get() == "null" => Ok(None),
             (Some(result), None) => {
-                let checked = block::check(number, full, result.get());
+                // A part of the answer, not a copy of it.
+                let json = body.slice_ref(result.get().as_bytes());
+                let checked = block::check(number, full, json);
                 checked
                     .map(Some)
                     .map_err(|reason| RpcError::Nonsense(self.without_secrets(&reason)))
@@ -149,6 +158,10 @@ fn secrets(url: &Url) -> Vec<String> {
 mod tests {
     use super::*;
 
+    fn counter() -> IntCounter {
+        IntCounter::new("opened", "Connections opened.").expect("a counter")
+    }
+
     #[test]
     fn a_key_in_the_url_is_never_shown() {
         for url in [
@@ -156,15 +169,14 @@ mod tests {
             "https://node.example:8545/v3/0123456789abcdef",
             "https://node.example/?token=0123456789abcdef",
         ] {
-            let rpc = Rpc::new(url).expect("a URL");
+            let rpc = Rpc::new(url, counter()).expect("a URL");
             assert!(rpc.shown().starts_with("https://node.example"), "{}", rpc.shown());
             let said = rpc.without_secrets("bad key 0123456789abcdef of user with hunter22");
             let hidden = rpc.secrets.iter().all(|secret| !said.contains(secret.as_str()));
             assert!(hidden && !rpc.secrets.is_empty(), "{said}");
         }
-        let error = Rpc::new("https://bad host/0123456789abcdef")
-            .err()
-            .expect("not a URL");
+        let error = Rpc::new("https://bad host/0123456789abcdef", counter());
+        let error = error.err().expect("not a URL");
         assert!(!error.contains("0123456789abcdef"), "{error}");
     }
 }

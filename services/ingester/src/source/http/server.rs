@@ -1,7 +1,11 @@
 //! `POST /v1/pipelines/{name}/blocks`: the server for submissions.
 //!
 //! Whoever reaches it can submit blocks, so it is off unless configured. Connections, bodies and the
-//! time for each are bounded; a body is read only when there is room for it.
+//! time for each are bounded; a large body is read only when there is room for it.
+//!
+//! Only the process that leads a pipeline takes its blocks. Another one answers 503 and closes the
+//! connection: the same request, sent again, may be let through to the leader by what distributes
+//! connections. `GET` of the same path says without a body whether a `POST` would be taken.
 
 use super::{
     Refused, Submission,
@@ -10,12 +14,14 @@ use super::{
 use crate::source::submitted::{self, Submitted};
 use axum::{
     Json, Router,
-    body::{Body, to_bytes},
+    body::{Body, HttpBody},
     extract::{Path, State},
     http::{StatusCode, header},
     response::{IntoResponse, Response},
     routing::post,
 };
+use bytes::{Bytes, BytesMut};
+use http_body_util::BodyExt;
 use hyper::server::conn::http1;
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
@@ -27,7 +33,7 @@ use serde_json::{json, value::RawValue};
 use std::{convert::Infallible, sync::Arc, time::Duration};
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::{Semaphore, oneshot},
+    sync::{Semaphore, SemaphorePermit, mpsc, oneshot},
     task::JoinSet,
     time::timeout,
 };
@@ -38,8 +44,13 @@ const BODY_MAX: usize = 16 * 1024 * 1024;
 const BLOCKS_MAX: usize = 1000;
 /// Connections served at a time; more wait in the backlog of the socket.
 const CONNECTIONS_MAX: usize = 64;
-/// Bodies in memory at a time.
-const BODIES_MAX: usize = 4;
+/// The bodies in memory at a time, in KiB, those up to [`SMALL_MAX`] not counted. A body counts until its
+/// blocks are stored; their witnesses take half of it while it is read, and are all that is left then.
+const ROOM_KIB: usize = BODY_MAX / 1024;
+/// The largest body that need not wait for room: one for each connection is little.
+const SMALL_MAX: usize = 64 * 1024;
+/// How much a connection reads ahead of what takes the body.
+const BUFFER_MAX: usize = 64 * 1024;
 /// How long a client may take for the head of a request, idle time included.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long a body may take, the wait for room included.
@@ -54,15 +65,15 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 #[derive(Clone)]
 struct Shared {
     desk: Desk,
-    bodies: Arc<Semaphore>,
+    room: Arc<Semaphore>,
 }
 
 /// Serves until the stop is requested and the requests of that moment were answered.
 pub(crate) async fn serve(listener: TcpListener, desk: Desk, shutdown: Shutdown) -> Result<(), Infallible> {
-    let bodies = Arc::new(Semaphore::new(BODIES_MAX));
+    let room = Arc::new(Semaphore::new(ROOM_KIB));
     let router = Router::new()
-        .route("/v1/pipelines/{name}/blocks", post(submit))
-        .with_state(Shared { desk, bodies });
+        .route("/v1/pipelines/{name}/blocks", post(submit).get(look))
+        .with_state(Shared { desk, room });
     let slots = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     let mut connections = JoinSet::new();
     loop {
@@ -98,6 +109,7 @@ async fn answer(stream: TcpStream, router: Router, shutdown: Shutdown) {
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIMEOUT)
+        .max_buf_size(BUFFER_MAX)
         .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
     tokio::pin!(connection);
     // A client that went away is its own concern.
@@ -110,28 +122,39 @@ async fn answer(stream: TcpStream, router: Router, shutdown: Shutdown) {
     }
 }
 
-async fn submit(State(shared): State<Shared>, Path(name): Path<String>, body: Body) -> Response {
+/// Whether this process takes blocks of the pipeline now.
+async fn look(State(shared): State<Shared>, Path(name): Path<String>) -> Response {
+    match taker(&shared.desk, &name) {
+        Ok(_) => Json(json!({ "leads": true })).into_response(),
+        Err(refused) => refused,
+    }
+}
+
+/// Who takes the blocks of a pipeline, or what to answer because nobody does here.
+#[expect(clippy::result_large_err, reason = "the error is the response")]
+fn taker(desk: &Desk, name: &str) -> Result<mpsc::Sender<Submission>, Response> {
     let unknown = || {
-        problem(
-            StatusCode::NOT_FOUND,
-            &format!("no pipeline `{name:.60}` takes blocks by HTTP"),
-        )
+        let reason = format!("no pipeline `{name:.60}` takes blocks by HTTP");
+        problem(StatusCode::NOT_FOUND, &reason)
     };
-    let Ok(pipeline) = name.parse::<PipelineId>() else {
-        return unknown();
+    let pipeline = name.parse::<PipelineId>().map_err(|_| unknown())?;
+    match desk.taker(&pipeline) {
+        Taker::Here(taker) => Ok(taker),
+        Taker::Elsewhere => Err(later(
+            "this process does not lead the pipeline: send the blocks again, here or to another ingester",
+        )),
+        Taker::Unknown => Err(unknown()),
+    }
+}
+
+async fn submit(State(shared): State<Shared>, Path(name): Path<String>, body: Body) -> Response {
+    let taker = match taker(&shared.desk, &name) {
+        Ok(taker) => taker,
+        Err(refused) => return refused,
     };
-    let taker = match shared.desk.taker(&pipeline) {
-        Taker::Here(taker) => taker,
-        Taker::Elsewhere => return later("another process leads this pipeline, or none yet"),
-        Taker::Unknown => return unknown(),
-    };
-    let read = timeout(BODY_TIMEOUT, async {
-        let room = shared.bodies.acquire().await;
-        (room, to_bytes(body, BODY_MAX).await)
-    });
-    let (_room, body) = match read.await {
-        Ok((room, Ok(body))) => (room, body),
-        Ok((_, Err(_))) => {
+    let (_room, body) = match timeout(BODY_TIMEOUT, read(&shared.room, body)).await {
+        Ok(Some(read)) => read,
+        Ok(None) => {
             let reason = format!("the body: expected all of it, at most {BODY_MAX} bytes");
             return problem(StatusCode::PAYLOAD_TOO_LARGE, &reason);
         }
@@ -141,6 +164,7 @@ async fn submit(State(shared): State<Shared>, Path(name): Path<String>, body: Bo
         Ok(blocks) => blocks,
         Err(reason) => return problem(StatusCode::BAD_REQUEST, &reason),
     };
+    drop(body);
     let (answer, outcome) = oneshot::channel();
     let stored = async {
         taker.send(Submission { blocks, answer }).await.ok()?;
@@ -153,9 +177,39 @@ async fn submit(State(shared): State<Shared>, Path(name): Path<String>, body: Bo
         Ok(Some(Err(Refused { position, conflict }))) => {
             problem(StatusCode::CONFLICT, &format!("blocks[{position}]: {conflict}"))
         }
-        Ok(None) => later("this process leads the pipeline no longer"),
-        Err(_) => later("the broker has not stored the blocks yet"),
+        Ok(None) => later("this process leads the pipeline no longer: send the blocks again"),
+        Err(_) => later("the broker has not stored the blocks yet: send them again"),
     }
+}
+
+/// Reads a body into one piece of memory, when there is room for it; none if it is too large or ends
+/// early.
+async fn read(room: &Semaphore, mut body: Body) -> Option<(Option<SemaphorePermit<'_>>, Bytes)> {
+    let size = body.size_hint();
+    let said = usize::try_from(size.lower()).unwrap_or(usize::MAX);
+    let most = size.upper().and_then(|upper| usize::try_from(upper).ok());
+    let most = most.map_or(BODY_MAX, |most| most.min(BODY_MAX));
+    if said > BODY_MAX {
+        return None;
+    }
+    let permit = if most > SMALL_MAX {
+        let permits = u32::try_from(most.div_ceil(1024)).unwrap_or(u32::MAX);
+        // The semaphore is never closed.
+        room.acquire_many(permits).await.ok()
+    } else {
+        None
+    };
+    let mut bytes = BytesMut::with_capacity(said);
+    while let Some(frame) = body.frame().await {
+        let Ok(data) = frame.ok()?.into_data() else {
+            continue;
+        };
+        if bytes.len() + data.len() > BODY_MAX {
+            return None;
+        }
+        bytes.extend_from_slice(&data);
+    }
+    Some((permit, bytes.freeze()))
 }
 
 fn parse(body: &[u8]) -> Result<Vec<Submitted>, String> {
@@ -177,11 +231,12 @@ fn problem(status: StatusCode, reason: &str) -> Response {
     (status, Json(json!({ "error": reason }))).into_response()
 }
 
-/// Not now, not here: the same request is right in a moment.
+/// Not now, not here: the same request is right in a moment. On a connection that stays open it would
+/// come here again.
 fn later(reason: &str) -> Response {
     let mut response = problem(StatusCode::SERVICE_UNAVAILABLE, reason);
-    response
-        .headers_mut()
-        .insert(header::RETRY_AFTER, header::HeaderValue::from_static("1"));
+    let headers = response.headers_mut();
+    headers.insert(header::RETRY_AFTER, header::HeaderValue::from_static("1"));
+    headers.insert(header::CONNECTION, header::HeaderValue::from_static("close"));
     response
 }
