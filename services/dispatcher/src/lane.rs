@@ -19,9 +19,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// How many messages are asked for at once, and how many bytes: one and a half times as much may lie in memory
-/// while the lane is parked.
-const BATCH: usize = 256;
+/// How many messages are asked for at once, so that a takeover waits for few answers, and how many bytes: one
+/// and a half times as much may lie in memory while the lane is parked.
+const BATCH: usize = 1024;
 const BATCH_BYTES: usize = 4 << 20;
 /// How long the output of a pipeline may stand still until late blocks are searched for.
 const STILL: Duration = Duration::from_secs(2);
