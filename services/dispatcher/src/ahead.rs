@@ -137,14 +137,9 @@ impl Active<'_> {
             }
         }
         let now = Instant::now();
-        let fronts: Vec<(PipelineId, u64)> = self
-            .core
-            .fronts()
-            .map(|(name, next)| (name.clone(), next))
-            .collect();
-        for (name, front) in fronts {
+        for name in self.lanes.with_parked() {
             let ahead = self.lanes.ahead(0);
-            let Some(lane) = self.lanes.get(&name) else {
+            let (Some(front), Some(lane)) = (self.core.front(&name), self.lanes.get(&name)) else {
                 continue;
             };
             if lane.look_for_late_blocks(self.bus, front, ahead, now) {
@@ -164,12 +159,12 @@ impl Active<'_> {
 
     /// Reads how outputs stand, in case records passed by unheard.
     pub(crate) async fn catch_up(&mut self) -> Result<(), BusError> {
-        let fronts: Vec<(PipelineId, u64)> = self
+        let outputs: Vec<(PipelineId, u64)> = self
             .core
-            .fronts()
+            .outputs()
             .map(|(name, next)| (name.clone(), next))
             .collect();
-        for (name, next) in fronts {
+        for (name, next) in outputs {
             let subject = match next {
                 0 => subject::proofs_of_pipeline(&name),
                 // Not the newest of all: for that the broker looks through all subjects.

@@ -19,8 +19,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// How many messages are asked for at once: with the largest witnesses, some 6 MiB lie in memory.
-const BATCH: usize = 64;
+/// How many messages are asked for at once, so that a takeover waits for few answers, and how many bytes: one
+/// and a half times as much may lie in memory while the lane is parked.
+const BATCH: usize = 1024;
+const BATCH_BYTES: usize = 4 << 20;
 /// How long the output of a pipeline may stand still until late blocks are searched for.
 const STILL: Duration = Duration::from_secs(2);
 /// How many messages are read before their turn at once, and how many of these lie in memory.
@@ -82,6 +84,7 @@ impl Lane {
         let window = Window {
             open_max,
             batch: BATCH,
+            bytes: BATCH_BYTES,
         };
         let mut lane = Self {
             messages: bus.replay_within(&replay, window).await?,

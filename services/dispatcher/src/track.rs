@@ -32,7 +32,7 @@ struct Cancelled {
 
 impl Track {
     /// The number that the pipeline emits next, as far as known.
-    fn front(&self) -> Option<u64> {
+    pub(crate) fn front(&self) -> Option<u64> {
         let output = self.output.as_ref().map(Output::next);
         // Before its first record an output has no next number.
         output.filter(|next| *next > 0).or(self.first)

@@ -40,6 +40,8 @@ pub struct Window {
     /// How many messages are asked for at once. Up to one and a half times as many lie in memory while
     /// the receiver does not read on.
     pub batch: usize,
+    /// The same in bytes, more than any message has; 0 for no limit.
+    pub bytes: usize,
 }
 
 impl Default for Window {
@@ -48,6 +50,7 @@ impl Default for Window {
         Self {
             open_max: 200_000,
             batch: 512,
+            bytes: 0,
         }
     }
 }
@@ -263,6 +266,7 @@ impl Bus {
         let messages = consumer
             .stream()
             .max_messages_per_batch(window.batch)
+            .max_bytes_per_batch(window.bytes)
             .expires(Duration::from_secs(20));
         let messages = messages
             .heartbeat(Duration::from_secs(5))

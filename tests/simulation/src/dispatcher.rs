@@ -226,10 +226,10 @@ impl World {
 
     /// What is stored of the outputs.
     fn catch_up(&mut self) -> Vec<Op> {
-        let fronts = self.dispatcher.core.fronts();
-        let fronts: Vec<(PipelineId, u64)> = fronts.map(|(name, next)| (name.clone(), next)).collect();
+        let outputs = self.dispatcher.core.outputs();
+        let outputs: Vec<(PipelineId, u64)> = outputs.map(|(name, next)| (name.clone(), next)).collect();
         let mut ops = Vec::new();
-        for (name, next) in fronts {
+        for (name, next) in outputs {
             let lane = self.lane_of(&name);
             if let Some((output, _)) = self.broker.output(lane)
                 && output.next() > next

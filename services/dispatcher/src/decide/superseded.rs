@@ -17,9 +17,14 @@ impl Dispatcher {
         track.is_some_and(|track| track.output.is_some())
     }
 
-    /// The pipelines of which it is known how their output stands, with the number that each emits next; 0
-    /// before its first record.
-    pub fn fronts(&self) -> impl Iterator<Item = (&PipelineId, u64)> {
+    /// The number that a pipeline emits next, as far as known.
+    pub fn front(&self, pipeline: &PipelineId) -> Option<u64> {
+        self.tracks.get(pipeline)?.front()
+    }
+
+    /// The pipelines of which it is known how their output stands, with the number behind the newest record
+    /// of each; 0 before its first.
+    pub fn outputs(&self) -> impl Iterator<Item = (&PipelineId, u64)> {
         let outputs = self.tracks.iter();
         outputs.filter_map(|(pipeline, track)| Some((pipeline, track.output.as_ref()?.next())))
     }
