@@ -3,6 +3,7 @@
 mod ahead;
 mod broker;
 mod cluster;
+mod lost_store;
 mod mixed;
 mod partition;
 mod pipelines;
