@@ -248,6 +248,15 @@ impl NatsServer {
         self.child = None;
     }
 
+    /// SIGKILL, and its store is gone with it, as when a volume is lost.
+    ///
+    /// # Panics
+    /// The files cannot be deleted.
+    pub fn lose_store(&mut self) {
+        self.kill();
+        std::fs::remove_dir_all(self.folder.path().join("store")).expect("the store is deleted");
+    }
+
     /// SIGTERM, and waits until it has ended in order. The store stays.
     pub async fn stop(&mut self) {
         if let Some(child) = self.child.take() {

@@ -4,6 +4,7 @@ mod accounts;
 mod ahead;
 mod broker;
 mod cluster;
+mod lost_store;
 mod mixed;
 mod partition;
 mod pipelines;
