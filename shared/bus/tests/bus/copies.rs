@@ -10,15 +10,15 @@ use push0_harness::{NatsCluster, wait_for};
 use std::time::Duration;
 
 /// How long an election may take, on a busy machine.
-const ELECTION: Duration = Duration::from_secs(40);
+pub(crate) const ELECTION: Duration = Duration::from_secs(40);
 
-struct Cluster {
-    servers: NatsCluster,
-    bus: Bus,
+pub(crate) struct Cluster {
+    pub(crate) servers: NatsCluster,
+    pub(crate) bus: Bus,
 }
 
 impl Cluster {
-    async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         let servers = NatsCluster::start(3).await;
         let bus = connect(&servers.url()).await;
         let limits = Limits {

@@ -11,6 +11,7 @@ mod provision;
 mod publish;
 mod pull;
 mod refusal;
+mod standing;
 
 use push0_bus::{Bus, Limits, Message, NatsConfig};
 use push0_domain::{BlockHash, BlockRef, ZkvmId, subject::AttemptKey, task::StageKey, trace::TraceContext};
