@@ -3,7 +3,7 @@
 use futures::FutureExt;
 use nix::{errno::Errno, sys::signal::kill, unistd::Pid};
 use push0_bus::{Bucket, Bus, NatsConfig};
-use push0_domain::message::KnownBlock;
+use push0_domain::{message::KnownBlock, subject};
 use push0_harness::{Anvil, Deployment, NatsCluster, NatsServer, Process, synthetic_block, wait_for};
 use std::{
     panic::AssertUnwindSafe,
@@ -238,7 +238,7 @@ async fn a_deployment_as_shipped_fails_its_test_when_the_broker_refuses_somethin
         let deployment = builder.start().await;
         let demo = "demo".parse().expect("a name");
         let forged = push0_bus::Message::new(
-            push0_domain::subject::proof(&demo, 1),
+            subject::proof(&demo, 1),
             &"forged",
             &push0_domain::trace::TraceContext::default(),
         );
@@ -252,8 +252,7 @@ async fn a_deployment_as_shipped_fails_its_test_when_the_broker_refuses_somethin
     let panic = test.catch_unwind().await.expect_err("it fails");
     let said = panic.downcast::<String>().expect("a message");
     assert!(
-        said.contains("p1")
-            && said.contains(&push0_domain::subject::proof(&"demo".parse().expect("a name"), 1)),
+        said.contains("p1") && said.contains(&subject::proof(&"demo".parse().expect("a name"), 1)),
         "{said}"
     );
 }
