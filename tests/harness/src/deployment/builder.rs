@@ -1,10 +1,11 @@
 //! What a deployment is made of, and how it is started.
 
-use super::{Deployment, connect, shipped};
+use super::{Deployment, PATIENCE, connect, shipped};
 use crate::{
     NatsCluster, NatsOptions, Process, ProcessBuilder, Proxy,
     accounts::{Accounts, TEST},
     cluster::Broker,
+    wait_for,
 };
 use push0_bus::{Limits, Pipelines};
 use std::sync::Arc;
@@ -150,8 +151,12 @@ impl DeploymentBuilder {
             let seed = accounts.as_ref().map(|accounts| accounts.seed(user));
             connect(&urls, user, seed).await
         };
-        let provisioned = connect_as("provision").await.provision(&self.limits).await;
-        provisioned.expect("the streams are provisioned");
+        let provision = connect_as("provision").await;
+        // Safe to repeat; brokers that still gather answer late.
+        wait_for("the streams", PATIENCE, async || {
+            provision.provision(&self.limits).await
+        })
+        .await;
         let pipelines = Pipelines::bind(&connect_as("operator").await).await;
         let nobody = self.shipped.then(|| {
             // The system takes connections until its queue is full; nobody reads what is sent on them.
