@@ -21,7 +21,7 @@ mod usage;
 use clap::Parser;
 use futures::FutureExt;
 use record::{Context, Profile};
-use scenario::Scenario;
+use scenario::{Fault, Scenario};
 use std::{panic::AssertUnwindSafe, process::ExitCode, time::Duration};
 
 /// Measures push0 with real processes.
@@ -45,6 +45,12 @@ struct Cli {
     /// Scaling: measure proofs of this many milliseconds only.
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
     prove_ms: Option<u64>,
+    /// Brokers: this fault only.
+    #[arg(long)]
+    fault: Option<Fault>,
+    /// Brokers: each fault so many times, in place of 2 (quick) or 20 (full).
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
+    times: Option<u32>,
     #[command(flatten)]
     part: Part,
 }
@@ -112,6 +118,8 @@ async fn run(cli: Cli) -> ExitCode {
         seconds: cli.seconds.unwrap_or(cli.profile.pick(60, 600)),
         provers: cli.provers,
         prove_ms: cli.prove_ms,
+        fault: cli.fault,
+        times: cli.times,
     };
     if cli.scenario.is_part() {
         let ended = cli.part.run(cli.scenario).await;

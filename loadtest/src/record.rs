@@ -1,6 +1,6 @@
 //! Results: one JSON object a line, on stdout and in `target/bench/results.jsonl`.
 
-use crate::stats::round;
+use crate::{scenario::Fault, stats::round};
 use serde_json::{Map, Value, json};
 use std::{fs, io::Write, path::PathBuf};
 
@@ -34,6 +34,10 @@ pub(crate) struct Context {
     pub(crate) provers: Option<u32>,
     /// The only proving time that scaling measures, in milliseconds.
     pub(crate) prove_ms: Option<u64>,
+    /// The only fault of a broker that is tried.
+    pub(crate) fault: Option<Fault>,
+    /// How often each fault is tried.
+    pub(crate) times: Option<u32>,
 }
 
 /// One result.

@@ -1,6 +1,7 @@
 //! The scenarios, one file each.
 
 mod baseline;
+mod brokers;
 mod burst;
 mod chaos;
 mod exec;
@@ -20,6 +21,7 @@ mod throughput;
 mod timeline;
 
 use crate::record::Context;
+pub(crate) use brokers::Fault;
 
 /// What can be run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -62,6 +64,8 @@ pub(crate) enum Scenario {
     Baseline,
     /// Everything is killed, frozen and restarted at random; nothing may be lost.
     Chaos,
+    /// One of three brokers is frozen, killed, or cut off; emission may pause, and nothing may be lost.
+    Brokers,
     /// A hop of the floor: started by the other scenarios.
     #[value(hide = true)]
     Relay,
@@ -98,6 +102,7 @@ impl Scenario {
                 Self::Soak,
                 Self::Baseline,
                 Self::Chaos,
+                Self::Brokers,
             ],
             one => vec![one],
         }
@@ -125,6 +130,7 @@ impl Scenario {
             Self::Soak => soak::run(context).await,
             Self::Baseline => baseline::run(context).await,
             Self::Chaos => chaos::run(context).await,
+            Self::Brokers => brokers::run(context).await,
         }
     }
 }

@@ -21,6 +21,7 @@ mod postgres;
 mod process;
 mod proxy;
 mod wait;
+mod wires;
 
 pub use anvil::Anvil;
 pub use blocks::{assert_complete_in_order, synthetic_block, synthetic_hash, synthetic_trace};

@@ -8,6 +8,7 @@
 use crate::{
     child::{self, Child, Spec},
     wait, wait_for,
+    wires::Wires,
 };
 use nix::sys::signal::Signal;
 use serde_json::Value;
@@ -25,7 +26,7 @@ const PORTS: Range<u16> = 12_000..32_000;
 /// How long a server may take until it is ready; restarts read the store first.
 const START: Duration = Duration::from_secs(20);
 /// How many times another port is tried when somebody else was faster.
-const TRIES: usize = 5;
+pub(crate) const TRIES: usize = 5;
 
 /// How a server is configured.
 #[derive(Clone, Debug, Default)]
@@ -97,7 +98,7 @@ impl NatsServer {
         NatsOptions::default()
     }
 
-    fn prepare(name: &str, port: u16, options: &NatsOptions, cluster: &str) -> Self {
+    pub(crate) fn prepare(name: &str, port: u16, options: &NatsOptions, cluster: &str) -> Self {
         let folder = TempDir::new().expect("a temporary directory");
         let limit = options.store_limit.unwrap_or(16 << 30);
         let place = folder.path().display();
@@ -119,7 +120,7 @@ impl NatsServer {
     }
 
     /// Starts the process; false if somebody else has the port.
-    async fn launch(&mut self) -> bool {
+    pub(crate) async fn launch(&mut self) -> bool {
         let spec = Spec {
             program: child::tool("NATS_SERVER", "nats-server"),
             args: vec!["-c".into(), self.folder.path().join("nats.conf").into()],
@@ -220,8 +221,13 @@ impl NatsServer {
 /// Three servers that keep three copies of everything: for what must survive the loss of one.
 #[derive(Debug)]
 pub struct NatsCluster {
-    servers: Vec<NatsServer>,
+    pub(crate) servers: Vec<NatsServer>,
+    /// What cuts them off; none if they talk to each other directly.
+    pub(crate) wires: Option<Wires>,
 }
+
+/// How `deploy/nats/cluster.conf` has servers notice that one of them is gone.
+pub(crate) const CLUSTER_PINGS: &str = "  ping_interval: \"500ms\"\n  ping_max: 2\n";
 
 impl NatsCluster {
     /// Starts `size` servers with routes to one another, and waits until JetStream has a leader.
@@ -231,7 +237,7 @@ impl NatsCluster {
     pub async fn start(size: usize) -> Self {
         for _ in 0..TRIES {
             if let Some(servers) = Self::try_start(size).await {
-                let cluster = Self { servers };
+                let cluster = Self { servers, wires: None };
                 cluster.meta_leader().await;
                 return cluster;
             }
@@ -248,7 +254,7 @@ impl NatsCluster {
         let mut servers = Vec::new();
         for (at, port) in routes.iter().enumerate() {
             let cluster = format!(
-                "cluster {{\n  name: push0-test\n  listen: \"127.0.0.1:{port}\"\n  routes: [{}]\n}}\n",
+                "cluster {{\n  name: push0-test\n  listen: \"127.0.0.1:{port}\"\n  routes: [{}]\n{CLUSTER_PINGS}}}\n",
                 urls.join(", ")
             );
             let mut server =
@@ -263,13 +269,26 @@ impl NatsCluster {
 
     /// The URLs of all servers, for `nats.url`.
     pub fn url(&self) -> String {
-        let urls: Vec<String> = self.servers.iter().map(NatsServer::url).collect();
+        let urls: Vec<String> = match &self.wires {
+            None => self.servers.iter().map(NatsServer::url).collect(),
+            Some(wires) => (0..self.servers.len()).map(|at| wires.url(at)).collect(),
+        };
         urls.join(",")
     }
 
     /// Server `index`.
     pub fn server(&self, index: usize) -> &NatsServer {
         &self.servers[index]
+    }
+
+    /// Server `index`, to stop and restart.
+    pub fn server_mut(&mut self, index: usize) -> &mut NatsServer {
+        &mut self.servers[index]
+    }
+
+    /// How many servers there are, whether they run or not.
+    pub fn size(&self) -> usize {
+        self.servers.len()
     }
 
     /// SIGKILL to server `index`.
@@ -358,7 +377,7 @@ fn ports_file(folder: &Path, pid: u32) -> Option<Value> {
     serde_json::from_slice(&std::fs::read(path).ok()?).ok()
 }
 
-fn free_port() -> u16 {
+pub(crate) fn free_port() -> u16 {
     loop {
         let port = rand::random_range(PORTS);
         if TcpListener::bind(("127.0.0.1", port)).is_ok() {
