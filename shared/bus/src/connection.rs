@@ -9,8 +9,13 @@ use serde::Deserialize;
 use std::{path::PathBuf, sync::Arc, time::Duration};
 use tokio::{sync::watch, task::JoinSet};
 
-/// How long a request to the broker may take before it counts as unanswered.
-pub(crate) const REQUEST_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long a request to the broker may take before it counts as unanswered. One that is sent to a stream
+/// that elects its leader has no answer, and is waited for on top of the election.
+pub(crate) const REQUEST_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long the broker may take to store a message: longer, as 4,096 may be on their way at once.
+const STORE_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long a connection may take to be made.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Where the broker is and who we are there: the `[nats]` section of every service.
 #[derive(Clone, Debug, Deserialize)]
@@ -130,7 +135,7 @@ impl Bus {
             .map_err(|e| ConnectError::Client(e.to_string()))?;
         let jetstream = jetstream::context::ContextBuilder::new()
             .timeout(REQUEST_TIMEOUT)
-            .ack_timeout(REQUEST_TIMEOUT)
+            .ack_timeout(STORE_TIMEOUT)
             .max_ack_inflight(PUBLISHES_IN_FLIGHT_MAX)
             .backpressure_on_inflight(true)
             .build(client.clone());
@@ -228,7 +233,7 @@ async fn options(config: &NatsConfig) -> Result<(ConnectOptions, String), Connec
     let mut options = ConnectOptions::new()
         .retry_on_initial_connect()
         .max_reconnects(None)
-        .connection_timeout(REQUEST_TIMEOUT)
+        .connection_timeout(CONNECT_TIMEOUT)
         .request_timeout(Some(REQUEST_TIMEOUT))
         .ping_interval(PING_EVERY)
         .reconnect_to_server_callback(move |pool, _| std::future::ready(choice.next(&pool)))
