@@ -21,7 +21,7 @@ mod usage;
 use clap::Parser;
 use futures::FutureExt;
 use record::{Context, Profile};
-use scenario::Scenario;
+use scenario::{Fault, Scenario};
 use std::{panic::AssertUnwindSafe, path::PathBuf, process::ExitCode, time::Duration};
 
 /// Measures push0 with real processes.
@@ -48,6 +48,12 @@ struct Cli {
     /// Chaos: on how many brokers, one or three.
     #[arg(long, default_value_t = 1, value_parser = brokers)]
     brokers: usize,
+    /// Brokers: this fault only.
+    #[arg(long)]
+    fault: Option<Fault>,
+    /// Brokers: each fault so many times, in place of 2 (quick) or 20 (full).
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
+    times: Option<u32>,
     #[command(flatten)]
     part: Part,
 }
@@ -127,6 +133,8 @@ async fn run(cli: Cli) -> ExitCode {
         provers: cli.provers,
         prove_ms: cli.prove_ms,
         brokers: cli.brokers,
+        fault: cli.fault,
+        times: cli.times,
     };
     if cli.scenario.is_part() {
         let ended = cli.part.run(cli.scenario).await;

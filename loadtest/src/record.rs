@@ -1,6 +1,6 @@
 //! Results: one JSON object a line, on stdout and in `target/bench/results.jsonl`.
 
-use crate::stats::round;
+use crate::{scenario::Fault, stats::round};
 use serde_json::{Map, Value, json};
 use std::{fs, io::Write, path::PathBuf};
 
@@ -36,6 +36,10 @@ pub(crate) struct Context {
     pub(crate) prove_ms: Option<u64>,
     /// On how many brokers chaos runs.
     pub(crate) brokers: usize,
+    /// The only fault of a broker that is tried.
+    pub(crate) fault: Option<Fault>,
+    /// How often each fault is tried.
+    pub(crate) times: Option<u32>,
 }
 
 /// One result.

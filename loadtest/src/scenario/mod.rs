@@ -2,6 +2,7 @@
 
 mod backlog;
 mod baseline;
+mod brokers;
 mod burst;
 mod chaos;
 mod exec;
@@ -24,6 +25,7 @@ mod throughput;
 mod timeline;
 
 use crate::record::Context;
+pub(crate) use brokers::Fault;
 
 /// What can be run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -74,6 +76,8 @@ pub(crate) enum Scenario {
     Baseline,
     /// Everything is killed, frozen and restarted at random; nothing may be lost.
     Chaos,
+    /// One of three brokers is frozen, killed, or cut off; emission may pause, and nothing may be lost.
+    Brokers,
     /// A hop of the floor: started by the other scenarios.
     #[value(hide = true)]
     Relay,
@@ -114,6 +118,7 @@ impl Scenario {
                 Self::Shipped,
                 Self::Baseline,
                 Self::Chaos,
+                Self::Brokers,
             ],
             one => vec![one],
         }
@@ -145,6 +150,7 @@ impl Scenario {
             Self::Shipped => shipped::run(context).await,
             Self::Baseline => baseline::run(context).await,
             Self::Chaos => chaos::run(context).await,
+            Self::Brokers => brokers::run(context).await,
         }
     }
 }

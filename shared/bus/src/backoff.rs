@@ -42,9 +42,9 @@ impl Backoff {
 }
 
 impl Default for Backoff {
-    /// From 50 ms to 2 s: quick enough that a broker's restart costs well under a second, slow
-    /// enough that an hour without it costs nothing.
+    /// From 50 ms to 500 ms: quick enough that little is added to a broker's restart or an election, slow
+    /// enough that an hour without a broker costs nothing.
     fn default() -> Self {
-        Self::new(Duration::from_millis(50), Duration::from_secs(2))
+        Self::new(Duration::from_millis(50), Duration::from_millis(500))
     }
 }

@@ -1,16 +1,21 @@
 //! The connection to the broker: made once, kept for ever, its state there for all to watch.
 
 use crate::{
-    Backoff, Refusal,
+    Backoff, Refusal, brokers,
     refusal::{Refusals, user_of},
 };
 use async_nats::{ConnectOptions, Event, ServerAddr, jetstream};
 use serde::Deserialize;
 use std::{path::PathBuf, sync::Arc, time::Duration};
-use tokio::sync::watch;
+use tokio::{sync::watch, task::JoinSet};
 
-/// How long a request to the broker may take before it counts as unanswered.
-pub(crate) const REQUEST_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long a request to the broker may take before it counts as unanswered. One that is sent to a stream
+/// that elects its leader has no answer, and is waited for on top of the election.
+pub(crate) const REQUEST_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long the broker may take to store a message: longer, as 4,096 may be on their way at once.
+const STORE_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long a connection may take to be made.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Where the broker is and who we are there: the `[nats]` section of every service.
 #[derive(Clone, Debug, Deserialize)]
@@ -96,6 +101,8 @@ pub struct Bus {
     pub(crate) jetstream: Arc<jetstream::Context>,
     state: Arc<watch::Sender<Connection>>,
     pub(crate) refusals: Refusals,
+    /// Ends with the last clone.
+    _watching: Arc<JoinSet<()>>,
 }
 
 impl Bus {
@@ -128,15 +135,23 @@ impl Bus {
             .map_err(|e| ConnectError::Client(e.to_string()))?;
         let jetstream = jetstream::context::ContextBuilder::new()
             .timeout(REQUEST_TIMEOUT)
-            .ack_timeout(REQUEST_TIMEOUT)
+            .ack_timeout(STORE_TIMEOUT)
             .max_ack_inflight(PUBLISHES_IN_FLIGHT_MAX)
             .backpressure_on_inflight(true)
             .build(client.clone());
+        let (client, jetstream) = (Arc::new(client), Arc::new(jetstream));
+        let mut watching = JoinSet::new();
+        watching.spawn(brokers::keep_to_the_majority(
+            client.clone(),
+            jetstream.clone(),
+            state.subscribe(),
+        ));
         Ok(Self {
-            client: Arc::new(client),
-            jetstream: Arc::new(jetstream),
+            client,
+            jetstream,
             state,
             refusals,
+            _watching: Arc::new(watching),
         })
     }
 
@@ -167,6 +182,9 @@ impl Bus {
 /// The longest pause between two attempts to reach the broker: the watchdog allows provers a second
 /// to be heard of again.
 const RECONNECT_DELAY_MAX: Duration = Duration::from_millis(500);
+/// How often the broker is asked for a sign of life. One that gives none to three of them in a row counts as
+/// lost: it is frozen, or the connection leads nowhere.
+const PING_EVERY: Duration = Duration::from_secs(1);
 /// How many publishes may wait for their acknowledgement before the next one waits too.
 const PUBLISHES_IN_FLIGHT_MAX: usize = 4096;
 
@@ -211,13 +229,14 @@ async fn options(config: &NatsConfig) -> Result<(ConnectOptions, String), Connec
                 source,
             })
     };
+    let choice = brokers::Choice::default();
     let mut options = ConnectOptions::new()
         .retry_on_initial_connect()
         .max_reconnects(None)
-        .connection_timeout(REQUEST_TIMEOUT)
+        .connection_timeout(CONNECT_TIMEOUT)
         .request_timeout(Some(REQUEST_TIMEOUT))
-        // A half-open connection is noticed within two of these.
-        .ping_interval(Duration::from_secs(2))
+        .ping_interval(PING_EVERY)
+        .reconnect_to_server_callback(move |pool, _| std::future::ready(choice.next(&pool)))
         .reconnect_delay_callback(|attempts| {
             let mut backoff = Backoff::new(Duration::from_millis(50), RECONNECT_DELAY_MAX);
             let delays = (0..attempts.min(8)).map(|_| backoff.next_delay());

@@ -32,6 +32,12 @@ const RENEW_EVERY: Duration = Duration::from_millis(150);
 /// scheduler does not depose it, and a takeover still ends well within a second.
 const TERM: Duration = Duration::from_millis(600);
 const _: () = assert!(TERM.as_millis() >= 3 * RENEW_EVERY.as_millis());
+/// How long a renewal may take. One that was sent to a broker that is gone is not waited for: the next one
+/// may find its successor, before a candidate has seen the role unchanged for a term.
+const RENEW_WITHIN: Duration = Duration::from_millis(300);
+/// How long a leader goes on while no renewal is answered: while the fact's stream elects a leader, 4 to 9 s,
+/// no candidate can take the role either.
+const UNANSWERED_MAX: Duration = Duration::from_secs(10);
 /// Every how many renewals a leader reports whether it still counts as one that loses its role again and
 /// again: some ten seconds.
 const REPORT_EVERY: u64 = 64;
@@ -242,8 +248,9 @@ impl Term {
                     }
                     continue;
                 }
-                // The broker may be away for all; nobody can have taken over before the term is out.
-                Err(_) if now.duration_since(self.renewed_at) < TERM => continue,
+                // The stream of facts may have no leader. Where it has one, and another candidate has the
+                // role by now, the next answer says so; until then both do the same work.
+                Err(_) if now.duration_since(self.renewed_at) < UNANSWERED_MAX => continue,
                 Ok(None) | Err(_) => {}
             }
             self.candidate.note_loss();
@@ -279,6 +286,11 @@ async fn renewed(
     (revision, renewal): (u64, u64),
 ) -> Result<Option<u64>, BusError> {
     tokio::time::sleep_until(renew_at).await;
-    let begin = || candidate.clone().renew(facts.clone(), revision, renewal).boxed();
+    let begin = || {
+        let renewal = candidate.clone().renew(facts.clone(), revision, renewal);
+        let in_time = tokio::time::timeout(RENEW_WITHIN, renewal);
+        let late = BusError::unavailable(candidate.key.clone(), "the renewal is not answered");
+        in_time.map(|renewed| renewed.unwrap_or(Err(late))).boxed()
+    };
     renewing.get_or_insert_with(begin).await
 }

@@ -6,6 +6,7 @@
 
 mod backoff;
 mod blobs;
+mod brokers;
 mod claim;
 mod connection;
 mod copies;

@@ -21,8 +21,9 @@ use std::{collections::VecDeque, time::Duration};
 use tokio::{sync::watch, time::Instant};
 
 /// How long the broker keeps a request open. Requests that were lost on the way (a restart of the
-/// broker) are missed after it, so it bounds how long a free place can stay empty without cause.
-const REQUEST_EXPIRES: Duration = Duration::from_secs(5);
+/// broker, a copy that led the consumer and is away) are missed after it, so it bounds how long a free
+/// place can stay empty without cause. It comes on top of an election, so that it has to be short.
+const REQUEST_EXPIRES: Duration = Duration::from_secs(2);
 /// What the broker's word on an expired request may take on top.
 const REQUEST_GRACE: Duration = Duration::from_millis(500);
 /// The one group of each consumer: the broker ranks requests only within a group.

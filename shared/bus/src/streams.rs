@@ -7,6 +7,7 @@ use async_nats::jetstream::{
     kv, object_store,
     stream::{Config, DiscardPolicy, RetentionPolicy, StorageType},
 };
+use futures::future::join_all;
 use push0_domain::{
     ZkvmId,
     subject::{self, Kind},
@@ -310,22 +311,30 @@ impl Bus {
         Ok(())
     }
 
-    /// Says which streams are missing, if any.
+    /// Says which streams are missing, if any. A stream that elects its leader is not missing: whoever needs
+    /// it waits for it, and nobody else does.
+    ///
+    /// # Errors
+    /// [`BusError::Missing`], or any other if nothing is known of any stream.
     pub async fn check_provisioned(&self) -> Result<(), BusError> {
         use async_nats::jetstream::{ErrorCode, context::GetStreamErrorKind};
-        for stream in Stream::ALL {
-            if let Err(error) = self.jetstream.get_stream(stream.name()).await {
-                return Err(match error.kind() {
-                    GetStreamErrorKind::JetStream(e) if e.error_code() == ErrorCode::STREAM_NOT_FOUND => {
-                        BusError::Missing {
-                            what: format!("stream {}", stream.name()),
-                        }
-                    }
-                    _ => BusError::unavailable(format!("stream {}", stream.name()), error),
-                });
-            }
+        let asked = Stream::ALL.map(|stream| async move {
+            let error = self.jetstream.get_stream(stream.name()).await.err()?;
+            let what = format!("stream {}", stream.name());
+            Some(match error.kind() {
+                GetStreamErrorKind::JetStream(e) if e.error_code() == ErrorCode::STREAM_NOT_FOUND => {
+                    BusError::Missing { what }
+                }
+                _ => BusError::unavailable(what, error),
+            })
+        });
+        let mut errors: Vec<BusError> = join_all(asked).await.into_iter().flatten().collect();
+        let missing = errors.iter().position(|e| matches!(e, BusError::Missing { .. }));
+        match missing {
+            Some(missing) => Err(errors.swap_remove(missing)),
+            None if errors.len() == Stream::ALL.len() => Err(errors.swap_remove(0)),
+            None => Ok(()),
         }
-        Ok(())
     }
 }
 

@@ -4,13 +4,16 @@ use crate::{
     NatsOptions, NatsServer,
     nats::{START, TRIES, free_port},
     wait_for,
+    wires::Wires,
 };
 
 /// Several servers that keep copies of everything, for what must survive the loss of one; or a single one,
 /// where a test runs on either.
 #[derive(Debug)]
 pub struct NatsCluster {
-    servers: Vec<NatsServer>,
+    pub(crate) servers: Vec<NatsServer>,
+    /// What cuts them off; none if they talk to each other directly.
+    pub(crate) wires: Option<Wires>,
 }
 
 impl NatsCluster {
@@ -29,11 +32,11 @@ impl NatsCluster {
     pub async fn start_with(size: usize, options: &NatsOptions) -> Self {
         if size == 1 {
             let servers = vec![options.clone().start().await];
-            return Self { servers };
+            return Self { servers, wires: None };
         }
         for _ in 0..TRIES {
             if let Some(servers) = Self::try_start(size, options).await {
-                let cluster = Self { servers };
+                let cluster = Self { servers, wires: None };
                 cluster.meta_leader().await;
                 return cluster;
             }
@@ -61,7 +64,10 @@ impl NatsCluster {
 
     /// The URLs of all servers, for `nats.url`.
     pub fn url(&self) -> String {
-        let urls: Vec<String> = self.servers.iter().map(NatsServer::url).collect();
+        let urls: Vec<String> = match &self.wires {
+            None => self.servers.iter().map(NatsServer::url).collect(),
+            Some(wires) => (0..self.servers.len()).map(|at| wires.url(at)).collect(),
+        };
         urls.join(",")
     }
 

@@ -61,6 +61,11 @@ impl<B: Broker> Deployment<B> {
         urls.join(",")
     }
 
+    /// The file with the seed of a user of the broker; none where everybody may do everything.
+    pub fn seed_of(&self, user: &str) -> Option<PathBuf> {
+        self.accounts.as_ref().map(|accounts| accounts.seed(user))
+    }
+
     /// The proxy between the services and the broker.
     ///
     /// # Panics

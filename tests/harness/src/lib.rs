@@ -24,6 +24,7 @@ mod process;
 mod proxy;
 mod shipped;
 mod wait;
+mod wires;
 
 pub use anvil::Anvil;
 pub use blocks::{assert_complete_in_order, synthetic_block, synthetic_hash, synthetic_trace};

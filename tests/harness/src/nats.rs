@@ -40,6 +40,8 @@ pub struct NatsOptions {
     accounts: Option<Arc<Accounts>>,
     /// Whether the servers of a cluster keep their addresses from clients.
     hidden: bool,
+    /// Whether they keep their addresses from each other too.
+    wired: bool,
 }
 
 impl NatsOptions {
@@ -76,6 +78,14 @@ impl NatsOptions {
     #[must_use]
     pub(crate) fn hidden(mut self) -> Self {
         self.hidden = true;
+        self
+    }
+
+    /// The servers of a cluster reach each other by the routes that they are given, and by no others: what
+    /// they tell of one another would lead past the wires.
+    #[must_use]
+    pub(crate) fn wired(mut self) -> Self {
+        (self.hidden, self.wired) = (true, true);
         self
     }
 
@@ -148,6 +158,10 @@ impl NatsServer {
         // What ships says so already.
         if options.hidden && options.accounts.is_none() {
             config = config.replacen("  routes:", "  no_advertise: true\n  routes:", 1);
+        }
+        if options.wired {
+            // An address where nobody listens.
+            config = config.replacen("  routes:", "  advertise: \"127.0.0.1:9\"\n  routes:", 1);
         }
         config.push_str(&options.extra);
         std::fs::write(folder.path().join("nats.conf"), config).expect("the configuration is written");
@@ -294,6 +308,9 @@ impl NatsServer {
     }
 }
 
+/// How `deploy/nats/cluster.conf` has servers notice that one of them is gone.
+const CLUSTER_PINGS: &str = "  ping_interval: \"500ms\"\n  ping_max: 2\n";
+
 /// The configuration of a server of which a test needs nothing in particular.
 fn own_configuration(place: &Place<'_>) -> String {
     let Place {
@@ -312,7 +329,7 @@ fn own_configuration(place: &Place<'_>) -> String {
         let urls = urls.join(", ");
         let _ = writeln!(
             config,
-            "cluster {{\n  name: push0-test\n  listen: \"127.0.0.1:{port}\"\n  routes: [{urls}]\n}}"
+            "cluster {{\n  name: push0-test\n  listen: \"127.0.0.1:{port}\"\n  routes: [{urls}]\n{CLUSTER_PINGS}}}"
         );
     }
     config

@@ -1,4 +1,4 @@
-//! A wire to the broker that can be slow, and that can be cut.
+//! A wire to the broker that can be slow, and that can be cut, in one direction too.
 //!
 //! Threads and not tasks: tokio's timers are a millisecond coarse, and half a millisecond each way is
 //! to be told from one. In each direction one thread notes when bytes arrived and another passes them
@@ -37,10 +37,31 @@ struct Wire {
 #[derive(Debug, Default)]
 struct State {
     one_way: Duration,
-    cut: bool,
+    /// Nothing reaches the broker.
+    cut_towards: bool,
+    /// Nothing comes from it.
+    cut_from: bool,
     ended: bool,
     /// Both ends of every connection that was made.
     open: Vec<TcpStream>,
+}
+
+/// Which way bytes go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Way {
+    /// To the broker.
+    Towards,
+    /// From it.
+    From,
+}
+
+impl State {
+    fn is_cut(&self, way: Way) -> bool {
+        match way {
+            Way::Towards => self.cut_towards,
+            Way::From => self.cut_from,
+        }
+    }
 }
 
 /// What was read, and when it may go on.
@@ -79,12 +100,29 @@ impl Proxy {
     /// Nothing passes any more, in either direction; connections stay, new ones stay silent. As with
     /// a cable that is pulled, neither side is told.
     pub fn cut(&self) {
-        self.wire.state().cut = true;
+        self.set(true, true);
+    }
+
+    /// Nothing reaches the broker any more; what it says passes. New connections stay silent.
+    pub fn cut_towards(&self) {
+        self.set(true, false);
+    }
+
+    /// Nothing comes from the broker any more; what is said to it passes. New connections stay silent.
+    pub fn cut_from(&self) {
+        self.set(false, true);
     }
 
     /// What was held back passes, and what follows.
     pub fn heal(&self) {
-        self.wire.state().cut = false;
+        self.set(false, false);
+    }
+
+    fn set(&self, towards: bool, from: bool) {
+        {
+            let mut state = self.wire.state();
+            (state.cut_towards, state.cut_from) = (towards, from);
+        }
         self.wire.changed.notify_all();
     }
 
@@ -111,9 +149,9 @@ impl Wire {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits while the wire is cut; an error when the proxy is gone.
-    fn whole(&self) -> io::Result<Duration> {
-        let cut = |state: &mut State| state.cut && !state.ended;
+    /// Waits while the wire is cut this way; an error when the proxy is gone.
+    fn whole(&self, way: Way) -> io::Result<Duration> {
+        let cut = |state: &mut State| state.is_cut(way) && !state.ended;
         let state = self.changed.wait_while(self.state(), cut);
         let state = state.unwrap_or_else(PoisonError::into_inner);
         if state.ended {
@@ -134,33 +172,36 @@ impl Wire {
     }
 
     fn connect(self: Arc<Self>, client: TcpStream) -> io::Result<()> {
-        self.whole()?;
+        // A connection takes both ways to make.
+        self.whole(Way::Towards)?;
+        self.whole(Way::From)?;
         let server = TcpStream::connect(self.upstream)?;
-        for (from, to) in [(&client, &server), (&server, &client)] {
+        let ways = [(&client, &server, Way::Towards), (&server, &client, Way::From)];
+        for (from, to, way) in ways {
             from.set_nodelay(true)?;
             self.state().open.push(from.try_clone()?);
             let (reader, writer) = sync_channel(CHUNKS_MAX);
             let (from, to) = (from.try_clone()?, to.try_clone()?);
             let (reading, writing) = (self.clone(), self.clone());
-            thread::spawn(move || reading.read(from, &reader));
-            thread::spawn(move || writing.write(to, &writer));
+            thread::spawn(move || reading.read(from, &reader, way));
+            thread::spawn(move || writing.write(to, &writer, way));
         }
         Ok(())
     }
 
-    fn read(&self, mut from: TcpStream, chunks: &SyncSender<Chunk>) -> io::Result<()> {
+    fn read(&self, mut from: TcpStream, chunks: &SyncSender<Chunk>, way: Way) -> io::Result<()> {
         let mut buffer = vec![0; CHUNK];
         loop {
             let read = from.read(&mut buffer)?;
             let arrived = Instant::now();
-            let one_way = self.whole()?;
+            let one_way = self.whole(way)?;
             if read == 0 || chunks.send((arrived + one_way, buffer[..read].to_vec())).is_err() {
                 return Ok(());
             }
         }
     }
 
-    fn write(&self, mut to: TcpStream, chunks: &Receiver<Chunk>) {
+    fn write(&self, mut to: TcpStream, chunks: &Receiver<Chunk>, way: Way) {
         // By default the system may wake a thread 50 µs late: a tenth of the least delay.
         #[cfg(target_os = "linux")]
         let _ = nix::sys::prctl::set_timerslack(1);
@@ -170,7 +211,7 @@ impl Wire {
                 reason = "the delay itself, on a thread of its own"
             )]
             thread::sleep(due.saturating_duration_since(Instant::now())); // wait: the length of the wire
-            if self.whole().is_err() || to.write_all(&chunk).is_err() {
+            if self.whole(way).is_err() || to.write_all(&chunk).is_err() {
                 break;
             }
         }

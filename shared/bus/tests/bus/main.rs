@@ -1,6 +1,7 @@
 //! The bus on a real broker: what its documentation promises, one test each.
 
 mod blobs;
+mod brokers;
 mod connection;
 mod copies;
 mod delivery;

@@ -136,6 +136,17 @@ impl DeploymentBuilder {
         self.start_on(nats, accounts).await
     }
 
+    /// The same; each broker can be cut off from its peers and from clients.
+    ///
+    /// # Panics
+    /// As [`Self::start_cluster`].
+    pub async fn start_wired(mut self, brokers: usize) -> Deployment<NatsCluster> {
+        self.limits.replicas = brokers;
+        let (accounts, options) = self.broker();
+        let nats = NatsCluster::wired(brokers, &options).await;
+        self.start_on(nats, accounts).await
+    }
+
     fn broker(&self) -> (Option<Arc<Accounts>>, NatsOptions) {
         let mut options = self.options.clone();
         let accounts = self.shipped.then(|| Arc::new(Accounts::draw()));

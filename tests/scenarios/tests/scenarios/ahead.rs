@@ -7,9 +7,7 @@ use push0_domain::{
     subject,
     trace::TraceContext,
 };
-use push0_harness::{
-    Deployment, assert_complete_in_order, synthetic_block, synthetic_hash, wait_for,
-};
+use push0_harness::{Deployment, assert_complete_in_order, synthetic_block, synthetic_hash, wait_for};
 use push0_scenarios::{
     PATIENCE, attempts, count_of, dead_letters, demo, outcome, prover, push0, settled, single, verifier,
 };

@@ -1,0 +1,258 @@
+//! One of three brokers in trouble: how long no record is stored, and whether anything is lost for it.
+//!
+//! Blocks come at a steady rate, each fault hits the broker that leads one thing in particular, and the
+//! longest time between two records counts. Kills of one broker after another have no such limit: there,
+//! what counts is that nothing is lost or doubled, and that every stream takes messages afterwards.
+
+mod fault;
+mod health;
+
+use crate::{
+    record::{Context, Record},
+    stand::{self, Arrivals},
+    stats::round,
+};
+use anyhow::{Context as _, bail};
+pub(crate) use fault::Fault;
+use fault::{KILLS, Led};
+use health::Positions;
+use push0_bus::{Bus, Limits, Stream};
+use push0_domain::{message::Emission, pipeline::Pipeline, subject};
+use push0_harness::{Deployment, DeploymentBuilder, NatsCluster, Process};
+use std::{collections::BTreeMap, ops::Range, path::Path, time::Duration};
+use tokio::time::Instant;
+
+/// The time between two blocks.
+const EVERY: Duration = Duration::from_millis(100);
+/// How long all is well before a fault.
+const BEFORE: Duration = Duration::from_secs(3);
+/// How long a broker is in trouble.
+const LASTS: Duration = Duration::from_secs(15);
+/// How long blocks come when it is over.
+const AFTER: Duration = Duration::from_secs(10);
+/// How long all records may take to come then.
+const DRAIN: Duration = Duration::from_secs(90);
+/// When `push0 status` is asked, from the beginning of the fault.
+const ASKED_AFTER: Duration = Duration::from_secs(2);
+/// How long `push0 status` may take.
+const STATUS_MAX: Duration = Duration::from_secs(30);
+
+/// What one fault came to.
+#[derive(Clone, Copy, Debug, Default)]
+struct Outcome {
+    pause_s: f64,
+    lost: u64,
+    doubled: u64,
+    wedged: u64,
+    status_s: f64,
+    status_failed: u64,
+}
+
+impl Outcome {
+    /// The worse of both in each respect.
+    fn and(self, other: Self) -> Self {
+        Self {
+            pause_s: self.pause_s.max(other.pause_s),
+            lost: self.lost + other.lost,
+            doubled: self.doubled + other.doubled,
+            wedged: self.wedged.max(other.wedged),
+            status_s: self.status_s.max(other.status_s),
+            status_failed: self.status_failed + other.status_failed,
+        }
+    }
+
+    fn record(self, context: &Context, fault: Fault, leads: &str, times: u32) -> Record {
+        context
+            .record("brokers")
+            .with("fault", fault.name())
+            .with("leads", leads)
+            .with("times", times)
+            .with("pause_s_max", round(self.pause_s))
+            .with("lost", self.lost)
+            .with("doubled", self.doubled)
+            .with("wedged", self.wedged)
+            .with("status_s_max", round(self.status_s))
+            .with("status_failed", self.status_failed)
+    }
+}
+
+fn deployment() -> DeploymentBuilder {
+    let limits = Limits {
+        store_bytes: 4 << 30,
+        ..Limits::default()
+    };
+    let builder = Deployment::builder().as_shipped().limits(limits);
+    let builder = builder
+        .env("PUSH0_TELEMETRY__LOG", "info")
+        .pipeline(&stand::single(true));
+    (1..=2).fold(builder, |builder, n| {
+        builder
+            .service(stand::prover(
+                &format!("prover-{n}"),
+                8,
+                Duration::from_millis(50),
+            ))
+            .service(stand::verifier(&format!("verifier-{n}"), 8))
+    })
+}
+
+pub(crate) async fn run(context: &Context) -> anyhow::Result<()> {
+    let mut bench = Bench::on(deployment().start_wired(3).await).await?;
+    let times = context.times.unwrap_or(context.profile.pick(2, 20));
+    for fault in Fault::all().filter(|fault| context.fault.is_none_or(|only| only == *fault)) {
+        let mut all = Outcome::default();
+        for time in 0..times {
+            let led = Led::nth(time);
+            let outcome = bench.suffer(fault, led, time).await?;
+            outcome.record(context, fault, led.name(), 1).publish()?;
+            all = all.and(outcome);
+        }
+        all.record(context, fault, "each in turn", times).publish()?;
+        if all.lost + all.doubled + all.wedged > 0 {
+            return bench.keep();
+        }
+    }
+    Ok(())
+}
+
+/// A deployment on three brokers, and the blocks that it was given.
+struct Bench {
+    deployment: Deployment<NatsCluster>,
+    pipeline: Pipeline,
+    next: u64,
+}
+
+impl Bench {
+    async fn on(deployment: Deployment<NatsCluster>) -> anyhow::Result<Self> {
+        let name = Pipeline::from_toml("load.toml", &stand::single(true))?.name;
+        let current = deployment.pipelines().current_of(&name).await?;
+        let pipeline = current.context("the pipeline was applied")?.as_ref().clone();
+        Ok(Self {
+            deployment,
+            pipeline,
+            next: 1,
+        })
+    }
+
+    /// Has blocks come, puts a broker into trouble and out of it again, and looks what became of the blocks.
+    async fn suffer(&mut self, fault: Fault, led: Led, time: u32) -> anyhow::Result<Outcome> {
+        let cluster = &self.deployment.nats;
+        let victim = match led.stream() {
+            None => cluster.meta_leader().await,
+            Some(stream) => cluster.leader_of(stream).await,
+        };
+        eprintln!("{fault:?} of n{victim}, which leads {}", led.name());
+        let window = BEFORE + AFTER + fault.lasts();
+        let count = u64::try_from(window.as_millis() / EVERY.as_millis())?;
+        let numbers = self.next..self.next + count;
+        self.next = numbers.end;
+        let bus = self.deployment.bus().clone();
+        stand::know(&bus, &self.pipeline, numbers.clone()).await?;
+        let before = Positions::of(&self.deployment.nats).await;
+        let listed: Vec<u64> = numbers.clone().collect();
+        let urls = self.deployment.url();
+        let operator = self.deployment.seed_of("operator").context("an account each")?;
+        let trouble = async {
+            tokio::time::sleep(BEFORE).await;
+            let status = async {
+                tokio::time::sleep(ASKED_AFTER).await;
+                status(&urls, &operator).await
+            };
+            let carried_out = fault.carry_out(&mut self.deployment.nats, victim, time);
+            tokio::join!(carried_out, status).1
+        };
+        let publishing = stand::publish(&bus, &self.pipeline, &listed, Arrivals::Every(EVERY));
+        let (published, answered) = tokio::join!(publishing, trouble);
+        published?;
+        let drained = stand::wait_emitted(&bus, &self.pipeline.name, numbers.end - 1, DRAIN).await;
+        let wedged = before.wedged(&self.deployment.nats).await;
+        let mut outcome = records(&bus, &self.pipeline, numbers).await?;
+        outcome.wedged = wedged;
+        match answered {
+            Some(took) => outcome.status_s = took.as_secs_f64(),
+            None => outcome.status_failed = 1,
+        }
+        if let Err(error) = drained {
+            eprintln!("{error:#}");
+        }
+        Ok(outcome)
+    }
+
+    /// Leaves everything there to be looked at.
+    fn keep(self) -> anyhow::Result<()> {
+        for at in 0..self.deployment.nats.size() {
+            let server = self.deployment.nats.server(at);
+            eprintln!("--- n{at}, pid {}\n{}", server.pid(), server.log_tail());
+        }
+        // The system ends the processes with this one; their directories stay.
+        std::mem::forget(self);
+        bail!("blocks were lost or doubled, or a stream takes no message")
+    }
+}
+
+/// How long `push0 status` took to answer; none if it failed.
+async fn status(urls: &str, seed: &Path) -> Option<Duration> {
+    let began = Instant::now();
+    let command = Process::program("push0")
+        .arg("status")
+        .arg("--json")
+        .arg("--nats")
+        .arg(urls)
+        .env("PUSH0_NATS__NKEY_SEED", seed.display())
+        .start();
+    let ended = command.wait_exit(STATUS_MAX).await;
+    if !ended.success() {
+        eprintln!("push0 status: {}", command.log());
+    }
+    ended.success().then(|| began.elapsed())
+}
+
+/// What the log of records says about these blocks.
+async fn records(bus: &Bus, pipeline: &Pipeline, numbers: Range<u64>) -> anyhow::Result<Outcome> {
+    let mut stored: BTreeMap<u64, Vec<u64>> = BTreeMap::new();
+    for number in numbers.clone() {
+        let subject = subject::proof(&pipeline.name, number);
+        for kept in bus
+            .scan::<Emission>(Stream::Proofs, &subject, 1, usize::MAX)
+            .await?
+        {
+            stored.entry(number).or_default().push(kept.stored_at.0);
+        }
+    }
+    let times = stored.values().flatten().count() as u64;
+    Ok(Outcome {
+        pause_s: pause_s(stored.into_values().flatten().collect()),
+        lost: (numbers.end - numbers.start).saturating_sub(times),
+        doubled: times.saturating_sub(numbers.end - numbers.start),
+        ..Outcome::default()
+    })
+}
+
+/// The longest time between two of these, in microseconds each, less the usual one.
+fn pause_s(mut at: Vec<u64>) -> f64 {
+    at.sort_unstable();
+    let mut gaps: Vec<u64> = at.windows(2).map(|two| two[1] - two[0]).collect();
+    gaps.sort_unstable();
+    let usual = EVERY.as_micros() as u64;
+    gaps.last()
+        .map_or(0.0, |longest| longest.saturating_sub(usual) as f64 / 1e6)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pause_is_the_longest_gap_less_the_usual_one() {
+        assert_eq!(pause_s(vec![]), 0.0);
+        assert_eq!(pause_s(vec![0, 100_000, 200_000]), 0.0);
+        assert_eq!(pause_s(vec![8_100_000, 0, 100_000, 8_150_000]), 7.9);
+    }
+
+    #[test]
+    fn kills_of_several_have_their_time() {
+        for fault in Fault::all() {
+            assert!(fault.lasts() >= LASTS || KILLS > 1, "{fault:?}");
+        }
+    }
+}

@@ -1,0 +1,210 @@
+//! Which of several brokers a process talks to, and when it leaves one that is cut off from the others.
+//!
+//! A broker that is frozen is noticed by its silence. One that is cut off from its peers answers every
+//! ping, and can store nothing: what it leads has no majority, and what others lead it does not reach. So
+//! each connection to a cluster is tried with a question every second, for another stream each time.
+
+use crate::Stream;
+use async_nats::{
+    Client, ReconnectToServer, Server, ServerAddr,
+    jetstream::{
+        Context,
+        context::{GetStreamError, GetStreamErrorKind},
+        stream::ClusterInfo,
+    },
+};
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+use tokio::{
+    sync::watch,
+    time::{Instant, MissedTickBehavior, interval, timeout},
+};
+
+/// How often a broker is asked.
+const ASK_EVERY: Duration = Duration::from_secs(1);
+/// How long an answer may take.
+const ANSWER_MAX: Duration = Duration::from_millis(900);
+/// How many questions in a row, each for another stream, may be without a good answer. One or two are, where
+/// a broker was lost that led some of the streams.
+const UNANSWERED_MAX: u32 = 3;
+/// A leader hears of each copy once a second. One that has not heard of a majority for so long leads nothing.
+const HEARD_WITHIN: Duration = Duration::from_secs(3);
+/// How long the next broker has, if it answers nothing either: an election takes up to 9 s, and moving about
+/// shortens it by nothing.
+const MOVE_EVERY: Duration = Duration::from_secs(10);
+
+/// The broker to try next, out of several.
+#[derive(Clone, Default)]
+pub(crate) struct Choice(Arc<Mutex<Option<ServerAddr>>>);
+
+impl Choice {
+    /// One of those that failed the fewest times since they last took a connection; not the one that was
+    /// tried last, as long as there is another: it may take a connection and still say nothing.
+    pub(crate) fn next(&self, pool: &[Server]) -> Option<ReconnectToServer> {
+        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let tried = |server: &Server| Some(&server.addr) == last.as_ref();
+        let known: Vec<(usize, bool)> = pool.iter().map(|s| (s.failed_attempts, tried(s))).collect();
+        let addr = pool.get(pick(&known, rand::random())?)?.addr.clone();
+        *last = Some(addr.clone());
+        Some(ReconnectToServer { addr, delay: None })
+    }
+}
+
+/// Which of these to try, given how often each failed, whether it was tried last, and a number drawn at
+/// random.
+fn pick(known: &[(usize, bool)], drawn: u32) -> Option<usize> {
+    let others = known.iter().enumerate().filter(|(_, (_, last))| !last);
+    let candidates: Vec<(usize, usize)> = others.map(|(at, (failed, _))| (*failed, at)).collect();
+    let Some(least) = candidates.iter().map(|(failed, _)| *failed).min() else {
+        return (!known.is_empty()).then_some(0);
+    };
+    let best: Vec<usize> = candidates
+        .iter()
+        .filter(|(failed, _)| *failed == least)
+        .map(|(_, at)| *at)
+        .collect();
+    best.get(usize::try_from(drawn).unwrap_or_default() % best.len())
+        .copied()
+}
+
+/// Asks the broker for as long as the connection exists, and moves to another broker when this one is no
+/// use. Never returns.
+pub(crate) async fn keep_to_the_majority(
+    client: Arc<Client>,
+    jetstream: Arc<Context>,
+    mut up: watch::Receiver<crate::Connection>,
+) {
+    let mut due = interval(ASK_EVERY);
+    due.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut watch = Watch::default();
+    for stream in Stream::ALL.iter().cycle() {
+        due.tick().await;
+        // The sender lives in the bus that owns this task.
+        let Ok(connection) = up.wait_for(|c| c.up).await.map(|c| *c) else {
+            return;
+        };
+        if client.server_info().cluster.is_none() {
+            continue;
+        }
+        let answered = timeout(ANSWER_MAX, jetstream.get_stream(stream.name())).await;
+        let is_good = match answered {
+            Err(_) => false,
+            Ok(Ok(stream)) => has_majority(stream.cached_info().cluster.as_ref()),
+            Ok(Err(error)) => is_an_answer(&error),
+        };
+        if watch.note(is_good, connection.interruptions, Instant::now()) {
+            let broker = client.server_info().server_name;
+            tracing::warn!(
+                nats.server = broker,
+                "this broker answers for no stream; it may be cut off from its peers: moving to another one"
+            );
+            if let Err(error) = client.force_reconnect().await {
+                tracing::debug!(%error, "the connection has ended");
+            }
+        }
+    }
+}
+
+/// What the answers so far say about a connection.
+#[derive(Debug, Default)]
+struct Watch {
+    unanswered: u32,
+    interruptions: u64,
+    moved_at: Option<Instant>,
+}
+
+impl Watch {
+    /// Notes an answer, or that there was none; whether to move to another broker.
+    fn note(&mut self, is_good: bool, interruptions: u64, now: Instant) -> bool {
+        if is_good || interruptions != self.interruptions {
+            self.unanswered = 0;
+            self.interruptions = interruptions;
+        }
+        if is_good {
+            self.moved_at = None;
+            return false;
+        }
+        self.unanswered += 1;
+        let rested = self
+            .moved_at
+            .is_none_or(|at| now.duration_since(at) >= MOVE_EVERY);
+        let moves = rested && self.unanswered >= UNANSWERED_MAX;
+        if moves {
+            self.unanswered = 0;
+            self.moved_at = Some(now);
+        }
+        moves
+    }
+}
+
+/// Whether the leader that answered has heard of a majority of its copies, itself among them.
+fn has_majority(cluster: Option<&ClusterInfo>) -> bool {
+    let Some(cluster) = cluster else { return true };
+    let heard = cluster
+        .replicas
+        .iter()
+        .filter(|r| r.active < HEARD_WITHIN)
+        .count();
+    2 * (heard + 1) > cluster.replicas.len() + 1
+}
+
+/// Whether somebody who leads has said so: that a stream is missing, for example. A broker that finds no
+/// leader says 503.
+fn is_an_answer(error: &GetStreamError) -> bool {
+    matches!(error.kind(), GetStreamErrorKind::JetStream(e) if e.code() != 503)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use async_nats::jetstream::stream::PeerInfo;
+
+    #[test]
+    fn the_broker_that_was_just_lost_is_tried_last() {
+        assert_eq!(pick(&[], 0), None);
+        assert_eq!(pick(&[(3, true)], 7), Some(0));
+        for drawn in 0..10 {
+            assert_ne!(pick(&[(0, false), (0, true), (0, false)], drawn), Some(1));
+            assert_eq!(pick(&[(2, false), (0, true), (1, false)], drawn), Some(2));
+        }
+    }
+
+    #[test]
+    fn a_connection_is_left_after_three_questions_and_the_next_one_has_its_time() {
+        let (mut watch, start) = (Watch::default(), Instant::now());
+        let at = |s| start + Duration::from_secs(s);
+        assert!(!watch.note(true, 0, at(0)));
+        assert!(!watch.note(false, 0, at(1)));
+        assert!(!watch.note(false, 0, at(2)));
+        assert!(watch.note(false, 0, at(3)));
+        for s in 4..13 {
+            assert!(!watch.note(false, 1, at(s)), "{s}");
+        }
+        assert!(watch.note(false, 1, at(13)));
+        // One that answers is left as soon as the first.
+        assert!(!watch.note(true, 2, at(14)));
+        assert!(!watch.note(false, 2, at(15)));
+        assert!(!watch.note(false, 2, at(16)));
+        assert!(watch.note(false, 2, at(17)));
+    }
+
+    #[test]
+    fn a_leader_without_a_majority_does_not_count() {
+        let cluster = |active: &[u64]| ClusterInfo {
+            replicas: active
+                .iter()
+                .map(|s| PeerInfo {
+                    active: Duration::from_secs(*s),
+                    ..PeerInfo::default()
+                })
+                .collect(),
+            ..ClusterInfo::default()
+        };
+        assert!(has_majority(None));
+        assert!(has_majority(Some(&cluster(&[]))));
+        assert!(has_majority(Some(&cluster(&[0, 9]))));
+        assert!(!has_majority(Some(&cluster(&[4, 9]))));
+    }
+}

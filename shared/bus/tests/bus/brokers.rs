@@ -1,0 +1,162 @@
+//! One of three brokers is in trouble: how soon a process does without it.
+
+use crate::message;
+use push0_bus::{Bus, Limits, NatsConfig, Replay, Stream};
+use push0_domain::subject::{self, Kind};
+use push0_harness::{NatsCluster, wait_for};
+use serde_json::Value;
+use std::time::{Duration, Instant};
+
+/// An election takes up to 9 s; a machine that is busy with other tests takes longer.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+async fn provisioned(cluster: &NatsCluster) {
+    let limits = Limits {
+        replicas: 3,
+        store_bytes: 1 << 30,
+        ..Limits::default()
+    };
+    let bus = connect(&cluster.url()).await;
+    bus.provision(&limits).await.expect("provisioned");
+}
+
+async fn connect(url: &str) -> Bus {
+    let config = NatsConfig {
+        url: url.to_owned(),
+        ..NatsConfig::default()
+    };
+    let bus = Bus::connect(&config, "test").await.expect("valid URLs");
+    bus.connected().await;
+    bus
+}
+
+/// Which server has a client's connection.
+async fn server_of_the_client(cluster: &NatsCluster) -> usize {
+    wait_for("the client's connection", PATIENCE, async || {
+        for at in 0..cluster.size() {
+            let seen = cluster.server(at).monitor("/connz").await;
+            if seen["num_connections"].as_u64() > Some(0) {
+                return Ok(at);
+            }
+        }
+        Err("no connection")
+    })
+    .await
+}
+
+/// Which server leads the consumer, as that server says.
+async fn leader_of_consumer(cluster: &NatsCluster, consumer: &str) -> usize {
+    wait_for("a leader of the consumer", PATIENCE, async || {
+        for at in 0..cluster.size() {
+            let seen = cluster
+                .server(at)
+                .monitor("/jsz?consumers=true&config=true")
+                .await;
+            let leads = consumers(&seen)
+                .any(|c| c["name"] == consumer && c["cluster"]["leader"].as_str() == Some(&format!("n{at}")));
+            if leads {
+                return Ok(at);
+            }
+        }
+        Err("nobody")
+    })
+    .await
+}
+
+fn consumers(seen: &Value) -> impl Iterator<Item = &Value> {
+    let accounts = seen["account_details"].as_array().into_iter().flatten();
+    let streams = accounts.filter_map(|a| a["stream_detail"].as_array()).flatten();
+    streams.filter_map(|s| s["consumer_detail"].as_array()).flatten()
+}
+
+#[tokio::test]
+async fn unacknowledged_messages_come_again_while_the_broker_that_led_their_consumer_stands_still() {
+    let cluster = NatsCluster::start(3).await;
+    provisioned(&cluster).await;
+    let replay = Replay {
+        stream: Stream::Blocks,
+        consumer: "dispatcher-blocks".into(),
+        filters: vec![subject::all(Kind::Block)],
+    };
+    let demo = "demo".parse().expect("a name");
+    let mut took = Vec::new();
+    // Another broker leads the consumer each time, by lot. Where it leads JetStream too, an election is
+    // waited for that no client can shorten.
+    for number in 1..=6 {
+        let bus = connect(&cluster.url()).await;
+        bus.publish_patiently(message(subject::block(&demo), &number), PATIENCE)
+            .await
+            .expect("stored");
+        drop(bus.replay::<u64>(&replay).await.expect("it is made"));
+        let victim = leader_of_consumer(&cluster, &replay.consumer).await;
+        let (meta, stream) = (
+            cluster.meta_leader().await,
+            cluster.leader_of(Stream::Blocks.name()).await,
+        );
+        if victim == meta || victim == stream {
+            continue;
+        }
+        let successor = connect(&cluster.server(meta).url()).await;
+        cluster.server(victim).pause();
+        let began = Instant::now();
+        let mut deliveries = successor.replay::<u64>(&replay).await.expect("it is made");
+        let delivery = deliveries.next().await.expect("a message");
+        took.push(began.elapsed());
+        cluster.server(victim).resume();
+        assert_eq!(delivery.body, 1, "the oldest that nobody acknowledged");
+    }
+    println!("all came again after {took:?}");
+    assert!(took.iter().all(|t| *t < Duration::from_secs(4)), "{took:?}");
+}
+
+#[tokio::test]
+async fn a_process_leaves_a_broker_that_stands_still() {
+    let cluster = NatsCluster::start(3).await;
+    let bus = connect(&cluster.url()).await;
+    let victim = server_of_the_client(&cluster).await;
+    cluster.server(victim).pause();
+    let began = Instant::now();
+    tokio::time::timeout(PATIENCE, bus.interrupted())
+        .await
+        .expect("noticed");
+    bus.connected().await;
+    let took = began.elapsed();
+    cluster.server(victim).resume();
+    println!("connected to another broker after {took:?}");
+    assert!(took < Duration::from_secs(5), "{took:?}");
+}
+
+#[tokio::test]
+async fn a_process_leaves_a_broker_that_is_cut_off_from_its_peers() {
+    let cluster = NatsCluster::wired(3).await;
+    provisioned(&cluster).await;
+    let bus = connect(&cluster.url()).await;
+    let victim = wait_for("the only connection", PATIENCE, async || {
+        // The one that provisioned is still on its way out.
+        let at = server_of_the_client(&cluster).await;
+        let mut connections = 0;
+        for server in 0..cluster.size() {
+            let seen = cluster.server(server).monitor("/connz").await;
+            connections += seen["num_connections"].as_u64().unwrap_or_default();
+        }
+        if connections == 1 {
+            Ok(at)
+        } else {
+            Err(connections)
+        }
+    })
+    .await;
+    cluster.cut_from_peers(victim);
+    let began = Instant::now();
+    tokio::time::timeout(PATIENCE, bus.interrupted())
+        .await
+        .expect("noticed");
+    bus.connected().await;
+    let took = began.elapsed();
+    println!("connected to another broker after {took:?}");
+    assert!(took < Duration::from_secs(8), "{took:?}");
+    let demo = "demo".parse().expect("a name");
+    bus.publish_patiently(message(subject::block(&demo), &1u64), PATIENCE)
+        .await
+        .expect("the two others store it");
+}
