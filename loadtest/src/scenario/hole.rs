@@ -14,11 +14,9 @@ use anyhow::Context as _;
 use push0_bus::{Bus, Message, Outbox, now};
 use push0_domain::{
     Payload, Payloads,
-    message::{
-        BlockContext, BlockFacts, Outcome, ResultEvent, StageKind, TaskHeader, TaskResult,
-    },
+    message::{BlockContext, BlockFacts, Outcome, ResultEvent, StageKind, TaskHeader, TaskResult},
     pipeline::Pipeline,
-    subject::{self, AttemptKey, Kind},
+    subject::{self, AttemptKey},
     task::StageKey,
 };
 use push0_harness::{Process, synthetic_block, synthetic_hash, synthetic_trace};
@@ -48,7 +46,9 @@ pub(crate) async fn run(context: &Context) -> anyhow::Result<()> {
     let taken = unacknowledged(&stand, results);
     let leader = peaks.during(&stand, taken).await?;
 
-    let standby = ["collector", "standby"].into_iter().find(|label| *label != leader);
+    let standby = ["collector", "standby"]
+        .into_iter()
+        .find(|label| *label != leader);
     let standby = standby.context("there are two")?;
     stand.deployment.service(&leader).kill();
     let killed = Instant::now();
@@ -177,7 +177,10 @@ fn result(pipeline: &Pipeline, number: u64) -> anyhow::Result<Message> {
 /// Waits until the leading collector has read all of the results; returns its label.
 async fn unacknowledged(stand: &Stand, results: u64) -> anyhow::Result<String> {
     let end = Instant::now() + DRAIN;
-    let wanted = format!("results_unacknowledged{{pipeline=\"{}\"}} {results}", stand.pipeline.name);
+    let wanted = format!(
+        "results_unacknowledged{{pipeline=\"{}\"}} {results}",
+        stand.pipeline.name
+    );
     loop {
         for label in ["collector", "standby"] {
             let metrics = stand.deployment.service(label).metrics().await;

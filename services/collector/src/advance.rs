@@ -140,9 +140,7 @@ fn newest<'a>(failures: &[&'a Failing]) -> Option<&'a Failing> {
 fn takers<'a>(task: &Task, zkvm: &'a ZkvmId, spec: &'a ProofSpec, newest: &Failing) -> &'a ZkvmId {
     let stage = spec.stage(&newest.header.id.stage.stage);
     let more_memory = stage.and_then(|(_, stage)| stage.more_memory.as_ref());
-    more_memory
-        .filter(|_| task.ran_out_of_memory())
-        .unwrap_or(zkvm)
+    more_memory.filter(|_| task.ran_out_of_memory()).unwrap_or(zkvm)
 }
 
 fn another(
@@ -227,7 +225,11 @@ fn next_level_or_stage(
     let (_, any) = proof.tasks.first_key_value()?;
     let of = any.of;
     let context = (*any.context).clone();
-    let done: Vec<Handle> = proof.tasks.values().filter_map(|t| Some(t.done?.handle)).collect();
+    let done: Vec<Handle> = proof
+        .tasks
+        .values()
+        .filter_map(|t| Some(t.done?.handle))
+        .collect();
     if !bodies.have(&done) {
         return None;
     }
@@ -282,7 +284,9 @@ pub(crate) fn level(stage: &Stage, of: u32, first: u32) -> TaskRange {
 
 /// What these tasks wrote, in this order. What a split wrote is passed on as it lies.
 fn outputs(done: &[Handle], bodies: &Bodies) -> Payloads {
-    let mut outputs = done.iter().filter_map(|handle| Some(&bodies.completed(*handle)?.outputs));
+    let mut outputs = done
+        .iter()
+        .filter_map(|handle| Some(&bodies.completed(*handle)?.outputs));
     if done.len() == 1
         && let Some(only) = outputs.next()
     {

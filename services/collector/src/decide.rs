@@ -269,7 +269,11 @@ impl Collector {
             open.proof(&stage.proof_type).handles.push(handle);
             return Vec::new();
         }
-        if block.is_parked() && block.done().any(|(proof_type, _)| *proof_type == stage.proof_type) {
+        if block.is_parked()
+            && block
+                .done()
+                .any(|(proof_type, _)| *proof_type == stage.proof_type)
+        {
             return ack;
         }
         let open = block.open();

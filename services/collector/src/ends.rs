@@ -69,7 +69,12 @@ impl Ends {
     }
 
     /// Why a block ends without a proof, if it does. What amends a record is not ended by it.
-    pub(crate) fn of(&self, block: &BlockRef, announced_at: Timestamp, amends: bool) -> Option<Arc<EndReason>> {
+    pub(crate) fn of(
+        &self,
+        block: &BlockRef,
+        announced_at: Timestamp,
+        amends: bool,
+    ) -> Option<Arc<EndReason>> {
         let mut ends = self.at(block.number).filter(|_| !amends);
         ends.find_map(|end| end.reason.clone().filter(|_| end.covers(block, announced_at)))
     }

@@ -321,11 +321,7 @@ impl<'a> Active<'a> {
     }
 
     /// A message was read again, of which something is to be made.
-    async fn recalled(
-        &mut self,
-        handle: Handle,
-        read: Option<Kept<ResultEvent>>,
-    ) -> Result<(), BusError> {
+    async fn recalled(&mut self, handle: Handle, read: Option<Kept<ResultEvent>>) -> Result<(), BusError> {
         let Some(core) = self.core.as_mut().filter(|core| core.waits_for(handle)) else {
             return Ok(());
         };

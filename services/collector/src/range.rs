@@ -227,7 +227,8 @@ impl Ranges {
         unclaimed.sort_by_key(|key| {
             let (first, (last, _)) = *key;
             let proofs = self.all.get(key).map(|range| range.unit.proofs().iter());
-            let progress = proofs.and_then(|all| all.map(|(_, proof)| (proof.position, proof.completed)).max());
+            let progress =
+                proofs.and_then(|all| all.map(|(_, proof)| (proof.position, proof.completed)).max());
             Reverse((progress, last.saturating_sub(first)))
         });
         let mut settled = Vec::new();
@@ -425,7 +426,9 @@ impl Ranges {
 
 /// The first of these blocks, and what the messages about their range carry along.
 fn context<F>(members: &[At], around: &Around<'_, F>) -> Option<(BlockRef, BlockContext)> {
-    let blocks = members.iter().filter_map(|at| Some((*at, around.blocks.get(at)?)));
+    let blocks = members
+        .iter()
+        .filter_map(|at| Some((*at, around.blocks.get(at)?)));
     let blocks: Vec<(At, &Box<Block>)> = blocks.collect();
     let (first_at, first) = *blocks.first()?;
     let (_, last) = *blocks.last()?;

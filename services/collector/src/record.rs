@@ -168,8 +168,5 @@ pub(crate) fn trace(block: &Block, bodies: &Bodies) -> TraceContext {
 }
 
 fn last(block: &Block) -> Option<Done> {
-    block
-        .done()
-        .map(|(_, done)| done)
-        .max_by_key(|done| done.handle)
+    block.done().map(|(_, done)| done).max_by_key(|done| done.handle)
 }

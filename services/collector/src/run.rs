@@ -46,9 +46,8 @@ impl Rules<'_> {
             if self.is_cut(number + 1) {
                 break;
             }
-            let ready = |(at, child): &(&At, &Block)| {
-                self.free.contains(at) && child.revision == self.revision
-            };
+            let ready =
+                |(at, child): &(&At, &Block)| self.free.contains(at) && child.revision == self.revision;
             let next = self.children(number, hash).find(ready);
             match next.and_then(|(at, child)| Some((at, child.ready()?))) {
                 Some((at, done)) if done.stored_at <= closes_at => run.push(*at),

@@ -29,7 +29,12 @@ fn pipeline(quorum: usize) -> Arc<Pipeline> {
     let proof = |name: &str, stages: String| {
         format!("[[proof]]\ntype = \"{name}\"\nzkvm = \"mock\"\nverify = \"off\"\n{stages}")
     };
-    let split = [stage("split", "split"), stage("part", "map"), stage("join", "join")].concat();
+    let split = [
+        stage("split", "split"),
+        stage("part", "map"),
+        stage("join", "join"),
+    ]
+    .concat();
     let text = format!(
         "name = \"demo\"\n[source]\nkind = \"external\"\n[quorum]\nvalid = {quorum}\n{}{}",
         proof("one", stage("prove", "map")),
@@ -221,7 +226,11 @@ impl Session {
         goes_on |= !recalled.is_empty();
         for handle in recalled {
             self.recalled += 1;
-            let result = self.messages.get(&handle).expect("it is not acknowledged").clone();
+            let result = self
+                .messages
+                .get(&handle)
+                .expect("it is not acknowledged")
+                .clone();
             let (told, trace) = (Self::told(handle), Self::trace(handle));
             self.core.recalled(handle, result, told, &trace, &self.pipeline);
         }

@@ -178,13 +178,7 @@ impl World {
                             amends,
                             stored_at,
                         };
-                        core.result(
-                            handle,
-                            result.clone(),
-                            told,
-                            &TraceContext::default(),
-                            &pipeline,
-                        )
+                        core.result(handle, result.clone(), told, &TraceContext::default(), &pipeline)
                     }
                     _ => Vec::new(),
                 };
@@ -277,7 +271,11 @@ impl World {
                     ));
                 }
                 Step::Recall(handles) => {
-                    ops.extend(handles.into_iter().map(|handle| Op::Read(Stream::Results, handle.0)));
+                    ops.extend(
+                        handles
+                            .into_iter()
+                            .map(|handle| Op::Read(Stream::Results, handle.0)),
+                    );
                 }
                 Step::Bury(letter, _) => ops.push(Op::Store(Body::Letter(*letter))),
                 Step::Emit(emission, _, handles) => {

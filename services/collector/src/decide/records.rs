@@ -243,9 +243,7 @@ fn amended(emission: Option<(Emission, TraceContext)>, handles: Vec<Handle>) -> 
 /// What is not on its way to a new record any more: the oldest beyond [`AMENDING_MAX`], and what is
 /// decided. One that is dead again stays as it is, with what was proved of it: another retry may
 /// complete it.
-fn over<K>(
-    amending: impl Iterator<Item = (K, Option<Outcome>)>,
-) -> Vec<(K, Option<Outcome>)> {
+fn over<K>(amending: impl Iterator<Item = (K, Option<Outcome>)>) -> Vec<(K, Option<Outcome>)> {
     let mut amending: VecDeque<_> = amending.collect();
     let crowded = amending.len().saturating_sub(AMENDING_MAX);
     let mut over: Vec<_> = amending.drain(..crowded).map(|(key, _)| (key, None)).collect();

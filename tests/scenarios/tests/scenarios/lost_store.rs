@@ -35,7 +35,11 @@ async fn nobody_waits_for_a_block_that_was_written_down_and_never_published() {
         store_bytes: 1 << 30,
         ..Limits::default()
     };
-    deployment.bus().provision(&limits).await.expect("the streams are there again");
+    deployment
+        .bus()
+        .provision(&limits)
+        .await
+        .expect("the streams are there again");
     deployment.apply(&toml).await;
     let block = synthetic_block(&demo(), 6);
     let known = deployment.bus().facts(Bucket::Blocks).await.expect("a bucket");
