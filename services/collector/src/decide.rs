@@ -362,11 +362,10 @@ fn note(
     came: &Came<'_>,
     bodies: &mut Bodies,
 ) -> Vec<Handle> {
-    let mut done = block.done();
-    if block.is_parked() && done.any(|(proof_type, _)| *proof_type == spec.proof_type) {
+    let is_done = block.done().any(|(proof_type, _)| *proof_type == spec.proof_type);
+    if is_done && block.is_parked() {
         return vec![came.handle];
     }
-    drop(done);
     let is_range = result.header.id.stage.first.is_some();
     let open = block.open();
     let origin = open.origin.get_or_insert_with(|| Origin {
