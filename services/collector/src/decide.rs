@@ -19,10 +19,10 @@ use crate::{
     state::{At, Block, Blocks, Handle, Origin, block_ref},
 };
 use push0_domain::{
-    PipelineId, Timestamp,
+    PipelineId, StageKey, Timestamp,
     message::{DeadLetter, Emission, StageReady, TaskResult},
     output::Emitted,
-    pipeline::Pipeline,
+    pipeline::{Pipeline, ProofSpec},
     trace::TraceContext,
 };
 use std::{
@@ -225,16 +225,9 @@ impl Collector {
         let stage = result.header.id.stage.clone();
         let at = (stage.block.number, stage.block.hash);
         let announced_at = result.header.context.stored_at;
-        let Some(spec) = pipeline.proof(&stage.proof_type) else {
+        let Some(spec) = proof_of(pipeline, &stage) else {
             return ack;
         };
-        let Some((position, _)) = spec.stage(&stage.stage) else {
-            return ack;
-        };
-        let range = spec.range().and_then(|range| spec.stage(&range.name));
-        if range.is_some_and(|(range, _)| position >= range) != stage.first.is_some() {
-            return ack;
-        }
         let amends = told.amends && self.stands(&at);
         let number = stage.first_block().number;
         if number < self.next && !amends {
@@ -255,7 +248,7 @@ impl Collector {
                 let ended = ends.of(&stage.block, announced_at, amends);
                 self.due = self.due.min(context.deadline_at.unwrap_or(self.due));
                 let mut block = Block::new(context, Some(origin()), ended);
-                block.facts = range.map(|_| Box::new(context.facts));
+                block.facts = spec.range().map(|_| Box::new(context.facts));
                 Box::new(block)
             }),
             Some(first) => self.ranges.unit((first.number, at), first, || {
@@ -269,16 +262,6 @@ impl Collector {
             open.proof(&stage.proof_type).handles.push(handle);
             return Vec::new();
         }
-        if block.is_parked()
-            && block
-                .done()
-                .any(|(proof_type, _)| *proof_type == stage.proof_type)
-        {
-            return ack;
-        }
-        let open = block.open();
-        let origin = open.origin.get_or_insert_with(origin).clone();
-        let proof = open.proof(&stage.proof_type);
         let came = Came {
             handle,
             number,
@@ -286,10 +269,8 @@ impl Collector {
             trace,
             stored_at: told.stored_at,
         };
-        let settled = judge::note((proof, &origin), spec, result, &came, &mut self.bodies);
+        let settled = note(block, spec, result, &came, &mut self.bodies);
         if stage.first.is_none() {
-            advance::finish(proof, spec);
-            block.park();
             self.touched.insert(at);
         }
         self.told(vec![Step::Ack(settled)])
@@ -361,4 +342,42 @@ impl Collector {
         }
         steps
     }
+}
+
+/// The proof that a stage belongs to, if its pipeline has it: of one block before the stage of ranges, and
+/// of a range from there on.
+fn proof_of<'a>(pipeline: &'a Pipeline, stage: &StageKey) -> Option<&'a ProofSpec> {
+    let spec = pipeline.proof(&stage.proof_type)?;
+    let (position, _) = spec.stage(&stage.stage)?;
+    let range = spec.range().and_then(|range| spec.stage(&range.name));
+    let of_range = range.is_some_and(|(range, _)| position >= range);
+    (of_range == stage.first.is_some()).then_some(spec)
+}
+
+/// Notes a result with its block, which is parked if that is all it needs. Returns what is settled.
+fn note(
+    block: &mut Block,
+    spec: &ProofSpec,
+    result: TaskResult,
+    came: &Came<'_>,
+    bodies: &mut Bodies,
+) -> Vec<Handle> {
+    let is_done = block.done().any(|(proof_type, _)| *proof_type == spec.proof_type);
+    if is_done && block.is_parked() {
+        return vec![came.handle];
+    }
+    let is_range = result.header.id.stage.first.is_some();
+    let open = block.open();
+    let origin = open.origin.get_or_insert_with(|| Origin {
+        context: Arc::new(result.header.context.clone()),
+        trace: came.trace.clone(),
+    });
+    let origin = origin.clone();
+    let proof = open.proof(&spec.proof_type);
+    let settled = judge::note((proof, &origin), spec, result, came, bodies);
+    if !is_range {
+        advance::finish(proof, spec);
+        block.park();
+    }
+    settled
 }
