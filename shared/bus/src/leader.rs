@@ -51,6 +51,9 @@ struct Holder {
     renewal: u64,
 }
 
+/// Told when a role is lost again and again, and when that is over.
+type Report = dyn Fn(Option<&Contest>) + Send + Sync;
+
 /// A candidate for a role, for as long as its process lives.
 #[derive(Clone)]
 pub struct Leadership {
@@ -62,7 +65,7 @@ pub struct Leadership {
     instance: String,
     losses: Arc<Mutex<Losses>>,
     on_loss: Arc<dyn Fn() + Send + Sync>,
-    report: Arc<dyn Fn(Option<&Contest>) + Send + Sync>,
+    report: Arc<Report>,
 }
 
 /// A won term, to be renewed until it is lost or resigned.
