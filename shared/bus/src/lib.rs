@@ -9,6 +9,7 @@ mod blobs;
 mod brokers;
 mod claim;
 mod connection;
+mod consumer;
 mod copies;
 mod dead;
 mod delivery;

@@ -5,7 +5,7 @@ use push0_harness::NatsCluster;
 use std::time::Duration;
 
 /// How many brokers are killed one after the other.
-pub(super) const KILLS: usize = 4;
+const KILLS: usize = 4;
 /// How long one of them is down.
 const DOWN: Duration = Duration::from_secs(2);
 /// How long a fault of several kills lasts, with the starts in between.
