@@ -14,6 +14,7 @@ use push0_bus::Bucket;
 use push0_domain::{
     BlockHash, BlockRef, Payload, Payloads, Timestamp,
     message::{BlockFacts, FailureClass, KnownBlock, Task},
+    subject,
 };
 use push0_harness::Process;
 use push0_prover_miden::program_id;
