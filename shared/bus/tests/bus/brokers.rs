@@ -3,7 +3,7 @@
 use crate::message;
 use push0_bus::{Bus, Limits, NatsConfig, Replay, Stream};
 use push0_domain::subject::{self, Kind};
-use push0_harness::{NatsCluster, wait_for};
+use push0_harness::{NatsCluster, NatsOptions, wait_for};
 use serde_json::Value;
 use std::time::{Duration, Instant};
 
@@ -128,7 +128,7 @@ async fn a_process_leaves_a_broker_that_stands_still() {
 
 #[tokio::test]
 async fn a_process_leaves_a_broker_that_is_cut_off_from_its_peers() {
-    let cluster = NatsCluster::wired(3).await;
+    let cluster = NatsCluster::wired(3, &NatsOptions::default()).await;
     provisioned(&cluster).await;
     let bus = connect(&cluster.url()).await;
     let victim = wait_for("the only connection", PATIENCE, async || {
