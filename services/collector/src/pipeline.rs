@@ -28,6 +28,8 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const TICK: Duration = Duration::from_millis(50);
 /// Every how many ticks a block is looked up that was given up before any result of it came.
 const LOOK_EVERY: u32 = 10;
+/// How many such blocks are looked up at once, for a cancel of many.
+const LOOKS_AT_ONCE: u32 = 64;
 /// Among how many of the first known blocks the first number is looked for: more than an ingester writes
 /// at once.
 const FIRST_KNOWN: usize = 256;
@@ -80,6 +82,8 @@ struct Active<'a> {
     emitter: Emitter,
     emitting: Option<Emitting>,
     ticks: u32,
+    /// Whether the next tick goes on to look up blocks without results.
+    looks_on: bool,
 }
 
 impl<'a> Active<'a> {
@@ -103,6 +107,7 @@ impl<'a> Active<'a> {
             recall: Recall::new(bus.clone()),
             emitting: None,
             ticks: 0,
+            looks_on: false,
             bus,
             name,
             metrics,
@@ -222,14 +227,30 @@ impl<'a> Active<'a> {
         }
         core.tick(now());
         self.ticks = self.ticks.wrapping_add(1);
-        if self.ticks.is_multiple_of(LOOK_EVERY)
-            && let Some(number) = core.unseen_end()
-        {
-            for (block, stored_at) in known_at(&self.known, self.name, number).await? {
-                core.known(block.block, BlockContextOf::known(&block, stored_at));
-            }
+        if self.ticks.is_multiple_of(LOOK_EVERY) || self.looks_on {
+            self.looks_on = self.look().await?;
         }
         self.advance().await
+    }
+
+    /// Looks up blocks that were given up before any result of them came, each as its turn comes. Returns
+    /// whether there may be more.
+    async fn look(&mut self) -> Result<bool, BusError> {
+        for _ in 0..LOOKS_AT_ONCE {
+            let Some(core) = &mut self.core else { break };
+            let Some(number) = core.unseen_end() else {
+                return Ok(false);
+            };
+            let known = known_at(&self.known, self.name, number).await?;
+            if known.is_empty() {
+                return Ok(false);
+            }
+            for (block, stored_at) in known {
+                core.known(block.block, BlockContextOf::known(&block, stored_at));
+            }
+            self.advance().await?;
+        }
+        Ok(self.emitter.len() < IN_FLIGHT_MAX)
     }
 
     async fn advance(&mut self) -> Result<(), BusError> {

@@ -44,12 +44,13 @@ pub struct Window {
 }
 
 impl Default for Window {
-    /// For a receiver that always reads on: enough to replay 10,000 messages in well under 0.5 s.
+    /// For a receiver that always reads on: enough to replay 10,000 messages in well under 0.5 s, and little
+    /// enough of the largest ones for a container of 64 MiB.
     fn default() -> Self {
         Self {
             open_max: 200_000,
             batch: 512,
-            bytes: 0,
+            bytes: 8 << 20,
         }
     }
 }

@@ -98,6 +98,14 @@ impl NatsCluster {
     /// It does not start, or does not catch up within 20 s.
     pub async fn restart(&mut self, index: usize) {
         self.servers[index].restart().await;
+        self.catches_up(index).await;
+    }
+
+    /// Waits until server `index` has what the others have, after it was away.
+    ///
+    /// # Panics
+    /// It does not catch up within 20 s.
+    pub async fn catches_up(&self, index: usize) {
         let server = &self.servers[index];
         wait_for("a server that has caught up", START, async || {
             let health = server.monitor("/healthz").await;

@@ -173,7 +173,11 @@ impl Ethereum<'_> {
         while let Some(effect) = next.take() {
             match effect {
                 Effect::Fetch { first, last } => {
-                    let Fetched { any, then } = self.fetch(first, last, &head).await?;
+                    let rpc = self.rpc;
+                    let Fetched { any, then } = tokio::select! {
+                        fetched = self.fetch(first, last, &head) => fetched?,
+                        error = falls_silent(rpc) => return Err(Halt::Head(error)),
+                    };
                     did_something |= any;
                     next = then;
                 }
@@ -196,5 +200,16 @@ impl Ethereum<'_> {
         let head = answer.map_err(Halt::Head)?;
         self.answered_at = Instant::now();
         Ok(head)
+    }
+}
+
+/// Waits until the node does not say what its newest block is, while blocks are fetched: a node that was
+/// cut off would else cost the timeouts of two requests, one after the other.
+async fn falls_silent(rpc: &Rpc) -> RpcError {
+    loop {
+        tokio::time::sleep(OUT_OF_REACH_MAX).await;
+        if let Err(error) = rpc.block(Number::Latest, false, ANSWER_MAX).await {
+            return error;
+        }
     }
 }

@@ -56,6 +56,9 @@ async fn survives(
     deployment.wait_emitted(&demo(), 60, PATIENCE).await;
     println!("all came {} ms after the fault", began.elapsed().as_millis());
     relief(&deployment.nats);
+    for broker in 0..3 {
+        deployment.nats.catches_up(broker).await;
+    }
     goes_on(deployment).await;
 }
 

@@ -57,6 +57,8 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long a submission may wait until the broker has stored it.
 const STORE_TIMEOUT: Duration = Duration::from_secs(30);
+/// How much of a body that is too large is read and dropped.
+const DISCARD_MAX: usize = 4 * BODY_MAX;
 /// How long open requests may take to end when the service stops.
 const LINGER: Duration = Duration::from_secs(6);
 /// Pause after a refused accept: out of descriptors, it would be refused again at once.
@@ -190,6 +192,7 @@ async fn read(room: &Semaphore, mut body: Body) -> Option<(Option<SemaphorePermi
     let most = size.upper().and_then(|upper| usize::try_from(upper).ok());
     let most = most.map_or(BODY_MAX, |most| most.min(BODY_MAX));
     if said > BODY_MAX {
+        discard(body).await;
         return None;
     }
     let permit = if most > SMALL_MAX {
@@ -205,11 +208,25 @@ async fn read(room: &Semaphore, mut body: Body) -> Option<(Option<SemaphorePermi
             continue;
         };
         if bytes.len() + data.len() > BODY_MAX {
+            drop(bytes);
+            discard(body).await;
             return None;
         }
         bytes.extend_from_slice(&data);
     }
     Some((permit, bytes.freeze()))
+}
+
+/// Reads on without keeping anything, up to a limit: a client that still sends when the connection is
+/// closed sees that, and not the answer.
+async fn discard(mut body: Body) {
+    let mut left = DISCARD_MAX;
+    while let Some(Ok(frame)) = body.frame().await {
+        left = left.saturating_sub(frame.data_ref().map_or(0, Bytes::len));
+        if left == 0 {
+            return;
+        }
+    }
 }
 
 fn parse(body: &[u8]) -> Result<Vec<Submitted>, String> {
