@@ -19,7 +19,6 @@ SEED ?=
 PROFILE ?= quick
 
 DEMO_PACKAGES := push0-ingester push0-dispatcher push0-collector push0-watchdog push0-cli push0-prover-miden
-NEXTEST := $(shell cargo nextest --version 2>/dev/null)
 
 .DEFAULT_GOAL := help
 .PHONY: help setup build demo test check manifests bench chaos clean-state
@@ -37,7 +36,7 @@ demo: setup ## prove real blocks: BLOCKS=8, RPC_URL=... to follow a node instead
 	cargo build --release --locked $(addprefix -p ,$(DEMO_PACKAGES))
 	@deploy/demo/run
 
-# The runner's summary stays the last thing printed.
+# The last line is `N passed, N failed` over all tests.
 test: setup ## run every test against real servers
 	scripts/check-layout --self-test
 	# With the tests, so that both are built with the same features, once.
@@ -45,11 +44,7 @@ test: setup ## run every test against real servers
 	@echo "a minute of faults on one broker and on three, each of which ends with one line of JSON"
 	$${CARGO_TARGET_DIR:-target}/release/push0-loadtest chaos --seconds 60
 	$${CARGO_TARGET_DIR:-target}/release/push0-loadtest chaos --seconds 60 --brokers 3
-ifneq ($(NEXTEST),)
-	cargo nextest run --release --locked --workspace
-else
-	cargo test --release --locked --workspace
-endif
+	scripts/run-tests
 
 check: ## format, lints, layout rules, documentation
 	cargo fmt --all --check
