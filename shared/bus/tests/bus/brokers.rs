@@ -82,7 +82,7 @@ async fn unacknowledged_messages_come_again_while_the_broker_that_led_their_cons
     let mut took = Vec::new();
     // Another broker leads the consumer each time, by lot. Where it leads JetStream too, an election is
     // waited for that no client can shorten.
-    for number in 1..=6 {
+    for number in 1..=6_u64 {
         let bus = connect(&cluster.url()).await;
         bus.publish_patiently(message(subject::block(&demo), &number), PATIENCE)
             .await

@@ -22,24 +22,27 @@ impl<B: Broker> Deployment<B> {
     /// # Panics
     /// The pipeline was not applied, or the broker does not store them.
     pub async fn submit_blocks(&self, pipeline: &PipelineId, numbers: RangeInclusive<u64>) {
-        let current = self.pipelines.current().await.expect("the definitions are read");
+        // Safe to repeat; brokers may be electing at the moment.
+        let current = wait_for("the definitions", PATIENCE, async || {
+            self.pipelines.current().await
+        })
+        .await;
         let definition = current.iter().find(|p| p.name == *pipeline);
         let definition = definition.unwrap_or_else(|| panic!("no pipeline is called {pipeline}"));
         let blocks: Vec<ObservedBlock> = numbers.map(|number| observed(definition, number)).collect();
-        let known = self
-            .bus
-            .facts::<KnownBlock>(Bucket::Blocks)
-            .await
-            .expect("a bucket");
-        futures::stream::iter(&blocks)
-            .map(|block| {
-                let (known, key) = (&known, subject::known_block(pipeline, &block.block));
+        wait_for("the facts to be stored", PATIENCE, async || {
+            let known = self.bus.facts::<KnownBlock>(Bucket::Blocks).await?;
+            let put = |block| {
+                let (known, block): (_, &ObservedBlock) = (&known, block);
+                let key = subject::known_block(pipeline, &block.block);
                 async move { known.put(&key, &fact_of(block)).await }
-            })
-            .buffer_unordered(FACTS_IN_FLIGHT)
-            .try_collect::<Vec<u64>>()
-            .await
-            .expect("the facts are stored");
+            };
+            let all = futures::stream::iter(&blocks).map(put);
+            all.buffer_unordered(FACTS_IN_FLIGHT)
+                .try_collect::<Vec<u64>>()
+                .await
+        })
+        .await;
         for block in blocks {
             let trace = blocks::synthetic_trace(pipeline, block.block.number);
             let event = BlockEvent::Observed(block);
@@ -55,8 +58,10 @@ impl<B: Broker> Deployment<B> {
     /// The broker does not answer.
     pub async fn emissions(&self, pipeline: &PipelineId) -> Vec<Kept<Emission>> {
         let subjects = subject::proofs_of_pipeline(pipeline);
-        let found = self.bus.scan(Stream::Proofs, &subjects, 1, usize::MAX).await;
-        found.expect("the proofs are read")
+        wait_for("the records", PATIENCE, async || {
+            self.bus.scan(Stream::Proofs, &subjects, 1, usize::MAX).await
+        })
+        .await
     }
 
     /// Waits until at least `count` records were emitted for a pipeline, and returns all.
