@@ -384,7 +384,7 @@ impl Ranges {
         let definition = (around.definition)(around.blocks.get(&last_at)?.revision)?;
         let spec = definition.proofs.iter().find(|spec| spec.range().is_some())?;
         let (position, stage) = spec.stage(&spec.range()?.name)?;
-        let trace = done().last()?.trace.clone();
+        let trace = done().next_back()?.trace.clone();
         let (first, context) = context(&run, around)?;
         let tasks = stage.task_count(u32::try_from(run.len()).unwrap_or(u32::MAX));
         let newest = handles.iter().max()?;
@@ -445,7 +445,7 @@ fn context<F>(members: &[At], around: &Around<'_, F>) -> Option<(BlockRef, Block
             transactions: facts()
                 .map(|facts| facts.transactions)
                 .fold(0, u32::saturating_add),
-            timestamp_s: facts().last().map_or(0, |facts| facts.timestamp_s),
+            timestamp_s: facts().next_back().map_or(0, |facts| facts.timestamp_s),
         },
     };
     Some((block_ref(first_at), context))

@@ -87,8 +87,8 @@ impl Rules<'_> {
 
     /// Whether a block cannot be in a range with those next to it.
     fn is_out(&self, at: &At) -> bool {
-        let out = |block: &Box<Block>| block.is_given_up() || block.revision != self.revision;
-        self.taken.contains_key(at) || self.blocks.get(at).is_some_and(out)
+        let out = |block: &Block| block.is_given_up() || block.revision != self.revision;
+        self.taken.contains_key(at) || self.blocks.get(at).is_some_and(|block| out(block))
     }
 
     fn children(&self, number: u64, hash: BlockHash) -> impl Iterator<Item = (&At, &Block)> {
