@@ -93,7 +93,7 @@ fn join(bencher: Bencher<'_, '_>, of: u32) {
             for (at, result) in results.into_iter().enumerate() {
                 let (handle, now) = (Handle(at as u64 + 1), Timestamp(1_000_000));
                 let trace = TraceContext::default();
-                core.result(handle, result, Told::default(), &trace, &pipeline, now);
+                core.result(handle, result, Told::default(), &trace, &pipeline);
                 let steps = core.advance(now, |_| Some(pipeline.clone()));
                 opened += steps.iter().filter(|step| matches!(step, Step::Open(..))).count();
             }
