@@ -1,7 +1,7 @@
 //! What a pipeline's collector knows of its blocks.
 //!
 //! It decides by what fits in a few bytes: which attempts ended, how, and in which message. What the
-//! messages say beside that is kept apart ([`crate::bodies`]), as far as there is room, and read again
+//! messages say beside that is kept apart (`bodies.rs`), as far as there is room, and read again
 //! when a step is made of it. A block that has all it needs, and waits for its turn, is *parked*: of its
 //! only proof no more than the message is kept.
 
