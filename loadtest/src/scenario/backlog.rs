@@ -33,7 +33,7 @@ type Peaks = BTreeMap<&'static str, f64>;
 pub(crate) async fn run(context: &Context) -> anyhow::Result<()> {
     let waiting = context.profile.pick(100_000, 1_000_000);
     let builder = stand::services().limits(Limits {
-        store_bytes: 32 << 30,
+        store_bytes: 12 << 30,
         ..Limits::default()
     });
     let mut stand = Stand::start(builder, &stand::single(false)).await?;

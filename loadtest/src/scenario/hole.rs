@@ -2,7 +2,7 @@
 //! on when the leading one is killed.
 //!
 //! The results are written as provers write them, for blocks that were never published: the block that
-//! hangs is the collector's matter alone. Half of the window is there when the leader is killed.
+//! hangs is the collector's matter alone.
 
 use crate::{
     record::Context,
@@ -19,10 +19,12 @@ use push0_domain::{
     subject::{self, AttemptKey},
     task::StageKey,
 };
-use push0_harness::{Process, synthetic_block, synthetic_hash, synthetic_trace};
+use push0_harness::{synthetic_block, synthetic_hash, synthetic_trace};
 use std::time::Duration;
 use tokio::time::Instant;
 
+/// The two of them, by label.
+const COLLECTORS: [&str; 2] = ["collector-1", "collector-2"];
 /// What a small proof takes.
 const OUTPUT_LEN: usize = 256;
 /// How many results are on their way to the broker at once.
@@ -34,8 +36,7 @@ const EVERY: Duration = Duration::from_millis(100);
 
 pub(crate) async fn run(context: &Context) -> anyhow::Result<()> {
     let results = context.profile.pick(20_000, 100_000);
-    let builder = stand::services().service(Process::program("collector").label("standby"));
-    let mut stand = Stand::start(builder, &stand::single(false)).await?;
+    let mut stand = Stand::start(stand::services(), &stand::single(false)).await?;
     let numbers = stand.known(results + 1).await?;
     let (hole, last) = (numbers.start, numbers.end - 1);
     let mut peaks = Peaks::default();
@@ -46,9 +47,7 @@ pub(crate) async fn run(context: &Context) -> anyhow::Result<()> {
     let taken = unacknowledged(&stand, results);
     let leader = peaks.during(&stand, taken).await?;
 
-    let standby = ["collector", "standby"]
-        .into_iter()
-        .find(|label| *label != leader);
+    let standby = COLLECTORS.into_iter().find(|label| *label != leader);
     let standby = standby.context("there are two")?;
     stand.deployment.service(&leader).kill();
     let killed = Instant::now();
@@ -94,7 +93,7 @@ impl Peaks {
                 ended = &mut load => Some(ended),
                 _ = due.tick() => None,
             };
-            for label in ["collector", "standby"] {
+            for label in COLLECTORS {
                 let pid = stand.deployment.service(label).pid();
                 let rss = Usage::of(pid).map_or(0.0, |usage| usage.rss_mb);
                 match self.0.iter_mut().find(|(name, _)| name == label) {
@@ -182,7 +181,7 @@ async fn unacknowledged(stand: &Stand, results: u64) -> anyhow::Result<String> {
         stand.pipeline.name
     );
     loop {
-        for label in ["collector", "standby"] {
+        for label in COLLECTORS {
             let metrics = stand.deployment.service(label).metrics().await;
             if metrics.contains(&wanted) {
                 return Ok(label.into());
