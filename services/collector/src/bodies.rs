@@ -16,7 +16,7 @@ use std::collections::{BTreeMap, BTreeSet};
 /// How many messages are read again at once.
 const WANTED_MAX: usize = 1024;
 /// What messages that are read ahead may take.
-const AHEAD_BYTES_MAX: usize = 4 * 1024 * 1024;
+const AHEAD_BYTES_MAX: usize = 2 * 1024 * 1024;
 
 /// What a message says of an attempt, as far as something is made of it.
 #[derive(Clone, Debug)]

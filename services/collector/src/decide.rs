@@ -33,7 +33,7 @@ use std::{
 /// How many emitted hashes are remembered: a reorg deeper than this is not undone.
 pub const REORG_DEPTH_MAX: usize = push0_domain::output::DEPTH;
 /// What messages may take, in bytes, that are kept so as not to read them again.
-const ROOM: usize = 4 * 1024 * 1024;
+const ROOM: usize = 2 * 1024 * 1024;
 /// How many amended records are remembered.
 const AMENDED_MAX: usize = 1024;
 
@@ -270,7 +270,9 @@ impl Collector {
             stored_at: told.stored_at,
         };
         let settled = note(block, spec, result, &came, &mut self.bodies);
-        if stage.first.is_none() {
+        // Of a parked block nothing follows before its turn, unless it goes into a range.
+        let waits_for_its_turn = block.is_parked() && spec.range().is_none();
+        if stage.first.is_none() && !waits_for_its_turn {
             self.touched.insert(at);
         }
         self.told(vec![Step::Ack(settled)])
