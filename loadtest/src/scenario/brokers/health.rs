@@ -12,8 +12,9 @@ use tokio::time::Instant;
 const CATCH_UP: Duration = Duration::from_secs(30);
 /// How far a copy may be behind another one that was asked a moment later.
 const BEHIND_MAX: u64 = 100;
-/// The streams that take a message for every block, or at every moment.
-const BUSY: [&str; 8] = [
+/// The streams that take a message for every block, or at every moment. What is known of the blocks is
+/// written before the fault.
+const BUSY: [&str; 7] = [
     "PUSH0_BLOCKS",
     "PUSH0_TASKS",
     "PUSH0_CHECKS",
@@ -21,7 +22,6 @@ const BUSY: [&str; 8] = [
     "PUSH0_LEASES",
     "PUSH0_PROOFS",
     "KV_push0_state",
-    "KV_push0_blocks",
 ];
 
 /// The newest sequence of each stream, by server.

@@ -201,10 +201,12 @@ async fn status(urls: &str, seed: &Path) -> Option<Duration> {
         .env("PUSH0_NATS__NKEY_SEED", seed.display())
         .start();
     let ended = command.wait_exit(STATUS_MAX).await;
-    if !ended.success() {
+    // It ends with 1 when it names problems, which is what it is asked for here.
+    let has_answered = ended.success() || command.log().contains("\"problems\":[");
+    if !has_answered {
         eprintln!("push0 status: {}", command.log());
     }
-    ended.success().then(|| began.elapsed())
+    has_answered.then(|| began.elapsed())
 }
 
 /// What the log of records says about these blocks.
