@@ -1,8 +1,9 @@
-//! JetStream as push0 uses it. The only crate that names a NATS client.
+//! Access to NATS JetStream for push0. Services use the broker only through this crate and name no
+//! NATS client themselves.
 //!
-//! It knows how to keep a connection, declare streams, store a message and know that it is stored,
-//! receive and acknowledge, and keep small facts and large blobs. It decides nothing: what a message
-//! means is the services' business, and what it is called is [`push0_domain::subject`]'s.
+//! The crate keeps the connection, declares streams, publishes with confirmation, receives and acknowledges
+//! messages, and stores small facts and large blobs. It makes no decisions: the services decide how to act on
+//! a message, and [`push0_domain::subject`] defines the subjects.
 
 mod backoff;
 mod blobs;
