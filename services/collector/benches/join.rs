@@ -1,4 +1,4 @@
-//! What it costs the collector's core to take in the results of a wide stage, and to open its join.
+//! Cost of taking in the results of a wide stage and opening its join, in the collector's core.
 #![expect(clippy::unwrap_used, reason = "a benchmark that cannot run says why")]
 
 use divan::{AllocProfiler, Bencher};
@@ -30,7 +30,7 @@ fn main() {
 
 fn result(pipeline: &Pipeline, index: u32, of: u32) -> TaskResult {
     let proof = &pipeline.proofs[0];
-    // The one after the split.
+    // The stage after the split.
     let stage = &proof.stages[1];
     let key = StageKey {
         pipeline: pipeline.name.clone(),
@@ -77,7 +77,7 @@ fn result(pipeline: &Pipeline, index: u32, of: u32) -> TaskResult {
     }
 }
 
-/// Each result is told as it comes, and what follows is asked each time, as the service does.
+/// Each result is handled as it comes, and the collector advances each time, as in the service.
 #[divan::bench(args = [10, 1_000, 10_000], sample_count = 20)]
 fn join(bencher: Bencher<'_, '_>, of: u32) {
     let pipeline = Arc::new(Pipeline::from_toml("bench.toml", PIPELINE).unwrap());

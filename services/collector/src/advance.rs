@@ -1,5 +1,5 @@
-//! What follows within one proof: another attempt, a dead letter, the next level of a tree, the next
-//! stage, or the proof.
+//! The next step within one proof: another attempt, a dead letter, the next level of a tree, the next stage,
+//! or the finished proof.
 
 use crate::{
     bodies::{Bodies, Failing},
@@ -14,27 +14,27 @@ use push0_domain::{
     task::{StageKey, TaskId},
 };
 
-/// Whose proof it is.
+/// Identifies a proof.
 pub(crate) struct ProofKey {
     pub(crate) pipeline: PipelineId,
-    /// The block; the last one of a range.
+    /// The block, or the last block of a range.
     pub(crate) block: BlockRef,
     /// The first block of a range.
     pub(crate) first: Option<BlockRef>,
     pub(crate) proof_type: ProofType,
 }
 
-/// What follows, as far as it can be made of what is here.
+/// The next steps, as far as the bodies in memory allow.
 #[derive(Default)]
 pub(crate) struct Follows {
     pub(crate) steps: Vec<Step>,
-    /// Whether the rest waits for messages that are read again.
+    /// Whether further steps wait for messages being read again.
     pub(crate) waits: bool,
 }
 
-/// All that follows from what is known of one proof.
+/// Returns all steps that follow from the state of one proof.
 ///
-/// Whether it is dead follows too: a late completion, or an operator's retry, brings it back.
+/// Death is decided anew each time: a late completion or an operator's retry revives a dead proof.
 pub(crate) fn advance(
     proof: &mut Proof,
     spec: &ProofSpec,
@@ -51,7 +51,7 @@ pub(crate) fn advance(
     if let Some((index, task)) = dead.and_then(|(index, _)| Some((*index, proof.tasks.get(index)?))) {
         let dead = (index, task.failures().len());
         if proof.dead != Some(dead) {
-            // Until its letter is written it is not dead.
+            // The proof is dead only once its letter is written.
             match bury(task, spec, bodies, now) {
                 Some(step) => {
                     follows.steps.push(step);
@@ -84,7 +84,7 @@ pub(crate) fn advance(
     follows
 }
 
-/// Writes the letter of a dead task; none while what led to it is being read.
+/// Builds the dead letter of a task. Returns `None` while messages about its failures are being read.
 fn bury(task: &Task, spec: &ProofSpec, bodies: &mut Bodies, now: Timestamp) -> Option<Step> {
     let failures = history(task, bodies)?;
     let trace = failures.first()?.trace.clone();
@@ -92,7 +92,7 @@ fn bury(task: &Task, spec: &ProofSpec, bodies: &mut Bodies, now: Timestamp) -> O
     Some(Step::Bury(Box::new(letter), trace))
 }
 
-/// What is known of the failed attempts of a task, oldest first; none while they are being read.
+/// Returns the failed attempts of a task, oldest first, or `None` while messages about them are being read.
 fn history<'a>(task: &Task, bodies: &'a mut Bodies) -> Option<Vec<&'a Failing>> {
     let handles = task.failed_in();
     if !bodies.have(&handles) {
@@ -101,7 +101,8 @@ fn history<'a>(task: &Task, bodies: &'a mut Bodies) -> Option<Vec<&'a Failing>> 
     handles.iter().map(|handle| bodies.failed(*handle)).collect()
 }
 
-/// The id and the reason of a task's dead letter; none while what led to it is being read.
+/// Returns the id and reason of a task's dead letter, or `None` while messages about its failures
+/// are being read.
 pub(crate) fn death(proof: &Proof, dead: Dead, bodies: &Bodies) -> Option<(String, String)> {
     let task = proof.tasks.get(&dead.0)?;
     let failures = task.failed_in();
@@ -111,18 +112,18 @@ pub(crate) fn death(proof: &Proof, dead: Dead, bodies: &Bodies) -> Option<(Strin
     Some((letter_id(id), reason(id, &failures)))
 }
 
-/// The messages that tell of a task's death.
+/// Returns the messages about a dead task's failures.
 pub(crate) fn death_in(proof: &Proof, dead: Dead) -> Vec<Handle> {
     proof.tasks.get(&dead.0).map(Task::failed_in).unwrap_or_default()
 }
 
-/// Asks for another attempt; none while what the earlier ones said is being read.
+/// Asks for another attempt. Returns `None` while messages about earlier ones are being read.
 fn one_more(task: &mut Task, spec: &ProofSpec, number: u32, bodies: &mut Bodies) -> Option<Step> {
     let failures = history(task, bodies)?;
     let newest = newest(&failures)?;
     let mut avoid: Vec<ProverId> = failures.iter().map(|f| f.record.prover.clone()).collect();
     avoid.dedup();
-    // Where there is more memory it must not be taken for a copy of the hedge.
+    // Skip the hedge's attempt number: the high-memory attempt must not collide with it.
     let moves = *takers(task, &newest.header.zkvm, spec, newest) != newest.header.zkvm;
     let number = number + u32::from(moves && task.may_be_hedged());
     let ready = another(task, spec, &failures, number, avoid)?;
@@ -131,12 +132,13 @@ fn one_more(task: &mut Task, spec: &ProofSpec, number: u32, bodies: &mut Bodies)
     Some(Step::Open(Box::new(Opening { ready, trace }), Vec::new()))
 }
 
-/// The newest attempt of these, which says how the next one is to be asked for.
+/// Returns the failure with the highest attempt number, whose header is the model for the next attempt.
 fn newest<'a>(failures: &[&'a Failing]) -> Option<&'a Failing> {
     failures.iter().copied().max_by_key(|f| f.header.attempt)
 }
 
-/// The zkVM whose provers take a further attempt. Where one ran out of memory, those that have more.
+/// Returns the zkVM whose provers take a further attempt: the one with more memory if an attempt ran out of
+/// memory and the stage names one.
 fn takers<'a>(task: &Task, zkvm: &'a ZkvmId, spec: &'a ProofSpec, newest: &Failing) -> &'a ZkvmId {
     let stage = spec.stage(&newest.header.id.stage.stage);
     let more_memory = stage.and_then(|(_, stage)| stage.more_memory.as_ref());
@@ -165,7 +167,7 @@ fn another(
         attempt: number,
         hedge_of: None,
         avoid,
-        // An operator who has it tried again may know them.
+        // The inputs are unknown, but an operator who retries the task may know them.
         inputs: inputs.unwrap_or_else(|| Payloads::one(Payload::empty())),
         busy_us: header.busy_us,
     })
@@ -176,7 +178,7 @@ fn letter(task: &Task, spec: &ProofSpec, failures: &[&Failing], now: Timestamp) 
     let history: Vec<AttemptRecord> = failures.iter().map(|f| f.record.clone()).collect();
     let number = history.last().map_or(1, |r| r.attempt + 1);
     let mut retry = another(task, spec, failures, number, Vec::new())?;
-    // By the time an operator looks, the block's record is written.
+    // By the time an operator looks at the letter, the block's record is written.
     retry.context.amends = true;
     Some(DeadLetter {
         id: letter_id(id),
@@ -199,13 +201,14 @@ fn reason(id: &TaskId, failures: &[&Failing]) -> String {
     format!("task {id} failed {} times; last: {last}", failures.len())
 }
 
-/// The same task's death is the same letter, whoever writes it and however often.
+/// The id depends on the task only, so that each death has one letter, however often and by which collector
+/// it is written.
 fn letter_id(task: &TaskId) -> String {
     let hash = blake3::hash(task.to_string().as_bytes());
     hex::encode(hash.as_bytes().iter().take(8).copied().collect::<Vec<u8>>())
 }
 
-/// Whether all tasks of the open level are done.
+/// Returns whether all tasks of the open level are done.
 fn is_level_complete(proof: &Proof, stage: &Stage) -> bool {
     proof.tasks.first_key_value().is_some_and(|(_, any)| {
         let end = level_end(stage, any.of, proof.settled);
@@ -213,8 +216,8 @@ fn is_level_complete(proof: &Proof, stage: &Stage) -> bool {
     })
 }
 
-/// What follows when all tasks of the open level are done: the next level of a tree, or the next
-/// stage. None while what they wrote is being read.
+/// Returns the step after a complete level: the next level of a tree, or the next stage. Returns `None` while
+/// the outputs are being read.
 fn next_level_or_stage(
     proof: &mut Proof,
     spec: &ProofSpec,
@@ -266,14 +269,14 @@ fn next_level_or_stage(
     };
     let mut handles = proof.move_to(position, tasks.first);
     if key.first.is_some() {
-        // The last that tells of a range until the next result comes: without it, whoever starts over
-        // would prove the range again.
+        // These are the last messages about the range until the next result comes. Without them, a collector
+        // that starts over would prove the range again.
         proof.handles = std::mem::take(&mut handles);
     }
     Some(Step::Open(Box::new(Opening { ready, trace }), handles))
 }
 
-/// The level that begins at `first`, of a stage that has `of` tasks.
+/// Returns the level that begins at task `first`, in a stage of `of` tasks.
 pub(crate) fn level(stage: &Stage, of: u32, first: u32) -> TaskRange {
     TaskRange {
         first,
@@ -282,7 +285,8 @@ pub(crate) fn level(stage: &Stage, of: u32, first: u32) -> TaskRange {
     }
 }
 
-/// What these tasks wrote, in this order. What a split wrote is passed on as it lies.
+/// Returns the outputs of these tasks, in this order. The output list of a single task, such as a split,
+/// is forwarded unchanged.
 fn outputs(done: &[Handle], bodies: &Bodies) -> Payloads {
     let mut outputs = done
         .iter()
@@ -299,8 +303,8 @@ fn outputs(done: &[Handle], bodies: &Bodies) -> Payloads {
     )
 }
 
-/// Notes that the last of a block's own stages is done: no message follows from that, so it is known
-/// as soon as the result came. Also of a block that has ended, whose proof may have come in time.
+/// Marks a proof as done if its last own stage is complete. No message follows from this, so it is decided as
+/// soon as the result comes, even for a block that has ended, whose proof may have come in time.
 pub(crate) fn finish(proof: &mut Proof, spec: &ProofSpec) {
     let Some((stage, (_, any))) = spec.stages.get(proof.position).zip(proof.tasks.first_key_value()) else {
         return;
@@ -314,7 +318,7 @@ pub(crate) fn finish(proof: &mut Proof, spec: &ProofSpec) {
     }
 }
 
-/// The index of the first task of the level that `index` is on.
+/// Returns the index of the first task in the level of `index`.
 pub(crate) fn level_start(stage: &Stage, of: u32, index: u32) -> u32 {
     let mut start = 0;
     loop {
@@ -326,7 +330,7 @@ pub(crate) fn level_start(stage: &Stage, of: u32, index: u32) -> u32 {
     }
 }
 
-/// The index behind the last task of the level that begins at `start`. All tasks of a stage are one
+/// Returns the index behind the last task of the level that begins at `start`. All tasks of a stage are one
 /// level, except in a tree.
 fn level_end(stage: &Stage, of: u32, start: u32) -> u32 {
     let Some(arity) = stage.arity else { return of };
@@ -340,8 +344,8 @@ fn level_end(stage: &Stage, of: u32, start: u32) -> u32 {
     end.min(of)
 }
 
-/// The levels of the tree that has `of` tasks: the width of its first level determines the rest, and
-/// a wider one has more tasks.
+/// Returns the widths of a tree's levels, given its `of` tasks in total. The width of the first level
+/// determines the rest, and a wider first level means more tasks, so the width is found by bisection.
 fn tree_of(of: u32, arity: u32) -> Vec<u32> {
     let levels = |width: u32| {
         if width <= 1 {

@@ -1,8 +1,8 @@
-//! What unacknowledged messages say, as far as there is room.
+//! Bodies of unacknowledged messages, kept as far as there is room.
 //!
-//! Decisions do not need it; messages that are made of it do. What is not here is read again from
-//! RESULTS, where it lies until it is acknowledged. So memory does not grow with what waits behind a
-//! block that hangs. The blocks whose turn comes last make room first.
+//! Decisions do not need bodies; new messages do. A missing body is read again from RESULTS, where the
+//! message stays until it is acknowledged. So memory does not grow with the blocks waiting behind one that
+//! hangs. The blocks whose turn comes last make room first.
 
 use crate::{judge, state::Handle};
 use push0_domain::{
@@ -15,10 +15,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// How many messages are read again at once.
 const WANTED_MAX: usize = 1024;
-/// What messages that are read ahead may take.
+/// Most bytes of messages read ahead.
 const AHEAD_BYTES_MAX: usize = 2 * 1024 * 1024;
 
-/// What a message says of an attempt, as far as something is made of it.
+/// The part of a result needed to build further messages.
 #[derive(Clone, Debug)]
 pub(crate) enum Body {
     Completed(Box<Completed>),
@@ -39,7 +39,7 @@ pub(crate) struct Completed {
     pub(crate) trace: TraceContext,
 }
 
-/// A failed one.
+/// A failed attempt.
 #[derive(Clone, Debug)]
 pub(crate) struct Failing {
     pub(crate) header: TaskHeader,
@@ -49,7 +49,7 @@ pub(crate) struct Failing {
 }
 
 impl Body {
-    /// What a result says, once it is judged.
+    /// Extracts the body of a result, and judges it.
     pub(crate) fn of(
         result: TaskResult,
         spec: &ProofSpec,
@@ -99,7 +99,7 @@ impl Body {
         }))
     }
 
-    /// What it takes, roughly.
+    /// Returns the approximate size in memory, in bytes.
     fn size(&self) -> usize {
         let payloads = |payloads: &Payloads| payloads.inline_len() + 48;
         let map_entry = 160;
@@ -114,20 +114,20 @@ impl Body {
     }
 }
 
-/// The messages that are here, and those that are being read.
+/// The bodies in memory, and the messages being read.
 #[derive(Debug)]
 pub(crate) struct Bodies {
     room: usize,
     all: BTreeMap<Handle, Here>,
     bytes: usize,
-    /// Those that may make room, by the number of their block.
+    /// Bodies that may be dropped to make room, by the number of their block.
     loose: BTreeSet<(u64, Handle)>,
-    /// What those that may not take.
+    /// Bytes of the other bodies, which must stay.
     pinned_bytes: usize,
-    /// Being read, and still to be asked for.
+    /// Messages being read, and those still to be requested.
     wanted: BTreeSet<Handle>,
     asking: Vec<Handle>,
-    /// What one that is read takes, at most, as far as the last ones tell.
+    /// Estimate of the largest message being read, from the latest reads.
     large: usize,
 }
 
@@ -140,7 +140,7 @@ struct Here {
 }
 
 impl Bodies {
-    /// None yet, and room for so many bytes.
+    /// Creates an empty cache with room for this many bytes.
     pub(crate) fn new(room: usize) -> Self {
         Self {
             room,
@@ -154,12 +154,12 @@ impl Bodies {
         }
     }
 
-    /// What a message said that just came, about a block of this number.
+    /// Adds the body of a new message about a block with this number.
     pub(crate) fn put(&mut self, handle: Handle, number: u64, body: Body) {
         self.insert(handle, number, body, false);
     }
 
-    /// What a message says that was read again. Returns whether anything waits for it.
+    /// Adds the body of a message read again. Returns whether a step waits for it.
     pub(crate) fn read(&mut self, handle: Handle, number: u64, body: Body) -> bool {
         let is_wanted = self.wanted.remove(&handle);
         if is_wanted {
@@ -187,12 +187,12 @@ impl Bodies {
         self.all.insert(handle, here);
     }
 
-    /// What a message says, if it is here.
+    /// Returns the body of a message, if it is in memory.
     pub(crate) fn get(&self, handle: Handle) -> Option<&Body> {
         self.all.get(&handle).map(|here| &here.body)
     }
 
-    /// What the message about a completed attempt says.
+    /// Returns the body of a message about a completed attempt.
     pub(crate) fn completed(&self, handle: Handle) -> Option<&Completed> {
         match self.get(handle)? {
             Body::Completed(body) => Some(body),
@@ -200,7 +200,7 @@ impl Bodies {
         }
     }
 
-    /// What the message about a failed attempt says.
+    /// Returns the body of a message about a failed attempt.
     pub(crate) fn failed(&self, handle: Handle) -> Option<&Failing> {
         match self.get(handle)? {
             Body::Failed(body) => Some(body),
@@ -208,7 +208,7 @@ impl Bodies {
         }
     }
 
-    /// A message is not needed any more.
+    /// Forgets a message no longer needed.
     pub(crate) fn forget(&mut self, handle: Handle) {
         self.wanted.remove(&handle);
         if let Some(here) = self.all.remove(&handle) {
@@ -221,8 +221,8 @@ impl Bodies {
         }
     }
 
-    /// Whether all of these are here. Otherwise they are asked for and stay until they are forgotten,
-    /// unless so much is being read that this has to wait.
+    /// Returns whether all these bodies are in memory. If not, they are requested, and stay until they are
+    /// forgotten. While too many messages are being read, the request is put off.
     pub(crate) fn have(&mut self, handles: &[Handle]) -> bool {
         let missing = |handle: &&Handle| !self.all.contains_key(handle);
         let missing: Vec<Handle> = handles.iter().filter(missing).copied().collect();
@@ -250,30 +250,30 @@ impl Bodies {
         }
     }
 
-    /// Whether more can be read ahead.
+    /// Returns whether more messages can be read ahead.
     pub(crate) fn has_room_ahead(&self) -> bool {
         let coming = self.wanted.len() * self.large;
         self.wanted.len() < WANTED_MAX && self.pinned_bytes + coming < AHEAD_BYTES_MAX.min(self.room)
     }
 
-    /// Whether a message is being read.
+    /// Returns whether a message is being read.
     pub(crate) fn is_wanted(&self, handle: Handle) -> bool {
         self.wanted.contains(&handle)
     }
 
-    /// Whether nothing is being read.
+    /// Returns whether no message is being read.
     pub(crate) fn is_quiet(&self) -> bool {
         self.wanted.is_empty()
     }
 
-    /// What is to be read.
+    /// Takes the messages to request from the stream.
     pub(crate) fn take_asking(&mut self) -> Vec<Handle> {
         let mut asking = std::mem::take(&mut self.asking);
         asking.retain(|handle| self.wanted.contains(handle));
         asking
     }
 
-    /// Makes room. What the block that is next consists of stays.
+    /// Makes room. Bodies of the next block to emit stay.
     pub(crate) fn shrink(&mut self, next: u64) {
         while self.bytes > self.room {
             let Some((_, handle)) = self.loose.last().filter(|(number, _)| *number > next) else {

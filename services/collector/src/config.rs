@@ -4,15 +4,16 @@ use push0_bus::NatsConfig;
 use push0_runtime::{HasRuntimeConfig, HttpConfig, TelemetryConfig};
 use serde::Deserialize;
 
-/// All of it: there is nothing to tune. What is joined, verified and emitted is said by pipelines.
+/// The whole configuration. Nothing here needs tuning: pipelines define how results are joined,
+/// verified and emitted.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// The broker.
+    /// The connection to the broker.
     pub nats: NatsConfig,
-    /// Logs and traces.
+    /// Settings for logs and traces.
     pub telemetry: TelemetryConfig,
-    /// Health and metrics.
+    /// Address of health checks and metrics.
     pub http: HttpConfig,
 }
 

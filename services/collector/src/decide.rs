@@ -1,8 +1,8 @@
 //! The collector's decisions for one pipeline.
 //!
-//! An event changes what is known ([`Collector::result`], [`Collector::end`]); [`Collector::advance`]
-//! then says what follows from all that is known. A restart is the same: it feeds what is
-//! unacknowledged and advances once. Every step names the results that it settles; they are
+//! An event updates the state ([`Collector::result`], [`Collector::end`]); [`Collector::advance`] then
+//! returns the steps that follow from the whole state. A restart works the same way: the unacknowledged
+//! messages are fed in, then the collector advances once. Every step names the results it settles; they are
 //! acknowledged when the step is stored, and not before.
 
 mod ends;
@@ -30,79 +30,79 @@ use std::{
     sync::Arc,
 };
 
-/// How many emitted hashes are remembered: a reorg deeper than this is not undone.
+/// How many emitted hashes are remembered. A deeper reorg is not undone.
 pub const REORG_DEPTH_MAX: usize = push0_domain::output::DEPTH;
-/// What messages may take, in bytes, that are kept so as not to read them again.
+/// Bytes of message bodies kept in memory, so that messages need not be read again.
 const ROOM: usize = 2 * 1024 * 1024;
 /// How many amended records are remembered.
 const AMENDED_MAX: usize = 1024;
 
-/// What is to be done. The handles of a step are acknowledged when it is stored.
+/// An action for the shell to carry out. The handles of a step are acknowledged when the step is stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step {
-    /// Acknowledge: nothing follows from these any more.
+    /// Acknowledge messages from which nothing follows any more.
     Ack(Vec<Handle>),
     /// Store a ready stage or attempt. The list of inputs may be long.
     Open(Box<Opening>, Vec<Handle>),
-    /// Store a dead letter. What led to it stays unacknowledged until the block's record is stored.
+    /// Store a dead letter. The failed results stay unacknowledged until the block's record is stored.
     Bury(Box<DeadLetter>, TraceContext),
-    /// Emit a record, in this order. The first trace is the record's; of a range, those of its other
-    /// blocks follow.
+    /// Emit a record; records keep the order of their steps. The first trace is the record's own; a range
+    /// adds those of its other blocks.
     Emit(Box<Emission>, Vec<TraceContext>, Vec<Handle>),
-    /// Read these messages again, and tell [`Collector::recalled`] what they say.
+    /// Read these messages again, and pass each to [`Collector::recalled`].
     Recall(Vec<Handle>),
 }
 
 /// A stage or attempt to open.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Opening {
-    /// The message; its list of inputs may be too long for one.
+    /// The message to store. Its list of inputs may be too long for one message.
     pub ready: StageReady,
-    /// The trace that it goes on.
+    /// The trace the new stage continues.
     pub trace: TraceContext,
 }
 
-/// What the shell knows of a result beside what it says.
+/// Delivery metadata of a result.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Told {
-    /// A verifier reported it.
+    /// Whether a verifier reported the result.
     pub verified: bool,
-    /// The block's record says that it is dead, and this result may change that.
+    /// Whether the block's record is dead, so that the result may amend the record.
     pub amends: bool,
-    /// When the broker had stored it.
+    /// When the broker stored the result.
     pub stored_at: Timestamp,
 }
 
-/// One pipeline's blocks on their way.
+/// The blocks in flight of one pipeline.
 #[derive(Debug)]
 pub struct Collector {
     pipeline: PipelineId,
-    /// The number that is emitted next.
+    /// The number to emit next.
     next: u64,
-    /// What was emitted last, by number: what the next block must link to.
+    /// The blocks emitted last, by number. The next block must link to the newest one.
     emitted: BTreeMap<u64, Emitted>,
     blocks: Blocks,
-    /// What the messages said that the rest rests on.
+    /// Bodies of unacknowledged messages, as far as they fit.
     bodies: Bodies,
-    /// Blocks that are proved together.
+    /// Blocks proved together, if the pipeline has ranges.
     ranges: Ranges,
-    /// Cancels and reorgs that may still concern a block.
+    /// Cancellations and reorgs that may still concern a block.
     ends: Ends,
-    /// Blocks that an event touched since they were last advanced.
+    /// Blocks touched by an event since they were last advanced.
     touched: BTreeSet<At>,
-    /// Blocks of which something follows once messages are read again.
+    /// Blocks whose next step needs messages to be read again.
     deferred: BTreeSet<At>,
     intake: Intake,
     /// Blocks whose records were amended in this session: once is enough.
     amended: BTreeSet<At>,
-    /// No deadline of a block passes before.
+    /// Earliest time at which the deadline of a block may pass.
     due: Timestamp,
-    /// Up to which number messages were read ahead of their turn.
+    /// Number below which waiting blocks were already read ahead of their turn.
     read_to: u64,
 }
 
 impl Collector {
-    /// A collector that emits `next` next, after the records in `emitted`.
+    /// Creates a collector whose next record is for `next`, after the records in `emitted`.
     pub fn new(pipeline: PipelineId, next: u64, emitted: BTreeMap<u64, Emitted>) -> Self {
         Self {
             pipeline,
@@ -121,7 +121,7 @@ impl Collector {
         }
     }
 
-    /// With room for so many bytes of what messages said. What follows is the same.
+    /// Limits the bytes of message bodies kept in memory. The decisions do not depend on this limit.
     #[must_use]
     pub fn with_room(self, bytes: usize) -> Self {
         Self {
@@ -130,39 +130,39 @@ impl Collector {
         }
     }
 
-    /// The number that is emitted next.
+    /// Returns the number to emit next.
     pub fn next(&self) -> u64 {
         self.next
     }
 
-    /// How many blocks are on their way.
+    /// Returns the number of blocks in flight.
     pub fn len(&self) -> usize {
         self.blocks.len()
     }
 
-    /// Whether none is.
+    /// Returns whether no block is in flight.
     pub fn is_empty(&self) -> bool {
         self.blocks.is_empty()
     }
 
-    /// Whether a message comes for the first time.
+    /// Returns whether a message is delivered for the first time.
     pub fn is_new(&self, handle: Handle) -> bool {
         self.intake.is_new(handle)
     }
 
-    /// So many more records are stored, in the order in which they were decided. More may follow:
-    /// [`Self::advance`].
+    /// Handles `records` more stored records, in the order of decision. [`Self::advance`] may now
+    /// return more steps.
     pub fn stored(&mut self, records: usize) -> Vec<Step> {
         let settled = self.intake.stored(records);
         self.told(vec![Step::Ack(settled)])
     }
 
-    /// Whether what a message says is waited for.
+    /// Returns whether a step waits for the body of this message.
     pub fn waits_for(&self, handle: Handle) -> bool {
         self.bodies.is_wanted(handle)
     }
 
-    /// A message was read again. What follows is said by [`Self::advance`].
+    /// Handles a message read again. [`Self::advance`] returns the steps that follow.
     pub fn recalled(
         &mut self,
         handle: Handle,
@@ -186,7 +186,8 @@ impl Collector {
         }
     }
 
-    /// These steps are taken: what they settle need not be known any more.
+    /// Forgets the bodies of messages these steps settle, makes room, and adds a step for messages
+    /// to read again.
     fn told(&mut self, mut steps: Vec<Step>) -> Vec<Step> {
         for step in &steps {
             if let Step::Ack(handles) | Step::Open(_, handles) | Step::Emit(_, _, handles) = step {
@@ -201,7 +202,7 @@ impl Collector {
         steps
     }
 
-    /// Whether a result is of use only if the block's record says that it is dead.
+    /// Returns whether a result is only of use if the block's record is dead.
     pub fn asks_to_amend(&self, result: &TaskResult) -> bool {
         let stage = &result.header.id.stage;
         let at = (stage.block.number, stage.block.hash);
@@ -209,7 +210,7 @@ impl Collector {
         result.header.context.amends && first < self.next && !self.amended.contains(&at)
     }
 
-    /// An attempt ended.
+    /// Handles the end of an attempt.
     pub fn result(
         &mut self,
         handle: Handle,
@@ -233,7 +234,7 @@ impl Collector {
         if number < self.next && !amends {
             return vec![Step::Ack(self.intake.settled(handle))];
         }
-        // Of a range, the chain replaces no block without the last one.
+        // If any block of a range was replaced, so was its last block: checking the last one suffices.
         if self.ends.is_replaced(&stage.block, announced_at) {
             return ack;
         }
@@ -256,7 +257,7 @@ impl Collector {
             }),
         };
         if !block.takes(told.stored_at) {
-            // Kept until the record is stored: it may be the last message that tells of the block.
+            // Kept unacknowledged until the record is stored, because no other message may mention the block.
             let open = block.open();
             open.origin.get_or_insert_with(origin);
             open.proof(&stage.proof_type).handles.push(handle);
@@ -270,7 +271,7 @@ impl Collector {
             stored_at: told.stored_at,
         };
         let settled = note(block, spec, result, &came, &mut self.bodies);
-        // Of a parked block nothing follows before its turn, unless it goes into a range.
+        // A parked block has no next step before its turn, unless it goes into a range.
         let waits_for_its_turn = block.is_parked() && spec.range().is_none();
         if stage.first.is_none() && !waits_for_its_turn {
             self.touched.insert(at);
@@ -278,7 +279,7 @@ impl Collector {
         self.told(vec![Step::Ack(settled)])
     }
 
-    /// All that follows from what is known.
+    /// Returns all steps that follow from the current state.
     pub fn advance(
         &mut self,
         now: Timestamp,
@@ -306,7 +307,7 @@ impl Collector {
         self.told(steps)
     }
 
-    /// What follows from what is known of one block, beside its record.
+    /// Returns the steps that follow for one block, except its record.
     fn advance_block(
         &mut self,
         at: At,
@@ -346,8 +347,8 @@ impl Collector {
     }
 }
 
-/// The proof that a stage belongs to, if its pipeline has it: of one block before the stage of ranges, and
-/// of a range from there on.
+/// Returns the specification of the proof a stage belongs to, if the pipeline has it. Stages before the range
+/// stage must be for single blocks, later ones for ranges.
 fn proof_of<'a>(pipeline: &'a Pipeline, stage: &StageKey) -> Option<&'a ProofSpec> {
     let spec = pipeline.proof(&stage.proof_type)?;
     let (position, _) = spec.stage(&stage.stage)?;
@@ -356,7 +357,7 @@ fn proof_of<'a>(pipeline: &'a Pipeline, stage: &StageKey) -> Option<&'a ProofSpe
     (of_range == stage.first.is_some()).then_some(spec)
 }
 
-/// Notes a result with its block, which is parked if that is all it needs. Returns what is settled.
+/// Adds a result to its block, and parks the block if nothing else is needed. Returns the settled messages.
 fn note(
     block: &mut Block,
     spec: &ProofSpec,

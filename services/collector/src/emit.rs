@@ -1,19 +1,18 @@
-//! Emitting: appending records to PROOFS, each only if it follows the one before.
+//! Emits records: appends them to PROOFS, each only behind its predecessor.
 //!
-//! The log itself is the frontier. A record is stored only behind the one that the collector saw
-//! last: so two collectors, or one that emits again after a crash, cannot emit a block twice or out of
-//! order. Records that are ready together are sent together.
+//! The log itself is the frontier. A record is stored only behind the one the collector saw last, so two
+//! collectors, or one that emits again after a crash, cannot emit a block twice or out of order. Records
+//! ready together are sent together.
 
 use crate::{record, state::Handle};
 use push0_bus::{Bus, BusError, Log, Message, PublishError, Stream};
 use push0_domain::{PipelineId, message::Emission, subject, trace::TraceContext};
 use std::{collections::VecDeque, time::Duration};
 
-/// The most records that are on their way at once, in number and in bytes: the connection should not
-/// be held up for long.
+/// Most records in flight at once, in number and in bytes, so that the connection is not held up for long.
 const BATCH_MAX: usize = 256;
 const BATCH_BYTES_MAX: usize = 2 * 1024 * 1024;
-/// How long the broker may be away or full before the collector starts over.
+/// How long the broker may be unavailable or full before the collector starts over.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Records on their way into the log.
@@ -25,9 +24,9 @@ pub(crate) struct Emitter {
 /// A record to emit.
 pub(crate) struct Ready {
     pub(crate) emission: Box<Emission>,
-    /// The traces that it ends, its own first.
+    /// The traces ended by the record, its own first.
     pub(crate) traces: Vec<TraceContext>,
-    /// Acknowledged when the record is stored.
+    /// Messages to acknowledge when the record is stored.
     pub(crate) handles: Vec<Handle>,
 }
 
@@ -44,7 +43,7 @@ impl Emitter {
         self.queue.push_back(ready);
     }
 
-    /// Takes what goes next, if anything waits.
+    /// Returns the next batch of records, if any wait.
     pub(crate) fn batch(&mut self) -> Option<Batch> {
         let mut batch = Batch {
             records: Vec::new(),
@@ -62,20 +61,20 @@ impl Emitter {
         (!batch.records.is_empty()).then_some(batch)
     }
 
-    /// What was taken is stored, and the log ends with it.
+    /// Moves the end of the log behind a stored batch.
     pub(crate) fn stored(&mut self, log: Log) {
         self.log = log;
     }
 }
 
-/// Records that are sent together.
+/// Records sent together.
 pub(crate) struct Batch {
     records: Vec<Ready>,
     log: Log,
 }
 
 impl Batch {
-    /// Stores them; then what they settle can be acknowledged.
+    /// Stores the records. On success the messages they settle can be acknowledged.
     pub(crate) async fn store(mut self) -> (Vec<Ready>, Result<Log, BusError>) {
         let stored = self.append().await;
         (self.records, stored.map(|()| self.log))
@@ -94,7 +93,7 @@ impl Batch {
         }
         let stored = self.log.append(&messages, PATIENCE).await;
         stored.map_err(|error| match error {
-            // The log has a record that we did not see: this collector's view is out of date.
+            // Another collector wrote a record this one has not seen, so the view here is stale.
             PublishError::Unexpected { .. } => BusError::Interrupted,
             other => other.into(),
         })

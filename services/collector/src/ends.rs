@@ -1,7 +1,8 @@
-//! Cancels and reorgs that may still concern a block.
+//! Cancellations and reorgs that may still concern a block.
 //!
-//! Under a policy with deadlines there may be one of them for each block that waits, so they are found
-//! by number. Those of a few numbers, as nearly all are, are found among those that begin just below.
+//! Under a policy with deadlines there may be an end for every waiting block, so ends are found by
+//! number. Nearly all ends cover few numbers, and are found by searching the first numbers just below the
+//! one asked for.
 
 use crate::state::Handle;
 use push0_domain::{
@@ -10,25 +11,25 @@ use push0_domain::{
 };
 use std::{collections::BTreeMap, sync::Arc};
 
-/// How many numbers an end covers at most that is found by its first one. A reorg covers fewer: the
-/// ingester undoes no deeper one.
+/// Most numbers covered by an end that is found by its first number. A reorg covers fewer: the ingester
+/// undoes no deeper one.
 const NEAR: u64 = push0_domain::output::DEPTH as u64;
 
-/// All of them, by their first numbers and the messages that tell of them.
+/// All ends, by their first number and their message.
 #[derive(Debug, Default)]
 pub(crate) struct Ends {
     near: BTreeMap<(u64, Handle), End>,
-    /// Those that cover more numbers: of operators.
+    /// Ends covering more numbers, which only operators send.
     wide: BTreeMap<(u64, Handle), End>,
 }
 
-/// One of them.
+/// The end of some blocks.
 #[derive(Debug)]
 pub(crate) struct End {
     last: u64,
     at: Timestamp,
     hashes: Box<[BlockHash]>,
-    /// None of a reorg.
+    /// Why the blocks end. `None` for a reorg.
     reason: Option<Arc<EndReason>>,
 }
 
@@ -46,7 +47,7 @@ impl Ends {
         ends.insert((ended.first, handle), end);
     }
 
-    /// Those that cover this number, as they came.
+    /// Returns the ends covering this number, in order of arrival.
     fn at(&self, number: u64) -> impl Iterator<Item = &End> {
         let (least, most) = (Handle(0), Handle(u64::MAX));
         let near = (number.saturating_sub(NEAR - 1), least)..=(number, most);
@@ -61,14 +62,14 @@ impl Ends {
         found.into_iter().map(|(_, end)| end)
     }
 
-    /// Whether the chain has replaced a block. What a reorg does not name it replaces as well, if that
-    /// was announced before: it had lost its place earlier.
+    /// Returns whether the chain has replaced a block. A reorg also replaces unnamed blocks announced before
+    /// it under its numbers, because an earlier reorg had replaced them already.
     pub(crate) fn is_replaced(&self, block: &BlockRef, announced_at: Timestamp) -> bool {
         let mut reorgs = self.at(block.number).filter(|end| end.reason.is_none());
         reorgs.any(|end| end.covers(block, announced_at) || announced_at < end.at)
     }
 
-    /// Why a block ends without a proof, if it does. What amends a record is not ended by it.
+    /// Returns why a block ends without a proof, if it does. Work that amends a record is not ended.
     pub(crate) fn of(
         &self,
         block: &BlockRef,
@@ -79,18 +80,18 @@ impl Ends {
         ends.find_map(|end| end.reason.clone().filter(|_| end.covers(block, announced_at)))
     }
 
-    /// Whether a number ends without a proof, whatever block bears it.
+    /// Returns whether a number ends without a proof, for any block with this number.
     pub(crate) fn has(&self, number: u64) -> bool {
         self.at(number).any(|end| end.reason.is_some())
     }
 
-    /// Whether an operator cancelled a number, whatever block bears it.
+    /// Returns whether an operator cancelled a number, for any block with this number.
     pub(crate) fn is_cancelled(&self, number: u64) -> bool {
         self.at(number)
             .any(|end| end.reason.is_some() && end.hashes.is_empty())
     }
 
-    /// The output goes on with `next`: those that end before it are over.
+    /// Removes the ends of numbers before `next`, the number to emit next. Returns their messages.
     pub(crate) fn pass(&mut self, next: u64) -> Vec<Handle> {
         let mut over = Vec::new();
         for ends in [&mut self.near, &mut self.wide] {

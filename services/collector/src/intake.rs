@@ -1,28 +1,29 @@
-//! Which messages were taken in, and which may be let go of.
+//! Tracks delivered messages, and when they may be acknowledged.
 
 use crate::state::Handle;
 use std::collections::VecDeque;
 
-/// The most records that are decided and not stored, in number and in bytes.
+/// Most records decided but not stored, in number and in bytes.
 const RECORDS_MAX: usize = 512;
 const RECORD_BYTES_MAX: usize = 4 * 1024 * 1024;
 
-/// What came, and what waits for records to be stored.
+/// The newest delivery, and messages waiting for records to be stored.
 #[derive(Debug, Default)]
 pub(crate) struct Intake {
-    /// The newest message.
+    /// The newest message taken in.
     newest: Option<Handle>,
-    /// How many records are stored, and the sizes of those that are decided beyond.
+    /// Number of stored records, and sizes of the decided records after them.
     stored: u64,
     decided: VecDeque<usize>,
     bytes: usize,
-    /// What is settled by the records up to the one of this count.
+    /// Messages to acknowledge once this many records are stored.
     settled: VecDeque<(u64, Handle)>,
 }
 
 impl Intake {
-    /// Whether a message comes for the first time: they come in order. One that comes again is held
-    /// already, and acknowledging it would take away what the state rests on; or it was acknowledged.
+    /// Returns whether a message is delivered for the first time, since first deliveries come in order. A
+    /// redelivered message is either held already, and acknowledging it would remove a message the state
+    /// rests on, or was acknowledged.
     pub(crate) fn is_new(&self, handle: Handle) -> bool {
         self.newest < Some(handle)
     }
@@ -34,19 +35,19 @@ impl Intake {
         is_new
     }
 
-    /// A record of so many bytes was decided.
+    /// Records the decision of a record of `bytes` bytes.
     pub(crate) fn decided(&mut self, bytes: usize) {
         self.decided.push_back(bytes);
         self.bytes += bytes;
     }
 
-    /// Whether more records can be decided before some are stored.
+    /// Returns whether more records can be decided before some are stored.
     pub(crate) fn has_room(&self) -> bool {
         self.decided.len() < RECORDS_MAX && self.bytes < RECORD_BYTES_MAX
     }
 
-    /// A message is superfluous because of the records that are decided. It is let go of when they are
-    /// stored: a collector that starts over before then knows of a block only what is left of it.
+    /// Handles a message made superfluous by decided records. It is acknowledged once they are stored: a
+    /// collector that starts over earlier still needs every message about the block.
     pub(crate) fn settled(&mut self, handle: Handle) -> Vec<Handle> {
         if self.decided.is_empty() {
             return vec![handle];
@@ -56,7 +57,7 @@ impl Intake {
         Vec::new()
     }
 
-    /// So many more records are stored.
+    /// Handles `records` more stored records. Returns the messages to acknowledge.
     pub(crate) fn stored(&mut self, records: usize) -> Vec<Handle> {
         let stored = self.decided.drain(..records.min(self.decided.len()));
         self.stored += stored.len() as u64;

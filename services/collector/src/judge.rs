@@ -1,4 +1,4 @@
-//! What a result says of its task, and whether it counts.
+//! Judges results: whether an attempt counts, and how its task changes.
 
 use crate::{
     advance,
@@ -14,19 +14,19 @@ use push0_domain::{
 };
 use std::sync::Arc;
 
-/// How a result came.
+/// Delivery of a result.
 pub(crate) struct Came<'a> {
     pub(crate) handle: Handle,
-    /// The first number of its block.
+    /// The first number of the result's block or range.
     pub(crate) number: u64,
-    /// Whether a verifier reported it.
+    /// Whether a verifier reported the result.
     pub(crate) verified: bool,
     pub(crate) trace: &'a TraceContext,
-    /// When the broker had stored it.
+    /// When the broker stored the result.
     pub(crate) stored_at: Timestamp,
 }
 
-/// Notes a result with its task. Returns what is settled by that.
+/// Adds a result to its task. Returns the settled messages.
 pub(crate) fn note(
     (proof, origin): (&mut Proof, &Origin),
     spec: &ProofSpec,
@@ -44,18 +44,18 @@ pub(crate) fn note(
     let level = advance::level_start(stage, of, index);
     let mut settled = Vec::new();
     if position > proof.position || level > proof.settled {
-        // A later stage, or a later level of a tree, has results: it was opened with all that the
-        // earlier ones wrote, so what is left of them is settled.
+        // A later stage, or a later level of a tree, has results. It was opened with all outputs of the
+        // earlier ones, so their remaining messages are settled.
         settled = proof.move_to(position, level);
     }
     let is_done = proof.tasks.get(&index).is_some_and(|task| task.done.is_some());
     if index < proof.settled || is_done {
-        // Nothing follows from it. What comes after a completion must not outlive it: a failure alone
+        // The result changes nothing, and is acknowledged now: a failure outliving the completion before it
         // would ask for another attempt.
         settled.push(came.handle);
         return settled;
     }
-    // Most messages about a block carry the same along.
+    // Most messages about a block carry the same context, so they share one copy.
     let context = if *origin.context == result.header.context {
         origin.context.clone()
     } else {
@@ -90,8 +90,8 @@ pub(crate) fn note(
     settled
 }
 
-/// Whether a result counts: a completed attempt only with a verifier's word where the pipeline asks
-/// for one.
+/// Returns whether a result counts. Where the pipeline asks for verification, a completed attempt counts only
+/// with a verifier's verdict.
 pub(crate) fn verdict(result: &TaskResult, spec: &ProofSpec, verified: bool) -> Result<(), Failure> {
     if let Outcome::Failed(failure) = &result.outcome {
         return Err(failure.clone());
@@ -106,7 +106,7 @@ pub(crate) fn verdict(result: &TaskResult, spec: &ProofSpec, verified: bool) -> 
         },
         _ => Err(Failure::new(
             FailureClass::InvalidProof,
-            "reported as complete without a verifier's word",
+            "reported as completed without a verifier's verdict",
         )),
     }
 }

@@ -1,8 +1,9 @@
 //! The collector: joins results, opens the next stage, emits proofs in chain order.
 //!
-//! It promises P2 (in order), P3 (once) and its part of P1, P6 and P7. Its state is the results it
-//! has not acknowledged: it lets go of them only when the next step is stored, and rebuilds itself
-//! from them. It carries no zkVM's code and knows no prover.
+//! The collector keeps promises P2 (in order), P3 (once) and its part of P1, P6 and P7. Its state is the
+//! results it has not acknowledged: a result is acknowledged only when the next step is stored, and a
+//! collector that starts over rebuilds its state from the others. The collector contains no zkVM's code and
+//! knows no provers.
 
 mod advance;
 mod bodies;

@@ -1,4 +1,4 @@
-//! What the collector counts.
+//! Metrics of the collector.
 
 use prometheus::{HistogramVec, IntCounterVec, IntGaugeVec};
 use push0_domain::{
@@ -8,7 +8,7 @@ use push0_domain::{
 use push0_runtime::metrics::{self, MetricError};
 use std::time::Duration;
 
-/// The collector's metrics; labels are pipelines and outcomes, never blocks.
+/// The collector's metrics. Labels are pipelines and outcomes, never blocks.
 #[derive(Clone)]
 pub(crate) struct Metrics {
     pub(crate) leading: IntGaugeVec,
@@ -32,11 +32,7 @@ impl Metrics {
                 "Results that wait for the next step",
                 &["pipeline"],
             )?,
-            next: metrics::gauge_vec(
-                "next_block",
-                "The block number that is emitted next",
-                &["pipeline"],
-            )?,
+            next: metrics::gauge_vec("next_block", "The next block number to emit", &["pipeline"])?,
             emitted: metrics::counter_vec(
                 "blocks_emitted_total",
                 "Records emitted",
@@ -49,7 +45,7 @@ impl Metrics {
             )?,
             overhead: metrics::latency_vec(
                 "overhead_seconds",
-                "The same without time in provers and verifiers",
+                "As block_seconds, without the time in provers and verifiers",
                 &["pipeline"],
             )?,
         })

@@ -1,4 +1,4 @@
-//! The shell of one pipeline: results in, decisions, stages, dead letters and records out.
+//! The shell of one pipeline: reads results, applies decisions, and stores stages, dead letters and records.
 
 use crate::{
     decide::{BlockContextOf, Collector, Opening, Step, Told},
@@ -22,22 +22,22 @@ use push0_domain::{
 };
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-/// How long a publish is tried before the pipeline starts over from what is stored.
+/// How long a publish is retried before the pipeline starts over from stored state.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// How often deadlines are looked at.
+/// How often deadlines are checked.
 const TICK: Duration = Duration::from_millis(50);
-/// Every how many ticks a block is looked up that was given up before any result of it came.
+/// After how many ticks a block is looked up that was given up before any result came.
 const LOOK_EVERY: u32 = 10;
-/// How many such blocks are looked up at once, for a cancel of many.
+/// How many such blocks are looked up at once, for a cancellation of many.
 const LOOKS_AT_ONCE: u32 = 64;
-/// Among how many of the first known blocks the first number is looked for: more than an ingester writes
-/// at once.
+/// How many of the first known blocks are searched for the lowest number: more than an ingester
+/// writes at once.
 const FIRST_KNOWN: usize = 256;
-/// The most publishes on their way, in number and in bytes; beyond it no more results are read.
+/// Most publishes in flight, in number and in bytes. At this limit no more results are read.
 const IN_FLIGHT_MAX: usize = 1024;
 const IN_FLIGHT_BYTES_MAX: usize = 4 * 1024 * 1024;
 
-/// Waits for the role, holds it, and gives it up when anything is out of order.
+/// Waits for leadership, serves while leading, and resigns on any error.
 pub(crate) async fn session(
     bus: &Bus,
     candidate: &Leadership,
@@ -58,7 +58,7 @@ pub(crate) async fn session(
     ended
 }
 
-/// A stage or attempt on its way.
+/// A stage or attempt in flight to STAGES.
 struct Opened {
     settles: Vec<Handle>,
     bytes: usize,
@@ -82,7 +82,7 @@ struct Active<'a> {
     emitter: Emitter,
     emitting: Option<Emitting>,
     ticks: u32,
-    /// Whether the next tick goes on to look up blocks without results.
+    /// Whether the next tick continues to look up blocks without results.
     looks_on: bool,
 }
 
@@ -124,7 +124,7 @@ impl<'a> Active<'a> {
             tokio::select! {
                 biased;
                 () = &mut held => {
-                    tracing::warn!(pipeline = %self.name, "another collector has taken over");
+                    tracing::warn!(pipeline = %self.name, "lost leadership to another collector");
                     return Ok(());
                 }
                 () = &mut interrupted => return Err(BusError::Interrupted),
@@ -198,7 +198,7 @@ impl<'a> Active<'a> {
             }
         };
         self.perform(steps).await?;
-        // While old results are still coming, what follows from them may have happened already.
+        // During replay, a step that seems due may have been taken already.
         if self.results.to_replay() == 0 {
             self.advance().await
         } else {
@@ -233,8 +233,8 @@ impl<'a> Active<'a> {
         self.advance().await
     }
 
-    /// Looks up blocks that were given up before any result of them came, each as its turn comes. Returns
-    /// whether there may be more.
+    /// Looks up blocks that were given up before any result came, each in its turn. Returns whether there
+    /// may be more.
     async fn look(&mut self) -> Result<bool, BusError> {
         for _ in 0..LOOKS_AT_ONCE {
             let Some(core) = &mut self.core else { break };
@@ -341,7 +341,7 @@ impl<'a> Active<'a> {
         self.advance().await
     }
 
-    /// A message was read again, of which something is to be made.
+    /// Handles a message read again because a step needs its body.
     async fn recalled(&mut self, handle: Handle, read: Option<Kept<ResultEvent>>) -> Result<(), BusError> {
         let Some(core) = self.core.as_mut().filter(|core| core.waits_for(handle)) else {
             return Ok(());
@@ -351,7 +351,7 @@ impl<'a> Active<'a> {
             tracing::warn!(
                 pipeline = %self.name,
                 sequence = handle.0,
-                "a result that is not acknowledged has vanished from PUSH0_RESULTS"
+                "an unacknowledged result is missing from PUSH0_RESULTS, starting over from stored state"
             );
             return Err(BusError::Interrupted);
         };
@@ -379,8 +379,8 @@ async fn emitting(emitting: &mut Option<Emitting>) -> (Vec<Ready>, Result<Log, B
     }
 }
 
-/// The core, made when the first block to emit is known: after the newest record, or else the first
-/// block of the pipeline.
+/// Returns the core, and creates it once the first block to emit is known: the one after the newest record,
+/// or else the first block of the pipeline. Returns `None` if no block was ever observed.
 async fn core<'a>(
     core: &'a mut Option<Collector>,
     name: &PipelineId,
@@ -399,7 +399,7 @@ async fn core<'a>(
     Ok(core.as_mut())
 }
 
-/// Whether the record of a result's block says that it is dead.
+/// Returns whether the record of a result's block is dead.
 async fn is_dead(bus: &Bus, result: &TaskResult) -> Result<bool, BusError> {
     let stage = &result.header.id.stage;
     let subject = subject::proof(&stage.pipeline, stage.block.number);
@@ -411,7 +411,8 @@ async fn is_dead(bus: &Bus, result: &TaskResult) -> Result<bool, BusError> {
     }))
 }
 
-/// The least number among the blocks that became known first: those of one window are written at once.
+/// Returns the lowest number among the blocks that became known first, since an ingester writes the blocks of
+/// one window at once.
 pub(crate) async fn first_known(
     known: &Facts<KnownBlock>,
     name: &PipelineId,

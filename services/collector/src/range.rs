@@ -1,15 +1,15 @@
 //! Ranges: which consecutive blocks are proved together.
 //!
-//! A block whose own stages are done is *ready*. A range is a run of ready blocks, each the parent of
-//! the next, that begins where the one before it ends, and is closed
+//! A block whose own stages are done is *ready*. A range is a run of linked ready blocks, each the parent of
+//! the next, that begins where the previous range ends. A range is closed
 //!
-//! - before a multiple of `every`: so that everybody comes to the same cuts, wherever it starts;
+//! - before a multiple of `every`, so every collector finds the same cuts, wherever it starts;
 //! - before a block that is in another range, or gets no proof;
 //! - `close_after` after its first block was ready, with the blocks that were ready by then.
 //!
-//! The results of its blocks stay unacknowledged until the record of the range is stored. So a range
-//! can be taken apart at any time, and its blocks are free for another: when one of them is cancelled
-//! or replaced, or when two halves are to do what the whole could not.
+//! The results of its blocks stay unacknowledged until the record of the range is stored. So a range can be
+//! taken apart at any time, and its blocks are free for another range: when one of them is cancelled or
+//! replaced, or when two halves are tried after the whole range has failed.
 
 use crate::{
     advance::{self, ProofKey},
@@ -30,64 +30,64 @@ use std::{
     sync::Arc,
 };
 
-/// A range by its first number and its last block.
+/// Key of a range: its first number and its last block.
 pub(crate) type Key = (u64, At);
 
-/// Blocks that are proved as one.
+/// Blocks proved as one.
 #[derive(Debug)]
 pub(crate) struct Range {
-    /// What is known of its proof. As a block it is the last one.
+    /// State of the range's proof, as if it were a block: its hash and number are those of the last block.
     pub(crate) unit: Block,
-    /// Its first block.
+    /// First block of the range.
     pub(crate) first: BlockRef,
-    /// Its blocks, from the first to the last; none as long as only its results tell of it.
+    /// Blocks of the range, from first to last. Empty while the range is known only from its results.
     pub(crate) members: Vec<At>,
-    /// Its budget is used up, and two halves are tried in its place. It stays until they are emitted:
-    /// whoever starts over finds the cut again.
+    /// Whether the budget is used up and two halves are tried instead. The range is kept until they are
+    /// emitted, so a collector that starts over finds the same cut.
     halved: bool,
 }
 
-/// What ranges are made of.
+/// Read-only inputs for forming ranges.
 pub(crate) struct Around<'a, F> {
     pub(crate) pipeline: &'a PipelineId,
     pub(crate) blocks: &'a Blocks,
-    /// The number that is emitted next.
+    /// The number to emit next.
     pub(crate) next: u64,
-    /// Which numbers were cancelled.
+    /// Tells which numbers were cancelled.
     pub(crate) ends: &'a Ends,
     pub(crate) definition: F,
 }
 
-/// All ranges of a pipeline that are not emitted.
+/// All ranges of a pipeline without a record.
 #[derive(Debug, Default)]
 pub(crate) struct Ranges {
     all: BTreeMap<Key, Range>,
     /// Ready blocks in no range.
     free: BTreeSet<At>,
-    /// In which range a block is.
+    /// The range of each block in one.
     taken: BTreeMap<At, Key>,
-    /// Ranges that a result came for since they were last advanced.
+    /// Ranges with new results since they were last advanced.
     touched: BTreeSet<Key>,
-    /// Ranges of which something follows once messages are read again.
+    /// Ranges whose next step needs messages to be read again.
     deferred: BTreeSet<Key>,
 }
 
 impl Ranges {
-    /// A block is ready.
+    /// Handles a block becoming ready.
     pub(crate) fn ready(&mut self, at: At) {
         if !self.taken.contains_key(&at) {
             self.free.insert(at);
         }
     }
 
-    /// A message about a range was read again.
+    /// Handles a message about a range, after reading it again.
     pub(crate) fn touch(&mut self, key: Key) {
         if self.all.contains_key(&key) {
             self.touched.insert(key);
         }
     }
 
-    /// A result came for a range: what is known of it, or else what the result says.
+    /// Returns the state of the range a result came for. An unknown range is created from `new`.
     pub(crate) fn unit(&mut self, key: Key, first: BlockRef, new: impl FnOnce() -> Block) -> &mut Block {
         self.touched.insert(key);
         let range = self.all.entry(key).or_insert_with(|| Range {
@@ -99,15 +99,15 @@ impl Ranges {
         &mut range.unit
     }
 
-    /// A block is not wanted any more: the range that it is in is taken apart. Returns what is settled
-    /// by that.
+    /// Removes a block no longer wanted, and takes its range apart. Returns the settled messages.
     pub(crate) fn without(&mut self, at: &At, blocks: &Blocks) -> Vec<Handle> {
         self.free.remove(at);
         let key = self.taken.get(at).copied();
         key.map(|key| self.take_apart(&key, blocks)).unwrap_or_default()
     }
 
-    /// The output goes on with `next`: ranges that begin before it are no use any more.
+    /// Takes apart ranges that begin before `next`, the number to emit next, except those amending a record.
+    /// Returns the settled messages.
     pub(crate) fn pass(&mut self, next: u64, blocks: &Blocks) -> Vec<Handle> {
         let behind = self.all.range(..(next, (0, BlockHash::default())));
         let behind: Vec<Key> = behind
@@ -120,8 +120,8 @@ impl Ranges {
             .collect()
     }
 
-    /// Takes apart ranges that the chain has replaced and of which no block is known: only their
-    /// results tell of them, or they amend a record.
+    /// Takes apart ranges the chain has replaced, as far as no waiting block leads to them: ranges known only
+    /// from their results, and ranges amending a record.
     pub(crate) fn replaced(
         &mut self,
         is_replaced: impl Fn(&BlockRef, &Block) -> bool,
@@ -144,7 +144,7 @@ impl Ranges {
         range.unit.take_handles()
     }
 
-    /// Blocks of a range are free again, unless another has them: this one may have been halved.
+    /// Frees the blocks of a range, except those another range has taken after this one was halved.
     fn release(&mut self, key: &Key, members: &[At], blocks: &Blocks) {
         for at in members {
             if self.taken.get(at) == Some(key) {
@@ -155,7 +155,7 @@ impl Ranges {
         }
     }
 
-    /// Takes a range out, whose blocks have their record.
+    /// Removes a range whose blocks have their record.
     pub(crate) fn take(&mut self, key: &Key) -> Option<Range> {
         let range = self.all.remove(key)?;
         self.touched.remove(key);
@@ -169,20 +169,20 @@ impl Ranges {
         self.all.get(key)
     }
 
-    /// The ranges that begin with this number and whose blocks are all there.
+    /// Returns the ranges that begin with this number and whose blocks are all known.
     pub(crate) fn beginning_at(&self, number: u64) -> impl Iterator<Item = (&Key, &Range)> {
         let (least, most) = ((0, BlockHash::default()), (u64::MAX, BlockHash([0xff; 32])));
         let here = self.all.range((number, least)..=(number, most));
         here.filter(|(_, range)| !range.members.is_empty())
     }
 
-    /// The ranges that are to amend a record.
+    /// Returns the ranges that amend a record.
     pub(crate) fn amending(&self, next: u64) -> impl Iterator<Item = (&Key, &Range)> {
         let behind = self.all.range(..(next, (0, BlockHash::default())));
         behind.filter(|(_, range)| range.unit.amends)
     }
 
-    /// All that follows from what is known of blocks and ranges.
+    /// Returns all steps that follow from the current blocks and ranges.
     pub(crate) fn advance<F>(
         &mut self,
         around: &Around<'_, F>,
@@ -211,10 +211,11 @@ impl Ranges {
         steps
     }
 
-    /// Ranges that only their results told of: they go on if their blocks are ready and in no other.
-    /// Those first that have come farthest, so that of ranges that overlap the one is emitted that can
-    /// be; then larger ones, since their halves came after them, and have their blocks once they are
-    /// halved again. Returns what is settled: the results of the others.
+    /// Reattaches ranges known only from their results, as after a restart, to their blocks. A range goes on
+    /// if its blocks are ready and in no other range. Overlapping ranges are resolved by progress first, so
+    /// that the one that can be emitted wins, and then by size: halves came after the whole range, and get
+    /// their blocks when the whole range is halved again. Returns the settled messages, which are the results
+    /// of the other ranges.
     fn claim<F>(&mut self, around: &Around<'_, F>) -> Vec<Handle>
     where
         F: Fn(u32) -> Option<Arc<Pipeline>>,
@@ -238,7 +239,7 @@ impl Ranges {
                     self.occupy(key, members, around);
                     self.halve(&key, around);
                 }
-                // Its blocks have their record; a retry goes on without them.
+                // The blocks have their record. The retry goes on without them.
                 None if self.all.get(&key).is_some_and(|range| range.unit.amends) => {}
                 None => settled.extend(self.take_apart(&key, around.blocks)),
             }
@@ -263,7 +264,7 @@ impl Ranges {
     fn occupy<F>(&mut self, key: Key, members: Vec<At>, around: &Around<'_, F>) {
         let context = context(&members, around);
         if let Some((range, (first, context))) = self.all.get_mut(&key).zip(context) {
-            // Not as its results have it, which provers echo.
+            // Recompute the context: the copy in the results comes from provers and is not trusted.
             range.unit.set_context(context);
             range.first = first;
             range.members = members;
@@ -312,7 +313,7 @@ impl Ranges {
         steps
     }
 
-    /// Lets go of the blocks of a range that cannot be proved as a whole, if halves of it may be.
+    /// Frees the blocks of a range that cannot be proved as a whole, if halves may be.
     fn halve<F>(&mut self, key: &Key, around: &Around<'_, F>)
     where
         F: Fn(u32) -> Option<Arc<Pipeline>>,
@@ -330,7 +331,7 @@ impl Ranges {
         }
     }
 
-    /// The runs of free blocks that are closed.
+    /// Returns the closed runs of free blocks.
     fn runs<F>(&self, around: &Around<'_, F>, now: Timestamp) -> Vec<Vec<At>>
     where
         F: Fn(u32) -> Option<Arc<Pipeline>>,
@@ -356,7 +357,7 @@ impl Ranges {
         self.free.iter().filter_map(closed).collect()
     }
 
-    /// Where ranges that were halved have their ends and their middle.
+    /// Returns the numbers at the beginning, middle and end of halved ranges, where new ranges must begin.
     fn cuts(&self) -> BTreeSet<u64> {
         let halved = self.all.iter().filter(|(_, range)| range.halved);
         let cuts = halved.flat_map(|((first, (last, _)), range)| {
@@ -366,7 +367,7 @@ impl Ranges {
         cuts.flatten().collect()
     }
 
-    /// Makes a range of these blocks; none while what they wrote is being read.
+    /// Forms a range of these blocks. Returns `None` while messages about them are being read.
     fn open<F>(&mut self, run: Vec<At>, around: &Around<'_, F>, bodies: &mut Bodies) -> Option<Opening>
     where
         F: Fn(u32) -> Option<Arc<Pipeline>>,
@@ -424,7 +425,7 @@ impl Ranges {
     }
 }
 
-/// The first of these blocks, and what the messages about their range carry along.
+/// Returns the first of these blocks, and the context for messages about their range.
 fn context<F>(members: &[At], around: &Around<'_, F>) -> Option<(BlockRef, BlockContext)> {
     let blocks = members
         .iter()

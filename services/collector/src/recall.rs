@@ -1,4 +1,4 @@
-//! Reading messages again that were let go of in memory, and not in the stream.
+//! Reads messages again whose bodies were dropped from memory but remain in the stream.
 
 use crate::state::Handle;
 use futures::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
@@ -6,12 +6,12 @@ use push0_bus::{Bus, BusError, Kept, Stream};
 use push0_domain::message::ResultEvent;
 use std::collections::VecDeque;
 
-/// How many are read at once: enough to keep the connection busy, and few enough for large ones.
+/// Most reads in flight: enough to keep the connection busy, and few enough for large messages.
 const AT_ONCE: usize = 64;
 
 type Reading = BoxFuture<'static, (Handle, Result<Option<Kept<ResultEvent>>, BusError>)>;
 
-/// Messages that are being read, and those whose turn comes then.
+/// Messages being read, and messages waiting to be read.
 pub(crate) struct Recall {
     bus: Bus,
     waiting: VecDeque<Handle>,
@@ -29,7 +29,7 @@ impl Recall {
         }
     }
 
-    /// These are to be read.
+    /// Queues messages to read.
     pub(crate) fn push(&mut self, handles: Vec<Handle>) {
         self.waiting.extend(handles);
         self.begin();
@@ -45,8 +45,8 @@ impl Recall {
         }
     }
 
-    /// The next one that was read; none if it is not in the stream any more. Never returns while none is
-    /// being read: for `select!`. Cancel safe.
+    /// Returns the next message read, with `None` if the stream does not hold it any more. Pends forever
+    /// while none is being read, for use in `select!`. Cancel safe.
     pub(crate) async fn next(&mut self) -> (Handle, Result<Option<Kept<ResultEvent>>, BusError>) {
         let Some(read) = self.reading.next().await else {
             return std::future::pending().await;
@@ -56,7 +56,7 @@ impl Recall {
         read
     }
 
-    /// Whether it is time to look what follows: seldom while more is coming.
+    /// Returns whether the collector should advance now: rarely while more messages are coming.
     pub(crate) fn is_due(&self) -> bool {
         self.reading.is_empty() || self.read.is_multiple_of(AT_ONCE / 2)
     }

@@ -1,4 +1,4 @@
-//! What a block's record says, and when it can be written.
+//! Decides when a block's record can be written, and builds it.
 
 use crate::{
     advance,
@@ -12,20 +12,20 @@ use push0_domain::{
     trace::TraceContext,
 };
 
-/// What a block's record will say.
+/// Outcome of a block, before its record is built.
 pub(crate) enum Outcome {
-    /// Its proofs, by the messages that tell of them.
+    /// The finished proofs, each with the message of its last attempt.
     Proved(Vec<(ProofSpec, Handle)>),
-    /// Which of its proofs is dead, and of which task.
+    /// The position of a dead proof, and its dead task.
     Dead(usize, Dead),
-    /// It ends without a proof.
+    /// The block ends without a proof.
     GivenUp(std::sync::Arc<EndReason>),
 }
 
-/// What a block's record says, if it can be written now.
+/// Returns the outcome of a block if its record can be written now.
 ///
-/// Its pipeline is needed for its proofs only: of a block that ended before any result came, no
-/// definition may have been read yet.
+/// The pipeline is needed for proofs only: if a block ended before any result came, no definition may have
+/// been read yet.
 pub(crate) fn outcome(block: &Block, is_range: bool, pipeline: Option<&Pipeline>) -> Option<Outcome> {
     if let Some(reason) = block.ended.as_ref().filter(|reason| !reason.is_late()) {
         return Some(Outcome::GivenUp(reason.clone()));
@@ -34,7 +34,7 @@ pub(crate) fn outcome(block: &Block, is_range: bool, pipeline: Option<&Pipeline>
         let ended = block.ended.clone().filter(|_| block.is_unseen());
         return ended.map(Outcome::GivenUp);
     };
-    // What a single block has where ranges are wanted is no proof yet.
+    // In a pipeline with ranges, a single block's output is an intermediate, not a proof.
     let is_part = !is_range && pipeline.range().is_some();
     let done = |spec: &ProofSpec| {
         let mut done = block.done().filter(|_| !is_part);
@@ -45,7 +45,8 @@ pub(crate) fn outcome(block: &Block, is_range: bool, pipeline: Option<&Pipeline>
     if proofs.len() >= pipeline.quorum as usize {
         return Some(Outcome::Proved(proofs));
     }
-    // Only after the proofs: those that came in time count, also if the block's turn comes later.
+    // Proofs are checked first: those that came in time count, even if the block's turn comes
+    // after its deadline.
     if let Some(reason) = &block.ended {
         return Some(Outcome::GivenUp(reason.clone()));
     }
@@ -57,7 +58,7 @@ pub(crate) fn outcome(block: &Block, is_range: bool, pipeline: Option<&Pipeline>
     dead.first().map(|(at, dead)| Outcome::Dead(*at, *dead))
 }
 
-/// The messages that the record is made of.
+/// Returns the messages needed to build the record.
 pub(crate) fn made_of(block: &Block, outcome: &Outcome) -> Vec<Handle> {
     let mut handles: Vec<Handle> = match outcome {
         Outcome::Proved(proofs) => proofs.iter().map(|(_, handle)| *handle).collect(),
@@ -74,7 +75,8 @@ pub(crate) fn made_of(block: &Block, outcome: &Outcome) -> Vec<Handle> {
     handles
 }
 
-/// The record of a block, and the trace that it ends; none while what it is made of is being read.
+/// Builds the record of a block, and returns it with the trace it ends. Returns `None` while needed messages
+/// are being read.
 pub(crate) fn emission(
     pipeline: &PipelineId,
     (block, first, last_block): (&Block, BlockRef, BlockRef),
@@ -145,7 +147,7 @@ fn facts(block: &Block, last: Option<&Completed>) -> BlockFacts {
     origin.or(last.map(|done| done.facts)).unwrap_or_default()
 }
 
-/// What a record takes, roughly.
+/// Returns the approximate size of a record, in bytes.
 pub(crate) fn size(emission: &Emission) -> usize {
     let proofs = match &emission.outcome {
         EmissionOutcome::Proved(proofs) => proofs.as_slice(),
@@ -158,7 +160,7 @@ pub(crate) fn size(emission: &Emission) -> usize {
     1024 + emission.hashes.len() * 32 + proofs.iter().map(inline).sum::<usize>()
 }
 
-/// The trace that a block's record ends: that of the proof that came last.
+/// Returns the trace ended by a block's record, which is the trace of the last completed proof.
 pub(crate) fn trace(block: &Block, bodies: &Bodies) -> TraceContext {
     let done = last(block).and_then(|done| bodies.completed(done.handle));
     let origin = || block.origin().map(|origin| origin.trace.clone());

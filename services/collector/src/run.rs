@@ -1,4 +1,4 @@
-//! Where a range begins and where it ends.
+//! Rules for beginning and closing a range.
 
 use crate::{
     ends::Ends,
@@ -11,18 +11,18 @@ use std::{
     time::Duration,
 };
 
-/// What decides it, for the blocks of one revision.
+/// Rules for closing a range, for blocks of one revision.
 pub(crate) struct Rules<'a> {
     pub(crate) blocks: &'a Blocks,
-    /// The number that is emitted next.
+    /// The number to emit next.
     pub(crate) next: u64,
-    /// Which numbers were cancelled.
+    /// Tells which numbers were cancelled.
     pub(crate) ends: &'a Ends,
     /// Ready blocks in no range.
     pub(crate) free: &'a BTreeSet<At>,
-    /// In which range a block is.
+    /// The range of each block in one.
     pub(crate) taken: &'a BTreeMap<At, Key>,
-    /// Numbers that a range must begin with.
+    /// Numbers at which a range must begin.
     pub(crate) cuts: &'a BTreeSet<u64>,
     pub(crate) every: u64,
     pub(crate) close_after: Duration,
@@ -30,10 +30,10 @@ pub(crate) struct Rules<'a> {
 }
 
 impl Rules<'_> {
-    /// The range that begins with this block, if one does and it is closed.
+    /// Returns the range that begins with this block, if one begins here and is closed.
     pub(crate) fn run(&self, from: &At, now: Timestamp) -> Option<Vec<At>> {
         if from.0 < self.next {
-            // It has a record, which it is to amend on its own.
+            // The block has a record, and amends it as a range of its own.
             return Some(vec![*from]);
         }
         let block = self.blocks.get(from)?;
@@ -59,7 +59,7 @@ impl Rules<'_> {
         Some(run)
     }
 
-    /// Whether a range begins with this block, whatever becomes of the one before it.
+    /// Returns whether a range begins with this block, because its parent cannot be in the same range.
     fn begins(&self, number: u64, block: &Block) -> bool {
         let parent = (number.saturating_sub(1), block.parent_hash);
         let unseen = !self.blocks.contains_key(&parent);
@@ -73,19 +73,20 @@ impl Rules<'_> {
         number.is_multiple_of(self.every) || self.cuts.contains(&number)
     }
 
-    /// Whether no child of this block can be in one range with it.
+    /// Returns whether no child of this block can be in the same range.
     fn is_cut_off(&self, number: u64, hash: BlockHash) -> bool {
         let unseen = self.children(number, hash).next().is_none();
         self.children(number, hash).any(|(at, _)| self.is_out(at))
             || (unseen && self.is_cancelled(number + 1))
     }
 
-    /// Whether a number was cancelled. Of a block that is known, its own end tells.
+    /// Returns whether an operator cancelled a number. A known block carries its own end.
     fn is_cancelled(&self, number: u64) -> bool {
         self.ends.is_cancelled(number)
     }
 
-    /// Whether a block cannot be in a range with those next to it.
+    /// Returns whether a block cannot share a range with its neighbours: it is in another range, is given up,
+    /// or has another revision.
     fn is_out(&self, at: &At) -> bool {
         let out = |block: &Block| block.is_given_up() || block.revision != self.revision;
         self.taken.contains_key(at) || self.blocks.get(at).is_some_and(|block| out(block))

@@ -1,4 +1,4 @@
-//! One task per pipeline, as pipelines come and go.
+//! Runs one task per pipeline, as pipelines come and go.
 
 use crate::{config::Config, metrics::Metrics, pipeline};
 use futures::{FutureExt, StreamExt};
@@ -34,7 +34,7 @@ pub async fn run(service: Service<Config>) -> Result<(), BoxError> {
             () = backoff.pause() => {}
         }
     }
-    // What is not acknowledged is somebody else's to do; nothing here needs to be finished.
+    // Unacknowledged results pass to another collector, so nothing here needs to be finished.
     collecting.tasks.shutdown().await;
     bus.flush().await;
     Ok(())
@@ -49,8 +49,8 @@ struct Collecting {
 }
 
 impl Collecting {
-    /// Starts a task for each pipeline that appears. One that was removed is collected until this
-    /// process ends: its last blocks may still be on their way.
+    /// Starts a task for each pipeline that appears. A removed pipeline is collected until this process ends,
+    /// because its last blocks may still be in flight.
     async fn follow(&mut self, broker: &Component) -> Result<(), BusError> {
         self.bus.connected().await;
         self.bus.check_provisioned().await?;
@@ -66,7 +66,7 @@ impl Collecting {
                         let losses = role.losses;
                         candidate = candidate.watched(move || losses.inc(), role.component.reporter());
                     }
-                    Err(error) => tracing::error!(%error, "a role's losses are not counted"),
+                    Err(error) => tracing::error!(%error, "cannot count losses of leadership for this role"),
                 }
                 let collecting = collect(self.bus.clone(), candidate, change.name, self.metrics.clone());
                 self.tasks.spawn(collecting);
@@ -83,16 +83,16 @@ async fn collect(bus: Bus, candidate: Leadership, pipeline: PipelineId, metrics:
         match AssertUnwindSafe(bus.permitted(session)).catch_unwind().await {
             Ok(Ok(())) => backoff.reset(),
             Ok(Err(error)) => {
-                tracing::warn!(%pipeline, %error, "starting over from what is stored");
+                tracing::warn!(%pipeline, %error, "starting over from stored state");
                 backoff.pause().await;
             }
-            // A pipeline must not stand still because of one message: another may be settled first, and
-            // whoever reads this can cancel the block.
+            // One message must not stop a pipeline: after a restart another message may settle it first, and
+            // an operator who reads this can cancel the block.
             Err(_) => {
                 metrics.leading.with_label_values(&[pipeline.as_str()]).set(0);
                 tracing::error!(
                     %pipeline,
-                    "the collector of this pipeline panicked and starts over from what is stored; \
+                    "the collector of this pipeline panicked and starts over from stored state; \
                      the message before this one says where: please report both"
                 );
                 backoff.pause().await;

@@ -1,9 +1,9 @@
-//! With which number the output of a pipeline begins that has no record yet.
+//! Finds the first number of a pipeline that has no record yet.
 //!
-//! Nobody may wait for a number that nobody publishes. What the ingester knows of a block is no promise
-//! that the block follows: a leader that was deposed, or a broker that lost its store, may end it in
-//! between. The ingester's cursor is such a promise: it says where the pipeline begins before anything of
-//! it is published, and whoever leads goes on from there.
+//! The collector must not wait for a number that is never published. A fact about a block does not promise
+//! the block: a deposed leader, or a broker that lost its store, may intervene. The ingester's cursor is
+//! such a promise: it says where the pipeline begins before anything is published, and every later leader
+//! goes on from there.
 
 use crate::pipeline::{first_known, known_at};
 use push0_bus::{Bucket, Bus, BusError, Facts, Pipelines};
@@ -14,18 +14,18 @@ use push0_domain::{
 };
 use serde::{Deserialize, Serialize};
 
-/// What is read of the fact `cursor.ingester.<pipeline>`.
+/// The part of the fact `cursor.ingester.<pipeline>` needed here.
 #[derive(Debug, Default, Serialize, Deserialize)]
 struct Cursor {
     /// The number of the pipeline's first block.
     first: Option<u64>,
-    /// The last block that was published.
+    /// The last published block.
     block: Option<BlockRef>,
 }
 
-/// The number to begin with; none if no block of the pipeline was ever observed.
+/// Returns the first number, or `None` if no block of the pipeline was ever observed.
 ///
-/// Of an external ingester only facts are known, which it writes before their blocks.
+/// An external ingester has no cursor here; its facts, written before their blocks, are used instead.
 pub(crate) async fn first_number(
     bus: &Bus,
     pipelines: &Pipelines,
@@ -36,8 +36,8 @@ pub(crate) async fn first_number(
     let cursor = cursors.get(&format!("cursor.ingester.{name}")).await?;
     let cursor = cursor.and_then(|fact| fact.value).unwrap_or_default();
     if let Some(first) = cursor.first {
-        // Records expire, and what is known of their blocks before them. A pipeline that rested for so
-        // long goes on with what comes now.
+        // Records expire, and facts about their blocks expire before them. A pipeline that rested for so long
+        // continues with the blocks that come now.
         let is_new = cursor.block.is_none() || !known_at(known, name, first).await?.is_empty();
         return if is_new {
             Ok(Some(first))
@@ -49,13 +49,13 @@ pub(crate) async fn first_number(
     if current.is_some_and(|pipeline| has_cursor(&pipeline)) {
         return Err(BusError::Unavailable {
             what: format!("the first block of {name}"),
-            reason: "its ingester has not written down where it begins".into(),
+            reason: "its ingester has not stored a cursor with the first block yet".into(),
         });
     }
     first_known(known, name).await
 }
 
-/// Whether push0's own ingester publishes the blocks of a pipeline.
+/// Returns whether push0's own ingester publishes the blocks of a pipeline.
 fn has_cursor(pipeline: &Pipeline) -> bool {
     pipeline.source != Source::External
 }

@@ -1,9 +1,8 @@
-//! What a pipeline's collector knows of its blocks.
+//! State of a pipeline's blocks.
 //!
-//! It decides by what fits in a few bytes: which attempts ended, how, and in which message. What the
-//! messages say beside that is kept apart (`bodies.rs`), as far as there is room, and read again
-//! when a step is made of it. A block that has all it needs, and waits for its turn, is *parked*: of its
-//! only proof no more than the message is kept.
+//! Decisions rest on a few bytes per attempt: which one ended, how, and in which message. The bodies of the
+//! messages are kept apart (`bodies.rs`), as far as there is room, and read again when a step needs them. A
+//! complete block waiting for its turn is *parked*: only the message of its single proof is remembered.
 
 use crate::task::{Need, Task};
 use push0_domain::{
@@ -20,30 +19,30 @@ use std::{
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Handle(pub u64);
 
-/// A block by its number and hash: in the order of the chain.
+/// Key of a block in chain order: its number and hash.
 pub(crate) type At = (u64, BlockHash);
 
-/// The block at this place.
+/// Returns the block with this key.
 pub(crate) fn block_ref((number, hash): At) -> BlockRef {
     BlockRef { number, hash }
 }
 
-/// Blocks by their places. In boxes, because nodes that grow at one end stay half empty.
+/// Blocks by key. Boxed, because B-tree nodes that grow at one end stay half empty.
 pub(crate) type Blocks = BTreeMap<At, Box<Block>>;
 
-/// A block that is not emitted yet, or the blocks of a range as one.
+/// A block without a record, or the blocks of a range as one.
 #[derive(Debug)]
 pub(crate) struct Block {
     pub(crate) parent_hash: BlockHash,
-    /// When the broker had stored its announcement.
+    /// When the broker stored the block's announcement.
     pub(crate) announced_at: Timestamp,
     pub(crate) deadline_at: Option<Timestamp>,
     pub(crate) revision: u32,
-    /// Whether its record is to be amended.
+    /// Whether the block's record is to be amended.
     pub(crate) amends: bool,
-    /// Why it ends without a proof, if it does.
+    /// Why the block ends without a proof. `None` while a proof is wanted.
     pub(crate) ended: Option<Arc<EndReason>>,
-    /// Of a block that goes into a range, whose record counts them together.
+    /// Set only if the block goes into a range, whose record adds up the facts of all its blocks.
     pub(crate) facts: Option<Box<BlockFacts>>,
     progress: Progress,
 }
@@ -54,23 +53,23 @@ enum Progress {
     Parked(Parked),
 }
 
-/// How far the proofs of a block are.
+/// Progress of a block's proofs.
 #[derive(Debug, Default)]
 pub(crate) struct Open {
-    /// What the messages about it carry along. None of a block that was parked: its message says it.
+    /// Context and trace of the block. `None` after the block was parked: its message holds them.
     pub(crate) origin: Option<Origin>,
-    /// By their types.
+    /// Proofs of the block, sorted by type.
     pub(crate) proofs: Vec<(ProofType, Proof)>,
 }
 
-/// What the first message about a block said.
+/// Context and trace from the first message about a block.
 #[derive(Clone, Debug)]
 pub(crate) struct Origin {
     pub(crate) context: Arc<BlockContext>,
     pub(crate) trace: TraceContext,
 }
 
-/// A block whose only proof is done, by the only message that tells of it.
+/// A block whose only proof is done, reduced to the only message about it.
 #[derive(Debug)]
 struct Parked {
     proof_type: ProofType,
@@ -80,45 +79,45 @@ struct Parked {
 /// A completed attempt that counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Done {
-    /// Its message. The highest of several came last: it is on the critical path.
+    /// The attempt's message. Of several, the highest came last and is on the critical path.
     pub(crate) handle: Handle,
-    /// When the broker had stored it.
+    /// When the broker stored the message.
     pub(crate) stored_at: Timestamp,
 }
 
-/// A task that used up its budget, and after how many failures. That is all that its dead letter
-/// depends on.
+/// Index of a task that used up its budget, and the number of its failures. Its dead letter depends
+/// on nothing else.
 pub(crate) type Dead = (u32, usize);
 
 /// One of a block's proofs.
 #[derive(Debug, Default)]
 pub(crate) struct Proof {
-    /// The position of the stage that is open; earlier ones are settled.
+    /// Position of the open stage in the proof. Earlier stages are complete.
     pub(crate) position: usize,
-    /// Its tasks that have results, by index.
+    /// Tasks of the open stage with results, by index.
     pub(crate) tasks: BTreeMap<u32, Task>,
-    /// Completed tasks among them.
+    /// Number of completed tasks among them.
     pub(crate) completed: u32,
-    /// Tasks with failures and no completion: only these can need anything.
+    /// Tasks with failures and no completion. Only these can need another attempt or a dead letter.
     pub(crate) failing: BTreeSet<u32>,
-    /// How many tasks of the stage were settled before: earlier levels of a tree.
+    /// Number of tasks in the earlier levels of the open stage, if it is a tree.
     pub(crate) settled: u32,
-    /// The proof, when its last stage is done: of a block that goes into a range, its last stage before
-    /// that.
+    /// The proof, once its last stage is done. If the block goes into a range: the output of the last stage
+    /// before the range.
     pub(crate) done: Option<Done>,
-    /// The task that has a dead letter, if one used up its budget.
+    /// The task with a dead letter, if one used up its budget.
     pub(crate) dead: Option<Dead>,
-    /// What is acknowledged when the block is emitted.
+    /// Messages to acknowledge when the block is emitted.
     pub(crate) handles: Vec<Handle>,
 }
 
 impl Proof {
-    /// Whether one of its tasks used up its budget.
+    /// Returns whether one of the tasks used up its budget.
     pub(crate) fn is_hopeless(&self) -> bool {
         self.tasks.values().any(|task| task.need() == Need::Burial)
     }
 
-    /// Forgets the tasks of the open stage; returns what was not acknowledged.
+    /// Forgets the tasks of the open stage. Returns the unacknowledged messages.
     pub(crate) fn take_handles(&mut self) -> Vec<Handle> {
         let mut handles: Vec<Handle> = self
             .tasks
@@ -132,7 +131,8 @@ impl Proof {
         handles
     }
 
-    /// Moves on to the stage at `position`, of which `settled` tasks are done with.
+    /// Moves on to the stage at `position`, with `settled` tasks in earlier levels. Returns the messages of
+    /// the tasks left behind.
     pub(crate) fn move_to(&mut self, position: usize, settled: u32) -> Vec<Handle> {
         let handles = self.take_handles();
         self.position = position;
@@ -140,8 +140,8 @@ impl Proof {
         handles
     }
 
-    /// It is done: what told of its tasks is kept until the block is emitted, and what failed on the
-    /// way is not.
+    /// Marks the proof as done. The messages about its tasks are kept until the block is emitted; the tasks
+    /// themselves and their failures are forgotten.
     pub(crate) fn finish(&mut self) {
         let done = self.tasks.values().filter_map(|task| task.done);
         self.done = done.max_by_key(|done| done.handle);
@@ -150,7 +150,7 @@ impl Proof {
 }
 
 impl Open {
-    /// The proof of this type.
+    /// Returns the proof of this type, or adds a new one.
     pub(crate) fn proof(&mut self, proof_type: &ProofType) -> &mut Proof {
         let at = match self.proofs.binary_search_by(|(kind, _)| kind.cmp(proof_type)) {
             Ok(at) => at,
@@ -165,7 +165,7 @@ impl Open {
 }
 
 impl Block {
-    /// A block of which nothing came yet.
+    /// Creates a block without results.
     pub(crate) fn new(context: &BlockContext, origin: Option<Origin>, ended: Option<Arc<EndReason>>) -> Self {
         let open = Open {
             origin,
@@ -183,7 +183,7 @@ impl Block {
         }
     }
 
-    /// Goes on with another context: that of a range, once its blocks are known.
+    /// Replaces the context, for a range whose blocks have become known.
     pub(crate) fn set_context(&mut self, context: BlockContext) {
         self.parent_hash = context.parent_hash;
         self.announced_at = context.stored_at;
@@ -195,7 +195,7 @@ impl Block {
         }
     }
 
-    /// How far its proofs are. A block that was parked is not any more.
+    /// Returns the progress of the proofs. A parked block is unparked first.
     pub(crate) fn open(&mut self) -> &mut Open {
         if let Progress::Parked(parked) = &self.progress {
             let proof = Proof {
@@ -215,7 +215,7 @@ impl Block {
         }
     }
 
-    /// Parks it, if its only proof is done and nothing else came.
+    /// Parks the block if its only proof is done and there is no other message.
     pub(crate) fn park(&mut self) {
         let Progress::Open(open) = &self.progress else {
             return;
@@ -230,12 +230,12 @@ impl Block {
         }
     }
 
-    /// Whether it is parked.
+    /// Returns whether the block is parked.
     pub(crate) fn is_parked(&self) -> bool {
         matches!(self.progress, Progress::Parked(_))
     }
 
-    /// How far its proofs are, unless it is parked.
+    /// Returns the proofs, or an empty slice if the block is parked.
     pub(crate) fn proofs(&self) -> &[(ProofType, Proof)] {
         match &self.progress {
             Progress::Open(open) => &open.proofs,
@@ -243,7 +243,7 @@ impl Block {
         }
     }
 
-    /// What the first message about it said, unless it is parked.
+    /// Returns context and trace. `None` if the block is parked or was parked before.
     pub(crate) fn origin(&self) -> Option<&Origin> {
         match &self.progress {
             Progress::Open(open) => open.origin.as_ref(),
@@ -251,7 +251,7 @@ impl Block {
         }
     }
 
-    /// Its proofs that are done.
+    /// Returns the finished proofs.
     pub(crate) fn done(&self) -> impl Iterator<Item = (&ProofType, Done)> {
         let parked = match &self.progress {
             Progress::Parked(parked) => Some((&parked.proof_type, parked.done)),
@@ -263,19 +263,20 @@ impl Block {
             .chain(open.filter_map(|(proof_type, proof)| Some((proof_type, proof.done?))))
     }
 
-    /// Whether any result of it came.
+    /// Returns whether no result of the block has come.
     pub(crate) fn is_unseen(&self) -> bool {
         !self.is_parked() && self.proofs().is_empty()
     }
 
-    /// What its range reads of it, if it goes into one: then it has one proof.
+    /// Returns the attempt whose output a range reads, if the block is ready. A block in a range
+    /// has one proof.
     pub(crate) fn ready(&self) -> Option<Done> {
         let wanted = self.ended.is_none();
         wanted.then(|| self.done().next().map(|(_, done)| done))?
     }
 
-    /// Whether a result that was stored then counts. Of a block that was given up as too late: if it came
-    /// in time after all.
+    /// Returns whether a result stored at `stored_at` counts. If the block was given up as too late, only
+    /// results from before its deadline count; if it ended otherwise, none do.
     pub(crate) fn takes(&self, stored_at: Timestamp) -> bool {
         let in_time = self.deadline_at.is_some_and(|deadline| stored_at < deadline);
         self.ended
@@ -283,12 +284,12 @@ impl Block {
             .is_none_or(|reason| reason.is_late() && in_time)
     }
 
-    /// Whether it gets no proof, as far as is known.
+    /// Returns whether the block gets no proof, as far as known.
     pub(crate) fn is_given_up(&self) -> bool {
         self.ended.is_some() || self.proofs().iter().any(|(_, p)| p.dead.is_some())
     }
 
-    /// Everything that is not acknowledged.
+    /// Takes all unacknowledged messages of the block.
     pub(crate) fn take_handles(&mut self) -> Vec<Handle> {
         match &mut self.progress {
             Progress::Parked(parked) => vec![parked.done.handle],

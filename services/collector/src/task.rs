@@ -1,12 +1,12 @@
-//! One task: its attempts so far, and whether it is done, may be tried again, or is dead.
+//! One task: its attempts so far, and whether it is open, done or dead.
 //!
-//! | state | a completed attempt | a failed attempt |
+//! | state | on a completed attempt | on a failed attempt |
 //! |---|---|---|
-//! | open | done | noted; tried again, or dead when its budget is used up or the failure is final |
+//! | open | done | the failure is recorded; retried, or dead when its budget is used up or the failure is final |
 //! | done | ignored | ignored |
-//! | dead | ignored | ignored |
+//! | dead | revived as done | the failure is recorded; stays dead |
 //!
-//! A failure is noted once per attempt, however often it is reported, and by whoever reports it.
+//! A failure is recorded once per attempt, however often and by which service it is reported.
 
 use crate::state::{Done, Handle};
 use push0_domain::message::{BlockContext, FailureClass, TaskHeader};
@@ -15,20 +15,20 @@ use std::sync::Arc;
 /// A task with at least one result.
 #[derive(Debug)]
 pub(crate) struct Task {
-    /// What goes on to the next stage.
+    /// Context for the message of the next stage.
     pub(crate) context: Arc<BlockContext>,
-    /// How many tasks its stage has.
+    /// Number of tasks in the stage.
     pub(crate) of: u32,
-    /// The newest attempt that failed, or the first one that ended.
+    /// The newest failed attempt, or the first attempt that ended.
     attempt: u32,
     attempts_max: u32,
     hedge_of: Option<u32>,
     has_hedges: bool,
-    /// The highest attempt that is known to have been asked for.
+    /// The highest attempt number known to be asked for.
     asked: u32,
-    /// By attempt.
+    /// Failed attempts, sorted by number.
     failures: Vec<Failed>,
-    /// Results that are not acknowledged while the task is open.
+    /// Results held unacknowledged while the task is open.
     pub(crate) handles: Vec<Handle>,
     pub(crate) done: Option<Done>,
 }
@@ -38,20 +38,20 @@ pub(crate) struct Task {
 pub(crate) struct Failed {
     pub(crate) attempt: u32,
     pub(crate) class: FailureClass,
-    /// Whether its message says what the next attempt reads.
+    /// Whether the message carries the inputs for a next attempt.
     pub(crate) has_inputs: bool,
-    /// Its message.
+    /// The message about the failure.
     pub(crate) handle: Handle,
 }
 
-/// What a task needs next.
+/// The next action a task needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Need {
-    /// Nothing.
+    /// No action, as the task is done or an attempt is in flight.
     Nothing,
-    /// One more attempt, of this number.
+    /// One more attempt, with this number.
     Attempt(u32),
-    /// It is dead.
+    /// A dead letter, as the task is dead.
     Burial,
 }
 
@@ -71,7 +71,7 @@ impl Task {
         }
     }
 
-    /// Notes a completed attempt; the first one counts.
+    /// Records a completed attempt. Only the first one counts.
     pub(crate) fn complete(&mut self, done: Done) {
         if self.done.is_none() {
             self.done = Some(done);
@@ -79,7 +79,7 @@ impl Task {
         }
     }
 
-    /// Notes a failed attempt.
+    /// Records a failed attempt.
     pub(crate) fn fail(&mut self, header: &TaskHeader, context: Arc<BlockContext>, failed: Failed) {
         self.asked = self.asked.max(failed.attempt);
         let Err(at) = self.failures.binary_search_by_key(&failed.attempt, |f| f.attempt) else {
@@ -88,8 +88,8 @@ impl Task {
         if self.done.is_some() {
             return;
         }
-        // A hedge and the attempt that it races are both on their way: the header of the later
-        // attempt says which one that is.
+        // A hedge and the attempt it races are both in flight. The header of the later attempt
+        // names the earlier.
         if failed.attempt >= self.attempt {
             *self = Self {
                 asked: self.asked,
@@ -106,7 +106,7 @@ impl Task {
         self.failures.iter().any(|failed| failed.attempt == attempt)
     }
 
-    /// What is needed now. Asking twice gives the same answer until [`Self::ask`] is told.
+    /// Returns the next action. The answer stays the same until [`Self::ask`] is called or a result comes.
     pub(crate) fn need(&self) -> Need {
         if self.done.is_some() || self.failures.is_empty() {
             return Need::Nothing;
@@ -115,7 +115,7 @@ impl Task {
         let hopeless = classes.any(|class| class == FailureClass::Fatal);
         let classes = self.failures.iter().map(|failed| failed.class);
         let counted = classes.filter(|class| *class != FailureClass::Stopped).count();
-        // While the attempt that was asked for last is on its way, it may save the task.
+        // While the last requested attempt is in flight, it may still save the task.
         let is_on_its_way = !self.has_failed(self.asked);
         if hopeless || (counted >= self.attempts_max as usize && !is_on_its_way) {
             return Need::Burial;
@@ -123,7 +123,7 @@ impl Task {
         if is_on_its_way {
             return Need::Nothing;
         }
-        // The attempt that a failed hedge was racing still runs.
+        // The attempt raced by a failed hedge is still running.
         if self.hedge_of.is_some_and(|primary| !self.has_failed(primary)) {
             return Need::Nothing;
         }
@@ -133,28 +133,28 @@ impl Task {
         Need::Attempt(self.asked + 1)
     }
 
-    /// Whether a hedge of the newest attempt may be on its way, under the next number.
+    /// Returns whether a hedge of the newest attempt may be in flight, under the next number.
     pub(crate) fn may_be_hedged(&self) -> bool {
         self.has_hedges && self.hedge_of.is_none()
     }
 
-    /// The attempt of this number was asked for.
+    /// Records the request for an attempt with this number.
     pub(crate) fn ask(&mut self, number: u32) {
         self.asked = self.asked.max(number);
     }
 
-    /// Whether an attempt ran out of memory.
+    /// Returns whether an attempt ran out of memory.
     pub(crate) fn ran_out_of_memory(&self) -> bool {
         let mut classes = self.failures.iter().map(|failed| failed.class);
         classes.any(|class| class == FailureClass::OutOfMemory)
     }
 
-    /// The failed attempts, oldest first.
+    /// Returns the failed attempts, oldest first.
     pub(crate) fn failures(&self) -> &[Failed] {
         &self.failures
     }
 
-    /// The messages about its failed attempts.
+    /// Returns the messages about the failed attempts.
     pub(crate) fn failed_in(&self) -> Vec<Handle> {
         self.failures.iter().map(|failed| failed.handle).collect()
     }

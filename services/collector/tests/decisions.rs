@@ -1,4 +1,4 @@
-//! The collector's decisions, whatever the order in which results come and however often.
+//! The collector's decisions, for results in any order and any number of times.
 #![expect(clippy::panic, reason = "a failing test panics, in its helpers as well")]
 
 use proptest::{collection::vec, prelude::*, sample::Index};
@@ -30,7 +30,8 @@ fn stage(name: &str, kind: &str, more: &str) -> String {
     )
 }
 
-/// A pipeline of `proofs` proof types `type-0`, `type-1`… with these stages, of which `quorum` are wanted.
+/// A pipeline of `proofs` proof types `type-0`, `type-1` and so on with these stages, of which
+/// `quorum` are wanted.
 fn pipeline(proofs: usize, quorum: usize, stages: &[String]) -> Arc<Pipeline> {
     let proof = |at| {
         format!(
@@ -60,13 +61,13 @@ fn failed(class: FailureClass) -> Outcome {
     Outcome::Failed(Failure::new(class, "as drawn"))
 }
 
-/// A collector that waits for block 7, and the messages that it let go of.
+/// A collector whose next block is 7, and the messages it has acknowledged.
 struct Session {
     core: Collector,
     pipeline: Arc<Pipeline>,
     handles: u64,
     acknowledged: BTreeSet<Handle>,
-    /// What else the headers of attempts say.
+    /// Further changes to the headers of attempts.
     adapt: fn(&mut TaskHeader),
     stored_at: Timestamp,
 }
@@ -93,7 +94,7 @@ impl Session {
         }
     }
 
-    /// What follows from a result, beside acknowledgements.
+    /// Handles a result. Returns the steps that follow, except acknowledgements.
     fn tell(&mut self, ended: Ended) -> Vec<Step> {
         self.handles += 1;
         self.deliver(Handle(self.handles), ended)
@@ -159,7 +160,7 @@ impl Session {
         steps
     }
 
-    /// Each message is let go of once.
+    /// Checks that each message is acknowledged once.
     fn acknowledge(&mut self, steps: &[Step]) {
         for step in steps {
             let (Step::Ack(handles) | Step::Open(_, handles) | Step::Emit(_, _, handles)) = step else {
@@ -205,8 +206,8 @@ fn arrivals(count: std::ops::Range<u32>) -> impl Strategy<Value = (u32, Vec<u32>
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(1000))]
 
-    /// A join reads its inputs in the order of their indices, is opened once, and not before the last.
-    /// A message that comes again, or a result that is reported again, changes nothing.
+    /// A join reads its inputs in the order of their indices, and is opened once, not before the last input.
+    /// A redelivered message, or a result reported again, changes nothing.
     #[test]
     fn a_join_reads_its_inputs_in_order_whatever_came_first(
         (of, order) in arrivals(1..40),
@@ -235,13 +236,13 @@ proptest! {
                 prop_assert_eq!(&told.acknowledged, &acknowledged, "what is held is not let go of");
             }
         }
-        // What completed the stage, and what came again, is settled by the opened join.
+        // All results of the stage, repeated ones included, are settled by the opened join.
         prop_assert_eq!(told.acknowledged.len(), order.len());
     }
 
-    /// P6: attempts follow one another, each is asked for once, and only when the newest one has failed;
-    /// a failure of an older one, or of one that failed already, asks for nothing. Failures that count
-    /// are as many as the budget when the task dies, and nothing follows a completion.
+    /// P6: attempts follow one another. Each is asked for once, and only when the newest one has failed; a
+    /// failure of an older attempt, or a repeated failure, asks for nothing. When the task dies, as many
+    /// failures count as its budget allows, and nothing follows a completion.
     #[test]
     fn attempts_follow_one_another_until_the_budget_is_used_up(
         ends in vec((any::<Index>(), 0..10_u32), 1..20),
@@ -284,8 +285,8 @@ proptest! {
         }
     }
 
-    /// A block is proved as soon as its quorum is, by those proofs; it is dead as soon as the quorum is
-    /// out of reach; and it has one record.
+    /// A block is proved as soon as its quorum is, by those proofs; dead as soon as the quorum is out of
+    /// reach; and has one record.
     #[test]
     fn a_quorum_of_k_of_n_decides_as_soon_as_it_can(
         (ends, quorum) in (1..6_usize).prop_flat_map(|n| (vec(any::<bool>(), n), 1..=n)),
@@ -336,7 +337,7 @@ fn attempt(attempt: u32, outcome: Outcome) -> Ended {
     }
 }
 
-/// P6: a task that ran out of memory goes to the provers that have more, and stays there.
+/// P6: a task that ran out of memory goes to provers with more memory, and stays there.
 #[test]
 fn after_an_attempt_without_memory_the_next_ones_go_to_provers_with_more() {
     let stages = [stage("prove", "map", "more_memory = \"mock-large\"")];
@@ -352,8 +353,8 @@ fn after_an_attempt_without_memory_the_next_ones_go_to_provers_with_more() {
     );
 }
 
-/// The hedge of an attempt has the next number: the one with more memory must not be its copy, and the
-/// task lives while it runs.
+/// The hedge of an attempt has the next number. The attempt with more memory must not collide with the hedge,
+/// and the task lives while that attempt runs.
 #[test]
 fn an_attempt_with_more_memory_is_another_one_than_a_hedge() {
     let stages = [stage(
@@ -375,8 +376,8 @@ fn an_attempt_with_more_memory_is_another_one_than_a_hedge() {
     assert!(matches!(record(&steps[0]).outcome, EmissionOutcome::Proved(_)));
 }
 
-/// A dead letter may be retried before its block has a record. The retry amends none then, and the
-/// block's deadline ends it like any other, also for a collector that hears of nothing but the retry.
+/// A dead letter may be retried before its block has a record. Such a retry amends no record, and the block's
+/// deadline ends it like any other work, also in a collector that hears of nothing but the retry.
 #[test]
 fn a_retry_before_the_record_does_not_outlive_the_deadline() {
     for told_by_the_clock in [false, true] {
@@ -416,7 +417,7 @@ fn what_comes_in_time_counts_although_it_was_thought_out_of_reach() {
             header.context.deadline_at = Some(Timestamp(500));
             header.context.parent_hash = BlockHash([6; 32]);
         };
-        // Its turn has not come: another block is before it.
+        // The block's turn has not come: another block is before it.
         told.core = Collector::new(told.pipeline.name.clone(), 6, BTreeMap::new());
         told.stored_at = stored_at;
         let ended = BlockEnded {

@@ -1,4 +1,4 @@
-//! What a collector decides does not depend on how much it may keep of what messages said.
+//! The collector's decisions do not depend on how many message bodies it may keep.
 #![expect(clippy::expect_used, reason = "a failing test panics, in its helpers as well")]
 
 use proptest::{prelude::*, sample::Index};
@@ -74,7 +74,7 @@ fn ended() -> impl Strategy<Value = Ended> {
     })
 }
 
-/// A collector and the messages that it lives on.
+/// A collector and its unacknowledged messages.
 struct Session {
     core: Collector,
     pipeline: Arc<Pipeline>,
@@ -203,7 +203,7 @@ impl Session {
         self.perform(steps);
     }
 
-    /// What is settled is not in the stream any more; what is read again is there at once.
+    /// Settled messages leave the stream, and messages read again are available at once.
     fn perform(&mut self, steps: Vec<Step>) {
         let (mut recalled, mut goes_on) = (Vec::new(), false);
         for step in steps {
@@ -245,7 +245,7 @@ impl Session {
         }
     }
 
-    /// What followed, block by block: what concerns different blocks may change places.
+    /// Returns the steps per block, since steps for different blocks may come in another order.
     fn followed(&self) -> BTreeMap<(u64, String), Vec<String>> {
         let mut followed: BTreeMap<(u64, String), Vec<String>> = BTreeMap::new();
         for step in &self.steps {
@@ -291,7 +291,7 @@ proptest! {
     }
 }
 
-/// A block whose turn comes is read again, and its record is the same as if it had been kept.
+/// A block is read again when its turn comes, and its record is the same as if its body had been kept.
 #[test]
 fn blocks_behind_a_hole_are_read_again_when_it_is_filled() {
     let mut session = Session::new(0, 1);

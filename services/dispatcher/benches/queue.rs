@@ -1,5 +1,5 @@
-//! What it costs to add an entry to the priority queue, and to take the most urgent one, beside how
-//! many wait.
+//! Cost of adding an entry to the priority queue and of taking the most urgent one, for
+//! several queue lengths.
 #![expect(clippy::unwrap_used, reason = "a benchmark that cannot run says why")]
 
 use divan::{AllocProfiler, Bencher};
@@ -10,7 +10,7 @@ use push0_domain::{PipelineId, pipeline::Policy, urgency::Urgency};
 static ALLOCATOR: AllocProfiler = AllocProfiler::system();
 
 const WAITING: [u64; 2] = [10, 100_000];
-/// An odd number that shares no factor with the counts: blocks come in a mixed order.
+/// An odd number sharing no factor with the counts, so blocks come in a mixed order.
 const MIX: u64 = 7_919;
 
 fn main() {
@@ -21,7 +21,7 @@ fn urgency(block: u64) -> Urgency {
     Urgency::new(&Policy::OldestFirst, block, None, 0, 1, block)
 }
 
-/// A queue in which every second block of twice as many waits.
+/// Returns a queue of every second block out of twice as many.
 fn filled(waiting: u64) -> (Queue, PipelineId) {
     let pipeline: PipelineId = "demo".parse().unwrap();
     let mut queue = Queue::default();
@@ -32,7 +32,7 @@ fn filled(waiting: u64) -> (Queue, PipelineId) {
     (queue, pipeline)
 }
 
-/// One is added in the middle and taken out again.
+/// An entry is added in the middle and removed again.
 #[divan::bench(args = WAITING)]
 fn push_and_remove(bencher: Bencher<'_, '_>, waiting: u64) {
     let (mut queue, pipeline) = filled(waiting);
@@ -45,7 +45,7 @@ fn push_and_remove(bencher: Bencher<'_, '_>, waiting: u64) {
     });
 }
 
-/// The most urgent one is taken, and one comes at the end.
+/// The most urgent entry is taken, and a new one is added at the end.
 #[divan::bench(args = WAITING)]
 fn take_the_most_urgent(bencher: Bencher<'_, '_>, waiting: u64) {
     let (mut queue, pipeline) = filled(waiting);
@@ -59,7 +59,7 @@ fn take_the_most_urgent(bencher: Bencher<'_, '_>, waiting: u64) {
     });
 }
 
-/// All of them, from none.
+/// All entries are added to an empty queue.
 #[divan::bench(args = WAITING, sample_count = 10)]
 fn fill(waiting: u64) -> Queue {
     filled(waiting).0

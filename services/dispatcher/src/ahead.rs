@@ -1,4 +1,4 @@
-//! How far blocks are read ahead of the output, and what follows when that moves on.
+//! Limits how far blocks are read ahead of the output, and reads on when the output moves.
 
 use crate::{
     decide::SourceId,
@@ -24,7 +24,7 @@ impl Active<'_> {
         }
     }
 
-    /// Takes a message in, or parks its lane if it is a block that is too far ahead.
+    /// Takes a message in, or parks its lane if the message is a block too far ahead.
     async fn received(
         &mut self,
         lane: &PipelineId,
@@ -49,7 +49,7 @@ impl Active<'_> {
         }
     }
 
-    /// Ends blocks that may be unread.
+    /// Applies cancellations read before their turn, whose blocks may be unread.
     async fn early_cancels(
         &mut self,
         lane: &PipelineId,
@@ -62,7 +62,7 @@ impl Active<'_> {
                 .is_some_and(|lane| lane.is_ahead(kept.sequence));
             if let Some(announced) = announced(kept).filter(|_| is_ahead) {
                 if !self.core.has_room_for_cancels(lane) {
-                    // It takes effect in its turn.
+                    // This and the remaining cancellations take effect in their turn.
                     return Ok(());
                 }
                 self.cancel(lane, &announced, true).await?;
@@ -71,12 +71,12 @@ impl Active<'_> {
         Ok(())
     }
 
-    /// Whether a block is near enough to the output to be taken in.
+    /// Returns whether a block is near enough to the output to be taken in.
     async fn has_room(&mut self, lane: &PipelineId, block: &Announced) -> Result<bool, BusError> {
         let BlockEvent::Observed(observed) = &block.body else {
             return Ok(true);
         };
-        // Nobody collects for it: nothing would ever be emitted.
+        // A pipeline without a definition has no collector and never emits, so its blocks would wait forever.
         let is_defined = self.lanes.get(lane).is_some_and(|lane| lane.is_defined);
         if !is_defined || observed.pipeline != *lane {
             return Ok(true);
@@ -91,7 +91,7 @@ impl Active<'_> {
         Ok(self.core.has_room(source, lane, &observed.block, ahead))
     }
 
-    /// Reads on where the output has moved on, or where the parked block was cancelled.
+    /// Reads on in lanes whose output has moved on, or whose parked block was cancelled.
     pub(crate) async fn unpark(&mut self) -> Result<(), BusError> {
         for lane in self.lanes.with_parked() {
             let Some((block, is_replay)) = self.lanes.get(&lane).and_then(|lane| lane.unpark()) else {
@@ -102,7 +102,7 @@ impl Active<'_> {
         Ok(())
     }
 
-    /// Takes in blocks that were published late, before their turn.
+    /// Takes in blocks published late, before their turn.
     async fn late_blocks(
         &mut self,
         lane: &PipelineId,
@@ -111,7 +111,7 @@ impl Active<'_> {
         for kept in blocks {
             let is_new = self.lanes.get(lane).is_some_and(|lane| lane.takes(kept.sequence));
             if let Some(announced) = announced(kept).filter(|_| is_new) {
-                // A predecessor may have found it as well.
+                // Treat the block as replayed: a predecessor may have found and released it already.
                 self.core.replays(true);
                 self.block(lane, announced).await?;
             }
@@ -119,7 +119,8 @@ impl Active<'_> {
         Ok(())
     }
 
-    /// Opens and closes lanes as pipelines come and go, and searches where the output stands still.
+    /// Opens and closes lanes as pipelines come and go, and looks for late blocks where an
+    /// output stands still.
     async fn look(&mut self, sight: Sight) -> Result<(), BusError> {
         for name in &sight.cancelled {
             if self.core.has_room_for_cancels(name)
@@ -133,7 +134,7 @@ impl Active<'_> {
                 self.lanes.close(&gone).await?;
                 self.pipelines.forget(&gone);
                 self.metrics.forget(&gone);
-                tracing::info!(pipeline = %gone, "nothing is left of it, its consumer is removed");
+                tracing::info!(pipeline = %gone, "pipeline is gone, removed its consumer");
             }
         }
         let now = Instant::now();
@@ -149,15 +150,15 @@ impl Active<'_> {
                     block.number = front,
                     parked,
                     ahead,
-                    "the output waits for this block and dispatch for the output: looking for it behind the \
-                     blocks that wait; `push0 block` says where it is"
+                    "dispatch is paused until the output moves on, and the output waits for this block: \
+                     searching the stream for it; `push0 block` shows its state"
                 );
             }
         }
         Ok(())
     }
 
-    /// Reads how outputs stand, in case records passed by unheard.
+    /// Reads the outputs from the stream, in case signals of records were missed.
     pub(crate) async fn catch_up(&mut self) -> Result<(), BusError> {
         let outputs: Vec<(PipelineId, u64)> = self
             .core
@@ -167,7 +168,7 @@ impl Active<'_> {
         for (name, next) in outputs {
             let subject = match next {
                 0 => subject::proofs_of_pipeline(&name),
-                // Not the newest of all: for that the broker looks through all subjects.
+                // Ask for one number: to find the newest record, the broker would search all subjects.
                 next => subject::proof(&name, next),
             };
             let missed = self.bus.last::<IgnoredAny>(Stream::Proofs, &subject).await?;
@@ -182,7 +183,7 @@ impl Active<'_> {
     }
 }
 
-/// A message that was read straight from the stream, as if it had been received.
+/// Converts a message read straight from the stream into the form of a received one.
 fn announced(kept: Kept<BlockEvent>) -> Option<Announced> {
     Some(Announced {
         body: kept.body.ok()?,

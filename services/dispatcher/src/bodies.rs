@@ -1,4 +1,4 @@
-//! The bodies of messages that wait: in memory as far as there is room, else in their stream.
+//! Bodies of waiting messages, cached in memory up to a limit and otherwise read from their stream.
 
 use crate::{
     decide::{Release, SourceId},
@@ -15,15 +15,15 @@ use std::{
     sync::Arc,
 };
 
-/// The most bytes of bodies that are kept, so that most releases need no read: some 2,000 blocks.
+/// Most bytes of cached bodies, enough for some 2,000 blocks, so most releases need no read.
 const BYTES_MAX: usize = 1024 * 1024;
-/// How many reads are on their way at once.
+/// Most reads in flight at once.
 const READS_MAX: usize = 64;
 
-/// A body and the trace that it belongs to.
+/// A body and the trace context of its message.
 pub(crate) type Traced = Arc<(Body, TraceContext)>;
 
-/// Bodies by the message that they came in.
+/// Cached bodies by source message.
 #[derive(Default)]
 pub(crate) struct Bodies {
     kept: HashMap<SourceId, Traced>,
@@ -31,7 +31,7 @@ pub(crate) struct Bodies {
 }
 
 impl Bodies {
-    /// Keeps a body if there is room.
+    /// Caches a body if there is room.
     pub(crate) fn keep(&mut self, source: SourceId, body: Body, trace: TraceContext) {
         if self.bytes + body.size() <= BYTES_MAX {
             self.bytes += body.size();
@@ -39,14 +39,14 @@ impl Bodies {
         }
     }
 
-    /// Lets a body go.
+    /// Drops the cached body of a message.
     pub(crate) fn forget(&mut self, source: SourceId) {
         if let Some(gone) = self.kept.remove(&source) {
             self.bytes -= gone.0.size();
         }
     }
 
-    /// The bodies for these releases; none where the message is gone.
+    /// Returns the bodies of these releases' messages, with `None` for a deleted message.
     pub(crate) async fn of(
         &self,
         bus: &Bus,
@@ -61,7 +61,7 @@ impl Bodies {
             .await
     }
 
-    /// A body, from memory or from its stream.
+    /// Returns a body from the cache or from its stream.
     async fn get(&self, bus: &Bus, source: SourceId) -> Result<Option<Traced>, BusError> {
         if let Some(kept) = self.kept.get(&source) {
             return Ok(Some(kept.clone()));

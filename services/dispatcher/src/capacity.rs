@@ -1,4 +1,4 @@
-//! How many tasks the provers of a zkVM can take now.
+//! Counts the tasks the provers of a zkVM can take now.
 
 use push0_domain::{
     ProverId, Timestamp,
@@ -10,25 +10,24 @@ use std::{
     time::Duration,
 };
 
-/// After how long without a heartbeat a prover takes no more work: three of its beats, as the
-/// watchdog has it.
+/// Silence after which a prover gets no more work: three heartbeats, the same limit as the watchdog's.
 pub const SILENT_AFTER: Duration = Duration::from_millis(750);
 
-/// The provers of one zkVM, and what was released to them.
+/// The provers of one zkVM, and the attempts released to them.
 #[derive(Debug, Default)]
 pub struct Capacity {
     provers: HashMap<ProverId, Prover>,
-    /// Released attempts that are not known to have ended. A prover that dies leaves its own here
-    /// until the watchdog has reported them.
+    /// Released attempts not known to have ended. The attempts of a dead prover stay here until the watchdog
+    /// has reported them.
     outstanding: HashMap<AttemptKey, Released>,
-    /// How many of them are about to end.
+    /// How many outstanding attempts are about to end.
     ending: usize,
 }
 
 #[derive(Clone, Copy, Debug)]
 struct Released {
     at: Timestamp,
-    /// Its prover takes another task for its slot.
+    /// About to end, so its slot counts as free.
     ends_soon: bool,
 }
 
@@ -39,14 +38,14 @@ struct Prover {
 }
 
 impl Capacity {
-    /// Hears a heartbeat.
+    /// Handles a heartbeat.
     pub fn heard(&mut self, lease: &Lease, now: Timestamp) {
         if lease.role != Role::Prover {
             return;
         }
         let places = match lease.state {
             ProverState::Active => (lease.slots + lease.ahead) as usize,
-            // What it still holds is outstanding and stays covered; it gets nothing new.
+            // Attempts still held are outstanding and stay covered by places, but leave no room for new ones.
             ProverState::Draining | ProverState::Quarantined => {
                 lease.held.len().min((lease.slots + lease.ahead) as usize)
             }
@@ -83,14 +82,14 @@ impl Capacity {
         self.provers.len() != before
     }
 
-    /// How many more attempts can be released. A place behind an attempt that is about to end is there
-    /// as long as that attempt, however old the heartbeat that told of it.
+    /// Returns how many more attempts can be released. The place behind an attempt about to end counts as
+    /// long as the attempt does, however old the heartbeat that announced its end.
     pub fn free(&self) -> usize {
         let places: usize = self.provers.values().map(|prover| prover.places).sum();
         (places + self.ending).saturating_sub(self.outstanding.len())
     }
 
-    /// Notes a release.
+    /// Counts a released attempt as outstanding.
     pub fn released(&mut self, key: AttemptKey, at: Timestamp) {
         let ends_soon = false;
         self.outstanding
@@ -99,20 +98,20 @@ impl Capacity {
             .at = at;
     }
 
-    /// Notes the end of an attempt. Returns whether it was outstanding.
+    /// Removes an ended attempt. Returns whether it was outstanding.
     pub fn ended(&mut self, key: &AttemptKey) -> bool {
         let ended = self.outstanding.remove(key);
         self.ending -= usize::from(ended.is_some_and(|released| released.ends_soon));
         ended.is_some()
     }
 
-    /// Learns what was released before this dispatcher led.
+    /// Counts attempts released before this dispatcher led.
     pub fn adopt(&mut self, present: HashSet<AttemptKey>, now: Timestamp) {
         present.into_iter().for_each(|key| self.released(key, now));
     }
 
-    /// Corrects the notes by what the stream really holds: attempts that were released before
-    /// `before` and are not there have ended.
+    /// Corrects the outstanding attempts against the stream: attempts released before `before` and absent
+    /// from `present` have ended.
     pub fn reconcile(&mut self, present: &HashSet<AttemptKey>, before: Timestamp) {
         self.outstanding
             .retain(|key, released| released.at >= before || present.contains(key));
@@ -120,12 +119,12 @@ impl Capacity {
         self.ending = ending.count();
     }
 
-    /// What is outstanding.
+    /// Returns the outstanding attempts.
     pub fn outstanding(&self) -> impl Iterator<Item = &AttemptKey> {
         self.outstanding.keys()
     }
 
-    /// The provers that are alive.
+    /// Returns the number of live provers.
     pub fn provers(&self) -> usize {
         self.provers.len()
     }

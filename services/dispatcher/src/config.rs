@@ -4,25 +4,25 @@ use push0_bus::NatsConfig;
 use push0_runtime::{HasRuntimeConfig, HttpConfig, Invalid, TelemetryConfig};
 use serde::Deserialize;
 
-/// All of it. Pipelines say what is urgent, and leases which provers are free.
+/// The whole configuration. Urgency comes from pipelines, and free provers from leases.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// The broker.
+    /// The connection to the broker.
     pub nats: NatsConfig,
-    /// How much is dispatched at a time.
+    /// Limits on dispatching: the `[dispatch]` section.
     pub dispatch: Dispatch,
-    /// Logs and traces.
+    /// Settings for logs and traces.
     pub telemetry: TelemetryConfig,
-    /// Health and metrics.
+    /// Address of health checks and metrics.
     pub http: HttpConfig,
 }
 
-/// How much is dispatched at a time: the `[dispatch]` section.
+/// Limits on dispatching: the `[dispatch]` section.
 #[derive(Clone, Copy, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Dispatch {
-    /// How many blocks ahead of the next one to emit blocks are taken in. The rest waits in its stream.
+    /// How many blocks beyond the next number to emit are taken in. Further blocks wait in their stream.
     pub ahead: u32,
 }
 

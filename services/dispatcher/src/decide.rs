@@ -1,17 +1,17 @@
-//! The dispatcher's decisions: what is ready, and what is released when a prover is free.
+//! The dispatcher's decisions: which stages are ready, and which task is released when a prover is free.
 //!
-//! | event | effect |
+//! | event | resulting effects |
 //! |---|---|
-//! | a block, a ready stage | it waits in the queue of its zkVM |
+//! | a block, a ready stage | an entry waits in the queue of its zkVM |
 //! | a prover is free | the most urgent task is released |
 //! | all tasks of a message are stored in TASKS | the message is acknowledged |
-//! | a deadline that passed or cannot be met | queued tasks vanish, the collector is told |
-//! | a cancel, in its turn or before | the same, and released tasks are purged; in its turn it is acknowledged |
-//! | a block that was stored before a cancel which ends it | its message is acknowledged, nothing is released |
-//! | a block was emitted | what still waits for it vanishes |
+//! | a deadline passed or out of reach | queued tasks are dropped, the collector is told |
+//! | a cancellation, in its turn or before | as for a deadline, and released tasks are purged; acknowledged in its turn |
+//! | a block stored before a cancellation of it | its message is acknowledged, nothing is released |
+//! | a block was emitted | entries still waiting for the block are dropped |
 //!
-//! Nothing is acknowledged before what it asks for is stored. A restart replays the unacknowledged
-//! messages; releasing an attempt twice is harmless, since its subject holds one message.
+//! No message is acknowledged before everything it asks for is stored. A restart replays the unacknowledged
+//! messages. Releasing an attempt twice is harmless, since its subject holds one message.
 
 mod superseded;
 
@@ -37,17 +37,19 @@ use std::{
     sync::Arc,
 };
 
-/// How many releases of a long stage a restart may repeat.
+/// Upper limit on the releases of a long stage repeated after a restart.
 const CURSOR_EVERY: u32 = 64;
 
-/// A message of which something was released. Of the others, their entries say all.
+/// Release progress of a source message. Messages with nothing released need no record: their queue
+/// entries hold everything.
 #[derive(Debug)]
 struct Source {
-    /// An entry of it: the only one, if it asks for several tasks, as a block asks for one of each proof.
+    /// Any one of the message's entries. A stage message has exactly one; a block message has one per proof
+    /// type, each with a single task.
     entry: EntryId,
-    /// How many of its entries wait.
+    /// Number of entries of the message still waiting.
     open: u32,
-    /// Releases whose publish is not answered yet.
+    /// Indices of releases whose publish is not answered yet.
     in_flight: BTreeSet<u32>,
     unanswered: u32,
     saved: u32,
@@ -64,12 +66,12 @@ pub struct Dispatcher {
 }
 
 impl Dispatcher {
-    /// Whether what comes now was ready before this dispatcher led.
+    /// Sets whether the following messages were stored before this dispatcher led.
     pub fn replays(&mut self, is_replaying: bool) {
         self.is_replaying = is_replaying;
     }
 
-    /// A block to prove: the first stage of every proof is ready.
+    /// Handles a block to prove: the first stage of every proof is ready.
     pub fn block(
         &mut self,
         source: SourceId,
@@ -112,7 +114,8 @@ impl Dispatcher {
         self.add(source, ready, 0, pipeline)
     }
 
-    /// A stage or a further attempt is ready. `cursor` is how far it was released before a restart.
+    /// Handles a ready stage or a further attempt. `cursor` counts the tasks already released
+    /// before a restart.
     pub fn stage(
         &mut self,
         source: SourceId,
@@ -151,14 +154,14 @@ impl Dispatcher {
         if waits { Vec::new() } else { done(source, cursor) }
     }
 
-    /// How many entries of a message wait, which is about this block.
+    /// Counts the waiting entries of a message about the block with this number.
     fn waits(&self, source: SourceId, pipeline: &PipelineId, number: u64) -> u32 {
         let waiting = self.waiting.of_number(pipeline, number);
         let count = waiting.filter(|(_, entry)| entry.source == source).count();
         u32::try_from(count).unwrap_or(u32::MAX)
     }
 
-    /// The next attempt to release, if a prover can take one.
+    /// Returns the next attempt to release, or `None` if nothing waits for a zkVM with a free slot.
     pub fn release(&mut self, now: Timestamp) -> Option<Release> {
         let has_place = |zkvm: &ZkvmId| self.capacity.get(zkvm).is_some_and(|c| c.free() > 0);
         let (zkvm, id) = self.waiting.next().find(|(zkvm, _)| has_place(zkvm))?;
@@ -197,7 +200,7 @@ impl Dispatcher {
         })
     }
 
-    /// A release is stored.
+    /// Handles the broker's confirmation of a stored release.
     pub fn stored(&mut self, source: SourceId, index: u32) -> Vec<Effect> {
         let Some(state) = self.begun.get_mut(&source) else {
             return Vec::new();
@@ -219,7 +222,7 @@ impl Dispatcher {
         vec![Effect::SaveCursor(source, answered)]
     }
 
-    /// Lets a message go of which something was released, if nothing of it is left to do.
+    /// Finishes a message with releases, once none of its entries waits and no publish is unanswered.
     fn settle(&mut self, source: SourceId) -> Vec<Effect> {
         match self.begun.get(&source) {
             Some(begun) if begun.open == 0 && begun.unanswered == 0 => {
@@ -231,7 +234,7 @@ impl Dispatcher {
         }
     }
 
-    /// Takes an entry out of every table but its source's `unanswered` count.
+    /// Removes an entry from every table. The `unanswered` count of its source keeps counting publishes.
     fn take_out(&mut self, id: EntryId) -> Option<Entry> {
         let entry = self.waiting.remove(id)?;
         if let Some(source) = self.begun.get_mut(&entry.source) {
@@ -240,7 +243,7 @@ impl Dispatcher {
         Some(entry)
     }
 
-    /// A heartbeat.
+    /// Handles a heartbeat.
     pub fn heard(&mut self, lease: &Lease, now: Timestamp) {
         self.capacity
             .entry(lease.zkvm.clone())
@@ -248,19 +251,19 @@ impl Dispatcher {
             .heard(lease, now);
     }
 
-    /// An attempt ended: its prover has a free place.
+    /// Handles the end of an attempt: its prover has a free slot.
     pub fn ended(&mut self, key: &AttemptKey) {
         if let Some(capacity) = self.capacity.get_mut(&key.zkvm) {
             capacity.ended(key);
         }
     }
 
-    /// Learns what was released on a zkVM before this dispatcher led.
+    /// Counts the attempts released on a zkVM before this dispatcher led.
     pub fn adopt(&mut self, zkvm: &ZkvmId, present: HashSet<AttemptKey>, now: Timestamp) {
         self.capacity.entry(zkvm.clone()).or_default().adopt(present, now);
     }
 
-    /// Corrects what is outstanding on a zkVM by what TASKS holds.
+    /// Corrects the outstanding attempts of a zkVM against the contents of TASKS.
     pub fn reconcile(&mut self, zkvm: &ZkvmId, present: &HashSet<AttemptKey>, before: Timestamp) {
         self.capacity
             .entry(zkvm.clone())
@@ -268,12 +271,12 @@ impl Dispatcher {
             .reconcile(present, before);
     }
 
-    /// How many stages wait, per zkVM.
+    /// Returns the number of waiting stages per zkVM.
     pub fn waiting(&self) -> impl Iterator<Item = (&ZkvmId, usize)> {
         self.waiting.len()
     }
 
-    /// The provers alive and the attempts outstanding, per zkVM.
+    /// Returns the number of live provers and of outstanding attempts per zkVM.
     pub fn provers(&self) -> impl Iterator<Item = (&ZkvmId, usize, usize)> {
         self.capacity
             .iter()
@@ -281,7 +284,7 @@ impl Dispatcher {
     }
 }
 
-/// A message is done with, of which a cursor said how far it was released, if it is above 0.
+/// Returns the effects to finish a message: acknowledge the message, and delete its cursor if one was saved.
 fn done(source: SourceId, cursor: u32) -> Vec<Effect> {
     let saved = (cursor > 0).then_some(Effect::DropCursor(source));
     std::iter::once(Effect::Done(source)).chain(saved).collect()

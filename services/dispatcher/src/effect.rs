@@ -1,4 +1,4 @@
-//! What the dispatcher's decisions speak of: what came, what is released, what is to be done.
+//! Inputs and outputs of the dispatcher's decisions: source messages, releases and effects.
 
 use push0_domain::{
     Timestamp, ZkvmId,
@@ -7,70 +7,71 @@ use push0_domain::{
     task::StageKey,
 };
 
-/// A message that is not yet acknowledged.
+/// A message not acknowledged yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum SourceId {
-    /// Of BLOCKS, by its sequence.
+    /// A message of BLOCKS, by its sequence.
     Block(u64),
-    /// Of STAGES, by its sequence.
+    /// A message of STAGES, by its sequence.
     Stage(u64),
 }
 
 impl SourceId {
-    /// Its sequence in its stream.
+    /// Returns the sequence of the message in its stream.
     pub fn sequence(self) -> u64 {
         let (Self::Block(sequence) | Self::Stage(sequence)) = self;
         sequence
     }
 }
 
-/// What a source asks for, as far as deciding needs it.
+/// The work a source message asks for, reduced to the fields needed for decisions.
 #[derive(Clone, Debug)]
 pub struct Ready {
-    /// The stage.
+    /// The stage to run.
     pub stage: StageKey,
-    /// Whose provers take it.
+    /// The zkVM whose provers take the tasks.
     pub zkvm: ZkvmId,
-    /// Which of its tasks.
+    /// The range of task indices to release.
     pub tasks: TaskRange,
-    /// The attempt.
+    /// The attempt's number, from 1.
     pub attempt: u32,
-    /// When the broker had stored the block's announcement.
+    /// When the broker stored the block's announcement.
     pub announced_at: Timestamp,
-    /// The same of the first block of a range.
+    /// For a range: when the announcement of its first block was stored. Otherwise equal to `announced_at`.
     pub first_announced_at: Timestamp,
-    /// The block's deadline.
+    /// The block's deadline, if its pipeline sets one.
     pub deadline_at: Option<Timestamp>,
-    /// Whether it races an attempt that runs.
+    /// Whether the attempt is a hedge, racing an attempt still running.
     pub is_hedge: bool,
-    /// Whether it is wanted although the block's record is written.
+    /// Whether the work is an operator's retry, wanted although the block already has a record.
     pub amends: bool,
 }
 
-/// One attempt to publish.
+/// One attempt to publish to TASKS.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Release {
-    /// The message that asked for it.
+    /// The source message of the attempt.
     pub source: SourceId,
-    /// The stage.
+    /// The stage of the task.
     pub stage: StageKey,
-    /// The task's index.
+    /// The task's index in its stage.
     pub index: u32,
-    /// The attempt's name.
+    /// The attempt's key, which names its subject in TASKS.
     pub key: AttemptKey,
 }
 
-/// What is to be done.
+/// An action for the shell to carry out.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Effect {
-    /// Acknowledge a message: all that it asked for is stored.
+    /// Acknowledge a message: everything it asked for is stored.
     Done(SourceId),
-    /// Remember how far a long stage was released.
+    /// Save how many tasks of a long stage were released.
     SaveCursor(SourceId, u32),
-    /// Forget it.
+    /// Delete the saved cursor of a message.
     DropCursor(SourceId),
-    /// Take an attempt out of TASKS, if this ends it: only its body tells.
+    /// Remove an attempt from TASKS if the end concerns it. The shell decides by the body of the task,
+    /// because the key is not enough.
     Purge(AttemptKey, Box<BlockEnded>),
-    /// Tell the collector that blocks end without a proof; then acknowledge the message, if any.
+    /// Tell the collector about blocks ending without a proof, then acknowledge the message, if there is one.
     End(BlockEnded, Option<SourceId>),
 }

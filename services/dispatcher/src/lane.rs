@@ -1,15 +1,15 @@
-//! The blocks and cancels of one pipeline, in the order of the stream, from a consumer of its own.
+//! The blocks and cancellations of one pipeline, in stream order, read by a consumer of their own.
 //!
-//! A block that is too far ahead of the output is *parked*: nothing behind it is taken from the consumer,
-//! and all that waits there stays in the stream. Two kinds of messages are read before their turn, straight
+//! A block too far ahead of the output is *parked*: nothing behind it is taken from the consumer, and
+//! everything behind it stays in the stream. Two kinds of messages are read before their turn, straight
 //! from the stream:
 //!
-//! | what | when |
+//! | message | when it is read |
 //! |---|---|
-//! | cancels | as soon as they are stored, so that they are effective behind any backlog |
-//! | late blocks | while the output stands still: a block that was published late, to fill a hole, lies behind the parked block that waits for it. Our ingesters publish in order, others may not |
+//! | cancellations | as soon as they are stored, to take effect behind any backlog |
+//! | late blocks | while the output stands still: a block published late, to fill a hole, lies behind the parked block. Our ingesters publish in order, others may not |
 //!
-//! Both are acknowledged when the consumer comes to them.
+//! Both are acknowledged when the consumer reaches them.
 
 use futures::{FutureExt, future::BoxFuture};
 use push0_bus::{Bus, BusError, Deliveries, Delivery, Kept, Replay, Stream, Window};
@@ -19,62 +19,63 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// How many messages are asked for at once, so that a takeover waits for few answers, and how many bytes: one
-/// and a half times as much may lie in memory while the lane is parked.
+/// Messages per request, a large number so that a takeover waits for few answers, and bytes per request. Up
+/// to one and a half times these bytes lie in memory while the lane is parked.
 const BATCH: usize = 1024;
 const BATCH_BYTES: usize = 4 << 20;
-/// How long the output of a pipeline may stand still until late blocks are searched for.
+/// How long the output of a pipeline stands still before late blocks are searched for.
 const STILL: Duration = Duration::from_secs(2);
-/// How many messages are read before their turn at once, and how many of these lie in memory.
+/// Messages per search before their turn, and how many of these lie in memory at a time.
 const PAGE: usize = 256;
 const READ: usize = 16;
-/// The most late blocks that were taken in and that the consumer has not come to.
+/// Most late blocks taken in before the consumer has reached them.
 const LATE_MAX: usize = 1024;
 
-/// A block or a cancel as it was received or read.
+/// A block or a cancellation, either received or read from the stream.
 pub(crate) type Announced = Delivery<BlockEvent, ()>;
 
-/// What a lane brings.
+/// An event from a lane.
 pub(crate) enum Arrival {
     /// A message in its turn, and whether it was stored before this dispatcher led.
     Turn(Announced, bool),
-    /// Cancels before their turn.
+    /// Cancellations read before their turn.
     Cancels(Vec<Kept<BlockEvent>>),
-    /// Late blocks.
+    /// Late blocks, read before their turn.
     Late(Vec<Kept<BlockEvent>>),
 }
 
-/// One pipeline's messages.
+/// The messages of one pipeline.
 pub(crate) struct Lane {
     pub(crate) name: PipelineId,
-    /// Whether somebody collects for it: else nothing is emitted that could be waited for.
+    /// Whether the pipeline has a definition. Without one no collector emits its blocks, so none wait
+    /// for the output.
     pub(crate) is_defined: bool,
     messages: Deliveries<BlockEvent>,
     parked: Option<(Announced, bool)>,
-    /// The highest sequence that came in its turn.
+    /// The highest sequence received in its turn.
     passed: u64,
     cancels: Ahead,
     late: Ahead,
-    /// What the pipeline emits next, and since when.
+    /// The number the pipeline emits next, and since when it has been the same.
     front: (u64, Instant),
-    /// Late blocks that were taken in, and whether they are done.
+    /// Sequences of late blocks taken in, and whether their work is done.
     taken: BTreeMap<u64, bool>,
 }
 
 type Page = Result<(u64, Vec<Kept<BlockEvent>>), BusError>;
 
-/// Reading ahead of the consumer.
+/// A search of the stream ahead of the consumer.
 #[derive(Default)]
 struct Ahead {
-    /// All up to here was looked at.
+    /// The sequence up to which the stream was searched.
     looked_to: u64,
     has_looked: bool,
     page: Option<BoxFuture<'static, Page>>,
 }
 
 impl Lane {
-    /// Makes the consumer, and begins to look for cancels. At most `open_max` messages are unacknowledged
-    /// at a time.
+    /// Creates the consumer, and starts searching for cancellations. At most `open_max` messages are
+    /// unacknowledged at a time.
     pub(crate) async fn open(bus: Bus, name: PipelineId, open_max: u32) -> Result<Self, BusError> {
         let replay = Replay {
             stream: Stream::Blocks,
@@ -101,7 +102,7 @@ impl Lane {
         Ok(lane)
     }
 
-    /// What comes next. Cancel safe.
+    /// Returns the next event. Cancel safe.
     pub(crate) async fn next(&mut self) -> Result<Arrival, BusError> {
         tokio::select! {
             biased;
@@ -114,12 +115,12 @@ impl Lane {
         }
     }
 
-    /// Whether messages are still to be read that were there before, and can be.
+    /// Returns whether messages remain to be replayed and can be read. Behind a parked block none can.
     pub(crate) fn is_replaying(&self) -> bool {
         !self.cancels.has_looked || (self.parked.is_none() && self.messages.to_replay() > 0)
     }
 
-    /// Keeps a block that is too far ahead of the output, and reads no further.
+    /// Parks a block too far ahead of the output. Nothing behind it is read.
     pub(crate) fn park(&mut self, block: Announced, is_replay: bool) {
         self.parked = Some((block, is_replay));
     }
@@ -132,7 +133,7 @@ impl Lane {
         self.parked.take()
     }
 
-    /// Passes a message in its turn. Returns whether it is a late block that was taken in before.
+    /// Marks a message as received in its turn. Returns whether the message is a late block taken in before.
     pub(crate) async fn pass(&mut self, sequence: u64) -> bool {
         self.passed = self.passed.max(sequence);
         let taken = self.taken.remove(&sequence);
@@ -142,20 +143,20 @@ impl Lane {
         taken.is_some()
     }
 
-    /// Whether a message that was read before its turn has not come in its turn meanwhile.
+    /// Returns whether a message read before its turn is still to come in its turn.
     pub(crate) fn is_ahead(&self, sequence: u64) -> bool {
         sequence > self.passed
     }
 
-    /// Notes that a late block is taken in; false if it was before.
+    /// Marks a late block as taken in. Returns false if it was taken in or received before.
     pub(crate) fn takes(&mut self, sequence: u64) -> bool {
         self.is_ahead(sequence) && self.taken.insert(sequence, false).is_none()
     }
 
-    /// Acknowledges a message, if it is one of this lane.
+    /// Acknowledges a message. Returns whether it belongs to this lane.
     pub(crate) async fn done(&mut self, sequence: u64) -> bool {
         if let Some(is_done) = self.taken.get_mut(&sequence) {
-            // What was not delivered cannot be acknowledged yet.
+            // A message cannot be acknowledged before its delivery.
             *is_done = true;
             return true;
         }
@@ -166,14 +167,14 @@ impl Lane {
         is_ours
     }
 
-    /// Looks for cancels that are stored behind those that are known.
+    /// Searches for cancellations stored behind the known ones.
     pub(crate) fn look_for_cancels(&mut self, bus: &Bus) {
         let subject = subject::cancel(&self.name);
         self.cancels.look(bus, subject, self.passed, is_cancel);
     }
 
-    /// Looks for late blocks if the output stands still in front of a parked block. Returns whether it is
-    /// the first look behind this one.
+    /// Searches for late blocks if the output stands still while a block is parked. Returns whether this is
+    /// the first search behind this block.
     pub(crate) fn look_for_late_blocks(&mut self, bus: &Bus, front: u64, ahead: u64, now: Instant) -> bool {
         if self.front.0 != front {
             self.front = (front, now);
@@ -188,14 +189,14 @@ impl Lane {
         self.late.look(bus, subject::block(&self.name), behind, is_near) && is_first
     }
 
-    /// The name of its consumer, once it is let go of.
+    /// Consumes the lane, and returns the name of its consumer for deletion.
     pub(crate) fn close(self) -> String {
         consumer(&self.name)
     }
 }
 
 impl Ahead {
-    /// Begins to look at the next page on a subject, unless it is looking.
+    /// Starts searching the next page of a subject, unless a search is running. Returns whether it started.
     fn look(
         &mut self,
         bus: &Bus,
@@ -211,7 +212,7 @@ impl Ahead {
         begins
     }
 
-    /// What was found, once it was. Cancel safe.
+    /// Returns the messages found by a search, once the search ends. Cancel safe.
     async fn next(&mut self) -> Result<Vec<Kept<BlockEvent>>, BusError> {
         let Some(page) = &mut self.page else {
             return std::future::pending().await;
@@ -225,7 +226,7 @@ impl Ahead {
     }
 }
 
-/// What is wanted of the next messages on a subject, and the sequence up to which was looked.
+/// Searches one page of a subject. Returns the sequence up to which it searched, and the wanted messages.
 async fn page(bus: Bus, subject: String, from: u64, is_wanted: impl Fn(&BlockEvent) -> bool) -> Page {
     let (mut looked_to, mut found) = (from - 1, Vec::new());
     for _ in 0..PAGE / READ {
@@ -240,8 +241,8 @@ async fn page(bus: Bus, subject: String, from: u64, is_wanted: impl Fn(&BlockEve
     Ok((looked_to, found))
 }
 
-/// The next message in its turn, and whether it was stored before this dispatcher led; while a block is
-/// parked, none.
+/// Returns the next message in its turn, and whether it was stored before this dispatcher led. While a block
+/// is parked, returns only when the consumer fails.
 async fn read(messages: &mut Deliveries<BlockEvent>, is_parked: bool) -> Result<(Announced, bool), BusError> {
     if is_parked {
         return Err(messages.watch().await);

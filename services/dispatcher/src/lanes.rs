@@ -1,5 +1,5 @@
-//! All pipelines of which there are blocks or a definition, each in a lane of its own: one that stands
-//! still, or has a backlog, delays no other.
+//! One lane per pipeline with a definition or stored blocks. A lane with a backlog, or with a stalled output,
+//! delays no other lane.
 
 use crate::lane::{Arrival, Lane};
 use futures::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
@@ -16,41 +16,42 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// How many blocks may wait in all lanes together: with more than four lanes each reads less far ahead.
+/// Most blocks waiting in all lanes together. With more than four lanes, each lane reads less far ahead.
 const WAITING_MAX: u64 = 32_768;
-/// The least that a lane reads ahead, however many there are.
+/// Least number of blocks a lane reads ahead, however many lanes there are.
 const AHEAD_MIN: u64 = 256;
-/// How often pipelines are looked for by what BLOCKS holds, and every how many looks by their definitions.
+/// How often BLOCKS is checked for pipelines, and after how many checks the definitions are read as well.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 const DEFINITIONS_EVERY: u32 = 20;
-/// How long releases wait for lanes that are being opened when this dispatcher begins to lead.
+/// How long releases wait for lanes to open after this dispatcher has become the leader.
 const OPEN_MAX: Duration = Duration::from_secs(3);
 
-/// The one consumer of all blocks that earlier versions had. While it is there, no other can be made.
+/// The single consumer of all blocks, used by earlier versions. While this consumer exists, no consumer of a
+/// lane can be created.
 const SUCCEEDED: &str = "dispatcher-blocks";
 
-/// What pipelines there are.
+/// The pipelines found by one check.
 #[derive(Debug)]
 pub(crate) struct Sight {
-    /// Those of which BLOCKS holds something.
+    /// Pipelines with messages in BLOCKS.
     pub(crate) stored: BTreeSet<PipelineId>,
-    /// Those of which it holds cancels.
+    /// Pipelines with cancellations in BLOCKS.
     pub(crate) cancelled: BTreeSet<PipelineId>,
-    /// Those that are defined, if that was looked at.
+    /// Pipelines with a definition. `None` if the definitions were not read this time.
     pub(crate) defined: Option<BTreeSet<PipelineId>>,
 }
 
-/// What comes from the lanes.
+/// An event from the lanes.
 pub(crate) enum News {
     Of(PipelineId, Arrival),
     Sight(Sight),
-    /// A lane was opened, or could not be.
+    /// A lane was opened, or could not be opened.
     Lane,
 }
 
 type Opening = BoxFuture<'static, (PipelineId, Result<Lane, BusError>)>;
 
-/// The open lanes, and those that are being opened.
+/// The open lanes, and those being opened.
 pub(crate) struct Lanes {
     bus: Bus,
     pipelines: Pipelines,
@@ -59,7 +60,7 @@ pub(crate) struct Lanes {
     opening: FuturesUnordered<Opening>,
     opening_names: BTreeSet<PipelineId>,
     defined: BTreeSet<PipelineId>,
-    /// Which lane is asked first.
+    /// The lane to poll first.
     turn: usize,
     looking: Option<BoxFuture<'static, Result<Sight, BusError>>>,
     looks: u32,
@@ -68,7 +69,7 @@ pub(crate) struct Lanes {
 }
 
 impl Lanes {
-    /// Looks which pipelines there are, and begins to open their lanes.
+    /// Finds the existing pipelines, and starts opening their lanes.
     pub(crate) async fn start(bus: &Bus, pipelines: &Pipelines, ahead: u64) -> Result<Self, BusError> {
         bus.drop_consumer(Stream::Blocks, SUCCEEDED).await?;
         let now = Instant::now();
@@ -91,15 +92,15 @@ impl Lanes {
         Ok(lanes)
     }
 
-    /// How far ahead of its output a pipeline is read, whose widest range covers `widest` blocks: those of
-    /// a range are needed together.
+    /// Returns how many blocks ahead of its output a pipeline is read. `widest` is the number of blocks in
+    /// its widest range, whose blocks are needed together.
     pub(crate) fn ahead(&self, widest: u64) -> u64 {
         let lanes = (self.open.len() as u64).max(1);
         let share = (WAITING_MAX / lanes).max(AHEAD_MIN);
         self.ahead.min(share).max(2 * widest)
     }
 
-    /// What comes next. Cancel safe.
+    /// Returns the next event. Cancel safe.
     pub(crate) async fn next(&mut self) -> Result<News, BusError> {
         std::future::poll_fn(|cx| self.poll(cx)).await
     }
@@ -138,16 +139,16 @@ impl Lanes {
                 self.open.push(lane);
                 Ok(())
             }
-            // Tried again with the next look: the others go on meanwhile.
+            // The next check tries again. Other lanes go on meanwhile.
             Err(error @ BusError::Unavailable { .. }) => {
-                tracing::warn!(pipeline = %name, %error, "its blocks cannot be read yet, trying again");
+                tracing::warn!(pipeline = %name, %error, "cannot read its blocks yet, trying again");
                 Ok(())
             }
             Err(error) => Err(error),
         }
     }
 
-    /// Begins to look which pipelines there are, if it is time to.
+    /// Starts a check for pipelines, if one is due.
     pub(crate) fn tick(&mut self, now: Instant) {
         if self.looking.is_some() || now < self.next_look {
             return;
@@ -158,8 +159,8 @@ impl Lanes {
         self.looking = Some(sight(self.bus.clone(), self.pipelines.clone(), definitions).boxed());
     }
 
-    /// Begins to open the lanes of pipelines that have none. Returns the lanes whose pipelines are gone:
-    /// not defined any more, and nothing of them is stored.
+    /// Starts opening lanes for pipelines without one. Returns the lanes whose pipelines are gone: no longer
+    /// defined, and without messages in BLOCKS.
     pub(crate) fn see(&mut self, sight: Sight) -> Vec<PipelineId> {
         if let Some(defined) = sight.defined {
             self.defined = defined;
@@ -168,7 +169,8 @@ impl Lanes {
             let is_open = self.open.iter().any(|lane| lane.name == *name);
             if !is_open && self.opening_names.insert(name.clone()) {
                 let (bus, name) = (self.bus.clone(), name.clone());
-                // Twice as many as it reads ahead: this holds back only a flood of blocks of the same numbers.
+                // Twice the number read ahead, so this limit only holds back a flood of blocks with
+                // the same numbers.
                 let open_max = 2 * self.ahead.max(2 * u64::from(RANGE_MAX));
                 let open_max = u32::try_from(open_max).unwrap_or(u32::MAX);
                 let opening = async move {
@@ -189,7 +191,7 @@ impl Lanes {
             .collect()
     }
 
-    /// Closes the lane of a pipeline that is gone, and removes its consumer.
+    /// Closes the lane of a removed pipeline, and deletes its consumer.
     pub(crate) async fn close(&mut self, name: &PipelineId) -> Result<(), BusError> {
         if let Some(at) = self.open.iter().position(|lane| lane.name == *name) {
             let consumer = self.open.swap_remove(at).close();
@@ -198,7 +200,8 @@ impl Lanes {
         Ok(())
     }
 
-    /// Whether messages are still to be read that were there before this dispatcher led, and can be.
+    /// Returns whether a lane still has messages to replay from before this dispatcher led, and
+    /// can read them.
     pub(crate) fn are_replaying(&self) -> bool {
         let are_opening = !self.opening.is_empty() && self.since.elapsed() < OPEN_MAX;
         are_opening || self.open.iter().any(Lane::is_replaying)
@@ -208,7 +211,7 @@ impl Lanes {
         self.open.iter_mut().find(|lane| lane.name == *name)
     }
 
-    /// The lanes that wait for the output of their pipeline.
+    /// Returns the lanes whose next block waits for the output of its pipeline.
     pub(crate) fn with_parked(&self) -> Vec<PipelineId> {
         let parked = self.open.iter().filter(|lane| lane.parked().is_some());
         parked.map(|lane| lane.name.clone()).collect()
@@ -218,7 +221,7 @@ impl Lanes {
         self.open.iter()
     }
 
-    /// Acknowledges a block or a cancel.
+    /// Acknowledges a block or a cancellation.
     pub(crate) async fn done(&mut self, sequence: u64) {
         for lane in &mut self.open {
             if lane.done(sequence).await {

@@ -1,9 +1,9 @@
-//! The dispatcher: turns ready stages into tasks and releases them, most urgent first, to the
-//! subject of their zkVM, only when a prover can start them.
+//! The dispatcher: turns ready stages into tasks and releases them to the subject of their zkVM, most urgent
+//! first, and only when a prover can start them.
 //!
-//! It promises P4 (most urgent first) and its part of P1 and P8. Its state is what it has not
-//! acknowledged; a standby takes it over within a second. It does not know what a proof is, who is
-//! dead, or what comes after a stage.
+//! The dispatcher keeps promise P4 (most urgent first) and its part of P1 and P8. Its state is the messages
+//! it has not acknowledged, so a standby takes over within a second. The dispatcher does not know proofs,
+//! dead provers, or the order of stages.
 
 mod ahead;
 mod bodies;

@@ -1,4 +1,4 @@
-//! See the library.
+//! Binary of the `push0_dispatcher` library.
 
 use std::process::ExitCode;
 

@@ -1,11 +1,11 @@
-//! What the dispatcher counts.
+//! Metrics of the dispatcher.
 
 use crate::{decide::Dispatcher, lanes::Lanes};
 use prometheus::{IntCounter, IntGauge, IntGaugeVec};
 use push0_domain::PipelineId;
 use push0_runtime::metrics::{self, MetricError};
 
-/// The dispatcher's metrics; labels are zkVMs and pipelines, never blocks.
+/// The dispatcher's metrics. Labels are zkVMs and pipelines, never blocks.
 pub(crate) struct Metrics {
     pub(crate) leading: IntGauge,
     pub(crate) released: IntCounter,
@@ -21,17 +21,20 @@ impl Metrics {
         Ok(Self {
             leading: metrics::gauge("dispatcher_leading", "1 if this instance is the active one")?,
             released: metrics::counter("tasks_released_total", "Attempts released to provers")?,
-            ended: metrics::counter("blocks_given_up_total", "Cancels and passed deadlines announced")?,
-            waiting: metrics::gauge_vec("stages_waiting", "Ready stages that wait for a prover", &["zkvm"])?,
-            provers: metrics::gauge_vec("provers_alive", "Provers heard of lately", &["zkvm"])?,
+            ended: metrics::counter(
+                "blocks_given_up_total",
+                "Announced ends of blocks without a proof",
+            )?,
+            waiting: metrics::gauge_vec("stages_waiting", "Ready stages waiting for a prover", &["zkvm"])?,
+            provers: metrics::gauge_vec("provers_alive", "Provers alive", &["zkvm"])?,
             outstanding: metrics::gauge_vec(
                 "tasks_outstanding",
-                "Released attempts that have not ended",
+                "Released attempts not known to have ended",
                 &["zkvm"],
             )?,
             parked: metrics::gauge_vec(
                 "dispatch_waits_for_output",
-                "1 while the next block is too far ahead of the next one to emit",
+                "1 while the next block to dispatch is too far ahead of the next one to emit",
                 &["pipeline"],
             )?,
         })
@@ -58,9 +61,9 @@ impl Metrics {
         }
     }
 
-    /// Shows nothing of a pipeline any more that is gone.
+    /// Removes the metrics of a removed pipeline.
     pub(crate) fn forget(&self, pipeline: &PipelineId) {
-        // Not there is as good as removed.
+        // An error means the label was absent, which is just as well.
         let _ = self.parked.remove_label_values(&[pipeline.as_str()]);
     }
 }

@@ -1,4 +1,4 @@
-//! Carrying out what was decided: releases into TASKS, purges, ends, acknowledgements.
+//! Carries out decisions: releases into TASKS, purges, ends, acknowledgements.
 
 use crate::{
     decide::{Effect, Release, SourceId},
@@ -17,9 +17,9 @@ use push0_runtime::trace;
 use std::collections::{HashMap, HashSet};
 
 impl Active<'_> {
-    /// Releases all that can be released now.
+    /// Releases tasks as long as provers can take them.
     pub(crate) async fn release(&mut self) -> Result<(), BusError> {
-        // Until all that was there is known, something more urgent may still come.
+        // A message not replayed yet may be more urgent.
         if self.lanes.are_replaying() || self.stages.to_replay() > 0 {
             return Ok(());
         }
@@ -36,7 +36,7 @@ impl Active<'_> {
         for release in &releases {
             match bodies.get(&release.source).cloned().flatten() {
                 Some(body) => self.publish(release, &body).await?,
-                // Purged under us by an operator; nothing is left to ask for.
+                // An operator purged the message meanwhile, so there is nothing left to release.
                 None => self.stored(release.source, release.index, Ok(())).await?,
             }
         }
@@ -100,7 +100,7 @@ impl Active<'_> {
                 }
                 Effect::DropCursor(source) => {
                     if let Err(error) = self.cursors.delete(&cursor_key(source)).await {
-                        tracing::debug!(%error, "a cursor is left behind");
+                        tracing::debug!(%error, "could not delete the cursor of an acknowledged message");
                     }
                 }
                 Effect::Purge(key, ended) => self.purge(&key, &ended).await?,
@@ -126,8 +126,8 @@ impl Active<'_> {
         Ok(())
     }
 
-    /// Takes an attempt out of TASKS. Only its body tells the work for a block that was replaced from
-    /// that for the same block when the chain has gone back to it.
+    /// Removes an attempt from TASKS, unless the end does not concern it. Only its body distinguishes work
+    /// for a replaced block from work for the same block announced again after the chain went back to it.
     async fn purge(&mut self, key: &AttemptKey, ended: &BlockEnded) -> Result<(), BusError> {
         let subject = subject::task(key);
         let task = self.bus.last::<Task>(Stream::Tasks, &subject).await?;
@@ -151,7 +151,7 @@ impl Active<'_> {
         }
     }
 
-    /// The attempts in TASKS, by zkVM.
+    /// Returns the attempts in TASKS by zkVM.
     pub(crate) async fn released(&self) -> Result<HashMap<ZkvmId, HashSet<AttemptKey>>, BusError> {
         let mut released: HashMap<_, HashSet<_>> = HashMap::new();
         for (subject, _) in self

@@ -1,22 +1,21 @@
-//! The persistent priority queue's face in memory: which ready entry goes next, per zkVM.
+//! In-memory order of the ready stages, per zkVM. The durable copy is the unacknowledged messages.
 //!
-//! What waits here is durable in the broker as unacknowledged messages; this is only their order.
-//! An entry is a whole stage, so memory grows with stages and not with tasks, and taking a task
-//! from it costs the same however many it has.
+//! An entry is a whole stage, so memory grows with stages and not with tasks, and taking a task costs the
+//! same however many tasks its entry has.
 
 use push0_domain::{PipelineId, urgency::Urgency};
 use std::collections::{BTreeMap, HashMap};
 
-/// An entry's number, given by the dispatcher.
+/// An entry's number, assigned by the dispatcher.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct EntryId(pub usize);
 
 /// Entries of one zkVM by pipeline and urgency.
 ///
-/// Within a pipeline the most urgent goes first. Between pipelines, stride scheduling: each has a
-/// pass that advances by `1 / weight` with every task, and the least pass goes next, so that over
-/// time each gets its share and none waits for ever. A pipeline that was idle comes back at the
-/// pass of the others: it gets its share from now on, not what it did not ask for.
+/// Within a pipeline the most urgent entry goes first. Between pipelines, stride scheduling applies: the pass
+/// of each pipeline advances by `1 / weight` with every task, and the pipeline with the least pass goes next,
+/// so over time each gets its share and none starves. An idle pipeline resumes at the pass of the others, and
+/// gets its share from then on, without credit for the idle time.
 #[derive(Debug, Default)]
 pub struct Queue {
     lanes: HashMap<PipelineId, Lane>,
@@ -28,11 +27,11 @@ pub struct Queue {
 struct Lane {
     pass: u64,
     stride: u64,
-    /// No two entries have the same urgency: their ages differ.
+    /// No two entries have the same urgency, because their ages differ.
     ready: BTreeMap<Urgency, EntryId>,
 }
 
-/// One task's advance for weight 1; weights divide it.
+/// Advance of a pass per task at weight 1. Higher weights divide it.
 const STRIDE: u64 = 1 << 20;
 
 impl Queue {
@@ -51,7 +50,7 @@ impl Queue {
         lane.ready.insert(urgency, id);
     }
 
-    /// The entry whose task goes next, which stays in the queue.
+    /// Returns the entry whose task goes next, and leaves it in the queue.
     pub fn peek(&self) -> Option<EntryId> {
         let (_, lane) = self.next_lane()?;
         lane.ready.first_key_value().map(|(_, id)| *id)
@@ -62,7 +61,7 @@ impl Queue {
         waiting.min_by(|(a, x), (b, y)| (x.pass, a).cmp(&(y.pass, b)))
     }
 
-    /// Notes that a task of this pipeline was taken.
+    /// Advances the pass of a pipeline from which a task was taken.
     pub fn charge(&mut self, pipeline: &PipelineId) {
         if let Some(lane) = self.lanes.get_mut(pipeline) {
             self.now = self.now.max(lane.pass);
@@ -70,30 +69,31 @@ impl Queue {
         }
     }
 
-    /// Removes an entry; nothing happens if it is not there.
+    /// Removes an entry. Does nothing if the entry is absent.
     pub fn remove(&mut self, pipeline: &PipelineId, urgency: Urgency) {
         if let Some(lane) = self.lanes.get_mut(pipeline) {
             lane.ready.remove(&urgency);
-            // An empty lane whose turn has come again remembers nothing that matters.
+            // A lane made anew would start at the current pass, so an empty lane at or behind it
+            // can be dropped.
             if lane.ready.is_empty() && lane.pass <= self.now {
                 self.lanes.remove(pipeline);
             }
         }
     }
 
-    /// Lets the lane of a pipeline go that is gone.
+    /// Drops the empty lane of a removed pipeline.
     pub fn forget(&mut self, pipeline: &PipelineId) {
         if self.lanes.get(pipeline).is_some_and(|lane| lane.ready.is_empty()) {
             self.lanes.remove(pipeline);
         }
     }
 
-    /// How many entries wait.
+    /// Returns the number of waiting entries.
     pub fn len(&self) -> usize {
         self.lanes.values().map(|lane| lane.ready.len()).sum()
     }
 
-    /// Whether none waits.
+    /// Returns whether no entry waits.
     pub fn is_empty(&self) -> bool {
         self.lanes.values().all(|lane| lane.ready.is_empty())
     }

@@ -1,4 +1,4 @@
-//! Receiving: blocks, stages and signals, and what the dispatcher decides on each.
+//! Receives blocks, stages and signals, and applies the dispatcher's decisions on each.
 
 use crate::{
     decide::{Effect, Ready, SourceId},
@@ -17,7 +17,8 @@ use push0_domain::{
 use std::{ops::RangeInclusive, sync::Arc};
 
 impl Active<'_> {
-    /// Takes in a block that was received or found, unless its body is about another pipeline.
+    /// Takes in a block received in turn or found late. A body about another pipeline than the lane's is
+    /// refused with a dead letter.
     pub(crate) async fn block(&mut self, lane: &PipelineId, announced: Announced) -> Result<(), BusError> {
         let (source, stored_at) = (SourceId::Block(announced.sequence), announced.stored_at);
         let BlockEvent::Observed(block) = announced.body else {
@@ -47,7 +48,7 @@ impl Active<'_> {
         self.apply(effects).await
     }
 
-    /// Ends blocks, also those that are not read yet.
+    /// Applies a cancellation, which also ends blocks not read yet.
     pub(crate) async fn cancel(
         &mut self,
         lane: &PipelineId,
@@ -70,7 +71,7 @@ impl Active<'_> {
             }
             return Ok(());
         }
-        // What is on its way to TASKS must be there before it can be taken out.
+        // Wait for in-flight releases: an attempt must be in TASKS before it can be purged.
         while !self.outbox.is_empty() {
             let ((source, index), stored) = self.outbox.next().await;
             self.stored(source, index, stored).await?;
@@ -93,7 +94,7 @@ impl Active<'_> {
             let letter = (Stream::Stages, &*delivery.subject, source);
             return self.unknown(letter, delivery.stored_at, blocks, revision).await;
         };
-        // Only what may have been released in part before has a cursor.
+        // Only a stage of several tasks can have been released in part, so only such stages have a cursor.
         let cursor = match stage.tasks.count {
             0 | 1 => None,
             _ => self
@@ -120,7 +121,7 @@ impl Active<'_> {
         self.apply(effects).await
     }
 
-    /// A definition, and with its first sight how far its output is.
+    /// Returns a revision of a pipeline, and reads the pipeline's output on the first call.
     pub(crate) async fn pipeline(
         &mut self,
         name: &PipelineId,
@@ -132,7 +133,7 @@ impl Active<'_> {
                 && let Some(first) = self.known.first(&format!("{name}.>"), 1).await?.first()
                 && let Some(known) = &first.value
             {
-                // Before the first record, the output begins with what the ingester wrote about first.
+                // Without a record, the output begins with the first block the ingester wrote a fact about.
                 self.core.announced(name, known.block.number);
             }
             let effects = self.core.recall(name, output.unwrap_or_default());
@@ -141,8 +142,8 @@ impl Active<'_> {
         self.pipelines.revision(name, revision).await
     }
 
-    /// A message of a pipeline that nobody defined cannot be acted on: an operator must see it, and
-    /// the blocks get their record, so that those behind them go on.
+    /// Handles a message whose pipeline or revision is not defined: stores a dead letter for an operator, and
+    /// ends the blocks so the ones behind them are emitted.
     async fn unknown(
         &mut self,
         (stream, subject, source): (Stream, &str, SourceId),
@@ -154,7 +155,8 @@ impl Active<'_> {
             format!("pipeline `{pipeline}` has no revision {revision}: `push0 pipeline apply` defines it");
         let dead_letter = self.refuse((stream, subject, source), &reason).await?;
         if self.pipelines.current_of(&pipeline).await?.is_none() {
-            // Nobody collects for it, and nobody waits for its output.
+            // The pipeline has no definition at all, so no collector emits its blocks and no consumer
+            // waits for them.
             return self.apply(vec![Effect::Done(source)]).await;
         }
         let (first, last) = blocks.into_inner();
@@ -162,13 +164,14 @@ impl Active<'_> {
             pipeline,
             first: first.number,
             last: last.number,
-            // Those between the ends of a range are not named here; what comes later is not meant.
+            // The inner hashes of a range are unknown here. An empty list covers them, and `at` excludes
+            // blocks announced later.
             hashes: if first == last {
                 vec![last.hash]
             } else {
                 Vec::new()
             },
-            // By this clock it may be earlier than by the one that dated the announcement.
+            // The broker dated the message, and its clock may be ahead of this one.
             at: now().max(stored_at),
             reason: EndReason::Refused { dead_letter, reason },
         };

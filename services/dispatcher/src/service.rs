@@ -1,4 +1,4 @@
-//! The shell: waits for the role, starts from what is stored, and takes one event after another.
+//! The shell: waits for leadership, starts from stored state, and handles one event after another.
 
 use crate::{
     bodies::Bodies,
@@ -22,17 +22,17 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// The role of the active dispatcher.
+/// Name of the leadership role.
 const ROLE: &str = "dispatcher";
-/// How long a publish is tried before the dispatcher starts over from what is stored.
+/// How long a publish is retried before the dispatcher starts over from stored state.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
-/// How often silent provers and deadlines are looked for: a fraction of a heartbeat.
+/// How often silent provers and passed deadlines are looked for: a fraction of the heartbeat interval.
 const TICK: Duration = Duration::from_millis(50);
-/// Every how many ticks the notes are compared with what TASKS holds.
+/// After how many ticks the outstanding attempts are compared with TASKS.
 const RECONCILE_EVERY: u32 = 20;
-/// How old a release must be to be held against TASKS: its publish was answered long before.
+/// Minimum age of a release to be compared with TASKS. By then its publish has long been answered.
 const RECONCILE_AGE: Duration = Duration::from_secs(2);
-/// The most publishes on their way; beyond it no more messages are read.
+/// Most publishes in flight. At this limit no more messages are read.
 pub(crate) const IN_FLIGHT_MAX: usize = 1024;
 
 /// Runs the dispatcher until it is asked to stop.
@@ -57,7 +57,7 @@ pub async fn run(service: Service<Config>) -> Result<(), BoxError> {
         };
         metrics.leading.set(0);
         broker.not_ready(error.to_string());
-        tracing::warn!(%error, "starting over from what is stored");
+        tracing::warn!(%error, "starting over from stored state");
         tokio::select! {
             () = service.shutdown.requested() => break,
             () = backoff.pause() => {}
@@ -67,7 +67,7 @@ pub async fn run(service: Service<Config>) -> Result<(), BoxError> {
     Ok(())
 }
 
-/// Waits for the role, holds it, and gives it up when anything is out of order.
+/// Waits for leadership, serves while leading, and resigns on any error.
 async fn session(
     bus: &Bus,
     config: &Config,
@@ -77,7 +77,7 @@ async fn session(
 ) -> Result<(), BusError> {
     bus.connected().await;
     bus.check_provisioned().await?;
-    // A standby is ready: it does what a standby must.
+    // A standby counts as ready, although it does not lead.
     broker.ready();
     let mut term = candidate.win().await?;
     tracing::info!("this dispatcher is the active one");
@@ -91,7 +91,7 @@ async fn session(
     ended
 }
 
-/// What a release's publish stands for, until it is answered.
+/// The release behind an unanswered publish: source message and task index.
 type Token = (SourceId, u32);
 
 /// The dispatcher while it leads.
@@ -112,7 +112,7 @@ pub(crate) struct Active<'a> {
 impl<'a> Active<'a> {
     async fn start(bus: &'a Bus, config: &Config, metrics: &'a Metrics) -> Result<Self, BusError> {
         let heard = [Kind::Lease, Kind::Result, Kind::Verdict, Kind::Check, Kind::Proof].map(subject::all);
-        // Listened to before anything is read: what happens in between is heard, not missed.
+        // Listen before reading stored state, to miss no events in between.
         let signals = bus.listen(heard).await?;
         let pipelines = Pipelines::bind(bus).await?;
         let stages = Replay {
@@ -137,7 +137,7 @@ impl<'a> Active<'a> {
         Ok(active)
     }
 
-    /// Learns what provers there are and what was released before.
+    /// Reads the leases of the provers, and the attempts released before.
     async fn recall(&mut self) -> Result<(), BusError> {
         for (subject, _) in self
             .bus
@@ -171,7 +171,7 @@ impl<'a> Active<'a> {
             tokio::select! {
                 biased;
                 () = &mut held => {
-                    tracing::warn!("another dispatcher is the active one");
+                    tracing::warn!("lost leadership to another dispatcher");
                     return Ok(());
                 }
                 () = &mut interrupted => return Err(BusError::Interrupted),

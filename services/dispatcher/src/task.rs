@@ -1,4 +1,4 @@
-//! From what a message asks for to the attempt that a prover takes.
+//! Builds the task of an attempt from its source message.
 
 use crate::decide::Release;
 use push0_domain::{
@@ -8,17 +8,17 @@ use push0_domain::{
 };
 use std::time::Duration;
 
-/// The body of a message that asks for tasks.
+/// The body of a source message.
 #[derive(Clone, Debug)]
 pub enum Body {
-    /// A block, and when it was stored.
+    /// A block, and when its message was stored.
     Block(ObservedBlock, Timestamp),
-    /// A stage or an attempt.
+    /// A ready stage, or a further attempt.
     Stage(StageReady),
 }
 
 impl Body {
-    /// About how many bytes it takes in memory.
+    /// Returns the approximate size in memory, in bytes.
     pub fn size(&self) -> usize {
         let payload = |p: &Payload| {
             if let Payload::Inline(bytes) = p {
@@ -33,7 +33,7 @@ impl Body {
         }
     }
 
-    /// The task of a release; none if the pipeline does not know its stage.
+    /// Builds the task of a release. Returns `None` if the pipeline does not define its stage.
     pub fn task(&self, release: &Release, pipeline: &Pipeline) -> Option<Task> {
         let proof = pipeline.proof(&release.stage.proof_type)?;
         let (_, stage) = proof.stage(&release.stage.stage)?;
@@ -59,7 +59,7 @@ impl Body {
                 )
             }
         };
-        // While the block has proofs to spare, one of them that is late ends nothing.
+        // While the block has proofs to spare, a late one does not end the block.
         let after = proof.fastest_after(&stage.name);
         let after = if pipeline.spare() == 0 {
             after
@@ -103,9 +103,9 @@ fn context(block: &ObservedBlock, stored_at: Timestamp) -> BlockContext {
     }
 }
 
-/// What the task at `index` reads of a ready stage's inputs.
+/// Returns the inputs of the task at `index` in a ready stage.
 fn inputs(ready: &StageReady, stage: &Stage, index: u32) -> Option<Payloads> {
-    // A further attempt carries the inputs of its one task.
+    // A further attempt carries the inputs of its single task.
     if ready.attempt > 1 {
         return Some(ready.inputs.clone());
     }

@@ -1,49 +1,50 @@
-//! What the dispatcher knows of one pipeline beside what waits: how its output stands, how far ahead of it
-//! blocks may be read, and which cancels are remembered.
+//! State of one pipeline besides its waiting entries: its output, how far ahead of the output blocks may be
+//! read, and the remembered cancellations.
 
 use push0_domain::{BlockRef, Timestamp, message::BlockEnded, output::Output};
 use std::collections::BTreeMap;
 
-/// How many cancels a pipeline remembers whose turn has come: stages of blocks that they ended may still
-/// be on their way. Far more than can be decided meanwhile.
+/// Cancellations kept per pipeline after their turn, because stages of the blocks they ended may still
+/// arrive. Far more than can be decided in the meantime.
 const CANCELS_KEPT: usize = 256;
-/// The most cancels of a pipeline that are read before their turn. Further ones take effect when some of
-/// these are passed, or in their own turn: until then blocks that they end may be released.
+/// Most cancellations of a pipeline read before their turn. Further cancellations take effect when earlier
+/// ones have had their turn, or in their own turn. Until then, blocks they end may be released.
 pub const CANCELS_EARLY_MAX: usize = 256;
 
-/// One pipeline.
+/// The tracked state of one pipeline.
 #[derive(Debug, Default)]
 pub(crate) struct Track {
-    /// None until the output was read.
+    /// `None` until the output was read.
     pub(crate) output: Option<Output>,
-    /// The lowest block that was announced, as far as known: where the output will begin.
+    /// The lowest block number known to be announced: the first number of an output without records.
     first: Option<u64>,
-    /// By their sequence in BLOCKS.
+    /// Cancellations by their sequence in BLOCKS.
     cancels: BTreeMap<u64, Cancelled>,
 }
 
-/// A cancel of which the collector was told.
+/// A cancellation of which the collector was told.
 #[derive(Debug)]
 struct Cancelled {
     ended: BlockEnded,
-    /// Read before its turn: blocks that were stored before it may still be unread.
+    /// Read before its turn: blocks stored before the cancellation may still be unread.
     is_early: bool,
 }
 
 impl Track {
-    /// The number that the pipeline emits next, as far as known.
+    /// Returns the number the pipeline emits next. `None` if nothing was emitted and no
+    /// announcement is known.
     pub(crate) fn front(&self) -> Option<u64> {
         let output = self.output.as_ref().map(Output::next);
-        // Before its first record an output has no next number.
+        // `Output::next` is 0 before the first record.
         output.filter(|next| *next > 0).or(self.first)
     }
 
-    /// Notes that a block of this number was announced.
+    /// Records the announcement of a block number.
     pub(crate) fn announced(&mut self, number: u64) {
         self.first = Some(self.first.map_or(number, |first| first.min(number)));
     }
 
-    /// Whether a block is at most `ahead` blocks ahead of the next one to emit.
+    /// Returns whether a block is at most `ahead` blocks beyond the next number to emit.
     pub(crate) fn reaches(&self, number: u64, ahead: u64) -> bool {
         self.front()
             .is_none_or(|front| number <= front.saturating_add(ahead))
@@ -54,20 +55,20 @@ impl Track {
         output.is_some_and(|output| output.is_settled(first, announced_at))
     }
 
-    /// Whether a cancel ends the block that the message of this sequence announced. The places in the
-    /// stream tell that, and no clock: a block is ended by what was stored behind it.
+    /// Returns whether a cancellation ends the block announced by the message with this sequence. Positions
+    /// in the stream decide, not clocks: a cancellation ends only blocks stored before it.
     pub(crate) fn is_cancelled(&self, sequence: u64, block: &BlockRef) -> bool {
         let mut behind = self.cancels.range(sequence.saturating_add(1)..);
         behind.any(|(_, cancelled)| cancelled.ended.covers(block, Timestamp::default(), false))
     }
 
-    /// Whether a stage was cancelled that is on its way here. It does not say which message announced
-    /// its block, only when.
+    /// Returns whether a remembered cancellation ends an arriving stage. A stage carries the time of its
+    /// block's announcement but not the sequence, so `concerns` compares times.
     pub(crate) fn any_ended(&self, mut concerns: impl FnMut(&BlockEnded) -> bool) -> bool {
         self.cancels.values().any(|cancelled| concerns(&cancelled.ended))
     }
 
-    /// Whether a cancel was read before. In its turn it is not early any more.
+    /// Returns whether a cancellation was already read. A cancellation seen in its turn stops being early.
     pub(crate) fn passes(&mut self, sequence: u64, is_early: bool) -> bool {
         let known = self.cancels.get_mut(&sequence);
         if let Some(cancelled) = known {
@@ -77,16 +78,16 @@ impl Track {
         false
     }
 
-    /// Remembers a cancel.
+    /// Remembers a cancellation.
     pub(crate) fn cancel(&mut self, sequence: u64, ended: BlockEnded, is_early: bool) {
         self.cancels.insert(sequence, Cancelled { ended, is_early });
-        // Those that are early lie behind all others.
+        // Early cancellations lie behind all others, so the oldest entries popped here are never early.
         while self.cancels.len() - self.early() > CANCELS_KEPT {
             self.cancels.pop_first();
         }
     }
 
-    /// How many cancels were read before their turn.
+    /// Returns the number of cancellations read before their turn.
     pub(crate) fn early(&self) -> usize {
         let newest_first = self.cancels.values().rev();
         newest_first.take_while(|cancelled| cancelled.is_early).count()

@@ -1,7 +1,7 @@
-//! What is ready and not released, found by urgency, by block and by the moment at which it is given up.
+//! Entries ready but not released, indexed by urgency, by block and by the time they are given up.
 //!
-//! An entry says only what deciding needs, and refers to its pipeline's definition for the rest. How many
-//! there are is bounded by how far blocks are read ahead of the output.
+//! An entry holds only the fields needed for decisions, and refers to its pipeline's definition for the rest.
+//! The number of entries is bounded by how far blocks are read ahead of the output.
 
 use crate::{
     decide::{Ready, SourceId},
@@ -22,37 +22,38 @@ use std::{
     sync::Arc,
 };
 
-/// A stage or attempt of which at least one task is not released.
+/// A stage or attempt with at least one unreleased task.
 #[derive(Debug)]
 pub(crate) struct Entry {
     pub(crate) source: SourceId,
     pub(crate) pipeline: Arc<Pipeline>,
     pub(crate) block: BlockRef,
-    /// The first block of a range, and when it was announced.
+    /// For a range: its first block, with the time of its announcement. `None` for a single block.
     first: Option<Box<(BlockRef, Timestamp)>>,
     pub(crate) announced_at: Timestamp,
     pub(crate) deadline_at: Option<Timestamp>,
-    /// Counts the entries.
+    /// Number of the entry in order of arrival, so older entries go first.
     age: u64,
     pub(crate) tasks: TaskRange,
-    /// The index that is released next.
+    /// The task index to release next.
     pub(crate) next: u32,
     pub(crate) attempt: u32,
-    /// The positions of its proof in the pipeline and of its stage in the proof.
+    /// Position of the proof in the pipeline. `stage` is the position of the stage in the proof.
     proof: u8,
     stage: u8,
     has_more_memory: bool,
     pub(crate) is_hedge: bool,
-    /// It was ready before this dispatcher led: it may have been released, and done, long ago.
+    /// Ready before this dispatcher led, so a predecessor may have released it already, and the work may
+    /// even be done.
     pub(crate) is_old: bool,
     pub(crate) amends: bool,
-    /// It cannot be ready in time, and waits only for the end of its block.
+    /// Set aside: cannot be ready by its deadline, and only waits for the end of its block.
     pub(crate) is_aside: bool,
 }
 
 impl Entry {
-    /// What a message asks for; none if its pipeline does not know the stage. `cursor` is how many of
-    /// its tasks were released before a restart.
+    /// Builds the entry for a ready stage. `cursor` counts the tasks already released before a restart.
+    /// Returns `None` if the pipeline defines no such stage, or no range of this width.
     pub(crate) fn new(
         source: SourceId,
         ready: &Ready,
@@ -89,7 +90,7 @@ impl Entry {
         })
     }
 
-    // Both positions were found in this very definition.
+    // The positions index this definition: `new` found them there.
     fn spec(&self) -> &ProofSpec {
         &self.pipeline.proofs[usize::from(self.proof)]
     }
@@ -114,7 +115,7 @@ impl Entry {
         }
     }
 
-    /// The number of the first block that it is about, and when that one was announced.
+    /// Returns the number of the entry's first block, and the time of its announcement.
     pub(crate) fn begins(&self) -> (u64, Timestamp) {
         let single = (self.block.number, self.announced_at);
         self.first
@@ -122,30 +123,30 @@ impl Entry {
             .map_or(single, |first| (first.0.number, first.1))
     }
 
-    /// The positions of its proof in the pipeline and of its stage in the proof.
+    /// Returns the position of the proof in the pipeline, and of the stage in the proof.
     pub(crate) fn place(&self) -> (u8, u8) {
         (self.proof, self.stage)
     }
 
-    /// Whether an attempt is about the same block.
+    /// Returns whether an attempt is for the same block.
     pub(crate) fn shares_block_with(&self, key: &AttemptKey) -> bool {
         let same_number = key.block.number == self.block.number && key.pipeline == self.pipeline.name;
         same_number && key.block == self.key().block_key()
     }
 
-    /// The position of the stage of an attempt for the same block, if it belongs to the same proof.
+    /// Returns the stage position of an attempt for the same block, or `None` if it belongs to another proof.
     pub(crate) fn stage_of(&self, key: &AttemptKey) -> Option<u8> {
         let same = key.proof_type == self.spec().proof_type;
         let (position, _) = self.spec().stage(&key.stage).filter(|_| same)?;
         u8::try_from(position).ok()
     }
 
-    /// The indices that are not released.
+    /// Returns the unreleased task indices.
     pub(crate) fn rest(&self) -> Range<u32> {
         self.next..self.tasks.first + self.tasks.count
     }
 
-    /// Whether it cannot be ready in time any more.
+    /// Returns whether the proof can no longer be ready by the deadline.
     pub(crate) fn is_out_of_reach(&self, now: Timestamp) -> bool {
         self.out_of_reach_at().is_some_and(|at| at <= now)
     }
@@ -155,12 +156,13 @@ impl Entry {
         Some(self.wanted_until()?.minus(least))
     }
 
-    /// An operator's retry is wanted although the deadline passed long ago.
+    /// Returns the deadline, or `None` for an operator's retry, which is wanted long after the deadline too.
     fn wanted_until(&self) -> Option<Timestamp> {
         self.deadline_at.filter(|_| !self.amends)
     }
 
-    /// When it is looked at next: it is given up, or set aside until its block is.
+    /// Returns when `tick` must look at the entry: when its deadline gets out of reach, or at the deadline
+    /// for an entry set aside.
     fn moment(&self) -> Option<Timestamp> {
         if self.is_aside {
             self.wanted_until()
@@ -185,13 +187,13 @@ impl Entry {
     }
 }
 
-/// All entries.
+/// All waiting entries and their indices.
 #[derive(Debug, Default)]
 pub(crate) struct Waiting {
     entries: Slab<Entry>,
     queues: BTreeMap<ZkvmId, Queue>,
     moments: BTreeSet<(Timestamp, EntryId)>,
-    /// Entries by the number of their block; of a range, of each of its blocks.
+    /// Entries by block number. A range is listed under each of its blocks.
     by_block: HashMap<PipelineId, BTreeSet<(u64, EntryId)>>,
     added: u64,
 }
@@ -235,7 +237,8 @@ impl Waiting {
         Some(entry)
     }
 
-    /// It is not released any more, and stays only until its block ends.
+    /// Sets an entry aside: never released again, and kept only so that its message stays unacknowledged
+    /// until its block ends.
     pub(crate) fn set_aside(&mut self, id: EntryId) {
         let Some(entry) = self.entries.get_mut(id.0) else {
             return;
@@ -250,14 +253,14 @@ impl Waiting {
         self.moments.extend(entry.moment().map(|at| (at, id)));
     }
 
-    /// The zkVMs for which something waits, with the entry whose task goes next.
+    /// Returns the zkVMs with waiting entries, each with the entry whose task goes next.
     pub(crate) fn next(&self) -> impl Iterator<Item = (&ZkvmId, EntryId)> {
         self.queues
             .iter()
             .filter_map(|(zkvm, queue)| Some((zkvm, queue.peek()?)))
     }
 
-    /// Takes a task of an entry. Returns its index, and whether it is the last one.
+    /// Takes the next task of an entry. Returns its index, and whether it was the last one.
     pub(crate) fn take(&mut self, id: EntryId) -> Option<(u32, bool)> {
         let entry = self.entries.get_mut(id.0)?;
         self.queues.get_mut(entry.zkvm())?.charge(&entry.pipeline.name);
@@ -266,7 +269,7 @@ impl Waiting {
         Some((index, entry.next == entry.tasks.first + entry.tasks.count))
     }
 
-    /// What waits for blocks of this number.
+    /// Returns the entries for blocks with this number.
     pub(crate) fn of_number(
         &self,
         pipeline: &PipelineId,
@@ -278,7 +281,7 @@ impl Waiting {
         ids.filter_map(|(_, id)| Some((*id, self.get(*id)?)))
     }
 
-    /// What waits for blocks of these numbers.
+    /// Returns the entries for blocks with these numbers, each entry once.
     pub(crate) fn between(
         &self,
         pipeline: &PipelineId,
@@ -294,7 +297,7 @@ impl Waiting {
         ids.into_iter().filter_map(|id| Some((id, self.get(id)?)))
     }
 
-    /// Lets the tables of a pipeline go, unless something of it waits.
+    /// Drops the tables of a pipeline, unless entries of it wait. Returns whether they were dropped.
     pub(crate) fn forget(&mut self, pipeline: &PipelineId) -> bool {
         let is_empty = self.by_block.get(pipeline).is_none_or(BTreeSet::is_empty);
         if is_empty {
@@ -306,13 +309,13 @@ impl Waiting {
         is_empty
     }
 
-    /// The first of what is to be looked at by now.
+    /// Returns the entry with the earliest moment, if the moment has come.
     pub(crate) fn due(&self, now: Timestamp) -> Option<&Entry> {
         let (at, id) = self.moments.first()?;
         self.get(*id).filter(|_| *at <= now)
     }
 
-    /// How many entries wait, per zkVM.
+    /// Returns the number of waiting entries per zkVM.
     pub(crate) fn len(&self) -> impl Iterator<Item = (&ZkvmId, usize)> {
         self.queues.iter().map(|(zkvm, queue)| (zkvm, queue.len()))
     }

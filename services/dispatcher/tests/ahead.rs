@@ -1,4 +1,4 @@
-//! How far blocks are read ahead of the output, and cancels that are read before their turn.
+//! Tests of how far blocks are read ahead of the output, and of cancellations read before their turn.
 
 use proptest::{collection::vec, prelude::*};
 use push0_dispatcher::decide::{CANCELS_EARLY_MAX, Dispatcher, Effect, SourceId};
@@ -67,7 +67,8 @@ fn record(pipeline: &Pipeline, block: BlockRef, announced_at: Timestamp) -> Emis
     }
 }
 
-/// A message of BLOCKS: a block of a number and fork, or a cancel of numbers and maybe of one fork.
+/// A message of BLOCKS: a block by number and fork, or a cancellation of numbers, optionally of
+/// one fork only.
 #[derive(Clone, Debug)]
 enum Word {
     Block(u64, u8),
@@ -82,7 +83,7 @@ fn word() -> impl Strategy<Value = Word> {
     ]
 }
 
-/// What becomes of the words.
+/// Outcome of playing the words.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Outcome {
     released: BTreeSet<(u64, u64, BlockHash)>,
@@ -90,7 +91,8 @@ struct Outcome {
     ends: BTreeSet<(Timestamp, u64, u64)>,
 }
 
-/// Plays the words to a dispatcher; before word N, `early[N]` cancels are read that come after it.
+/// Plays the words to a dispatcher. Before word N, the next `early[N]` cancellations behind it
+/// are read early.
 fn play(words: &[Word], early: &[usize]) -> Outcome {
     let pipeline = pipeline();
     let mut real = idle(&pipeline);
@@ -150,7 +152,7 @@ fn play(words: &[Word], early: &[usize]) -> Outcome {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(4000))]
 
-    /// P8: whenever a cancel is read before its turn, in the end the same blocks are released, the same
+    /// P8: whenever a cancellation is read before its turn, in the end the same blocks are released, the same
     /// ends are told, and the same messages are acknowledged, once each.
     #[test]
     fn a_cancel_that_is_read_early_ends_what_it_would_have_ended_in_its_turn(
@@ -160,7 +162,7 @@ proptest! {
         prop_assert_eq!(play(&words, &early), play(&words, &[]));
     }
 
-    /// P6: what is taken in is near enough to the next block to emit, or ends at once.
+    /// P6: a block is taken in only if it is near enough to the next block to emit, or ends at once.
     #[test]
     fn no_block_is_taken_in_that_is_too_far_ahead(
         first in 0..100_u64,
@@ -182,7 +184,7 @@ proptest! {
         let room = |sequence| real.has_room(SourceId::Block(sequence), &pipeline.name, &block(number, 1), ahead);
         let is_near = number <= first + emitted + ahead;
         prop_assert_eq!(room(8), is_near || is_cancelled);
-        // Behind the cancel it is announced again.
+        // The block announced again behind the cancellation is not cancelled.
         prop_assert_eq!(room(10), is_near);
     }
 }
@@ -213,15 +215,15 @@ fn cancels_that_wait_for_unread_blocks_are_limited() {
         }
     }
     assert_eq!(taken, CANCELS_EARLY_MAX);
-    // The first one comes in its turn.
+    // The first cancellation comes in its turn, which makes room for another.
     let first = cancel(&pipeline, 1, 1, Vec::new());
     let effects = real.cancel(SourceId::Block(1), &first, NOW, [], false);
     assert_eq!(effects, [Effect::Done(SourceId::Block(1))]);
     assert!(real.has_room_for_cancels(&pipeline.name));
 }
 
-/// P6: growth by what went by is none. What is written of the state has the same length, but for the
-/// digits of its counters.
+/// P6: finished blocks and cancellations leave no state behind. The debug output keeps its length, except for
+/// the digits of counters.
 #[test]
 fn blocks_and_cancels_that_went_by_leave_nothing() {
     const DIGITS: usize = 400;

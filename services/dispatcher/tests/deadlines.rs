@@ -1,4 +1,4 @@
-//! What cannot be ready by its deadline, by what its stages take at least.
+//! Tests of proofs out of reach of their deadline, given the shortest durations of their stages.
 
 use push0_dispatcher::decide::{Dispatcher, Effect, Ready, SourceId};
 use push0_domain::{
@@ -38,14 +38,14 @@ fn block() -> BlockRef {
     BlockRef { number: 7, hash }
 }
 
-/// One for which nothing waits.
+/// Returns a dispatcher without waiting entries.
 fn idle(pipeline: &Pipeline) -> Dispatcher {
     let mut dispatcher = Dispatcher::default();
     dispatcher.recall(&pipeline.name, Output::default());
     dispatcher
 }
 
-/// The block is announced in the message of this sequence.
+/// Announces the block in the message with this sequence.
 fn announce(dispatcher: &mut Dispatcher, sequence: u64, pipeline: &Arc<Pipeline>) {
     let deadline_at = pipeline.deadline_at(NOW);
     let effects = dispatcher.block(SourceId::Block(sequence), block(), NOW, deadline_at, pipeline);
@@ -128,7 +128,7 @@ fn a_proof_that_the_quorum_can_do_without_only_stands_aside() {
     let now = NOW.plus(Duration::from_secs(4));
     assert_eq!(dispatcher.tick(now), []);
     assert_eq!(released(&mut dispatcher, now), ["quick"]);
-    // What stands aside is durable, and ends with its block.
+    // The entry set aside stays durable, and ends with its block.
     let deadline = NOW.plus(Duration::from_secs(10));
     assert_eq!(dispatcher.tick(deadline.minus(TICK)), []);
     assert_eq!(reasons(&dispatcher.tick(deadline)), [EndReason::DeadlinePassed]);
@@ -156,8 +156,8 @@ fn from_a_second_copy_that_comes_too_late_nothing_follows() {
     }
 }
 
-/// A dispatcher that starts over gets back what was released of a block, if not all of it was: from
-/// that nothing follows, since it may be running.
+/// After a restart, a dispatcher gets back blocks released only in part. Their entries do not count as lost
+/// proofs, since the tasks may be running.
 #[test]
 fn what_may_have_been_released_before_a_restart_ends_no_block() {
     let pipeline = pipeline(2);
@@ -169,7 +169,7 @@ fn what_may_have_been_released_before_a_restart_ends_no_block() {
     assert_eq!(reasons(&dispatcher.tick(deadline)), [EndReason::DeadlinePassed]);
 }
 
-/// A block that is announced twice waits again while its tasks are out.
+/// A block announced twice waits again while its tasks are out.
 #[test]
 fn what_is_out_ends_no_block_although_it_waits_once_more() {
     let pipeline = pipeline(2);
@@ -180,7 +180,7 @@ fn what_is_out_ends_no_block_although_it_waits_once_more() {
     assert_eq!(dispatcher.tick(now), []);
 }
 
-/// A retry of a stage waits, and the attempt that was taken for dead has led to the next stage.
+/// A retry of a stage waits, while the attempt believed dead has led to the next stage.
 #[test]
 fn a_stage_of_which_a_later_one_is_known_ends_no_block() {
     let pipeline = pipeline(2);

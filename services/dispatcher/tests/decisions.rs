@@ -1,4 +1,4 @@
-//! The dispatcher's decisions against a model that looks through all that waits.
+//! The dispatcher's decisions against a model with an exhaustive search.
 
 use proptest::{collection::vec, prelude::*};
 use push0_dispatcher::decide::{Dispatcher, Effect, Ready, Release, SourceId};
@@ -125,10 +125,10 @@ enum Op {
         tasks: u32,
         attempt: u32,
     },
-    /// A prover, its slots, and which of those that are out it says to end soon.
+    /// A prover, its slots, and a bit for each outstanding attempt: set if the heartbeat says it ends soon.
     Beat(u8, u32, u8),
     Release,
-    /// One of those that are out.
+    /// Index into the outstanding attempts.
     End(usize),
     Cancel(u64, u64),
     Wait(u64),
@@ -147,7 +147,7 @@ fn op() -> impl Strategy<Value = Op> {
     ]
 }
 
-/// What waits: deadline, number, stages left, attempts and age say in which order.
+/// A waiting stage, ordered by deadline, number, stages left, attempt and age.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Waiting {
     rank: (u64, u64, usize, Reverse<u32>, u64),
@@ -163,7 +163,7 @@ struct Model {
     cancelled: Vec<(u64, u64, Timestamp)>,
     heard: BTreeMap<u8, (u32, Timestamp)>,
     out: Vec<Release>,
-    /// Those of them that end soon: each is a place more.
+    /// Outstanding attempts about to end: each adds a place.
     ending: Vec<AttemptKey>,
     age: u64,
 }
@@ -175,7 +175,7 @@ impl Model {
             (*first..=*last).contains(&number) && announced_at <= *at
         };
         let same = |w: &Waiting| {
-            // What a newer announcement asks for does not go with what an older one did.
+            // The entry of an older announcement does not stand in for a newer one.
             let stays = w.is_block || w.announced_at >= announced_at;
             let asked = (w.rank.1, w.rank.2, w.rank.3, w.tasks);
             stays && asked == (number, 2 - stage, Reverse(ready.attempt), ready.tasks.count)
@@ -197,7 +197,7 @@ impl Model {
         });
     }
 
-    /// Number, stage, attempt and index of what must go next.
+    /// Returns number, stage, attempt and index of the task to release next.
     fn release(&mut self) -> Option<(u64, &'static str, u32, u32)> {
         let places: u32 = self.heard.values().map(|(slots, _)| slots).sum();
         if self.out.len() >= places as usize + self.ending.len() {
@@ -231,8 +231,8 @@ impl Model {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(2000))]
 
-    /// P4 and P8: whatever came, ended, was cancelled or fell silent, what goes next is the most urgent
-    /// of all that is still wanted, and only to a free place.
+    /// P4 and P8: after any sequence of arrivals, ends, cancellations and silences, the next release is the
+    /// most urgent of all work still wanted, and goes only to a free place.
     #[test]
     fn what_is_released_is_the_most_urgent_that_is_ready(
         by_deadline in any::<bool>(),
@@ -277,7 +277,7 @@ proptest! {
                     prop_assert_eq!(named, expected);
                     if let Some(released) = released {
                         real.stored(released.source, released.index);
-                        // The same attempt may be out already: it takes no second place.
+                        // The same attempt may be out already, and then takes no second place.
                         if model.out.iter().all(|out| out.key != released.key) {
                             model.out.push(released);
                         }
@@ -314,8 +314,8 @@ proptest! {
         }
     }
 
-    /// Pipelines share a zkVM by weight, at every moment: each is at most one task away from its share,
-    /// so none waits for ever, and one that had nothing to do asks for nothing afterwards.
+    /// Pipelines share a zkVM by weight, at every moment: each is at most one task away from its share, so
+    /// none starves, and an idle pipeline gets no credit afterwards.
     #[test]
     fn pipelines_share_a_zkvm_by_weight(weights in vec(1..9_u32, 2..5), idle in 0..200_usize, tasks in 50..400_usize) {
         let mut real = Dispatcher::default();
@@ -348,13 +348,13 @@ proptest! {
         for (pipeline, weight) in pipelines.iter().zip(&weights) {
             let share = tasks as f64 * f64::from(*weight) / total;
             let got = taken.get(&pipeline.name).copied().unwrap_or_default();
-            // One task for each rival: all of them may have been at the head of their turn.
+            // One task for each rival, since all of them may have been at the head of their turn.
             prop_assert!((got - share).abs() <= weights.len() as f64, "{} got {got} of {share}", pipeline.name);
         }
     }
 
-    /// P1: a dispatcher that starts over releases every task of a stage whose release was not stored,
-    /// and repeats no more than its cursor may lag behind.
+    /// P1: a dispatcher that starts over releases every task of a stage whose release was not stored, and
+    /// repeats no more than its cursor may lag behind.
     #[test]
     fn a_restart_skips_no_task_of_a_long_stage(
         tasks in 1..400_u32,
@@ -396,7 +396,7 @@ proptest! {
     }
 }
 
-/// P6: memory is per stage. What is not released is one entry, however many tasks it has.
+/// P6: memory grows with stages. An unreleased stage is one entry, however many tasks it has.
 #[test]
 fn a_stage_of_a_hundred_thousand_tasks_is_one_entry() {
     const TASKS: u32 = 100_000;

@@ -5,17 +5,18 @@ use push0_bus::NatsConfig;
 use push0_runtime::{HasRuntimeConfig, HttpConfig, Invalid, TelemetryConfig};
 use serde::Deserialize;
 
-/// All of it. Timeouts and hedges are said by pipelines, most of the rest follows from the heartbeat.
+/// The whole configuration. Timeouts and hedges are set by pipelines, and most other times follow
+/// from the heartbeat.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// The broker.
+    /// The connection to the broker.
     pub nats: NatsConfig,
     /// How long bad provers get no work.
     pub quarantine: Terms,
-    /// Logs and traces.
+    /// Settings for logs and traces.
     pub telemetry: TelemetryConfig,
-    /// Health and metrics.
+    /// Address of health checks and metrics.
     pub http: HttpConfig,
 }
 
@@ -33,7 +34,7 @@ impl HasRuntimeConfig for Config {
         if first.is_zero() || longest < first {
             return Err(Invalid::new(
                 "quarantine.first",
-                "more than nothing, and no more than quarantine.longest",
+                "a duration above zero and at most quarantine.longest",
             ));
         }
         Ok(())

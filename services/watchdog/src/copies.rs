@@ -1,4 +1,4 @@
-//! How the copies of each stream stand, as metrics: brokers count their own messages and not each other's copies.
+//! State of each stream's copies, as metrics. Brokers report their own messages, but not each other's copies.
 
 use push0_bus::{Bus, Standing};
 use push0_runtime::metrics::{self, IntGaugeVec, MetricError};
@@ -7,7 +7,7 @@ use std::{convert::Infallible, time::Duration};
 /// How often the brokers are asked. An alert waits for a minute, and one round is fourteen requests.
 const LOOK_EVERY: Duration = Duration::from_secs(15);
 
-/// The metrics; labels are streams and brokers.
+/// The metrics, with streams and brokers as labels.
 pub(crate) struct Copies {
     leading: IntGaugeVec,
     current: IntGaugeVec,
@@ -18,18 +18,19 @@ impl Copies {
         Ok(Self {
             leading: metrics::gauge_vec(
                 "stream_has_leader",
-                "1 if a copy of the stream leads: without one it takes no message",
+                "1 if a copy of the stream leads, without which no message can be stored",
                 &["stream"],
             )?,
             current: metrics::gauge_vec(
                 "stream_copy_current",
-                "1 if the broker's copy of the stream is there and has everything",
+                "1 if the broker's copy of the stream is present and complete",
                 &["stream", "broker"],
             )?,
         })
     }
 
-    /// Looks for ever. Every instance does: what a standby says helps when the leader hangs.
+    /// Asks the brokers forever. Every instance does so, because a standby's metrics help when
+    /// the leader hangs.
     pub(crate) async fn watch(&self, bus: &Bus) -> Infallible {
         let mut next = tokio::time::interval(LOOK_EVERY);
         next.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -42,7 +43,8 @@ impl Copies {
         }
     }
 
-    /// No answer means that no copy leads, or that too few brokers are there to say which.
+    /// Shows the state of a stream. `None` means that no copy leads, or that too few brokers are
+    /// there to tell.
     fn show(&self, stream: &str, standing: Option<&Standing>) {
         let has_leader = standing.is_some_and(|s| s.leader.is_some() || s.copies.is_empty());
         self.leading

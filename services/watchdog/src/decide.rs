@@ -1,19 +1,19 @@
 //! The watchdog's decisions.
 //!
-//! | what is seen | what is done |
+//! | observation | action of the watchdog |
 //! |---|---|
-//! | a prover silent for three beats, or back under a new incarnation | each attempt that it ran is reported as died, each that it had not begun goes to another |
-//! | the same of a verifier | its checks go to another |
-//! | an attempt over its timeout | it is stopped and reported as timed out |
-//! | an attempt slower than its hedge threshold | a second copy is asked for |
-//! | another copy of the task was accepted | it is stopped |
-//! | its block was emitted or cancelled, or cannot meet its deadline any more | it is stopped |
+//! | a prover silent for three beats, or back under a new incarnation | each attempt it ran is reported as died, each attempt not begun goes to another prover |
+//! | the same of a verifier | its checks go to another verifier |
+//! | an attempt over its timeout | stopped, and reported as timed out |
+//! | an attempt slower than its hedge threshold | a hedge is requested |
+//! | an attempt at a task of which another copy was accepted | stopped |
+//! | an attempt whose block was emitted or cancelled, or can no longer meet its deadline | stopped |
 //! | an attempt in a stream and in no lease | see [`crate::unheld`] |
 //!
-//! What its prover has completed is over, although the newest heartbeat may be older and still name it.
+//! A completed attempt is ignored even if an older heartbeat still lists it.
 //!
-//! Each decision is repeated as long as the heartbeats show that it had no effect: orders and
-//! reports may be lost, and doing any of this twice is harmless.
+//! Each decision is repeated as long as heartbeats show no effect: orders and reports may be lost, and doing
+//! any of this twice is harmless.
 
 mod superseded;
 
@@ -30,59 +30,60 @@ use std::{
     time::Duration,
 };
 
-/// How often provers are heard of.
+/// The interval between a prover's heartbeats.
 pub const HEARTBEAT: Duration = Duration::from_millis(250);
-/// How long a prover may be silent. Three beats: one may be lost and one late, and with the hop to
-/// the next prover a task still starts elsewhere within a second.
+/// Silence after which a prover counts as dead. Three beats: one may be lost and one late, and with the hop
+/// to the next prover a task still starts elsewhere within a second.
 pub const DEAD_AFTER: Duration = HEARTBEAT.saturating_mul(3);
-/// How long an adapter has to end an attempt at its timeout by itself, before it counts as hung.
+/// How long an adapter may take to end an attempt at its timeout by itself, before the attempt
+/// counts as hung.
 pub const TIMEOUT_GRACE: Duration = HEARTBEAT.saturating_mul(2);
 /// How long a live prover may take to reach a broker that came back.
 const RECONNECT_MAX: Duration = Duration::from_secs(1);
-/// How long after an attempt's end a heartbeat may come that names it: it was on its way.
+/// How long after an attempt's end a heartbeat may still list the attempt: it was sent before.
 const TOLD_AFTER: Duration = HEARTBEAT;
-/// How often an order that was not obeyed is repeated.
+/// How often a stop order is repeated while it is not obeyed.
 const REPEAT_AFTER: Duration = Duration::from_secs(1);
 const _: () = assert!(DEAD_AFTER.as_millis() < 1000, "P5: reassigned within a second");
 
-/// What is to be done.
+/// An action for the shell to carry out.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Effect {
     /// Write the failure of an attempt whose prover cannot, and end its delivery.
     Report {
-        /// Who held it.
+        /// The prover holding the attempt.
         prover: ProverId,
-        /// The attempt.
+        /// The attempt as last listed.
         held: Box<Held>,
-        /// Died or timed out.
+        /// How the attempt ended.
         end: End,
     },
     /// Give a delivery to another process.
     GiveBack(Box<Held>),
-    /// Ask for a second copy.
+    /// Ask for a second copy of an attempt.
     Hedge {
-        /// Who is slow.
+        /// The prover to avoid, because it is slow.
         prover: ProverId,
-        /// The attempt.
+        /// The attempt to hedge.
         held: Box<Held>,
     },
     /// Tell a prover to end an attempt.
     Stop {
-        /// Who.
+        /// The prover to tell.
         prover: ProverId,
-        /// The attempt.
+        /// The attempt to end.
         attempt: AttemptId,
-        /// Its zkVM's and block's part of the lease, for the shell.
+        /// Why the attempt is stopped.
         reason: Reason,
     },
-    /// A block is past its deadline or cannot meet it any more, if one of these attempts still is on its
-    /// way: a lease may be older than an attempt's end.
+    /// Report a late block, past or unable to meet its deadline, if one of these attempts is still in TASKS.
+    /// The shell checks TASKS, because a lease may be older than an attempt's end.
     Late(Vec<AttemptKey>, Box<BlockEnded>),
-    /// Tell whoever watches.
+    /// Publish an event for observers.
     Announce(Happening),
 }
 
-/// How an attempt ended that its prover did not report.
+/// How an attempt ended whose prover did not report the end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum End {
     /// The prover fell silent for this long.
@@ -93,10 +94,10 @@ pub enum End {
     Hung,
 }
 
-/// Why an attempt is not wanted any more.
+/// Why an attempt is no longer wanted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reason {
-    /// It ran over its timeout.
+    /// The attempt ran over its timeout.
     TimedOut,
     /// Another copy of the task was accepted.
     Won,
@@ -109,7 +110,7 @@ pub enum Reason {
 }
 
 impl Reason {
-    /// For people.
+    /// Returns the reason in words, for the prover's log and trace.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::TimedOut => "over its timeout",
@@ -121,7 +122,7 @@ impl Reason {
     }
 }
 
-/// A block that cannot be ready in time, when it was announced, and its deadline.
+/// A block out of time: pipeline, block, time of its announcement, and deadline.
 type Late = (PipelineId, BlockRef, Timestamp, Option<Timestamp>);
 
 fn late_block((pipeline, block, announced_at, deadline): Late, now: Timestamp) -> BlockEnded {
@@ -131,7 +132,7 @@ fn late_block((pipeline, block, announced_at, deadline): Late, now: Timestamp) -
         first: block.number,
         last: block.number,
         hashes: vec![block.hash],
-        // By this clock it may be earlier than by the one that dated the announcement.
+        // The broker dated the announcement, and its clock may be ahead of this one.
         at: now.max(announced_at),
         reason: if has_passed {
             EndReason::DeadlinePassed
@@ -147,23 +148,23 @@ struct Prover {
     heard_at: Timestamp,
 }
 
-/// What the watchdog knows: the newest heartbeat of everyone.
+/// The watchdog's state: the newest heartbeat of every prover and verifier, and recent ends.
 #[derive(Debug, Default)]
 pub struct Watchdog {
     provers: BTreeMap<ProverId, Prover>,
-    /// Attempts for which a second copy was asked.
+    /// Attempts for which a hedge was requested.
     hedged: HashSet<AttemptId>,
-    /// Completed attempts that the newest heartbeat still names, or the next one may name, and since when.
+    /// Completed attempts possibly still listed by heartbeats, by completion time.
     over: HashMap<(ProverId, AttemptId), Timestamp>,
-    /// When an attempt was last ordered to stop.
+    /// When each attempt was last ordered to stop.
     ordered: HashMap<(ProverId, AttemptId), Timestamp>,
-    /// Attempts of which it was told that their blocks are late.
+    /// Attempts already reported as making their block late.
     late: BTreeSet<AttemptKey>,
-    /// What each pipeline has emitted, and when that was last heard or read.
+    /// The output of each pipeline, and when it was last heard or read.
     outputs: HashMap<PipelineId, (Output, Timestamp)>,
-    /// Tasks of which a copy was accepted while another may run or be on its way, with the attempt.
+    /// The accepted attempt of tasks with further copies running or in flight, and when it was accepted.
     won: HashMap<TaskId, (u32, Timestamp)>,
-    /// What ended last: attempts for it may still be on their way to a prover.
+    /// The latest ends of blocks, whose attempts may still be in flight to a prover.
     ends: VecDeque<(BlockEnded, Timestamp)>,
     looks: Looks,
     swept_at: Timestamp,
@@ -171,15 +172,15 @@ pub struct Watchdog {
 }
 
 impl Watchdog {
-    /// A heartbeat that was stored before this watchdog watched. After an outage of the broker its
-    /// prover may take a moment to be heard of again.
+    /// Handles a heartbeat stored before this watchdog led. Its prover gets extra time to be heard again, as
+    /// after an outage of the broker.
     pub fn recall(&mut self, lease: Lease, now: Timestamp) {
         let heard_at = now.plus(RECONNECT_MAX);
         self.provers
             .insert(lease.prover.clone(), Prover { lease, heard_at });
     }
 
-    /// A heartbeat.
+    /// Handles a heartbeat.
     pub fn heard(&mut self, lease: Lease, now: Timestamp) -> Vec<Effect> {
         let (id, role, incarnation) = (lease.prover.clone(), lease.role, lease.incarnation);
         let found = Effect::Announce(Happening::ProverFound {
@@ -209,7 +210,7 @@ impl Watchdog {
         }
     }
 
-    /// The provers that could work on a zkVM: those that are there and are not about to leave.
+    /// Returns the provers able to work on a zkVM: alive and not draining.
     pub fn fleet(&self, zkvm: &ZkvmId) -> BTreeSet<ProverId> {
         let lease = |p: &Prover| {
             let Lease { role, state, .. } = p.lease;
@@ -219,22 +220,22 @@ impl Watchdog {
         fleet.map(|(id, _)| id.clone()).collect()
     }
 
-    /// The zkVMs that somebody serves.
+    /// Returns the zkVMs with at least one prover or verifier.
     pub fn zkvms(&self) -> BTreeSet<ZkvmId> {
         self.provers.values().map(|p| p.lease.zkvm.clone()).collect()
     }
 
-    /// A prover completed an attempt: there is nothing to stop any more. Its delivery is still the
-    /// prover's, until a heartbeat says that it is not.
+    /// Handles a completed attempt, which needs no stop any more. Its delivery stays with the prover until a
+    /// heartbeat no longer lists the attempt.
     pub fn over(&mut self, prover: &ProverId, attempt: AttemptId, now: Timestamp) {
         self.over.insert((prover.clone(), attempt), now);
     }
 
-    /// Time passes.
+    /// Handles the passing of time.
     pub fn tick(&mut self, now: Timestamp) -> Vec<Effect> {
         let mut effects = Vec::new();
         if now.since(self.ticked_at) > HEARTBEAT {
-            // It was this watchdog that was held up: its own absence is not the provers' silence.
+            // The watchdog itself was delayed, so the silence seen is its own and not the provers'.
             self.provers.values_mut().for_each(|prover| prover.heard_at = now);
         }
         self.ticked_at = now;
@@ -255,7 +256,7 @@ impl Watchdog {
         effects.extend(self.slow(now));
         effects.extend(self.past_deadline(now));
         effects.extend(self.stop_settled(now));
-        // What was taken just before an end shows in a lease only after it.
+        // An attempt taken just before an end appears in a lease only afterwards.
         let ended_lately = self
             .ends
             .back()
@@ -272,7 +273,7 @@ impl Watchdog {
         effects
     }
 
-    /// Attempts over their timeout: stopped, and reported for provers that hang.
+    /// Returns effects for attempts over their timeout: a report, in case the prover hangs, and a stop order.
     fn overdue(&mut self, now: Timestamp) -> Vec<Effect> {
         let over: Vec<(ProverId, Held)> = self
             .running(now)
@@ -282,7 +283,7 @@ impl Watchdog {
         let mut effects = Vec::new();
         for (prover, held) in over {
             if let Some(stop) = self.order(&prover, &held, Reason::TimedOut, now) {
-                // Reported first: an adapter that does react to the order says only that it was stopped.
+                // Report first: an adapter obeying the order would only report the attempt as stopped.
                 effects.push(Effect::Report {
                     prover,
                     held: Box::new(held),
@@ -298,7 +299,7 @@ impl Watchdog {
         let slow: Vec<(ProverId, Held)> = self
             .running(now)
             .filter(|(_, held, ran)| held.header.hedge_after_ms.is_some_and(|after| *ran >= Duration::from_millis(after)))
-            // A hedge is not hedged again: two copies is what the threshold asks for.
+            // A hedge is not hedged again, because the threshold asks for two copies.
             .filter(|(_, held, _)| held.header.hedge_of.is_none())
             .filter(|(_, held, _)| !self.hedged.contains(&held.header.attempt_id()))
             .map(|(prover, held, _)| (prover.clone(), held.clone()))
@@ -353,14 +354,14 @@ impl Watchdog {
     }
 
     fn is_over(&self, prover: &ProverId, held: &Held) -> bool {
-        // Most are not asked about: the key is made only where there is something to find.
+        // Usually there is nothing to find, so the key is built only if there may be.
         !self.over.is_empty()
             && self
                 .over
                 .contains_key(&(prover.clone(), held.header.attempt_id()))
     }
 
-    /// Attempts that run, with how long they have by now.
+    /// Returns the running attempts, with the time they have been running.
     fn running(&self, now: Timestamp) -> impl Iterator<Item = (&ProverId, &Held, Duration)> {
         self.held()
             .filter(|(id, held)| !self.is_over(id, held))
@@ -370,7 +371,7 @@ impl Watchdog {
             })
     }
 
-    /// An order to stop, unless it was given a moment ago.
+    /// Returns an order to stop an attempt, unless one was given within `REPEAT_AFTER`.
     fn order(&mut self, prover: &ProverId, held: &Held, reason: Reason, now: Timestamp) -> Option<Effect> {
         let attempt = held.header.attempt_id();
         let key = (prover.clone(), attempt.clone());
@@ -389,7 +390,7 @@ impl Watchdog {
         })
     }
 
-    /// Forgets what concerns attempts that nobody holds any more.
+    /// Forgets state about attempts in no lease.
     fn forget(&mut self, now: Timestamp) {
         self.forget_superseded(now);
         let held: HashSet<AttemptId> = self.held().map(|(_, held)| held.header.attempt_id()).collect();
@@ -399,18 +400,18 @@ impl Watchdog {
             .retain(|(_, attempt), at| now.since(*at) < TOLD_AFTER || held.contains(attempt));
     }
 
-    /// The provers and verifiers that are alive.
+    /// Returns the number of live provers and verifiers.
     pub fn alive(&self) -> usize {
         self.provers.len()
     }
 
-    /// Whether it is time to compare TASKS and CHECKS with the leases.
+    /// Returns whether TASKS and CHECKS should be compared with the leases now.
     pub fn is_look_due(&mut self, now: Timestamp) -> bool {
         let somebody_is_late = self.late(now).next().is_some();
         self.looks.is_due(somebody_is_late, now)
     }
 
-    /// Compares what lies in TASKS (or CHECKS, for verifiers) with the leases.
+    /// Compares the attempts in TASKS, or in CHECKS for verifiers, with the leases.
     pub fn look(&mut self, role: Role, present: Vec<AttemptKey>, now: Timestamp) -> Vec<Unheld> {
         let of_role = self.provers.values().filter(|p| p.lease.role == role);
         let held = of_role.flat_map(|p| &p.lease.held);
@@ -422,7 +423,7 @@ impl Watchdog {
         self.looks.look(role, present, &held, &late, now)
     }
 
-    /// A suspect was not delivered yet.
+    /// Handles a suspect found not delivered yet.
     pub fn waits(&mut self, role: Role, key: &AttemptKey) {
         self.looks.waits(role, key);
     }
@@ -432,14 +433,14 @@ impl Watchdog {
         provers.filter(move |p| now.since(p.heard_at) >= LATE_AFTER)
     }
 
-    /// The pipelines of which somebody holds a task.
+    /// Returns the pipelines with tasks held by provers.
     pub fn pipelines(&self) -> HashSet<PipelineId> {
         self.held()
             .map(|(_, held)| held.header.id.stage.pipeline.clone())
             .collect()
     }
 
-    /// What becomes of the deliveries of a process that is gone.
+    /// Returns effects for the deliveries of a lost process.
     fn lost(&mut self, lease: Lease, end: End, now: Timestamp) -> Vec<Effect> {
         let Lease {
             prover,
@@ -460,14 +461,14 @@ impl Watchdog {
             role,
             held: u32::try_from(held.len()).unwrap_or(u32::MAX),
         });
-        // The broker's ack wait may have given it to another while no watchdog watched.
+        // While no watchdog led, the broker's ack wait may have given the delivery to another prover.
         let elsewhere = |lost: &Held| {
             self.held().any(|(other, held)| {
                 let same = held.header.context.claim() == lost.header.context.claim();
                 *other != prover && same && held.header.attempt_id() == lost.header.attempt_id()
             })
         };
-        // With a free slot, what waits begins at once: too late for this lease to show it.
+        // With a free slot, a waiting attempt begins at once, too late for this lease to show.
         let running = held.iter().filter(|held| held.running_ms.is_some()).count();
         let mut free = (slots as usize).saturating_sub(running);
         let one = |held: Held| {
@@ -479,7 +480,7 @@ impl Watchdog {
                 let (prover, held) = (prover.clone(), Box::new(held));
                 return Effect::Report { prover, held, end };
             }
-            // It never ran: that is no attempt.
+            // The delivery never ran, so it does not count as an attempt.
             Effect::GiveBack(Box::new(held))
         };
         let told = (!left).then_some(lost);

@@ -1,9 +1,10 @@
-//! The reassignment watchdog: notices dead, hung and slow provers and gets their tasks done
-//! elsewhere; tells provers to stop what nobody waits for any more.
+//! The watchdog: notices dead, hung and slow provers, gets their tasks done elsewhere, and tells provers to
+//! stop work no longer wanted.
 //!
-//! It promises P5 (reassigned fast) and its part of P6 and P8. It is a reconciler: what it does
-//! follows from the newest heartbeats and from what is stored, whether it has just started or run
-//! for a month. Without it nothing is lost, only slower: the broker's ack wait redelivers.
+//! The watchdog keeps promise P5 (reassigned fast) and its part of P6 and P8. The watchdog is a reconciler:
+//! every action follows from the newest heartbeats and from stored state, whether the process has just
+//! started or run for a month. Without a watchdog no task is lost, only delayed: the broker redelivers after
+//! its ack wait.
 
 pub mod config;
 mod copies;

@@ -1,21 +1,21 @@
-//! Which provers to leave alone for a while.
+//! Decides which provers are quarantined.
 //!
-//! A bad machine takes tasks quickly, because it fails them quickly: without a quarantine it eats
-//! the budget of every task it touches. But a failure may be the task's fault as well, and a
-//! quarantine must never be the reason why nobody works. Hence:
+//! A bad machine takes tasks quickly, because it fails them quickly: without a quarantine, the budget of
+//! every such task is soon used up. But a failure may be the task's fault as well, and a quarantine must
+//! never stop all work of a zkVM. Hence:
 //!
-//! | what is seen | what follows |
+//! | observation | consequence for the provers |
 //! |---|---|
-//! | a prover fails a task that nobody else has failed | the task is charged to it; all that die with it are one charge |
-//! | another prover fails the same task | the task is at fault: it is charged to nobody |
-//! | another prover completes it | it is charged to all that failed it |
-//! | a prover completes a task | it is charged with nothing |
-//! | three charges within a minute, or one false proof | quarantine, unless too many rest already |
-//! | what led to a quarantine is no longer charged | the quarantine ends |
-//! | all provers of a zkVM that are there rest | the one that would be back first is back now |
+//! | a prover fails a task no other prover has failed | the prover is charged; tasks that die together are one charge |
+//! | another prover fails the same task | the task is at fault, and both provers are acquitted |
+//! | another prover completes the task | all provers that failed the task are charged |
+//! | a prover completes a task | its own charges are dropped |
+//! | three charges within a minute, or one false proof | quarantine, unless too many provers are in quarantine already |
+//! | the charges behind a quarantine are dropped | the quarantine ends |
+//! | all live provers of a zkVM are in quarantine | the quarantine due to end first ends now |
 //!
-//! At most half of the provers of a zkVM rest at a time. The time doubles with every quarantine that
-//! follows soon after the last.
+//! At most half of the provers of a zkVM are in quarantine at a time. The duration doubles with every
+//! quarantine soon after the last.
 
 use push0_domain::{ProverId, TaskId, Timestamp, message::FailureClass};
 use serde::{Deserialize, Serialize};
@@ -24,31 +24,31 @@ use std::{
     time::Duration,
 };
 
-/// How many charges it takes.
+/// Number of charges for a quarantine.
 const CHARGES: u32 = 3;
-/// Deaths of attempts within this are one death of their prover.
+/// Deaths of attempts within this time are one death of their prover.
 const ONE_DEATH: Duration = Duration::from_secs(1);
-/// The most charges that are kept of a prover.
+/// Most charges kept for a prover.
 const CHARGES_KEPT: usize = 16;
-/// Charges older than this are forgotten.
+/// How long a charge counts.
 const CHARGED_FOR: Duration = Duration::from_secs(60);
 /// How long after a quarantine another one counts as its repetition.
 const PROBATION: Duration = Duration::from_secs(600);
-/// How often a prover that does not obey is told again.
+/// How often an order is repeated to a disobedient prover.
 const REPEAT_AFTER: Duration = Duration::from_secs(1);
-/// The most provers that are remembered; the ones charged longest ago are forgotten.
+/// Most provers kept in memory. The ones charged longest ago are forgotten.
 const PROVERS_MAX: usize = 10_000;
-/// The most failed tasks that are remembered; the ones failed longest ago are forgotten.
+/// Most failed tasks kept in memory. The ones failed longest ago are forgotten.
 const CASES_MAX: usize = 4096;
 
 /// How long quarantines last: the `[quarantine]` section.
 #[derive(Clone, Copy, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Terms {
-    /// The first one.
+    /// Duration of a first quarantine.
     #[serde(with = "humantime_serde")]
     pub first: Duration,
-    /// The longest: each that follows soon after the last is twice as long.
+    /// Longest duration. Each quarantine soon after the last is twice as long, up to this limit.
     #[serde(with = "humantime_serde")]
     pub longest: Duration,
 }
@@ -62,18 +62,18 @@ impl Default for Terms {
     }
 }
 
-/// A quarantine, as it is stored.
+/// A quarantine as stored.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Quarantine {
-    /// When it ends.
+    /// When the quarantine ends.
     pub until: Timestamp,
-    /// How many there were in a row.
+    /// How many quarantines there were in a row, this one included.
     pub times: u32,
-    /// Why; once it was ended early, why that.
+    /// Why the quarantine began, or why it was ended early.
     pub reason: String,
 }
 
-/// What is to be stored, announced and ordered.
+/// A change to store, announce and order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Change {
     /// A quarantine began.
@@ -82,7 +82,7 @@ pub enum Change {
     Ended(ProverId, Quarantine),
 }
 
-/// What is known of every prover's recent attempts.
+/// Recent failures and quarantines of all provers.
 #[derive(Debug, Default)]
 pub struct Reputation {
     terms: Terms,
@@ -99,7 +99,7 @@ struct Case {
 
 #[derive(Clone, Debug)]
 struct Charge {
-    /// Several, if they died together: any of them may have been the reason.
+    /// Tasks behind the charge. Several if they died together, since any of them may have killed the prover.
     tasks: Vec<TaskId>,
     at: Timestamp,
     class: FailureClass,
@@ -108,12 +108,12 @@ struct Charge {
 #[derive(Debug, Default)]
 struct Record {
     charges: Vec<Charge>,
-    /// Its last completed attempt.
+    /// When the prover last completed an attempt.
     completed_at: Timestamp,
     quarantine: Option<Quarantine>,
-    /// What led to the quarantine.
+    /// Charges behind the quarantine.
     grounds: Vec<Charge>,
-    /// Whether the quarantine's end was not told yet.
+    /// Whether the end of the quarantine is still to be announced.
     to_end: bool,
     told_at: Timestamp,
 }
@@ -147,7 +147,7 @@ fn weight(charges: &[Charge]) -> u32 {
 }
 
 impl Reputation {
-    /// Knows nothing of anybody yet.
+    /// Creates a reputation without any records.
     pub fn new(terms: Terms) -> Self {
         Self {
             terms,
@@ -155,7 +155,7 @@ impl Reputation {
         }
     }
 
-    /// Recalls a stored quarantine.
+    /// Restores a stored quarantine.
     pub fn recall(&mut self, prover: ProverId, quarantine: Quarantine, now: Timestamp) {
         if now.since(quarantine.until) >= PROBATION {
             return;
@@ -165,7 +165,8 @@ impl Reputation {
         record.quarantine = Some(quarantine);
     }
 
-    /// An attempt was completed, and is valid as far as is known. `fleet`: who could work on the zkVM.
+    /// Handles a completed attempt, valid as far as known. `fleet` lists the provers able to work
+    /// on the zkVM.
     pub fn completed(
         &mut self,
         task: &TaskId,
@@ -178,7 +179,7 @@ impl Reputation {
             record.completed_at = now;
         }
         let mut failed_by = self.cases.remove(task).unwrap_or_default().failed_by;
-        // What provers with more memory can do says nothing against those that have less.
+        // A success on a prover with more memory is no evidence against the smaller ones.
         let small = failed_by
             .extract_if(.., |other, (_, class)| {
                 *class == FailureClass::OutOfMemory && !fleet.contains(other)
@@ -198,7 +199,7 @@ impl Reputation {
         acquitted.into_iter().chain(judged).collect()
     }
 
-    /// An attempt ended badly. `fleet`: who could work on the zkVM.
+    /// Handles a failed attempt. `fleet` lists the provers able to work on the zkVM.
     pub fn failed(
         &mut self,
         task: &TaskId,
@@ -208,7 +209,7 @@ impl Reputation {
         now: Timestamp,
     ) -> Vec<Change> {
         if class.is_final() {
-            // The task's fault, or nobody's.
+            // Final failures are the task's fault, or no fault at all.
             return Vec::new();
         }
         make_room(&mut self.cases, CASES_MAX, task, |case| case.at);
@@ -251,12 +252,12 @@ impl Reputation {
                 class,
             }),
         }
-        // One that may not rest is charged on and on.
+        // A prover that may not be quarantined keeps collecting charges.
         let excess = record.charges.len().saturating_sub(CHARGES_KEPT);
         record.charges.drain(..excess);
     }
 
-    /// Another prover failed the task, too.
+    /// Drops a charge, because another prover failed the task too.
     fn acquit(&mut self, task: &TaskId, prover: &ProverId, now: Timestamp) -> Option<Change> {
         let record = self.provers.get_mut(prover)?;
         record.charges.retain(|c| !c.tasks.contains(task));
@@ -265,8 +266,8 @@ impl Reputation {
         if record.grounds.len() == before || weight(&record.grounds) >= CHARGES {
             return None;
         }
-        let mut ended = record.end("others failed its tasks as well", now)?;
-        // As if it had not been.
+        let mut ended = record.end("other provers failed the same tasks", now)?;
+        // Undo the quarantine: the other charges behind it count again, and `times` does not count it.
         record.charges.append(&mut record.grounds);
         ended.times = ended.times.saturating_sub(1);
         record.quarantine = Some(ended.clone());
@@ -296,7 +297,7 @@ impl Reputation {
             reason: match &record.grounds[..] {
                 [only] => format!("{} once", only.class.as_str()),
                 charges => format!(
-                    "{} times in a row something failed that nobody else failed",
+                    "{} failures in a row on tasks no other prover has failed",
                     charges.len()
                 ),
             },
@@ -307,7 +308,8 @@ impl Reputation {
         Some(Change::Begun(prover.clone(), quarantine))
     }
 
-    /// Who is back because nobody else of this zkVM is there. `fleet`: who could work on it.
+    /// Ends the quarantine due to end first if no other prover of the zkVM is there. `fleet` lists the
+    /// provers able to work on the zkVM.
     pub fn relieve(&mut self, fleet: &BTreeSet<ProverId>, now: Timestamp) -> Option<Change> {
         let until = |id: &ProverId| {
             let record = self.provers.get(id).filter(|record| record.rests(now))?;
@@ -315,11 +317,14 @@ impl Reputation {
         };
         let resting: Option<Vec<_>> = fleet.iter().map(until).collect();
         let (_, first) = resting?.into_iter().min()?;
-        let ended = self.provers.get_mut(&first)?.end("nobody else is there", now)?;
+        let ended = self
+            .provers
+            .get_mut(&first)?
+            .end("no other prover is available", now)?;
         Some(Change::Ended(first, ended))
     }
 
-    /// Forgets the provers of which nothing counts any more: names come and go with processes.
+    /// Forgets provers without any charges or quarantines that count, since names come and go with processes.
     pub fn forget(&mut self, now: Timestamp) {
         self.provers.retain(|_, record| {
             record
@@ -332,7 +337,7 @@ impl Reputation {
         });
     }
 
-    /// Whose quarantine has run out since this was last asked.
+    /// Returns the provers whose quarantine has expired since the last call.
     pub fn over(&mut self, now: Timestamp) -> Vec<ProverId> {
         let mut over = Vec::new();
         for (id, record) in &mut self.provers {
@@ -344,17 +349,17 @@ impl Reputation {
         over
     }
 
-    /// How many rest.
+    /// Returns the number of provers in quarantine.
     pub fn resting(&self, now: Timestamp) -> usize {
         self.provers.values().filter(|record| record.rests(now)).count()
     }
 
-    /// What a prover must be told that rests although it should work, or works although it should
-    /// rest: how long it rests from now on, and why. It has not heard of it, or has restarted.
+    /// Returns a reminder for a prover that rests but should work, or works but should rest: the time left
+    /// and the reason. The prover has missed the order, or has restarted.
     pub fn remind(&mut self, prover: &ProverId, rests: bool, now: Timestamp) -> Option<(Duration, String)> {
         let record = self.provers.get_mut(prover)?;
         let quarantine = record.quarantine.as_ref()?;
-        // Its own clock may be a little behind.
+        // The prover's clock may be a little behind.
         let is_late = now.since(quarantine.until) >= REPEAT_AFTER;
         let disobeys = if rests { is_late } else { quarantine.until > now };
         if !disobeys || now.since(record.told_at) < REPEAT_AFTER {
@@ -365,7 +370,7 @@ impl Reputation {
     }
 }
 
-/// Forgets what is oldest if a newcomer would be one too many.
+/// Removes the oldest entry if a newcomer would exceed the limit.
 fn make_room<K: Ord + Clone, V>(
     map: &mut BTreeMap<K, V>,
     max: usize,

@@ -1,4 +1,4 @@
-//! The shell: heartbeats in, reports, orders and hedges out.
+//! The shell: reads heartbeats, and sends reports, orders and hedges.
 
 mod act;
 mod quarantine;
@@ -20,19 +20,19 @@ use quarantine::QUARANTINE;
 use serde::de::IgnoredAny;
 use std::time::Duration;
 
-/// The role of the active watchdog.
+/// Name of the leadership role.
 const ROLE: &str = "watchdog";
-/// How often silence, timeouts and deadlines are looked at: a tenth of a heartbeat.
+/// How often silence, timeouts and deadlines are checked: a tenth of a heartbeat.
 const TICK: Duration = Duration::from_millis(25);
-/// How much of a tick the watchdog sleeps, thread and all. It hears how every attempt ends, and nothing of
-/// it is urgent: waiting, it would be woken for each, on a core that the block's next step needs at that
-/// very moment. Asleep, it finds what came all at once.
+/// How much of a tick the watchdog sleeps, blocking its thread. The end of every attempt is signalled, and no
+/// end is urgent. Waiting for signals, the thread would be woken for each one, on a core needed at that very
+/// moment for the block's next step. After the sleep, all pending signals are read at once.
 const REST: Duration = Duration::from_millis(20);
 const _: () = assert!(
     REST.as_millis() < TICK.as_millis(),
-    "what came is read before the clock"
+    "signals are read before the next tick"
 );
-/// Every how many ticks the output's frontier is read, in case its signal was missed.
+/// After how many ticks outputs are read from the stream, in case signals of records were missed.
 const RECONCILE_EVERY: u32 = 40;
 
 /// Runs the watchdog until it is asked to stop.
@@ -59,7 +59,7 @@ pub async fn run(service: Service<Config>) -> Result<(), BoxError> {
         };
         metrics.leading.set(0);
         broker.not_ready(error.to_string());
-        tracing::warn!(%error, "starting over from what is stored");
+        tracing::warn!(%error, "starting over from stored state");
         tokio::select! {
             () = service.shutdown.requested() => break,
             never = &mut watched => match never {},
@@ -94,7 +94,7 @@ async fn session(
 
 #[expect(
     clippy::disallowed_methods,
-    reason = "that the thread does not run is the point, and nobody waits for it so long"
+    reason = "blocking the thread is the point, and no task waits for it meanwhile"
 )]
 fn rest() {
     std::thread::sleep(REST);
@@ -127,7 +127,7 @@ impl<'a> Active<'a> {
         Ok(active)
     }
 
-    /// Learns who was there and who was not to work, from what is stored.
+    /// Reads the stored quarantines and the newest heartbeats.
     async fn recall(&mut self) -> Result<(), BusError> {
         let bus = self.bus;
         for fact in self.quarantines.list(&format!("{QUARANTINE}.*")).await? {
@@ -136,7 +136,7 @@ impl<'a> Active<'a> {
                 self.reputation.recall(prover, quarantine, now());
             }
         }
-        // A prover that died while no watchdog watched is silent from now on, like any other.
+        // A prover that died while no watchdog led is silent from now on, like any other.
         for (subject, _) in bus.subjects(Stream::Leases, &subject::all(Kind::Lease)).await? {
             if let Some(Ok(lease)) = bus
                 .last::<Lease>(Stream::Leases, &subject)
@@ -156,8 +156,8 @@ impl<'a> Active<'a> {
         let (interrupted, held) = (self.bus.interrupted(), term.hold());
         let (mut interrupted, mut held) = (std::pin::pin!(interrupted), std::pin::pin!(held));
         loop {
-            // Heartbeats before the clock: a watchdog that was held up must not take its own delay
-            // for the silence of others.
+            // Read heartbeats before the clock: a delayed watchdog must not take its own delay for the
+            // silence of provers.
             let (effects, has_ticked) = tokio::select! {
                 biased;
                 () = &mut held => return Ok(()),
@@ -186,10 +186,10 @@ impl<'a> Active<'a> {
                 .alive
                 .set(i64::try_from(self.core.alive()).unwrap_or(i64::MAX));
             if may_rest {
-                // What was just said is to be sent first.
+                // Let pending messages be sent first.
                 tokio::task::yield_now().await;
                 rest();
-                // From now, so that what came meanwhile is read before the next look.
+                // Count from now, so signals from meanwhile are read before the next tick.
                 tick.reset_after(TICK - REST);
             }
         }
@@ -223,8 +223,8 @@ impl<'a> Active<'a> {
         Ok(effects)
     }
 
-    /// The end of an attempt tells about its prover; and one that was accepted makes other copies of
-    /// its task superfluous.
+    /// Updates the reputation of the attempt's prover. If the attempt was accepted, other copies of its
+    /// task are stopped.
     async fn attempt_ended(&mut self, result: &TaskResult) -> Result<Vec<Effect>, BusError> {
         let header = &result.header;
         if matches!(result.outcome, Outcome::Completed { .. }) {
@@ -258,12 +258,12 @@ impl<'a> Active<'a> {
         Ok(Vec::new())
     }
 
-    /// Reads how outputs stand, in case a signal was missed.
+    /// Reads the outputs from the stream, in case signals were missed.
     async fn reconcile(&mut self) -> Result<(), BusError> {
         self.end_quarantines().await?;
         self.reputation.forget(now());
         for pipeline in self.core.pipelines() {
-            // Not the newest of all: for that the broker looks through all subjects.
+            // Ask for one number: to find the newest record, the broker would search all subjects.
             let missed = match self.core.next_of(&pipeline) {
                 Some(next) => {
                     let subject = subject::proof(&pipeline, next);

@@ -1,18 +1,18 @@
-//! Deliveries that nobody holds.
+//! Finds deliveries in no lease.
 //!
-//! A prover that takes a task and dies before its next heartbeat, a connection that breaks under a
-//! delivery, a process that leaves in that moment: the broker believes the task to be with somebody,
-//! and no lease shows it. Left alone it would come back after the broker's ack wait. So TASKS and
-//! CHECKS are compared with the leases: what lies there and is in no lease in two looks that are
-//! farther apart than a heartbeat is unheld, if it was delivered at all.
+//! A prover may take a task and die before its next heartbeat, a connection may break under a delivery, or a
+//! process may leave at the wrong moment: the broker believes the task delivered, and no lease shows the
+//! task. By itself, such a task would come back only after the broker's ack wait. So TASKS and CHECKS are
+//! compared with the leases: an attempt in the stream and in no lease, in two looks more than a heartbeat
+//! apart, is unheld, if it was delivered at all.
 //!
-//! | who serves the zkVM | what follows |
+//! | processes serving the zkVM | consequence |
 //! |---|---|
-//! | somebody is late, and may be dead | nothing yet: silence decides first |
-//! | a prover died while the attempt was unheld, or just before | the attempt died with it |
-//! | nobody did, or it is a check, for as long as a silence takes to be noticed | it is suspect: is it delivered? |
-//! | the same for as long again after it was found delivered | it is given to another: it never arrived |
-//! | a living prover stopped holding it before it began | nothing: it was handed back, and waits for somebody who is free |
+//! | one is late, and may be dead | none yet: its silence decides first |
+//! | a prover died while the attempt was unheld, or just before | the attempt died with the prover |
+//! | none died, or the attempt is a check, for as long as a silence takes to be noticed | the attempt is suspect: the shell checks its delivery |
+//! | again none, for as long after the delivery was confirmed | given to another process: the delivery never arrived |
+//! | a living prover stopped holding the attempt before it began | none: it was handed back, and waits for a free prover |
 
 use crate::decide::{DEAD_AFTER, End, HEARTBEAT};
 use push0_domain::{ProverId, Timestamp, ZkvmId, message::Role, subject::AttemptKey};
@@ -21,55 +21,55 @@ use std::{
     time::Duration,
 };
 
-/// How long an attempt may lie in its stream and be in no lease: a heartbeat, which shows what a
-/// prover took even if the one at the taking is lost, and 50 ms for the way.
+/// How long an attempt may be in its stream and in no lease: one heartbeat, in case the extra heartbeat at
+/// the taking was lost, and 50 ms for the way.
 pub const UNHELD_AFTER: Duration = HEARTBEAT.saturating_add(Duration::from_millis(50));
-/// How long a prover may be silent until its silence is looked into: half a heartbeat more than one.
+/// Silence after which a process is late: half a heartbeat more than one.
 pub const LATE_AFTER: Duration = HEARTBEAT.saturating_add(Duration::from_millis(125));
-/// How long nobody may be late until an attempt counts as never arrived: by then whoever took it and
-/// died is late.
+/// How long an attempt is unheld before it is suspect, and as long again before it counts as lost. A process
+/// that took the attempt and died is late by then.
 pub const LOST_AFTER: Duration = LATE_AFTER.saturating_add(Duration::from_millis(125));
-/// How often is looked: when somebody is late or something is suspect, and when all is well.
+/// Intervals between looks: while a process is late or an attempt is suspect, and otherwise.
 const URGENT: Duration = Duration::from_millis(100);
 const CALM: Duration = Duration::from_secs(1);
-/// How long a death is remembered: attempts that died with it are seen within this.
+/// How long a death is remembered. Attempts lost with the prover are seen within this time.
 const FALLEN_FOR: Duration = Duration::from_secs(1);
 const _: () = assert!(
     LATE_AFTER.as_millis() + UNHELD_AFTER.as_millis() <= DEAD_AFTER.as_millis(),
-    "when a prover is declared dead, what it took last is known to be unheld"
+    "when a prover is declared dead, its last deliveries are known to be unheld"
 );
 
-/// A delivery that nobody holds, as far as the leases show.
+/// A delivery in no lease.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unheld {
-    /// Which attempt.
+    /// The attempt in the delivery.
     pub key: AttemptKey,
-    /// Whether it lies in TASKS or in CHECKS.
+    /// `Prover` if the attempt is in TASKS, `Verifier` if in CHECKS.
     pub role: Role,
-    /// What became of it, as far as can be told.
+    /// The fate of the delivery, as far as known.
     pub fate: Fate,
 }
 
-/// What becomes of a delivery that nobody holds.
+/// The fate of a delivery in no lease.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Fate {
-    /// Its prover died, in this way.
+    /// The prover that took the delivery died in this way.
     Fell(ProverId, End),
-    /// It may never have arrived, if it was delivered at all.
+    /// The delivery may never have arrived. The shell must check whether there was one.
     Suspect,
-    /// It was delivered and never arrived.
+    /// The attempt was delivered and never arrived.
     Lost,
 }
 
 /// An attempt in a stream and in no lease.
 #[derive(Clone, Copy, Debug)]
 struct Seen {
-    /// Since when, or since it was found to be suspect.
+    /// When the attempt was first seen unheld, or found suspect.
     at: Timestamp,
     suspect: bool,
 }
 
-/// A process that is gone.
+/// A dead prover.
 #[derive(Debug)]
 struct Fallen {
     prover: ProverId,
@@ -78,19 +78,19 @@ struct Fallen {
     at: Timestamp,
 }
 
-/// What was seen in the streams and in no lease.
+/// Attempts seen in the streams and in no lease.
 #[derive(Debug, Default)]
 pub(crate) struct Looks {
-    /// Since when, by role: 0 is a prover's, 1 a verifier's.
+    /// Unheld attempts by role: index 0 for provers, 1 for verifiers.
     since: [BTreeMap<AttemptKey, Seen>; 2],
-    /// What was handed back and is in no lease since.
+    /// Attempts handed back and in no lease since, by role.
     handed_back: [HashSet<AttemptKey>; 2],
     fallen: Vec<Fallen>,
     looked_at: Timestamp,
 }
 
 impl Looks {
-    /// Whether it is time to look.
+    /// Returns whether a look is due.
     pub(crate) fn is_due(&mut self, late: bool, now: Timestamp) -> bool {
         self.fallen.retain(|fallen| now.since(fallen.at) < FALLEN_FOR);
         let suspects = self
@@ -110,9 +110,9 @@ impl Looks {
         due
     }
 
-    /// A prover died.
+    /// Handles the death of a prover.
     pub(crate) fn fell(&mut self, prover: ProverId, zkvm: ZkvmId, end: End, at: Timestamp) {
-        // What it took last is known by now.
+        // Look at once: by now its last deliveries are known to be unheld.
         self.looked_at = Timestamp::default();
         self.fallen.push(Fallen {
             prover,
@@ -122,18 +122,18 @@ impl Looks {
         });
     }
 
-    /// A prover does not hold it any more, and has not begun it as far as was heard.
+    /// Handles an attempt that its prover no longer holds and, as far as heard, has not begun.
     pub(crate) fn handed_back(&mut self, role: Role, key: AttemptKey) {
         self.handed_back[usize::from(role == Role::Verifier)].insert(key);
     }
 
-    /// A suspect was not delivered yet: it waits for somebody who is free.
+    /// Handles a suspect found not delivered yet, which waits for a free prover.
     pub(crate) fn waits(&mut self, role: Role, key: &AttemptKey) {
         self.since[usize::from(role == Role::Verifier)].remove(key);
     }
 
-    /// What lies in the stream of this role; what of it is in a lease; and on which zkVMs somebody is
-    /// late.
+    /// Compares a stream with the leases of its role. `present` lists the attempts in the stream, `held`
+    /// those in a lease, and `late` the zkVMs with a late process. Returns unheld attempts with their fate.
     pub(crate) fn look(
         &mut self,
         role: Role,
@@ -146,7 +146,7 @@ impl Looks {
         let mut since = BTreeMap::new();
         let mut found = Vec::new();
         let unheld: Vec<AttemptKey> = present.into_iter().filter(|key| !held.contains(key)).collect();
-        // What is not there any more was done.
+        // Attempts no longer unheld were taken again or are done, and are forgotten.
         let handed_back = &mut self.handed_back[usize::from(role == Role::Verifier)];
         let before_that = std::mem::take(handed_back);
         handed_back.extend(unheld.iter().filter(|key| before_that.contains(key)).cloned());
@@ -165,7 +165,7 @@ impl Looks {
                 |f: &&Fallen| role == Role::Prover && f.zkvm == key.zkvm && seen.at <= f.at.plus(URGENT);
             let fell = self.fallen.iter().rev().find(with);
             let (fate, next) = match fell.filter(|_| unheld_for >= UNHELD_AFTER) {
-                // Looked at anew, should it have no effect.
+                // Start over, in case the report has no effect.
                 Some(f) => (Fate::Fell(f.prover.clone(), f.end), new),
                 None if unheld_for < LOST_AFTER => {
                     since.insert(key, seen);

@@ -1,4 +1,4 @@
-//! The watchdog's decisions: nobody who is heard of is given up, nobody who is gone is forgotten.
+//! The watchdog's decisions: no live prover is given up, and no dead one is forgotten.
 #![expect(clippy::panic, reason = "a failing test panics, in its helpers as well")]
 
 mod leases;
@@ -14,7 +14,7 @@ use std::{collections::BTreeSet, time::Duration};
 
 const TIMEOUT: Duration = Duration::from_secs(3600);
 
-/// Provers and verifiers; each holds attempts that run (true) or wait.
+/// Provers and verifiers, each holding attempts that run (true) or wait.
 fn fleet() -> impl Strategy<Value = Vec<Lease>> {
     vec((any::<bool>(), vec(any::<bool>(), 0..4)), 1..6).prop_map(|fleet| {
         let mut index = 0;
@@ -37,8 +37,8 @@ fn fleet() -> impl Strategy<Value = Vec<Lease>> {
     })
 }
 
-/// What becomes of the attempts of these that are gone: reported as died, or given to another. What
-/// waits beside a free slot has begun meanwhile.
+/// Returns the fates of the attempts of lost processes: true if reported as died, false if given to another.
+/// An attempt waiting beside a free slot has begun meanwhile.
 fn fates(leases: &[Lease]) -> BTreeSet<(String, bool)> {
     let mut fates = BTreeSet::new();
     for lease in leases {
@@ -74,7 +74,7 @@ fn decided(effects: &[Effect]) -> BTreeSet<(String, bool)> {
     set
 }
 
-/// Ticks for a while and gathers what is decided.
+/// Ticks for a while and collects the decisions.
 fn watch(watchdog: &mut Watchdog, from: Timestamp, during: Duration) -> Vec<Effect> {
     let ticks = during.as_millis() / TICK.as_millis() + 1;
     let at = |tick| from.plus(TICK * u32::try_from(tick).expect("valid"));
@@ -82,8 +82,8 @@ fn watch(watchdog: &mut Watchdog, from: Timestamp, during: Duration) -> Vec<Effe
 }
 
 proptest! {
-    /// P5: a prover whose heartbeats come in time is never given up, however irregular they are, and
-    /// however long the watchdog itself is held up.
+    /// P5: a prover whose heartbeats come in time is never given up, however irregular they are, and however
+    /// long the watchdog itself is held up.
     #[test]
     fn a_prover_that_is_heard_of_in_time_is_never_given_up(
         gaps in vec(1..700_u64, 1..60),
@@ -108,8 +108,8 @@ proptest! {
         }
     }
 
-    /// P5: what provers held that fell silent is reported or given to others, all of it, once, and
-    /// between three heartbeats and a tick more. Those that are still heard of keep theirs.
+    /// P5: all attempts of silent provers are reported or given to others, once, and between three heartbeats
+    /// and a tick more. Provers still heard of keep theirs.
     #[test]
     fn what_silent_provers_held_is_passed_on_once_and_in_time(fleet in fleet(), living in any::<u8>()) {
         let lives = |at: usize| living & (1 << at) != 0;
@@ -134,8 +134,8 @@ proptest! {
         prop_assert_eq!(decided(&effects), fates(&dead));
     }
 
-    /// A watchdog that starts over decides from the stored heartbeats what its predecessor decided, or
-    /// would have decided: also twice, if it is not known what became of the decisions.
+    /// A successor reaches the same decisions from the stored heartbeats as its predecessor. They are
+    /// repeated if their outcome is not known.
     #[test]
     fn a_successor_decides_the_same_from_the_stored_heartbeats(fleet in fleet(), killed_after in 0..3000_u64) {
         let mut first = Watchdog::default();
@@ -153,8 +153,8 @@ proptest! {
         prop_assert_eq!(decided(&after), fates(&fleet));
     }
 
-    /// An order or a report that had no effect is repeated every second, not at every heartbeat; when
-    /// the attempt is gone from the heartbeats, it is not repeated any more.
+    /// An order or a report without effect is repeated every second, not at every heartbeat, and no more once
+    /// the attempt is gone from the heartbeats.
     #[test]
     fn a_hung_attempt_is_reported_until_its_prover_lets_go_of_it(obeys_after in 1..10_u64) {
         let timeout = Duration::from_secs(2);
@@ -205,7 +205,7 @@ fn what_was_completed_is_not_stopped_although_an_older_heartbeat_names_it() {
     );
 }
 
-/// P8: a block ends when what is left of it cannot be done in time, and once.
+/// P8: a block ends when the rest of its work cannot be done in time, and ends once.
 #[test]
 fn a_block_is_given_up_when_its_attempt_runs_into_the_time_of_what_follows() {
     let give_up_at = START.plus(Duration::from_secs(2));
@@ -236,7 +236,7 @@ fn a_block_is_given_up_when_its_attempt_runs_into_the_time_of_what_follows() {
     assert_eq!(late(deadline_at), (vec![EndReason::DeadlinePassed], vec![]));
 }
 
-/// A lease may be older than the end of an attempt that it names, and than the victory of its rival.
+/// A lease may be older than the end of an attempt it lists, and than the victory of the attempt's rival.
 #[test]
 fn an_attempt_that_is_over_or_has_lost_makes_no_block_late() {
     let mut held = held(1, Some(Duration::from_secs(1)), TIMEOUT);
@@ -261,8 +261,8 @@ fn an_attempt_that_is_over_or_has_lost_makes_no_block_late() {
     assert!(!is_late(&mut lost));
 }
 
-/// P8: an attempt that was taken just before its block ended is in no lease yet, and is stopped as soon
-/// as one names it.
+/// P8: an attempt taken just before its block ended is in no lease yet, and is stopped as soon as
+/// one lists it.
 #[test]
 fn what_shows_in_a_lease_after_its_block_ended_is_stopped_with_the_next_tick() {
     let mut watchdog = Watchdog::default();

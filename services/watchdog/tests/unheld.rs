@@ -1,4 +1,5 @@
-//! What a prover took last, and what never arrived, is passed on in time; what somebody holds is not.
+//! Deliveries a dead prover took last, and deliveries that never arrived, are passed on in time. Deliveries
+//! held by a living prover are not.
 
 mod leases;
 
@@ -28,7 +29,7 @@ fn ms(millis: u64) -> Duration {
     Duration::from_millis(millis)
 }
 
-/// Time passes: looks at `present` whenever it is due, and returns what is found.
+/// Advances the time, looks at `present` if a look is due, and returns the findings.
 fn tick(watchdog: &mut Watchdog, role: Role, present: Vec<AttemptKey>, now: Timestamp) -> Vec<Unheld> {
     watchdog.tick(now);
     if watchdog.is_look_due(now) {
@@ -38,15 +39,15 @@ fn tick(watchdog: &mut Watchdog, role: Role, present: Vec<AttemptKey>, now: Time
     }
 }
 
-/// Whether something that recurs this often, from `phase` on, recurs now.
+/// Returns whether an event with the period of a heartbeat, shifted by `phase`, happens now.
 fn beats(now: Timestamp, phase: u64) -> bool {
     let at = now.since(START).as_millis();
     (at + u128::from(phase)).is_multiple_of(HEARTBEAT.as_millis())
 }
 
 proptest! {
-    /// An attempt that its prover shows in its leases is never passed on, although it shows it late
-    /// and others die.
+    /// An attempt in its prover's leases is never passed on, although it appears there late and
+    /// other provers die.
     #[test]
     fn what_a_living_prover_holds_is_never_passed_on(
         taken in vec_of_delays(),
@@ -79,8 +80,8 @@ proptest! {
         }
     }
 
-    /// P5: what a prover took after its last heartbeat is known when it is declared dead, and dies
-    /// with it.
+    /// P5: an attempt taken after a prover's last heartbeat is known when the prover is declared dead, and
+    /// dies with that prover.
     #[test]
     fn what_a_dead_prover_took_last_dies_with_it(taken_after in 0..250_u64, calm_for in 0..3000_u64) {
         let mut watchdog = Watchdog::default();
@@ -109,8 +110,8 @@ proptest! {
         prop_assert!(after <= known_after + TICK * 3, "{after:?}");
     }
 
-    /// What waited in its stream and is taken by a prover that dies at once dies with it, too: it is not
-    /// handed to the next one in the meantime.
+    /// An attempt that waited in its stream and kills its prover at once dies with that prover too, and is
+    /// not handed to the next one in the meantime.
     #[test]
     fn what_waited_and_kills_at_once_is_not_handed_on(waited in 0..3000_u64, beat in 0..250_u64) {
         let mut watchdog = Watchdog::default();
@@ -137,7 +138,7 @@ proptest! {
         prop_assert!(fell, "{fates:?}");
     }
 
-    /// What never arrived goes to another soon, and nobody is blamed for it.
+    /// A delivery lost on the way goes to another process soon, and no prover is blamed.
     #[test]
     fn what_never_arrived_is_given_to_another(from in 0..3000_u64, proves in any::<bool>()) {
         let role = if proves { Role::Prover } else { Role::Verifier };
@@ -164,8 +165,8 @@ proptest! {
     }
 }
 
-/// What waited behind a slow attempt and was handed back waits for somebody who is free: it is nobody's
-/// death, and not lost, until somebody shows it again.
+/// An attempt handed back from behind a slow one waits for a free prover. It is not charged to any death and
+/// not lost until a lease lists it again.
 #[test]
 fn what_was_handed_back_is_left_alone_until_somebody_takes_it() {
     let mut watchdog = Watchdog::default();
@@ -179,7 +180,7 @@ fn what_was_handed_back_is_left_alone_until_somebody_takes_it() {
             let held = [attempt(1)].into_iter().chain(behind).collect();
             watchdog.heard(lease(1, Role::Prover, held), now);
         }
-        // One dies while it waits, another after it was taken and shown.
+        // One prover dies while the attempt waits, another after the attempt was taken and shown.
         if beats(now, 100) && at < 3000 {
             watchdog.heard(lease(2, Role::Prover, Vec::new()), now);
         }
@@ -197,7 +198,7 @@ fn what_was_handed_back_is_left_alone_until_somebody_takes_it() {
     );
 }
 
-/// For each attempt, after how long its prover shows it and how long it lasts, in milliseconds.
+/// For each attempt: after how long its prover shows it and how long it lasts, in milliseconds.
 fn vec_of_delays() -> impl Strategy<Value = Vec<(u64, u64)>> {
     proptest::collection::vec((0..150_u64, 150..900_u64), 1..12)
 }

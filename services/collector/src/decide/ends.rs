@@ -10,7 +10,7 @@ use push0_domain::{
 use std::sync::Arc;
 
 impl Collector {
-    /// Blocks are no longer wanted.
+    /// Handles the end of blocks no longer wanted.
     pub fn end(&mut self, handle: Handle, ended: BlockEnded) -> Vec<Step> {
         if !self.intake.take_in(handle) {
             return Vec::new();
@@ -26,10 +26,12 @@ impl Collector {
             let numbers = ended.first..=ended.last;
             let replaced = self.emitted.range(numbers).find(is_replaced);
             if let Some(number) = replaced.map(|(number, _)| *number) {
-                // These were emitted already: the output goes back, and their successors follow.
+                // These blocks were emitted: the output goes back to the first of them, and
+                // their replacements follow.
                 self.emitted.split_off(&number);
                 self.next = self.next.min(number);
-                // What amended a record is a block like any other again.
+                // Blocks that were amending a record wait for a record of their own again, with
+                // read-ahead and deadline.
                 (self.read_to, self.due) = (0, Timestamp::default());
             }
         }
@@ -50,8 +52,8 @@ impl Collector {
                 let gone = self.blocks.remove(&at);
                 handles.extend(gone.map(|mut b| b.take_handles()).unwrap_or_default());
             } else if let Some(block) = self.blocks.get_mut(&at) {
-                // What it holds stays unacknowledged until its record is stored: a proof that came in
-                // time still counts after its deadline, also for a collector that starts over.
+                // The block's results stay unacknowledged until its record is stored: a proof stored before
+                // the deadline still counts after it, also for a collector that starts over.
                 block.ended.get_or_insert_with(|| reason.clone());
                 self.touched.insert(at);
             }
@@ -66,12 +68,13 @@ impl Collector {
         self.told(vec![Step::Ack(handles)])
     }
 
-    /// Whether a block has a record that is to be amended. A dead letter may be retried before.
+    /// Returns whether a block amends a record. A dead letter may also be retried before the record exists.
     fn amends(&self, number: u64, block: &Block) -> bool {
         block.amends && number < self.next
     }
 
-    /// A block that ends without a proof and of which no result came: an emission needs to know it.
+    /// Returns the next number to emit if its block ends without a proof and has no results. The shell must
+    /// look the block up and call [`Self::known`].
     pub fn unseen_end(&self) -> Option<u64> {
         let seen = self
             .blocks
@@ -81,7 +84,7 @@ impl Collector {
         (!seen && self.ends.has(self.next)).then_some(self.next)
     }
 
-    /// Tells about a block that [`Self::unseen_end`] asked for.
+    /// Handles the block asked for by [`Self::unseen_end`].
     pub fn known(&mut self, block: BlockRef, context: BlockContextOf) {
         let BlockContextOf(context) = context;
         let announced_at = context.stored_at;
@@ -97,7 +100,7 @@ impl Collector {
         self.touched.insert(at);
     }
 
-    /// Gives up blocks whose deadline passed.
+    /// Gives up blocks whose deadline has passed.
     pub fn tick(&mut self, now: Timestamp) {
         if now < self.due {
             return;
@@ -119,12 +122,12 @@ impl Collector {
     }
 }
 
-/// The context of a block of which only the ingester's record is known.
+/// The context of a block known only from the ingester's fact.
 #[derive(Clone, Debug)]
 pub struct BlockContextOf(pub BlockContext);
 
 impl BlockContextOf {
-    /// From what the ingester wrote down, which the broker stored at `stored_at`: just before the
+    /// Builds the context from the ingester's fact, which the broker stored at `stored_at`: just before the
     /// block's announcement, and by the same clock.
     pub fn known(known: &KnownBlock, stored_at: Timestamp) -> Self {
         Self(BlockContext {
@@ -139,10 +142,10 @@ impl BlockContextOf {
     }
 }
 
-/// Whether an end concerns a block that was announced at `announced_at`.
+/// Returns whether an end concerns a block announced at `announced_at`.
 ///
-/// A reorg also replaces what it does not name: a block that was announced before it under one of its
-/// numbers had lost its place earlier.
+/// A reorg also ends blocks it does not name: a block announced earlier under one of its numbers was replaced
+/// already by a reorg before it.
 fn concerns(ended: &BlockEnded, block: &BlockRef, announced_at: Timestamp, amends: bool) -> bool {
     let is_older = (ended.first..=ended.last).contains(&block.number) && announced_at < ended.at;
     ended.covers(block, announced_at, amends) || (ended.reason == EndReason::Reorged && is_older)

@@ -1,4 +1,4 @@
-//! The next record, when it can be written, and records that amend others.
+//! The next record, once it can be written, and records that amend others.
 
 use super::{AMENDED_MAX, Collector, REORG_DEPTH_MAX, Step};
 use crate::{
@@ -15,13 +15,13 @@ use push0_domain::{
 };
 use std::{collections::VecDeque, sync::Arc};
 
-/// How many blocks may be on their way to a new record; beyond it the oldest stay dead.
+/// How many blocks may wait for an amended record. Beyond this number the oldest stay dead.
 const AMENDING_MAX: usize = 256;
-/// How far ahead of its turn a block is read again.
+/// How far ahead of their turn blocks are read again.
 const READ_AHEAD: u64 = 2048;
 
 impl Collector {
-    /// The next record, if it can be written. While what it is made of is being read, none.
+    /// Returns the next record if it can be written, and `None` while needed messages are being read.
     pub(super) fn emit(&mut self, definition: &impl Fn(u32) -> Option<Arc<Pipeline>>) -> Option<Step> {
         if !self.intake.has_room() {
             return None;
@@ -63,7 +63,7 @@ impl Collector {
         Some(Step::Emit(Box::new(emission), vec![trace], handles))
     }
 
-    /// Blocks that wait for their turn are read a while before it comes, as far as there is room.
+    /// Reads waiting blocks again a while before their turn, as far as there is room.
     fn read_ahead(&mut self) {
         let from = self.read_to.max(self.next);
         let to = self.next.saturating_add(READ_AHEAD);
@@ -102,7 +102,7 @@ impl Collector {
                 handles.extend(block.take_handles());
             }
         }
-        // The last one's trace is that of the range.
+        // The last block's trace is the trace of the range.
         traces.pop();
         let standing = Emitted::standing(&self.emitted, self.next);
         handles.extend(self.go_on(settled, record::size(&emission)));
@@ -115,7 +115,7 @@ impl Collector {
         Some(Step::Emit(Box::new(emission), traces, handles))
     }
 
-    /// The output goes on behind these blocks. Returns what else is settled by their record.
+    /// Moves the output behind these blocks. Returns further messages settled by their record.
     fn go_on(&mut self, blocks: impl IntoIterator<Item = (At, Timestamp)>, bytes: usize) -> Vec<Handle> {
         self.intake.decided(bytes);
         let before = self.next;
@@ -135,7 +135,7 @@ impl Collector {
         }
         let next = self.next;
         let mut handles = self.ends.pass(next);
-        // Other blocks of these numbers lost the race to the chain.
+        // Other blocks with these numbers are not on the emitted chain.
         let losers = (before, BlockHash::default())..(next, BlockHash::default());
         let losers: Vec<At> = self.blocks.range(losers).map(|(at, _)| *at).collect();
         for at in losers {
@@ -147,7 +147,7 @@ impl Collector {
         handles
     }
 
-    /// New records for emitted blocks that were dead and are no more.
+    /// Returns new records for emitted blocks that were dead and are proved now.
     pub(super) fn amend(&mut self, definition: &impl Fn(u32) -> Option<Arc<Pipeline>>) -> Vec<Step> {
         let outcome =
             |block: &Block, is_range| record::outcome(block, is_range, definition(block.revision).as_deref());
@@ -191,14 +191,14 @@ impl Collector {
         steps
     }
 
-    /// Whether an emitted block is still the one of its number. Deeper than any reorg it is.
+    /// Returns whether an emitted block is still the one with its number. Below the depth of any reorg it is.
     pub(super) fn stands(&self, (number, hash): &At) -> bool {
         self.emitted
             .get(number)
             .is_none_or(|emitted| emitted.hash == *hash)
     }
 
-    /// The new record of a block or range, if it is proved now.
+    /// Returns the new record of a block or range, if it is proved now.
     fn amendment(
         &mut self,
         this: (&Block, BlockRef, BlockRef),
@@ -211,18 +211,17 @@ impl Collector {
             return None;
         }
         if self.amended.len() > AMENDED_MAX {
-            // What is forgotten is not amended again either: its record says that it is proved.
+            // A forgotten block is not amended again either, because its record says proved by now.
             self.amended.pop_first();
         }
         let (emission, trace) = record::emission(&self.pipeline, this, outcome, self.next, &self.bodies)?;
         self.intake.decided(record::size(&emission));
-        // Those of a record that is not remembered lie deeper than any reorg.
+        // If a hash is missing, the record is older than any reorg, and consumers do not need the hashes.
         let numbers = emission.first.number..=emission.last.number;
         let hashes = numbers.map(|number| self.emitted.get(&number).map(|emitted| emitted.hash));
         let hashes = Some(hashes.collect::<Option<Vec<_>>>()).filter(|_| is_range);
         let hashes = hashes.flatten().unwrap_or_default();
-        // Where the output goes on may be within what an older record covers, and this one will be
-        // the newest.
+        // The frontier may lie inside the range of an older record, and this record becomes the newest one.
         let standing = Emitted::standing(&self.emitted, self.next);
         let emission = Emission {
             hashes,
@@ -240,9 +239,8 @@ fn amended(emission: Option<(Emission, TraceContext)>, handles: Vec<Handle>) -> 
     }
 }
 
-/// What is not on its way to a new record any more: the oldest beyond [`AMENDING_MAX`], and what is
-/// decided. One that is dead again stays as it is, with what was proved of it: another retry may
-/// complete it.
+/// Returns the amendments that can be closed: decided ones, and the oldest beyond [`AMENDING_MAX`]. A block
+/// that is dead again is kept with its proofs, because another retry may complete it.
 fn over<K>(amending: impl Iterator<Item = (K, Option<Outcome>)>) -> Vec<(K, Option<Outcome>)> {
     let mut amending: VecDeque<_> = amending.collect();
     let crowded = amending.len().saturating_sub(AMENDING_MAX);

@@ -15,7 +15,7 @@ use push0_domain::{
 use rig::{Rig, proved};
 use std::{collections::BTreeMap, time::Duration};
 
-/// Blocks `numbers` of revision 1 whose own stage is done.
+/// Returns a rig with blocks `numbers` of revision 1 whose own stage is done.
 fn ready(numbers: std::ops::Range<u64>) -> Rig {
     let mut rig = Rig::new(numbers.start);
     for number in numbers.clone() {
@@ -36,7 +36,7 @@ fn prove(rig: &Rig, number: u64) -> (TaskId, u32) {
         .clone()
 }
 
-/// First and last number and outcome of each record.
+/// Returns first number, last number and outcome of each record.
 fn records(rig: &Rig) -> Vec<(u64, u64, &'static str)> {
     let outcome = |record: &Emission| match record.outcome {
         EmissionOutcome::Proved(_) => "proved",
@@ -47,7 +47,7 @@ fn records(rig: &Rig) -> Vec<(u64, u64, &'static str)> {
     all.map(|r| (r.first.number, r.last.number, outcome(r))).collect()
 }
 
-/// What is asked for: stage, first and last number, index, attempt.
+/// Returns the open tasks: stage, first and last number, index, attempt.
 fn asked(rig: &Rig) -> Vec<(String, u64, u64, u32, u32)> {
     let line = |(id, attempt): &(TaskId, u32)| {
         let (first, last) = id.stage.numbers().into_inner();
@@ -93,9 +93,9 @@ fn an_unfilled_range_is_closed_after_a_while_with_what_was_ready_by_then() {
     rig.observe(6, 1);
     rig.pass(Duration::from_millis(20));
     rig.finish(&prove(&rig, 6), true);
-    // Block 6 was ready too late: it begins another one.
+    // Block 6 was ready too late, and begins another range.
     assert_eq!(asked(&rig), [("range".to_owned(), 4, 5, 0, 1)]);
-    // Whoever starts over comes to the same cut.
+    // A collector that starts over finds the same cut.
     rig.open.clear();
     rig.restart(4);
     assert_eq!(asked(&rig), [("range".to_owned(), 4, 5, 0, 1)]);
@@ -153,7 +153,7 @@ fn a_range_that_dies_is_tried_as_two_halves_also_by_a_collector_that_starts_over
     rig.finish(&range_task(&rig, 0), false);
     rig.finish(&range_task(&rig, 0), false);
     let halves = [("range".to_owned(), 0, 1, 0, 1), ("range".to_owned(), 2, 3, 0, 1)];
-    // The other half of the first level may still run; nobody waits for it.
+    // The other task of the first level may still run, but its result is not needed.
     let of_halves = |rig: &Rig| {
         let all = asked(rig).into_iter();
         all.filter(|(_, first, last, ..)| last - first < 3)
@@ -176,7 +176,7 @@ fn what_the_halves_of_a_range_failed_counts_after_the_collector_starts_over() {
     rig.finish(&range_task(&rig, 0), false);
     rig.open.clear();
     rig.restart(0);
-    // The first half is at its second attempt; of the other there is no result yet.
+    // The first half is at its second attempt; the other has no result yet.
     let of_halves = [("range".to_owned(), 0, 1, 0, 2), ("range".to_owned(), 2, 3, 0, 1)];
     assert_eq!(asked(&rig), of_halves);
     rig.finish(&range_task(&rig, 0), false);
@@ -250,7 +250,7 @@ fn act() -> impl Strategy<Value = Act> {
     ]
 }
 
-/// The output at its end: each number with the record that holds.
+/// Returns the final output: each number with the record that holds.
 fn view(rig: &Rig, start: u64) -> BTreeMap<u64, Emission> {
     let mut view: BTreeMap<u64, Emission> = BTreeMap::new();
     let mut next = start;

@@ -1,4 +1,4 @@
-//! A collector with the messages that it lives on, and provers that write down what they read.
+//! A collector with its unacknowledged messages, and provers whose outputs repeat their inputs.
 
 use proptest::sample::Index;
 use push0_collector::{
@@ -21,7 +21,7 @@ use std::{
     time::Duration,
 };
 
-/// The revisions that a block may have: a tree with halves and a wrap, one task for all, and no range.
+/// The revisions a block may have: a tree with halves and a wrap, one task for all blocks, and no range.
 pub(crate) const REVISIONS: [&str; 3] = [
     "kind = \"range\"\nevery = 4\nclose_after = \"10s\"\narity = 2\nsplit_on_failure = true\ntimeout = \"1m\"\nattempts = 2\n\
      [[proof.stage]]\nname = \"wrap\"\nkind = \"map\"\ntimeout = \"1m\"\nattempts = 2\n",
@@ -47,7 +47,7 @@ enum Message {
     Ended(BlockEnded),
 }
 
-/// A task that somebody may run.
+/// A task waiting to be run.
 #[derive(Clone)]
 pub(crate) struct Open {
     ready: StageReady,
@@ -59,17 +59,17 @@ pub(crate) struct Rig {
     name: PipelineId,
     pipelines: Vec<Arc<Pipeline>>,
     core: Collector,
-    /// What the collector may keep of what messages said, in bytes.
+    /// Bytes of message bodies the collector may keep.
     room: usize,
-    /// What is not acknowledged, by sequence.
+    /// Unacknowledged messages, by sequence.
     messages: BTreeMap<u64, (Message, Timestamp)>,
     sequence: u64,
     pub(crate) now: Timestamp,
-    /// What was asked for and nobody did yet. The broker holds one message of each.
+    /// Tasks asked for and not finished. The broker holds one message of each.
     pub(crate) open: BTreeMap<(TaskId, u32), Open>,
     pub(crate) records: Vec<Emission>,
     pub(crate) buried: BTreeSet<String>,
-    /// The chain as it is now.
+    /// The blocks of the current chain.
     pub(crate) chain: BTreeMap<u64, (BlockRef, BlockContext)>,
     forks: u8,
 }
@@ -79,7 +79,7 @@ impl Rig {
         Self::with_room(first, usize::MAX)
     }
 
-    /// With a collector that may keep so many bytes of what messages said.
+    /// Creates a rig whose collector may keep this many bytes of message bodies.
     pub(crate) fn with_room(first: u64, room: usize) -> Self {
         let name: PipelineId = "rollup".parse().expect("a name");
         Self {
@@ -98,7 +98,7 @@ impl Rig {
         }
     }
 
-    /// The chain has one more block.
+    /// Adds a block to the chain.
     pub(crate) fn observe(&mut self, number: u64, revision: u32) {
         self.pass(Duration::from_millis(1));
         let parent = number.checked_sub(1).and_then(|n| self.chain.get(&n));
@@ -146,7 +146,7 @@ impl Rig {
         });
     }
 
-    /// The chain replaces its blocks from this number on; the new ones are to be observed then.
+    /// Drops the blocks of the chain from this number on. The new ones are to be observed afterwards.
     pub(crate) fn reorg(&mut self, from: u64) {
         let gone = self.chain.split_off(&from);
         let Some((last, _)) = gone.last_key_value() else {
@@ -157,7 +157,7 @@ impl Rig {
         self.end(from, *last, hashes, EndReason::Reorged);
     }
 
-    /// An operator cancels a block.
+    /// Cancels a block, as an operator would.
     pub(crate) fn cancel(&mut self, number: u64) {
         let note = "test".into();
         self.end(number, number, Vec::new(), EndReason::Cancelled { note });
@@ -173,7 +173,7 @@ impl Rig {
             at: self.now,
             reason,
         };
-        // As the dispatcher does: what waits for these blocks vanishes.
+        // Like the dispatcher, drop tasks that wait for these blocks.
         self.open
             .retain(|(id, _), open| !ended.concerns(&id.stage, open.ready.context.stored_at, false));
         self.say(Message::Ended(ended));
@@ -237,7 +237,7 @@ impl Rig {
         }
     }
 
-    /// What is read again is there at once.
+    /// Messages read again are available at once.
     fn recall(&mut self, handles: Vec<Handle>) {
         for handle in handles {
             let Some((Message::Result(result), stored_at)) = self.messages.get(&handle.0).cloned() else {
@@ -257,7 +257,7 @@ impl Rig {
 
     fn emit(&mut self, record: Emission) {
         let numbers = record.first.number..=record.last.number;
-        // As the dispatcher does on hearing of it.
+        // Like the dispatcher on hearing of the record, drop tasks of settled blocks.
         let mut output = Output::default();
         output.note(&record);
         self.open.retain(|(id, _), open| {
@@ -287,7 +287,7 @@ impl Rig {
         }
     }
 
-    /// What follows now.
+    /// Performs all steps that follow now.
     pub(crate) fn advance(&mut self) {
         let pipelines = self.pipelines.clone();
         let steps = self
@@ -311,13 +311,13 @@ impl Rig {
         self.advance();
     }
 
-    /// An open task, if there is any.
+    /// Returns an open task, if there is any.
     pub(crate) fn any(&self, which: Index) -> Option<(TaskId, u32)> {
         let keys: Vec<_> = self.open.keys().collect();
         (!keys.is_empty()).then(|| (*which.get(&keys)).clone())
     }
 
-    /// A prover ends an open task: its output is what it read, in brackets.
+    /// A prover ends an open task. The output is the inputs in brackets.
     pub(crate) fn finish(&mut self, key: &(TaskId, u32), succeeds: bool) {
         let Some(open) = self.open.remove(key) else { return };
         let inputs = inputs(&self.pipelines, &open);
@@ -342,10 +342,8 @@ impl Rig {
         self.say(Message::Result(Box::new(result)));
     }
 
-    /// Everything works, and all that is asked for is done.
-    ///
-    /// # Panics
-    /// It does not come to rest.
+    /// Completes all open tasks until nothing is left.
+    /// Panics if the rig does not come to rest.
     pub(crate) fn calm(&mut self) {
         for _ in 0..200 {
             while let Some(key) = self.open.keys().next().cloned() {
@@ -371,7 +369,7 @@ impl Rig {
         panic!("not at rest: {:#?}, {:#?}", self.messages, self.core);
     }
 
-    /// An operator has a task tried again whose block has its record.
+    /// An operator retries a task whose block has its record.
     pub(crate) fn retry(&mut self, open: Open) {
         let mut ready = open.ready;
         ready.attempt += 2;
@@ -379,7 +377,7 @@ impl Rig {
         self.ask(ready);
     }
 
-    /// What is left over.
+    /// Returns the number of messages, tasks and blocks left.
     fn left(&self) -> usize {
         self.messages.len() + self.open.len() + self.core.len()
     }
@@ -405,7 +403,7 @@ fn header(open: &Open) -> TaskHeader {
     }
 }
 
-/// What a task reads, as the dispatcher gives it.
+/// Returns the inputs of a task, as the dispatcher selects them.
 fn inputs(pipelines: &[Arc<Pipeline>], open: &Open) -> Vec<Payload> {
     let ready = &open.ready;
     let all: Vec<Payload> = (0..ready.inputs.count())
@@ -432,7 +430,7 @@ pub(crate) fn text(payload: &Payload) -> String {
     }
 }
 
-/// Which blocks a record's proof is about, in the order in which it was made of them.
+/// Returns the blocks a record's proof is made of, in order.
 pub(crate) fn proved(record: &Emission) -> Option<Vec<String>> {
     let EmissionOutcome::Proved(proofs) = &record.outcome else {
         return None;

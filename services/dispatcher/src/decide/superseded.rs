@@ -1,4 +1,4 @@
-//! What is no longer wanted: emitted, cancelled, replaced, or past its deadline.
+//! Drops work no longer wanted: emitted, cancelled, replaced, or past its deadline.
 
 use super::{CANCELS_EARLY_MAX, Dispatcher, Effect, EntryId, Ready, SourceId};
 use crate::{capacity::Capacity, track::Track, waiting::Entry};
@@ -11,27 +11,28 @@ use push0_domain::{
 use std::collections::{BTreeMap, BTreeSet};
 
 impl Dispatcher {
-    /// Whether it is known how a pipeline's output stands.
+    /// Returns whether the output of a pipeline was read.
     pub fn knows(&self, pipeline: &PipelineId) -> bool {
         let track = self.tracks.get(pipeline);
         track.is_some_and(|track| track.output.is_some())
     }
 
-    /// The number that a pipeline emits next, as far as known.
+    /// Returns the number a pipeline emits next, if known.
     pub fn front(&self, pipeline: &PipelineId) -> Option<u64> {
         self.tracks.get(pipeline)?.front()
     }
 
-    /// The pipelines of which it is known how their output stands, with the number behind the newest record
-    /// of each; 0 before its first.
+    /// Returns the pipelines whose output was read, each with the number after its newest record, or 0 if the
+    /// pipeline has no record.
     pub fn outputs(&self) -> impl Iterator<Item = (&PipelineId, u64)> {
         let outputs = self.tracks.iter();
         outputs.filter_map(|(pipeline, track)| Some((pipeline, track.output.as_ref()?.next())))
     }
 
-    /// A pipeline emitted a block: entries for it and for older ones are dropped.
+    /// Handles a stored record: entries for its blocks and for older ones are dropped.
     pub fn emitted(&mut self, record: &Emission) -> Vec<Effect> {
-        // The output of a pipeline is read before its first entry is queued: without it none waits.
+        // The output of a pipeline is read before its first entry is queued, so without it there is
+        // nothing to drop.
         let track = self.tracks.get_mut(&record.pipeline);
         let Some(output) = track.and_then(|track| track.output.as_mut()) else {
             return Vec::new();
@@ -40,7 +41,7 @@ impl Dispatcher {
         self.drop_settled(&record.pipeline, record.last.number)
     }
 
-    /// How a pipeline's output stands by what is stored, in case records passed by unheard.
+    /// Replaces a pipeline's output with the stored one, in case signals of records were missed.
     pub fn recall(&mut self, pipeline: &PipelineId, output: Output) -> Vec<Effect> {
         let next = output.next();
         self.tracks.entry(pipeline.clone()).or_default().output = Some(output);
@@ -55,14 +56,15 @@ impl Dispatcher {
         self.let_go(dropped)
     }
 
-    /// A block of this number was announced: before the first record, the lowest one is emitted next.
+    /// Handles the announcement of a block number. Before the first record, the lowest number
+    /// is emitted next.
     pub fn announced(&mut self, pipeline: &PipelineId, number: u64) {
         self.tracks.entry(pipeline.clone()).or_default().announced(number);
     }
 
-    /// Whether the block of this message may be taken in: if it is at most `ahead` blocks ahead of the
-    /// next one to emit, or is cancelled already. Else it waits in its stream, so that neither a backlog
-    /// nor a hole in the output makes the dispatcher hold more.
+    /// Returns whether the block of this message may be taken in: the block is at most `ahead` blocks beyond
+    /// the next number to emit, or is cancelled already. Other blocks wait in their stream, so that neither a
+    /// backlog nor a hole in the output makes the dispatcher hold more.
     pub fn has_room(&self, source: SourceId, pipeline: &PipelineId, block: &BlockRef, ahead: u64) -> bool {
         let Some(track) = self.tracks.get(pipeline) else {
             return true;
@@ -70,7 +72,7 @@ impl Dispatcher {
         track.reaches(block.number, ahead) || track.is_cancelled(source.sequence(), block)
     }
 
-    /// Lets a pipeline go that is gone, unless something of it waits. Returns whether it is forgotten.
+    /// Forgets a removed pipeline, unless it has waiting entries. Returns whether the pipeline was forgotten.
     pub fn forget(&mut self, pipeline: &PipelineId) -> bool {
         let is_forgotten = self.waiting.forget(pipeline);
         if is_forgotten {
@@ -79,19 +81,20 @@ impl Dispatcher {
         is_forgotten
     }
 
-    /// Whether another cancel of a pipeline may be read before its turn.
+    /// Returns whether another cancellation of a pipeline may be read before its turn.
     pub fn has_room_for_cancels(&self, pipeline: &PipelineId) -> bool {
         let early = self.tracks.get(pipeline).map_or(0, Track::early);
         early < CANCELS_EARLY_MAX
     }
 
-    /// Blocks are no longer wanted: queued tasks vanish, released ones are purged, and the collector is
-    /// told. `held` is all that TASKS holds: an attempt whose end was heard may still lie there, in the
-    /// way of the same block if the chain goes back to it.
+    /// Handles a cancellation: queued entries are dropped, released attempts are purged, and the collector is
+    /// told. `held` lists every attempt in TASKS, because even an attempt whose end was heard may still lie
+    /// there and would block the same block's next attempt if the chain goes back to the block.
     ///
-    /// One that `is_early` was read before its turn, and older blocks that it ends may be unread: it is
-    /// remembered for them, and acknowledged when it comes in its turn. None may come later than that: a
-    /// block that was announced again behind it must find the collector told.
+    /// A cancellation with `is_early` was read before its turn, and some of its blocks may be unread. The
+    /// cancellation is remembered for those blocks and acknowledged in its turn. A cancellation must not
+    /// take effect later than its turn: the collector must be told before a block announced again behind
+    /// it is released.
     pub fn cancel<'a>(
         &mut self,
         source: SourceId,
@@ -135,7 +138,7 @@ impl Dispatcher {
         effects
     }
 
-    /// Drops entries; messages that ask for nothing else are acknowledged.
+    /// Drops entries, and acknowledges messages without further work.
     fn let_go(&mut self, ids: Vec<EntryId>) -> Vec<Effect> {
         let gone = ids.into_iter().filter_map(|id| self.take_out(id));
         let sources: BTreeMap<SourceId, Entry> = gone.map(|entry| (entry.source, entry)).collect();
@@ -150,8 +153,8 @@ impl Dispatcher {
         effects
     }
 
-    /// Time passes: silent provers take no more work; blocks that cannot be ready by their deadline are
-    /// given up.
+    /// Handles the passing of time: silent provers get no more work, and blocks past or unable to meet their
+    /// deadline are given up.
     pub fn tick(&mut self, now: Timestamp) -> Vec<Effect> {
         for capacity in self.capacity.values_mut() {
             capacity.forget_silent(now);
@@ -165,7 +168,7 @@ impl Dispatcher {
                 .filter(|(_, entry)| entry.block == block && !entry.amends)
                 .collect();
             if !is_late && self.lost_proofs(&of_block, now) <= pipeline.spare() {
-                // Enough proofs may be ready in time, or it is not known that they may not.
+                // Enough proofs may still be ready in time, or are not known to be lost.
                 let hopeless = of_block.iter().filter(|(_, entry)| entry.is_out_of_reach(now));
                 let hopeless: Vec<EntryId> = hopeless.map(|(id, _)| *id).collect();
                 hopeless.into_iter().for_each(|id| self.waiting.set_aside(id));
@@ -182,22 +185,23 @@ impl Dispatcher {
                 first: block.number,
                 last: block.number,
                 hashes: vec![block.hash],
-                // By this clock it may be earlier than by the one that dated the announcement.
+                // The broker dated the announcement, and its clock may be ahead of this one.
                 at: now.max(announced_at),
                 reason,
             };
-            // Told before the messages are let go, so that a crash in between tells it again.
+            // The collector is told before the messages are acknowledged, so a crash in between tells
+            // the collector again.
             effects.push(Effect::End(ended, None));
             effects.extend(self.let_go(dropped));
         }
         effects
     }
 
-    /// How many proofs of a block cannot be ready in time, by what waits for them.
+    /// Counts the proofs of a block with no chance to be ready in time, judged by its waiting entries.
     ///
-    /// Nothing follows from what may be running all the same: from a hedge, which races an attempt that
-    /// runs; from what was ready before this dispatcher led; from tasks that are out, as when a block was
-    /// announced twice; and from a stage of which a later one is known.
+    /// Entries with tasks possibly running do not count as lost: hedges, whose original still runs; entries
+    /// from before this dispatcher led; tasks with an outstanding attempt, as when a block was announced
+    /// twice; and stages whose proof has a later stage already.
     fn lost_proofs(&self, of_block: &[(EntryId, &Entry)], now: Timestamp) -> usize {
         let Some((_, any)) = of_block.first() else {
             return 0;
@@ -226,11 +230,12 @@ impl Dispatcher {
             .len()
     }
 
-    /// Whether nobody needs this any more, or it waits already: a block may be announced twice.
+    /// Returns whether a ready stage needs no release, because its block is emitted or cancelled, or because
+    /// the same work already waits. A block may be announced twice.
     pub(super) fn is_settled(&self, source: SourceId, ready: &Ready) -> bool {
         let (pipeline, number) = (&ready.stage.pipeline, ready.stage.block.number);
         let concerns = |ended: &BlockEnded| ended.concerns(&ready.stage, ready.announced_at, ready.amends);
-        // Of a block its message tells by its place in the stream.
+        // For blocks, `Dispatcher::block` has compared positions in the stream.
         let is_cancelled = || {
             let track = self.tracks.get(pipeline);
             matches!(source, SourceId::Stage(_)) && track.is_some_and(|track| track.any_ended(concerns))
@@ -240,7 +245,8 @@ impl Dispatcher {
             || is_cancelled()
             || self.waiting.of_number(pipeline, number).any(|(_, entry)| {
                 let same = entry.attempt == ready.attempt && entry.tasks == ready.tasks;
-                // An older claim goes with the block's record or cancellation; this one does not.
+                // The entry of an older claim is dropped with the block's record or cancellation, but the
+                // newer claim must outlive them.
                 let is_older = (entry.announced_at, entry.amends) < (ready.announced_at, ready.amends);
                 let stays = !is_older || matches!(entry.source, SourceId::Block(_));
                 same && stays && *entry.zkvm() == ready.zkvm && entry.key() == ready.stage
@@ -253,7 +259,7 @@ impl Dispatcher {
     }
 }
 
-/// Whether an attempt may be about a cancelled block, as far as its subject tells.
+/// Returns whether an attempt may belong to a cancelled block, as far as its subject tells.
 fn may_concern(cancel: &Cancel, key: &AttemptKey) -> bool {
     let named = |hash| {
         let number = key.block.number;

@@ -1,5 +1,5 @@
-//! What nobody waits for any more is stopped: blocks that were emitted, cancelled or replaced, and
-//! copies of tasks of which another was accepted.
+//! Stops attempts no longer wanted: for blocks that were emitted, cancelled or replaced, and for tasks of
+//! which another copy was accepted.
 
 use super::{Effect, Reason, Watchdog};
 use push0_domain::{
@@ -10,21 +10,21 @@ use push0_domain::{
 };
 use std::time::Duration;
 
-/// How long what was superseded is stopped wherever it shows: attempts at it may have been on their
-/// way to a prover, and an order may be lost.
+/// How long superseded attempts are stopped wherever they appear, since they may have been in flight to a
+/// prover, and an order may be lost.
 const STOPPED_FOR: Duration = Duration::from_secs(60);
-/// The most ends that are remembered.
+/// Most ends of blocks kept in memory.
 const ENDS_MAX: usize = 256;
-/// The most won tasks that are remembered: further copies of more than these run to their end.
+/// Most won tasks kept in memory. Copies of further ones run to their end.
 const WON_MAX: usize = 4096;
-/// How long the output of a pipeline is remembered that emits nothing and of which nobody holds a task.
+/// How long a pipeline's output is kept in memory after the last record, while none of its tasks is held.
 const OUTPUT_FOR: Duration = Duration::from_secs(3600);
 
 impl Watchdog {
-    /// An attempt was accepted: other copies of its task are not needed.
+    /// Handles an accepted attempt: other copies of its task are stopped.
     pub fn accepted(&mut self, task: &TaskId, attempt: u32, now: Timestamp) -> Vec<Effect> {
         let is_other = |held: &Held| {
-            // Numbers first: they tell most tasks apart, and this is asked of each end of an attempt.
+            // Compare numbers first: they differ for most tasks, and this runs at the end of every attempt.
             held.header.id.index == task.index
                 && held.header.id.stage.block.number == task.stage.block.number
                 && held.header.attempt != attempt
@@ -38,20 +38,20 @@ impl Watchdog {
         self.stop_where(now, |held| is_other(held).then_some(Reason::Won))
     }
 
-    /// A pipeline emitted a block. With the next tick what it settles is stopped: there are many more
-    /// records than ticks.
+    /// Handles a stored record. Attempts for its blocks are stopped with the next tick, since records come
+    /// much more often than ticks.
     pub fn emitted(&mut self, record: &Emission, now: Timestamp) {
         let (output, heard_at) = self.outputs.entry(record.pipeline.clone()).or_default();
         output.note(record);
         *heard_at = now;
     }
 
-    /// The number that a pipeline emits next, if that is known.
+    /// Returns the number a pipeline emits next, if known.
     pub fn next_of(&self, pipeline: &PipelineId) -> Option<u64> {
         self.outputs.get(pipeline).map(|(output, _)| output.next())
     }
 
-    /// How a pipeline's output stands, as it is stored.
+    /// Replaces a pipeline's output with the stored one.
     pub fn recall_output(&mut self, pipeline: &PipelineId, output: Output, now: Timestamp) {
         self.outputs.insert(pipeline.clone(), (output, now));
     }
@@ -70,7 +70,7 @@ impl Watchdog {
         effects
     }
 
-    /// Blocks are no longer wanted.
+    /// Handles the end of blocks no longer wanted.
     pub fn ended(&mut self, ended: &BlockEnded, now: Timestamp) -> Vec<Effect> {
         self.ends.push_back((ended.clone(), now));
         if self.ends.len() > ENDS_MAX {
@@ -119,7 +119,7 @@ impl Watchdog {
             .collect()
     }
 
-    /// Forgets what was superseded a while ago.
+    /// Forgets superseded work of a while ago.
     pub(super) fn forget_superseded(&mut self, now: Timestamp) {
         self.ends.retain(|(_, at)| now.since(*at) < STOPPED_FOR);
         self.won.retain(|_, (_, at)| now.since(*at) < STOPPED_FOR);

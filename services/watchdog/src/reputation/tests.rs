@@ -93,7 +93,7 @@ fn tasks_that_die_together_are_one_death() {
     assert_eq!(die(0..8, 1), []);
     assert_eq!(die(8..16, 5), []);
     begun(&die(16..17, 9));
-    // One of those that died first killed another prover as well.
+    // One of the tasks that died first has killed another prover as well.
     let changes = reputation.failed(&task(3), &prover(1), FailureClass::Died, &fleet(2), at(10));
     assert_eq!(ended(&changes), &prover(0));
 }
@@ -141,7 +141,7 @@ fn a_quarantine_ends_when_others_fail_the_same_tasks() {
     let changes = reputation.failed(&task(2), &prover(1), BAD, &fleet(2), at(5));
     assert_eq!(ended(&changes), &prover(0));
     assert_eq!(reputation.resting(at(5)), 0);
-    // It does not count against the next one either. Two of its charges are left.
+    // The ended quarantine does not count against the next one. Two of its charges are left.
     assert_eq!(begun(&fail(&mut reputation, 2, 10..11)).times, 1);
 }
 
@@ -251,7 +251,7 @@ fn who_ran_out_of_memory_is_not_charged_for_what_larger_provers_can_do() {
         );
         assert_eq!(reputation.completed(&task(n), &larger, &theirs, at(n)), []);
     }
-    // One of the same size can do it: then it is the prover's fault.
+    // A prover of the same size can do these tasks, so the failure is the prover's fault.
     for n in 11..14 {
         reputation.failed(&task(n), &prover(0), FailureClass::OutOfMemory, &fleet(2), at(n));
         reputation.completed(&task(n), &prover(1), &fleet(2), at(n));

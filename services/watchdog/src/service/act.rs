@@ -1,4 +1,4 @@
-//! What was decided is done.
+//! Carries out decisions.
 
 use super::Active;
 use crate::{
@@ -22,14 +22,14 @@ use push0_runtime::trace;
 use serde::{Serialize, de::IgnoredAny};
 use std::{collections::HashMap, time::Duration};
 
-/// How long a report is tried before the watchdog starts over from what is stored.
+/// How long a report is retried before the watchdog starts over from stored state.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// The most messages of a stream that are compared with the leases. CHECKS holds more only while there are
-/// far too few verifiers: then a delivery that nobody holds waits for the broker's ack wait of 5 s.
+/// Most messages of a stream to compare with the leases. CHECKS only holds more while there are far too few
+/// verifiers. Then a delivery in no lease waits for the broker's ack wait of 5 s.
 const LOOK_MAX: u64 = 30_000;
 
-/// An attempt whose prover cannot say how it ended.
+/// An attempt whose prover cannot report its end.
 struct Lost {
     task: Task,
     trace: TraceContext,
@@ -47,7 +47,7 @@ impl Active<'_> {
             Effect::Announce(happening) => {
                 let lost = matches!(happening, Happening::ProverLost { .. });
                 self.bus.announce(None, happening);
-                // It may have been the last one that worked.
+                // The lost prover may have been the last one not in quarantine.
                 return if lost {
                     self.end_quarantines().await
                 } else {
@@ -88,13 +88,14 @@ impl Active<'_> {
         Ok(())
     }
 
-    /// Whether a pipeline lets superfluous proofs finish.
+    /// Returns whether a pipeline lets superfluous proofs finish.
     async fn finishes(&self, pipeline: &PipelineId) -> Result<bool, BusError> {
         let current = self.pipelines.current_of(pipeline).await?;
         Ok(current.is_some_and(|p| p.rest == Rest::Finish))
     }
 
-    /// The task as it lies in TASKS; none if it was acknowledged, and so is somebody else's business.
+    /// Returns the task stored in TASKS. `None` if it was acknowledged or purged, so nothing is
+    /// left to report.
     async fn task(&self, key: &AttemptKey) -> Result<Option<Kept<Task>>, BusError> {
         self.bus.last::<Task>(Stream::Tasks, &subject::task(key)).await
     }
@@ -114,7 +115,7 @@ impl Active<'_> {
             return Ok(());
         };
         if task.claim() != held.header.context.claim() {
-            // Another's, in whose favour the broker took this one away: nobody waits for its end.
+            // TASKS now holds a newer attempt that replaced this one, so no report is needed.
             return Ok(());
         }
         let lost = Lost {
@@ -128,8 +129,8 @@ impl Active<'_> {
         self.write_end(&key, lost).await
     }
 
-    /// Writes the end of an attempt in place of its prover, then takes its delivery away: in this
-    /// order, so that a crash in between costs a second run and never the task.
+    /// Writes the end of an attempt in place of its prover, and only then ends its delivery, so that a crash
+    /// in between costs a second run and never the task.
     async fn write_end(&self, key: &AttemptKey, lost: Lost) -> Result<(), BusError> {
         let header = lost.task.header;
         let (class, message, act) = match lost.end {
@@ -150,7 +151,7 @@ impl Active<'_> {
             outcome = class.as_str(),
         );
         trace::set_parent(&span, &lost.trace);
-        tracing::warn!(parent: &span, reason = message, "attempt lost");
+        tracing::warn!(parent: &span, reason = message, "attempt lost, reporting it as failed");
         let result = TaskResult {
             header,
             prover: lost.prover,
@@ -194,7 +195,7 @@ impl Active<'_> {
         Ok(())
     }
 
-    /// Compares TASKS and CHECKS with the leases, and passes on what nobody holds.
+    /// Compares TASKS and CHECKS with the leases, and passes on deliveries in no lease.
     pub(super) async fn look(&mut self) -> Result<(), BusError> {
         let streams = [
             (Stream::Tasks, Kind::Task, Role::Prover),
@@ -217,7 +218,7 @@ impl Active<'_> {
         Ok(())
     }
 
-    /// Passes on an attempt that nobody holds, if it was delivered: else it waits for a prover.
+    /// Passes on an unheld attempt if it was delivered. Otherwise it waits for a prover.
     async fn pass_on(
         &mut self,
         stream: Stream,
@@ -247,7 +248,7 @@ impl Active<'_> {
             Fate::Fell(prover, end) => (prover, end),
             Fate::Suspect => return Ok(()),
             Fate::Lost => {
-                tracing::info!(attempt = %key, "delivered and held by nobody, given to another");
+                tracing::info!(attempt = %key, "delivered but in no lease, giving it to another process");
                 ack.give_back(Duration::ZERO).await;
                 self.metrics.acts.with_label_values(&["given-back"]).inc();
                 return Ok(());
@@ -280,7 +281,7 @@ impl Active<'_> {
             source,
         })?;
         match self.bus.publish_patiently(message, PATIENCE).await {
-            // Asked for before: all is well.
+            // Published before, which is just as well.
             Ok(_) | Err(PublishError::Occupied { .. }) => Ok(()),
             Err(error) => Err(error.into()),
         }

@@ -1,4 +1,4 @@
-//! Quarantines: stored, announced, ordered.
+//! Stores, announces and orders quarantines.
 
 use super::Active;
 use crate::reputation::{Change, Quarantine};
@@ -11,7 +11,7 @@ use push0_domain::{
 };
 use std::time::Duration;
 
-/// Where quarantines are remembered.
+/// Key prefix of the facts about quarantines.
 pub(super) const QUARANTINE: &str = "quarantine";
 
 impl Active<'_> {
@@ -23,7 +23,7 @@ impl Active<'_> {
                 .put(&format!("{QUARANTINE}.{prover}"), quarantine)
                 .await?;
             let Quarantine { until, times, reason } = quarantine.clone();
-            tracing::warn!(prover.id = %prover, reason, times, until = ?until, "quarantine");
+            tracing::warn!(prover.id = %prover, reason, times, until = ?until, "quarantine changed");
             self.tell(prover, until.since(now()), &reason).await?;
             let prover = prover.clone();
             let (act, happening) = match change {
@@ -39,21 +39,21 @@ impl Active<'_> {
                 Change::Ended(..) => ("released", Happening::QuarantineEnded { prover, reason }),
             };
             self.metrics.acts.with_label_values(&[act]).inc();
-            // Before it is announced: whoever hears of it may look at once.
+            // Count before the announcement, since its readers may look at the metric at once.
             self.count_resting();
             self.bus.announce(None, happening);
         }
         Ok(())
     }
 
-    /// Ends quarantines that have run out, or that leave nobody to work.
+    /// Ends quarantines that have expired or leave a zkVM without provers.
     pub(super) async fn end_quarantines(&mut self) -> Result<(), BusError> {
         for zkvm in self.core.zkvms() {
             let change = self.reputation.relieve(&self.core.fleet(&zkvm), now());
             self.note(change.into_iter().collect()).await?;
         }
         for prover in self.reputation.over(now()) {
-            let reason = "its time is over".to_owned();
+            let reason = "the quarantine has expired".to_owned();
             self.bus
                 .announce(None, Happening::QuarantineEnded { prover, reason });
         }
@@ -68,7 +68,8 @@ impl Active<'_> {
             .set(i64::try_from(resting).unwrap_or(i64::MAX));
     }
 
-    /// A prover that takes work although it should not has not heard of it, or has restarted.
+    /// Repeats an order to a prover whose heartbeat shows the wrong state: it missed the order,
+    /// or has restarted.
     pub(super) async fn remind(&mut self, lease: &Lease) -> Result<(), BusError> {
         let rests = match lease.state {
             ProverState::Active => false,
