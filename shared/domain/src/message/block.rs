@@ -107,8 +107,8 @@ pub struct BlockContext {
     /// When the block's proof becomes worthless; `None` without a deadline.
     #[serde(default)]
     pub deadline_at: Option<Timestamp>,
-    /// Whether this work is to amend the block's record, in which the block is dead. Set when an operator
-    /// retries a dead letter.
+    /// Whether this work is to amend the block's record, which says that the block is dead. Set when an
+    /// operator retries a dead letter.
     #[serde(default)]
     pub amends: bool,
     /// Facts about the block for tables.
@@ -116,8 +116,8 @@ pub struct BlockContext {
     pub facts: BlockFacts,
 }
 
-/// The reason for which work on a block is done. Of two messages for the same attempt, the one with the
-/// greater claim is wanted; the other one is obsolete.
+/// The ground on which work on a block is asked for. Of two messages for the same attempt, only the one
+/// with the greater claim is wanted; the other one is obsolete.
 ///
 /// A block is announced again when the chain returns to it, and retried (`amends`) after it was given up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -184,8 +184,8 @@ impl BlockEnded {
     /// Returns whether work on `stage`, whose block was announced at `announced_at`, ends. For a range, one
     /// of its blocks is enough. The caller has compared the pipeline.
     ///
-    /// Of a range's hashes only the first and the last are compared. The blocks between them are ancestors
-    /// of the last one, and the chain replaces no block without the blocks on top of it.
+    /// Only the first and the last hash of a range are compared. The blocks between them are ancestors of
+    /// the last one, and the chain replaces no block without the blocks on top of it.
     pub fn concerns(&self, stage: &StageKey, announced_at: Timestamp, amends: bool) -> bool {
         let (first, last) = stage.numbers().into_inner();
         let named = self.hashes.is_empty()
