@@ -116,7 +116,7 @@ pub struct BlockContext {
     pub facts: BlockFacts,
 }
 
-/// The ground on which work on a block is asked for. Of two messages for the same attempt, only the one
+/// Grounds on which work on a block is asked for. If two messages ask for the same attempt, only the one
 /// with the greater claim is wanted; the other one is obsolete.
 ///
 /// A block is announced again when the chain returns to it, and retried (`amends`) after it was given up.
