@@ -1,8 +1,8 @@
 //! Speed of catching up with an existing chain. The comparison is a plain client that fetches the same blocks
 //! over the same number of kept connections and discards them.
 //!
-//! The node is a real one. Two ingesters run, as shipped, and no other service: blocks are fetched from the
-//! node, checked, and stored with their facts.
+//! The node is a real one. Two ingesters run, as many as ship, but without accounts and without other
+//! services: blocks are fetched from the node, checked, and stored with their facts.
 
 use crate::{record::Context, stats::round};
 use anyhow::{Context as _, ensure};
