@@ -1,8 +1,8 @@
-//! What was promised of speed, beside what was measured.
+//! Performance targets, compared with the measurements.
 
 use super::{Line, Results, has, lines, number};
 
-/// At least, or at most.
+/// Upper or lower limit of a target.
 #[derive(Clone, Copy)]
 enum Limit {
     Most(f64),
@@ -10,7 +10,7 @@ enum Limit {
 }
 use Limit::{Least, Most};
 
-/// What, in which scenario, in which of its results, which field, and its limit.
+/// Label, scenario, values that select the result, measured field, and limit.
 type Bar = (
     &'static str,
     &'static str,
@@ -128,7 +128,7 @@ const BARS: &[Bar] = &[
         "efficiency",
         Least(0.99),
     ),
-    // The ideal itself.
+    // The limit is the ideal time.
     (
         "burst of 300, in s",
         "burst",
@@ -322,7 +322,7 @@ const BARS: &[Bar] = &[
     ),
 ];
 
-/// One bar and what was measured.
+/// A target and its measurement.
 pub(super) struct Judged {
     pub(super) what: String,
     pub(super) limit: String,
@@ -336,7 +336,7 @@ impl Judged {
     }
 }
 
-/// The bars of which there are results.
+/// Returns the targets for which results exist.
 pub(super) fn judged(results: &Results) -> Vec<Judged> {
     let judge = |(what, scenario, values, field, limit): &Bar| {
         let line = lines(results, scenario).iter().find(|line| has(line, values))?;
@@ -358,7 +358,7 @@ pub(super) fn judged(results: &Results) -> Vec<Judged> {
     BARS.iter().filter_map(judge).collect()
 }
 
-/// A trend is judged by whether it can be told from none; one downwards does no harm.
+/// Judges a trend. A trend passes if it falls or cannot be distinguished from zero.
 fn trend(what: &str, line: &Line, slope: f64) -> Judged {
     let margin = number(line, "margin_per_hour").unwrap_or_default();
     Judged {

@@ -9,12 +9,12 @@ use crate::record::results;
 use serde_json::{Map, Value};
 use std::{collections::BTreeMap, fmt::Write, fs};
 
-/// One result: a line of `results.jsonl`.
+/// A result: one line of `results.jsonl`.
 type Line = Map<String, Value>;
-/// By scenario, in the order in which they ran.
+/// Results by scenario, in the order of their first run.
 type Results = Vec<(String, Vec<Line>)>;
 
-/// What tells results of one scenario apart; all other fields are measured.
+/// Fields that identify a variant within a scenario; all other fields are measurements.
 const KEYS: [&str; 16] = [
     "brokers",
     "queue",
@@ -33,7 +33,7 @@ const KEYS: [&str; 16] = [
     "profile",
     "seed",
 ];
-/// The same in every line of a run: said once.
+/// Fields with the same value in every line of a run, which tables omit.
 const SAID_ONCE: [&str; 3] = ["scenario", "profile", "seed"];
 
 const STYLE: &str = "body{font:15px/1.45 system-ui,sans-serif;color:#1c2530;margin:2em auto;max-width:64em;padding:0 1em}\
@@ -43,7 +43,7 @@ const STYLE: &str = "body{font:15px/1.45 system-ui,sans-serif;color:#1c2530;marg
     font-variant-numeric:tabular-nums}th{font-weight:600;background:#f4f6f8}td:first-child,th:first-child{text-align:left}\
     .met{color:#17713b}.missed{color:#b3261e;font-weight:600}svg{max-width:100%;height:auto}svg text{font:12px system-ui,sans-serif;fill:#4a5663}";
 
-/// Writes both from the results so far.
+/// Writes both reports from the results so far.
 pub(crate) fn write() -> anyhow::Result<()> {
     let path = results();
     let newest = newest(&fs::read_to_string(&path)?);
@@ -52,7 +52,7 @@ pub(crate) fn write() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Of each scenario and whatever was varied, the last line.
+/// Keeps the last line of each scenario and variant.
 fn newest(lines: &str) -> Results {
     let mut found = Results::new();
     let mut places: BTreeMap<(String, String), (usize, usize)> = BTreeMap::new();
@@ -82,7 +82,8 @@ fn newest(lines: &str) -> Results {
     found
 }
 
-/// What was varied; a comparison has results of several kinds, told apart by their fields.
+/// Returns the identity of a variant. The names of the fields are part of it, because a comparison has
+/// results of several kinds.
 fn variant(line: &Line) -> String {
     let mut parts: Vec<String> = KEYS
         .iter()
@@ -96,7 +97,7 @@ fn number(line: &Line, field: &str) -> Option<f64> {
     line.get(field)?.as_f64()
 }
 
-/// Whether a result has these values: numbers, booleans and texts as they are written.
+/// Returns whether a result has these values: numbers, booleans and texts as they are written.
 fn has(line: &Line, values: &[(&str, &str)]) -> bool {
     values.iter().all(|(field, wanted)| {
         line.get(*field).is_some_and(|value| match wanted.parse::<f64>() {
@@ -111,7 +112,7 @@ fn lines<'a>(results: &'a Results, scenario: &str) -> &'a [Line] {
     found.map_or(&[], |(_, lines)| lines)
 }
 
-/// The run that the results are from, in a sentence.
+/// Describes the run of the results in a sentence.
 fn about(results: &Results) -> String {
     let first = results.iter().find_map(|(_, lines)| lines.first());
     let said = |field: &str| {
@@ -125,7 +126,7 @@ fn about(results: &Results) -> String {
         let said = |field: &str| machine.get(field).map(table::text).unwrap_or_default();
         let _ = write!(
             about,
-            " {} cores ({}), load average {} when it began.",
+            " {} cores ({}), load average {} at the start.",
             said("cores"),
             said("processor"),
             said("load_average")

@@ -1,4 +1,4 @@
-//! The four pictures: latency over load, efficiency over provers, a recovery, a block.
+//! The four pictures: latency over load, efficiency over provers, a recovery, and a block.
 
 use super::{
     Line, Results, has, lines, number,
@@ -13,7 +13,7 @@ pub(super) struct Picture {
     pub(super) svg: String,
 }
 
-/// Those of which there are results.
+/// Returns the pictures for which results exist.
 pub(super) fn all(results: &Results) -> Vec<Picture> {
     let drawn = [
         latency(lines(results, "overhead")),
@@ -24,7 +24,7 @@ pub(super) fn all(results: &Results) -> Vec<Picture> {
     drawn.into_iter().flatten().collect()
 }
 
-/// Name, colour, dashed, points.
+/// Name, colour, whether dashed, and points of a curve.
 type Curve = (String, &'static str, bool, Vec<(f64, f64)>);
 
 fn curves(all: Vec<Curve>, height: f64, x: (&str, bool), y: (&str, bool)) -> Option<(String, String)> {
@@ -153,8 +153,8 @@ fn recovery(line: &Line) -> Option<Picture> {
     Some(Picture {
         title: "A recovery",
         legend: format!(
-            "Running attempts of each prover, of {slots} slots, as its heartbeats say. What {killed} held begins \
-             elsewhere within a second; the others work on at their limit until it is back."
+            "Running attempts of each prover, of {slots} slots, from its heartbeats. The tasks of {killed} begin \
+             elsewhere within a second; the other provers work at their limit until {killed} is back."
         ),
         svg: chart.done(),
     })
@@ -186,7 +186,7 @@ fn block(line: &Line) -> Option<Picture> {
             let colour = COLOURS[lane % COLOURS.len()];
             chart.bar((released, began), (floor + 0.42, floor + 0.5), colour, 0.4);
             chart.bar((began, ended), (floor + 0.16, floor + 0.84), colour, 0.75);
-            // Where it does not fit, it would cover the next one.
+            // A word that does not fit would cover the next bar.
             if ended - began > last * 0.055 || ended >= last {
                 chart.word(began, floor + 0.5, &text(span, 1)?);
             }
@@ -194,8 +194,8 @@ fn block(line: &Line) -> Option<Picture> {
     }
     Some(Picture {
         title: "A block",
-        legend: "Who worked on which of its tasks when, from the messages as they pass; a thin line is a task that \
-                 was released and waited for its prover."
+        legend: "Attempts of the block's tasks by process and time, from the messages as they pass. A thin line is a task \
+                 that was released and waits for its prover."
             .into(),
         svg: chart.done(),
     })

@@ -3,7 +3,7 @@
 use super::escaped;
 use std::fmt::Write;
 
-/// Told apart by people who see colours differently, too.
+/// Colours that remain distinct for colour-blind readers.
 pub(super) const COLOURS: [&str; 8] = [
     "#0b5cad", "#c8541a", "#2a8a57", "#7a4fa3", "#b08900", "#b3261e", "#44748a", "#6b7280",
 ];
@@ -14,19 +14,19 @@ const RIGHT: f64 = 16.0;
 const TOP: f64 = 14.0;
 const BOTTOM: f64 = 44.0;
 
-/// How values lie on an axis.
+/// Mapping of values to an axis.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Scale {
-    /// Evenly, between these.
+    /// Linear, between these bounds.
     Even(f64, f64),
-    /// By their logarithms, between these.
+    /// Logarithmic, between these bounds.
     Log(f64, f64),
-    /// So many lanes above each other, which have names and no values.
+    /// A number of stacked lanes with names instead of values.
     Lanes(usize),
 }
 
 impl Scale {
-    /// A scale that holds all of these, from 0 or, of a logarithmic one, from the least.
+    /// Returns a linear scale from 0 over all these values. [`Self::log`] begins at the least value.
     pub(super) fn even(values: impl Iterator<Item = f64>) -> Self {
         let most = values.fold(f64::MIN_POSITIVE, f64::max);
         Self::Even(0.0, most * 1.05)
@@ -41,7 +41,7 @@ impl Scale {
         Self::Log(least.min(most) * 0.85, most * 1.15)
     }
 
-    /// Where a value lies, from 0 to 1.
+    /// Returns the position of a value, from 0 to 1.
     fn place(self, value: f64) -> f64 {
         match self {
             Self::Even(from, to) => (value - from) / (to - from),
@@ -80,7 +80,7 @@ pub(super) struct Chart {
 }
 
 impl Chart {
-    /// Values of x that were measured are its ticks; without any, round ones are.
+    /// Starts a chart. Its ticks on the x axis are the measured values, or round values if there are none.
     pub(super) fn new(
         height: f64,
         (x, x_name, measured): (Scale, &str, &[f64]),
@@ -140,7 +140,7 @@ impl Chart {
         );
     }
 
-    /// A line through points, with a dot at each; dashed for what is only compared with.
+    /// Draws a line through points, with a dot at each. A dashed line is for comparison only.
     pub(super) fn points(&mut self, points: &[(f64, f64)], colour: &str, dashed: bool) {
         let dash = if dashed { " stroke-dasharray=\"5 4\"" } else { "" };
         let path: Vec<String> = points
@@ -161,7 +161,7 @@ impl Chart {
         }
     }
 
-    /// A bar between two values of x, at a height and of a thickness in those of y.
+    /// Draws a bar between two values of x and two values of y.
     pub(super) fn bar(
         &mut self,
         (from, to): (f64, f64),
@@ -178,20 +178,20 @@ impl Chart {
         );
     }
 
-    /// A vertical line with a word at its top.
+    /// Draws a vertical line with a word at its top.
     pub(super) fn mark(&mut self, x: f64, word: &str) {
         let at = self.x(x);
         self.line(at, TOP, at, self.height - BOTTOM, "#b3261e");
         self.text(at + 5.0, TOP + 11.0, "start", word);
     }
 
-    /// A word inside, at values.
+    /// Writes a word inside the chart, at these values.
     pub(super) fn word(&mut self, x: f64, y: f64, word: &str) {
         let (x, y) = (self.x(x), self.y(y));
         self.text(x + 4.0, y + 4.0, "start", word);
     }
 
-    /// A name in the margin, in place of a tick.
+    /// Writes a name in the margin, in place of a tick.
     pub(super) fn lane(&mut self, y: f64, name: &str) {
         let at = self.y(y);
         self.text(LEFT - 6.0, at + 4.0, "end", name);
@@ -205,7 +205,7 @@ impl Chart {
     }
 }
 
-/// A name with its colour.
+/// Returns a legend entry: a name in its colour.
 pub(super) fn named(name: &str, colour: &str, dashed: bool) -> String {
     let line = if dashed { "┅" } else { "━" };
     format!(

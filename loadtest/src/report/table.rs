@@ -1,15 +1,15 @@
-//! Results as tables: those of one scenario that have the same fields share one.
+//! Results as tables. Results of one scenario with the same fields share a table.
 
 use super::{KEYS, Line, SAID_ONCE, escaped};
 use serde_json::Value;
 
-/// A table.
+/// A table of results.
 pub(super) struct Table {
     columns: Vec<String>,
     rows: Vec<Vec<String>>,
 }
 
-/// What pictures are made of is not for a table.
+/// Returns whether a table shows the value. Data of pictures is left out.
 fn is_told(value: &Value) -> bool {
     match value {
         Value::Object(_) => false,
@@ -25,12 +25,12 @@ fn fields(line: &Line) -> impl Iterator<Item = &String> {
     told.map(|(name, _)| name)
 }
 
-/// The names of a result's fields.
+/// Returns the names of a result's fields, which identify its table.
 pub(super) fn shape(line: &Line) -> String {
     fields(line).map(String::as_str).collect::<Vec<_>>().join(" ")
 }
 
-/// Short: a spread is two values, and three digits after the point are enough.
+/// Formats a value briefly: a spread as two values, a number with at most three decimals.
 pub(super) fn text(value: &Value) -> String {
     match value {
         Value::String(text) => text.clone(),
@@ -44,7 +44,7 @@ pub(super) fn text(value: &Value) -> String {
     }
 }
 
-/// The tables of one scenario.
+/// Returns the tables of one scenario.
 pub(super) fn parts(lines: &[Line]) -> Vec<Table> {
     let mut shapes: Vec<String> = lines.iter().map(shape).collect();
     shapes.dedup();
