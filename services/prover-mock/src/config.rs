@@ -47,7 +47,7 @@ pub struct MockConfig {
     /// Duration that 95 % of attempts stay below; 1 to 3.8 times the mean.
     #[serde(with = "duration")]
     pub lognormal_p95: Option<Duration>,
-    /// Nanoseconds per unit of gas that the block used.
+    /// Nanoseconds per unit of gas used by the block.
     pub per_gas: Option<f64>,
     /// Fraction of attempts that fail after their duration.
     pub failure_rate: f64,
@@ -76,7 +76,7 @@ pub struct MockConfig {
     pub seed: u64,
 }
 
-/// Failure classes that a prover can report about itself.
+/// Failure classes reported by a prover itself.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum MockFailure {
