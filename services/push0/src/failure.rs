@@ -1,16 +1,16 @@
-//! Why a command failed, and the code to exit with.
+//! Failure of a command, with its exit code.
 
 use push0_runtime::exit::{self, BoxError, chain};
 use std::process::ExitCode;
 
-/// The end of a command that did not do what was asked.
+/// Reason for which a command did not succeed.
 #[derive(Debug)]
 pub(crate) enum Failure {
-    /// The command line, a file or a variable is wrong: exit 64.
+    /// The command line, a file or an environment variable is wrong: exit code 64.
     Usage(String),
-    /// Something failed: exit 1.
+    /// The command failed: exit code 1.
     Failed(BoxError),
-    /// The command has said what there is to say: exit 1.
+    /// The command failed and has already printed the reason: exit code 1.
     Told,
 }
 
@@ -23,7 +23,7 @@ impl Failure {
         Self::Failed(text.into().into())
     }
 
-    /// Tells it on stderr.
+    /// Prints the reason to stderr and returns the exit code.
     pub(crate) fn tell(self) -> ExitCode {
         let code = match self {
             Self::Usage(_) => exit::CONFIG,
@@ -34,7 +34,7 @@ impl Failure {
         ExitCode::from(code)
     }
 
-    /// Why, in words.
+    /// Returns the reason as text; empty if it is already printed.
     pub(crate) fn text(&self) -> String {
         match self {
             Self::Usage(text) => text.clone(),
@@ -44,7 +44,7 @@ impl Failure {
     }
 }
 
-// `Failure` is no error itself, so that any error converts into it.
+// `Failure` does not implement `Error`, so that this conversion from any error is possible.
 impl<E: std::error::Error + Send + Sync + 'static> From<E> for Failure {
     fn from(error: E) -> Self {
         Self::Failed(Box::new(error))

@@ -1,4 +1,4 @@
-//! `push0 dead drop`
+//! `push0 dead drop`: deletes dead letters.
 
 use super::Chosen;
 use crate::context::Context;

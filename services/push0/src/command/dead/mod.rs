@@ -1,4 +1,4 @@
-//! `push0 dead …`
+//! `push0 dead …`: commands about dead letters.
 
 mod drop;
 mod list;
@@ -14,35 +14,35 @@ use push0_domain::PipelineId;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum DeadCommand {
-    /// The dead letters.
+    /// List dead letters: of all pipelines, or of the one named with --pipeline.
     List(Of),
-    /// One dead letter with all that is known about it.
+    /// Show one dead letter and the history of its attempts.
     Show(One),
-    /// Forget dead letters.
+    /// Delete dead letters.
     Drop(Chosen),
-    /// Give the tasks of dead letters one more attempt, and forget the letters.
+    /// Give the tasks of dead letters one more attempt, and delete the letters.
     Retry(Chosen),
 }
 
-/// One letter.
+/// Selection of one dead letter.
 #[derive(Args, Debug)]
 pub(crate) struct One {
-    /// Its id.
+    /// Id of the dead letter.
     #[arg(value_name = "ID")]
     id: String,
 }
 
-/// Some letters.
+/// Selection of one or more dead letters.
 #[derive(Args, Debug)]
 #[group(required = true, multiple = false)]
 pub(crate) struct Chosen {
-    /// The one of this id.
+    /// Id of the dead letter.
     #[arg(value_name = "ID")]
     id: Option<String>,
-    /// All of this pipeline.
+    /// All dead letters of this pipeline.
     #[arg(long, value_name = "NAME")]
     pipeline: Option<PipelineId>,
-    /// All.
+    /// All dead letters of all pipelines.
     #[arg(long)]
     all: bool,
 }

@@ -1,4 +1,4 @@
-//! `push0 pipeline …`
+//! `push0 pipeline …`: commands about pipelines.
 
 mod apply;
 mod check;
@@ -14,22 +14,22 @@ use push0_domain::PipelineId;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum PipelineCommand {
-    /// Check a file and draw its stages; needs no broker.
+    /// Check a file and draw its stages. Needs no broker.
     Check(FileArgs),
-    /// Make a file the current definition of its pipeline. The same definition keeps its revision.
+    /// Make a file the current definition of its pipeline. An unchanged definition keeps its revision.
     Apply(FileArgs),
-    /// The pipelines of this deployment.
+    /// List the current pipelines.
     List,
-    /// One pipeline as it stands now.
+    /// Show the current definition of a pipeline.
     Show(Named),
-    /// Ingest no more blocks for a pipeline; those in flight go on.
+    /// Stop ingesting blocks for a pipeline. Blocks in flight continue.
     Remove(Named),
 }
 
-/// A pipeline by name.
+/// Selection of a pipeline by its name.
 #[derive(Args, Debug)]
 pub(crate) struct Named {
-    /// The pipeline's name.
+    /// Name of the pipeline.
     #[arg(value_name = "NAME")]
     name: PipelineId,
 }

@@ -1,4 +1,4 @@
-//! `push0 pipeline remove NAME`
+//! `push0 pipeline remove NAME`: stops the ingestion of blocks for a pipeline.
 
 use super::Named;
 use crate::context::Context;

@@ -1,4 +1,4 @@
-//! `push0 pipeline show NAME`
+//! `push0 pipeline show NAME`: shows the current definition of a pipeline.
 
 use super::Named;
 use crate::context::Context;

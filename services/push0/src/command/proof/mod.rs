@@ -1,4 +1,4 @@
-//! `push0 proof …`
+//! `push0 proof …`: commands about proofs.
 
 mod get;
 mod verify;
@@ -14,26 +14,26 @@ use push0_domain::{PipelineId, ProofType};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum ProofCommand {
-    /// The bytes of an emitted proof, checked against their hash.
+    /// Fetch the bytes of an emitted proof and check them against their hash.
     Get(get::GetArgs),
-    /// Verify an emitted proof in a process of its own, against what the ingester saw of the block.
+    /// Verify an emitted proof in a separate process, against the facts stored by the ingester.
     Verify(verify::VerifyArgs),
 }
 
-/// Which proof.
+/// Selection of one proof.
 #[derive(Args, Debug)]
 pub(crate) struct Which {
     #[command(flatten)]
     of: Of,
-    /// The block's number.
+    /// Number of the block.
     #[arg(value_name = "N")]
     number: u64,
-    /// Which of the pipeline's proofs; may be left out when the block has one.
+    /// Type of the proof. May be omitted if the block has only one proof.
     #[arg(long = "type", value_name = "T")]
     proof_type: Option<ProofType>,
 }
 
-/// An emitted proof.
+/// An emitted proof, its record and its pipeline.
 struct Emitted {
     pipeline: PipelineId,
     record: Record,
@@ -46,7 +46,7 @@ impl Which {
         let number = self.number;
         let Some(record) = records::of_number(bus, &pipeline, number).await? else {
             return Err(Failure::failed(format!(
-                "{pipeline} has emitted nothing for block {number}: `push0 block {number}` says where it is"
+                "{pipeline} has no record of block {number}: `push0 block {number}` shows its progress"
             )));
         };
         let proof = self
