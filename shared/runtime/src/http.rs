@@ -31,8 +31,7 @@ const MAX_CONNECTIONS: usize = 64;
 const MAX_CONNECTION_AGE: Duration = Duration::from_secs(10);
 /// Longest request head, in bytes; hyper's minimum is 8 KiB.
 const MAX_REQUEST_HEAD: usize = 16 * 1024;
-/// Pause after a failed accept. Without free file descriptors, the next accept would fail at
-/// once as well.
+/// Pause after a failed accept: without free file descriptors, the next accept would fail at once.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// The server cannot listen on its address.
