@@ -1,9 +1,8 @@
-//! Where blocks come from: one module per kind of source.
+//! Sources of blocks, one module per kind of source.
 //!
-//! A source hands a [`Publisher`](crate::publisher::Publisher) what it sees, in the order of the
-//! chain, and runs until its stop is requested. What goes wrong in it is said in the pipeline's
-//! status and tried again. It ends by itself only when another process leads, or when another
-//! process may reach what this one does not.
+//! A source passes its blocks to a [`Publisher`](crate::publisher::Publisher), in chain order, until its
+//! stop is requested. Failures appear in the pipeline's status and are retried. A source ends by itself
+//! only when another process leads, or when this process cannot reach the source and another one may.
 
 mod ethereum;
 mod file;
@@ -20,15 +19,15 @@ use push0_domain::pipeline::Source;
 use push0_runtime::Shutdown;
 use std::time::Duration;
 
-/// How long a leader goes on although it does not reach its source. A node that is restarted by hand
-/// takes longer, one that drops a connection answers the next time.
+/// Time for which a leader keeps the lead without reaching its source. A node restarted by hand takes
+/// longer; a node that dropped a connection answers the next request.
 const OUT_OF_REACH_MAX: Duration = Duration::from_secs(2);
 
-/// Why a source ended by itself.
+/// Reasons why a source ended by itself.
 pub(crate) enum Ended {
     /// Another process leads.
     Deposed,
-    /// Nothing was heard of the source for [`OUT_OF_REACH_MAX`].
+    /// The source was not reached for [`OUT_OF_REACH_MAX`].
     OutOfReach,
 }
 
@@ -38,10 +37,10 @@ impl From<Deposed> for Ended {
     }
 }
 
-/// The way to a source from this process, its connections included.
+/// Access to a source from this process, including its connections.
 pub(crate) struct Access {
     source: Source,
-    /// None for every source but a node.
+    /// The client of a node; `None` for every other source.
     node: Option<Node>,
 }
 
@@ -61,7 +60,7 @@ impl Access {
         &self.source
     }
 
-    /// Waits until the source is in reach; the status says why it is not.
+    /// Waits until the source is reachable. Until then, the status gives the reason.
     pub(crate) async fn reach(&self, status: &mut Status) {
         match (&self.source, &self.node) {
             (_, Some(node)) => node.reach(status).await,
@@ -70,7 +69,7 @@ impl Access {
         }
     }
 
-    /// Runs the source from where the last leader stopped.
+    /// Runs the source from the position at which the last leader stopped.
     pub(crate) async fn run(&self, opened: Opened, desk: &Desk, stop: &Shutdown) -> Result<(), Ended> {
         match (&self.source, &self.node) {
             (_, Some(node)) => node.run(opened, stop).await,

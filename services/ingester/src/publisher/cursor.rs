@@ -1,4 +1,4 @@
-//! How far a pipeline was published, as its next leader will read it.
+//! Position of a pipeline's ingestion, for its next leader.
 
 use super::{Deposed, Publisher};
 use crate::{
@@ -11,25 +11,25 @@ use serde::{Deserialize, Serialize};
 use std::{collections::VecDeque, sync::Arc};
 use tokio::sync::watch;
 
-/// Where a pipeline's ingestion stands: the fact `cursor.ingester.<pipeline>`.
+/// Position of a pipeline's ingestion: the fact `cursor.ingester.<pipeline>`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Cursor {
-    /// The last block that the broker stored, after which the next leader goes on.
+    /// The last block stored by the broker; the next leader continues after this block.
     pub block: Option<BlockRef>,
-    /// The number of the pipeline's first block.
+    /// Number of the pipeline's first block; `None` until known.
     pub first: Option<u64>,
     /// Blocks after `block` that may or may not have been published.
     #[serde(default)]
     pub ahead: Vec<BlockRef>,
-    /// How many times published blocks were replaced.
+    /// Number of reorgs in which published blocks were replaced.
     #[serde(default)]
     pub reorgs: u32,
-    /// How many lines of the file were read; only for files.
+    /// Number of lines read from the file; only for files.
     #[serde(default)]
     pub line: u64,
 }
 
-/// A publisher and what it goes on from.
+/// A publisher and the history for its next blocks.
 pub(crate) struct Opened {
     pub(crate) publisher: Publisher,
     pub(crate) history: History,
@@ -40,14 +40,14 @@ impl Cursor {
         format!("cursor.ingester.{pipeline}")
     }
 
-    /// The blocks in doubt after this number.
+    /// Returns the blocks in doubt after this number.
     pub(super) fn ahead_of(&self, number: u64) -> Vec<BlockRef> {
         let beyond = self.ahead.iter().filter(|block| block.number > number);
         beyond.copied().collect()
     }
 
-    /// The message id of a block. A chain may return to a block that it replaced; after a reorg the
-    /// id is another one, lest the broker take the block's return for a repetition and drop it.
+    /// Returns the message id of a block. A chain may return to a replaced block. The id changes with
+    /// each reorg, so that the broker does not drop the returning block as a duplicate.
     pub(super) fn message_id(&self, pipeline: &PipelineId, block: &BlockRef) -> String {
         match self.reorgs {
             0 => format!("{pipeline}.{}", block.key()),
@@ -57,7 +57,7 @@ impl Cursor {
 }
 
 impl Publisher {
-    /// Reads where the last leader stopped.
+    /// Reads the position at which the last leader stopped.
     pub(crate) async fn open(
         bus: &Bus,
         definition: watch::Receiver<Arc<Pipeline>>,
@@ -85,12 +85,12 @@ impl Publisher {
         Ok(Opened { publisher, history })
     }
 
-    /// How many lines of the file were read by the last leader.
+    /// Returns the number of lines of the file read so far, by earlier leaders included.
     pub(crate) fn lines_read(&self) -> u64 {
         self.cursor.line
     }
 
-    /// Moves the cursor, unless somebody else has.
+    /// Moves the cursor, unless another process has moved it.
     pub(super) async fn move_cursor(&mut self, cursor: Cursor) -> Result<(), Deposed> {
         let key = Cursor::key(self.status.pipeline());
         let (cursors, revision) = (self.cursors.clone(), self.cursor_revision);
@@ -116,14 +116,14 @@ async fn swap(
     if let Some(moved) = cursors.swap(key, cursor, revision).await.map_err(unavailable)? {
         return Ok(Some(moved));
     }
-    // An attempt that seemed to fail may have been stored: then this is our own cursor.
+    // An attempt that seemed to fail may have been stored. Then the stored cursor is our own.
     let there = cursors.get(key).await.map_err(unavailable)?;
     Ok(there
         .filter(|fact| fact.value.as_ref() == Some(cursor))
         .map(|fact| fact.revision))
 }
 
-/// The last published blocks, from the cursor back along the parents.
+/// Reads the last published blocks, from the cursor back along the parents.
 async fn recent(
     known: &Facts<KnownBlock>,
     pipeline: &PipelineId,
@@ -137,7 +137,7 @@ async fn recent(
             break;
         }
         let fact = known.find(&subject::known_block(pipeline, &block)).await?;
-        // What expired is not followed: then a reorg that deep is not either.
+        // An expired fact ends the search, so a reorg beyond that block cannot be followed.
         let known = fact
             .and_then(|fact| fact.value)
             .filter(|known| known.block == block);
