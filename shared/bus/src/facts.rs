@@ -10,13 +10,14 @@ use async_nats::jetstream::{
     message::StreamMessage,
     stream::{DirectGetErrorKind, LastRawMessageErrorKind},
 };
-use futures::StreamExt;
 use push0_domain::{
     Timestamp,
     codec::{self, Encoding},
 };
 use serde::{Serialize, de::DeserializeOwned};
 use std::marker::PhantomData;
+
+mod watch;
 
 /// The key-value buckets of a deployment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,6 +51,7 @@ impl Bucket {
 
 /// A bucket of facts of one type.
 pub struct Facts<T> {
+    bus: Bus,
     bucket: Bucket,
     store: kv::Store,
     value: PhantomData<fn() -> T>,
@@ -58,6 +60,7 @@ pub struct Facts<T> {
 impl<T> Clone for Facts<T> {
     fn clone(&self) -> Self {
         Self {
+            bus: self.bus.clone(),
             bucket: self.bucket,
             store: self.store.clone(),
             value: PhantomData,
@@ -87,6 +90,7 @@ impl Bus {
             .await
             .map_err(|e| BusError::unavailable(bucket.name(), e))?;
         Ok(Facts {
+            bus: self.clone(),
             bucket,
             store,
             value: PhantomData,
@@ -207,41 +211,28 @@ impl<T: Serialize + DeserializeOwned> Facts<T> {
 
     /// Returns at most `limit` facts whose key matches, oldest first.
     pub async fn first(&self, filter: &str, limit: usize) -> Result<Vec<Fact<T>>, BusError> {
-        let (subject, stream) = (self.subject(filter), &self.store.stream);
+        let subject = self.subject(filter);
         let mut facts = Vec::new();
         let mut from = 1;
         while facts.len() < limit {
-            match stream.get_first_raw_message_by_subject(&subject, from).await {
-                Ok(message) => {
-                    from = message.sequence + 1;
-                    let fact = self.read(self.entry(message))?;
-                    facts.extend(Some(fact).filter(|fact| fact.value.is_some()));
-                }
-                Err(e) if e.kind() == LastRawMessageErrorKind::NoMessageFound => break,
-                Err(e) => return Err(BusError::unavailable(self.what(filter), e)),
-            }
+            let Some(entry) = self.next_entry(&subject, from).await? else {
+                break;
+            };
+            from = entry.revision + 1;
+            let fact = self.read(entry)?;
+            facts.extend(Some(fact).filter(|fact| fact.value.is_some()));
         }
         Ok(facts)
     }
 
-    /// Yields all facts whose key matches, then each change.
-    pub async fn watch(
-        &self,
-        filter: &str,
-    ) -> Result<impl futures::Stream<Item = Result<Fact<T>, BusError>> + Send + Unpin + use<T>, BusError>
-    where
-        T: 'static,
-    {
-        let this = self.clone();
-        let watch = self
-            .store
-            .watch_with_history(filter)
-            .await
-            .map_err(|e| BusError::unavailable(self.what(filter), e))?;
-        Ok(watch.map(move |entry| {
-            let entry = entry.map_err(|e| BusError::unavailable(this.bucket.name(), e))?;
-            this.read(entry)
-        }))
+    /// Returns the first entry of a subject (wildcards allowed) at or after a revision.
+    async fn next_entry(&self, subject: &str, from: u64) -> Result<Option<kv::Entry>, BusError> {
+        let stream = &self.store.stream;
+        match stream.get_first_raw_message_by_subject(subject, from).await {
+            Ok(message) => Ok(Some(self.entry(message))),
+            Err(e) if e.kind() == LastRawMessageErrorKind::NoMessageFound => Ok(None),
+            Err(e) => Err(BusError::unavailable(subject, e)),
+        }
     }
 }
 
