@@ -1,6 +1,6 @@
 //! Performance targets, compared with the measurements.
 
-use super::{Line, Results, has, lines, number};
+use super::results::{Line, Results, has, lines, number};
 
 /// Upper or lower limit of a target.
 #[derive(Clone, Copy)]

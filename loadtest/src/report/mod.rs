@@ -1,40 +1,17 @@
 //! `target/bench/report.md` and `report.html`: the newest result of each kind, as tables and plots.
 
 mod bars;
+mod html;
 mod pictures;
+mod results;
 mod svg;
 mod table;
 
-use crate::record::results;
-use serde_json::{Map, Value};
+use crate::record;
+use html::escaped;
+use results::{KEYS, Line, Results, lines, text};
+use serde_json::Value;
 use std::{collections::BTreeMap, fmt::Write, fs};
-
-/// A result: one line of `results.jsonl`.
-type Line = Map<String, Value>;
-/// Results by scenario, in the order of their first run.
-type Results = Vec<(String, Vec<Line>)>;
-
-/// Fields that identify a variant within a scenario; all other fields are measurements.
-const KEYS: [&str; 16] = [
-    "brokers",
-    "queue",
-    "rate",
-    "verify",
-    "added_rtt_ms",
-    "hops",
-    "provers",
-    "prove_ms",
-    "ahead",
-    "queued",
-    "service",
-    "load",
-    "what",
-    "wide",
-    "profile",
-    "seed",
-];
-/// Fields with the same value in every line of a run, which tables omit.
-const SAID_ONCE: [&str; 3] = ["scenario", "profile", "seed"];
 
 const STYLE: &str = "body{font:15px/1.45 system-ui,sans-serif;color:#1c2530;margin:2em auto;max-width:64em;padding:0 1em}\
     h1{font-size:1.6em}h2{font-size:1.2em;margin:2em 0 .4em;border-bottom:1px solid #d4dae1;padding-bottom:.2em}\
@@ -45,7 +22,7 @@ const STYLE: &str = "body{font:15px/1.45 system-ui,sans-serif;color:#1c2530;marg
 
 /// Writes both reports from the results so far.
 pub(crate) fn write() -> anyhow::Result<()> {
-    let path = results();
+    let path = record::results();
     let newest = newest(&fs::read_to_string(&path)?);
     fs::write(path.with_file_name("report.md"), markdown(&newest)?)?;
     fs::write(path.with_file_name("report.html"), html(&newest)?)?;
@@ -87,29 +64,10 @@ fn newest(lines: &str) -> Results {
 fn variant(line: &Line) -> String {
     let mut parts: Vec<String> = KEYS
         .iter()
-        .filter_map(|key| Some(format!("{key}={}", table::text(line.get(*key)?))))
+        .filter_map(|key| Some(format!("{key}={}", text(line.get(*key)?))))
         .collect();
     parts.push(table::shape(line));
     parts.join(",")
-}
-
-fn number(line: &Line, field: &str) -> Option<f64> {
-    line.get(field)?.as_f64()
-}
-
-/// Returns whether a result has these values: numbers, booleans and texts as they are written.
-fn has(line: &Line, values: &[(&str, &str)]) -> bool {
-    values.iter().all(|(field, wanted)| {
-        line.get(*field).is_some_and(|value| match wanted.parse::<f64>() {
-            Ok(wanted) => value.as_f64() == Some(wanted),
-            Err(_) => table::text(value) == *wanted,
-        })
-    })
-}
-
-fn lines<'a>(results: &'a Results, scenario: &str) -> &'a [Line] {
-    let found = results.iter().find(|(name, _)| name == scenario);
-    found.map_or(&[], |(_, lines)| lines)
 }
 
 /// Describes the run of the results in a sentence.
@@ -118,12 +76,12 @@ fn about(results: &Results) -> String {
     let said = |field: &str| {
         first
             .and_then(|line| line.get(field))
-            .map(table::text)
+            .map(text)
             .unwrap_or_default()
     };
     let mut about = format!("Profile {}, seed {}.", said("profile"), said("seed"));
     if let Some(machine) = lines(results, "machine").first() {
-        let said = |field: &str| machine.get(field).map(table::text).unwrap_or_default();
+        let said = |field: &str| machine.get(field).map(text).unwrap_or_default();
         let _ = write!(
             about,
             " {} cores ({}), load average {} at the start.",
@@ -197,12 +155,6 @@ fn html(results: &Results) -> Result<String, std::fmt::Error> {
         }
     }
     Ok(out)
-}
-
-fn escaped(text: &str) -> String {
-    text.replace('&', "&amp;")
-        .replace('<', "&lt;")
-        .replace('"', "&quot;")
 }
 
 #[cfg(test)]

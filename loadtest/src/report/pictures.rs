@@ -1,7 +1,7 @@
 //! The four pictures: latency over load, efficiency over provers, a recovery, and a block.
 
 use super::{
-    Line, Results, has, lines, number,
+    results::{Line, Results, has, lines, number},
     svg::{COLOURS, Chart, Scale, named},
 };
 use serde_json::Value;

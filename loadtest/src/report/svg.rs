@@ -1,6 +1,6 @@
 //! Lines, steps and bars as SVG.
 
-use super::escaped;
+use super::html::escaped;
 use std::fmt::Write;
 
 /// Colours that remain distinct for colour-blind readers.

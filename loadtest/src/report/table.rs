@@ -1,6 +1,9 @@
 //! Results as tables. Results of one scenario with the same fields share a table.
 
-use super::{KEYS, Line, SAID_ONCE, escaped};
+use super::{
+    html::escaped,
+    results::{KEYS, Line, SAID_ONCE, text},
+};
 use serde_json::Value;
 
 /// A table of results.
@@ -28,20 +31,6 @@ fn fields(line: &Line) -> impl Iterator<Item = &String> {
 /// Returns the names of a result's fields, which identify its table.
 pub(super) fn shape(line: &Line) -> String {
     fields(line).map(String::as_str).collect::<Vec<_>>().join(" ")
-}
-
-/// Formats a value briefly: a spread as two values, a number with at most three decimals.
-pub(super) fn text(value: &Value) -> String {
-    match value {
-        Value::String(text) => text.clone(),
-        Value::Array(values) => values.iter().map(text).collect::<Vec<_>>().join(" – "),
-        Value::Number(number) => match number.as_f64() {
-            Some(value) if value.abs() >= 1000.0 => format!("{value:.0}"),
-            Some(value) => format!("{}", (value * 1000.0).round() / 1000.0),
-            None => number.to_string(),
-        },
-        other => other.to_string(),
-    }
 }
 
 /// Returns the tables of one scenario.

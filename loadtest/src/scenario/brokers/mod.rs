@@ -27,8 +27,6 @@ use tokio::time::Instant;
 const EVERY: Duration = Duration::from_millis(100);
 /// Time without trouble before a fault.
 const BEFORE: Duration = Duration::from_secs(3);
-/// Time for which a broker is in trouble.
-const LASTS: Duration = Duration::from_secs(15);
 /// Time for which blocks still arrive after the fault.
 const AFTER: Duration = Duration::from_secs(10);
 /// Time limit for all records to be stored afterwards.
