@@ -8,8 +8,10 @@ pub(super) type Line = Map<String, Value>;
 pub(super) type Results = Vec<(String, Vec<Line>)>;
 
 /// Fields that identify a variant within a scenario; all other fields are measurements.
-pub(super) const KEYS: [&str; 16] = [
+pub(super) const KEYS: [&str; 18] = [
     "brokers",
+    "fault",
+    "leads",
     "queue",
     "rate",
     "verify",
@@ -34,13 +36,12 @@ pub(super) fn number(line: &Line, field: &str) -> Option<f64> {
     line.get(field)?.as_f64()
 }
 
-/// Returns whether a result has these values: numbers, booleans and texts as they are written.
-pub(super) fn has(line: &Line, values: &[(&str, &str)]) -> bool {
-    values.iter().all(|(field, wanted)| {
-        line.get(*field).is_some_and(|value| match wanted.parse::<f64>() {
-            Ok(wanted) => value.as_f64() == Some(wanted),
-            Err(_) => text(value) == *wanted,
-        })
+/// Returns whether a result has these values. Numbers are compared as such: 20 is 20.0.
+pub(super) fn has(line: &Line, values: &Value) -> bool {
+    let mut values = values.as_object().into_iter().flatten();
+    values.all(|(field, wanted)| match wanted.as_f64() {
+        Some(wanted) => number(line, field) == Some(wanted),
+        None => line.get(field) == Some(wanted),
     })
 }
 
@@ -48,18 +49,4 @@ pub(super) fn has(line: &Line, values: &[(&str, &str)]) -> bool {
 pub(super) fn lines<'a>(results: &'a Results, scenario: &str) -> &'a [Line] {
     let found = results.iter().find(|(name, _)| name == scenario);
     found.map_or(&[], |(_, lines)| lines)
-}
-
-/// Formats a value briefly: a spread as two values, a number with at most three decimals.
-pub(super) fn text(value: &Value) -> String {
-    match value {
-        Value::String(text) => text.clone(),
-        Value::Array(values) => values.iter().map(text).collect::<Vec<_>>().join(" – "),
-        Value::Number(number) => match number.as_f64() {
-            Some(value) if value.abs() >= 1000.0 => format!("{value:.0}"),
-            Some(value) => format!("{}", (value * 1000.0).round() / 1000.0),
-            None => number.to_string(),
-        },
-        other => other.to_string(),
-    }
 }
