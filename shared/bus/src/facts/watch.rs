@@ -85,9 +85,10 @@ impl<T: Serialize + DeserializeOwned> Watch<T> {
         }
     }
 
-    /// Lists the facts and notes how they differ from the last look.
+    /// Lists the facts and notes how they differ from the last look. A look that fails notes nothing.
     async fn look(&mut self) -> Result<(), BusError> {
-        let mut gone = std::mem::take(&mut self.seen);
+        let (mut seen, mut gone) = (BTreeMap::new(), self.seen.clone());
+        let mut found = VecDeque::new();
         let mut from = 1;
         while let Some(entry) = self.facts.next_entry(&self.subject, from).await? {
             from = entry.revision + 1;
@@ -98,9 +99,9 @@ impl<T: Serialize + DeserializeOwned> Watch<T> {
                 continue;
             }
             gone.remove(&key);
-            self.seen.insert(key, revision);
+            seen.insert(key, revision);
             if known != Some(revision) {
-                self.found.push_back(fact);
+                found.push_back(fact);
             }
         }
         let removed = gone.into_iter().map(|(key, revision)| {
@@ -111,7 +112,8 @@ impl<T: Serialize + DeserializeOwned> Watch<T> {
                 stored_at: push0_domain::Timestamp::default(),
             })
         });
-        self.found.extend(removed);
+        self.found.extend(found.into_iter().chain(removed));
+        self.seen = seen;
         Ok(())
     }
 }

@@ -106,6 +106,29 @@ async fn a_watcher_sees_what_is_there_and_every_change() {
 }
 
 #[tokio::test]
+async fn a_watcher_makes_no_consumer_and_goes_on_after_an_unreadable_fact() {
+    let broker = Broker::start().await;
+    let texts = broker.bus.facts::<String>(Bucket::State).await.unwrap();
+    texts.put("a.1", &"text".to_owned()).await.unwrap();
+    let facts = facts(&broker).await;
+    facts.put("a.2", &2).await.unwrap();
+    let mut watch = facts.watch("a.*").await.unwrap();
+    let unreadable = soon(watch.next()).await.unwrap().unwrap_err();
+    assert!(unreadable.to_string().contains("push0_state/a.1"), "{unreadable}");
+    assert_eq!(soon(watch.next()).await.unwrap().unwrap().value, Some(2));
+    never(watch.next()).await;
+    facts.put("a.1", &1).await.unwrap();
+    assert_eq!(soon(watch.next()).await.unwrap().unwrap().value, Some(1));
+    let stream = broker
+        .jetstream()
+        .await
+        .get_stream("KV_push0_state")
+        .await
+        .unwrap();
+    assert_eq!(stream.cached_info().state.consumer_count, 0);
+}
+
+#[tokio::test]
 async fn a_value_of_another_type_is_an_error_and_no_panic() {
     let broker = Broker::start().await;
     let texts = broker.bus.facts::<String>(Bucket::State).await.unwrap();
