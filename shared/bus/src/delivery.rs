@@ -3,7 +3,7 @@
 use crate::{
     Bus, BusError, DeadLetters, Handed, Stream,
     decode::{decode, trace_of},
-    held::Held,
+    held::{Held, Place},
 };
 use async_nats::jetstream::consumer::pull;
 use bytes::Bytes;
@@ -255,7 +255,12 @@ impl<T: DeserializeOwned> Deliveries<T> {
         self.is_replay
     }
 
-    /// Returns the next message. Undecodable messages become dead letters and are skipped. Cancel safe.
+    /// Returns the next message, in the order of the stream. Cancel safe. Skips redeliveries of messages held
+    /// here, and undecodable messages, which become dead letters.
+    ///
+    /// Fails if a message that is not held comes behind a newer one: a broker of a cluster may deliver out of
+    /// order after an election, or the acknowledgement of the message was lost. A new receiver gets all in
+    /// order again.
     pub async fn next(&mut self) -> Result<Delivery<T, ()>, BusError> {
         loop {
             finish(&mut self.aside).await?;
@@ -279,10 +284,14 @@ impl<T: DeserializeOwned> Deliveries<T> {
                 self.to_replay = 0;
             }
             match read(&self.bus, self.stream, message)? {
-                Read::Delivery(delivery) => {
-                    self.held.take(delivery.sequence);
-                    return Ok(delivery.without_ack());
-                }
+                Read::Delivery(delivery) => match self.held.take(delivery.sequence) {
+                    Place::Next => return Ok(delivery.without_ack()),
+                    Place::Held => {}
+                    Place::Overtaken => {
+                        let reason = format!("message {} came behind a newer one", delivery.sequence);
+                        return Err(BusError::unavailable(self.stream.name(), reason));
+                    }
+                },
                 Read::Unreadable(aside) => self.aside = Some(aside),
             }
         }

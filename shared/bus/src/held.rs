@@ -9,25 +9,48 @@
 use crate::inspect::Handed;
 use std::collections::BTreeSet;
 
-/// Stream sequences of the messages a receiver has not acknowledged.
+/// Stream sequences of the messages a receiver has not acknowledged, and of the newest one it received.
 #[derive(Debug, Default)]
-pub(crate) struct Held(BTreeSet<u64>);
+pub(crate) struct Held {
+    sequences: BTreeSet<u64>,
+    newest: u64,
+}
+
+/// The place of a delivery among the earlier ones.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// Behind all earlier ones.
+    Next,
+    /// Held already: a redelivery.
+    Held,
+    /// Before an earlier one, and not held.
+    Overtaken,
+}
 
 impl Held {
-    pub(crate) fn take(&mut self, sequence: u64) {
-        self.0.insert(sequence);
+    /// Takes a message in if it is the next one.
+    pub(crate) fn take(&mut self, sequence: u64) -> Place {
+        if self.has(sequence) {
+            return Place::Held;
+        }
+        if sequence <= self.newest {
+            return Place::Overtaken;
+        }
+        self.newest = sequence;
+        self.sequences.insert(sequence);
+        Place::Next
     }
 
     pub(crate) fn let_go(&mut self, sequence: u64) {
-        self.0.remove(&sequence);
+        self.sequences.remove(&sequence);
     }
 
     pub(crate) fn has(&self, sequence: u64) -> bool {
-        self.0.contains(&sequence)
+        self.sequences.contains(&sequence)
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.0.len()
+        self.sequences.len()
     }
 
     /// Returns whether an acknowledgement was lost, judged by two answers of the broker. An acknowledgement
@@ -35,7 +58,7 @@ impl Held {
     /// delivered before the first answer, and the receiver holds none of those messages.
     pub(crate) fn has_lost(&self, before: &Handed, now: &Handed) -> bool {
         let stands_still = before.floor == now.floor && now.unacknowledged > 0 && now.floor < before.up_to;
-        stands_still && self.0.first().is_none_or(|first| *first > before.up_to)
+        stands_still && self.sequences.first().is_none_or(|first| *first > before.up_to)
     }
 }
 
@@ -49,6 +72,25 @@ mod tests {
             floor,
             unacknowledged,
         }
+    }
+
+    #[test]
+    fn only_a_message_behind_all_others_is_taken_in() {
+        let mut held = Held::default();
+        let places = [3, 5, 5, 4, 6].map(|sequence| held.take(sequence));
+        assert_eq!(
+            places,
+            [
+                Place::Next,
+                Place::Next,
+                Place::Held,
+                Place::Overtaken,
+                Place::Next
+            ]
+        );
+        held.let_go(5);
+        assert_eq!(held.take(5), Place::Overtaken, "its acknowledgement was lost");
+        assert_eq!(held.len(), 2);
     }
 
     #[test]

@@ -17,7 +17,11 @@ async fn provisioned(cluster: &NatsCluster) {
         ..Limits::default()
     };
     let bus = connect(&cluster.url()).await;
-    bus.provision(&limits).await.expect("provisioned");
+    // A cluster that has just started may not have a place for every copy yet.
+    wait_for("the streams", PATIENCE, async || {
+        bus.provision(&limits).await.map_err(|error| error.to_string())
+    })
+    .await;
 }
 
 async fn connect(url: &str) -> Bus {

@@ -5,7 +5,7 @@ use push0_domain::{
     message::{
         BlockContext, BlockFacts, Dead, DeadLetter, Outcome, ResultEvent, StageKind, TaskHeader, TaskResult,
     },
-    subject,
+    subject::{self, AttemptKey},
     task::StageKey,
 };
 use std::time::{Duration, Instant};
@@ -330,4 +330,30 @@ async fn removing_an_acknowledged_message_spares_a_later_one_on_its_subject() {
     remove().await;
     let kept = broker.bus.last::<u32>(Stream::Tasks, &subject).await.unwrap();
     assert_eq!(kept.map(|kept| kept.sequence), Some(next));
+}
+
+#[tokio::test]
+async fn a_redelivery_of_a_held_message_is_skipped() {
+    let broker = Broker::start().await;
+    let publish = async |block: u64| {
+        let event = result(block);
+        let ResultEvent::Attempt(attempt) = &event else {
+            unreachable!("an attempt")
+        };
+        let key = AttemptKey::of(&attempt.header.zkvm, &attempt.header.attempt_id());
+        broker
+            .bus
+            .publish(message(subject::result(&key), &event))
+            .await
+            .unwrap()
+            .sequence
+    };
+    let first = publish(1).await;
+    let mut deliveries = broker.bus.replay::<ResultEvent>(&results()).await.unwrap();
+    assert_eq!(soon(deliveries.next()).await.unwrap().sequence, first);
+    let again = broker.bus.ack_at(Stream::Results, "collector-demo", first);
+    again.give_back(Duration::ZERO).await;
+    let second = publish(2).await;
+    assert_eq!(soon(deliveries.next()).await.unwrap().sequence, second);
+    assert!(deliveries.holds(first), "the redelivery changes nothing");
 }
