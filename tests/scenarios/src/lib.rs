@@ -115,13 +115,16 @@ pub async fn attempts(process: &Process, outcome: &str) -> u64 {
     count(process, &format!("push0_attempts_total{{outcome=\"{outcome}\"}}")).await
 }
 
-/// Returns all dead letters.
+/// Returns all dead letters. Waits for an election of the stream's leader to end.
 pub async fn dead_letters(bus: &Bus) -> Vec<DeadLetter> {
-    let letters = bus
-        .scan::<DeadLetter>(Stream::Dead, &subject::all(Kind::Dead), 1, usize::MAX)
-        .await;
-    let letters = letters.expect("the dead letters are read");
+    let subjects = subject::all(Kind::Dead);
+    let letters = wait_for("the dead letters", PATIENCE, async || {
+        bus.scan::<DeadLetter>(Stream::Dead, &subjects, 1, usize::MAX)
+            .await
+            .map_err(|error| error.to_string())
+    });
     letters
+        .await
         .into_iter()
         .map(|kept| kept.body.expect("a readable letter"))
         .collect()
