@@ -1,4 +1,4 @@
-//! What it costs to write and to read each kind of message: those that docs/protocol.md shows.
+//! Cost of encoding and decoding each kind of message, measured on the examples in docs/protocol.md.
 #![expect(clippy::panic, reason = "a benchmark that cannot run says why")]
 
 use divan::{AllocProfiler, Bencher, black_box};
@@ -30,7 +30,7 @@ macro_rules! shown {
 
 shown!(BlockEvent StageReady Task TaskResult ResultEvent Lease Control Emission DeadLetter KnownBlock);
 
-/// The page's first example of this type.
+/// Returns the page's first example of this type.
 fn example<T: Shown>() -> T {
     let fence = format!("```json {}\n", T::KIND);
     let text = PAGE

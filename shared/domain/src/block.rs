@@ -1,9 +1,9 @@
-//! Blocks: always named by number and hash, so that a reorg cannot be mistaken for progress.
+//! Blocks are always named by number and hash, so that a reorg cannot be mistaken for progress.
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use std::{fmt, str::FromStr};
 
-/// Why a text is not a block, hash or block key.
+/// Error for a text that is not a valid block hash or block key.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("`{text}` is not {expected}")]
 pub struct InvalidBlock {
@@ -61,17 +61,17 @@ impl<'de> Deserialize<'de> for BlockHash {
     }
 }
 
-/// A block of a chain.
+/// A block of a chain, named by number and hash.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct BlockRef {
-    /// Its number.
+    /// The block's number in its chain.
     pub number: u64,
-    /// Its hash.
+    /// The block's full hash.
     pub hash: BlockHash,
 }
 
 impl BlockRef {
-    /// The short form that subjects carry.
+    /// Returns the block's short form for subjects.
     pub fn key(&self) -> BlockKey {
         let [a, b, c, d, ..] = self.hash.0;
         BlockKey {
@@ -88,23 +88,23 @@ impl fmt::Display for BlockRef {
     }
 }
 
-/// A block as a subject token: its number and the first 8 hex digits of its hash, `1234-0a1b2c3d`. A
-/// range is named by its last block and by how many blocks it covers, `1299-0a1b2c3d-100`.
+/// A block as one token of a subject: its number and the first 8 hex digits of its hash, `1234-0a1b2c3d`. A
+/// range is named by its last block and the number of blocks in the range, `1299-0a1b2c3d-100`.
 ///
-/// Two blocks of one number differ in it unless their hashes share 32 bits; it routes and
-/// de-duplicates, and is never the only thing by which a proof is accepted.
+/// Two blocks of the same number have different keys unless their hashes share the first 32 bits. Keys are
+/// used for routing and deduplication; accepting a proof always takes the full hash as well.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct BlockKey {
-    /// The block's number.
+    /// The block's number; for a range, the number of its last block.
     pub number: u64,
-    /// The first four bytes of its hash.
+    /// The first four bytes of the block's hash.
     pub hash_prefix: [u8; 4],
-    /// How many blocks end with it: 1, but for ranges.
+    /// Number of blocks in the range ending with this block; 1 for a single block.
     pub blocks: u32,
 }
 
 impl BlockKey {
-    /// The number of the first block that it covers.
+    /// Returns the number of the first block of the range, or the block's own number if it is no range.
     pub fn first(&self) -> u64 {
         self.number
             .saturating_sub(u64::from(self.blocks.saturating_sub(1)))
@@ -134,7 +134,8 @@ impl FromStr for BlockKey {
                 hash_prefix,
                 blocks: blocks.parse().ok()?,
             };
-            // One spelling only: `+1`, `01` and upper-case digits would make two subjects of one block.
+            // Only one spelling is accepted: `+1`, `01` and upper-case digits would give one
+            // block several subjects.
             (key.to_string() == text).then_some(key)
         };
         parse().ok_or_else(|| InvalidBlock {

@@ -1,28 +1,30 @@
-//! The one place that turns bodies into bytes and back.
+//! The only module that encodes message bodies and decodes them.
 //!
-//! Two encodings of the same types: bincode between our services, JSON for adapters in other
-//! languages, told apart by the `Push0-Encoding` header (absent means JSON, as a person with a NATS
-//! client would send it). The crate bincode is frozen and no longer maintained; its format is
-//! simple and stable, nothing else in the project names it, and [`SCHEMA`] guards its evolution.
+//! The same types have two encodings: bincode between push0's own services and JSON for adapters in other
+//! languages. The header `Push0-Encoding` tells them apart; without the header a body is JSON, as a
+//! person with a NATS client would send it. The bincode crate is frozen and no longer maintained. Its
+//! format is simple and stable, no other module of the project uses the crate, and [`SCHEMA`] protects
+//! against incompatible changes.
 
 use serde::{Serialize, de::DeserializeOwned};
 use std::{fmt, str::FromStr};
 
-/// The version of the bodies. bincode names no fields, so a body of another schema is refused.
+/// Version of the message bodies. bincode bodies hold no field names, so a body of another
+/// version is refused.
 pub const SCHEMA: &str = "1";
-/// The header that carries [`SCHEMA`].
+/// Name of the header for [`SCHEMA`].
 pub const SCHEMA_HEADER: &str = "Push0-Schema";
-/// The header that carries the [`Encoding`].
+/// Name of the header for the [`Encoding`].
 pub const ENCODING_HEADER: &str = "Push0-Encoding";
-/// The largest body that is decoded, in bytes: the broker's own default limit for messages.
+/// Largest body in bytes, for encoding and decoding: the broker's default limit for messages.
 pub const BODY_MAX: usize = 1024 * 1024;
 
-/// How a body is written.
+/// Encoding of a message body.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Encoding {
-    /// bincode 2, standard configuration (little endian, variable-length integers).
+    /// bincode 2 in its standard configuration (little endian, variable-length integers).
     Bincode,
-    /// JSON.
+    /// JSON, the default when a message names no encoding.
     #[default]
     Json,
 }
@@ -47,32 +49,32 @@ impl FromStr for Encoding {
     }
 }
 
-/// Why a body was not read or written.
+/// Error while encoding or decoding a message body.
 #[derive(Debug, thiserror::Error)]
 pub enum CodecError {
-    /// The encoding is unknown.
+    /// The encoding header names an unknown encoding.
     #[error("unknown {ENCODING_HEADER} `{0}`: expected `bincode` or `json`")]
     Encoding(String),
-    /// The schema is another one.
+    /// The schema header names another version than [`SCHEMA`].
     #[error("{SCHEMA_HEADER} is `{0}`: expected `{SCHEMA}`")]
     Schema(String),
-    /// The body is too large.
+    /// The body is larger than [`BODY_MAX`]; holds its size in bytes.
     #[error("body of {0} bytes: expected at most {BODY_MAX}")]
     TooLarge(usize),
-    /// It can be read, and asks for what cannot be.
+    /// The body was decoded, but the request in it cannot be carried out. Holds the reason.
     #[error("{0}")]
     Refused(String),
-    /// The bytes are not such a message.
+    /// The bytes are not a valid body of the expected type.
     #[error("not a valid {encoding} body: {reason}")]
     Malformed {
         /// The encoding that was tried.
         encoding: Encoding,
-        /// What the decoder said.
+        /// The error text of the decoder or encoder.
         reason: String,
     },
 }
 
-/// Writes a body.
+/// Encodes a body. Fails if the result is larger than [`BODY_MAX`].
 pub fn encode<T: Serialize>(value: &T, encoding: Encoding) -> Result<Vec<u8>, CodecError> {
     let malformed = |reason: String| CodecError::Malformed { encoding, reason };
     let bytes = match encoding {
@@ -87,7 +89,7 @@ pub fn encode<T: Serialize>(value: &T, encoding: Encoding) -> Result<Vec<u8>, Co
     }
 }
 
-/// Reads a body. Bytes left over after it are an error: they would mean another type.
+/// Decodes a body. Left-over bytes are an error, because they mean that the body is of another type.
 pub fn decode<T: DeserializeOwned>(bytes: &[u8], encoding: Encoding) -> Result<T, CodecError> {
     if bytes.len() > BODY_MAX {
         return Err(CodecError::TooLarge(bytes.len()));
@@ -96,7 +98,7 @@ pub fn decode<T: DeserializeOwned>(bytes: &[u8], encoding: Encoding) -> Result<T
     match encoding {
         Encoding::Json => serde_json::from_slice(bytes).map_err(|e| malformed(e.to_string())),
         Encoding::Bincode => {
-            // The limit bounds what a hostile length prefix can make the decoder allocate.
+            // The limit bounds the memory that a hostile length prefix can make the decoder allocate.
             let config = bincode::config::standard().with_limit::<BODY_MAX>();
             let (value, read) =
                 bincode::serde::decode_from_slice(bytes, config).map_err(|e| malformed(e.to_string()))?;
@@ -109,7 +111,9 @@ pub fn decode<T: DeserializeOwned>(bytes: &[u8], encoding: Encoding) -> Result<T
     }
 }
 
-/// Reads a body as its headers describe it.
+/// Decodes a body according to its message's headers. `schema` and `encoding` are the values of
+/// [`SCHEMA_HEADER`] and [`ENCODING_HEADER`]; a missing schema counts as [`SCHEMA`], a missing
+/// encoding as JSON.
 pub fn decode_described<T: DeserializeOwned>(
     bytes: &[u8],
     schema: Option<&str>,

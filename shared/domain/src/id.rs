@@ -1,23 +1,23 @@
-//! Ids: short names that are always valid as one token of a subject.
+//! Ids: short names, always valid as one token of a subject.
 //!
-//! An id is checked once, where it enters (a file, a command line, a message), and can be used
-//! everywhere else without a second look.
+//! An id is checked once, where it enters the system (a file, a command line, a message). Code holding an
+//! id need not check it again.
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use std::{borrow::Borrow, fmt, str::FromStr, sync::Arc};
 
-/// The longest id, in bytes. Nine tokens of this length stay below the broker's limit for subjects.
+/// Maximum length of an id, in bytes. A subject of nine such tokens stays below the broker's limit.
 pub const ID_LEN_MAX: usize = 48;
 
-/// Why a text is not an id.
+/// Error for a text that is not a valid id.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "`{text}` is not a {kind}: expected 1 to {ID_LEN_MAX} characters of a-z, 0-9, `-` and `_`, starting with a letter or digit"
 )]
 pub struct InvalidId {
-    /// What the text should have been, for example `pipeline name`.
+    /// The expected kind of id, for example `pipeline name`.
     pub kind: &'static str,
-    /// The offending text, shortened.
+    /// The offending text, cut to [`ID_LEN_MAX`] + 16 characters.
     pub text: String,
 }
 
@@ -41,18 +41,19 @@ fn check(kind: &'static str, text: &str) -> Result<(), InvalidId> {
 macro_rules! id {
     ($(#[$doc:meta])* $name:ident, $kind:literal) => {
         $(#[$doc])*
-        // Cloned with every message and map key: a shared string makes that a counter's increment.
+        // Ids are cloned with every message and map key; with a shared string, a clone only
+        // increments a counter.
         #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub struct $name(Arc<str>);
 
         impl $name {
-            /// Checks a text and makes it an id.
+            /// Checks a text and turns it into an id.
             pub fn new(text: &str) -> Result<Self, InvalidId> {
                 check($kind, text)?;
                 Ok(Self(text.into()))
             }
 
-            /// The text, valid as one subject token.
+            /// Returns the id's text, which is valid as one subject token.
             pub fn as_str(&self) -> &str {
                 &self.0
             }
@@ -99,23 +100,23 @@ macro_rules! id {
 }
 
 id!(
-    /// A pipeline: one chain, one policy, one ordered output.
+    /// Name of a pipeline: one chain, one policy, one ordered output.
     PipelineId, "pipeline name"
 );
 id!(
-    /// A proof system, for example `sp1`, `zisk`, `miden`.
+    /// Name of a zkVM (proof system), for example `sp1`, `zisk`, `miden`.
     ZkvmId, "zkVM name"
 );
 id!(
-    /// One process or cluster that proves or verifies. Unique in a deployment.
+    /// Name of one prover or verifier (a process or a cluster), unique in a deployment.
     ProverId, "prover id"
 );
 id!(
-    /// One of the proofs that a pipeline wants of every block, for example `sp1-core`.
+    /// Name of one of the proofs that a pipeline wants of every block, for example `sp1-core`.
     ProofType, "proof type"
 );
 id!(
-    /// A step of a workflow.
+    /// Name of a stage: one step of a proof.
     StageName, "stage name"
 );
 

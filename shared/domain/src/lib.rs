@@ -1,9 +1,9 @@
-//! The vocabulary of push0: ids, messages, subjects, pipelines, and the pure rules over them.
+//! Vocabulary of push0: ids, messages, subjects, pipelines, and the pure rules over them.
 //!
-//! Everything here is a value or a function of values. Time and randomness are arguments; nothing
-//! reads a clock, opens a socket or starts a thread. That is what lets property tests and the
-//! simulation drive the same code that the services run. It therefore imports neither tokio nor a
-//! NATS client, and `scripts/check-layout` holds it to that.
+//! Every item is a value or a function of values. Time and randomness are arguments: no function reads a
+//! clock, opens a socket or starts a thread, so that property tests and the simulation drive the same
+//! code as the services. The crate therefore imports neither tokio nor a NATS client;
+//! `scripts/check-layout` enforces this.
 
 pub mod block;
 pub mod codec;

@@ -1,4 +1,4 @@
-//! Where the output of a pipeline stands, as its newest records tell it.
+//! State of a pipeline's output, derived from its newest records.
 
 use crate::{
     BlockHash, BlockRef, Timestamp,
@@ -6,25 +6,26 @@ use crate::{
 };
 use std::collections::BTreeMap;
 
-/// How many records are looked back at: the ingester undoes no deeper reorg.
+/// Number of remembered blocks. The ingester follows no deeper reorg.
 pub const DEPTH: usize = 64;
 
 /// A block that has its record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Emitted {
-    /// Its hash: what the next block must link to.
+    /// The block's hash, which the next block must have as its parent.
     pub hash: BlockHash,
-    /// When the broker had stored its announcement.
+    /// When the broker stored the block's announcement.
     pub announced_at: Timestamp,
-    /// The last number that its record covers, or that the record which tells of it begins with.
+    /// The last number covered by the block's record. For a block listed as `standing` in a later record:
+    /// the first number of that record.
     pub covered_to: u64,
 }
 
-/// The number that is emitted next, and the blocks emitted last.
+/// The number that a pipeline emits next, and the blocks that it emitted last.
 ///
-/// A record settles what was announced under its number until then, and nothing that is announced
-/// later: after a reorg a number is wanted again under another hash, and after a reorg of that reorg
-/// the very same block is.
+/// A record settles every announcement of its number up to and including that of its own block, and no
+/// later one: after a reorg a number is wanted again with another hash, and after a reorg of that reorg the
+/// very same block is wanted again.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Output {
     next: u64,
@@ -32,17 +33,18 @@ pub struct Output {
 }
 
 impl Output {
-    /// An output that goes on with `next` after these blocks.
+    /// Creates the state in which `next` is emitted next and `emitted` are the blocks emitted
+    /// last, by number.
     pub fn new(next: u64, emitted: BTreeMap<u64, Emitted>) -> Self {
         Self { next, emitted }
     }
 
-    /// A record was stored. One that amends another changes nothing here.
+    /// Updates the state after a record was stored. An amending record changes nothing.
     pub fn note(&mut self, record: &Emission) {
         if record.amends() {
             return;
         }
-        // After a reorg the output goes on from a lower number.
+        // After a reorg the output continues from a lower number.
         self.emitted.split_off(&record.first.number);
         self.emitted.extend(Emitted::all(record));
         while self.emitted.len() > DEPTH {
@@ -51,21 +53,21 @@ impl Output {
         self.next = record.next;
     }
 
-    /// The number that is emitted next.
+    /// Returns the next number to emit.
     pub fn next(&self) -> u64 {
         self.next
     }
 
-    /// The blocks emitted last.
+    /// Returns the blocks emitted last, by number; at most [`DEPTH`].
     pub fn emitted(&self) -> &BTreeMap<u64, Emitted> {
         &self.emitted
     }
 
-    /// Whether a block that was announced at `announced_at` needs no proof any more.
+    /// Returns whether a block announced at `announced_at` needs no proof any more.
     pub fn is_settled(&self, number: u64, announced_at: Timestamp) -> bool {
         let record = self.emitted.get(&number);
-        // Of what lies deeper nothing is remembered. As long as less than that is known, an older
-        // number may as well be one whose record was not seen.
+        // Numbers below the newest `DEPTH` blocks are forgotten and count as settled. While fewer blocks
+        // are known, an older number may only be one whose record was not read.
         let is_deep = || {
             let first = self.emitted.first_key_value();
             self.emitted.len() == DEPTH && first.is_some_and(|(first, _)| number < *first)
@@ -74,16 +76,16 @@ impl Output {
     }
 }
 
-/// Reads an output from its log, the newest record first.
+/// Reconstructs an output from its log, reading the newest record first.
 #[derive(Debug)]
 pub struct Reading {
     output: Output,
-    /// What comes before this number is not known yet.
+    /// Records of numbers below this one are still unread.
     before: u64,
 }
 
 impl Reading {
-    /// From the newest record.
+    /// Starts from the newest record of the pipeline.
     pub fn new(newest: &Emission) -> Self {
         let next = newest.next;
         let mut reading = Self {
@@ -91,20 +93,21 @@ impl Reading {
             before: next,
         };
         if newest.amends() {
-            // Not from its own number. What it says of those before the next one was so when it was
-            // written, and is only of use as long as it is the newest.
+            // This record amends an older one, whose number is read in its turn. The `standing` list
+            // describes the blocks before `next` as they were when the record was written, and is valid
+            // only while the record is the newest.
             reading.learn(Emitted::standing_in(newest, next).collect());
         }
         reading
     }
 
-    /// The number whose newest record is to be read next, if more is to be known.
+    /// Returns the number whose newest record should be read next; `None` when enough blocks are known.
     pub fn wants(&self) -> Option<u64> {
         let is_enough = self.output.emitted.len() >= DEPTH;
         self.before.checked_sub(1).filter(|_| !is_enough)
     }
 
-    /// The newest record of the number that was wanted.
+    /// Takes the newest record of the number that [`Self::wants`] returned.
     pub fn read(&mut self, record: &Emission) {
         self.before = self.before.saturating_sub(1).min(record.first.number);
         self.learn(Emitted::all(record).collect());
@@ -118,7 +121,7 @@ impl Reading {
         }
     }
 
-    /// All that was read.
+    /// Returns the output as far as its log was read.
     pub fn output(mut self) -> Output {
         let emitted = &mut self.output.emitted;
         while emitted.len() > DEPTH {
@@ -129,8 +132,8 @@ impl Reading {
 }
 
 impl Emitted {
-    /// What a record says of blocks, by number. Those of a range were announced no later than the last
-    /// of them.
+    /// Returns the blocks that a record covers or lists as standing, by number. The blocks of a range were
+    /// announced no later than its last block, so all of them get the time of the last one.
     fn all(record: &Emission) -> impl Iterator<Item = (u64, Self)> {
         let standing = (!record.amends()).then(|| Self::standing_in(record, record.first.number));
         let own = record
@@ -158,8 +161,8 @@ impl Emitted {
         })
     }
 
-    /// The blocks right before this number that stand although the record that covers them reaches
-    /// further, from the first to the last.
+    /// Returns the standing blocks right before the number `before`, in ascending order: blocks whose
+    /// record reaches up to `before` or beyond.
     pub fn standing(emitted: &BTreeMap<u64, Self>, before: u64) -> Vec<Standing> {
         let down = (0..before).rev();
         let cut = down.map_while(|number| {
@@ -251,7 +254,7 @@ mod tests {
         let mut output = output([record(4, 1, 40), range(5, 8)]);
         assert_eq!((output.next(), output.emitted().len()), (9, 5));
         assert!(output.is_settled(6, Timestamp(60)) && !output.is_settled(6, Timestamp(81)));
-        // The chain replaced what the range covered from 7 on.
+        // The chain replaced the blocks of the range from 7 on.
         output.note(&range(7, 9));
         let numbers: Vec<u64> = output.emitted().keys().copied().collect();
         assert_eq!((output.next(), numbers), (10, vec![4, 5, 6, 7, 8, 9]));
@@ -313,7 +316,7 @@ mod tests {
         let output = read(&log);
         assert_eq!((output.next(), hashes(&output)), (5, vec![(3, 1), (4, 1)]));
         assert_eq!(Emitted::standing(output.emitted(), 5), log[2].standing);
-        // What it says of 4 is over when the chain has replaced that one too.
+        // The `standing` entry of block 4 is void once the chain has replaced block 4 too.
         log.push(record(4, 2, 90));
         let output = read(&log);
         assert_eq!((output.next(), hashes(&output)), (5, vec![(3, 1), (4, 2)]));

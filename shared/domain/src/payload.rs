@@ -1,32 +1,32 @@
 //! Payloads: the opaque bytes that provers read and write.
 //!
-//! Small ones travel in the message. Larger ones lie in the blob store under their content hash,
-//! and the message carries the reference; whoever reads one checks it against the hash.
+//! Small payloads travel inside the message. Larger ones lie in the blob store under their content hash,
+//! and the message carries a reference; readers check the bytes against the hash.
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use std::{fmt, str::FromStr};
 
-/// The largest payload that a message carries itself, in bytes; above it the blob store is faster
-/// (128 KiB in a message took 0.5 ms where a hop of 1 KiB took 0.1 ms).
+/// Largest inline payload, in bytes. Above this size the blob store is faster (128 KiB in a message took
+/// 0.5 ms where a hop of 1 KiB took 0.1 ms).
 pub const INLINE_MAX: usize = 64 * 1024;
 
-/// The largest payload that is accepted at all, in bytes.
+/// Largest accepted payload, in bytes.
 pub const PAYLOAD_MAX: u64 = 256 * 1024 * 1024;
 
-/// How many payloads one chunk of a long list holds: a chunk of references stays below [`INLINE_MAX`].
+/// Number of payloads in one chunk of a long list. A chunk of references stays below [`INLINE_MAX`].
 pub const CHUNK_LEN: u32 = 256;
 
-/// Bytes in the blob store, named by content.
+/// Reference to bytes in the blob store, named by their content.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct BlobRef {
-    /// BLAKE3 of the bytes.
+    /// BLAKE3 hash of the bytes.
     pub hash: BlobHash,
-    /// How many bytes.
+    /// Length of the blob in bytes.
     pub len: u64,
 }
 
 impl BlobRef {
-    /// The reference to `bytes`.
+    /// Returns the reference to `bytes`. Stores nothing.
     pub fn of(bytes: &[u8]) -> Self {
         Self {
             hash: BlobHash(*blake3::hash(bytes).as_bytes()),
@@ -81,30 +81,31 @@ impl<'de> Deserialize<'de> for BlobHash {
     }
 }
 
-/// Opaque bytes of a prover, here or in the blob store.
+/// Opaque bytes of a prover, inline or in the blob store.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Payload {
     /// The bytes themselves; hex digits in JSON.
     Inline(#[serde(with = "hex_or_bytes")] Vec<u8>),
-    /// Where they lie.
+    /// Reference to the blob that holds the bytes.
     Blob(BlobRef),
-    /// One of a long list: entry `entry` of the chunk that lies at `chunk`.
+    /// One payload of a long list: entry `entry` of the blob `chunk`.
     Entry {
         /// The blob that holds an encoded list of at most [`CHUNK_LEN`] payloads.
         chunk: BlobRef,
-        /// The position in it.
+        /// Position of the payload in the chunk, from 0.
         entry: u32,
     },
 }
 
 impl Payload {
-    /// An empty payload.
+    /// Returns an empty inline payload.
     pub fn empty() -> Self {
         Self::Inline(Vec::new())
     }
 
-    /// Its size as far as this message knows, in bytes; an entry of a list counts 0.
+    /// Returns the payload's size in bytes, or 0 for an entry of a list, whose size the message
+    /// does not hold.
     pub fn len(&self) -> u64 {
         match self {
             Self::Inline(bytes) => bytes.len() as u64,
@@ -113,7 +114,7 @@ impl Payload {
         }
     }
 
-    /// Whether it is known to hold nothing.
+    /// Returns whether the payload is known to be empty: only empty inline bytes are.
     pub fn is_empty(&self) -> bool {
         matches!(self, Self::Inline(bytes) if bytes.is_empty())
     }
@@ -129,31 +130,31 @@ impl fmt::Debug for Payload {
     }
 }
 
-/// A list of payloads: what a stage reads or writes.
+/// A list of payloads: the inputs or outputs of a stage.
 ///
-/// A list of a hundred thousand costs a message a few hundred references, and whoever needs one
-/// entry reads one chunk.
+/// A list of a hundred thousand entries adds only a few hundred references to a message, and reading one
+/// entry takes reading one chunk.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Payloads {
-    /// All of them here.
+    /// All payloads of the list, inside the message.
     List(Vec<Payload>),
-    /// In blobs of [`CHUNK_LEN`] entries each, the last one shorter.
+    /// References to blobs of [`CHUNK_LEN`] payloads each, the last one shorter.
     Chunked {
-        /// How many entries in all.
+        /// Number of payloads in all chunks together.
         count: u32,
-        /// The chunks in order.
+        /// The chunks in the order of the list.
         chunks: Vec<BlobRef>,
     },
 }
 
 impl Payloads {
-    /// The list of one.
+    /// Returns a list of one payload.
     pub fn one(payload: Payload) -> Self {
         Self::List(vec![payload])
     }
 
-    /// How many entries.
+    /// Returns the number of payloads in the list.
     pub fn count(&self) -> u32 {
         match self {
             Self::List(list) => u32::try_from(list.len()).unwrap_or(u32::MAX),
@@ -161,7 +162,7 @@ impl Payloads {
         }
     }
 
-    /// Entry `index`, without reading anything.
+    /// Returns the payload at `index` without reading from the store; `None` beyond the end of the list.
     pub fn get(&self, index: u32) -> Option<Payload> {
         match self {
             Self::List(list) => list.get(index as usize).cloned(),
@@ -176,7 +177,7 @@ impl Payloads {
         }
     }
 
-    /// How many bytes a message that carries the list spends on it, roughly.
+    /// Returns roughly how many bytes the list takes up in a message.
     pub fn inline_len(&self) -> usize {
         match self {
             Self::List(list) => list
@@ -194,7 +195,7 @@ impl Payloads {
     }
 }
 
-/// Bytes as hex digits in JSON, which other languages can write, and as bytes in bincode.
+/// Serializes bytes as hex digits in JSON, which other languages can write, and as bytes in bincode.
 pub(crate) mod hex_or_bytes {
     use serde::{Deserialize, Deserializer, Serializer, de};
 

@@ -1,57 +1,57 @@
-//! Every subject of the bus: the only module that formats or parses one.
+//! All subjects of the bus. No other module formats or parses a subject.
 //!
-//! A subject routes, filters and de-duplicates; what a message says stands in its body.
+//! Subjects serve routing, filtering and deduplication. The content of a message is in its body.
 
 use crate::{
     BlockKey, BlockRef, PipelineId, ProofType, ProverId, StageName, ZkvmId, id::InvalidId, task::AttemptId,
 };
 use std::fmt;
 
-/// The root of all subjects; a change of the protocol that old services cannot read changes it.
+/// Root of all subjects. A protocol change that old services cannot read changes the root.
 pub const ROOT: &str = "push0.v1";
 
-/// Why a subject was not understood.
+/// Error for an invalid subject.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("`{subject}` is not a subject of {kind}: {reason}")]
+#[error("`{subject}` is not a {kind} subject: {reason}")]
 pub struct InvalidSubject {
     subject: String,
     kind: &'static str,
     reason: String,
 }
 
-/// What a subject is about: its first token after the root.
+/// Kind of a subject: its first token after the root.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Kind {
-    /// Blocks to prove.
+    /// Blocks to prove (stream BLOCKS).
     Block,
-    /// Blocks that are no longer wanted.
+    /// Cancellations of blocks (stream BLOCKS).
     Cancel,
-    /// Stages and attempts that are ready.
+    /// Stages and attempts ready for release (stream STAGES).
     Stage,
-    /// Released attempts.
+    /// Attempts released to provers (stream TASKS).
     Task,
-    /// Completed attempts that wait for a verifier.
+    /// Completed attempts waiting for a verifier (stream CHECKS).
     Check,
-    /// Ends of attempts, as provers and the watchdog report them.
+    /// Ends of attempts, reported by provers and the watchdog (stream RESULTS).
     Result,
-    /// Ends of attempts, as verifiers report them.
+    /// Ends of attempts, reported by verifiers (stream RESULTS).
     Verdict,
-    /// Blocks that need no proof any more.
+    /// Blocks that end without a proof (stream RESULTS).
     Ended,
-    /// Heartbeats.
+    /// Heartbeats of provers and verifiers (stream LEASES).
     Lease,
-    /// Orders.
+    /// Orders to provers and verifiers (stream CONTROL).
     Control,
-    /// The ordered output.
+    /// Records, the ordered output (stream PROOFS).
     Proof,
-    /// Dead letters.
+    /// Dead letters (stream DEAD).
     Dead,
-    /// What happened.
+    /// Notices for dashboards and people (stream EVENTS).
     Event,
 }
 
 impl Kind {
-    /// All of them.
+    /// All kinds, in the order of declaration.
     pub const ALL: [Self; 13] = [
         Self::Block,
         Self::Cancel,
@@ -68,7 +68,7 @@ impl Kind {
         Self::Event,
     ];
 
-    /// The token.
+    /// Returns the token for the kind in subjects.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Block => "block",
@@ -87,34 +87,34 @@ impl Kind {
         }
     }
 
-    /// What a subject is about; none if it is not one of push0's.
+    /// Returns the kind of a subject; `None` if the subject is not one of push0's.
     pub fn of(subject: &str) -> Option<Self> {
         let token = subject.strip_prefix(ROOT)?.strip_prefix('.')?.split('.').next()?;
         Self::ALL.into_iter().find(|kind| kind.as_str() == token)
     }
 }
 
-/// An attempt as subjects name it: by block key instead of the full hash.
+/// An attempt as subjects name it: with a block key instead of the full hash.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct AttemptKey {
-    /// The proof system.
+    /// The zkVM whose provers take the attempt.
     pub zkvm: ZkvmId,
-    /// The pipeline.
+    /// The pipeline of the block.
     pub pipeline: PipelineId,
-    /// The block.
+    /// The key of the block or range.
     pub block: BlockKey,
-    /// Which of the pipeline's proofs.
+    /// The type of the proof to which the stage belongs.
     pub proof_type: ProofType,
-    /// The stage.
+    /// The name of the stage.
     pub stage: StageName,
-    /// The task's index in it.
+    /// The task's index in the stage, from 0.
     pub index: u32,
-    /// The attempt's number.
+    /// The attempt's number, from 1.
     pub attempt: u32,
 }
 
 impl AttemptKey {
-    /// The key of an attempt on `zkvm`.
+    /// Returns the key of an attempt on `zkvm`.
     pub fn of(zkvm: &ZkvmId, id: &AttemptId) -> Self {
         let stage = &id.task.stage;
         Self {
@@ -128,7 +128,7 @@ impl AttemptKey {
         }
     }
 
-    /// The attempt that a subject of STAGES, TASKS, CHECKS or RESULTS names.
+    /// Parses the subject of an attempt. Fails if the subject is not of the kind `kind`.
     pub fn parse(subject: &str, kind: Kind) -> Result<Self, InvalidSubject> {
         let kind = kind.as_str();
         let invalid = |reason: String| InvalidSubject {
@@ -189,18 +189,18 @@ impl fmt::Display for AttemptKey {
     }
 }
 
-/// BLOCKS: blocks of one pipeline.
+/// Returns the subject in BLOCKS for blocks of one pipeline.
 pub fn block(pipeline: &PipelineId) -> String {
     format!("{ROOT}.block.{pipeline}")
 }
 
-/// BLOCKS: blocks of one pipeline that are no longer wanted. A subject of its own, so that no backlog of
-/// blocks delays a cancel.
+/// Returns the subject in BLOCKS for cancellations of one pipeline. Cancellations have their own subject
+/// because a backlog of blocks must not delay them.
 pub fn cancel(pipeline: &PipelineId) -> String {
     format!("{ROOT}.cancel.{pipeline}")
 }
 
-/// The pipeline that a subject of BLOCKS names.
+/// Returns the pipeline in a subject of BLOCKS; `None` for other subjects.
 pub fn pipeline_of_block(subject: &str) -> Option<PipelineId> {
     let rest = subject.strip_prefix(ROOT)?;
     let name = rest
@@ -209,53 +209,53 @@ pub fn pipeline_of_block(subject: &str) -> Option<PipelineId> {
     name.parse().ok()
 }
 
-/// STAGES: work that is ready. The attempt of a whole stage names its first index.
+/// Returns the subject in STAGES for ready work. A whole stage is named by its first index.
 pub fn stage(attempt: &AttemptKey) -> String {
     format!("{ROOT}.stage.{attempt}")
 }
 
-/// TASKS: one attempt.
+/// Returns the subject in TASKS for one attempt.
 pub fn task(attempt: &AttemptKey) -> String {
     format!("{ROOT}.task.{attempt}")
 }
 
-/// TASKS: all attempts on one zkVM.
+/// Returns the filter for all attempts in TASKS on one zkVM.
 pub fn tasks_of_zkvm(zkvm: &ZkvmId) -> String {
     format!("{ROOT}.task.{zkvm}.>")
 }
 
-/// All attempts of one pipeline, on any zkVM, as one kind of subject names them.
+/// Returns the filter for all attempts of one pipeline, on any zkVM, among subjects of one kind.
 pub fn attempts_of_pipeline(kind: Kind, pipeline: &PipelineId) -> String {
     format!("{ROOT}.{}.*.{pipeline}.>", kind.as_str())
 }
 
-/// All attempts for one block, on any zkVM, as one kind of subject names them.
+/// Returns the filter for all attempts for one block, on any zkVM, among subjects of one kind.
 pub fn attempts_of_block(kind: Kind, pipeline: &PipelineId, block: BlockKey) -> String {
     format!("{ROOT}.{}.*.{pipeline}.{block}.>", kind.as_str())
 }
 
-/// CHECKS: a completed attempt that waits for a verifier.
+/// Returns the subject in CHECKS for a completed attempt waiting for a verifier.
 pub fn check(attempt: &AttemptKey) -> String {
     format!("{ROOT}.check.{attempt}")
 }
 
-/// CHECKS: all that waits for verifiers of one zkVM.
+/// Returns the filter for all attempts in CHECKS waiting for verifiers of one zkVM.
 pub fn checks_of_zkvm(zkvm: &ZkvmId) -> String {
     format!("{ROOT}.check.{zkvm}.>")
 }
 
-/// RESULTS: how an attempt ended.
+/// Returns the subject in RESULTS for the end of an attempt.
 pub fn result(attempt: &AttemptKey) -> String {
     format!("{ROOT}.result.{attempt}")
 }
 
-/// RESULTS: how a completed attempt fared with its verifier. Provers may not publish here, so a
-/// proof that must be verified counts only if it comes this way.
+/// Returns the subject in RESULTS for a verifier's verdict on a completed attempt. Provers have no
+/// permission to publish on it. A proof that must be verified counts only if it arrives on this subject.
 pub fn verdict(attempt: &AttemptKey) -> String {
     format!("{ROOT}.verdict.{attempt}")
 }
 
-/// RESULTS: all that ends attempts and blocks of one pipeline.
+/// Returns the filters for everything in RESULTS about one pipeline.
 pub fn results_of_pipeline(pipeline: &PipelineId) -> Vec<String> {
     vec![
         format!("{ROOT}.result.*.{pipeline}.>"),
@@ -264,65 +264,69 @@ pub fn results_of_pipeline(pipeline: &PipelineId) -> Vec<String> {
     ]
 }
 
-/// RESULTS: blocks of one pipeline that need no proof any more.
+/// Returns the subject in RESULTS for blocks of one pipeline that end without a proof.
 pub fn ended(pipeline: &PipelineId) -> String {
     format!("{ROOT}.ended.{pipeline}")
 }
 
-/// LEASES: the heartbeats of one prover.
+/// Returns the subject in LEASES for the heartbeats of one prover or verifier.
 pub fn lease(zkvm: &ZkvmId, prover: &ProverId) -> String {
     format!("{ROOT}.lease.{zkvm}.{prover}")
 }
 
-/// CONTROL: orders to one prover.
+/// Returns the subject in CONTROL for orders to one prover or verifier.
 pub fn control(prover: &ProverId) -> String {
     format!("{ROOT}.control.{prover}")
 }
 
-/// PROOFS: the record of one block.
+/// Returns the subject in PROOFS for the record of one block. The record of a range has the number of
+/// its last block.
 pub fn proof(pipeline: &PipelineId, number: u64) -> String {
     format!("{ROOT}.proof.{pipeline}.{number}")
 }
 
-/// PROOFS: the output of one pipeline, in order.
+/// Returns the filter for all records of one pipeline in PROOFS.
 pub fn proofs_of_pipeline(pipeline: &PipelineId) -> String {
     format!("{ROOT}.proof.{pipeline}.*")
 }
 
-/// The number in the subject of a record.
+/// Returns the number in the subject of a record; `None` for other subjects.
 pub fn number_of_proof(subject: &str) -> Option<u64> {
     let rest = subject.strip_prefix(ROOT)?.strip_prefix(".proof.")?;
     rest.rsplit_once('.')?.1.parse().ok()
 }
 
-/// The key of what the ingester wrote about a block: number and hash are tokens of their own, so that
-/// [`known_blocks`] finds the blocks of a number.
+/// Returns the key of the ingester's facts about a block. Number and hash are separate tokens, so
+/// [`known_blocks`] can select all blocks of a number.
 pub fn known_block(pipeline: &PipelineId, block: &BlockRef) -> String {
     let [a, b, c, d, ..] = block.hash.0;
     format!("{pipeline}.{}.{}", block.number, hex::encode([a, b, c, d]))
 }
 
-/// The keys of what the ingester wrote about all blocks of a number: several after a reorg.
+/// Returns the filter for the keys of the ingester's facts about all blocks of one number. After a reorg
+/// there are several.
 pub fn known_blocks(pipeline: &PipelineId, number: u64) -> String {
     format!("{pipeline}.{number}.*")
 }
 
-/// DEAD: one dead letter of a pipeline, or of no pipeline if its message could not be read.
+/// Returns the subject of a dead letter in DEAD. `pipeline` is `None` for a message that could not be read
+/// or acted on.
 pub fn dead(pipeline: Option<&PipelineId>, id: &str) -> String {
     format!("{ROOT}.dead.{}.{id}", pipeline.map_or("_", PipelineId::as_str))
 }
 
-/// EVENTS: what happened, for whoever watches: to a pipeline, or to what serves all of them.
+/// Returns the subject of an event in EVENTS. `pipeline` is `None` for events not about a single pipeline.
 pub fn event(pipeline: Option<&PipelineId>, kind: &str) -> String {
     format!("{ROOT}.event.{}.{kind}", pipeline.map_or("_", PipelineId::as_str))
 }
 
-/// Where the leader of a role listens, and nothing is ever said. No stream keeps it.
+/// Returns the subject on which the leader of a role listens while it is connected. No stream stores this
+/// subject, and no message is ever published on it: the subscription itself is the signal.
 pub fn leader(role: &str) -> String {
     format!("{ROOT}.leader.{role}")
 }
 
-/// Everything of one kind, as streams are declared: of tasks, `push0.v1.task.>`.
+/// Returns the filter for all subjects of one kind, as streams are declared: for tasks, `push0.v1.task.>`.
 pub fn all(kind: Kind) -> String {
     format!("{ROOT}.{}.>", kind.as_str())
 }

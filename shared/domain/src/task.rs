@@ -1,37 +1,37 @@
-//! Tasks and attempts: what is assigned, and each numbered try at it.
+//! Tasks (the units of work assigned to provers) and their numbered attempts.
 
 use crate::{BlockKey, BlockRef, PipelineId, ProofType, StageName};
 use serde::{Deserialize, Serialize};
 use std::{fmt, ops::RangeInclusive};
 
-/// One run of one stage for one block (or, for a range, for the blocks that end with it).
+/// One run of one stage for one block or, with `first`, for a range of blocks.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct StageKey {
-    /// The pipeline.
+    /// The pipeline of the block.
     pub pipeline: PipelineId,
-    /// The block; the last one of a range.
+    /// The block; for a range, its last block.
     pub block: BlockRef,
-    /// The first block of a range; none for a stage that is about a single block.
+    /// The first block of a range; `None` if the stage is about a single block.
     #[serde(default)]
     pub first: Option<BlockRef>,
-    /// Which of the pipeline's proofs.
+    /// The type of the proof to which the stage belongs.
     pub proof_type: ProofType,
-    /// The stage.
+    /// The name of the stage.
     pub stage: StageName,
 }
 
 impl StageKey {
-    /// The first block that it is about.
+    /// Returns the first block of the range, or the block itself if it is no range.
     pub fn first_block(&self) -> BlockRef {
         self.first.unwrap_or(self.block)
     }
 
-    /// The numbers of the blocks that it is about.
+    /// Returns the numbers of all blocks of the stage, inclusive.
     pub fn numbers(&self) -> RangeInclusive<u64> {
         self.first_block().number..=self.block.number
     }
 
-    /// Its blocks as subjects name them.
+    /// Returns the block or range as subjects name it.
     pub fn block_key(&self) -> BlockKey {
         let more = self.block.number.saturating_sub(self.first_block().number);
         BlockKey {
@@ -40,7 +40,7 @@ impl StageKey {
         }
     }
 
-    /// The task of this stage at `index`.
+    /// Returns the id of this stage's task at `index`.
     pub fn task(&self, index: u32) -> TaskId {
         TaskId {
             stage: self.clone(),
@@ -62,17 +62,17 @@ impl fmt::Display for StageKey {
     }
 }
 
-/// One unit that is assigned to a prover. Text form: `pipeline/block/proof type/stage/index`.
+/// One unit of work, assigned to a prover. Text form: `pipeline/block/proof type/stage/index`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct TaskId {
-    /// The stage that it belongs to.
+    /// The stage that the task belongs to.
     pub stage: StageKey,
-    /// Its position in the stage, from 0. In a join by tree the levels follow one another.
+    /// Position of the task in its stage, from 0. In a tree the levels follow one another, the root last.
     pub index: u32,
 }
 
 impl TaskId {
-    /// Attempt `number` at this task.
+    /// Returns the id of attempt `number` at this task.
     pub fn attempt(&self, number: u32) -> AttemptId {
         AttemptId {
             task: self.clone(),
@@ -87,13 +87,14 @@ impl fmt::Display for TaskId {
     }
 }
 
-/// One numbered try at a task, from 1.
+/// One numbered attempt at a task. Text form: the task's, then `#` and the number.
 ///
-/// The number is part of the task's subject, and whoever asks for the next attempt derives it from
-/// the attempts that ended. So two that ask for the same one, or one that asks twice, get it once.
+/// The number is part of the task's subject, and the number of the next attempt follows from the ended
+/// attempts. Two services that ask for the next attempt, or one service that asks twice, therefore name the
+/// same attempt, and the broker stores one message.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct AttemptId {
-    /// The task.
+    /// The task that is attempted.
     pub task: TaskId,
     /// The attempt's number, from 1.
     pub number: u32,

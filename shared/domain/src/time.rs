@@ -1,25 +1,26 @@
-//! Instants as values: decisions are told the time, they never ask for it.
+//! Instants as plain values: decisions receive the time as an argument and never read a clock.
 
 use serde::{Deserialize, Serialize};
 use std::{fmt, time::Duration};
 
-/// An instant: microseconds since the Unix epoch, by the clock of whoever wrote it.
+/// An instant in microseconds since the Unix epoch, by the clock of the process that wrote the value.
 #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Timestamp(pub u64);
 
 impl Timestamp {
-    /// The instant `duration` later.
+    /// Returns the instant `duration` later, saturating at the largest timestamp.
     pub fn plus(self, duration: Duration) -> Self {
         Self(self.0.saturating_add(micros(duration)))
     }
 
-    /// The instant `duration` earlier.
+    /// Returns the instant `duration` earlier, saturating at the epoch.
     pub fn minus(self, duration: Duration) -> Self {
         Self(self.0.saturating_sub(micros(duration)))
     }
 
-    /// How long ago `earlier` was; zero if it lies ahead, as clocks of two machines may have it.
+    /// Returns the time since `earlier`. The result is zero if `earlier` lies in the future, which happens
+    /// when the clocks of two machines differ.
     pub fn since(self, earlier: Self) -> Duration {
         Duration::from_micros(self.0.saturating_sub(earlier.0))
     }
@@ -31,7 +32,7 @@ impl fmt::Debug for Timestamp {
     }
 }
 
-/// A duration in whole microseconds; longer than 584,000 years saturates.
+/// Converts a duration to whole microseconds, saturating above 584,000 years.
 pub fn micros(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }

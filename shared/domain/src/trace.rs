@@ -1,17 +1,17 @@
-//! The trace that a message belongs to, as W3C Trace Context writes it.
+//! Trace context of a message, in the form defined by W3C Trace Context.
 
 use serde::{Deserialize, Serialize};
 
 /// The two headers of W3C Trace Context (<https://www.w3.org/TR/trace-context/>), unparsed.
 ///
-/// It travels beside every message and inside leases, so that whoever acts for a dead prover can
-/// go on with the block's trace.
+/// The context travels in the headers of every message and inside leases, so that the watchdog can continue
+/// a block's trace when it acts for a dead prover.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TraceContext {
-    /// `traceparent`; none when tracing is off.
+    /// Value of the `traceparent` header; `None` when tracing is off.
     #[serde(default)]
     pub traceparent: Option<String>,
-    /// `tracestate`.
+    /// Value of the `tracestate` header; `None` when no vendor set one.
     #[serde(default)]
     pub tracestate: Option<String>,
 }

@@ -1,33 +1,34 @@
-//! Urgency: which of two ready stages a free prover should start.
+//! Urgency: the order in which free provers start ready stages.
 
 use crate::{Timestamp, pipeline::Policy};
 
-/// The place of a ready stage in the queue of its pipeline: the smallest is the most urgent.
+/// Position of a ready stage in its pipeline's queue; the smallest value is the most urgent.
 ///
-/// Fields compare in order. `oldest-first` is the lexicographic order of the push0 paper (block
-/// number, then attempts, then age) with the later stage before the earlier one: it frees a block
-/// that is nearly done before it opens more of the same block. It starves nobody: a block has
-/// finitely many blocks before it, and attempts are bounded.
+/// Fields compare in order. `oldest-first` is the lexicographic order of the push0 paper (block number,
+/// then attempts, then age), except that within a block a later stage comes before an earlier one: a block
+/// that is nearly done is finished before more work of the same block is started. No stage starves, because
+/// finitely many blocks precede each block and attempts are bounded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Urgency {
-    /// The deadline under the `deadline` policy, else 0.
+    /// The block's deadline under the `deadline` policy, the largest timestamp if the block has none; 0
+    /// under `oldest-first`.
     deadline_at: Timestamp,
-    /// The block's number.
+    /// The block's number; for a range, the number of its last block.
     block: u64,
-    /// Stages still to come after this one: fewer is more urgent.
+    /// Number of following stages in the same proof; fewer is more urgent.
     stages_left: u32,
-    /// Attempts so far, inverted: more is more urgent.
+    /// `u32::MAX` less the attempt's number: more attempts are more urgent.
     fewer_attempts: u32,
-    /// The order in which it became ready.
+    /// Order of arrival; earlier is more urgent.
     age: u64,
 }
 
 impl Urgency {
-    /// The urgency of a stage.
+    /// Computes the urgency of a stage.
     ///
-    /// `stages_left` counts the stages of its proof that follow it; `age` is any number that grows
-    /// with time, such as its sequence in the stream. Under the `deadline` policy a block without a
-    /// deadline comes last.
+    /// `stages_left` is the number of following stages in the same proof. `attempt` is the number of the
+    /// attempt. `age` is any number that grows with time, such as a sequence number of a stream. Under the
+    /// `deadline` policy a block without a deadline comes last.
     pub fn new(
         policy: &Policy,
         block: u64,

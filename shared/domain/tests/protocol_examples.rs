@@ -1,5 +1,5 @@
-//! The examples of docs/protocol.md are what the codec reads: each ```` ```json TYPE ```` block decodes
-//! as that type, and each ```` ```hex TYPE ```` block is the first JSON example of its type in bincode.
+//! Checks the examples of docs/protocol.md against the codec: each ```` ```json TYPE ```` block decodes as
+//! its type, and each ```` ```hex TYPE ```` block is the first JSON example of its type in bincode.
 #![expect(clippy::panic, reason = "a failing test panics, in its helpers as well")]
 
 use push0_domain::{
@@ -14,7 +14,7 @@ use serde::{Serialize, de::DeserializeOwned};
 
 const PAGE: &str = include_str!("../../../docs/protocol.md");
 
-/// A fenced block: its language, its type, its text.
+/// A fenced block of the page.
 struct Example {
     language: &'static str,
     kind: &'static str,
@@ -40,7 +40,7 @@ fn examples() -> Vec<Example> {
     found
 }
 
-/// The bincode of a JSON body, which decodes to the same value.
+/// Returns the bincode of a JSON body, after checking that it decodes to the same value.
 fn bincode_of<T: Serialize + DeserializeOwned>(kind: &str, json: &str) -> Vec<u8> {
     let decode = |bytes: &[u8], encoding| {
         codec::decode::<T>(bytes, encoding).unwrap_or_else(|error| panic!("{kind}: {error} in\n{json}"))

@@ -1,9 +1,9 @@
-//! BLOCKS: what is to be proved, and what no longer is.
+//! Bodies of the stream BLOCKS (blocks to prove and cancellations), and block data in other messages.
 
 use crate::{BlockHash, BlockRef, Payload, PipelineId, StageKey, Timestamp};
 use serde::{Deserialize, Serialize};
 
-/// BLOCKS: what the ingester tells the dispatcher.
+/// Body of BLOCKS: a message from the ingester or an operator to the dispatcher.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum BlockEvent {
@@ -13,123 +13,124 @@ pub enum BlockEvent {
     Cancelled(Cancel),
 }
 
-/// A block as the ingester saw it.
+/// A block as the ingester observed it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ObservedBlock {
-    /// The pipeline that wants it proved.
+    /// The pipeline that wants the block proved.
     pub pipeline: PipelineId,
-    /// The revision of the pipeline's definition that applies to it.
+    /// The applicable revision of the pipeline's definition.
     pub revision: u32,
-    /// The block.
+    /// The block's number and hash.
     pub block: BlockRef,
-    /// The hash of its parent.
+    /// The hash of the block's parent.
     pub parent_hash: BlockHash,
-    /// The witness: what its first stages get.
+    /// The witness, which the first stage of every proof reads.
     pub input: Payload,
-    /// When the ingester saw it.
+    /// When the ingester observed the block.
     pub observed_at: Timestamp,
-    /// When its proof is worthless, if ever.
+    /// When the block's proof becomes worthless; `None` without a deadline.
     #[serde(default)]
     pub deadline_at: Option<Timestamp>,
-    /// What the chain said about it.
+    /// Facts about the block as the chain reported them.
     #[serde(default)]
     pub facts: BlockFacts,
 }
 
-/// What is known of a block for certain: written by the ingester before the block is published, and
-/// by nobody else. Statements of proofs are checked against it, never against what a prover echoes.
+/// The trusted facts about a block. Only the ingester writes them, before the block is published;
+/// statements of proofs are checked against these facts and never against values echoed by a prover.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KnownBlock {
-    /// The block.
+    /// The block's number and hash.
     pub block: BlockRef,
-    /// The hash of its parent.
+    /// The hash of the block's parent.
     pub parent_hash: BlockHash,
-    /// The revision of the pipeline that applies to it.
+    /// The applicable revision of the pipeline's definition.
     pub revision: u32,
-    /// When the ingester saw it.
+    /// When the ingester observed the block.
     pub observed_at: Timestamp,
-    /// What the chain said about it.
+    /// Facts about the block as the chain reported them.
     #[serde(default)]
     pub facts: BlockFacts,
 }
 
-/// Facts about a block for tables and mock provers; no decision rests on them.
+/// Facts about a block for tables and mock provers. No decision depends on them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BlockFacts {
-    /// Gas used.
+    /// Gas used by the block.
     #[serde(default)]
     pub gas_used: u64,
-    /// Number of transactions.
+    /// Number of transactions in the block.
     #[serde(default)]
     pub transactions: u32,
-    /// The block's own timestamp, seconds since the Unix epoch.
+    /// The block's own timestamp, in seconds since the Unix epoch.
     #[serde(default)]
     pub timestamp_s: u64,
 }
 
 impl BlockContext {
-    /// When the broker had stored the message of the first block that it is about.
+    /// Returns when the broker stored the message of the first block of the range, or of the block itself
+    /// if it is no range.
     pub fn first_stored_at(&self) -> Timestamp {
         self.first_stored_at.unwrap_or(self.stored_at)
     }
 }
 
-/// Blocks that need no proof any more.
+/// Cancellation of blocks that need no proof any more.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Cancel {
-    /// Whose blocks.
+    /// The pipeline of the blocks.
     pub pipeline: PipelineId,
     /// The first block number.
     pub first: u64,
     /// The last block number, inclusive.
     pub last: u64,
-    /// Only the blocks of these hashes; empty means whatever is known under these numbers.
+    /// Limits the cancellation to blocks of these hashes; empty means every block with these numbers.
     #[serde(default)]
     pub hashes: Vec<BlockHash>,
-    /// Why.
+    /// Why the blocks need no proof.
     pub reason: EndReason,
 }
 
-/// What every message about a block carries along. Of a range: its last block's, but for what
-/// concerns where it begins.
+/// Block data that accompanies all work on a block. For a range, the data of its last block, except
+/// `parent_hash` and `first_stored_at`, which are those of its first block.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BlockContext {
-    /// The revision of the pipeline that applies.
+    /// The applicable revision of the pipeline's definition.
     pub revision: u32,
-    /// The hash of the block's parent; of the first block's, in a range.
+    /// The hash of the block's parent; for a range, of the parent of its first block.
     pub parent_hash: BlockHash,
-    /// When the broker had stored the block's message: the start of its orchestration.
+    /// When the broker stored the block's message, which is the start of the block's orchestration.
     pub stored_at: Timestamp,
-    /// The same of the first block of a range.
+    /// When the broker stored the message of a range's first block; `None` for a single block.
     #[serde(default)]
     pub first_stored_at: Option<Timestamp>,
-    /// When its proof is worthless, if ever.
+    /// When the block's proof becomes worthless; `None` without a deadline.
     #[serde(default)]
     pub deadline_at: Option<Timestamp>,
-    /// Whether the block's record says that it is dead, and this work is to amend it: an operator
+    /// Whether this work is to amend the block's record, in which the block is dead. Set when an operator
     /// retries a dead letter.
     #[serde(default)]
     pub amends: bool,
-    /// Facts for tables.
+    /// Facts about the block for tables.
     #[serde(default)]
     pub facts: BlockFacts,
 }
 
-/// What work on a block is done for: of two for the same attempt the greater one is wanted, and nobody
-/// waits for the other.
+/// The reason for which work on a block is done. Of two messages for the same attempt, the one with the
+/// greater claim is wanted; the other one is obsolete.
 ///
-/// A block that the chain comes back to is announced again; one that was given up is retried.
+/// A block is announced again when the chain returns to it, and retried (`amends`) after it was given up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Claim {
-    /// When the broker had stored the announcement.
+    /// When the broker stored the announcement of the block.
     pub announced_at: Timestamp,
-    /// Whether it is to amend the block's record.
+    /// Whether the work is to amend the block's record.
     pub amends: bool,
 }
 
-/// A message that asks for work.
+/// A message that asks for work on a block.
 pub trait Claims {
-    /// What the work is for.
+    /// Returns the claim for which the message asks for work.
     fn claim(&self) -> Claim;
 }
 
@@ -142,30 +143,32 @@ impl Claims for BlockContext {
     }
 }
 
-/// A block is finished without a proof.
+/// Notice of blocks that end without a proof.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BlockEnded {
-    /// Whose block.
+    /// The pipeline of the blocks.
     pub pipeline: PipelineId,
-    /// The first number.
+    /// The first block number.
     pub first: u64,
-    /// The last number, inclusive.
+    /// The last block number, inclusive.
     pub last: u64,
-    /// Only the blocks of these hashes; empty means all under these numbers.
+    /// Limits the notice to blocks of these hashes; empty means every block with these numbers.
     #[serde(default)]
     pub hashes: Vec<BlockHash>,
-    /// When that was decided, by the broker's clock: a block that is announced again later, as the
-    /// chain may go back to it, is wanted.
+    /// When the end was decided, by the broker's clock. A block announced later, because the chain returned
+    /// to it, is wanted again.
     pub at: Timestamp,
-    /// Why.
+    /// Why the blocks end without a proof.
     pub reason: EndReason,
 }
 
 impl BlockEnded {
-    /// Whether it concerns work for a block of its pipeline that was announced at `announced_at`.
+    /// Returns whether work for `block`, announced at `announced_at`, ends. The caller has
+    /// compared the pipeline.
     ///
-    /// A block that is announced again later, because the chain went back to it, is wanted. So is work
-    /// that `amends` a record: what a cancellation or a deadline ends has none yet.
+    /// A block announced after `at`, because the chain returned to it, is wanted. Work with `amends` is
+    /// also wanted, unless the chain replaced the block: a cancellation or a deadline ends only blocks
+    /// without a record.
     pub fn covers(&self, block: &BlockRef, announced_at: Timestamp, amends: bool) -> bool {
         let named = self.hashes.is_empty() || self.hashes.contains(&block.hash);
         (self.first..=self.last).contains(&block.number)
@@ -178,9 +181,11 @@ impl BlockEnded {
         !amends || self.reason == EndReason::Reorged
     }
 
-    /// Whether it concerns a stage of its pipeline whose block was announced at `announced_at`: of a
-    /// range, one of its blocks. Those between the first and the last are of the chain of the last, and
-    /// the chain replaces no block without those on top of it.
+    /// Returns whether work on `stage`, whose block was announced at `announced_at`, ends. For a range, one
+    /// of its blocks is enough. The caller has compared the pipeline.
+    ///
+    /// Of a range's hashes only the first and the last are compared. The blocks between them are ancestors
+    /// of the last one, and the chain replaces no block without the blocks on top of it.
     pub fn concerns(&self, stage: &StageKey, announced_at: Timestamp, amends: bool) -> bool {
         let (first, last) = stage.numbers().into_inner();
         let named = self.hashes.is_empty()
@@ -192,7 +197,8 @@ impl BlockEnded {
 }
 
 impl EndReason {
-    /// Whether it is about the block's deadline: a proof that came all the same counts.
+    /// Returns whether the reason is the block's deadline. A proof stored before the deadline
+    /// still counts then.
     pub fn is_late(&self) -> bool {
         matches!(self, Self::DeadlinePassed | Self::OutOfReach)
     }
@@ -202,22 +208,23 @@ impl EndReason {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum EndReason {
-    /// An operator cancelled it.
+    /// An operator cancelled the block.
     Cancelled {
-        /// What the operator said.
+        /// The operator's note.
         note: String,
     },
-    /// The chain replaced it: a block of the same number and another hash follows.
+    /// The chain replaced the block: another block of the same number follows.
     Reorged,
-    /// Its deadline passed.
+    /// The block's deadline passed.
     DeadlinePassed,
-    /// Its deadline could not be met any more: what was left takes longer, by the pipeline's `fastest`.
+    /// The block could not meet its deadline any more: by the pipeline's `fastest`, the remaining stages
+    /// take longer than the remaining time.
     OutOfReach,
-    /// It names a revision of its pipeline that nobody defined.
+    /// The block names a revision of its pipeline that was never defined.
     Refused {
-        /// The dead letter's id.
+        /// The id of the dead letter that holds the block's message.
         dead_letter: String,
-        /// In a line.
+        /// The reason in one line.
         reason: String,
     },
 }

@@ -1,71 +1,72 @@
-//! EVENTS: what happened, for dashboards and people. No decision rests on them, and one may be lost.
+//! Body of the stream EVENTS: notices for dashboards and people. No decision depends on an event, and
+//! events may be lost.
 
 use super::Role;
 use crate::{ProverId, Timestamp, ZkvmId};
 use serde::{Deserialize, Serialize};
 
-/// EVENTS: something that happened.
+/// Body of EVENTS: one event and its time.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Event {
-    /// When it was noticed.
+    /// When the event was noticed.
     pub at: Timestamp,
-    /// What.
+    /// The event itself.
     pub what: Happening,
 }
 
-/// What happened.
+/// An event of interest to operators.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Happening {
-    /// A prover or verifier fell silent or was started anew; what it held goes elsewhere.
+    /// A prover or verifier fell silent or was restarted; its deliveries go to others.
     ProverLost {
-        /// Who.
+        /// The id of the prover or verifier.
         prover: ProverId,
-        /// What it proves.
+        /// The zkVM of the prover or verifier.
         zkvm: ZkvmId,
-        /// Whether it proves or verifies.
+        /// Whether it proved or verified.
         role: Role,
         /// How many deliveries it held.
         held: u32,
     },
-    /// A prover or verifier is heard of that was not there a moment ago.
+    /// A prover or verifier sent its first heartbeat, or its first one after it was lost.
     ProverFound {
-        /// Who.
+        /// The id of the prover or verifier.
         prover: ProverId,
-        /// What it proves.
+        /// The zkVM of the prover or verifier.
         zkvm: ZkvmId,
         /// Whether it proves or verifies.
         role: Role,
     },
-    /// A prover gets no work for a while.
+    /// A prover was quarantined: it gets no work for a while.
     QuarantineBegun {
-        /// Who.
+        /// The id of the prover.
         prover: ProverId,
-        /// Until when.
+        /// When the quarantine ends.
         until: Timestamp,
-        /// How many there were in a row, this one included.
+        /// Number of quarantines in a row, this one included.
         times: u32,
-        /// Why.
+        /// Why the prover was quarantined.
         reason: String,
     },
-    /// A prover gets work again.
+    /// A prover's quarantine ended: it gets work again.
     QuarantineEnded {
-        /// Who.
+        /// The id of the prover.
         prover: ProverId,
-        /// Why.
+        /// Why the quarantine ended.
         reason: String,
     },
-    /// Something was given up.
+    /// A message or task was given up and stored as a dead letter.
     DeadLetter {
-        /// The letter's id.
+        /// The id of the dead letter.
         id: String,
-        /// Its reason.
+        /// The reason in the dead letter.
         reason: String,
     },
 }
 
 impl Happening {
-    /// The kind, as subjects name it.
+    /// Returns the event's kind as subjects name it.
     pub fn kind(&self) -> &'static str {
         match self {
             Self::ProverLost { .. } => "prover-lost",

@@ -1,39 +1,40 @@
-//! LEASES and CONTROL: what provers say of themselves, and what they are told.
+//! Bodies of the streams LEASES (heartbeats of provers and verifiers) and CONTROL (orders to them).
 
 use super::TaskHeader;
 use crate::{ProverId, ZkvmId, task::AttemptId, trace::TraceContext};
 use serde::{Deserialize, Serialize};
 
-/// LEASES: a heartbeat, all that the watchdog and the dispatcher know of a prover.
+/// Body of LEASES: a heartbeat. Dispatcher and watchdog know of a prover only what its leases say.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Lease {
-    /// Who.
+    /// The id of the prover or verifier.
     pub prover: ProverId,
-    /// What it proves.
+    /// The zkVM of the prover or verifier.
     pub zkvm: ZkvmId,
     /// Whether it proves or verifies.
     pub role: Role,
-    /// Drawn at its start: tells a restarted process from the one before.
+    /// Random number drawn at the start of the process. A new value means that the process was restarted.
     pub incarnation: u64,
-    /// Counts this incarnation's heartbeats, from 1.
+    /// Number of this heartbeat since the process started, from 1.
     pub beat: u64,
-    /// How many attempts it runs at once.
+    /// How many attempts the process runs at once.
     pub slots: u32,
-    /// How many it takes ahead of free slots, to hide the hop, whatever it holds.
+    /// How many tasks the process takes ahead of free slots, to hide the time of delivery. Independent of
+    /// the attempts in `held`, whose `ends_soon` adds to this number.
     pub ahead: u32,
-    /// Whether it takes work.
+    /// Whether the process takes work.
     pub state: ProverState,
-    /// What it holds, running or waiting for a slot.
+    /// All unacknowledged deliveries of the process, running or waiting for a slot.
     pub held: Vec<Held>,
 }
 
-/// What a process does for its zkVM.
+/// The kind of work a process does for its zkVM.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Role {
-    /// It proves.
+    /// The process proves tasks.
     Prover,
-    /// It verifies.
+    /// The process verifies completed attempts.
     Verifier,
 }
 
@@ -41,53 +42,54 @@ pub enum Role {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ProverState {
-    /// It does.
+    /// The prover takes work.
     Active,
-    /// It finishes what it holds and then leaves.
+    /// The prover takes no more work, finishes its running attempts and then leaves.
     Draining,
-    /// It failed too often and cools down.
+    /// The prover failed too often and takes no work for a while.
     Quarantined,
 }
 
-/// A delivery that a prover holds.
+/// A delivery held by a prover or verifier.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Held {
-    /// The attempt.
+    /// The header of the attempt, as the task carried it.
     pub header: TaskHeader,
-    /// The delivery's acknowledgement subject: with it, anyone may end the delivery.
+    /// The acknowledgement subject of the delivery. Any client with permission to publish on the subject
+    /// can end the delivery; the watchdog does so for a dead prover.
     pub ack_subject: String,
-    /// How long the attempt has been running, in milliseconds; none while it waits for a slot.
+    /// How long the attempt has been running, in milliseconds; `None` while it waits for a slot.
     #[serde(default)]
     pub running_ms: Option<u64>,
-    /// Whether it is about to end: the prover takes one more task, for its slot.
+    /// Whether the attempt is about to end, in which case the prover takes one more task for its slot.
     #[serde(default)]
     pub ends_soon: bool,
-    /// How far it says it is, 0 to 1,000.
+    /// Progress that the adapter reported, from 0 to 1,000; `None` without a report.
     #[serde(default)]
     pub progress_permille: Option<u16>,
-    /// The block's trace.
+    /// The trace context of the task's message.
     #[serde(default)]
     pub trace: TraceContext,
 }
 
-/// CONTROL: an order to one prover. Repeated by the watchdog while it is not obeyed.
+/// Body of CONTROL: an order to one prover. The watchdog repeats an order until it is obeyed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Control {
-    /// End this attempt: nobody waits for it any more.
+    /// Ends this attempt, because its result is not wanted any more.
     Stop {
-        /// Which.
+        /// The attempt to end.
         attempt: AttemptId,
-        /// Why, for the log and the trace.
+        /// Why the attempt is ended, for the log and the trace.
         reason: String,
     },
-    /// Take no more work.
+    /// Takes no more work, finishes what runs and hands back what waits.
     Drain,
-    /// Take no work for this long, in milliseconds; 0 ends a quarantine.
+    /// Takes no work for a while.
     Quarantine {
-        /// How long from the receipt.
+        /// Duration in milliseconds from the receipt of the order; 0 ends a quarantine.
         for_ms: u64,
-        /// Why.
+        /// Why the prover is quarantined.
         reason: String,
     },
 }

@@ -1,8 +1,8 @@
-//! The bodies of every message. docs/protocol.md shows each with an example.
+//! Bodies of all messages. docs/protocol.md shows each with an example.
 //!
-//! All of them encode as bincode between our own services and as JSON for adapters in other
-//! languages (see [`crate::codec`]); fields are therefore plain, enums carry their tag outside, and
-//! what JSON may leave out has a default.
+//! Every body is encoded as bincode between push0's own services and as JSON for adapters in other
+//! languages (see [`crate::codec`]). Fields are therefore plain, enums are externally tagged, and every
+//! field that JSON may omit has a default.
 
 mod block;
 mod event;
@@ -21,10 +21,10 @@ pub use proof::{AttemptRecord, Dead, DeadLetter, Emission, EmissionOutcome, Proo
 pub use result::{Failure, FailureClass, Outcome, ResultEvent, TaskResult, Verdict};
 pub use work::{StageKind, StageReady, Task, TaskHeader, TaskRange};
 
-/// The longest text that a failure, a reason or a tail of stderr may have, in bytes.
+/// Maximum length of the text of a failure or a reason, in bytes.
 pub const TEXT_LEN_MAX: usize = 4096;
 
-/// Cuts a text to [`TEXT_LEN_MAX`], keeping its end: the last lines of an error say most.
+/// Cuts a text to [`TEXT_LEN_MAX`] bytes and keeps its end, because the last lines of an error say most.
 pub fn clip(text: &str) -> String {
     let excess = text.len().saturating_sub(TEXT_LEN_MAX);
     let start = (excess..=text.len())

@@ -1,62 +1,62 @@
-//! PROOFS and DEAD: what came of a block, and what was given up.
+//! Bodies of the streams PROOFS (the ordered output) and DEAD (dead letters).
 
 use super::{BlockFacts, EndReason, Failure, StageReady};
 use crate::{BlockHash, BlockRef, Payload, PipelineId, ProofType, ProverId, Timestamp, ZkvmId};
 use serde::{Deserialize, Serialize};
 
-/// PROOFS: one per block, or range of blocks, in ascending order, whatever became of it.
+/// Body of PROOFS: the record of one block or one range, proved or not. Records ascend by number.
 ///
-/// Two things come out of order. After a reorg of emitted blocks, a record of a lower number with
-/// another hash: the output goes on from there. And when a dead letter was retried, a second record
-/// of a block whose record says that it is dead: it amends that one, and nothing else changes.
+/// Two kinds of record come out of order. After a reorg of emitted blocks, a record of a lower number with
+/// another hash follows, and the output continues from there. After a dead letter was retried successfully,
+/// a second record of the dead block or range follows; it amends the first one and changes nothing else.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Emission {
-    /// The pipeline.
+    /// The pipeline of the block.
     pub pipeline: PipelineId,
-    /// The first block that it covers.
+    /// The first block covered by the record.
     pub first: BlockRef,
-    /// The last block that it covers; the same but for ranges.
+    /// The last block covered by the record; equal to `first` unless the record is about a range.
     pub last: BlockRef,
     /// The hashes of all blocks of a range, from the first to the last; empty for a single block.
     #[serde(default)]
     pub hashes: Vec<BlockHash>,
-    /// Blocks right before the first that stand although the record of their range does not: the chain
-    /// has replaced the range's other blocks, which this record and those after it replace. Of a record
-    /// that amends another: such blocks right before `next`.
+    /// Blocks right before `first` that are still part of the chain, although the record of their range is
+    /// void: the chain replaced later blocks of the range, and this record and those after it prove the
+    /// replacements. In an amending record: such blocks right before `next`.
     #[serde(default)]
     pub standing: Vec<Standing>,
-    /// The hash of the first block's parent.
+    /// The hash of the parent of the first block.
     pub parent_hash: BlockHash,
-    /// What became of it.
+    /// How the block or range ended.
     pub outcome: EmissionOutcome,
-    /// The number that this pipeline emits next. It ends the log: a service that starts reads the
-    /// newest record to know where the output stands.
+    /// The number that the pipeline emits next. A service that starts reads the newest record and continues
+    /// from this number.
     pub next: u64,
-    /// When the broker had stored the block's message.
+    /// When the broker stored the block's message; for a range, the message of its last block.
     pub stored_at: Timestamp,
     /// Time inside provers and verifiers on the critical path, in microseconds.
     pub busy_us: u64,
-    /// Facts for tables.
+    /// Facts about the block for tables.
     #[serde(default)]
     pub facts: BlockFacts,
 }
 
-/// A block that the record of a range covers in vain.
+/// A block that is still part of the chain although the record of its range is void.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Standing {
-    /// The block.
+    /// The block's number and hash.
     pub block: BlockRef,
-    /// When the broker had stored its announcement, or that of a later block of its range.
+    /// When the broker stored the announcement of the block, or of a later block of its range.
     pub announced_at: Timestamp,
 }
 
 impl Emission {
-    /// Whether it takes the place of an older record, and the output goes on elsewhere.
+    /// Returns whether the record amends an older one instead of continuing the output.
     pub fn amends(&self) -> bool {
         self.last.number + 1 != self.next
     }
 
-    /// The blocks that it is about.
+    /// Returns the blocks that the record covers, in ascending order.
     pub fn blocks(&self) -> impl Iterator<Item = BlockRef> {
         let range = (self.first.number..).zip(self.hashes.iter());
         let single = self.hashes.is_empty().then_some(self.last);
@@ -66,99 +66,100 @@ impl Emission {
     }
 }
 
-/// What became of a block.
+/// How a block or range ended.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum EmissionOutcome {
-    /// Proved, by as many proofs as the quorum asks.
+    /// The block is proved; holds at least as many proofs as the quorum asks for.
     Proved(Vec<Proof>),
-    /// A task used up its budget; the dead letter of this id has the history.
+    /// A task used up its budget, or the block's message was refused. The dead letter holds the details,
+    /// for a task the history of its attempts.
     Dead {
-        /// The dead letter's id.
+        /// The id of the dead letter.
         dead_letter: String,
-        /// In a line.
+        /// The reason in one line.
         reason: String,
     },
-    /// Given up by policy.
+    /// The block was given up without a proof.
     Abandoned(EndReason),
 }
 
-/// A proof that counts.
+/// A valid proof of a block or range, as the record carries it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Proof {
-    /// Which of the pipeline's proofs.
+    /// The type of the proof, as the pipeline names it.
     pub proof_type: ProofType,
-    /// The proof system.
+    /// The zkVM of the final stage.
     pub zkvm: ZkvmId,
-    /// The program that it is about.
+    /// The program that the proof is about, in the zkVM's own text form; `None` if the pipeline pins none.
     #[serde(default)]
     pub program_id: Option<String>,
-    /// Who made the final stage.
+    /// The prover of the final stage.
     pub prover: ProverId,
-    /// Who verified it; none if the pipeline asks for no verification.
+    /// The verifier that checked the proof; `None` if the pipeline asks for no verification.
     #[serde(default)]
     pub verifier: Option<ProverId>,
-    /// The proof.
+    /// The bytes of the proof, inline or in the blob store.
     pub payload: Payload,
-    /// Its size in bytes.
+    /// Size of the proof in bytes.
     pub bytes: u64,
     /// Time of the final stage's attempt, in microseconds.
     pub prove_us: u64,
-    /// Time of the verification, in microseconds.
+    /// Time of the verification, in microseconds; 0 without one.
     pub verify_us: u64,
-    /// The attempt that made it.
+    /// The number of the final stage's attempt.
     pub attempt: u32,
 }
 
-/// DEAD: a message or task that was given up, kept until an operator retries or drops it.
+/// Body of DEAD: a message or task that was given up, kept until an operator retries or drops it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DeadLetter {
-    /// Its id, derived from what died: the same death is one letter.
+    /// The id of the letter, derived from the message or task so that the same failure makes one letter.
     pub id: String,
-    /// In a line.
+    /// The reason in one line.
     pub reason: String,
-    /// When.
+    /// When the message or task was given up.
     pub at: Timestamp,
-    /// What died.
+    /// The message or task that was given up.
     pub what: Dead,
 }
 
-/// What died.
+/// The content of a dead letter.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Dead {
-    /// A message that could not be read.
+    /// A message that could not be read or acted on.
     Message {
-        /// The stream that it lay in.
+        /// The name of the message's stream.
         stream: String,
-        /// Its subject.
+        /// The subject of the message.
         subject: String,
-        /// Its sequence there.
+        /// The message's sequence number in its stream.
         sequence: u64,
-        /// Its headers and the start of its body.
+        /// The first 16 KiB of the message's body; empty if the body was read but its request was refused.
         #[serde(with = "crate::payload::hex_or_bytes")]
         body: Vec<u8>,
     },
-    /// A task whose attempts are used up.
+    /// A task that used up its attempts.
     Task {
-        /// All it takes to run it again.
+        /// The message to publish on STAGES to run the task again.
         retry: StageReady,
-        /// The attempts, oldest first.
+        /// The failed attempts, oldest first.
         history: Vec<AttemptRecord>,
     },
 }
 
-/// How one attempt ended, for the history.
+/// The end of one failed attempt, as a dead letter lists it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AttemptRecord {
-    /// Its number.
+    /// The attempt's number, from 1.
     pub attempt: u32,
-    /// Who held it.
+    /// The prover of the attempt.
     pub prover: ProverId,
-    /// When its end was collected.
+    /// When the attempt's result was collected.
     pub ended_at: Timestamp,
-    /// How long it ran, in microseconds.
+    /// How long the attempt ran, in microseconds.
     pub prove_us: u64,
-    /// Why it failed.
+    /// Why the attempt failed.
     pub failure: Failure,
 }

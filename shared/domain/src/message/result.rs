@@ -1,63 +1,65 @@
-//! CHECKS and RESULTS: how attempts ended.
+//! Bodies of the streams CHECKS and RESULTS: how attempts ended.
 
 use super::{BlockEnded, TaskHeader, clip};
 use crate::{Payloads, ProverId};
 use serde::{Deserialize, Serialize};
 
-/// RESULTS: what became of an attempt, or of a whole block.
+/// Body of RESULTS: the end of an attempt, or of whole blocks.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ResultEvent {
-    /// An attempt ended.
+    /// An attempt ended, as a prover, a verifier or the watchdog reports.
     Attempt(TaskResult),
-    /// A block is no longer wanted.
+    /// Blocks end without a proof.
     Ended(BlockEnded),
 }
 
-/// How one attempt ended. Also the body of CHECKS: a completed attempt before it was verified.
+/// The end of one attempt. Also the body of CHECKS, where the attempt is completed and not yet verified.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TaskResult {
-    /// The attempt.
+    /// The header of the attempt. `busy_us` has grown by the time of the attempt; all other fields are as
+    /// the task carried them.
     pub header: TaskHeader,
-    /// Who held it.
+    /// The prover of the attempt.
     pub prover: ProverId,
-    /// What came of it.
+    /// Outputs or failure of the attempt.
     pub outcome: Outcome,
-    /// What it read, as long as another attempt may be needed: with a failure, and until a verifier
-    /// has agreed. The next attempt can be made from this message alone.
+    /// The inputs of the attempt, as long as another attempt may be needed: with a failure, and until a
+    /// verifier has agreed. The next attempt can be made from this message alone.
     #[serde(default)]
     pub inputs: Option<Payloads>,
-    /// How long the prover worked on it, in microseconds, by its monotonic clock.
+    /// How long the prover worked on the attempt, in microseconds, by its monotonic clock.
     pub prove_us: u64,
-    /// What the verifier said, once it did.
+    /// The verifier's verdict; `None` until a verifier has seen the attempt.
     #[serde(default)]
     pub verdict: Option<Verdict>,
 }
 
-/// What came of an attempt.
+/// Outputs or failure of an attempt.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
-    /// It wrote its outputs.
+    /// The attempt wrote its outputs.
     Completed {
-        /// One, or for a split many.
+        /// One output; for a `split`, one or more.
         outputs: Payloads,
     },
-    /// It did not, and why.
+    /// The attempt failed, for this reason.
     Failed(Failure),
 }
 
 /// Why an attempt failed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Failure {
-    /// The class decides what happens next.
+    /// The class, which decides whether the task is retried.
     pub class: FailureClass,
-    /// For people: what happened, with the end of stderr; at most [`super::TEXT_LEN_MAX`] bytes.
+    /// Description for people, with the end of stderr if there is one; at most
+    /// [`super::TEXT_LEN_MAX`] bytes.
     pub message: String,
 }
 
 impl Failure {
-    /// A failure with its message cut to size.
+    /// Creates a failure, cutting its message to [`super::TEXT_LEN_MAX`] bytes.
     pub fn new(class: FailureClass, message: impl AsRef<str>) -> Self {
         Self {
             class,
@@ -66,15 +68,15 @@ impl Failure {
     }
 }
 
-/// Classes of failure.
+/// Class of a failure, which decides whether the task is retried.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FailureClass {
-    /// The prover said no; another attempt may do better.
+    /// The prover failed, but another attempt may succeed.
     Retryable,
-    /// The prover said that no attempt can succeed.
+    /// The prover reports that no attempt can succeed.
     Fatal,
-    /// The prover ran out of memory.
+    /// The prover ran out of memory; the next attempt goes to larger provers if the stage names them.
     OutOfMemory,
     /// The attempt used up its stage's timeout.
     TimedOut,
@@ -82,17 +84,18 @@ pub enum FailureClass {
     Died,
     /// A verifier refused the proof.
     InvalidProof,
-    /// The attempt was told to stop: its work is superseded.
+    /// The attempt was told to stop because its work is superseded.
     Stopped,
 }
 
 impl FailureClass {
-    /// Whether another attempt can help.
+    /// Returns whether the failure by itself calls for no further attempt: no attempt can succeed, or the
+    /// work is superseded.
     pub fn is_final(self) -> bool {
         matches!(self, Self::Fatal | Self::Stopped)
     }
 
-    /// The class as metrics and tables name it.
+    /// Returns the name of the class in metrics and tables.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Retryable => "retryable",
@@ -106,14 +109,15 @@ impl FailureClass {
     }
 }
 
-/// What a verifier says of a completed attempt.
+/// A verifier's judgement of a completed attempt.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Verdict {
-    /// Who verified; never the prover itself unless the pipeline allows it.
+    /// The id of the verifier. It differs from the prover's id unless the verifier's `[prover]
+    /// verify_own` is set.
     pub verifier: ProverId,
-    /// How long it took, in microseconds.
+    /// How long the verification took, in microseconds.
     pub verify_us: u64,
-    /// Why the proof is false; none if it is valid.
+    /// Why the proof is false; `None` if it is valid.
     #[serde(default)]
     pub invalid: Option<String>,
 }

@@ -1,4 +1,4 @@
-//! STAGES and TASKS: work that is ready, and work that is handed out.
+//! Bodies of the streams STAGES (tasks that are ready) and TASKS (attempts released to provers).
 
 use super::{BlockContext, Claim, Claims};
 use crate::{
@@ -7,114 +7,118 @@ use crate::{
 };
 use serde::{Deserialize, Serialize};
 
-/// STAGES: work that is ready, from the collector (next stage, next attempt) or the watchdog (hedge).
+/// Body of STAGES: tasks that are ready, from the collector (next stage, next attempt), the watchdog
+/// (hedge) or an operator (retry of a dead letter).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StageReady {
-    /// The stage.
+    /// The stage and its block.
     pub stage: StageKey,
-    /// About the block.
+    /// Data about the block.
     pub context: BlockContext,
-    /// The proof system whose provers take it: its stage's, or the one that has more memory.
+    /// The zkVM whose provers take the tasks: the stage's own, or its `more_memory`.
     pub zkvm: ZkvmId,
-    /// Which of its tasks.
+    /// The ready tasks of the stage.
     pub tasks: TaskRange,
-    /// The attempt's number: 1, or the next one of a single task.
+    /// The number of the attempt: 1 for new tasks, higher for the next attempt at a single task.
     pub attempt: u32,
-    /// The attempt that this one races, if it is a hedge.
+    /// The attempt that this one races; `None` if this attempt is no hedge.
     #[serde(default)]
     pub hedge_of: Option<u32>,
-    /// Provers that ended earlier attempts badly: others go first.
+    /// Provers that failed earlier attempts; other provers are preferred.
     #[serde(default)]
     pub avoid: Vec<ProverId>,
-    /// What the tasks read.
+    /// The inputs: for attempt 1 those of all tasks in `tasks`, for a later attempt those of
+    /// its single task.
     pub inputs: Payloads,
-    /// Time spent in provers on the way here, in microseconds (see [`TaskHeader::busy_us`]).
+    /// Time spent in provers and verifiers so far, in microseconds (see [`TaskHeader::busy_us`]).
     #[serde(default)]
     pub busy_us: u64,
 }
 
-/// Which tasks of a stage.
+/// A run of consecutive tasks of a stage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TaskRange {
-    /// The first index to release.
+    /// The index of the first task.
     pub first: u32,
-    /// How many to release.
+    /// The number of tasks in the run.
     pub count: u32,
-    /// How many tasks the stage has in all.
+    /// The number of tasks in the whole stage.
     pub of: u32,
 }
 
-/// How a task's inputs relate to its index.
+/// How the inputs of a stage are distributed over its tasks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum StageKind {
-    /// One task, many outputs.
+    /// One input to one task, which writes any number of outputs.
     Split,
-    /// One task per input.
+    /// One task per input, with one output each.
     Map,
-    /// All inputs to one task, or a tree of them.
+    /// All inputs to one task, or to a tree of tasks.
     Join,
-    /// The outputs of consecutive blocks to one task.
+    /// The outputs of consecutive blocks to one task, or to a tree of tasks.
     Range,
 }
 
-/// What identifies and bounds an attempt; provers echo it in results and leases.
+/// Identity and limits of an attempt. Provers echo the header in results and leases.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TaskHeader {
-    /// The task.
+    /// The task of the attempt.
     pub id: TaskId,
     /// The attempt's number, from 1.
     pub attempt: u32,
-    /// The attempt that this one races, if it is a hedge.
+    /// The attempt that this one races; `None` if this attempt is no hedge.
     #[serde(default)]
     pub hedge_of: Option<u32>,
-    /// The proof system.
+    /// The zkVM whose provers take the task.
     pub zkvm: ZkvmId,
-    /// About the block.
+    /// Data about the block.
     pub context: BlockContext,
     /// The kind of the stage.
     pub kind: StageKind,
-    /// How many tasks the stage has in all.
+    /// The number of tasks in the whole stage.
     pub of: u32,
-    /// How long an attempt may run, in milliseconds.
+    /// How long the attempt may run, in milliseconds.
     pub timeout_ms: u64,
-    /// After how long a second copy is wanted, in milliseconds.
+    /// After how many milliseconds of running the watchdog asks for a second copy; `None` for never.
     #[serde(default)]
     pub hedge_after_ms: Option<u64>,
-    /// How many attempts may end badly before the task is a dead letter.
+    /// How many attempts may fail before the task becomes a dead letter.
     pub attempts_max: u32,
-    /// When the block cannot be ready in time any more if this attempt still runs: its deadline, less
-    /// what the stages after this one take at least. None without a deadline.
+    /// When the attempt is too late for the block's deadline: the deadline less the minimum time of
+    /// the following stages, or the deadline itself while the block has proofs to spare. `None`
+    /// without a deadline.
     #[serde(default)]
     pub give_up_at: Option<Timestamp>,
-    /// Whether the outputs go to a verifier before they count.
+    /// Whether a verifier must check the outputs before they count.
     #[serde(default)]
     pub check: bool,
-    /// The pinned program (verifying key), in the zkVM's own text form.
+    /// The pinned program (verifying key), in the zkVM's own text form; `None` if the pipeline pins none.
     #[serde(default)]
     pub program_id: Option<String>,
-    /// Time spent inside provers and verifiers on the critical path before this task, in
-    /// microseconds. A join takes the value of the input that came last. Orchestration overhead is
-    /// what remains of a block's time without it.
+    /// Time spent inside provers and verifiers on the critical path before this task, in microseconds. A
+    /// join takes the value of its latest input. The orchestration overhead of a block is its total time
+    /// less this time.
     #[serde(default)]
     pub busy_us: u64,
 }
 
 impl TaskHeader {
-    /// The attempt's id.
+    /// Returns the id of the attempt.
     pub fn attempt_id(&self) -> AttemptId {
         self.id.attempt(self.attempt)
     }
 }
 
-/// TASKS: one attempt for whichever prover takes it.
+/// Body of TASKS: one attempt, for the first prover that takes it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Task {
-    /// What it is.
+    /// Identity and limits of the attempt.
     pub header: TaskHeader,
-    /// What it reads.
+    /// The inputs of the task.
     pub inputs: Payloads,
-    /// Provers that should leave it to others if there are any.
+    /// Provers that failed earlier attempts. A prover in this list hands the task back on its first
+    /// deliveries, so that another prover can take it.
     #[serde(default)]
     pub avoid: Vec<ProverId>,
 }

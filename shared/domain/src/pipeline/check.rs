@@ -1,4 +1,4 @@
-//! From a pipeline file to a pipeline: everything that can be wrong, each with its line.
+//! Checks of a pipeline file. All mistakes are reported at once, each with its line.
 
 mod proof;
 
@@ -8,25 +8,25 @@ use crate::PipelineId;
 use std::{fmt, ops::Range, str::FromStr, time::Duration};
 use toml::Spanned;
 
-/// The longest a stage may run: Ethproofs calls a block that takes over 20 minutes paralysed, and
-/// range proofs of rollups take hours; a day is beyond both.
+/// Longest duration allowed in a pipeline file. Ethproofs calls a block that takes over 20 minutes
+/// paralysed, and range proofs of rollups take hours; a day is beyond both.
 const TIMEOUT_MAX: Duration = Duration::from_secs(24 * 3600);
 
-/// One thing that is wrong, and where.
+/// One mistake in a pipeline file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Issue {
-    /// The line, from 1.
+    /// The line of the mistake, from 1.
     pub line: usize,
-    /// What is wrong and what was expected.
+    /// The mistake, and the expected value.
     pub reason: String,
 }
 
-/// A pipeline file that is refused. Displays as one `file:line: reason` per line.
+/// Error for a refused pipeline file. Displays as one `file:line: reason` per line.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub struct InvalidPipeline {
-    /// The file's name, for people.
+    /// The name of the file, for error messages.
     pub file: String,
-    /// All that is wrong, in the order of the file.
+    /// All mistakes, in the order of the file.
     pub issues: Vec<Issue>,
 }
 
@@ -41,7 +41,8 @@ impl fmt::Display for InvalidPipeline {
 }
 
 impl Pipeline {
-    /// Reads and checks a pipeline file. `file` is its name, for error messages.
+    /// Reads and checks a pipeline file. `file` is the file's name for error messages. The revision of the
+    /// result is 0.
     pub fn from_toml(file: &str, text: &str) -> Result<Self, InvalidPipeline> {
         let mut checker = Checker {
             text,
@@ -71,10 +72,10 @@ struct Checker<'a> {
     issues: Vec<Issue>,
 }
 
-/// What a proof must fit into.
+/// Properties of the whole pipeline on which the check of a proof depends.
 struct Setting<'a> {
     policy: Option<&'a Policy>,
-    /// How many proof types the pipeline has.
+    /// The number of proof types in the pipeline.
     proofs: usize,
 }
 

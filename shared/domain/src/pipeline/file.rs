@@ -1,11 +1,11 @@
-//! The TOML that people write, as it stands in the file; [`super::check`] makes a pipeline of it.
+//! The format of pipeline files, as serde reads it; [`super::check`] turns the file into a pipeline.
 
 use super::{Rest, Verify, Witness};
 use crate::message::StageKind;
 use serde::Deserialize;
 use toml::Spanned;
 
-/// A pipeline file. Every value remembers where it stood, so that an error can name its line.
+/// The content of a pipeline file. Values remember their position, so an error can name the line.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct PipelineFile {
@@ -52,7 +52,7 @@ pub(super) enum SourceTable {
     External {},
 }
 
-/// `"latest"` or a number.
+/// Value of `source.start`: `"latest"` or a block number.
 #[derive(Debug, Deserialize)]
 #[serde(untagged)]
 pub(super) enum StartValue {

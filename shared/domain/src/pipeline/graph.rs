@@ -1,34 +1,33 @@
-//! The graph of a proof: what follows a stage, and how many tasks it has.
+//! Order of the stages of a proof, and the number of tasks in each stage.
 
 use super::{ProofSpec, Stage, Verify};
 use crate::{StageName, ZkvmId, message::StageKind};
 use std::time::Duration;
 
-/// What a finished stage leads to.
+/// The step after a finished stage.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum NextStage<'a> {
-    /// This stage.
+    /// The next stage of the same block.
     Stage(&'a Stage),
-    /// This stage, together with the blocks round it.
+    /// The next stage combines the block with the blocks around it.
     Range(&'a Stage),
-    /// Nothing: its output is the proof.
+    /// No further stage: the output is the proof.
     Proof,
 }
 
 impl ProofSpec {
-    /// The stage that reads the block.
-    ///
-    /// A checked pipeline has at least one stage in every proof.
+    /// Returns the first stage, which reads the block's witness. A checked pipeline has at least one stage
+    /// in every proof, so there is always a first one.
     pub fn first(&self) -> Option<&Stage> {
         self.stages.first()
     }
 
-    /// The stage of this name and its position.
+    /// Returns the stage of this name and its position, from 0.
     pub fn stage(&self, name: &StageName) -> Option<(usize, &Stage)> {
         self.stages.iter().enumerate().find(|(_, s)| s.name == *name)
     }
 
-    /// What follows the stage of this name; none if there is no such stage.
+    /// Returns the step after the stage of this name; `None` if there is no such stage.
     pub fn next(&self, name: &StageName) -> Option<NextStage<'_>> {
         let (position, _) = self.stage(name)?;
         Some(match self.stages.get(position + 1) {
@@ -38,12 +37,12 @@ impl ProofSpec {
         })
     }
 
-    /// The stage that puts consecutive blocks together, if there is one.
+    /// Returns the range stage, if there is one.
     pub fn range(&self) -> Option<&Stage> {
         self.stages.iter().find(|stage| stage.kind == StageKind::Range)
     }
 
-    /// How many stages follow the one of this name.
+    /// Returns how many stages follow the stage of this name; 0 if there is no such stage.
     pub fn stages_left(&self, name: &StageName) -> u32 {
         let follow = self
             .stage(name)
@@ -51,13 +50,14 @@ impl ProofSpec {
         u32::try_from(follow).unwrap_or(u32::MAX)
     }
 
-    /// What the stages after the one of this name take at least, one after another.
+    /// Returns the minimum duration of all stages after the stage of this name, one after another; zero if
+    /// there is no such stage.
     pub fn fastest_after(&self, name: &StageName) -> Duration {
         let after = self.stage(name).map_or(self.stages.len(), |(at, _)| at + 1);
         self.stages.iter().skip(after).map(|stage| stage.fastest).sum()
     }
 
-    /// Whether a verifier must see the outputs of this stage.
+    /// Returns whether a verifier must check the outputs of the stage of this name.
     pub fn is_checked(&self, name: &StageName) -> bool {
         match self.verify {
             Verify::Off => false,
@@ -68,12 +68,12 @@ impl ProofSpec {
 }
 
 impl Stage {
-    /// The proof systems whose provers may take its tasks.
+    /// Returns the zkVMs whose provers may take the stage's tasks: its own and, if set, `more_memory`.
     pub fn zkvms(&self) -> impl Iterator<Item = &ZkvmId> {
         std::iter::once(&self.zkvm).chain(&self.more_memory)
     }
 
-    /// How many tasks it has for this many inputs, all levels of a tree counted.
+    /// Returns how many tasks the stage has for this number of inputs, all levels of a tree included.
     pub fn task_count(&self, inputs: u32) -> u32 {
         match (self.kind, self.arity) {
             (StageKind::Map, _) => inputs,
@@ -83,9 +83,9 @@ impl Stage {
     }
 }
 
-/// The number of tasks on each level of a tree of `arity` over `inputs` leaves, the root last.
+/// Returns the number of tasks on each level of a tree of `arity` over `inputs` leaves, the root last.
 ///
-/// A tree over one input still has one task: the root always runs.
+/// A tree over one input still has one task: the root always runs. An arity below 2 counts as 2.
 pub fn tree_levels(inputs: u32, arity: u32) -> Vec<u32> {
     let arity = arity.max(2);
     let mut levels = Vec::new();

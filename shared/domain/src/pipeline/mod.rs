@@ -1,4 +1,4 @@
-//! Pipelines: what is proved, how, and what matters most. One TOML file each.
+//! Pipelines: which blocks are proved, how, and in which order. Each pipeline is defined by one TOML file.
 
 mod check;
 mod file;
@@ -11,88 +11,89 @@ use crate::{PipelineId, ProofType, StageName, ZkvmId, message::StageKind};
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
-/// The most proof types that a pipeline may ask of a block (EIP-8025 allows four; rollups one or two).
+/// Maximum number of proof types in a pipeline (EIP-8025 allows four; rollups use one or two).
 pub const PROOF_TYPES_MAX: usize = 8;
-/// The most stages that a proof may have.
+/// Maximum number of stages in a proof.
 pub const STAGES_MAX: usize = 16;
-/// The most blocks that a range may cover: what its blocks wrote waits in the broker until the range
-/// has its record, and many ranges are on their way at once.
+/// Maximum number of blocks in a range. The outputs of its blocks wait in the broker until the range has
+/// its record, and many ranges are in flight at once.
 pub const RANGE_MAX: u32 = 1024;
 
-/// A checked pipeline.
+/// The definition of a pipeline, read from its file and checked.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pipeline {
-    /// Its name.
+    /// The pipeline's name, unique in a deployment.
     pub name: PipelineId,
-    /// Counts the changes of its definition; a block keeps the revision it was ingested with.
+    /// Number of the definition, which grows with every change. A block keeps the revision with which
+    /// it was ingested.
     pub revision: u32,
-    /// Which of its blocks comes first.
+    /// The order in which the pipeline's blocks are proved.
     pub policy: Policy,
-    /// Its share where several pipelines want the same provers.
+    /// The pipeline's share of the provers when several pipelines compete for them; at least 1.
     pub weight: u32,
-    /// Where its blocks come from.
+    /// The source of the pipeline's blocks.
     pub source: Source,
-    /// How many of `proofs` must be valid for the block to count as proved.
+    /// How many of `proofs` must be valid for a block to count as proved.
     pub quorum: u32,
-    /// What happens to the proofs that are not needed once the quorum is met.
+    /// The treatment of unfinished proofs once the quorum is met.
     pub rest: Rest,
     /// The proofs wanted of every block.
     pub proofs: Vec<ProofSpec>,
 }
 
-/// Which block is the most urgent.
+/// The rule that decides which block is most urgent.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Policy {
-    /// By block number: every block must be proved.
+    /// Lowest block number first; every block must be proved.
     OldestFirst,
-    /// By deadline: a late block is worthless and is abandoned.
+    /// Earliest deadline first. A late block is worthless and is abandoned.
     Deadline {
-        /// How long after its observation a block's proof must be ready.
+        /// How long after the block was observed its proof must be ready.
         within: Duration,
     },
 }
 
-/// What happens to unfinished proofs of a block whose quorum is met.
+/// Treatment of a block's unfinished proofs once the block's quorum is met.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Rest {
-    /// They are stopped: the default.
+    /// Unfinished proofs are stopped. This is the default.
     #[default]
     Stop,
-    /// They are finished, and not emitted.
+    /// Unfinished proofs may finish, but are not emitted.
     Finish,
 }
 
-/// Where blocks come from.
+/// The source of a pipeline's blocks.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Source {
-    /// An Ethereum node.
+    /// An Ethereum node that an ingester follows.
     Ethereum(EthereumSource),
-    /// A file of blocks, one JSON object or bare number a line.
+    /// A file of blocks, with one JSON object or bare number per line.
     File {
-        /// Its path.
+        /// Path of the file, as the ingester sees it.
         path: String,
     },
-    /// Whoever posts blocks to the ingester.
+    /// An HTTP endpoint of the ingester, to which clients post blocks.
     Http,
-    /// None of push0's ingesters: another program publishes on the pipeline's block subject.
+    /// No ingester of push0: another program publishes on the pipeline's block subject.
     External,
 }
 
-/// An Ethereum node to follow.
+/// Settings for following an Ethereum node.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EthereumSource {
-    /// The URL of its JSON-RPC endpoint (http or https).
+    /// The URL of the node's JSON-RPC endpoint (http or https).
     pub rpc_url: String,
-    /// The first block.
+    /// The first block to ingest.
     pub start: Start,
-    /// How many blocks must follow a block before it is ingested: 0 follows the head.
+    /// How many blocks must follow a block before it is ingested; 0 follows the head.
     pub confirmations: u64,
-    /// How often to ask for a new head.
+    /// The interval at which the node is asked for a new head.
     pub poll: Duration,
-    /// What the provers get.
+    /// The input for the first stage of a block.
     pub witness: Witness,
 }
 
@@ -100,97 +101,101 @@ pub struct EthereumSource {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Start {
-    /// The newest one when the pipeline first runs.
+    /// The newest block at the time when the pipeline first runs.
     Latest,
-    /// This one.
+    /// The block of this number.
     Number(u64),
 }
 
-/// What the first stage of a block reads.
+/// The input for the first stage of a block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Witness {
-    /// The block's number as JSON, as the provers of push0's demo read it.
+    /// The block's number as JSON, for the provers of push0's demo.
     Number,
-    /// The RLP of its header, checked against its hash.
+    /// The RLP of the block's header, checked against the block's hash.
     Header,
     /// The block with its transactions, as the node's JSON.
     Block,
 }
 
-/// One proof that is wanted of every block.
+/// Definition of one proof that is wanted of every block.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProofSpec {
-    /// Its name in the pipeline.
+    /// The name of the proof, unique in the pipeline.
     pub proof_type: ProofType,
-    /// The proof system, unless a stage says another.
+    /// The zkVM of all stages without their own.
     pub zkvm: ZkvmId,
-    /// The pinned program (verifying key), in the zkVM's own text form.
+    /// The pinned program (verifying key), in the zkVM's own text form; `None` if the pipeline pins none.
     pub program_id: Option<String>,
-    /// What is verified before it counts.
+    /// The outputs that a verifier must check before they count.
     pub verify: Verify,
-    /// The stages in order: each reads what the one before wrote, the first one the block.
+    /// The stages in order. The first stage reads the block's witness, each later one the outputs of the
+    /// stage before it.
     pub stages: Vec<Stage>,
 }
 
-/// What a verifier must have seen before it counts.
+/// The outputs that a verifier must check before they count.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Verify {
-    /// The last stage's output: the proof that is emitted.
+    /// The output of the last stage: the emitted proof.
     #[default]
     Final,
-    /// Every stage's output.
+    /// The outputs of every stage.
     EveryStage,
-    /// Nothing: for provers whose outputs are no proofs.
+    /// No outputs. For provers whose outputs are no proofs.
     Off,
 }
 
-/// One step of a proof.
+/// Definition of one stage: a step of a proof.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stage {
-    /// Its name.
+    /// The name of the stage, unique in its proof.
     pub name: StageName,
-    /// Its shape.
+    /// The shape of the stage: how inputs are distributed over its tasks.
     pub kind: StageKind,
-    /// The proof system that runs it.
+    /// The zkVM of the stage.
     pub zkvm: ZkvmId,
-    /// How many inputs a task of a tree takes; none joins all at once. Only for joins and ranges.
+    /// How many inputs a task of a tree takes; with `None`, one task takes all inputs. Only for
+    /// joins and ranges.
     pub arity: Option<u32>,
-    /// How many consecutive blocks make a range, which ends before a multiple of it. Only for ranges.
+    /// Maximum number of consecutive blocks in a range; a range ends before a multiple of this number.
+    /// Only for ranges.
     pub every: Option<u32>,
-    /// After how long an unfilled range is closed as it is. Only for ranges.
+    /// How long a range waits for further blocks before it is closed unfilled. Only for ranges.
     pub close_after: Option<Duration>,
-    /// Whether a range whose budget is used up is tried again as two halves. Only for ranges.
+    /// Whether a range that used up its budget is retried as two halves. Only for ranges.
     pub split_on_failure: bool,
     /// How long an attempt may run.
     pub timeout: Duration,
-    /// How many attempts may end badly before the task is a dead letter.
+    /// How many attempts may fail before the task becomes a dead letter.
     pub attempts: u32,
-    /// After how long a second copy is started elsewhere.
+    /// How long an attempt may run before a second copy is started on another prover; `None` for
+    /// no second copy.
     pub hedge_after: Option<Duration>,
-    /// What an attempt takes at least. Only with a deadline: a block that it cannot meet any more is
-    /// abandoned before it passes.
+    /// The minimum duration of an attempt; zero under `oldest-first`. If the minimum durations of a block's
+    /// remaining stages exceed the time to its deadline, the block is abandoned before the deadline passes.
     #[serde(default)]
     pub fastest: Duration,
-    /// The provers with more memory, by the zkVM's name that they serve: where the next attempt goes
-    /// after one that ran out of memory.
+    /// The zkVM name of the provers with more memory. After an attempt that ran out of memory, the next
+    /// attempt goes to them; `None` if there are no such provers.
     #[serde(default)]
     pub more_memory: Option<ZkvmId>,
 }
 
 impl Pipeline {
-    /// The proof of this type.
+    /// Returns the definition of the proof of this type.
     pub fn proof(&self, proof_type: &ProofType) -> Option<&ProofSpec> {
         self.proofs.iter().find(|p| p.proof_type == *proof_type)
     }
 
-    /// The stage that puts the proofs of blocks together, if there is one: it belongs to the only proof.
+    /// Returns the range stage, if there is one. A pipeline with a range stage has a single proof.
     pub fn range(&self) -> Option<&Stage> {
         self.proofs.iter().find_map(ProofSpec::range)
     }
 
-    /// The proof systems that it needs, each once.
+    /// Returns the names of all needed zkVMs, sorted and without duplicates.
     pub fn zkvms(&self) -> Vec<ZkvmId> {
         let mut zkvms: Vec<_> = self
             .proofs
@@ -202,7 +207,7 @@ impl Pipeline {
         zkvms
     }
 
-    /// The deadline of a block that was observed at `observed_at`.
+    /// Returns the deadline of a block observed at `observed_at`; `None` under `oldest-first`.
     pub fn deadline_at(&self, observed_at: crate::Timestamp) -> Option<crate::Timestamp> {
         match self.policy {
             Policy::OldestFirst => None,
@@ -210,7 +215,7 @@ impl Pipeline {
         }
     }
 
-    /// How many of its proof types may fail a block that still counts as proved.
+    /// Returns how many proofs of a block may fail while the block can still count as proved.
     pub fn spare(&self) -> usize {
         self.proofs.len().saturating_sub(self.quorum as usize)
     }

@@ -61,7 +61,7 @@ every_body! {
     events_are_read_as_they_were_written: event,
 }
 
-/// Reads bytes as everything that there is. What comes of it does not matter; that it ends does.
+/// Decodes bytes as every type of message. The results do not matter; decoding must end without a panic.
 fn read_as_anything(bytes: &[u8]) {
     for encoding in BOTH {
         let _ = decode::<BlockEvent>(bytes, encoding);
@@ -84,7 +84,7 @@ proptest! {
         read_as_anything(&bytes);
     }
 
-    /// Nearly right is more dangerous than random: it gets further.
+    /// Damaged messages are more dangerous than random bytes, because decoding gets further.
     #[test]
     fn damaged_messages_never_panic_the_decoder(
         task in strategy::task(),
@@ -115,7 +115,7 @@ proptest! {
 
 #[test]
 fn a_length_that_no_message_has_does_not_allocate() {
-    // A list that claims 2^64 - 1 entries.
+    // A list with an announced length of 2^64 - 1 entries.
     let mut bytes = vec![0xfd];
     bytes.extend([0xff; 8]);
     read_as_anything(&bytes);

@@ -1,4 +1,4 @@
-//! Laws of the vocabulary: what must hold for every value, not for the ones somebody thought of.
+//! Laws of the vocabulary: properties of all values, not only of chosen examples.
 
 mod codec;
 mod pipeline;

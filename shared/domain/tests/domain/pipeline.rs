@@ -142,7 +142,8 @@ fn the_pipelines_that_are_shipped_are_good() {
     assert!(read > 0, "{folder} is empty");
 }
 
-/// What is replaced in the good file, by what, the text whose line must be named, and the reason.
+/// Mistakes: the text to replace in the good file, its replacement, the text whose line must be named,
+/// and the reason.
 const BAD: &[(&str, &str, &str, &str)] = &[
     (
         "name = \"demo\"",
@@ -394,7 +395,7 @@ fn every_bad_file_is_refused_with_its_line_and_the_reason() {
         let at = text
             .find(place)
             .unwrap_or_else(|| panic!("no `{place}` with {wrong}"));
-        // Of a table, the line of its header is as good as that of its first key.
+        // For a table, the line of its header is accepted as well as the line of its first key.
         let line = text[..at].matches('\n').count() + 1;
         let named = [line, line - usize::from(line > 1)].map(|line| format!("bad.toml:{line}: "));
         let found = said
@@ -470,7 +471,7 @@ proptest::proptest! {
         let _ = parse(&text);
     }
 
-    /// One character of a good file changed, or the file cut short.
+    /// Changes one character of a good file, or cuts the file short.
     #[test]
     fn a_damaged_file_is_read_or_refused_with_a_line(
         at in proptest::prelude::any::<proptest::sample::Index>(),

@@ -1,4 +1,4 @@
-//! The adapter in Python of docs/protocol.md reads what push0's own services write.
+//! The Python adapter in docs/protocol.md must read messages written by push0's own services.
 
 use crate::strategy;
 use proptest::{
@@ -14,7 +14,7 @@ use std::{
 };
 
 const PAGE: &str = include_str!("../../../../docs/protocol.md");
-/// Reads a kind and a body a line, and writes the body as JSON.
+/// Reads lines of a kind and a body in hex, and prints each body as JSON.
 const READER: &str = "
 for line in sys.stdin:
     kind, body = line.split()
@@ -22,7 +22,7 @@ for line in sys.stdin:
 ";
 const SAMPLES: usize = 300;
 
-/// Bodies as lines for the reader, and what it is to make of them.
+/// Returns encoded bodies as lines for the reader, each with the expected JSON.
 fn samples<T: Serialize>(kind: &str, strategy: impl Strategy<Value = T>) -> Vec<(String, serde_json::Value)> {
     let mut runner = TestRunner::deterministic();
     let one = |_| {

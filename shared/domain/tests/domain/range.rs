@@ -1,4 +1,4 @@
-//! Ranges: what a pipeline file may say of them, and how they are named.
+//! Ranges: their keys in a pipeline file, and their names in subjects.
 
 use push0_domain::{
     BlockHash, BlockRef, StageKey,
@@ -48,7 +48,7 @@ fn a_range_follows_the_stages_of_single_blocks() {
     assert_eq!(pipeline.range(), Some(range));
     assert_eq!(proof.next(&prove.name), Some(NextStage::Range(range)));
     assert_eq!(proof.next(&range.name), Some(NextStage::Stage(wrap)));
-    // 100 inputs by fours: 25, 7, 2 and 1 tasks.
+    // A tree of arity 4 over 100 inputs has 25, 7, 2 and 1 tasks.
     assert_eq!((range.task_count(100), range.task_count(1)), (35, 1));
 }
 

@@ -1,4 +1,4 @@
-//! What a stage can say beside its shape, and the page that lists all that a pipeline can say.
+//! Optional keys of a stage, and the reference page, which must list all keys of a pipeline file.
 
 use crate::pipeline::{GOOD, parse};
 use push0_domain::pipeline::Pipeline;
@@ -64,7 +64,7 @@ fn the_reference_of_pipelines_has_a_good_example_and_names_every_key() {
         };
         let (before, after) = example.split_at(place);
         let refused = parse(&format!("{before}no_such_key = 1\n{after}")).expect_err("an unknown key");
-        // The parser lists the keys that it knows.
+        // The parser's error lists the keys it knows.
         let known: Vec<String> = refused
             .to_string()
             .split('`')

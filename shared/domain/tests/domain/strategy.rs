@@ -1,4 +1,4 @@
-//! Any value of every message.
+//! Strategies for arbitrary values of every message.
 
 mod output;
 
@@ -45,7 +45,7 @@ fn time() -> impl Strategy<Value = Timestamp> {
     any::<u64>().prop_map(Timestamp)
 }
 
-/// Any text, quotes, line ends and other scripts included.
+/// Any text, including quotes, line ends and other scripts.
 fn text() -> impl Strategy<Value = String> {
     any::<String>()
 }

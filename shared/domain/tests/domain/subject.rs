@@ -6,7 +6,7 @@ use push0_domain::{
 };
 use std::collections::HashMap;
 
-/// The broker's own rule for subjects that are published to.
+/// The broker's rule for subjects of published messages.
 fn is_publishable(subject: &str) -> bool {
     subject.len() < 4096
         && subject
@@ -14,7 +14,7 @@ fn is_publishable(subject: &str) -> bool {
             .all(|token| !token.is_empty() && !token.contains(['*', '>', ' ', '\t', '\r', '\n']))
 }
 
-/// Whether a filter with `*` and a final `>` selects a subject, as the broker decides it.
+/// Returns whether a filter with `*` and a final `>` selects a subject, by the broker's rules.
 fn selects(filter: &str, subject: &str) -> bool {
     let mut tokens = subject.split('.');
     for wanted in filter.split('.') {
@@ -40,7 +40,7 @@ proptest! {
             prop_assert!(is_publishable(&subject), "{}", subject);
             prop_assert_eq!(read.unwrap(), key.clone());
         }
-        // A subject of another stream is not mistaken for one of this.
+        // A subject of one stream must not parse as a subject of another.
         prop_assert!(subject::AttemptKey::parse(&subject::result(&key), subject::Kind::Task).is_err());
         prop_assert!(subject::AttemptKey::parse(&subject::task(&key), subject::Kind::Result).is_err());
         prop_assert!(is_publishable(&subject::stage(&key)));
@@ -52,7 +52,7 @@ proptest! {
         b in strategy::attempt_key(),
         swaps in any::<[bool; 7]>(),
     ) {
-        // `b` with some fields of `a`: differs in few places, as real neighbours do.
+        // `c` mixes fields of `a` and `b`, so it differs from `a` in few places, as real neighbours do.
         let pick = |from_a: bool| if from_a { &a } else { &b };
         let c = AttemptKey {
             zkvm: pick(swaps[0]).zkvm.clone(),
@@ -140,7 +140,7 @@ proptest! {
         let _ = subject::AttemptKey::parse(&text, subject::Kind::Task);
         let _ = text.parse::<BlockKey>();
         let _ = text.parse::<BlockHash>();
-        // What is accepted is written in its one spelling.
+        // An accepted subject is already in its only spelling.
         if let Ok(key) = subject::AttemptKey::parse(&format!("{ROOT}.task.{tail}"), subject::Kind::Task) {
             prop_assert_eq!(key.to_string(), tail);
         }

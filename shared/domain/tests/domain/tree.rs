@@ -19,7 +19,7 @@ proptest! {
     #[test]
     fn a_tree_has_about_as_many_tasks_as_joins_are_needed(inputs in 2u32..2_000_000, arity in 2u32..300) {
         let sum: u64 = tree_levels(inputs, arity).iter().map(|w| u64::from(*w)).sum();
-        // Each task takes away at most arity - 1 nodes; each level has at most one task that is not full.
+        // Each task removes at most arity - 1 nodes, and each level has at most one task that is not full.
         let least = u64::from(inputs - 1).div_ceil(u64::from(arity - 1));
         let levels = tree_levels(inputs, arity).len() as u64;
         prop_assert!(sum >= least && sum <= least + levels, "{sum} tasks, at least {least}");

@@ -2,7 +2,7 @@ use proptest::prelude::*;
 use push0_domain::{Timestamp, pipeline::Policy, urgency::Urgency};
 use std::{cmp::Ordering, collections::BTreeMap, time::Duration};
 
-/// What an urgency is made of.
+/// The arguments of an urgency, except its policy.
 #[derive(Clone, Copy, Debug)]
 struct Entry {
     block: u64,
@@ -27,7 +27,7 @@ fn urgency(policy: &Policy, e: Entry) -> Urgency {
     )
 }
 
-/// Few values, so that fields are often equal and the next one decides.
+/// The values are few: fields are often equal, and the next field decides.
 fn entry() -> impl Strategy<Value = Entry> {
     let deadline = prop::option::of(0u64..4);
     (
@@ -91,8 +91,8 @@ proptest! {
         waiting in proptest::collection::vec(entry(), 1..40),
         arrivals in proptest::collection::vec(entry(), 0..200),
     ) {
-        // One entry is taken per step, and one of a *younger* block may arrive: for ever, in effect.
-        // Older blocks are bounded in number: that is what the chain guarantees.
+        // Each step takes one entry, and entries of *younger* blocks keep arriving, in effect for ever. The
+        // number of older blocks is bounded; the chain guarantees this.
         let mut queue = BTreeMap::new();
         let mut number = 0u64;
         let mut push = |queue: &mut BTreeMap<(Urgency, u64), u64>, e: Entry| {
@@ -109,7 +109,8 @@ proptest! {
             if let Some(e) = arriving.next() {
                 push(&mut queue, *e);
             }
-            // The endless stream of new work: each step brings a block younger than all that waited.
+            // An endless stream of new work: each step adds a block younger than all blocks waiting
+            // at the start.
             push(&mut queue, Entry { block: 100 + step, deadline_at: None, stages_left: 0, attempt: 9, age: step });
             if let Some((_, taken)) = queue.pop_first() {
                 popped.push(taken);

@@ -1,4 +1,4 @@
-//! The proofs of a pipeline: their stages, and whether each can read what the one before it writes.
+//! Checks of a pipeline's proofs: the stages, and whether each can read the outputs of the one before it.
 
 use super::{Checker, Setting};
 use crate::message::StageKind;
@@ -8,7 +8,7 @@ use crate::{StageName, ZkvmId};
 use std::{ops::Range, time::Duration};
 use toml::Spanned;
 
-/// How many attempts a stage has that says nothing: the first, and two more.
+/// Number of attempts for a stage without `attempts`: the first attempt and two retries.
 const ATTEMPTS_DEFAULT: u32 = 3;
 
 impl Checker<'_> {
@@ -75,7 +75,8 @@ impl Checker<'_> {
         })
     }
 
-    /// A proof's stages form a chain: what each reads is the stage before it, or the block.
+    /// Checks the stage's name and `from`. The stages of a proof form a chain: each reads the stage before
+    /// it, the first one the block.
     fn from(&mut self, names: &[String], position: usize, stage: &StageTable) {
         let before = position
             .checked_sub(1)
@@ -105,26 +106,30 @@ impl Checker<'_> {
         self.issue(&from.span(), reason);
     }
 
-    /// Whether a range can stand here.
+    /// Checks whether a range stage may stand at this position. `ranges` counts the range stages so far,
+    /// this one included.
     fn range(&mut self, span: &Range<usize>, position: usize, ranges: u32, setting: &Setting<'_>) {
         let mut refuse = |reason: &str| self.issue(span, format!("kind = \"range\": {reason}"));
         if position == 0 {
             refuse("it needs a stage before it, which proves single blocks");
         }
         if ranges > 1 {
-            refuse("a proof has at most one; a later stage puts its ranges together no further");
+            refuse("a proof has at most one: ranges are not combined into larger ones");
         }
         if setting.proofs > 1 {
-            refuse("only in a pipeline of one proof type: those of several would be cut in different places");
+            refuse(
+                "only in a pipeline of one proof type: several would cut their ranges in different places",
+            );
         }
         if matches!(setting.policy, Some(Policy::Deadline { .. })) {
             refuse(
-                "not with policy = \"deadline\": a range waits for its last block, and its first one is late then",
+                "not with policy = \"deadline\": while a range waits for its last block, its first one gets late",
             );
         }
     }
 
-    /// Whether the stage writes many outputs, given whether it reads many.
+    /// Checks whether the stage can read one or many outputs, as `many` says. Returns whether the stage
+    /// itself writes many.
     fn shape(&mut self, span: &Range<usize>, stage: &Stage, many: bool) -> bool {
         match (stage.kind, many) {
             (StageKind::Split, true) | (StageKind::Range, true) => {
@@ -214,7 +219,8 @@ impl Checker<'_> {
         })
     }
 
-    /// Whether a second copy can be of use, and an attempt end in time.
+    /// Checks `timeout` and `hedge_after` against each other and the deadline: a hedge must start before
+    /// the timeout and the deadline, and the timeout may not be longer than the deadline.
     fn times(
         &mut self,
         span: &Range<usize>,
@@ -243,7 +249,7 @@ impl Checker<'_> {
         }
     }
 
-    /// What an attempt takes at least.
+    /// Reads `fastest`, the minimum duration of an attempt.
     fn fastest(
         &mut self,
         text: &Spanned<String>,
@@ -260,7 +266,7 @@ impl Checker<'_> {
         Some(fastest)
     }
 
-    /// The keys that a range must have, and nothing else may.
+    /// Checks the keys of ranges: a range stage must have them, and no other stage may.
     fn range_keys(&mut self, span: &Range<usize>, table: &StageTable) {
         if table.kind != StageKind::Range {
             if table.every.is_some() || table.close_after.is_some() || table.split_on_failure.is_some() {

@@ -1,4 +1,4 @@
-//! What is written for others: records, dead letters, events.
+//! Strategies for the messages to consumers and operators: records, dead letters, events.
 
 use super::*;
 
