@@ -149,7 +149,7 @@ impl Bus {
     }
 
     /// The sequence of the newest message of a stream, as its leader knows it; 0 if it never had one.
-    pub(crate) async fn newest(&self, stream: Stream) -> Result<u64, BusError> {
+    pub async fn newest(&self, stream: Stream) -> Result<u64, BusError> {
         let info = self.stream(stream).await?.get_info().await;
         let info = info.map_err(|e| BusError::unavailable(stream.name(), e))?;
         Ok(info.state.last_sequence)

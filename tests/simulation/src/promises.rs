@@ -11,7 +11,7 @@ use crate::{
 };
 use push0_dispatcher::decide::{Ready, SourceId};
 use push0_domain::{
-    BlockHash, BlockRef, PipelineId, ProverId, Timestamp, ZkvmId,
+    Announcement, BlockHash, BlockRef, PipelineId, ProverId, Timestamp, ZkvmId,
     message::{
         BlockEvent, Cancel, Dead, DeadLetter, Emission, EndReason, FailureClass, Outcome, TaskHeader,
         TaskResult,
@@ -52,16 +52,16 @@ pub(crate) struct Promises {
     open: BTreeSet<SourceId>,
     age: u64,
     /// What the dispatcher's session was told to give up.
-    given_up: Vec<(Cancel, Timestamp)>,
-    attempts: BTreeMap<(TaskId, Timestamp), BTreeSet<u32>>,
-    stopped: BTreeMap<(TaskId, Timestamp), BTreeSet<u32>>,
+    given_up: Vec<(Cancel, Announcement)>,
+    attempts: BTreeMap<(TaskId, Announcement), BTreeSet<u32>>,
+    stopped: BTreeMap<(TaskId, Announcement), BTreeSet<u32>>,
     /// Tasks that are done.
-    completed: BTreeSet<(TaskId, Timestamp)>,
+    completed: BTreeSet<(TaskId, Announcement)>,
     honest: BTreeSet<(AttemptId, ProverId, Vec<u64>)>,
     expected: BTreeMap<(usize, Vec<BlockRef>, usize), Written>,
     letters: BTreeSet<String>,
     /// How often an operator retried a task.
-    retried: BTreeMap<(TaskId, Timestamp), usize>,
+    retried: BTreeMap<(TaskId, Announcement), usize>,
     /// Per lane, the farthest number that was ever the next to emit.
     farthest: Vec<u64>,
     pub(crate) outcomes: [u64; 4],
@@ -118,7 +118,7 @@ impl Promises {
                 self.parents.insert((lane, block.block), block.parent_hash);
             }
             Body::Result(result) | Body::Verdict(result) => {
-                let key = (result.header.id.clone(), result.header.context.stored_at);
+                let key = (result.header.id.clone(), result.header.context.announcement);
                 let valid = result
                     .verdict
                     .as_ref()
@@ -132,7 +132,7 @@ impl Promises {
                 }
             }
             Body::Stage(ready) if ready.context.amends && ready.tasks.count == 1 => {
-                let key = (ready.stage.task(ready.tasks.first), ready.context.stored_at);
+                let key = (ready.stage.task(ready.tasks.first), ready.context.announcement);
                 *self.retried.entry(key).or_default() += 1;
             }
             Body::Letter(letter) => self.letter(letter),
@@ -234,7 +234,7 @@ impl Promises {
     /// is a hedge, another one of the attempt that moved on to provers with more memory, and there are
     /// those that were told to stop.
     pub(crate) fn starts(&mut self, header: &TaskHeader) {
-        let key = (header.id.clone(), header.context.stored_at);
+        let key = (header.id.clone(), header.context.announcement);
         // What a crash made forget may run again, although it is settled.
         if self.completed.contains(&key) {
             return;
