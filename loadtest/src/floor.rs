@@ -1,9 +1,9 @@
-//! The floor: the cheapest pipeline of the same shape that JetStream itself can be.
+//! The floor: the cheapest pipeline of the same shape in bare JetStream.
 //!
-//! As many hops, messages of the sizes measured on push0's own, each hop a process that takes a
-//! message from a file-backed work queue, stores the next one and acknowledges when the broker has
-//! said that it is stored. It decides nothing, keeps nothing, emits in no order and survives
-//! nothing: what push0 costs above it is the price of what push0 does.
+//! The floor has as many hops as push0 and messages of the sizes measured on push0's own. Each hop is a
+//! process that takes a message from a file-backed work queue, stores the next message, and acknowledges once
+//! the broker has confirmed the store. The floor makes no decisions, keeps no state, guarantees no order and
+//! survives no failure. The difference between push0 and the floor is the price of these properties.
 
 use anyhow::Context as _;
 use async_nats::{
@@ -28,53 +28,54 @@ use tokio::time::Instant;
 
 use crate::stand::{Arrivals, Stand};
 
-/// The most publishes on their way, in push0's services as here.
+/// Most publishes in flight, as in push0's services.
 const IN_FLIGHT_MAX: usize = 1024;
-/// How many messages are asked for at once, as push0's services do.
+/// Number of messages in a pull request, as in push0's services.
 const BATCH: usize = 512;
-/// A body begins with the message's number and three instants in nanoseconds: when the broker stored
-/// its first form, when it stored what the first hop made of it, and when the second hop had that.
+/// Length of the head of a body: the message's number and three instants in nanoseconds. The instants are
+/// the store of the first message, the store of the first hop's message, and the receipt of that message by
+/// the second hop.
 const HEAD: usize = 32;
 
-/// What a relay process is told.
+/// Arguments of a relay process.
 #[derive(Clone, Debug)]
 pub(crate) struct Relay {
-    /// The broker.
+    /// The broker's URL.
     pub(crate) url: String,
-    /// The file with the seed of the user, if the broker has users.
+    /// File with the user's seed, if the broker has users.
     pub(crate) nkey: Option<PathBuf>,
-    /// From which stream; it stores into the next one.
+    /// The hop's number: the relay reads from this stream and stores into the next one.
     pub(crate) hop: usize,
-    /// How long the messages are that it stores.
+    /// Length in bytes of the messages that the relay stores.
     pub(crate) bytes: usize,
 }
 
-/// What became of one message, in microseconds since the Unix epoch.
+/// Milestones of a message, in microseconds since the Unix epoch.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Passed {
-    /// When the broker stored it.
+    /// The broker stored the first message.
     pub(crate) first: u64,
-    /// When the broker stored what the first hop made of it.
+    /// The broker stored the message of the first hop.
     pub(crate) second: u64,
-    /// When the second hop had that.
+    /// The second hop received the message of the first hop.
     pub(crate) received: u64,
-    /// When the broker stored its last form.
+    /// The broker stored the last message.
     pub(crate) last: u64,
 }
 
 impl Passed {
-    /// From stored to stored.
+    /// Returns the time from the first store to the last.
     pub(crate) fn whole(&self) -> u64 {
         self.last.saturating_sub(self.first)
     }
 
-    /// One bare hop: from stored to received.
+    /// Returns the time of one bare hop, from stored to received.
     pub(crate) fn hop(&self) -> u64 {
         self.received.saturating_sub(self.second)
     }
 }
 
-/// A floor that stands.
+/// A running floor and its relays.
 pub(crate) struct Floor {
     context: jetstream::Context,
     hops: usize,
@@ -108,8 +109,8 @@ async fn context(url: &str, nkey: Option<&Path>) -> anyhow::Result<jetstream::Co
 }
 
 impl Floor {
-    /// Starts a floor beside a stand: the first of `sizes` is the block's message, each other one
-    /// what a hop stores. Its relays reach the broker as the services do.
+    /// Starts a floor beside a stand. The first of `sizes` is the size of the block's message, and each other
+    /// one is the size that a hop stores. The relays reach the broker in the same way as the services.
     pub(crate) async fn start(stand: &Stand, sizes: &[usize]) -> anyhow::Result<Self> {
         let url = stand.deployment.url();
         let nkey = stand.deployment.seed("test");
@@ -159,7 +160,7 @@ impl Floor {
         Ok(floor)
     }
 
-    /// Sends `count` messages as scheduled and waits for all.
+    /// Sends `count` messages as scheduled and waits for all of them.
     pub(crate) async fn run(&mut self, count: u64, arrivals: Arrivals) -> anyhow::Result<Vec<Passed>> {
         let numbers = self.next..self.next + count;
         self.next += count;
@@ -217,7 +218,8 @@ impl Floor {
     }
 }
 
-/// The sizes of push0's own messages on the path of a block, headers included: heard from a block.
+/// Returns the sizes of push0's own messages on the path of a block, headers included, as observed
+/// on one block.
 pub(crate) async fn sizes(stand: &mut Stand, verify: bool) -> anyhow::Result<Vec<usize>> {
     let kinds: &[Kind] = if verify {
         &[Kind::Block, Kind::Task, Kind::Check, Kind::Verdict, Kind::Proof]
@@ -244,7 +246,7 @@ pub(crate) async fn sizes(stand: &mut Stand, verify: bool) -> anyhow::Result<Vec
     Ok(sizes)
 }
 
-/// The whole of a relay process.
+/// Runs a relay process; returns only with an error.
 pub(crate) async fn relay(relay: &Relay) -> anyhow::Result<()> {
     let context = context(&relay.url, relay.nkey.as_deref()).await?;
     let stream = context.get_stream(stream_of(relay.hop)).await?;

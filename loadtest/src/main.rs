@@ -1,11 +1,11 @@
-//! Measures push0: `push0-loadtest SCENARIO [--profile quick|full] [--seed N]`.
+//! Load test of push0: `push0-loadtest SCENARIO [--profile quick|full] [--seed N]`.
 //!
-//! Every scenario starts real processes on a broker of its own and prints one JSON object per
-//! result. docs/performance.md says what each measures and what was found.
+//! Every scenario starts real processes on its own broker and prints one JSON object per result.
+//! docs/performance.md describes the measurements and the results.
 #![expect(
     clippy::print_stdout,
     clippy::print_stderr,
-    reason = "results go to stdout, what is being done to stderr"
+    reason = "results go to stdout, progress and errors to stderr"
 )]
 
 mod baseline;
@@ -13,6 +13,7 @@ mod floor;
 mod monitor;
 mod record;
 mod report;
+mod rounding;
 mod scenario;
 mod stand;
 mod stats;
@@ -28,15 +29,15 @@ use std::{panic::AssertUnwindSafe, path::PathBuf, process::ExitCode, time::Durat
 #[derive(Debug, Parser)]
 #[command(name = "push0-loadtest", version)]
 struct Cli {
-    /// What to run.
+    /// The scenario to run.
     scenario: Scenario,
-    /// How much.
+    /// The amount of work.
     #[arg(long, default_value = "quick")]
     profile: Profile,
-    /// What all that is random follows from.
+    /// Seed of all random choices.
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// How long chaos goes on.
+    /// Duration of the chaos scenario in seconds. The default is 60 (quick) or 600 (full).
     #[arg(long)]
     seconds: Option<u64>,
     /// Scaling: measure this many provers only, up to 64 or a multiple of 128.
@@ -45,13 +46,13 @@ struct Cli {
     /// Scaling: measure proofs of this many milliseconds only.
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
     prove_ms: Option<u64>,
-    /// Chaos: on how many brokers, one or three.
+    /// Chaos: the number of brokers, 1 or 3.
     #[arg(long, default_value_t = 1, value_parser = brokers)]
     brokers: usize,
-    /// Brokers: this fault only.
+    /// Brokers: inject this fault only.
     #[arg(long)]
     fault: Option<Fault>,
-    /// Brokers: each fault so many times, in place of 2 (quick) or 20 (full).
+    /// Brokers: repetitions of each fault. The default is 2 (quick) or 20 (full).
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
     times: Option<u32>,
     #[command(flatten)]
@@ -62,11 +63,11 @@ fn brokers(text: &str) -> Result<usize, String> {
     match text {
         "1" => Ok(1),
         "3" => Ok(3),
-        _ => Err("one or three".into()),
+        _ => Err("expected 1 or 3".into()),
     }
 }
 
-/// What the processes are told that scenarios start.
+/// Hidden arguments of the processes that scenarios start.
 #[derive(Debug, clap::Args)]
 struct Part {
     #[arg(long, hide = true, default_value = "")]
@@ -88,7 +89,7 @@ struct Part {
 }
 
 impl Part {
-    /// Runs until it is killed.
+    /// Runs until the process is killed; returns only with an error.
     async fn run(self, scenario: Scenario) -> anyhow::Result<()> {
         if scenario == Scenario::Worker {
             let worker = baseline::Worker {
@@ -110,7 +111,8 @@ impl Part {
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    // On one thread, as push0's services run: what is measured against them pays for no more.
+    // Relays and workers run on one thread, as push0's services do, so that a comparison does not charge
+    // push0 for more threads.
     let mut runtime = if cli.scenario.is_part() {
         tokio::runtime::Builder::new_current_thread()
     } else {
@@ -145,11 +147,11 @@ async fn run(cli: Cli) -> ExitCode {
     if cli.scenario == Scenario::All
         && let Err(error) = record::begin(&context)
     {
-        eprintln!("earlier results stay: {error}");
+        eprintln!("cannot set earlier results aside, so new results are added to them: {error}");
     }
     for scenario in cli.scenario.expand() {
         eprintln!("--- {scenario:?}");
-        // The harness panics; the scenarios after a failed one are still worth running.
+        // The harness panics on failure. The scenarios after a failed one are still worth running.
         let run = AssertUnwindSafe(scenario.run(&context)).catch_unwind().await;
         match run {
             Ok(Ok(())) => {}
@@ -164,7 +166,7 @@ async fn run(cli: Cli) -> ExitCode {
         }
     }
     if let Err(error) = report::write() {
-        eprintln!("no report: {error}");
+        eprintln!("cannot write the report: {error}");
     }
     if failed {
         ExitCode::FAILURE

@@ -1,8 +1,8 @@
-//! How long until another prover works on what a killed one held: read from heartbeats.
+//! Time until another prover works on the tasks of a killed prover, read from heartbeats.
 //!
-//! A prover soon says what it began, with how long it has been at it. So the moment at which the next
-//! attempt began is known to some milliseconds, and the kill's moment exactly. Attempts that end before
-//! they are told of (100 ms) are not counted.
+//! A prover's heartbeat soon shows each new attempt with its running time. So the start of the next attempt
+//! is known within some milliseconds, and the time of the kill exactly. Attempts that end before a heartbeat
+//! shows them (100 ms) are not counted.
 
 use crate::stats::Times;
 use push0_bus::{Bus, Signals};
@@ -18,7 +18,7 @@ use std::{
 };
 use tokio::time::Instant;
 
-/// What was not begun again within this time had been finished before the kill.
+/// A task that does not start again within this time was finished before the kill.
 const LONGEST: Duration = Duration::from_secs(30);
 
 pub(crate) struct Monitor {
@@ -28,9 +28,9 @@ pub(crate) struct Monitor {
 
 #[derive(Default)]
 struct Seen {
-    /// What each prover ran at its last heartbeat.
+    /// Running attempts of each prover in its last heartbeat.
     runs: HashMap<String, Vec<(TaskId, u32)>>,
-    /// Tasks whose prover was killed: which, in which attempt, and when.
+    /// Tasks of killed prover: prover, attempt, and time of the kill.
     orphans: HashMap<TaskId, (String, u32, Instant)>,
     times: Times,
 }
@@ -44,7 +44,7 @@ impl Monitor {
         })
     }
 
-    /// Listens; returns only with an error.
+    /// Listens to heartbeats; returns only with an error.
     pub(crate) async fn follow(&self) -> anyhow::Error {
         let mut signals = self.signals.lock().await;
         loop {
@@ -59,7 +59,7 @@ impl Monitor {
         }
     }
 
-    /// Notes that this prover is killed now, or frozen for longer than a silence may last.
+    /// Notes that a prover is killed now, or frozen for longer than the silence that counts as death.
     pub(crate) fn silenced(&self, prover: &str) {
         let mut seen = self.seen();
         let now = Instant::now();
@@ -68,7 +68,7 @@ impl Monitor {
         }
     }
 
-    /// How long the orphans waited that were begun again.
+    /// Returns the waiting times of orphaned tasks that started again.
     pub(crate) fn reassigned(&self) -> Times {
         self.seen().times.clone()
     }

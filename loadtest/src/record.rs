@@ -1,20 +1,20 @@
-//! Results: one JSON object a line, on stdout and in `target/bench/results.jsonl`.
+//! Results: one JSON object per line, on stdout and in `target/bench/results.jsonl`.
 
-use crate::{scenario::Fault, stats::round};
+use crate::{rounding::round, scenario::Fault};
 use serde_json::{Map, Value, json};
 use std::{fs, io::Write, path::PathBuf};
 
-/// How much is run.
+/// Amount of work in a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Profile {
-    /// Minutes: does it work, and about how well.
+    /// Minutes: shows that push0 works, with rough figures.
     Quick,
-    /// Half an hour: figures to quote.
+    /// Longer windows and more of them: figures to quote.
     Full,
 }
 
 impl Profile {
-    /// One of two values.
+    /// Returns the value for this profile.
     pub(crate) fn pick<T>(self, quick: T, full: T) -> T {
         match self {
             Self::Quick => quick,
@@ -23,30 +23,30 @@ impl Profile {
     }
 }
 
-/// What every scenario is told.
+/// Settings of a run, for every scenario.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Context {
     pub(crate) profile: Profile,
     pub(crate) seed: u64,
-    /// How long chaos goes on.
+    /// Duration of chaos in seconds.
     pub(crate) seconds: u64,
-    /// The only fleet that scaling measures.
+    /// The only number of provers that scaling measures; `None` for all.
     pub(crate) provers: Option<u32>,
-    /// The only proving time that scaling measures, in milliseconds.
+    /// The only proving time that scaling measures, in milliseconds; `None` for all.
     pub(crate) prove_ms: Option<u64>,
-    /// On how many brokers chaos runs.
+    /// Number of brokers for the chaos scenario.
     pub(crate) brokers: usize,
-    /// The only fault of a broker that is tried.
+    /// The only fault that the brokers scenario injects; `None` for all.
     pub(crate) fault: Option<Fault>,
-    /// How often each fault is tried.
+    /// Repetitions of each fault; `None` for the profile's default.
     pub(crate) times: Option<u32>,
 }
 
-/// One result.
+/// A result as a JSON object.
 pub(crate) struct Record(Map<String, Value>);
 
 impl Context {
-    /// A result of this scenario.
+    /// Returns a result of this scenario with the fields common to all results.
     pub(crate) fn record(&self, scenario: &str) -> Record {
         let profile = self.profile.pick("quick", "full");
         let head = json!({ "scenario": scenario, "seed": self.seed, "profile": profile });
@@ -55,14 +55,14 @@ impl Context {
 }
 
 impl Record {
-    /// Adds a field.
+    /// Adds a field to the result.
     #[must_use]
     pub(crate) fn with(mut self, name: &str, value: impl Into<Value>) -> Self {
         self.0.insert(name.into(), value.into());
         self
     }
 
-    /// Adds the ratio of two fields that are there.
+    /// Adds the ratio of two fields that are present.
     #[must_use]
     pub(crate) fn ratio(self, name: &str, of: &str, to: &str) -> Self {
         let number = |field: &str| self.0.get(field).and_then(Value::as_f64).unwrap_or_default();
@@ -70,7 +70,7 @@ impl Record {
         self.with(name, ratio)
     }
 
-    /// Says it, and adds it to the file.
+    /// Prints the result and appends it to the file.
     pub(crate) fn publish(self) -> anyhow::Result<()> {
         let line = Value::Object(self.0).to_string();
         println!("{line}");
@@ -83,7 +83,7 @@ impl Record {
     }
 }
 
-/// Sets the results of earlier runs aside, and says what machine the following ones are from.
+/// Sets the results of earlier runs aside, and records the machine of the following results.
 pub(crate) fn begin(context: &Context) -> anyhow::Result<()> {
     let path = results();
     if path.exists() {
@@ -108,7 +108,7 @@ pub(crate) fn begin(context: &Context) -> anyhow::Result<()> {
         .publish()
 }
 
-/// Where all results are.
+/// Returns the path of the file with all results.
 pub(crate) fn results() -> PathBuf {
     PathBuf::from("target/bench/results.jsonl")
 }

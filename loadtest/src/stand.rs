@@ -1,9 +1,10 @@
-//! A deployment to measure: real processes on a broker of their own, blocks in, records out.
+//! A deployment to measure: real processes on their own broker, blocks in, records out.
 //!
-//! Blocks come as from an external ingester: first what is known of each, then the block. The facts
-//! of a window are written before it begins: they lie on no block's path, and the broker is to be
-//! measured with the traffic of blocks. Arrivals are scheduled, not answered: a slow system does not
-//! slow them down, and a late block's time counts from when the broker had it.
+//! Blocks are published as by an external ingester: first the facts of a block, then the block. The facts of
+//! a window are written before the window begins, because they are not on the path of a block and the broker
+//! is measured under the traffic of blocks. Arrivals follow a schedule and do not wait for answers. So a
+//! slow system does not slow the arrivals down, and a delayed block is charged from the moment at which the
+//! broker stored it.
 
 use anyhow::{Context as _, bail};
 use futures::{StreamExt, TryStreamExt};
@@ -22,12 +23,12 @@ use rand::{RngExt, SeedableRng, rngs::StdRng};
 use std::{ops::Range, sync::Arc, time::Duration};
 use tokio::time::Instant;
 
-/// How many questions to the broker are open at once.
+/// Number of concurrent requests to the broker.
 const IN_FLIGHT: usize = 64;
-/// How long a publish may take.
+/// Time limit for a publish.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// The one pipeline of most scenarios: one stage, one proof.
+/// Returns the pipeline of most scenarios: one stage, one proof.
 pub(crate) fn single(verify: bool) -> String {
     let verify = if verify { "final" } else { "off" };
     format!(
@@ -36,8 +37,8 @@ pub(crate) fn single(verify: bool) -> String {
     )
 }
 
-/// A block is split, its parts are proved, and their proofs joined, each by the provers of one of these
-/// zkVMs.
+/// Returns a pipeline that splits a block, proves the parts and joins their proofs, each on the provers of
+/// its own zkVM.
 pub(crate) fn parts(split: &str, prove: &str, join: &str) -> String {
     let stage = |name, kind, zkvm| {
         format!(
@@ -56,7 +57,7 @@ pub(crate) fn parts(split: &str, prove: &str, join: &str) -> String {
     )
 }
 
-/// A mock prover process.
+/// Returns a mock prover process.
 pub(crate) fn prover(id: &str, slots: u32, time: Duration) -> ProcessBuilder {
     let time = format!("{}us", time.as_micros());
     Process::program("prover-mock")
@@ -66,18 +67,19 @@ pub(crate) fn prover(id: &str, slots: u32, time: Duration) -> ProcessBuilder {
         .env("PUSH0_MOCK__TIME", time)
 }
 
-/// A mock verifier process.
+/// Returns a mock verifier process.
 pub(crate) fn verifier(id: &str, slots: u32) -> ProcessBuilder {
     prover(id, slots, Duration::ZERO).arg("--verify")
 }
 
-/// The deployment on which everything is measured unless a scenario says otherwise: as it ships, two of each
-/// control service, an account each, JSON logs, and traces to an address where nobody answers.
+/// Returns the deployment for all measurements unless a scenario says otherwise. As shipped, it has
+/// two of each control service, an account for each process, JSON logs, and traces sent to an
+/// address without answers.
 pub(crate) fn services() -> DeploymentBuilder {
     builder().as_shipped()
 }
 
-/// The quick deployment, as `push0 up` starts it: one of each service, no accounts, no traces.
+/// Returns the quick deployment, as `push0 up` starts it: one of each service, no accounts, no traces.
 pub(crate) fn quick() -> DeploymentBuilder {
     ["ingester", "dispatcher", "collector", "watchdog"]
         .into_iter()
@@ -91,31 +93,31 @@ fn builder() -> DeploymentBuilder {
     })
 }
 
-/// A running deployment and one pipeline of it.
+/// A running deployment and one of its pipelines.
 pub(crate) struct Stand<B: Broker = NatsServer> {
     pub(crate) deployment: Deployment<B>,
     pub(crate) pipeline: Arc<Pipeline>,
     next: u64,
 }
 
-/// When blocks come.
+/// Arrival times of blocks.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Arrivals {
-    /// As fast as the broker stores them.
+    /// As fast as the broker stores the blocks.
     AtOnce,
-    /// One after the other, so far apart.
+    /// At a constant interval between two blocks.
     Every(Duration),
-    /// At this many a second on average, each independent of the others (a Poisson process).
+    /// At an average rate, each block independent of the others (a Poisson process).
     Rate {
-        /// Blocks a second.
+        /// Average number of blocks a second.
         per_second: f64,
-        /// What the gaps are drawn from.
+        /// Seed of the gaps between blocks.
         seed: u64,
     },
 }
 
 impl Arrivals {
-    /// When each of `count` comes, from the start of the window.
+    /// Returns the arrival of each of `count` blocks, as time since the start of the window.
     pub(crate) fn schedule(self, count: u64) -> Vec<Duration> {
         match self {
             Self::AtOnce => vec![Duration::ZERO; usize::try_from(count).unwrap_or_default()],
@@ -137,7 +139,7 @@ impl Arrivals {
 }
 
 impl Stand {
-    /// Starts a deployment of this one pipeline.
+    /// Starts a deployment with this single pipeline.
     pub(crate) async fn start(builder: DeploymentBuilder, toml: &str) -> anyhow::Result<Self> {
         let deployment = builder.pipeline(toml).start().await;
         Self::of(deployment, &Pipeline::from_toml("load.toml", toml)?.name).await
@@ -145,7 +147,7 @@ impl Stand {
 }
 
 impl Stand<NatsCluster> {
-    /// The same on this many brokers.
+    /// Starts a deployment like [`Stand::start`], on this many brokers.
     pub(crate) async fn start_cluster(
         builder: DeploymentBuilder,
         toml: &str,
@@ -157,7 +159,7 @@ impl Stand<NatsCluster> {
 }
 
 impl<B: Broker> Stand<B> {
-    /// The stand of one pipeline of a deployment.
+    /// Returns the stand for one pipeline of a running deployment.
     pub(crate) async fn of(deployment: Deployment<B>, name: &PipelineId) -> anyhow::Result<Self> {
         let current = deployment.pipelines().current_of(name).await?;
         Ok(Self {
@@ -167,12 +169,12 @@ impl<B: Broker> Stand<B> {
         })
     }
 
-    /// The connection of the test.
+    /// Returns the load test's own connection.
     pub(crate) fn bus(&self) -> &Bus {
         self.deployment.bus()
     }
 
-    /// Makes `count` more blocks known, and returns their numbers.
+    /// Writes the facts of the next `count` blocks, and returns the numbers of the blocks.
     pub(crate) async fn known(&mut self, count: u64) -> anyhow::Result<Range<u64>> {
         let numbers = self.next..self.next + count;
         self.next += count;
@@ -180,7 +182,7 @@ impl<B: Broker> Stand<B> {
         Ok(numbers)
     }
 
-    /// Publishes known blocks as scheduled.
+    /// Publishes blocks with known facts as scheduled.
     pub(crate) async fn publish(&self, numbers: &[u64], arrivals: Arrivals) -> anyhow::Result<()> {
         publish(self.bus(), &self.pipeline, numbers, arrivals).await
     }
@@ -197,7 +199,7 @@ impl<B: Broker> Stand<B> {
         self.emitted(numbers, PATIENCE).await
     }
 
-    /// The records of these blocks, as soon as all are there.
+    /// Returns the records of these blocks, as soon as all of them exist.
     pub(crate) async fn emitted(
         &self,
         numbers: Range<u64>,
@@ -216,7 +218,7 @@ impl<B: Broker> Stand<B> {
     }
 }
 
-/// Waits until this block is emitted, and with it all before it.
+/// Waits until block `number` and all blocks before it are emitted.
 pub(crate) async fn wait_emitted(
     bus: &Bus,
     pipeline: &PipelineId,
@@ -225,8 +227,8 @@ pub(crate) async fn wait_emitted(
 ) -> anyhow::Result<()> {
     let end = Instant::now() + patience;
     loop {
-        // This subject and no wildcard, for which the broker would look through all records. One that
-        // was just restarted may not answer at once.
+        // The exact subject is cheap for the broker, while a wildcard would make it scan all records. A
+        // broker that was just restarted may not answer at once.
         let subject = subject::proof(pipeline, number);
         let record = bus.last::<Emission>(Stream::Proofs, &subject).await;
         if record.unwrap_or_default().is_some() {
@@ -239,7 +241,7 @@ pub(crate) async fn wait_emitted(
     }
 }
 
-/// Writes what is known of blocks.
+/// Writes the facts of these blocks.
 pub(crate) async fn know(bus: &Bus, pipeline: &Pipeline, numbers: Range<u64>) -> anyhow::Result<()> {
     let facts = bus.facts::<KnownBlock>(Bucket::Blocks).await?;
     let facts = &facts;
@@ -263,7 +265,7 @@ pub(crate) async fn know(bus: &Bus, pipeline: &Pipeline, numbers: Range<u64>) ->
     Ok(())
 }
 
-/// Publishes known blocks as scheduled, and returns when the broker has stored them.
+/// Publishes blocks with known facts as scheduled, and returns when the broker has stored all of them.
 pub(crate) async fn publish(
     bus: &Bus,
     pipeline: &Pipeline,
@@ -292,7 +294,7 @@ pub(crate) async fn publish(
     Ok(())
 }
 
-/// The message of one block.
+/// Returns the message of a block.
 pub(crate) fn block_message(pipeline: &Pipeline, number: u64) -> anyhow::Result<Message> {
     let trace = synthetic_trace(&pipeline.name, number);
     let event = BlockEvent::Observed(observed(pipeline, number));
@@ -313,8 +315,8 @@ fn observed(pipeline: &Pipeline, number: u64) -> ObservedBlock {
     }
 }
 
-/// The orchestration overhead of each block in microseconds: from block stored to record stored,
-/// less the time inside provers and verifiers.
+/// Returns the orchestration overhead of each block in microseconds: from block stored to record stored, less
+/// the time inside provers and verifiers.
 pub(crate) fn overheads(records: &[Kept<Emission>]) -> anyhow::Result<Vec<u64>> {
     let each = records.iter().map(|kept| {
         let emission = proved(kept)?;
@@ -324,7 +326,7 @@ pub(crate) fn overheads(records: &[Kept<Emission>]) -> anyhow::Result<Vec<u64>> 
     each.collect()
 }
 
-/// The record of a proved block.
+/// Returns the record of a proved block, or an error for any other outcome.
 pub(crate) fn proved(kept: &Kept<Emission>) -> anyhow::Result<&Emission> {
     match &kept.body {
         Ok(emission) if matches!(emission.outcome, EmissionOutcome::Proved(_)) => Ok(emission),
@@ -333,14 +335,14 @@ pub(crate) fn proved(kept: &Kept<Emission>) -> anyhow::Result<&Emission> {
     }
 }
 
-/// When each record was stored, ascending, in microseconds.
+/// Returns the times at which the records were stored, ascending, in microseconds.
 pub(crate) fn stored_times(records: &[Kept<Emission>]) -> Vec<u64> {
     let mut times: Vec<u64> = records.iter().map(|kept| kept.stored_at.0).collect();
     times.sort_unstable();
     times
 }
 
-/// From the first block stored to the last record stored, in seconds.
+/// Returns the time from the first block stored to the last record stored, in seconds.
 pub(crate) fn drained_s(records: &[Kept<Emission>]) -> anyhow::Result<f64> {
     let mut first = u64::MAX;
     for kept in records {
@@ -350,14 +352,14 @@ pub(crate) fn drained_s(records: &[Kept<Emission>]) -> anyhow::Result<f64> {
     Ok(last.saturating_sub(first) as f64 / 1e6)
 }
 
-/// When a block came where, in microseconds since the Unix epoch.
+/// Milestones of a block, in microseconds since the Unix epoch.
 #[derive(Clone, Debug)]
 pub(crate) struct Done {
     pub(crate) number: u64,
-    /// Which attempt did it.
+    /// The attempt that did the work.
     pub(crate) attempt: u32,
     pub(crate) stored_us: u64,
-    /// When its task was stored; of a queue without tasks, when it was stored itself.
+    /// Time at which the task was stored. For a queue without tasks, the time at which the block was stored.
     pub(crate) released_us: u64,
     pub(crate) began_us: u64,
     pub(crate) busy_us: u64,
@@ -365,7 +367,7 @@ pub(crate) struct Done {
 }
 
 impl Done {
-    /// That of a block with one proof; its prover runs with `PUSH0_MOCK__STAMP`.
+    /// Returns the milestones of a block with one proof, whose prover ran with `PUSH0_MOCK__STAMP`.
     pub(crate) fn of(kept: &Kept<Emission>) -> anyhow::Result<Self> {
         let emission = proved(kept)?;
         let proof = match &emission.outcome {
@@ -388,7 +390,7 @@ impl Done {
         })
     }
 
-    /// From stored to done, less the work.
+    /// Returns the time from stored to done, less the work, in microseconds.
     pub(crate) fn overhead(&self) -> u64 {
         self.done_us
             .saturating_sub(self.stored_us)

@@ -1,9 +1,10 @@
-//! Percentiles of one run, the median and spread of several, and whether something grows.
+//! Percentiles of one run, median and spread of several runs, and detection of growth.
 
 use crate::record::Record;
+pub(crate) use crate::rounding::round;
 use hdrhistogram::Histogram;
 
-/// Times in microseconds, to three digits, up to ten minutes.
+/// Times in microseconds with three significant digits, up to ten minutes.
 #[derive(Clone, Debug)]
 pub(crate) struct Times(Histogram<u64>);
 
@@ -15,22 +16,22 @@ impl Default for Times {
 }
 
 impl Times {
-    /// Adds one time; longer than the longest counts as the longest.
+    /// Adds a time. Times above the maximum count as the maximum.
     pub(crate) fn add(&mut self, micros: u64) {
         self.0.saturating_record(micros);
     }
 
-    /// How many there are.
+    /// Returns the number of times.
     pub(crate) fn len(&self) -> u64 {
         self.0.len()
     }
 
     fn merge(&mut self, other: &Self) {
-        // Refused only between different bounds, and all are the same.
+        // The sum fails only for different bounds, and all bounds are the same.
         let _ = self.0.add(&other.0);
     }
 
-    /// A quantile in milliseconds.
+    /// Returns a quantile in milliseconds.
     pub(crate) fn ms(&self, quantile: f64) -> f64 {
         round(self.0.value_at_quantile(quantile) as f64 / 1000.0)
     }
@@ -44,37 +45,36 @@ impl FromIterator<u64> for Times {
     }
 }
 
-/// The quantiles that are quoted, by the names under which they are.
+/// Reported quantiles, with the names of their fields.
 const QUANTILES: [(&str, f64); 4] = [("p50", 0.5), ("p95", 0.95), ("p99", 0.99), ("p999", 0.999)];
 
-/// The times of repeated windows.
+/// Times of repeated windows, one histogram for each.
 #[derive(Default)]
 pub(crate) struct Windows(Vec<Times>);
 
 impl Windows {
-    /// Adds a window.
+    /// Adds the times of a window.
     pub(crate) fn push(&mut self, times: impl IntoIterator<Item = u64>) {
         self.add(times.into_iter().collect());
     }
 
-    /// Adds a window.
+    /// Adds a window as a histogram.
     pub(crate) fn add(&mut self, times: Times) {
         self.0.push(times);
     }
 
-    /// The median of the windows' quantiles, in milliseconds.
+    /// Returns the median of the windows' quantiles, in milliseconds.
     pub(crate) fn ms(&self, quantile: f64) -> f64 {
         median(&self.each(quantile))
     }
 
-    /// How many times there are in all.
+    /// Returns the number of times in all windows.
     pub(crate) fn len(&self) -> u64 {
         self.0.iter().map(Times::len).sum()
     }
 
-    /// Adds the quantiles to a record, each the median of the windows' (of p99.9, which a window is
-    /// too short for, that of all times), and how far the windows' medians and 99th percentiles lie
-    /// apart.
+    /// Adds the quantiles to a record, each as the median over the windows. A window is too short for p99.9,
+    /// so p99.9 is taken over all times. Also adds the spread of the windows' medians and 99th percentiles.
     pub(crate) fn put(&self, prefix: &str, record: Record) -> Record {
         let mut all = Times::default();
         self.0.iter().for_each(|window| all.merge(window));
@@ -102,7 +102,7 @@ impl Windows {
     }
 }
 
-/// The middle value; of an even number, the lower one. 0 of none.
+/// Returns the middle value, or the lower of the two middle values; 0 for no values.
 pub(crate) fn median(values: &[f64]) -> f64 {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
@@ -112,19 +112,15 @@ pub(crate) fn median(values: &[f64]) -> f64 {
         .unwrap_or_default()
 }
 
-/// The least and the greatest.
+/// Returns the least and the greatest value.
 pub(crate) fn spread(values: &[f64]) -> [f64; 2] {
     let least = values.iter().copied().fold(f64::INFINITY, f64::min);
     let most = values.iter().copied().fold(f64::NEG_INFINITY, f64::max);
     [least, most]
 }
 
-/// To a thousandth: what is below it is noise in all our units.
-pub(crate) fn round(value: f64) -> f64 {
-    (value * 1000.0).round() / 1000.0
-}
-
-/// The rate in the middle eight tenths of ascending times in microseconds: without the start and the end.
+/// Returns the rate a second in the middle eight tenths of ascending times in microseconds, without the start
+/// and the end.
 pub(crate) fn steady_rate(ascending: &[u64]) -> f64 {
     let (from, to) = (ascending.len() / 10, ascending.len() * 9 / 10);
     match (ascending.get(from), ascending.get(to)) {
@@ -133,19 +129,18 @@ pub(crate) fn steady_rate(ascending: &[u64]) -> f64 {
     }
 }
 
-/// A straight line through values over time, and how sure its slope is.
+/// A straight line through values over time, with the uncertainty of its slope.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Trend {
-    /// By how much the value changes in a unit of time.
+    /// Change of the value in a unit of time.
     pub(crate) slope: f64,
-    /// Twice the standard error of the slope: about 95 % of slopes lie this near.
+    /// Twice the standard error of the slope: the true slope is this near with about 95 % probability.
     pub(crate) margin: f64,
 }
 
 impl Trend {
-    /// Least squares over pairs of time and value. Neighbouring samples of memory or latency resemble
-    /// each other, so there are fewer independent ones than samples: the error is widened by their
-    /// correlation.
+    /// Fits a line by least squares to pairs of time and value. Neighbouring samples of memory or latency are
+    /// correlated, so fewer of them are independent. The error is widened by their correlation.
     pub(crate) fn of(samples: &[(f64, f64)]) -> Self {
         let count = samples.len() as f64;
         let (sum_t, sum_v) = samples.iter().fold((0.0, 0.0), |(t, v), s| (t + s.0, v + s.1));
@@ -172,7 +167,7 @@ impl Trend {
         }
     }
 
-    /// Whether the slope can be told from none.
+    /// Returns whether the slope differs from zero by more than its margin.
     pub(crate) fn is_distinguishable(self) -> bool {
         self.slope.abs() > self.margin
     }

@@ -1,20 +1,20 @@
-//! What processes take of the machine, as the system tells it.
+//! Resources used by processes, as reported by the system.
 
 use crate::{record::Record, stand::Stand, stats::round};
 use push0_harness::Process;
 use std::fs;
 
-/// What a process takes at one moment.
+/// Resources of a process at one moment.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Usage {
     /// Resident memory in megabytes (2^20 bytes).
     pub(crate) rss_mb: f64,
-    /// Open files, connections among them.
+    /// Number of open files, connections included.
     pub(crate) files: u64,
 }
 
 impl Usage {
-    /// That of this process; nothing if it has ended.
+    /// Returns the usage of a process; `None` if the process has ended.
     pub(crate) fn of(pid: u32) -> Option<Self> {
         let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
         let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
@@ -27,7 +27,7 @@ impl Usage {
     }
 }
 
-/// What a run takes of the machine: messages stored, and processor time.
+/// Measures a run's stored messages and processor time.
 pub(crate) struct Meter {
     stored: u64,
     groups: Vec<(&'static str, Vec<u32>)>,
@@ -54,7 +54,7 @@ impl Meter {
         }
     }
 
-    /// Adds what each block took since then.
+    /// Adds the cost of each block since the start of the meter to a record.
     pub(crate) async fn put(self, stand: &Stand, blocks: u64, record: Record) -> Record {
         let per_block = |total: u64| round(total as f64 / blocks as f64);
         let record = record.with("stored_per_block", per_block(stored(stand).await - self.stored));
@@ -67,7 +67,7 @@ impl Meter {
     }
 }
 
-/// Messages that were ever stored in push0's streams, without the facts.
+/// Returns the number of messages ever stored in push0's streams, without the facts.
 async fn stored(stand: &Stand) -> u64 {
     let seen = stand.deployment.nats.monitor("/jsz?streams=true").await;
     let accounts = seen["account_details"].as_array().into_iter().flatten();
@@ -84,13 +84,13 @@ async fn stored(stand: &Stand) -> u64 {
         .sum()
 }
 
-/// Processor time so far, of each group, in microseconds.
+/// Returns the processor time of each group so far, in microseconds.
 fn cpu_us(groups: &[(&'static str, Vec<u32>)]) -> Vec<u64> {
-    /// `sysconf(_SC_CLK_TCK)` of every Linux that Rust runs on.
+    /// Value of `sysconf(_SC_CLK_TCK)` on every Linux that Rust supports.
     const TICKS_A_SECOND: u64 = 100;
     let of = |pid: &u32| -> Option<u64> {
         let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-        // After the name, which may hold spaces: user and system time are the 12th and 13th field.
+        // The name may hold spaces. After it, user and system time are the 12th and 13th field.
         let mut fields = stat.rsplit_once(')')?.1.split_whitespace().skip(11);
         let (user, system): (u64, u64) = (fields.next()?.parse().ok()?, fields.next()?.parse().ok()?);
         Some((user + system) * 1_000_000 / TICKS_A_SECOND)

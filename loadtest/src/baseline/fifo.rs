@@ -1,6 +1,6 @@
-//! One JetStream work queue: blocks go in, workers take one for each free slot, results come out.
+//! A JetStream work queue: blocks go in, workers take one for each free slot, results come out.
 
-use super::{INPUT, LEASE, PATIENCE, Worker};
+use super::worker::{INPUT, LEASE, PATIENCE, Worker};
 use crate::stand::{Arrivals, Done};
 use anyhow::Context as _;
 use async_nats::jetstream::{
@@ -44,7 +44,7 @@ impl Fifo {
             ..pull::Config::default()
         })
         .await?;
-        // A block that was done twice counts once.
+        // The limit of one message per subject makes a block that was done twice count once.
         let done = Config {
             name: DONE.into(),
             subjects: vec!["baseline.done.*".into()],

@@ -1,43 +1,39 @@
-//! The queues that one would write instead of push0, to show what its design buys.
+//! Simple queues as an alternative to push0, to show the benefit of its design.
 //!
-//! They hand out blocks to workers and nothing else: no order of the output, no stages, no
-//! verification, no budget of attempts. Their workers take as long as the mock prover does, by the
-//! same timer, and a dead one's work comes back when its lease ends, after five seconds.
+//! These queues hand blocks to workers and have no other feature: no order of the output, no stages, no
+//! verification, no budget of attempts. The workers take as long as the mock prover, by the same timer. The
+//! work of a dead worker comes back when its lease ends, after five seconds.
 
 mod fifo;
 mod table;
+mod worker;
 
 use crate::stand::{self, Arrivals, Done, Stand};
 use fifo::Fifo;
 use push0_harness::{Process, ProcessBuilder};
-use std::{ops::Range, time::Duration};
+use std::ops::Range;
 use table::Table;
+use worker::PATIENCE;
+pub(crate) use worker::Worker;
 
-/// How long a worker may be silent before its work is given to another.
-const LEASE: Duration = Duration::from_secs(5);
-/// How long all work of a run may take.
-const PATIENCE: Duration = Duration::from_secs(60);
-/// As long as a task of push0 about a block.
-const INPUT: usize = 512;
-
-/// Which queue.
+/// Kind of queue to measure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Kind {
-    /// push0 itself.
+    /// push0 itself, for comparison.
     Push0,
-    /// One JetStream work queue, first in, first out.
+    /// A JetStream work queue, first in, first out.
     Fifo,
-    /// A PostgreSQL table, `FOR UPDATE SKIP LOCKED`, looked at every 100 ms.
+    /// A PostgreSQL table, `FOR UPDATE SKIP LOCKED`, polled every 100 ms.
     PostgresPoll,
-    /// The same, with LISTEN and NOTIFY.
+    /// A PostgreSQL table as above, with LISTEN and NOTIFY.
     PostgresNotify,
 }
 
 impl Kind {
-    /// All of them.
+    /// All kinds, in the order of measurement.
     pub(crate) const ALL: [Self; 4] = [Self::Push0, Self::Fifo, Self::PostgresPoll, Self::PostgresNotify];
 
-    /// Its name in results.
+    /// Returns the name used in results.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Push0 => "push0",
@@ -48,18 +44,10 @@ impl Kind {
     }
 }
 
-/// A worker of a queue.
-#[derive(Clone, Debug)]
-pub(crate) struct Worker {
-    pub(crate) id: String,
-    pub(crate) slots: u32,
-    pub(crate) time: Duration,
-}
-
-/// A queue that stands, and its workers.
+/// A running queue and its workers.
 pub(crate) struct Queue {
     kind: Kind,
-    // Before the servers, so that they end first.
+    // Declared before the servers, so that workers end first.
     workers: Vec<Process>,
     service: Service,
     next: u64,
@@ -72,7 +60,7 @@ enum Service {
 }
 
 impl Queue {
-    /// Starts one; an error if what it needs is not installed.
+    /// Starts a queue; fails if required software is not installed.
     pub(crate) async fn start(kind: Kind, workers: &[Worker]) -> anyhow::Result<Self> {
         let service = match kind {
             Kind::Push0 => Service::Push0(Box::new(push0(workers).await?)),
@@ -91,14 +79,14 @@ impl Queue {
         }
         let slots: u32 = workers.iter().map(|worker| worker.slots).sum();
         if slots > 0 {
-            // Every worker has worked when this is done.
+            // All slots get work three times over, so every worker has worked before the measurement.
             let numbers = queue.known(u64::from(slots) * 3).await?;
             queue.run(numbers, Arrivals::AtOnce).await?;
         }
         Ok(queue)
     }
 
-    /// Starts one more worker.
+    /// Starts another worker.
     pub(crate) fn add(&mut self, worker: &Worker) {
         let url = match &mut self.service {
             Service::Push0(stand) => {
@@ -119,7 +107,7 @@ impl Queue {
         self.workers.push(process.start());
     }
 
-    /// SIGKILL to a worker.
+    /// Kills a worker with SIGKILL.
     pub(crate) fn kill(&self, id: &str) {
         if let Service::Push0(stand) = &self.service {
             return stand.deployment.service(id).kill();
@@ -129,7 +117,7 @@ impl Queue {
         }
     }
 
-    /// The numbers of `count` more blocks.
+    /// Returns the numbers of the next `count` blocks; push0 also stores their facts.
     pub(crate) async fn known(&mut self, count: u64) -> anyhow::Result<Range<u64>> {
         if let Service::Push0(stand) = &mut self.service {
             return stand.known(count).await;
@@ -147,7 +135,7 @@ impl Queue {
         }
     }
 
-    /// What became of these blocks, as soon as all are done.
+    /// Returns the milestones of these blocks, as soon as all of them are done.
     pub(crate) async fn done(&self, numbers: Range<u64>) -> anyhow::Result<Vec<Done>> {
         match &self.service {
             Service::Push0(stand) => {
@@ -178,7 +166,7 @@ fn prover(worker: &Worker) -> ProcessBuilder {
     stand::prover(&worker.id, worker.slots, worker.time).env("PUSH0_MOCK__STAMP", true)
 }
 
-/// The whole of a worker's process; returns only with an error.
+/// Runs a worker's process; returns only with an error.
 pub(crate) async fn work(kind: Kind, url: &str, worker: Worker) -> anyhow::Result<()> {
     match kind {
         Kind::Push0 => anyhow::bail!("push0 has provers"),

@@ -1,7 +1,7 @@
-//! A PostgreSQL table as a queue: a worker claims as many rows as it has free slots, in the order of
-//! blocks, with `FOR UPDATE SKIP LOCKED`, under a lease; a lease that has ended can be claimed again.
+//! A PostgreSQL table as a queue. A worker claims as many rows as it has free slots, in the order of blocks,
+//! with `FOR UPDATE SKIP LOCKED` and under a lease. A row whose lease has ended can be claimed again.
 
-use super::{INPUT, LEASE, PATIENCE, Worker};
+use super::worker::{INPUT, LEASE, PATIENCE, Worker};
 use crate::stand::{Arrivals, Done};
 use anyhow::anyhow;
 use futures::{FutureExt, StreamExt, future::poll_fn, stream::FuturesUnordered};
@@ -36,14 +36,14 @@ const DONE: &str = "
     FROM jobs WHERE block >= $1 AND block < $2 AND state = 2";
 
 const IN_FLIGHT_MAX: usize = 1024;
-/// How often a table is looked at that tells nothing.
+/// Poll interval for a table without notifications.
 const POLL: Duration = Duration::from_millis(100);
-/// How often one that tells is looked at all the same: a lease that ends is not told.
+/// Poll interval for a table with notifications, because the end of a lease sends none.
 const FALLBACK: Duration = Duration::from_secs(1);
 
 pub(super) struct Table {
     client: Client,
-    // Ends with it.
+    // The connection's driver task ends with this value.
     _connection: JoinSet<()>,
     server: Postgres,
 }
@@ -78,7 +78,7 @@ impl Table {
         for (number, at) in numbers.iter().zip(arrivals.schedule(numbers.len() as u64)) {
             let due = tokio::time::sleep_until(start + at);
             let mut due = std::pin::pin!(due);
-            // A statement is sent when it is first polled, and its answer read when it is polled again.
+            // A statement is sent at its first poll, and its answer is read at later polls.
             loop {
                 let room = flying.len() < IN_FLIGHT_MAX;
                 tokio::select! {
@@ -132,7 +132,7 @@ impl Table {
     }
 }
 
-/// A connection, and the task that drives it and notes what the server tells.
+/// Opens a connection, with a task that drives the connection and forwards notifications.
 async fn connect(url: &str, told: Arc<Notify>) -> anyhow::Result<(Client, JoinSet<()>)> {
     let (client, mut connection) = tokio_postgres::connect(url, NoTls).await?;
     let mut driver = JoinSet::new();

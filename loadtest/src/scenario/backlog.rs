@@ -1,5 +1,5 @@
-//! Blocks wait and nobody proves them: what the services take meanwhile, and how long a standby needs when
-//! the one that leads is killed. The backlog lies in its stream, so neither may depend on its length.
+//! Memory of the services while blocks wait without a prover, and the time that a standby needs when the
+//! leader is killed. The backlog lies in its stream, so neither may depend on the length of the backlog.
 
 use crate::{
     record::Context,
@@ -13,21 +13,21 @@ use push0_harness::wait_for;
 use std::{collections::BTreeMap, time::Duration};
 use tokio::time::Instant;
 
-/// Two of each service that takes a role over, by service and label.
+/// The two instances of each service with a role to take over: service and labels.
 const PAIRS: [(&str, [&str; 2]); 2] = [
     ("dispatcher", ["dispatcher-1", "dispatcher-2"]),
     ("watchdog", ["watchdog-1", "watchdog-2"]),
 ];
 const PROVER: &str = "prover";
-/// How many of the blocks are proved in the end.
+/// Number of the blocks that are proved in the end.
 const PROVED: u64 = 1_000;
-/// How long a takeover may take before the scenario fails; its bar is far below.
+/// Longest takeover before the scenario fails. The performance target is far below.
 const PATIENCE: Duration = Duration::from_secs(120);
-/// Between two looks at the memory, and how long all of it is looked at without load.
+/// Interval between two samples of memory. After the blocks are published, sampling goes on for [`SETTLED`].
 const EVERY: Duration = Duration::from_millis(100);
 const SETTLED: Duration = Duration::from_secs(5);
 
-/// The most resident memory of each process so far, in megabytes, by label.
+/// Peak resident memory of each process so far, in megabytes, by label.
 type Peaks = BTreeMap<&'static str, f64>;
 
 pub(crate) async fn run(context: &Context) -> anyhow::Result<()> {
@@ -38,7 +38,7 @@ pub(crate) async fn run(context: &Context) -> anyhow::Result<()> {
     });
     let mut stand = Stand::start(builder, &stand::single(false)).await?;
     let mut peaks = Peaks::new();
-    // What the ingester writes is needed only of blocks that are proved.
+    // Facts are needed only for blocks that are proved.
     let known = stand.known(PROVED).await?;
     let numbers: Vec<u64> = (known.start..known.start + waiting).collect();
     let load = async {
@@ -60,7 +60,7 @@ pub(crate) async fn run(context: &Context) -> anyhow::Result<()> {
         let (bus, name) = (stand.bus(), &stand.pipeline.name);
         let serves = async {
             match service {
-                // The most urgent of all blocks is the first one.
+                // The first block is the most urgent of all.
                 "dispatcher" => stand::wait_emitted(bus, name, known.start, PATIENCE).await,
                 _ => {
                     led(&stand, service, standby).await;
@@ -87,7 +87,7 @@ pub(crate) async fn run(context: &Context) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The label of the one that leads, and of the other.
+/// Returns the label of the leader, then that of the standby.
 async fn leader(
     stand: &Stand,
     service: &str,
@@ -114,7 +114,7 @@ async fn leads_now(stand: &Stand, service: &str, label: &str) -> bool {
     metrics.contains(&format!("push0_{service}_leading 1"))
 }
 
-/// Looks at the memory of all services until the load is over.
+/// Samples the memory of all services until the load is over.
 async fn watched(
     stand: &Stand,
     peaks: &mut Peaks,

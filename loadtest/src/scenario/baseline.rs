@@ -1,5 +1,5 @@
-//! push0 beside queues that one would write in its place: what a block waits, how busy provers are
-//! kept, whether the most urgent block goes first, and how long a dead prover's work lies.
+//! push0 beside simple queues that could replace it: latency of a block, utilisation of provers, priority of
+//! the most urgent block, and reassignment of a dead prover's work.
 
 use crate::{
     baseline::{Kind, Queue, Worker},
@@ -15,7 +15,7 @@ use std::time::Duration;
 pub(crate) async fn run(context: &Context) -> anyhow::Result<()> {
     let mut failed = None;
     for kind in Kind::ALL {
-        // What is not installed takes no other comparison with it.
+        // A queue that is not installed must not prevent the other comparisons.
         if let Err(error) = measure(context, kind).await {
             failed = Some(error.context(kind.name()));
         }
@@ -83,7 +83,7 @@ async fn efficiency(context: &Context, kind: Kind) -> anyhow::Result<()> {
         .publish()
 }
 
-/// Blocks are stored in a random order before there is a worker; one with one slot takes them.
+/// Stores blocks in a random order before any worker exists. Then a worker with one slot takes the blocks.
 async fn order(context: &Context, kind: Kind) -> anyhow::Result<()> {
     let mut queue = Queue::start(kind, &[]).await?;
     let numbers = queue.known(context.profile.pick(300, 3_000)).await?;
@@ -104,7 +104,7 @@ async fn order(context: &Context, kind: Kind) -> anyhow::Result<()> {
         .publish()
 }
 
-/// A worker is killed among others that have room; how long until they begin what it held.
+/// Kills a worker while other workers have room, and measures the time until its blocks start again.
 async fn reassignment(context: &Context, kind: Kind) -> anyhow::Result<()> {
     let all = workers(3, 4, Duration::from_millis(400));
     let mut waited = Times::default();

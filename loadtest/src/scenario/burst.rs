@@ -1,4 +1,4 @@
-//! A queue that is there at once, and how long it takes until its last block is emitted.
+//! Time to drain a queue that is full from the start, until its last block is emitted.
 
 use crate::{
     record::Context,
@@ -8,7 +8,7 @@ use crate::{
 use std::time::Duration;
 
 const PROVE: Duration = Duration::from_millis(100);
-/// How many are queued, and the provers that take 3 and 10 seconds for them.
+/// Queued blocks and slots: ideally 3 and 10 seconds of work.
 const BURSTS: [(u64, u32); 2] = [(300, 10), (10_000, 100)];
 
 pub(crate) async fn run(context: &Context) -> anyhow::Result<()> {

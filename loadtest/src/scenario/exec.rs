@@ -1,8 +1,8 @@
-//! What a task costs whose prover is a program, beyond starting the program.
+//! Cost of a task proved by an external program, beyond starting the program.
 //!
-//! The program copies its input file to its output file. Tasks are there at once and one slot takes
-//! them: the time per task includes the way to the prover and back. The comparison is the same program
-//! with the same files as a child process, in alternating windows.
+//! The program copies its input file to its output file. All tasks are queued at once and a single slot takes
+//! them, so the time per task includes the way to the prover and back. The comparison runs the same program
+//! on the same files as a child process, in alternating windows.
 
 use crate::{
     record::Context,
@@ -62,7 +62,7 @@ pub(crate) async fn run(context: &Context) -> anyhow::Result<()> {
         .publish()
 }
 
-/// The same program with files as the adapter makes them.
+/// Runs the same program on files like the adapter's, and returns the times.
 fn forked(folder: &Path, count: u64) -> anyhow::Result<Times> {
     let mut times = Times::default();
     for number in 0..count {

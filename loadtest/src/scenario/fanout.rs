@@ -1,5 +1,5 @@
-//! What a task costs in a wide block, against a narrow one: as many empty tasks as one block and as
-//! blocks of ten, for eight provers of one slot. Above 1 a system pays for width.
+//! Cost of a task in a wide block, against a narrow one. The same number of empty tasks runs as one block and
+//! as blocks of ten, on eight provers of one slot. A ratio above 1 is the price of width.
 
 use crate::{
     record::Context,
@@ -9,7 +9,7 @@ use crate::{
 use std::time::Duration;
 
 const NARROW: u64 = 10;
-/// The width that the goal is about, and one at which any cost of width would show.
+/// The width of the performance target, and a width at which any cost of width would show.
 const WIDE: [u64; 2] = [4_000, 100_000];
 const PROVERS: u32 = 8;
 
@@ -36,7 +36,8 @@ async fn compare(context: &Context, width: u64, runs: u32, narrow_us: f64) -> an
         .publish()
 }
 
-/// The time of a task in microseconds, of several runs: two more tasks a block split and join.
+/// Returns the median time of a task in microseconds over several runs. Each block has two tasks more than
+/// its width: split and join.
 async fn per_task(width: u64, blocks: u64, runs: u32) -> anyhow::Result<f64> {
     let prover = |n| stand::prover(&format!("p{n}"), 1, Duration::ZERO).env("PUSH0_MOCK__SPLIT", width);
     let builder = (1..=PROVERS).fold(stand::services(), |builder, n| builder.service(prover(n)));

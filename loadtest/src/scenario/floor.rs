@@ -1,4 +1,5 @@
-//! The floor by itself: what a bare JetStream pipeline of the same shape takes on this machine.
+//! The floor by itself: latency and throughput of a bare JetStream pipeline of the same shape
+//! on this machine.
 
 use crate::{
     floor::{self, Floor, Passed},

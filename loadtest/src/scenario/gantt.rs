@@ -1,4 +1,4 @@
-//! A picture of a block: who worked on which of its tasks when, from the messages as they pass.
+//! A picture of a block: attempts of its tasks by process and time, from the messages as they pass.
 
 use crate::{
     record::Context,
@@ -68,7 +68,7 @@ pub(crate) async fn run(context: &Context) -> anyhow::Result<()> {
     context.record("gantt").with("spans", spans?).publish()
 }
 
-/// The attempts of one block, until its record passes: `[who, what, released, began, ended]`, in
+/// Returns the attempts of one block, until its record passes: `[who, what, released, began, ended]`, in
 /// milliseconds since the block passed.
 async fn spans(mut signals: Signals) -> anyhow::Result<Value> {
     let mut start = Instant::now();

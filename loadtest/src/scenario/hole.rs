@@ -1,8 +1,8 @@
-//! Results that wait behind one block that hangs: what the collectors take, and how soon a standby goes
-//! on when the leading one is killed.
+//! Memory of the collectors while results wait behind one block that hangs, and the time until a standby
+//! resumes after the kill of the leader.
 //!
-//! The results are written as provers write them, for blocks that were never published: the block that
-//! hangs is the collector's matter alone.
+//! The results are written like those of provers, for blocks that were never published. So the hanging block
+//! concerns the collector only.
 
 use crate::{
     record::Context,
@@ -23,14 +23,14 @@ use push0_harness::{synthetic_block, synthetic_hash, synthetic_trace};
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// The two of them, by label.
+/// Labels of both collectors.
 const COLLECTORS: [&str; 2] = ["collector-1", "collector-2"];
-/// What a small proof takes.
+/// Bytes of a small proof.
 const OUTPUT_LEN: usize = 256;
-/// How many results are on their way to the broker at once.
+/// Number of results in flight to the broker.
 const IN_FLIGHT: usize = 512;
 const PATIENCE: Duration = Duration::from_secs(60);
-/// How long the collectors may take to read all that was written, and to emit it.
+/// Time limit for the collectors to read all results, and to emit all blocks.
 const DRAIN: Duration = Duration::from_secs(300);
 const EVERY: Duration = Duration::from_millis(100);
 
@@ -51,7 +51,7 @@ pub(crate) async fn run(context: &Context) -> anyhow::Result<()> {
     let standby = standby.context("there are two")?;
     stand.deployment.service(&leader).kill();
     let killed = Instant::now();
-    // The hole is filled at once: what the standby has not read by then, its record waits for.
+    // The hole is filled at once. Its record then waits until the standby has read the earlier results.
     write(stand.bus(), &stand.pipeline, hole..hole + 1).await?;
     let out = stand::wait_emitted(stand.bus(), &stand.pipeline.name, hole, PATIENCE);
     peaks.during(&stand, out).await?;
@@ -71,7 +71,7 @@ pub(crate) async fn run(context: &Context) -> anyhow::Result<()> {
         .publish()
 }
 
-/// The most that each collector took.
+/// Peak memory of each collector, in megabytes.
 #[derive(Default)]
 struct Peaks(Vec<(String, f64)>);
 
@@ -174,7 +174,7 @@ fn result(pipeline: &Pipeline, number: u64) -> anyhow::Result<Message> {
     Ok(Message::new(subject, &event, &trace)?)
 }
 
-/// Waits until the leading collector has read all of the results; returns its label.
+/// Waits until the leading collector has read all results; returns its label.
 async fn unacknowledged(stand: &Stand, results: u64) -> anyhow::Result<String> {
     let end = Instant::now() + DRAIN;
     let wanted = format!(

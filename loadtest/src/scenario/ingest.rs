@@ -1,8 +1,8 @@
-//! How fast a chain that is there already is caught up with, beside a plain client that fetches the same
-//! blocks over as many kept connections and does nothing with them.
+//! Speed of catching up with an existing chain. The comparison is a plain client that fetches the same blocks
+//! over the same number of kept connections and discards them.
 //!
-//! The node is a real one; two ingesters run, as they ship, and nothing else: blocks are taken from the
-//! node, checked, and stored with what is known of them.
+//! The node is a real one. Two ingesters run, as many as ship, but without accounts and without other
+//! services: blocks are fetched from the node, checked, and stored with their facts.
 
 use crate::{record::Context, stats::round};
 use anyhow::{Context as _, ensure};
@@ -12,10 +12,10 @@ use serde_json::json;
 use std::time::Duration;
 use tokio::{task::JoinSet, time::Instant};
 
-/// The most connections that an ingester may open to a node that answers.
+/// Most connections that an ingester may open to a node that answers.
 const CONNECTIONS_MAX: u64 = 4;
 const EVERY: Duration = Duration::from_millis(20);
-/// How long nothing may come.
+/// Longest time without a new block.
 const PATIENCE: Duration = Duration::from_secs(30);
 const INGESTERS: [&str; 2] = ["ingester-1", "ingester-2"];
 
@@ -42,7 +42,8 @@ pub(crate) async fn run(context: &Context) -> anyhow::Result<()> {
     let after = fetch(anvil.url(), blocks).await?;
     let mut opened = 0;
     for label in INGESTERS {
-        // The one that does not lead has looked whether it reaches the node.
+        // The standby also opened a connection, to check whether it can reach the node. The larger
+        // count is judged.
         opened = opened.max(connections(deployment.service(label)).await?);
     }
     let per_second = |took: Duration| round(blocks as f64 / took.as_secs_f64());
@@ -68,7 +69,7 @@ fn pipeline(url: &str) -> String {
     )
 }
 
-/// Waits until the broker has this many blocks.
+/// Waits until the broker holds this many blocks.
 async fn stored(deployment: &Deployment, blocks: u64) -> anyhow::Result<()> {
     let (mut last, mut grown_at) = (0, Instant::now());
     loop {
@@ -84,7 +85,7 @@ async fn stored(deployment: &Deployment, blocks: u64) -> anyhow::Result<()> {
     }
 }
 
-/// Fetches blocks 1 to `blocks` over as many connections as an ingester has, each kept.
+/// Fetches blocks 1 to `blocks` over as many kept connections as an ingester may open.
 async fn fetch(url: &str, blocks: u64) -> anyhow::Result<Duration> {
     let began = Instant::now();
     let mut fetchers = JoinSet::new();
@@ -108,7 +109,7 @@ async fn fetch(url: &str, blocks: u64) -> anyhow::Result<Duration> {
     Ok(began.elapsed())
 }
 
-/// How many connections to its node an ingester has opened.
+/// Returns the number of connections that an ingester has opened to its node.
 async fn connections(ingester: &Process) -> anyhow::Result<u64> {
     let metrics = ingester.metrics().await;
     let series = "push0_ingester_connections_opened_total{pipeline=\"load\"} ";

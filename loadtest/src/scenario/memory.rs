@@ -1,5 +1,5 @@
-//! What the services and the broker take: the most resident memory while they rest, under a steady
-//! load, saturated, with a long queue and no prover, and with one stage of many tasks and no prover.
+//! Peak resident memory of the services and the broker: idle, under a steady load, saturated, with a long
+//! queue and no prover, and with one stage of many tasks and no prover.
 
 use crate::{
     record::{Context, Record},
@@ -10,14 +10,14 @@ use crate::{
 use push0_harness::{Process, wait_for};
 use std::time::Duration;
 
-/// The services of which there are two each: the larger one counts.
+/// Services with two instances each, of which the larger one counts.
 const CONTROL: [&str; 4] = ["ingester", "dispatcher", "collector", "watchdog"];
 const BACKLOG: u64 = 100_000;
-/// As many tasks as one stage.
+/// Number of tasks in one stage.
 const WIDTH: u32 = 100_000;
-/// Resting, or with all that was published taken in.
+/// Duration of the idle phase, and of sampling after all blocks are published.
 const SETTLED: Duration = Duration::from_secs(3);
-/// How long the split may take.
+/// Time limit for the split.
 const PATIENCE: Duration = Duration::from_secs(60);
 const EVERY: Duration = Duration::from_millis(200);
 
@@ -42,7 +42,8 @@ pub(crate) async fn run(context: &Context) -> anyhow::Result<()> {
     let most = watch(&pids, stand.run(flood, Arrivals::AtOnce)).await?;
     report(context, "saturation", &most)?;
 
-    // Fresh services: what the flood left to their allocators is not the queue's.
+    // The services start afresh, so that memory kept by their allocators since the flood does not count
+    // for the queue.
     for service in CONTROL {
         for n in 1..=2 {
             let label = format!("{service}-{n}");
@@ -64,7 +65,7 @@ pub(crate) async fn run(context: &Context) -> anyhow::Result<()> {
     wide_stage(context, &idle).await
 }
 
-/// A block is split into many parts, and nobody proves them.
+/// Splits a block into many parts without a prover for the parts.
 async fn wide_stage(context: &Context, idle: &[(&str, f64)]) -> anyhow::Result<()> {
     let splitter = stand::prover("prover", 1, Duration::ZERO).env("PUSH0_MOCK__SPLIT", WIDTH);
     let builder = stand::services().service(splitter);
@@ -104,7 +105,7 @@ fn pids(stand: &Stand) -> Vec<(&'static str, u32)> {
     services.chain([prover, broker]).collect()
 }
 
-/// The most that each takes while `load` goes on.
+/// Returns the peak resident memory of each process during `load`, in megabytes.
 async fn watch<T>(
     pids: &[(&'static str, u32)],
     load: impl Future<Output = anyhow::Result<T>>,

@@ -1,4 +1,4 @@
-//! The scenarios, one file each.
+//! The load test's scenarios, one file each.
 
 mod backlog;
 mod baseline;
@@ -27,72 +27,72 @@ mod timeline;
 use crate::record::Context;
 pub(crate) use brokers::Fault;
 
-/// What can be run.
+/// Scenarios of the load test.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Scenario {
-    /// All of them, one after another.
+    /// All scenarios, one after another.
     All,
-    /// What bare JetStream takes for the same hops.
+    /// Latency and throughput of bare JetStream over the same hops.
     Floor,
-    /// What orchestration adds to a block, against the floor.
+    /// Overhead of orchestration for a block, against the floor.
     Overhead,
-    /// How soon a prover starts what is ready, against a bare hop.
+    /// Time until a prover starts a ready task, against a bare hop.
     Ready,
-    /// How many empty blocks a second, against the floor.
+    /// Empty blocks a second, against the floor.
     Throughput,
-    /// How busy many provers are kept.
+    /// Utilisation of many provers.
     Scaling,
-    /// How quickly a queue that was there at once is worked off.
+    /// Time to drain a queue that is full from the start.
     Burst,
-    /// How fast a chain that is there already is caught up with, over how many connections.
+    /// Speed of catching up with an existing chain, and the connections it takes.
     Ingest,
-    /// What the services take.
+    /// Memory of the services and the broker.
     Memory,
-    /// What the services take, and how soon a standby serves, while a million blocks wait.
+    /// Memory of the services, and takeover by a standby, while a million blocks wait.
     Backlog,
-    /// What results take that wait behind a block that hangs, and how soon a standby has taken over.
+    /// Memory of the collectors, and takeover by a standby, while results wait behind a block that hangs.
     Hole,
     /// Whether a more urgent block ever waits for a less urgent one.
     Priority,
     /// The demonstration's pipeline of steps, joined.
     Multistep,
-    /// What a task costs in a wide block, against a narrow one.
+    /// Cost of a task in a wide block, against a narrow one.
     Fanout,
-    /// How many proofs are ready in time, with and without a second copy.
+    /// Share of proofs ready in time, with and without a second copy.
     Realtime,
-    /// How long until a killed prover's work, or a killed service, goes on.
+    /// Time until work resumes after the kill of a prover or a service.
     Recovery,
     /// A picture of a recovery.
     Timeline,
     /// A picture of a block.
     Gantt,
-    /// What a task costs whose prover is a program, beyond starting the program.
+    /// Cost of a task proved by an external program, beyond starting the program.
     Exec,
-    /// Whether anything grows under a steady load.
+    /// Whether any resource grows under a steady load.
     Soak,
-    /// Whether what ships stays small, and what it costs beside the quick deployment.
+    /// Memory growth of the shipped deployment, and its cost over the quick deployment.
     Shipped,
-    /// push0 beside queues that one would write in its place.
+    /// push0 beside simple queues that could replace it.
     Baseline,
-    /// Everything is killed, frozen and restarted at random; nothing may be lost.
+    /// Kills, freezes and restarts of all processes at random; no block may be lost.
     Chaos,
-    /// One of three brokers is frozen, killed, or cut off; emission may pause, and nothing may be lost.
+    /// Faults of one of three brokers (frozen, killed, cut off); emission may pause, no block may be lost.
     Brokers,
-    /// A hop of the floor: started by the other scenarios.
+    /// A hop of the floor, started by other scenarios.
     #[value(hide = true)]
     Relay,
-    /// A worker of a baseline: started by it.
+    /// A worker of a baseline, started by that scenario.
     #[value(hide = true)]
     Worker,
 }
 
 impl Scenario {
-    /// Whether it is a process of another scenario.
+    /// Returns whether this is a process of another scenario.
     pub(crate) fn is_part(self) -> bool {
         matches!(self, Self::Relay | Self::Worker)
     }
 
-    /// The scenarios that this one stands for.
+    /// Returns the scenarios that this value stands for.
     pub(crate) fn expand(self) -> Vec<Self> {
         match self {
             Self::All => vec![
@@ -124,7 +124,7 @@ impl Scenario {
         }
     }
 
-    /// Runs it.
+    /// Runs the scenario and publishes its results.
     pub(crate) async fn run(self, context: &Context) -> anyhow::Result<()> {
         match self {
             Self::All | Self::Relay | Self::Worker => Ok(()),

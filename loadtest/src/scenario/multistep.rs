@@ -1,5 +1,5 @@
-//! The demonstration's pipeline: a block is split into ten steps of one second for three provers,
-//! whose proofs are joined in four seconds. Ideal: 4 rounds of 1 s and 4 s, 8 s a block.
+//! The demonstration's pipeline: a block is split into ten steps of one second for three provers, whose
+//! proofs are joined in four seconds. The ideal is 4 rounds of 1 s and 4 s: 8 s a block.
 
 use crate::{
     record::Context,

@@ -1,8 +1,8 @@
-//! What orchestration adds to a block: from block stored to record stored, less the time inside
-//! provers, beside the floor on the same broker in alternating windows.
+//! Overhead of orchestration for a block: from block stored to record stored, less the time inside provers.
+//! The floor runs on the same broker in alternating windows.
 //!
-//! With an added round trip, the services and the floor's relays reach the broker through a proxy
-//! that delays; whoever publishes the blocks does not.
+//! With an added round trip, the services and the floor's relays reach the broker through a proxy that
+//! delays. The publisher of the blocks is not delayed.
 
 use crate::{
     floor::{self, Floor},
@@ -12,15 +12,16 @@ use crate::{
 };
 use std::time::Duration;
 
-/// Enough places that no block waits for one.
+/// Enough slots that no block waits for one.
 const SLOTS: u32 = 64;
-/// What is added to each round trip to the broker, in milliseconds.
+/// Delay added to each round trip to the broker, in milliseconds.
 const ADDED_RTTS_MS: [u64; 3] = [0, 1, 2];
 
 pub(crate) async fn run(context: &Context) -> anyhow::Result<()> {
     for verify in [false, true] {
         for added_rtt_ms in ADDED_RTTS_MS {
-            // What verification adds does not depend on the wire in another way than what it is added to.
+            // A delay affects verification in the same way as the rest, so the quick profile combines only
+            // one of the two.
             if context.profile == Profile::Full || !verify || added_rtt_ms == 0 {
                 over_wire(context, verify, added_rtt_ms).await?;
             }
@@ -70,7 +71,7 @@ async fn over_wire(context: &Context, verify: bool, added_rtt_ms: u64) -> anyhow
     Ok(())
 }
 
-/// Alternating windows of push0 and of the floor at this rate.
+/// Runs alternating windows of push0 and of the floor at this rate.
 async fn at_rate(
     context: &Context,
     stand: &mut Stand,
@@ -86,7 +87,7 @@ async fn at_rate(
             per_second: rate,
             seed: context.seed.wrapping_add(window),
         };
-        // The first seconds of a rate bring caches and timers to it; they are run and not counted.
+        // The first seconds at a rate warm up caches and timers, so they are not counted.
         if window == 0 {
             stand.run(count.min(50), arrivals).await?;
             floor.run(count.min(50), arrivals).await?;

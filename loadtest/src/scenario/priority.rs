@@ -1,8 +1,8 @@
-//! Whether a task ever starts while a more urgent one waits.
+//! Whether a task ever starts while a more urgent task waits.
 //!
-//! 50 blocks of 40 tasks of 100 ms come in a random order, for 16 provers of one slot. Of such short
-//! tasks a prover has the next one ahead, so it may start one less urgent task after a more urgent one
-//! was ready. Every further one, while the more urgent one waits, is an inversion.
+//! 50 blocks of 40 tasks of 100 ms arrive in a random order, for 16 provers of one slot. With such short
+//! tasks, a prover holds its next task ahead, so a prover may start one less urgent task after a more urgent
+//! task became ready. Every further such start, while the more urgent task waits, is an inversion.
 
 use crate::{
     record::Context,
@@ -25,10 +25,10 @@ const BLOCKS: u64 = 50;
 const TASKS: u64 = 40;
 const TIME: Duration = Duration::from_millis(100);
 
-/// How long a stage may be on its way to the dispatcher after it was heard of.
+/// Time for a stage to reach the dispatcher after this program heard of the stage, in microseconds.
 const ON_ITS_WAY_US: u64 = 10_000;
 
-/// A task that was started.
+/// The start of a task on a prover.
 #[derive(Clone, Debug)]
 struct Started {
     block: u64,
@@ -69,7 +69,7 @@ pub(crate) async fn run(context: &Context) -> anyhow::Result<()> {
         .publish()
 }
 
-/// When each block's tasks were ready, in microseconds, and all tasks as they started.
+/// Returns the time in microseconds at which each block's tasks were ready, and all task starts.
 async fn started(
     mut stages: Signals,
     mut results: Signals,
@@ -108,8 +108,9 @@ fn began_us(result: &TaskResult) -> anyhow::Result<u64> {
     output["began_us"].as_u64().context("an output without a stamp")
 }
 
-/// For each block and prover, how many less urgent tasks the prover started after the block's were
-/// ready and before the last of them started, beyond one.
+/// Counts, for each block and prover, the less urgent tasks that the prover started between the moment
+/// when the block's tasks were ready and the start of the last of them. The first such task of each
+/// prover is allowed.
 fn inversions_of(ready: &BTreeMap<u64, u64>, started: &[Started]) -> usize {
     let mut inversions = 0;
     for (block, ready_us) in ready {
@@ -129,7 +130,7 @@ fn inversions_of(ready: &BTreeMap<u64, u64>, started: &[Started]) -> usize {
     inversions
 }
 
-/// How many pairs stand in the wrong order.
+/// Counts pairs in the wrong order.
 pub(crate) fn inversions(order: &[u64]) -> u64 {
     let after = |at: usize| order[at + 1..].iter().filter(|later| **later < order[at]).count() as u64;
     (0..order.len()).map(after).sum()

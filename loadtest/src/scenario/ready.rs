@@ -1,9 +1,8 @@
-//! How soon a prover starts a task that is ready, beside one bare hop, and where else a block's time
-//! goes.
+//! Time until a prover starts a ready task, beside one bare hop, and the other parts of a block's time.
 //!
-//! *Ready* is the moment at which the broker has stored the released task, *started* the one at which
-//! the prover's code is called: both come with the proof, so that nobody has to listen. The bare hop is
-//! the same in the floor: from stored to received.
+//! A task is *ready* when the broker has stored the released task, and *started* when the prover's code is
+//! called. The proof carries both times, so no observer is needed. The bare hop is the same step in the
+//! floor: from stored to received.
 
 use crate::{
     floor::{self, Floor, Passed},
@@ -13,14 +12,14 @@ use crate::{
 };
 use std::time::Duration;
 
-/// The parts of a block's time, of push0 and of the floor.
+/// Parts of a block's time, for push0 or for the floor.
 #[derive(Default)]
 struct Parts {
     /// From block stored to task stored.
     dispatch: Windows,
-    /// From task stored to proving.
+    /// From task stored to the start of proving.
     start: Windows,
-    /// From proved to record stored.
+    /// From the end of proving to record stored.
     finish: Windows,
 }
 

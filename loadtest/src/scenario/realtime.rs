@@ -1,9 +1,10 @@
-//! How many proofs are ready by the deadline, with one attempt and with a second copy of the slow
-//! ones: all times are a twentieth of the real ones (slots of 12 s, a deadline of 10 s, proofs of mean
-//! 7 s and p95 11 s, a copy after 3 s), so that what orchestration adds weighs twenty times as much as
-//! it would. Blocks come as from five chains whose slots are staggered.
+//! Share of proofs ready by the deadline, with one attempt and with a second copy of slow attempts.
 //!
-//! The model draws the same proving times as the mock prover and adds nothing to them.
+//! All times are a twentieth of the real ones (slots of 12 s, a deadline of 10 s, proofs of mean 7 s and p95
+//! 11 s, a copy after 3 s), so the overhead of orchestration weighs twenty times as much as in reality.
+//! Blocks arrive as from five chains with staggered slots.
+//!
+//! The model draws the same proving times as the mock prover and adds no overhead.
 
 use crate::{
     record::Context,
@@ -109,7 +110,7 @@ async fn measure(context: &Context, count: u64, hedge: bool) -> anyhow::Result<R
     })
 }
 
-/// The shares of blocks ready in time with one attempt, and with a copy of those that take longer.
+/// Returns the shares of blocks ready in time with one attempt, and with a copy of slow attempts.
 fn model(seed: u64, count: u64) -> anyhow::Result<(f64, f64)> {
     let (mut one, mut two) = (0, 0);
     let deadline = DEADLINE.as_secs_f64() * 1000.0;
@@ -129,7 +130,7 @@ fn model(seed: u64, count: u64) -> anyhow::Result<(f64, f64)> {
     Ok((one as f64 / count as f64, two as f64 / count as f64))
 }
 
-/// The proving time that the mock draws for an attempt.
+/// Returns the proving time that the mock prover draws for an attempt, in milliseconds.
 fn proving_ms(seed: u64, attempt: &str) -> f64 {
     let mut hasher = blake3::Hasher::new_derive_key("push0 prover-mock dice v1");
     hasher.update(&seed.to_le_bytes()).update(attempt.as_bytes());
@@ -139,7 +140,7 @@ fn proving_ms(seed: u64, attempt: &str) -> f64 {
         dice.fill(&mut bytes);
         (u64::from_le_bytes(bytes) >> 11) as f64 / (1_u64 << 53) as f64
     };
-    // Six draws decide how the attempt ends.
+    // The mock prover draws six numbers for the fate of the attempt before its time.
     for _ in 0..6 {
         let _ = unit();
     }

@@ -1,9 +1,9 @@
-//! How busy many provers are kept: X(n) · t / n for the throughput X of n saturated provers of time t.
+//! Utilisation of many provers: X(n) · t / n for the throughput X of n saturated provers of time t.
 //!
-//! Up to 64 provers each is a process with one slot; more are slots of a few processes, and the record
-//! says so. X counts from the first block stored to the last record stored, so what it takes to fill
-//! the provers at the start and to drain them at the end is charged too. `t` is what the provers
-//! measured; `efficiency_nominal` takes what they were told, and charges late timers as well.
+//! Up to 64 provers are processes with one slot each. More provers are slots of a few processes, and the
+//! record says so. X counts from the first block stored to the last record stored, so the time to fill the
+//! provers at the start and to drain them at the end is charged too. `t` is the time measured by the provers.
+//! `efficiency_nominal` uses the configured time instead, and so charges late timers as well.
 
 use crate::{
     record::{Context, Profile},
@@ -13,11 +13,11 @@ use crate::{
 };
 use std::time::Duration;
 
-/// The most single-slot processes; beyond it the machine would mostly switch between them.
+/// Most processes with a single slot. With more, the machine would mostly switch between processes.
 const PROCESSES_MAX: u32 = 64;
-/// The slots of a process beyond it.
+/// Slots of each process when there are more provers than that.
 const SLOTS: u32 = 128;
-/// The most blocks of a run.
+/// Most blocks of a run.
 const BLOCKS_MAX: u64 = 40_000;
 
 pub(crate) async fn run(context: &Context) -> anyhow::Result<()> {
@@ -37,7 +37,8 @@ pub(crate) async fn run(context: &Context) -> anyhow::Result<()> {
     if context.provers.is_some() || context.prove_ms.is_some() {
         return Ok(());
     }
-    // By default a task is handed out ahead of long attempts only just before their end: what that costs.
+    // By default, a prover gets a task ahead of a long attempt only shortly before the end of that attempt.
+    // This run measures the cost of the default against `always`.
     measure(context, 32, Duration::from_secs(1), "always").await
 }
 
@@ -84,10 +85,10 @@ async fn measure(context: &Context, provers: u32, time: Duration, ahead: &str) -
         .publish()
 }
 
-/// What a saturated run came to.
+/// Figures of a saturated run.
 struct Ran {
     per_second: f64,
-    /// The mean time of an attempt.
+    /// Mean time of an attempt, in seconds.
     prove_s: f64,
 }
 

@@ -1,11 +1,12 @@
-//! What ships: whether two of each service under accounts, with JSON logs and traces to nobody, stay small,
-//! and what that costs beside the quick deployment.
+//! Memory growth of the shipped deployment (two of each service, accounts, JSON logs, traces to an address
+//! without answers), and its cost over the quick deployment.
 //!
-//! Memory is sampled while blocks come at a steady rate and then faster. A straight line is laid through the
-//! resident memory of the second half over the number of blocks that were emitted; the first half is for
-//! caches and allocators to fill. Memory moves by whole pages and returns to the system in steps, so a slope
-//! has a margin in which it lies with about 95 % confidence, and only what exceeds its margin by
-//! [`GROWTH_MAX_KB`] counts as growth: what is kept of every block costs ten times that and more.
+//! Memory is sampled while blocks arrive at a steady rate and then at a faster one. A straight line is
+//! fitted to the resident memory over the number of emitted blocks. The fit uses the second half only,
+//! because caches and allocators fill in the first. Memory moves by whole pages and returns to the system in
+//! steps, so each slope has a margin that contains the slope with about 95 % confidence. Growth is counted
+//! only if the slope exceeds its margin by [`GROWTH_MAX_KB`]: any state kept for every block costs at least
+//! ten times that.
 
 use crate::{
     record::Context,
@@ -18,8 +19,8 @@ use push0_bus::Stream;
 use push0_harness::{Broker, DeploymentBuilder, MEMORY_MAX_MB, NatsCluster};
 use std::{collections::BTreeMap, time::Duration};
 
-/// The most that a service may grow in 1,000 blocks beyond what its margin explains, in kB: 25 blocks a second
-/// for 8 hours are 720,000, and 10 MB.
+/// The most that a service may grow in 1,000 blocks beyond the margin, in kB. At this limit, 25 blocks a
+/// second for 8 hours (720,000 blocks) add 10 MB.
 const GROWTH_MAX_KB: f64 = 15.0;
 const EVERY: Duration = Duration::from_millis(500);
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -39,13 +40,14 @@ pub(crate) async fn run(context: &Context) -> anyhow::Result<()> {
     bail!("{}", failed.join("; "))
 }
 
-/// Runs blocks through a deployment on this many brokers; says which services took too much.
+/// Runs blocks through a deployment on this many brokers. Returns a description of each service that
+/// exceeded a limit.
 async fn memory(context: &Context, brokers: usize) -> anyhow::Result<Vec<String>> {
     let builder = stand::services()
         .service(stand::prover("prover", 64, Duration::from_millis(20)))
         .service(stand::verifier("verifier", 64));
     let mut stand = Stand::start_cluster(builder, &stand::single(true), brokers).await?;
-    // Blocks a second, and for how many seconds.
+    // Blocks a second, and duration in seconds.
     let parts = context
         .profile
         .pick([(25.0, 60.0), (100.0, 30.0)], [(25.0, 600.0), (100.0, 360.0)]);
@@ -90,7 +92,7 @@ async fn memory(context: &Context, brokers: usize) -> anyhow::Result<Vec<String>
             .publish()?;
         let is_control = service.ends_with("-1") || service.ends_with("-2");
         if is_control && peak > MEMORY_MAX_MB {
-            failed.push(format!("{service} took {peak:.1} MB on {brokers} broker(s)"));
+            failed.push(format!("{service} used {peak:.1} MB on {brokers} broker(s)"));
         }
         if is_control && trend.slope - trend.margin > GROWTH_MAX_KB {
             failed.push(format!(
@@ -102,7 +104,7 @@ async fn memory(context: &Context, brokers: usize) -> anyhow::Result<Vec<String>
     Ok(failed)
 }
 
-/// Samples until it is dropped; returns only with an error.
+/// Samples until dropped; returns only with an error.
 async fn sample<B: Broker>(stand: &Stand<B>, pids: &[(String, u32)], series: &mut Series) -> anyhow::Error {
     let mut due = tokio::time::interval(EVERY);
     loop {
@@ -120,10 +122,11 @@ async fn sample<B: Broker>(stand: &Stand<B>, pids: &[(String, u32)], series: &mu
     }
 }
 
-/// The deployments that are compared, by the beginning of their fields' names.
+/// Compared deployments, as prefixes of their fields.
 const NAMES: [&str; 3] = ["quick", "shipped", "three_brokers"];
 
-/// Overhead and throughput of the quick deployment, of what ships, and of what ships on three brokers, in turn.
+/// Measures overhead and throughput of the quick deployment, of the shipped one, and of the shipped one on
+/// three brokers, in turn.
 async fn beside_quick(context: &Context) -> anyhow::Result<()> {
     let of = async |builder: DeploymentBuilder, brokers| {
         let builder = builder.service(stand::prover("p1", 256, Duration::ZERO));
@@ -152,7 +155,7 @@ async fn overhead(context: &Context, stands: &mut [Stand<NatsCluster>; 3], rate:
             seed: context.seed.wrapping_add(window),
         };
         for (stand, windows) in stands.iter_mut().zip(&mut measured) {
-            // The first blocks of a rate bring caches and timers to it; they are run and not counted.
+            // The first blocks at a rate warm up caches and timers, so they are not counted.
             stand.run(count.min(20), arrivals).await?;
             windows.push(stand::overheads(&stand.run(count, arrivals).await?)?);
         }

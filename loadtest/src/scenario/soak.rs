@@ -1,8 +1,8 @@
-//! A steady load for long: whether memory, latency, open files or streams grow.
+//! Growth of memory, latency, open files or streams under a long, steady load.
 //!
-//! Each quantity is sampled at even intervals and a straight line is laid through the samples; its
-//! slope is given with the interval in which it lies with about 95 % confidence. The first tenth, in
-//! which allocators and caches fill, is left out.
+//! Each quantity is sampled at even intervals and a straight line is fitted to the samples. The result is the
+//! slope of the line and the margin that contains the slope with about 95 % confidence. The first tenth of
+//! the samples is left out, because allocators and caches fill then.
 
 use crate::{
     record::Context,
@@ -15,8 +15,8 @@ use push0_domain::message::Emission;
 use std::{collections::BTreeMap, time::Duration};
 
 const RATE: f64 = 50.0;
-/// Streams that hold nothing when all work is done, or a fixed amount. PROOFS and the facts about
-/// blocks grow by design, until their age ends them.
+/// Streams that are empty or of a fixed size when all work is done. PROOFS and the facts about blocks grow by
+/// design, until their maximum age.
 const STREAMS: [Stream; 8] = [
     Stream::Blocks,
     Stream::Stages,
@@ -30,7 +30,7 @@ const STREAMS: [Stream; 8] = [
 const SAMPLES: u32 = 60;
 const HOUR_S: f64 = 3_600.0;
 
-/// What was sampled, by name: seconds since the start, and the value.
+/// Samples by name: seconds since the start, and the value.
 type Series = BTreeMap<String, Vec<(f64, f64)>>;
 
 pub(crate) async fn run(context: &Context) -> anyhow::Result<()> {
@@ -76,7 +76,7 @@ pub(crate) async fn run(context: &Context) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Samples until it is dropped; returns only with an error.
+/// Samples until dropped; returns only with an error.
 async fn sample(
     bus: &Bus,
     pids: &[(String, u32)],
@@ -102,7 +102,7 @@ async fn sample(
     }
 }
 
-/// The overhead of the blocks of each interval.
+/// Adds the overhead of the blocks of each interval to the series.
 fn latency(
     records: &[Kept<Emission>],
     began_us: u64,

@@ -1,4 +1,4 @@
-//! How many blocks of no work a second pass, against the floor: both given all at once.
+//! Empty blocks a second, against the floor, with all blocks published at once.
 
 use crate::{
     floor::{self, Floor},

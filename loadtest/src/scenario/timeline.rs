@@ -1,5 +1,5 @@
-//! A picture of a recovery: how many attempts each prover runs around the kill of one, as the
-//! heartbeats say.
+//! A picture of a recovery: the number of running attempts on each prover around the kill of a
+//! prover, from heartbeats.
 
 use crate::{
     record::Context,
@@ -17,14 +17,14 @@ use tokio::time::Instant;
 const PROVERS: u32 = 4;
 const SLOTS: u32 = 4;
 const PROVE: Duration = Duration::from_millis(600);
-/// Blocks a second: without the killed prover, the others are just full.
+/// Blocks a second. Without the killed prover, the other provers are just full.
 const RATE: f64 = 20.0;
 const LENGTH: Duration = Duration::from_secs(8);
 const KILLED_AT: Duration = Duration::from_secs(3);
 const BACK_AT: Duration = Duration::from_secs(6);
 const VICTIM: &str = "p2";
 
-/// Since the start in milliseconds, and how many attempts run from then on.
+/// Steps of a prover: milliseconds since the start, and the number of attempts that run from then on.
 type Steps = Vec<(u64, usize)>;
 
 pub(crate) async fn run(context: &Context) -> anyhow::Result<()> {
@@ -73,7 +73,7 @@ pub(crate) async fn run(context: &Context) -> anyhow::Result<()> {
         .publish()
 }
 
-/// Notes every change; returns only with an error.
+/// Records every change of a prover's running attempts; returns only with an error.
 async fn follow(
     mut signals: Signals,
     start: Instant,

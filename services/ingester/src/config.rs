@@ -1,4 +1,4 @@
-//! The configuration. What is ingested stands in the pipelines, not here.
+//! Configuration of the ingester. The sources of blocks are configured in the pipelines, not here.
 
 use push0_bus::NatsConfig;
 use push0_runtime::{HasRuntimeConfig, HttpConfig, TelemetryConfig};
@@ -9,22 +9,22 @@ use std::net::SocketAddr;
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// The broker.
+    /// Connection to the broker.
     pub nats: NatsConfig,
-    /// Logs and traces.
+    /// Settings of logs and traces.
     pub telemetry: TelemetryConfig,
-    /// Health and metrics.
+    /// Server for health and metrics.
     pub http: HttpConfig,
-    /// Blocks by HTTP.
+    /// Server for blocks submitted by HTTP.
     pub submit: SubmitConfig,
 }
 
-/// The section `submit`: where blocks of `http` pipelines are posted.
+/// The section `submit`: the server to which blocks of `http` pipelines are posted.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct SubmitConfig {
-    /// Address of `POST /v1/pipelines/{name}/blocks`, such as `127.0.0.1:8090`; port 0 picks a free
-    /// one, which is logged. Whoever reaches it can submit blocks. Default: no server.
+    /// Address of `POST /v1/pipelines/{name}/blocks`, such as `127.0.0.1:8090`. Port 0 picks a free port,
+    /// which is logged. Every client able to reach the address can submit blocks. Default: no server.
     pub listen: Option<SocketAddr>,
 }
 

@@ -1,9 +1,9 @@
-//! What is to be done about a block: pure rules over what was published.
+//! Decisions about blocks: pure rules over the blocks published so far.
 //!
-//! [`History`] is the end of the published chain. [`follow`] compares it with a chain that somebody
-//! else grows, [`offer`] with blocks that somebody submits. Both answer with [`Action`]s that keep
-//! one promise: whoever applies them in order holds an unbroken, parent-linked chain, and every
-//! block that left it was cancelled. No clock, no chance, no I/O.
+//! [`History`] is the end of the published chain. [`follow`] compares the history with an external chain,
+//! [`offer`] with submitted blocks. Both return [`Action`]s. If the actions are carried out in order, the
+//! published chain is unbroken and linked by parents, and every block removed from the chain was
+//! cancelled. There is no clock, no randomness and no I/O.
 
 pub mod follow;
 pub mod offer;
@@ -13,38 +13,38 @@ mod tests;
 use push0_domain::{BlockHash, BlockRef};
 use std::collections::VecDeque;
 
-/// How many published blocks are remembered: the deepest reorg that is followed. Ethereum finalises
-/// after 64 blocks; what reaches deeper is another chain, or an operator's business.
+/// Number of published blocks that are remembered: only reorgs of fewer blocks are followed. Ethereum
+/// finalises after 64 blocks; a deeper reorg means another chain, or needs an operator.
 pub const DEPTH: usize = 64;
-/// How many blocks are on their way at most: what a crash may publish a second time.
+/// Most blocks of a pipeline in flight, and thus most blocks published a second time after a crash.
 pub const WINDOW: u64 = 32;
-/// How many blocks are asked for before the chain's head is looked at again.
+/// Most blocks requested from the source before its head is checked again.
 pub const RANGE: u64 = 512;
 
-/// A block and the hash of the one before it.
+/// A block and the hash of its parent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Link {
-    /// The block.
+    /// Number and hash of the block.
     pub block: BlockRef,
-    /// The hash of its parent.
+    /// The hash of the parent.
     pub parent_hash: BlockHash,
 }
 
-/// What is to be done, in the order given.
+/// A step to carry out, in the order given.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
-    /// These blocks, in ascending order, are no longer wanted.
+    /// Cancel these blocks, in ascending order, because they were replaced.
     Cancel {
-        /// The replaced ones.
+        /// The replaced blocks.
         replaced: Vec<BlockRef>,
-        /// The last one that stays.
+        /// The last published block that stays; `None` if none is known.
         back_to: Option<BlockRef>,
     },
-    /// This block is the next one.
+    /// Publish this block as the next one.
     Publish(Link),
 }
 
-/// The end of what was published of a pipeline.
+/// The end of a pipeline's published chain.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct History {
     first: Option<u64>,
@@ -53,8 +53,8 @@ pub struct History {
 }
 
 impl History {
-    /// A history as it was stored: the pipeline's first block number, the last published blocks in
-    /// ascending order without gaps, and those after them that may or may not have been published.
+    /// Restores a stored history: the number of the pipeline's first block, the last published blocks in
+    /// ascending order without gaps, and the blocks after them that may or may not have been published.
     pub fn resumed(first: Option<u64>, recent: Vec<BlockRef>, ahead: Vec<BlockRef>) -> Self {
         Self {
             first,
@@ -63,42 +63,44 @@ impl History {
         }
     }
 
-    /// Begins at this number, unless it has begun.
+    /// Sets the number of the first block, unless already set.
     pub fn start_at(&mut self, first: u64) {
         self.first.get_or_insert(first);
     }
 
-    /// The number of the pipeline's first block, once it is known.
+    /// Returns the number of the pipeline's first block; `None` until known.
     pub fn first(&self) -> Option<u64> {
         self.first
     }
 
-    /// The last published block.
+    /// Returns the last published block; `None` if nothing was published.
     pub fn tip(&self) -> Option<BlockRef> {
         self.recent.back().copied()
     }
 
-    /// The number of the block to publish next; none before the first.
+    /// Returns the number of the block to publish next; `None` if neither a block nor the first
+    /// number is known.
     pub fn next(&self) -> Option<u64> {
         self.tip().map(|tip| tip.number + 1).or(self.first)
     }
 
-    /// The lowest number whose published block is remembered.
+    /// Returns the lowest number whose published block is remembered.
     pub fn oldest(&self) -> Option<u64> {
         self.recent.front().map(|block| block.number)
     }
 
-    /// What was published under a number, as far as is remembered.
+    /// Returns the hash published under a number; `None` if there is none or it is no longer remembered.
     pub fn hash_at(&self, number: u64) -> Option<BlockHash> {
         let position = usize::try_from(number.checked_sub(self.oldest()?)?).ok()?;
         self.recent.get(position).map(|block| block.hash)
     }
 
-    /// Adds the next block. Whoever calls it has checked number and parent.
+    /// Appends the next block. The caller has checked number and parent.
     fn append(&mut self, link: Link) -> Vec<Action> {
         let mut actions = Vec::new();
         match self.ahead.front() {
-            // It may be out already: publishing it again is harmless, leaving it out is not.
+            // The block may already be published. Publishing a block again is harmless, leaving one
+            // out is not.
             Some(ahead) if *ahead == link.block => drop(self.ahead.pop_front()),
             Some(_) => actions.extend(self.roll_back(link.block.number)),
             None => {}
@@ -112,7 +114,8 @@ impl History {
         actions
     }
 
-    /// Takes back everything from this number on.
+    /// Removes all blocks from this number on, and the ones in doubt. Returns their cancellation, or
+    /// `None` if there was none.
     fn roll_back(&mut self, from: u64) -> Option<Action> {
         let keep = self.recent.iter().take_while(|b| b.number < from).count();
         let mut replaced: Vec<_> = self.recent.drain(keep..).collect();

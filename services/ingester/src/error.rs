@@ -1,4 +1,4 @@
-//! Why the ingester as a whole ends. What concerns one pipeline or one block never ends it.
+//! Errors that end the ingester as a whole. Trouble with one pipeline or one block never does.
 
 use push0_bus::ConnectError;
 use push0_runtime::{TaskError, metrics::MetricError};
@@ -7,21 +7,21 @@ use std::net::SocketAddr;
 /// A failure of the whole service.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The section `nats` cannot work.
+    /// The settings in the section `nats` cannot be used.
     #[error(transparent)]
     Connect(#[from] ConnectError),
     /// A metric cannot be registered.
     #[error(transparent)]
     Metric(#[from] MetricError),
-    /// The address for submissions is taken or not of this machine.
+    /// The address for submissions is taken, or not of this machine.
     #[error("submit.listen: cannot listen on {address}")]
     Listen {
-        /// The address.
+        /// The address in `submit.listen`.
         address: SocketAddr,
-        /// What the system said.
+        /// The error of the operating system.
         source: std::io::Error,
     },
-    /// One of its tasks failed.
+    /// One of the service's tasks failed.
     #[error(transparent)]
     Task(#[from] TaskError),
 }

@@ -1,14 +1,14 @@
 //! The ingester: observes chains and publishes their blocks.
 //!
-//! One process serves every pipeline; two may run, and each pipeline has one leader among them. Per
-//! block, in chain order: what is known of it is stored, the block is published, and the cursor says
-//! so. It promises that every block of a pipeline is published once the broker takes it, none
-//! skipped, each on top of its parent, and that a block that the chain replaces is cancelled before
-//! the one that replaces it is published. After a crash at most [`decide::WINDOW`] blocks are
-//! published a second time, under the same message ids.
+//! One process serves every pipeline. Two processes may run, and each pipeline has one leader among them.
+//! For each block, in chain order, the ingester stores the block's facts, publishes the block and then
+//! moves the cursor. Every block of a pipeline is published once the broker accepts messages, without
+//! gaps and each on top of its parent. A block replaced by the chain is cancelled before its replacement
+//! is published. After a crash at most [`decide::WINDOW`] blocks are published a second time, under the
+//! same message ids.
 //!
-//! It does not prove, does not schedule and keeps nothing in memory that a restart would miss: the
-//! state is the cursor and what is known of the last [`decide::DEPTH`] blocks, both on the broker.
+//! The ingester neither proves nor schedules. A restart loses nothing: the state consists of the cursor
+//! and the facts of the last [`decide::DEPTH`] blocks, both stored on the broker.
 
 mod config;
 pub mod decide;

@@ -1,4 +1,4 @@
-//! The ingester's process.
+//! Entry point of the ingester's process.
 
 use std::process::ExitCode;
 

@@ -1,23 +1,23 @@
-//! What the ingester counts.
+//! Metrics of the ingester, per pipeline.
 
 use push0_runtime::metrics::{
     HistogramVec, IntCounterVec, IntGaugeVec, MetricError, counter_vec, gauge_vec, latency_vec,
 };
 
-/// The metrics of all pipelines; each is labelled with the pipeline's name.
+/// Metrics of all pipelines; each is labelled with the pipeline's name.
 #[derive(Clone, Debug)]
 pub(crate) struct Metrics {
-    /// Blocks published, repetitions after a restart included.
+    /// Number of blocks published, including repetitions after a restart.
     pub(crate) published: IntCounterVec,
-    /// Blocks cancelled because the chain replaced them.
+    /// Number of blocks cancelled because the chain replaced them.
     pub(crate) cancelled: IntCounterVec,
-    /// From the observation of a block until the broker had stored it.
+    /// Time from the observation of a block until the broker stored the block.
     pub(crate) publish_seconds: HistogramVec,
-    /// The last published block.
+    /// Number of the last published block.
     pub(crate) last_block: IntGaugeVec,
-    /// The newest block that the source has.
+    /// Number of the source's newest block.
     pub(crate) head_block: IntGaugeVec,
-    /// Failures of the source by kind.
+    /// Failures of the source, by kind.
     pub(crate) source_failures: IntCounterVec,
     /// Connections opened to the pipeline's node.
     pub(crate) connections_opened: IntCounterVec,
@@ -36,12 +36,12 @@ impl Metrics {
             )?,
             cancelled: counter_vec(
                 "ingester_blocks_cancelled_total",
-                "Blocks that the chain replaced.",
+                "Blocks cancelled because the chain replaced them.",
                 by_pipeline,
             )?,
             publish_seconds: latency_vec(
                 "ingester_publish_seconds",
-                "From the observation of a block until the broker had stored it.",
+                "Time from the observation of a block until the broker stored it.",
                 by_pipeline,
             )?,
             last_block: gauge_vec(
@@ -73,7 +73,7 @@ impl Metrics {
     }
 }
 
-/// A block number as a gauge.
+/// Converts a block number to a gauge value, at most `i64::MAX`.
 pub(crate) fn gauge_value(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }

@@ -1,15 +1,16 @@
-//! From a decision to the broker: what is known of a block, the block, the cursor, in this order.
+//! Carrying out of decisions on the broker: stores a block's facts, publishes the block, moves the
+//! cursor, in this order.
 //!
-//! The cursor is written twice per window of blocks: before, with what is about to be published, and
-//! after, with the last one that the broker stored. So a successor knows every block that may be out,
-//! and cancels those that a reorg replaced while nobody led. It moves by compare-and-set: a leader
-//! that was deposed without noticing cannot move it back.
+//! The cursor is written twice per window of blocks: before, with the blocks about to be published, and
+//! after, with the last block stored by the broker. A successor therefore knows every block that may have
+//! been published, and cancels those replaced by a reorg while no process led. The cursor moves by
+//! compare-and-set, so a leader unaware of its replacement cannot move it back.
 
 mod cursor;
+pub(crate) mod resume;
 mod store;
 
 pub use cursor::Cursor;
-pub(crate) use cursor::Opened;
 
 use crate::{
     decide::{Action, Link, WINDOW},
@@ -36,16 +37,16 @@ use tracing::{Instrument, Span};
 pub(crate) struct NewBlock {
     pub(crate) link: Link,
     pub(crate) facts: BlockFacts,
-    /// What the provers get.
+    /// Input of the block's first stage.
     pub(crate) witness: Bytes,
     pub(crate) observed_at: Timestamp,
-    /// How many lines of a file were read with it; only for files.
+    /// Number of lines read from the file up to and including this block's; only for files.
     pub(crate) line: Option<u64>,
-    /// The root of the block's trace: from its observation until it is stored.
+    /// Root span of the block's trace, from the observation until the block is stored.
     pub(crate) span: Span,
 }
 
-/// One thing to do, in the order of the chain.
+/// One step to carry out, in the order of the chain.
 #[derive(Clone, Debug)]
 pub(crate) enum Step {
     Cancel {
@@ -55,11 +56,11 @@ pub(crate) enum Step {
     Publish(NewBlock),
 }
 
-/// Another process moved the cursor: it leads now.
+/// Another process moved the cursor and leads now.
 #[derive(Debug)]
 pub(crate) struct Deposed;
 
-/// Writes one pipeline's blocks.
+/// Writer of one pipeline's blocks.
 pub(crate) struct Publisher {
     bus: Bus,
     known: Facts<KnownBlock>,
@@ -75,7 +76,7 @@ pub(crate) struct Publisher {
 }
 
 impl NewBlock {
-    /// A block that was observed just now.
+    /// Creates a block observed at this moment.
     pub(crate) fn observed(status: &Status, link: Link, facts: BlockFacts, witness: Bytes) -> Self {
         let BlockRef { number, hash } = link.block;
         let span = tracing::info_span!(
@@ -97,7 +98,7 @@ impl NewBlock {
 }
 
 impl Step {
-    /// The step that carries an action out; `observed` makes the block that is to be published.
+    /// Returns the step for an action; `observed` creates the block to publish.
     pub(crate) fn of(action: Action, observed: impl FnOnce(Link) -> NewBlock) -> Self {
         match action {
             Action::Cancel { replaced, back_to } => Self::Cancel { replaced, back_to },
@@ -107,8 +108,8 @@ impl Step {
 }
 
 impl Publisher {
-    /// Carries steps out in order. Returns when the broker has stored all of them, however long that
-    /// takes: nothing is skipped while it is away or full.
+    /// Carries out steps in order. Returns when the broker has stored all of them, with retries for as
+    /// long as the broker is away or full, so that nothing is skipped.
     pub(crate) async fn commit(&mut self, steps: Vec<Step>) -> Result<(), Deposed> {
         let mut window = Vec::new();
         for step in steps {
@@ -132,12 +133,12 @@ impl Publisher {
         };
         let mut cursor = self.cursor.clone();
         cursor.first.get_or_insert(first.link.block.number);
-        // What a predecessor had on its way beyond this window is still in doubt.
+        // Blocks of a predecessor beyond this window are still in doubt.
         let in_doubt = cursor.ahead_of(last.link.block.number);
         let refs = window.iter().map(|block| block.link.block);
         cursor.ahead = refs.chain(in_doubt.iter().copied()).collect();
         self.move_cursor(cursor).await?;
-        // The newest definition applies, to all blocks of the window.
+        // The newest definition applies to all blocks of the window.
         let definition = self.definition.borrow_and_update().clone();
         let inputs = self.store_known(&definition, &window).await;
         for (block, input) in window.iter().zip(inputs) {
@@ -198,7 +199,7 @@ impl Publisher {
             hashes,
             reason: EndReason::Reorged,
         };
-        // Without a message id: a chain may change its mind and replace the same blocks again.
+        // Without a message id: a chain may return to replaced blocks and replace the same ones again.
         self.store_event(&BlockEvent::Cancelled(cancel), &TraceContext::default(), None)
             .await;
         let count = replaced.len() as u64;
@@ -211,7 +212,7 @@ impl Publisher {
         self.move_cursor(cursor).await
     }
 
-    /// Stores an event, patiently.
+    /// Stores an event, with retries until the broker accepts the message.
     async fn store_event(&mut self, event: &BlockEvent, trace: &TraceContext, id: Option<&str>) {
         let pipeline = self.status.pipeline();
         let subject = match event {
@@ -231,8 +232,8 @@ impl Publisher {
             async move {
                 let stored = match message {
                     Ok(message) => bus.publish(message).await,
-                    // It carries 64 KiB of witness at most, so this does not happen; if it did, the
-                    // pipeline would stand still and say why.
+                    // An event carries at most 64 KiB of witness, so encoding does not fail. If it did,
+                    // the pipeline would stop here and report the reason.
                     Err(error) => return Err(("refused", error.to_string())),
                 };
                 stored.map(|stored| stored.sequence).map_err(|error| match error {
@@ -248,7 +249,7 @@ impl Publisher {
         self.newest = self.newest.max(Announcement(sequence));
     }
 
-    /// Tries until it succeeds. Ends early only by being dropped, when leadership is lost.
+    /// Retries until success. The only other end is a drop of the future when the lead is lost.
     async fn patiently<T, F>(&mut self, mut attempt: impl FnMut() -> F) -> T
     where
         F: Future<Output = Result<T, (&'static str, String)>>,

@@ -1,4 +1,4 @@
-//! The service: connected, provisioned, then one task for each pipeline there is.
+//! The service: connects, waits for provisioning, then runs one task for each pipeline.
 
 use crate::{
     Config, Error,
@@ -22,15 +22,15 @@ use std::{
 };
 use tokio::{net::TcpListener, sync::watch};
 
-/// How long the tasks may take to end: a publish may finish for 5 s and leadership is given up, all
-/// within the grace period of the process.
+/// Time limit for the end of the tasks: a publish may take 5 s to finish, then the lead is given up. The
+/// limit lies within the grace period of the process.
 const GRACE: Duration = Duration::from_secs(15);
 
 /// Runs the ingester until its stop is requested.
 ///
 /// # Errors
-/// Configuration that cannot work, an address that is taken, a task that panicked. Nothing that
-/// concerns the broker, a chain or a pipeline.
+/// Unusable configuration, an address that is taken, or a task that panicked. Trouble with the broker, a
+/// chain or a pipeline is never an error here.
 pub async fn run(service: Service<Config>) -> Result<(), Error> {
     let Service {
         config,
@@ -78,7 +78,7 @@ pub async fn run(service: Service<Config>) -> Result<(), Error> {
     Ok(ended?)
 }
 
-/// Waits until the broker is there and has what `push0 provision` makes.
+/// Waits until the broker is reachable and has everything created by `push0 provision`.
 async fn provisioned(bus: &Bus, broker: &Component) {
     let mut backoff = Backoff::default();
     loop {
@@ -101,19 +101,19 @@ async fn follow_connection(bus: Bus, broker: Component, shutdown: Shutdown) -> R
         }
         tokio::select! {
             () = shutdown.requested() => return Ok(()),
-            // The bus outlives the receiver.
+            // The bus outlives the receiver, so this cannot fail.
             _ = connection.changed() => {}
         }
     }
 }
 
-/// The pipelines that this process serves.
+/// The pipelines served by this process.
 struct Roster {
     bus: Bus,
     group: TaskGroup,
     desk: Desk,
     health: Health,
-    /// Ready while each change of a definition arrives here.
+    /// Ready while changes of definitions arrive.
     definitions: Component,
     metrics: Metrics,
     shutdown: Shutdown,
@@ -132,14 +132,14 @@ impl Roster {
                 outcome = bus.permitted(self.watch()) => outcome,
             };
             match outcome {
-                // At once, that is: the pause begins anew.
+                // An interrupted watch is restarted after the shortest pause.
                 Ok(()) | Err(BusError::Interrupted) => {
                     self.definitions
-                        .not_ready("the watch of the definitions was interrupted");
+                        .not_ready("the watch of the pipeline definitions was interrupted");
                     backoff.reset();
                 }
                 Err(error) => {
-                    let reason = format!("the definitions cannot be followed: {error}");
+                    let reason = format!("the pipeline definitions cannot be watched: {error}");
                     self.definitions.not_ready(reason);
                 }
             }
@@ -150,7 +150,7 @@ impl Roster {
         }
     }
 
-    /// Reads all definitions, then each change; returns when changes may have been missed.
+    /// Reads all definitions, then applies each change. Returns when changes may have been missed.
     async fn watch(&mut self) -> Result<(), BusError> {
         let bus = self.bus.clone();
         bus.connected().await;
@@ -179,7 +179,7 @@ impl Roster {
                 })) => self.apply(definition),
                 Some(Ok(PipelineChange { name, current: None })) => self.remove(&name),
                 Some(Err(error @ BusError::Corrupt { .. })) => {
-                    tracing::error!(%error, "a pipeline's definition is passed over");
+                    tracing::error!(%error, "ignored an unreadable pipeline definition: apply it again");
                 }
                 Some(Err(error)) => return Err(error),
                 None => return Ok(()),
@@ -193,7 +193,7 @@ impl Roster {
         if let Some(running) = self.running.get(&name)
             && !running.is_closed()
         {
-            // A watch begins with what was: an older revision than the one that runs is no news.
+            // A watch begins with past revisions; only a revision newer than the running one is a change.
             let newer = |there: &mut Arc<Pipeline>| {
                 let newer = definition.revision > there.revision;
                 if newer {

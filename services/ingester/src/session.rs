@@ -1,4 +1,4 @@
-//! One pipeline in this process: to campaign, to lead, to stop in order.
+//! Life of one pipeline in this process: campaign, lead, stop in order.
 
 use crate::{
     publisher::Publisher,
@@ -11,46 +11,47 @@ use push0_runtime::Shutdown;
 use std::{convert::Infallible, pin::pin, sync::Arc, time::Duration};
 use tokio::sync::watch;
 
-/// How long the current publish may take to end when the source is stopped. What does not end in
-/// time is published again by the next leader.
+/// Time limit for the current publish to end after the source is stopped. Blocks not stored by then are
+/// published again by the next leader.
 const FINISH: Duration = Duration::from_secs(5);
-/// After how long without a lead it counts as somebody else's: more than a term takes to run out.
+/// Time without the lead after which another process is assumed to hold it; longer than a term
+/// takes to expire.
 const STANDBY_AFTER: Duration = Duration::from_secs(1);
 
-/// What the task of a pipeline needs.
+/// Everything that a pipeline's task needs.
 pub(crate) struct Session {
     pub(crate) bus: Bus,
     pub(crate) candidate: Leadership,
-    /// The pipeline's definition; closed when the pipeline is removed.
+    /// The pipeline's definition; the channel closes when the pipeline is removed.
     pub(crate) definition: watch::Receiver<Arc<Pipeline>>,
     pub(crate) desk: Desk,
     pub(crate) status: Status,
     pub(crate) shutdown: Shutdown,
 }
 
-/// Why a lead ended.
+/// Reasons why a lead ended.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum End {
-    /// This process stops, or the pipeline was removed, or needs no ingester.
+    /// The process stops, or the pipeline was removed or needs no ingester.
     Finished,
     /// Another process leads, or the broker is away.
     Lost,
-    /// This process does not reach the source; another one may.
+    /// This process cannot reach the source; another one may.
     OutOfReach,
 }
 
-/// Why the work of a leader ended.
+/// Reasons why the work of a leader ended.
 enum Failure {
     Source(Ended),
     Broker(BusError),
 }
 
 impl Session {
-    /// Serves the pipeline until it is removed or the service stops.
+    /// Serves the pipeline until the pipeline is removed or the service stops.
     ///
-    /// Who does not reach the source does not ask for the lead, and a leader that does not reach it any
-    /// more gives the lead up. So a standby that reaches it leads, and nobody while nobody does: the
-    /// lead does not go to and fro.
+    /// Only a process that reaches the source asks for the lead, and a leader that loses the source
+    /// resigns. A standby that reaches the source therefore takes over. While no process reaches the
+    /// source, none leads, so the lead does not move back and forth.
     pub(crate) async fn run(mut self) -> Result<(), Infallible> {
         let mut access = Access::new(&self.source(), &self.status);
         while !self.is_over() {
@@ -72,7 +73,7 @@ impl Session {
             };
             self.lead(term, &mut access).await;
         }
-        // What is not served any more is not waited for.
+        // A pipeline no longer served here must not keep the process from being ready.
         self.status.fine();
         self.candidate.withdraw();
         Ok(())
@@ -86,7 +87,7 @@ impl Session {
         self.shutdown.is_requested() || self.definition.has_changed().is_err()
     }
 
-    /// Waits until the source is another one, or all is over.
+    /// Waits until the source changes, the service stops, or the pipeline is removed.
     async fn changed(&self, source: &Source) {
         changed(&self.definition, &self.shutdown, source).await;
     }
@@ -122,7 +123,7 @@ impl Session {
                 let reason = match ended {
                     Ok(()) => continue,
                     Err(Failure::Source(Ended::OutOfReach)) => break End::OutOfReach,
-                    Err(Failure::Source(Ended::Deposed)) => "somebody else moved the cursor".to_owned(),
+                    Err(Failure::Source(Ended::Deposed)) => "another process moved the cursor".to_owned(),
                     Err(Failure::Broker(error)) => error.to_string(),
                 };
                 tracing::debug!(%pipeline, reason, "starting over from stored state");
@@ -139,9 +140,9 @@ impl Session {
             }
             End::OutOfReach => {
                 term.resign().await;
-                tracing::warn!(%pipeline, "resigned: the source is out of reach of this process");
+                tracing::warn!(%pipeline, "resigned: this process cannot reach the source");
             }
-            End::Lost => tracing::info!(%pipeline, "leads no longer"),
+            End::Lost => tracing::info!(%pipeline, "lost the lead"),
         }
     }
 
@@ -153,7 +154,7 @@ impl Session {
     }
 }
 
-/// Waits until the source is another one, the service stops, or the pipeline is removed.
+/// Waits until the source changes, the service stops, or the pipeline is removed.
 fn changed(
     definition: &watch::Receiver<Arc<Pipeline>>,
     shutdown: &Shutdown,
@@ -177,7 +178,7 @@ async fn campaign(bus: &Bus, candidate: &Leadership, status: &mut Status) -> Ter
         let outcome = tokio::select! {
             outcome = &mut won => outcome,
             () = tokio::time::sleep(STANDBY_AFTER) => {
-                // Somebody else leads: this process has nothing to do, and is ready to take over.
+                // Another process leads. This one has nothing to do, and is ready to take over.
                 status.fine();
                 won.await
             }

@@ -1,47 +1,26 @@
-//! Where blocks come from: one module per kind of source.
+//! Sources of blocks, one module per kind of source.
 //!
-//! A source hands a [`Publisher`](crate::publisher::Publisher) what it sees, in the order of the
-//! chain, and runs until its stop is requested. What goes wrong in it is said in the pipeline's
-//! status and tried again. It ends by itself only when another process leads, or when another
-//! process may reach what this one does not.
+//! A source passes its blocks to a [`Publisher`](crate::publisher::Publisher), in chain order, until its
+//! stop is requested. Failures appear in the pipeline's status and are retried. A source ends by itself
+//! only when another process leads, or when this process cannot reach the source and another one may.
 
+mod ended;
 mod ethereum;
 mod file;
 pub(crate) mod http;
 mod submitted;
 
-use crate::{
-    publisher::{Deposed, Opened},
-    status::Status,
-};
+use crate::{publisher::resume::Opened, status::Status};
+pub(crate) use ended::Ended;
 use ethereum::Node;
 use http::Desk;
 use push0_domain::pipeline::Source;
 use push0_runtime::Shutdown;
-use std::time::Duration;
 
-/// How long a leader goes on although it does not reach its source. A node that is restarted by hand
-/// takes longer, one that drops a connection answers the next time.
-const OUT_OF_REACH_MAX: Duration = Duration::from_secs(2);
-
-/// Why a source ended by itself.
-pub(crate) enum Ended {
-    /// Another process leads.
-    Deposed,
-    /// Nothing was heard of the source for [`OUT_OF_REACH_MAX`].
-    OutOfReach,
-}
-
-impl From<Deposed> for Ended {
-    fn from(Deposed: Deposed) -> Self {
-        Self::Deposed
-    }
-}
-
-/// The way to a source from this process, its connections included.
+/// Access to a source from this process, including its connections.
 pub(crate) struct Access {
     source: Source,
-    /// None for every source but a node.
+    /// The client of a node; `None` for every other source.
     node: Option<Node>,
 }
 
@@ -61,7 +40,7 @@ impl Access {
         &self.source
     }
 
-    /// Waits until the source is in reach; the status says why it is not.
+    /// Waits until the source is reachable. Until then, the status gives the reason.
     pub(crate) async fn reach(&self, status: &mut Status) {
         match (&self.source, &self.node) {
             (_, Some(node)) => node.reach(status).await,
@@ -70,7 +49,7 @@ impl Access {
         }
     }
 
-    /// Runs the source from where the last leader stopped.
+    /// Runs the source from the position at which the last leader stopped.
     pub(crate) async fn run(&self, opened: Opened, desk: &Desk, stop: &Shutdown) -> Result<(), Ended> {
         match (&self.source, &self.node) {
             (_, Some(node)) => node.run(opened, stop).await,

@@ -1,19 +1,19 @@
-//! Whether a pipeline's source is well: said once in the log, always in health and metrics.
+//! State of a pipeline's source: each change is logged once, and always visible in health and metrics.
 
 use crate::metrics::{Metrics, gauge_value};
 use push0_domain::PipelineId;
 use push0_runtime::{Component, Health, metrics::IntCounter};
 
-/// What keeps a pipeline's blocks from coming.
+/// Kinds of trouble that keep blocks of a pipeline from being published.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Trouble {
-    /// The node does not answer, or not as it should.
+    /// The node does not answer, or answers wrongly.
     Node,
-    /// The node's chain is not the one that was published.
+    /// The node's chain differs from the published one.
     Chain,
-    /// A file cannot be read, or a line of it is wrong.
+    /// A file cannot be read, or one of its lines is wrong.
     File,
-    /// The broker does not take what is published.
+    /// The broker does not accept the blocks.
     Broker,
 }
 
@@ -28,7 +28,7 @@ impl Trouble {
     }
 }
 
-/// The state of one pipeline's source in this process.
+/// State of one pipeline's source in this process.
 #[derive(Clone, Debug)]
 pub(crate) struct Status {
     pipeline: PipelineId,
@@ -47,15 +47,16 @@ impl Status {
         }
     }
 
-    /// All is well, or this process has nothing to do for the pipeline.
+    /// Marks the source as working. Also called when this process has nothing to do for the pipeline.
     pub(crate) fn fine(&mut self) {
         self.trouble = None;
-        // Logs when it was not ready before.
+        // Logs only if the component was not ready before.
         self.component.ready();
     }
 
-    /// Something failed and is tried again. The reason of the first failure stands until it is over:
-    /// a node that times out now and refuses then is one trouble, not a line of log each.
+    /// Records a failure that will be retried. Health keeps the reason of the first failure until the
+    /// trouble ends or becomes one of another kind: a node that times out and later refuses connections
+    /// is one trouble, not a log line for each failure.
     pub(crate) fn failing(&mut self, trouble: Trouble, reason: &str) {
         let count = [self.pipeline.as_str(), trouble.label()];
         self.metrics.source_failures.with_label_values(&count).inc();
@@ -67,7 +68,7 @@ impl Status {
         }
     }
 
-    /// As [`Self::failing`], where each reason is worth a line: it changes only when somebody acts.
+    /// Like [`Self::failing`], but logs each new reason: the reason changes only when an operator acts.
     pub(crate) fn blocked(&mut self, trouble: Trouble, reason: &str) {
         if self.trouble.is_some() {
             self.component.not_ready(reason);
@@ -75,7 +76,7 @@ impl Status {
         self.failing(trouble, reason);
     }
 
-    /// The source has blocks up to this one.
+    /// Records the number of the source's newest block.
     pub(crate) fn head(&self, number: u64) {
         let label = [self.pipeline.as_str()];
         self.metrics
@@ -88,8 +89,8 @@ impl Status {
         &self.pipeline
     }
 
-    /// Counts the connections that are opened to the pipeline's node. The label is the pipeline's name:
-    /// a URL may hold secrets.
+    /// Returns the counter of connections opened to the pipeline's node. The label is the pipeline's
+    /// name, because a URL may hold secrets.
     pub(crate) fn connections_opened(&self) -> IntCounter {
         let opened = &self.metrics.connections_opened;
         opened.with_label_values(&[self.pipeline.as_str()])

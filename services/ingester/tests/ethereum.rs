@@ -1,4 +1,4 @@
-//! Following a real node: anvil.
+//! Tests against a real node: anvil.
 
 mod observed;
 
@@ -165,7 +165,7 @@ async fn a_kill_in_the_middle_leaves_no_gap() {
     }
     let published = published_up_to(&deployment, "demo", 600).await;
     assert_eq!(numbers(&published), (1..=600).collect::<Vec<_>>());
-    // At most a window a kill is published again, and that under the same message ids.
+    // Each kill repeats at most one window of blocks, under the same message ids.
     assert!(published.len() <= 600 + 3 * 32, "{} messages", published.len());
     assert!(
         published

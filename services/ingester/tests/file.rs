@@ -1,4 +1,4 @@
-//! Blocks from a file.
+//! Tests of blocks from a file.
 
 mod observed;
 
@@ -31,7 +31,7 @@ async fn a_growing_file_is_followed_across_restarts() {
     append(&path, &numbered);
     published_up_to(&deployment, "lines", 100).await;
     deployment.service("ingester").kill();
-    // The last line is not whole yet.
+    // The last line is still incomplete.
     append(&path, "101\n{\"number\": 102, \"input\": \"0x0102\"}\n10");
     deployment.service_mut("ingester").restart();
     published_up_to(&deployment, "lines", 102).await;
@@ -105,7 +105,7 @@ async fn a_full_stream_stops_ingestion_and_nothing_is_skipped() {
         .map(|n| format!("{{\"number\": {n}, \"input\": \"0x{input}\"}}\n"))
         .collect();
     append(&path, "");
-    // 15 % of it is the stream's share: room for about twelve of these blocks.
+    // The stream's share is 15 % of the store: room for about twelve of these blocks.
     let limits = Limits {
         store_bytes: 4 << 20,
         ..Limits::default()

@@ -1,4 +1,4 @@
-//! Blocks by HTTP.
+//! Tests of blocks posted by HTTP.
 
 mod observed;
 
@@ -7,7 +7,7 @@ use push0_domain::BlockHash;
 use push0_harness::{Deployment, Process, wait_for};
 use serde_json::{Value, json};
 
-/// Where submissions to this process go, as the log says.
+/// Returns the address for submissions to this process, taken from the log.
 async fn address(process: &Process) -> String {
     wait_for("the address for blocks", PATIENCE, async || {
         let log = process.log();
@@ -33,7 +33,7 @@ async fn submit(deployment: &Deployment, pipeline: &str, body: &str) -> (u16, Va
         .send()
         .await;
     let Ok(response) = sent else {
-        // It does not listen yet, or its log names an address from before a restart.
+        // The process does not listen yet, or its log names an address from before a restart.
         return (0, Value::Null);
     };
     let status = response.status().as_u16();
@@ -67,7 +67,7 @@ async fn submitted_blocks_are_stored_before_they_are_accepted() {
         (7..=507).collect::<Vec<_>>()
     );
     deployment.service_mut("ingester").restart();
-    // What was accepted may be sent again, and the next follows it.
+    // Accepted blocks may be sent again, together with the next one.
     let (status, body) = submit_patiently(&deployment, "posts", "[506, 507, 508]").await;
     assert_eq!((status, body), (202, json!({ "accepted": 3 })));
     let published = published_up_to(&deployment, "posts", 508).await;
@@ -168,7 +168,7 @@ async fn the_process_that_leads_takes_blocks_and_the_other_one_says_so() {
     assert_eq!(leads(&urls[0]).await.expect("an answer"), 200);
     assert_eq!(leads(&urls[1]).await.expect("an answer"), 503);
     let answer = client.post(&urls[1]).body("2").send().await.expect("an answer");
-    // On another connection the next try may reach the leader.
+    // On another connection, the next attempt may reach the leader.
     assert_eq!(
         (
             answer.status().as_u16(),

@@ -1,4 +1,4 @@
-//! What an ingester holds is bounded in bytes, whatever it is given.
+//! Memory of an ingester is bounded in bytes for every input.
 
 mod observed;
 
@@ -11,11 +11,11 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 
 const MIB: usize = 1024 * 1024;
-/// Of the 64 MiB of a container: its pages and sockets count too.
+/// Limit of the memory, within the 64 MiB of a container: its pages and sockets count too.
 const RESIDENT_MAX_MB: u64 = 40;
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// The most memory that the ingester ever had, in MB.
+/// Returns the peak resident memory of the ingester, in MB.
 fn resident_mb(deployment: &Deployment) -> u64 {
     let pid = deployment.service("ingester").pid();
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("a running process");
@@ -43,8 +43,9 @@ struct Node {
     client: reqwest::Client,
 }
 
-/// Anvil's answers, with as much more in each block as its number says: below what several at once may
-/// have, and then what the largest block has that Ethereum allows, 8 MiB of RLP as hex digits.
+/// Returns anvil's answers with padding that depends on the block's number: first just below the
+/// limit for several answers at once, then as large as the largest block of Ethereum, 8 MiB of RLP
+/// as hex digits.
 async fn answer(State(node): State<Node>, body: Bytes) -> String {
     let asked = node
         .client
@@ -108,7 +109,7 @@ async fn large_submissions_wait_for_room() {
         }
     })
     .await;
-    // The same block from eight submitters at once: each body is read, and all of them are right.
+    // Eight submitters send the same block at once. Each body is read, and each one is accepted.
     let input = format!("0x{}", "ab".repeat(7 * MIB));
     let body = json!({ "number": 1, "input": input }).to_string();
     let posts = (0..8).map(|_| client.post(&url).body(body.clone()).send());

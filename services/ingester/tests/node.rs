@@ -1,4 +1,4 @@
-//! A node that misbehaves: a proxy before anvil that says what a test wants.
+//! A misbehaving node: a proxy in front of anvil that changes the answers as a test asks.
 
 mod observed;
 
@@ -11,7 +11,7 @@ use tokio::task::JoinSet;
 
 const SECRET: &str = "0123456789abcdef";
 
-/// What the proxy does with the node's answer.
+/// Change made by the proxy to the node's answer.
 #[derive(Clone, Copy, Debug)]
 enum Manner {
     Honest,
@@ -58,7 +58,7 @@ async fn answer(State(proxy): State<Proxy>, body: Bytes) -> (StatusCode, String)
     (StatusCode::OK, answer.to_string())
 }
 
-/// How many connections to the node the ingester has opened.
+/// Returns the number of connections opened by the ingester to the node.
 async fn opened(deployment: &Deployment) -> u64 {
     let metrics = deployment.service("ingester").metrics().await;
     let series = "push0_ingester_connections_opened_total{pipeline=\"demo\"} ";
@@ -93,7 +93,7 @@ async fn nonsense_and_refusals_are_waited_out_and_keys_are_never_shown() {
         (Manner::AnotherRoot, "but its header hashes to"),
         (Manner::AnotherNumber, "a nonsense answer: block"),
         (Manner::Prose, "a nonsense answer: not JSON-RPC"),
-        // The last one: it costs its connection, as nobody reads to its end.
+        // The last case, because it costs its connection: the answer is not read to its end.
         (Manner::Huge, "an answer of more than"),
     ];
     for (number, (bad, said)) in (2..).zip(expected) {

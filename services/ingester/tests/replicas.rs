@@ -1,4 +1,4 @@
-//! Two ingesters, as they ship: whatever becomes of the one that leads, the other goes on.
+//! Two ingesters as deployed: when the leader fails, the other one continues.
 
 mod observed;
 
@@ -17,18 +17,18 @@ use tokio::{
     task::JoinSet,
 };
 
-/// The one that leads when a test begins.
+/// The leader when a test begins.
 const FIRST: &str = "first";
 const SECOND: &str = "second";
-/// The longest that may pass between two blocks of a chain that makes one a second.
+/// Longest allowed time between two blocks of a chain with one block per second.
 const GAP_MAX: Duration = Duration::from_secs(5);
 
-/// How many times a process won the lead.
+/// Returns how often a process won the lead.
 fn wins(deployment: &Deployment, label: &str) -> usize {
     deployment.service(label).log().matches("leading").count()
 }
 
-/// Two ingesters of one chain, of which the first leads and reaches the broker by the wire.
+/// Starts two ingesters of one chain. The first one leads, and reaches the broker through the proxy.
 async fn two(url: &str) -> (Deployment, Proxy) {
     let pipeline = ethereum("demo", url, "start = 1");
     let mut deployment = Deployment::builder().pipeline(&pipeline).start().await;
@@ -41,7 +41,7 @@ async fn two(url: &str) -> (Deployment, Proxy) {
     (deployment, wire)
 }
 
-/// The longest time between two blocks, by when the broker had them.
+/// Returns the longest time between two blocks, as stored by the broker.
 async fn longest_gap(deployment: &Deployment) -> Duration {
     let subject = subject::block(&id("demo"));
     let kept: Vec<Kept<BlockEvent>> = deployment
@@ -55,7 +55,7 @@ async fn longest_gap(deployment: &Deployment) -> Duration {
     gaps.max().unwrap_or_default()
 }
 
-/// Blocks come while something is wrong with the leader, and when it is well again.
+/// Asserts that blocks arrive while the leader has a fault, and after the fault is healed.
 async fn goes_on(fault: impl FnOnce(&Process, &Proxy), heal: impl FnOnce(&mut Process, &Proxy)) {
     let anvil = Anvil::start(Some(Duration::from_secs(1))).await;
     let (mut deployment, wire) = two(anvil.url()).await;
@@ -90,7 +90,7 @@ async fn a_standby_goes_on_when_the_leader_is_cut_off_from_the_broker() {
     goes_on(|_, wire| wire.cut(), |_, wire| wire.heal()).await;
 }
 
-/// A way to a node on which nothing passes to and from the process of this id.
+/// A proxy in front of a node, with a switch that blocks all data of one process.
 struct Gate {
     url: String,
     cut: watch::Sender<Option<u32>>,
@@ -140,7 +140,7 @@ async fn pass(
     }
 }
 
-/// Whether a process has a connection from this local port.
+/// Returns whether a process has a connection from this local port.
 fn owns(pid: u32, port: u16) -> bool {
     let table = std::fs::read_to_string("/proc/net/tcp").expect("the table of connections");
     let local = format!("0100007F:{port:04X}");
@@ -168,11 +168,11 @@ async fn a_leader_that_does_not_reach_its_node_gives_its_lead_to_one_that_does()
     published_up_to(&deployment, "demo", head).await;
     let gap = longest_gap(&deployment).await;
     println!("{} ms between two blocks", gap.as_millis());
-    // A request that nobody answers is given up after 5 s.
+    // A request without an answer times out after 5 s.
     assert!(gap < Duration::from_secs(5) + GAP_MAX, "{gap:?}");
     not_ready_of(&deployment, FIRST, "no answer within 5s").await;
 
-    // Away for both: each notices, and then nobody leads until the node is back.
+    // The node is away for both. Each notices, and neither leads until the node is back.
     gate.cut.send_replace(None);
     deployment.service(FIRST).ready(PATIENCE).await;
     anvil.pause();

@@ -1,4 +1,4 @@
-//! The configuration: which program, how it is called, and what its exit codes mean.
+//! Configuration of the adapter: the programs, their arguments, and the meaning of their exit codes.
 
 use crate::template;
 use push0_bus::NatsConfig;
@@ -8,73 +8,73 @@ use push0_runtime::{HasRuntimeConfig, HttpConfig, Invalid, TelemetryConfig};
 use serde::Deserialize;
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
-/// The configuration of the adapter.
+/// Configuration of the exec adapter, one field per section.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// The broker.
+    /// Connection to the broker.
     pub nats: NatsConfig,
-    /// Logs and traces.
+    /// Log and trace settings.
     pub telemetry: TelemetryConfig,
-    /// Health and metrics.
+    /// Address of the health and metrics endpoints.
     pub http: HttpConfig,
-    /// What every adapter has; `zkvm` should be set here.
+    /// Settings shared by all adapters. `zkvm` should be set here: the default is `exec`.
     pub prover: ProverConfig,
-    /// The program.
+    /// Programs to run, and how.
     pub exec: ExecConfig,
 }
 
 /// The section `exec`.
 ///
-/// Arguments may contain `{block_number}`, `{block_hash}`, `{parent_hash}` and `{program_id}` (empty
-/// if none is pinned), besides the files named below. Of a range these are its last block and the
-/// parent of its first, which is `{first_number}` and `{first_hash}`.
+/// Arguments may contain the placeholders `{block_number}`, `{block_hash}`, `{parent_hash}` and
+/// `{program_id}` (empty if none is pinned), and the files named below. For a range, the block is its last
+/// one and the parent hash is that of its first block, which is `{first_number}` and `{first_hash}`.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ExecConfig {
-    /// The prover: a path, or a name to look up in `PATH`. Needed to prove.
+    /// Proving program: a path, or a name to look up in `PATH`. Required to prove.
     pub program: PathBuf,
-    /// Its arguments; `{input}` and `{output}` are its files.
+    /// Arguments of `program`; `{input}` and `{output}` are its files.
     pub args: Vec<String>,
-    /// Added to the environment, of which the program gets all but `PUSH0_…`.
+    /// Variables added to the programs' environment, which is the adapter's without `PUSH0_…`.
     pub env: BTreeMap<String, String>,
-    /// What the input file holds.
+    /// Content of the input file.
     pub input: Input,
-    /// The largest output file that is read, in bytes.
+    /// Size limit of an output file, in bytes.
     pub output_bytes_max: u64,
-    /// Where each attempt gets a directory of its own; the system's if empty.
+    /// Parent of the attempts' directories, one per attempt. Empty: the system's temporary directory.
     pub work_dir: PathBuf,
-    /// Exit codes with a meaning; any other but 0 is a retryable failure.
+    /// Exit codes with a special meaning. Any other code except 0 is a retryable failure.
     pub exit_codes: ExitCodes,
-    /// The verifier: exits 0 if the proof is valid, 1 if it is false, otherwise it could not tell.
-    /// Needed to verify.
+    /// Program that verifies. Exit code 0: the proof is valid; 1: the proof is false; any other: no
+    /// verdict. Required to verify.
     pub verify_program: PathBuf,
-    /// Its arguments; `{proof}` is the file with the proof.
+    /// Arguments of `verify_program`; `{proof}` is the proof's file.
     pub verify_args: Vec<String>,
 }
 
-/// What the input file holds.
+/// Content of the input file.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Input {
-    /// The input's bytes as they are. For a join or range, whose inputs must be JSON: their array.
+    /// The input's bytes, unchanged. For a join or range, a JSON array of the inputs, which must be JSON.
     #[default]
     Raw,
-    /// As `raw`, but each input of a join or range wrapped as `{"data": …, "task_id": 0,
-    /// "group_id": BLOCK}`.
+    /// Same as `raw`, but each input of a join or range is wrapped as `{"data": …,
+    /// "task_id": 0, "group_id": BLOCK}`.
     StepProofs,
-    /// Always one object: `{"block_number", "block_hash", "first_number", "first_hash",
-    /// "parent_hash", "stage", "index", "attempt", "program_id", "inputs": ["0x…"]}`.
+    /// Always one object: `{"block_number", "block_hash", "first_number", "first_hash", "parent_hash",
+    /// "stage", "index", "attempt", "program_id", "inputs": ["0x…"]}`.
     Json,
 }
 
-/// Exit codes by what they mean.
+/// Exit codes with a special meaning.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ExitCodes {
-    /// No attempt can succeed.
+    /// Codes of permanent failures: no further attempt can succeed.
     pub fatal: Vec<i32>,
-    /// A larger machine may do better.
+    /// Codes for lack of memory: a larger machine may succeed.
     pub out_of_memory: Vec<i32>,
 }
 
@@ -82,7 +82,7 @@ impl Default for ExitCodes {
     fn default() -> Self {
         Self {
             fatal: Vec::new(),
-            // What a shell makes of a command that was killed by SIGKILL.
+            // 128 + 9: a shell's exit code for a command killed by SIGKILL.
             out_of_memory: vec![137],
         }
     }

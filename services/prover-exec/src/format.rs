@@ -1,4 +1,4 @@
-//! What stands in the files.
+//! Conversion between a task's inputs and outputs and the program's files.
 
 use crate::Input;
 use push0_domain::message::{StageKind, TaskHeader};
@@ -6,7 +6,7 @@ use push0_prover_sdk::{ProveError, Work};
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-/// As the aggregator of push0's demo reads the proofs of steps.
+/// Proof of one step, in the format read by the aggregator of push0's demo.
 #[derive(Serialize)]
 struct StepProof<'a> {
     data: &'a RawValue,
@@ -28,13 +28,13 @@ struct Described<'a> {
     inputs: Vec<String>,
 }
 
-/// The input file of an attempt.
+/// Returns the content of the input file of an attempt.
 pub(crate) fn input(work: Work, format: Input) -> Result<Vec<u8>, ProveError> {
     let header = &work.header;
     let many = matches!(header.kind, StageKind::Join | StageKind::Range);
     match format {
         Input::Json => written(&described(header, &work.inputs)),
-        // Not copied: an input may be large.
+        // The input is moved, not copied: it may be large.
         Input::Raw | Input::StepProofs if !many => {
             work.input()?;
             Ok(work.inputs.into_iter().next().unwrap_or_default())
@@ -85,7 +85,8 @@ fn written<T: Serialize>(value: &T) -> Result<Vec<u8>, ProveError> {
     serde_json::to_vec(value).map_err(|e| ProveError::fatal(format!("input file: {e}")))
 }
 
-/// The outputs in an output file: of a split, the elements of the array that it holds.
+/// Returns the outputs in an output file: for a split, the elements of its JSON array,
+/// otherwise the whole file.
 pub(crate) fn outputs(kind: StageKind, bytes: Vec<u8>) -> Result<Vec<Vec<u8>>, ProveError> {
     if bytes.is_empty() {
         return Err(ProveError::retryable(

@@ -1,10 +1,10 @@
-//! Any program as a prover: its inputs in a file, its outputs in a file, an exit code.
+//! Adapter to run any program as a prover: inputs in a file, outputs in a file, an exit code.
 //!
-//! The contract is that of push0's demo: `BIN --input-path IN.json --output-path OUT.json`, exit
+//! The contract is the same as in push0's demo: `BIN --input-path IN.json --output-path OUT.json`, exit
 //! code 0 after the output is written, otherwise the reason on stderr. Each attempt runs in a fresh
-//! directory and in a process group of its own, which is killed as a whole when the attempt ends, is
-//! stopped or times out. If the adapter itself is killed, ending the program is up to what killed it:
-//! a container or a systemd unit ends both.
+//! directory and in its own process group. The whole group is killed when the attempt ends, is stopped or
+//! times out. If the adapter itself is killed, its supervisor must end the program: a container or a
+//! systemd unit ends both.
 
 mod config;
 mod format;
@@ -25,13 +25,13 @@ use tempfile::TempDir;
 use template::Values;
 use tokio::{process::Command, task::spawn_blocking};
 
-/// A prover and verifier made of programs.
+/// Prover and verifier made of external programs.
 #[derive(Clone, Debug)]
 pub struct Exec {
     config: ExecConfig,
 }
 
-/// The configuration names no program that could be run.
+/// The program required by the role is missing from the configuration or from the disk.
 #[derive(Debug, thiserror::Error)]
 #[error("exec.{key}: {problem}")]
 pub struct NoProgram {
@@ -40,7 +40,7 @@ pub struct NoProgram {
 }
 
 impl Exec {
-    /// An adapter for the programs of this configuration. The one that `role` needs must be there.
+    /// Returns an adapter for the configured programs. Fails if the program for `role` is missing.
     pub fn new(config: &ExecConfig, role: Role) -> Result<Self, NoProgram> {
         let (key, program) = match role {
             Role::Prover => ("program", &config.program),
@@ -50,9 +50,9 @@ impl Exec {
         if program.as_os_str().is_empty() {
             return refused(format!("needed to run as a {role:?}: expected a program").to_lowercase());
         }
-        // A name without a slash is looked up when it is run.
+        // A name without a slash is looked up in `PATH` when the program runs.
         if program.components().count() > 1 && !program.is_file() {
-            return refused(format!("{} is not there", program.display()));
+            return refused(format!("{} does not exist", program.display()));
         }
         Ok(Self {
             config: config.clone(),
@@ -62,7 +62,7 @@ impl Exec {
     fn command(&self, program: &Path, args: &[String], values: &Values<'_>) -> Command {
         let mut command = Command::new(program);
         command.args(args.iter().map(|arg| values.fill(arg)));
-        // The adapter's own settings, credentials among them, are not the program's business.
+        // Programs must not see the adapter's own settings, which include credentials.
         for (name, _) in std::env::vars_os() {
             if name.to_string_lossy().starts_with("PUSH0_") {
                 command.env_remove(name);
@@ -82,7 +82,7 @@ impl Exec {
         }
     }
 
-    /// Why an attempt failed, unless it did not.
+    /// Classifies how the program ended; `None` if it succeeded.
     fn failure(&self, ended: &process::Ended) -> Option<ProveError> {
         let codes = &self.config.exit_codes;
         let (class, how) = match (ended.status.code(), ended.status.signal()) {
@@ -91,7 +91,7 @@ impl Exec {
             (Some(code), _) if codes.out_of_memory.contains(&code) => {
                 (FailureClass::OutOfMemory, exited(ended.status))
             }
-            // Not by us: our kill ends the attempt before its status is read.
+            // This SIGKILL is not the adapter's own, which ends the attempt before the status is read.
             (_, Some(nix::libc::SIGKILL)) => {
                 let how = "was killed with SIGKILL, as a kernel out of memory does".to_owned();
                 (FailureClass::OutOfMemory, how)
@@ -114,7 +114,8 @@ fn exited(status: ExitStatus) -> String {
     }
 }
 
-/// What stands for the placeholders [`template::ABOUT_BLOCK`]; `first` is `block` but for ranges.
+/// Returns the values of the placeholders [`template::ABOUT_BLOCK`]. `first` equals
+/// `block` except for ranges.
 fn about(
     block: &BlockRef,
     first: &BlockRef,
@@ -131,7 +132,7 @@ fn about(
     ]
 }
 
-/// Work with files, off the threads that must not wait.
+/// Runs blocking file I/O on a thread where blocking is allowed.
 async fn on_disk<T: Send + 'static>(
     what: &'static str,
     work: impl FnOnce() -> io::Result<T> + Send + 'static,
@@ -184,7 +185,7 @@ impl Prove for Exec {
     }
 }
 
-/// The bytes of a file, unless there are more than `max`; none if there is no file.
+/// Reads a file: `None` if it is larger than `max` bytes, empty if there is no such file.
 fn read_at_most(path: &Path, max: u64) -> io::Result<Option<Vec<u8>>> {
     let mut bytes = Vec::new();
     match File::open(path) {
@@ -220,7 +221,9 @@ impl Verify for Exec {
             .map_err(|e| ProveError::retryable(format!("{}: {e}", self.config.verify_program.display())))?;
         match ended.status.code() {
             Some(0) => Ok(None),
-            Some(1) if ended.stderr.is_empty() => Ok(Some("the verifier refused it without a reason".into())),
+            Some(1) if ended.stderr.is_empty() => {
+                Ok(Some("the verifier refused the proof and gave no reason".into()))
+            }
             Some(1) => Ok(Some(ended.stderr)),
             _ => Err(ProveError::retryable(format!(
                 "the verifier {}: {}",

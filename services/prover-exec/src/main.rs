@@ -1,4 +1,4 @@
-//! The process that makes provers of programs.
+//! Entry point of the exec adapter.
 
 use push0_prover_exec::{Config, Exec};
 use std::process::ExitCode;

@@ -1,4 +1,4 @@
-//! Running a program to its end, or ending it: with all that it started.
+//! Running a program to its end, or killing the program and its descendants.
 
 use nix::{
     sys::signal::{Signal, killpg},
@@ -16,20 +16,20 @@ use tokio::{
     time::timeout,
 };
 
-/// How long the rest of stderr is read after the end of the program. It is there at once, unless a
-/// process that left the group holds the pipe open.
+/// Time for which stderr is still read after the program has ended. The pipe closes at once, unless a
+/// process that left the group holds it open.
 const REST: Duration = Duration::from_millis(200);
 
-/// How a program ended.
+/// Result of running a program.
 #[derive(Debug)]
 pub(crate) struct Ended {
     pub(crate) status: ExitStatus,
-    /// The end of what it wrote to stderr.
+    /// Last part of stderr, at most [`TEXT_LEN_MAX`] bytes, trimmed.
     pub(crate) stderr: String,
 }
 
-/// Runs a command in a process group of its own. When this is dropped, or the program has ended, the
-/// whole group is killed: nothing that it started outlives it.
+/// Runs a command in its own process group. The whole group is killed when the program ends or this future
+/// is dropped, so no process that stayed in the group outlives the call.
 pub(crate) async fn run(mut command: Command) -> io::Result<Ended> {
     let child = command
         .process_group(0)
@@ -51,7 +51,7 @@ pub(crate) async fn run(mut command: Command) -> io::Result<Ended> {
             stderr.read().await;
         }
     };
-    // What could not be read in time is left out.
+    // Output still unread after the timeout is dropped.
     let _ = timeout(REST, rest).await;
     Ok(Ended {
         status,
@@ -59,7 +59,7 @@ pub(crate) async fn run(mut command: Command) -> io::Result<Ended> {
     })
 }
 
-/// A program and its process group.
+/// A program and its process group, which is killed on drop.
 struct Group {
     child: Child,
     leader: Option<Pid>,
@@ -76,7 +76,7 @@ impl Group {
 
     fn kill(&mut self) {
         if let Some(leader) = self.leader.take() {
-            // Nobody is left: as it should be.
+            // An error means that the group is empty already.
             let _ = killpg(leader, Signal::SIGKILL);
         }
     }
@@ -84,12 +84,12 @@ impl Group {
 
 impl Drop for Group {
     fn drop(&mut self) {
-        // The runtime reaps the leader, whose handle is dropped with this.
+        // The leader's handle is dropped along with this value, and then the runtime reaps the process.
         self.kill();
     }
 }
 
-/// The end of a stream, read as it comes so that its writer never waits.
+/// Last bytes of a stream, which is drained continuously so that the writer never blocks.
 struct Tail {
     source: Option<ChildStderr>,
     kept: Vec<u8>,

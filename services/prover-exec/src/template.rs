@@ -1,8 +1,8 @@
-//! Arguments with placeholders.
+//! Command-line arguments with placeholders.
 
 use std::{ffi::OsString, path::Path};
 
-/// The placeholders that every argument may contain.
+/// Placeholders allowed in any argument.
 pub(crate) const ABOUT_BLOCK: [&str; 6] = [
     "block_number",
     "block_hash",
@@ -12,7 +12,7 @@ pub(crate) const ABOUT_BLOCK: [&str; 6] = [
     "program_id",
 ];
 
-/// A template in pieces: text, and the name of the placeholder that follows it. Braces round
+/// Splits a template into pieces, each a text and the name of the placeholder after it. Braces around
 /// anything but a name are text.
 fn pieces(template: &str) -> Vec<(&str, Option<&str>)> {
     let mut pieces = Vec::new();
@@ -34,7 +34,7 @@ fn pieces(template: &str) -> Vec<(&str, Option<&str>)> {
     pieces
 }
 
-/// A placeholder that is neither one of `files` nor about the block.
+/// Returns the first placeholder that is neither in `files` nor in [`ABOUT_BLOCK`].
 pub(crate) fn unknown<'a>(template: &'a str, files: &[&str]) -> Option<&'a str> {
     let names = pieces(template).into_iter().filter_map(|(_, name)| name);
     names
@@ -42,10 +42,10 @@ pub(crate) fn unknown<'a>(template: &'a str, files: &[&str]) -> Option<&'a str> 
         .find(|name| !files.contains(name) && !ABOUT_BLOCK.contains(name))
 }
 
-/// What stands for the placeholders of one call.
+/// Values of the placeholders for one call.
 pub(crate) struct Values<'a> {
     pub(crate) files: &'a [(&'a str, &'a Path)],
-    /// In the order of [`ABOUT_BLOCK`].
+    /// Values in the order of [`ABOUT_BLOCK`].
     pub(crate) about: [String; ABOUT_BLOCK.len()],
 }
 

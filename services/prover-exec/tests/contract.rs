@@ -1,4 +1,4 @@
-//! The contract with programs, shown with small shell scripts.
+//! The adapter's contract with programs, tested with small shell scripts.
 #![expect(clippy::unwrap_used, reason = "a failing test panics, in its helpers as well")]
 
 use push0_domain::{
@@ -21,7 +21,7 @@ fn config(toml: &str) -> Config {
     config
 }
 
-/// A prover that is a script; `$1` is its input file and `$2` its output file.
+/// Returns a prover made of a shell script; `$1` is its input file and `$2` its output file.
 fn script(text: &str, more: &str) -> Exec {
     let toml = format!(
         "program = '/bin/sh'\nargs = ['-c', '''{text}''', 'script', '{{input}}', '{{output}}']\n{more}"
@@ -90,7 +90,7 @@ async fn failed(exec: &Exec) -> ProveError {
 async fn the_demo_is_called_with_its_long_flags() {
     let folder = tempfile::tempdir().unwrap();
     let program = folder.path().join("prover");
-    // Written and made executable elsewhere than here: a file that is open for writing cannot be run.
+    // Another process writes the file: a file that any process has open for writing cannot be executed.
     let made = std::process::Command::new("/bin/sh")
         .args(["-c", r#"printf '%s\n' '#!/bin/sh' '[ "$1 $3" = "--input-path --output-path" ] || exit 9' 'echo "{\"block\":$(cat "$2"),\"proof\":\"0x00\",\"prover\":\"sh\"}" > "$4"' > "$0"; chmod +x "$0""#])
         .arg(&program)
@@ -221,7 +221,7 @@ async fn a_process_that_left_the_group_does_not_hold_up_the_result() {
 
 fn is_running(pid: &str) -> bool {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    // An orphan may stay a zombie where process 1 does not reap.
+    // An orphan may stay a zombie if process 1 does not reap.
     stat.rsplit_once(") ")
         .is_some_and(|(_, rest)| !rest.starts_with(['Z', 'X']))
 }
@@ -247,7 +247,7 @@ async fn a_stopped_attempt_takes_its_whole_process_group_with_it() {
         ended = running => unreachable!("{ended:?}"),
         started = started => started,
     };
-    // The attempt is dropped now, as at its timeout or a stop.
+    // The attempt has been dropped here, as at a timeout or a stop order.
     let pids: Vec<&str> = started.split_whitespace().collect();
     assert_eq!(pids.len(), 2, "{started}");
     for pid in pids {
@@ -328,12 +328,12 @@ fn a_configuration_without_the_program_that_its_role_needs_is_refused() {
         "exec.verify_program: needed to run as a verifier: expected a program"
     );
     let error = Exec::new(&config("program = '/bin/nowhere'").exec, Role::Prover).unwrap_err();
-    assert_eq!(error.to_string(), "exec.program: /bin/nowhere is not there");
+    assert_eq!(error.to_string(), "exec.program: /bin/nowhere does not exist");
     let wrong: Config = toml::from_str("[exec]\nargs = ['{inptu}']").unwrap();
     assert_eq!(wrong.validate().unwrap_err().key, "exec.args[0]");
 }
 
-/// What an attempt costs on top of starting the program and waiting for its end.
+/// Measures the cost of an attempt beyond starting the program and waiting for its end.
 #[tokio::test]
 async fn the_overhead_over_a_bare_process_is_small() {
     const RUNS: u32 = 100;
@@ -364,7 +364,7 @@ async fn the_overhead_over_a_bare_process_is_small() {
     }
     let (bare, ours) = (median(bare), median(ours));
     println!("bare {bare:?}, as an attempt {ours:?}");
-    // The target is 3 ms on an idle machine; tests run beside others.
+    // The target is 3 ms on an idle machine; the limit allows for tests running in parallel.
     assert!(
         ours < bare + Duration::from_millis(15),
         "bare {bare:?}, as an attempt {ours:?}"

@@ -1,4 +1,4 @@
-//! The adapter's process on a real broker.
+//! The adapter's process, tested on a real broker.
 #![expect(clippy::panic, reason = "a failing test panics, in its helpers as well")]
 #![expect(dead_code, reason = "the rig serves the tests of all adapters")]
 
@@ -10,7 +10,7 @@ use push0_harness::Process;
 use rig::{Rig, class, failure, output};
 use std::process::Command;
 
-/// Proves block 1, and fails for any other.
+/// Configuration of a prover that fails for every block but block 1, and of a verifier.
 const CONFIG: &str = r#"
 [prover]
 id = "a"

@@ -1,4 +1,4 @@
-//! Miden VM as push0 sees it.
+//! Adapter between push0 and Miden VM.
 
 use crate::{
     Config, ProgramError, ProveError as Failure, Statement, VerifyError,
@@ -9,18 +9,19 @@ use push0_domain::{BlockHash, BlockRef};
 use push0_prover_sdk::{self as sdk, Prove, ProveError, Role, Verify, Work};
 use tokio::task::spawn_blocking;
 
-/// The prover and verifier.
+/// The Miden prover and verifier.
 #[derive(Clone, Debug)]
 pub struct Miden {
     threads: usize,
 }
 
 impl Miden {
-    /// An adapter that uses as many threads as the configuration says. To prove, it assembles the
-    /// program now rather than with the first block.
+    /// Returns an adapter with the configured number of threads. A prover assembles the program here
+    /// rather than with its first block.
     ///
     /// # Errors
-    /// The program that was assembled is not the one of [`program_id`].
+    ///
+    /// Fails if the assembled program is not the one named by [`program_id`].
     pub fn new(config: &Config, role: Role) -> Result<Self, ProgramError> {
         if role == Role::Prover {
             program()?;
@@ -38,7 +39,8 @@ fn statement(block: &BlockRef, parent: &BlockHash) -> Statement {
     }
 }
 
-/// The program that a pipeline pins: 0x and 64 hex digits. Without one, this build's own.
+/// Parses the program id pinned by a pipeline: 0x and 64 hex digits. Default: the id of
+/// this build's program.
 fn pinned(text: Option<&str>) -> Result<[u8; 32], String> {
     let Some(text) = text else {
         return Ok(program_id());
@@ -64,7 +66,7 @@ impl Prove for Miden {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(self.threads);
         let pool = pool.build().map_err(|e| ProveError::retryable(e.to_string()))?;
         let proved = spawn_blocking(move || pool.install(|| prove(&statement, &rlp))).await;
-        // A panic of the prover goes on as one: the SDK makes a failure of it.
+        // A panic of the prover is resumed here: the SDK turns it into a failure.
         match proved.unwrap_or_else(|ended| std::panic::resume_unwind(ended.into_panic())) {
             Ok(proof) => Ok(vec![proof]),
             Err(error @ (Failure::Header(_) | Failure::Program(_))) => {

@@ -1,4 +1,4 @@
-//! The configuration.
+//! Configuration of the Miden prover.
 
 use push0_bus::NatsConfig;
 use push0_prover_sdk::{Common, ProverConfig};
@@ -6,19 +6,19 @@ use push0_runtime::{HasRuntimeConfig, HttpConfig, Invalid, TelemetryConfig};
 use serde::Deserialize;
 use std::{num::NonZeroUsize, thread, time::Duration};
 
-/// The configuration of the Miden prover.
+/// Configuration of the Miden prover, one field per section.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// The broker.
+    /// Connection to the broker.
     pub nats: NatsConfig,
-    /// Logs and traces.
+    /// Log and trace settings.
     pub telemetry: TelemetryConfig,
-    /// Health and metrics.
+    /// Address of the health and metrics endpoints.
     pub http: HttpConfig,
-    /// What every adapter has.
+    /// Settings shared by all adapters.
     pub prover: ProverConfig,
-    /// Miden VM.
+    /// Settings of Miden VM.
     pub miden: MidenConfig,
 }
 
@@ -26,12 +26,12 @@ pub struct Config {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct MidenConfig {
-    /// The threads of each attempt. Default: the machine's cores, shared by the slots.
+    /// Threads of each attempt. Default: the machine's cores divided by the slots.
     pub threads: Option<NonZeroUsize>,
 }
 
 impl Config {
-    /// The threads of one attempt.
+    /// Returns the number of threads of one attempt.
     pub(crate) fn threads(&self) -> usize {
         let cores = thread::available_parallelism().map_or(1, NonZeroUsize::get);
         let share = (cores / self.prover.slots.max(1) as usize).max(1);

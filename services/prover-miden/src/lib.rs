@@ -1,30 +1,30 @@
-//! The adapter for Miden VM, and the proof that it makes: an Ethereum block hash names a header with
-//! a given parent hash. Proofs of consecutive blocks therefore chain.
+//! Adapter for Miden VM. Its proof shows for an Ethereum block hash that the header names a given parent
+//! hash. Proofs of consecutive blocks therefore chain.
 //!
-//! What a proof says about a [`Statement`]: the prover holds a byte string, 259 to 4096 bytes long,
-//! such that
+//! A proof of a [`Statement`] shows that the prover holds a byte string, 259 to 4096
+//! bytes long, such that
 //!
 //! * its Keccak-256 digest is the block hash;
-//! * it is one RLP list with a two-byte length (prefix `f9`) that fills the bytes exactly, and the
-//!   first item of the list is a 32-byte string (prefix `a0`);
+//! * the bytes are exactly one RLP list with a two-byte length (prefix `f9`), and the first item of the
+//!   list is a 32-byte string (prefix `a0`);
 //! * that string, bytes 4 to 36, is the parent hash.
 //!
-//! What it does not say: that the block is canonical, that the other header fields are well formed,
-//! or that any transaction in the block is valid.
+//! The proof does not show that the block is canonical, the other header fields are well formed, or any
+//! transaction in the block is valid.
 //!
-//! Keccak-256 is a Miden precompile, so the digest is not computed inside the STARK. The program
-//! logs a request, the request travels in the proof with the header bytes as its calldata, and
-//! [`verify`] recomputes the digest and feeds it to the STARK as a public input. Two things follow:
-//! the header is **not secret**, and the verifier does one Keccak-256 over it.
+//! Keccak-256 is a Miden precompile, so the digest is not computed inside the STARK. The program logs a
+//! request, the request travels in the proof with the header bytes as its calldata, and [`verify`]
+//! recomputes the digest and feeds it to the STARK as a public input. Hence the header is **not secret**,
+//! and the verifier computes one Keccak-256 over it.
 //!
 //! The security level is the 96 bits (conjectured) that Miden VM 0.23 fixes for every proof.
 //!
-//! # Threads
+//! # Threads and blocking
 //!
-//! The prover uses rayon: the pool it is called from, or else the global pool. [`prove`] and
-//! [`verify`] block for their whole run. The adapter gives each attempt a pool of its own, so that
-//! two slots do not wait for each other's work; an attempt that is stopped lets go of its slot at
-//! once, and its threads end with the proof that nobody waits for, 0.2 s later at most.
+//! The prover runs on the rayon pool of its caller, or else on the global pool. [`prove`] and [`verify`]
+//! block for their whole run. The adapter gives each attempt its own pool, so that two slots do not wait
+//! for each other. A stopped attempt frees its slot at once; its threads finish the abandoned proof,
+//! which takes 0.2 s at most.
 
 mod adapter;
 mod config;

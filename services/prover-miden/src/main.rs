@@ -1,4 +1,4 @@
-//! The Miden prover's process.
+//! Entry point of the Miden prover.
 
 use push0_prover_miden::{Config, Miden};
 use std::process::ExitCode;

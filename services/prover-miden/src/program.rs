@@ -1,4 +1,4 @@
-//! The Miden program and its identity.
+//! The Miden program and its id.
 
 use std::sync::OnceLock;
 
@@ -10,9 +10,9 @@ const SOURCE: &str = include_str!("header_link.masm");
 
 /// Digest (MAST root) of the compiled program: four field elements of 8 bytes, little-endian.
 ///
-/// It is a constant so that a change to the source, the assembler or the core library cannot change
-/// what a pipeline has pinned without a change here. Proving checks it against the compiled program.
-/// It also spares the verifier the assembler and the core library, some 35 ms of start-up.
+/// The id is a constant so that a change to the source, the assembler or the core library cannot silently
+/// change the program pinned by a pipeline: proving compares the compiled program with the constant. The
+/// constant also spares the verifier the assembler and the core library, about 35 ms of start-up.
 #[rustfmt::skip]
 pub const PROGRAM_ID: [u8; 32] = [
     0x02, 0xcb, 0x11, 0x69, 0xee, 0x11, 0x42, 0xc1,
@@ -21,13 +21,13 @@ pub const PROGRAM_ID: [u8; 32] = [
     0xb8, 0xf0, 0xd2, 0x8d, 0xa8, 0x13, 0x00, 0xd3,
 ];
 
-/// The assembled program is not the one this crate promises.
+/// The assembled program cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ProgramError {
     /// The assembler or the linker refused the source.
     #[error("the Miden program does not assemble: {0}")]
     Assemble(String),
-    /// The compiled program has another digest than [`PROGRAM_ID`].
+    /// The digest of the compiled program differs from [`PROGRAM_ID`].
     #[error("the Miden program has digest {found}, not the pinned {expected}")]
     Digest {
         /// The pinned digest, in hexadecimal.
@@ -37,25 +37,25 @@ pub enum ProgramError {
     },
 }
 
-/// Returns the digest that names the program, to be pinned by whoever verifies proofs.
+/// Returns the digest that names the program, to be pinned by pipelines and other verifiers of proofs.
 #[must_use]
 pub fn program_id() -> [u8; 32] {
     PROGRAM_ID
 }
 
-/// Assembles the program on first use and returns it.
+/// Returns the program, assembled on first use.
 ///
 /// # Errors
 ///
-/// [`ProgramError`] when the source does not assemble or its digest is not [`PROGRAM_ID`].
+/// [`ProgramError`] if the source does not assemble or its digest is not [`PROGRAM_ID`].
 pub(crate) fn program() -> Result<&'static Program, ProgramError> {
     static PROGRAM: OnceLock<Result<Program, ProgramError>> = OnceLock::new();
     PROGRAM.get_or_init(assemble).as_ref().map_err(Clone::clone)
 }
 
 fn assemble() -> Result<Program, ProgramError> {
-    // Linked statically, so that a host needs the Keccak event handler and nothing else. The digest
-    // is the same either way.
+    // The library is linked statically, so that a host needs the Keccak event handler and nothing else.
+    // The digest is the same either way.
     let program = Assembler::default()
         .with_static_library(CoreLibrary::default())
         .and_then(|assembler| assembler.assemble_program(SOURCE))

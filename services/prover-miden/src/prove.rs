@@ -1,4 +1,4 @@
-//! Making a proof.
+//! Proving of a statement.
 
 use std::sync::Arc;
 
@@ -14,10 +14,10 @@ use crate::{
     verify::HASH_FUNCTION,
 };
 
-/// 32-bit words that the program takes from the advice stack at a time.
+/// Number of 32-bit words read from the advice stack at a time by the program.
 const WORDS_PER_BLOCK: usize = 8;
 
-/// No proof was made.
+/// Reason for which no proof was made.
 #[derive(Debug, thiserror::Error)]
 pub enum ProveError {
     /// The header does not satisfy the statement, so nothing was proved.
@@ -31,15 +31,15 @@ pub enum ProveError {
     Vm(#[source] Box<ExecutionError>),
 }
 
-/// Proves that `header_rlp` satisfies the statement. The bytes returned are all that
-/// [`verify`](crate::verify()) needs; they contain the header.
+/// Proves that `header_rlp` satisfies the statement. The returned bytes contain the header, and
+/// [`verify`](crate::verify()) needs nothing else.
 ///
-/// Blocks the calling thread for the whole proof and works on the rayon pool it is called from.
+/// Blocks the calling thread for the whole proof and works on the rayon pool of the caller.
 ///
 /// # Errors
 ///
-/// [`ProveError::Header`] before any proving when the header does not satisfy the statement; the
-/// other variants are faults of this crate or of the virtual machine.
+/// [`ProveError::Header`], before any proving, if the header does not satisfy the statement. The other
+/// variants are faults of this crate or of the virtual machine.
 pub fn prove(statement: &Statement, header_rlp: &[u8]) -> Result<Vec<u8>, ProveError> {
     check_header(statement, header_rlp)?;
     let program = program()?;
@@ -62,7 +62,7 @@ pub fn prove(statement: &Statement, header_rlp: &[u8]) -> Result<Vec<u8>, ProveE
 
 /// Lays out the private inputs: the length in bytes, then the words padded to whole blocks.
 fn advice(header_rlp: &[u8]) -> AdviceInputs {
-    // The length fits: `check_header` has bounded it.
+    // The length fits into 32 bits: `check_header` limits it.
     let mut stack = vec![Felt::from_u32(header_rlp.len() as u32)];
     stack.extend(words(header_rlp));
     let padded = (stack.len() - 1).next_multiple_of(WORDS_PER_BLOCK);

@@ -8,10 +8,10 @@ use crate::program::hex;
 /// Smallest header in bytes: an RLP list with a two-byte length holds at least 256 bytes.
 pub const MIN_HEADER_BYTES: usize = 259;
 
-/// Largest header in bytes that the program accepts.
+/// Largest header in bytes accepted by the program.
 pub const MAX_HEADER_BYTES: usize = 4096;
 
-/// Bytes of the list prefix: `f9` and a two-byte length.
+/// Length of the list prefix in bytes: `f9` and a two-byte length.
 const LIST_PREFIX_BYTES: usize = 3;
 
 /// The public claim: the block with this hash has this parent.
@@ -44,10 +44,10 @@ pub(crate) fn words(bytes: &[u8]) -> impl Iterator<Item = Felt> + '_ {
     })
 }
 
-/// The header does not satisfy the statement.
+/// First rule of the statement broken by a header.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum HeaderError {
-    /// The header is shorter or longer than the program accepts.
+    /// The header is shorter than [`MIN_HEADER_BYTES`] or longer than [`MAX_HEADER_BYTES`].
     #[error("a header of {0} bytes is outside {MIN_HEADER_BYTES} to {MAX_HEADER_BYTES} bytes")]
     Length(usize),
     /// The header is not an RLP list with a two-byte length.
@@ -56,9 +56,9 @@ pub enum HeaderError {
     /// The length in the list prefix does not match the number of bytes.
     #[error("the header's list claims {claimed} bytes but {present} follow its prefix")]
     ListLength {
-        /// Bytes that the list prefix promises.
+        /// Number of bytes promised by the list prefix.
         claimed: usize,
-        /// Bytes that follow the prefix.
+        /// Number of bytes after the prefix.
         present: usize,
     },
     /// The first item of the list is not a 32-byte string.
@@ -82,11 +82,11 @@ pub enum HeaderError {
     },
 }
 
-/// Checks the statement against a header without a proof, rule by rule as the program does.
+/// Checks a header against the statement without a proof, with the same rules as the program.
 ///
 /// # Errors
 ///
-/// [`HeaderError`] names the first rule that the header breaks.
+/// [`HeaderError`] names the first broken rule.
 pub fn check_header(statement: &Statement, header_rlp: &[u8]) -> Result<(), HeaderError> {
     if !(MIN_HEADER_BYTES..=MAX_HEADER_BYTES).contains(&header_rlp.len()) {
         return Err(HeaderError::Length(header_rlp.len()));

@@ -1,4 +1,4 @@
-//! Checking a proof. Nothing here assembles a program or loads the core library.
+//! Verification of a proof, without assembling a program or loading the core library.
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
@@ -16,25 +16,25 @@ use crate::{
     statement::{MAX_HEADER_BYTES, Statement},
 };
 
-/// Largest proof in bytes that is looked at: 4 MiB.
+/// Largest accepted proof in bytes: 4 MiB.
 pub const MAX_PROOF_BYTES: usize = 4 << 20;
 
-/// The hash function of every proof. Fixed, so that a prover cannot choose a weaker one.
+/// Hash function of every proof, fixed so that a prover cannot choose a weaker one.
 pub(crate) const HASH_FUNCTION: HashFunction = HashFunction::Blake3_256;
 
-/// The proof does not show the statement.
+/// Reason for which a proof is refused.
 #[derive(Debug, thiserror::Error)]
 pub enum VerifyError {
     /// The proof is larger than [`MAX_PROOF_BYTES`].
     #[error("a proof of {0} bytes is over the limit of {MAX_PROOF_BYTES} bytes")]
     TooLarge(usize),
-    /// The pinned program is not the one that this crate can give a meaning to.
+    /// The pinned program is not the only one known to this crate.
     #[error("program {0} is not the header link program of this build")]
     UnknownProgram(String),
-    /// The bytes are not a proof, or not one in its only valid encoding.
+    /// The bytes are not a proof, or not in the canonical encoding of one.
     #[error("the proof is malformed: {0}")]
     Malformed(String),
-    /// The proof was made with another hash function than this crate uses.
+    /// The proof uses another hash function than Blake3.
     #[error("the proof uses hash function {0:?}, not Blake3")]
     HashFunction(HashFunction),
     /// The proof does not carry exactly one Keccak-256 request over a header.
@@ -50,13 +50,13 @@ pub enum VerifyError {
 
 /// Verifies a proof made by [`prove`](crate::prove()) against the statement and the pinned program.
 ///
-/// A proof has no unique encoding, so its bytes are no identifier: name a proof by its statement
-/// and program.
+/// Several proofs of the same statement are valid, so a proof's bytes cannot serve as its identifier:
+/// name a proof by its statement and program.
 ///
 /// # Errors
 ///
-/// [`VerifyError`] for every input that is not a valid proof of this very statement. No input makes
-/// it panic, unless the binary is built with `panic = "abort"` and the verifier library has a fault.
+/// [`VerifyError`] for any input except a valid proof of exactly this statement. No input causes a panic,
+/// unless the binary is built with `panic = "abort"` and the verifier library has a fault.
 pub fn verify(statement: &Statement, proof: &[u8], program_id: &[u8; 32]) -> Result<(), VerifyError> {
     if proof.len() > MAX_PROOF_BYTES {
         return Err(VerifyError::TooLarge(proof.len()));
@@ -67,7 +67,7 @@ pub fn verify(statement: &Statement, proof: &[u8], program_id: &[u8; 32]) -> Res
     }
     let program = Word::try_from(*program_id).map_err(|_| VerifyError::UnknownProgram(hex(program_id)))?;
 
-    // The libraries below assert in places on data that comes from the proof.
+    // The libraries below contain assertions on data of the proof.
     catch_unwind(AssertUnwindSafe(|| verify_proof(statement, proof, program)))
         .unwrap_or(Err(VerifyError::Panicked))
 }
@@ -75,15 +75,15 @@ pub fn verify(statement: &Statement, proof: &[u8], program_id: &[u8; 32]) -> Res
 fn verify_proof(statement: &Statement, bytes: &[u8], program: Word) -> Result<(), VerifyError> {
     let proof =
         ExecutionProof::from_bytes(bytes).map_err(|error| VerifyError::Malformed(error.to_string()))?;
-    // The decoder ignores what follows the proof; the round trip does not.
+    // The decoder ignores bytes after the proof; comparing the re-encoded proof finds them.
     if proof.to_bytes() != bytes {
         return Err(VerifyError::Malformed("not in its canonical encoding".to_owned()));
     }
     if proof.hash_fn() != HASH_FUNCTION {
         return Err(VerifyError::HashFunction(proof.hash_fn()));
     }
-    // The STARK is bound to the requests through the transcript. Checking them first bounds the
-    // work that a false proof can ask for.
+    // The transcript binds the STARK to the requests. Checking the requests first limits the work
+    // caused by a false proof.
     let keccak = KECCAK_HASH_BYTES_EVENT_NAME;
     match proof.precompile_requests() {
         [request]

@@ -1,4 +1,4 @@
-//! The adapter's process on a real broker, and its commands.
+//! The adapter's process and its commands, tested on a real broker.
 #![expect(
     clippy::unwrap_used,
     clippy::panic,
@@ -21,7 +21,7 @@ use push0_prover_miden::program_id;
 use rig::{Rig, class, failure, output};
 use std::process::Command;
 
-/// A task about a real header, known to the verifiers as the ingester would have it.
+/// Returns a task with a real header and stores the block's facts, as the ingester would.
 async fn task(rig: &Rig, number: u64) -> Task {
     let (statement, rlp) = headers::block(number, b"x");
     let mut task = rig.task(number);
@@ -70,7 +70,7 @@ async fn a_header_is_proved_and_verified_and_its_proof_kept_in_a_file_can_be_too
     assert_eq!((verdict.verifier.as_str(), verdict.invalid), ("v", None));
     println!("prove {} us, verify {} us", result.prove_us, verdict.verify_us);
 
-    // Another block's header under this block's hash: no attempt can prove it.
+    // The task pairs this block's hash with another block's header, so no attempt can succeed.
     let mut bad = task(&rig, 4).await;
     bad.inputs = good.inputs.clone();
     rig.publish(&bad).await;

@@ -1,4 +1,4 @@
-//! Attacks on the program itself: a prover that skips the checks of the Rust code, lies about the
+//! Attacks on the Miden program itself: the prover skips the checks of the Rust code, lies about the
 //! hash, or runs a weaker program.
 #![expect(clippy::unwrap_used, reason = "a failing test panics, in its helpers as well")]
 
@@ -48,7 +48,7 @@ fn inputs(statement: &Statement) -> StackInputs {
     StackInputs::new(&felts).unwrap()
 }
 
-/// The private inputs for a claimed length, padded so that the program never runs out of them.
+/// Returns the private inputs for a claimed length, padded so that the program never runs out of them.
 fn advice(len: u64, header: &[u8]) -> Vec<Felt> {
     let mut stack = vec![Felt::new_unchecked(len)];
     stack.extend(felts(header));
@@ -113,7 +113,7 @@ fn the_program_stops_on_false_statements() {
         wrong.block_hash[byte] ^= 1;
         assert!(run(&wrong, advice(len, &rlp)).is_err(), "block hash byte {byte}");
     }
-    // Each of the four prefix bytes, with the hash of the very bytes that are loaded.
+    // Each bit of the four prefix bytes is flipped, and the statement has the hash of the changed bytes.
     for (at, bit) in (0..4).flat_map(|at| (0..8).map(move |bit| (at, bit))) {
         let mut bytes = rlp.clone();
         bytes[at] ^= 1 << bit;
@@ -146,7 +146,7 @@ fn the_program_bounds_the_length() {
 #[test]
 fn the_program_refuses_words_over_32_bits() {
     let (statement, rlp) = block(1, b"z");
-    // The last position is padding that no hash covers.
+    // The last position lies in the padding, which no hash covers.
     let blocks = rlp.len().div_ceil(32);
     for at in [1, 5, 9, 60, blocks * 8] {
         let mut stack = advice(rlp.len() as u64, &rlp);
@@ -159,7 +159,7 @@ fn the_program_refuses_words_over_32_bits() {
     }
 }
 
-/// Claims a digest of its own choice for whatever it is asked to hash.
+/// Event handler that claims a chosen digest for any bytes to hash.
 struct Liar([u8; 32], KeccakPreimage);
 
 impl EventHandler for Liar {
@@ -177,7 +177,7 @@ impl EventHandler for Liar {
 fn a_false_digest_is_refused() {
     let (real, rlp) = block(1, b"z");
     let (other, other_rlp) = block(2, b"w");
-    // The parent hash of block 1 under the block hash of block 2, with either header as request.
+    // The claim pairs block 1's parent hash with block 2's hash; the request holds either header.
     let claim = Statement {
         block_hash: other.block_hash,
         parent_hash: real.parent_hash,
@@ -201,7 +201,7 @@ fn a_weaker_program_is_refused() {
     let handler = Arc::new(KeccakPrecompile);
     let proof = forge(&weak, &claim, &rlp, HashFunction::Blake3_256, handler);
     assert!(refused_as_invalid(&claim, &proof));
-    // The proof is sound for the weak program: only the pinned program stands in its way.
+    // The proof is valid for the weaker program, so only the pinned program id protects the verifier.
     let weak = compile(&weak).to_info();
     miden_vm::verify(weak, inputs(&claim), Default::default(), proof).unwrap();
 }

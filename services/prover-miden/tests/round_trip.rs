@@ -1,4 +1,4 @@
-//! Proofs through the public API: what is accepted and what is refused.
+//! Accepted and refused proofs, tested through the public API.
 #![expect(
     clippy::unwrap_used,
     clippy::panic,
@@ -28,7 +28,8 @@ fn proves_and_verifies_headers() {
     }
 }
 
-/// The hash takes words in eights and bytes in fours; each remainder takes another path.
+/// The hash reads words in groups of eight and bytes in groups of four, and each
+/// remainder takes another path.
 #[test]
 fn proves_every_remainder_and_both_bounds() {
     for len in (259..=259 + 32).chain([512, 1000, 4093, 4094, 4095, 4096]) {
@@ -79,7 +80,7 @@ fn refuses_another_statement_or_program() {
     let proof = prove(&statement, &rlp).unwrap();
     let id = program_id();
 
-    // Every bit of either hash counts, so try one bit of each 32-bit word.
+    // Every bit of either hash counts, so one bit of each 32-bit word is flipped.
     for word in 0..8 {
         let mut wrong = statement;
         wrong.block_hash[4 * word] ^= 1;
@@ -123,8 +124,8 @@ fn refuses_damaged_proofs() {
     let id = program_id();
     verify(&statement, &proof, &id).unwrap();
 
-    // A prime stride, so that the positions fall on every part of the proof's structures; then the
-    // whole tail, which holds the hash function and the request with the header.
+    // The prime stride reaches every part of the proof's structures. The whole tail is tested too: it
+    // holds the hash function and the request with the header.
     let tail = proof.len() - rlp.len() - 64;
     for at in (0..tail).step_by(97).chain(tail..proof.len()) {
         let mut bad = proof.clone();
@@ -171,7 +172,7 @@ fn refuses_garbage() {
     ));
 }
 
-/// Services move errors between threads.
+/// Services move errors between threads, so errors must be `Send` and `Sync`.
 #[test]
 fn errors_are_send_and_sync() {
     fn check<T: Send + Sync + 'static>() {}

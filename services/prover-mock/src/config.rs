@@ -1,4 +1,4 @@
-//! The configuration: how long attempts take and how they go wrong.
+//! Configuration of the mock: how long attempts take and how they fail.
 
 use push0_bus::NatsConfig;
 use push0_domain::message::FailureClass;
@@ -7,77 +7,80 @@ use push0_runtime::{HasRuntimeConfig, HttpConfig, Invalid, TelemetryConfig, conf
 use serde::Deserialize;
 use std::time::Duration;
 
-/// The configuration of the mock prover.
+/// Configuration of the mock prover, one field per section.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// The broker.
+    /// Connection to the broker.
     pub nats: NatsConfig,
-    /// Logs and traces.
+    /// Log and trace settings.
     pub telemetry: TelemetryConfig,
-    /// Health and metrics.
+    /// Address of the health and metrics endpoints.
     pub http: HttpConfig,
-    /// What every adapter has.
+    /// Settings shared by all adapters.
     pub prover: ProverConfig,
-    /// The mock itself.
+    /// Behaviour of the mock.
     pub mock: MockConfig,
 }
 
 /// The section `mock`.
 ///
-/// How long an attempt takes is said in one of four ways: `time`, `time_min` with `time_max`,
-/// `lognormal_mean` with `lognormal_p95`, or `per_gas`. Rates are shares of attempts, 0 to 1.
+/// The duration of an attempt is set in one of four ways: `time`, `time_min` with `time_max`,
+/// `lognormal_mean` with `lognormal_p95`, or `per_gas`. Rates are fractions of attempts, from 0 to 1,
+/// drawn independently; if several apply to an attempt, the first of crash, hang, failure, false
+/// proof and panic counts.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct MockConfig {
-    /// Always this long; one second if nothing else is said.
+    /// Fixed duration. One second if no duration is set in any way.
     #[serde(with = "duration")]
     pub time: Option<Duration>,
-    /// Evenly between this and `time_max`.
+    /// Shortest duration; durations are uniform from here to `time_max`.
     #[serde(with = "duration")]
     pub time_min: Option<Duration>,
-    /// See `time_min`.
+    /// Longest duration; requires `time_min`.
     #[serde(with = "duration")]
     pub time_max: Option<Duration>,
-    /// As real proofs are spread: mostly near the mean, with a long tail.
+    /// Mean of a lognormal distribution, like that of real proofs: most near the mean, with a long tail.
     #[serde(with = "duration")]
     pub lognormal_mean: Option<Duration>,
-    /// The time that 95 % of attempts stay below; 1 to 3.8 times the mean.
+    /// Duration that 95 % of attempts stay below; 1 to 3.8 times the mean.
     #[serde(with = "duration")]
     pub lognormal_p95: Option<Duration>,
-    /// Nanoseconds per gas that the block used.
+    /// Nanoseconds per unit of gas used by the block.
     pub per_gas: Option<f64>,
-    /// How many attempts fail, after their time.
+    /// Fraction of attempts that fail after their duration.
     pub failure_rate: f64,
-    /// With which class: `retryable`, `fatal` or `out-of-memory`.
+    /// Class of these failures: `retryable`, `fatal` or `out-of-memory`.
     pub failure_class: MockFailure,
-    /// How many write a proof that the mock's verifier refuses.
+    /// Fraction of attempts whose proof the mock's verifier refuses.
     pub false_rate: f64,
-    /// How many never end.
+    /// Fraction of attempts that never end.
     pub hang_rate: f64,
-    /// How many take the process with them, at some point of their time.
+    /// Fraction of attempts that abort the process, at a random point of their duration.
     pub crash_rate: f64,
-    /// How many panic, after their time.
+    /// Fraction of attempts that panic after their duration.
     pub panic_rate: f64,
-    /// How many outputs a split has.
+    /// Number of outputs of a split.
     pub split: u32,
-    /// How long an output is, in bytes; about 110 is the least.
+    /// Length of an output in bytes; shorter than about 110 is not possible.
     pub output_bytes: usize,
-    /// How long a verification takes.
+    /// Duration of a verification.
     #[serde(with = "duration")]
     pub verify_time: Duration,
-    /// Whether a proof says when the broker had stored its task and when its attempt began:
-    /// `released_us` and `began_us`, microseconds since the Unix epoch.
+    /// Whether a proof contains `released_us` (the broker stored its task) and `began_us` (its attempt
+    /// began), in microseconds since the Unix epoch.
     pub stamp: bool,
-    /// All that is random follows from it, the task and the attempt: a run can be repeated.
+    /// Seed of all random draws. A draw depends on the seed, the task and the attempt only, so
+    /// a run can be repeated.
     pub seed: u64,
 }
 
-/// The failures that a prover can report of itself.
+/// Failure classes reported by a prover itself.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum MockFailure {
-    /// Another attempt may do better.
+    /// A further attempt may succeed.
     #[default]
     Retryable,
     /// No attempt can succeed.
@@ -120,7 +123,7 @@ impl Default for MockConfig {
     }
 }
 
-/// The most outputs of a split.
+/// Largest number of outputs of a split.
 const SPLIT_MAX: u32 = 100_000;
 
 impl MockConfig {

@@ -1,30 +1,30 @@
-//! What becomes of an attempt: drawn from the seed, the task and the attempt, and nothing else.
+//! Outcome of an attempt, drawn from the seed, the task and the attempt, and nothing else.
 
 use crate::MockConfig;
 use push0_domain::message::TaskHeader;
 use std::time::Duration;
 
-/// How an attempt ends.
+/// Outcome of an attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fate {
-    /// With a proof.
+    /// The attempt returns a proof.
     Proof,
-    /// With a proof that is refused.
+    /// The attempt returns a proof that the verifier refuses.
     False,
-    /// With the configured failure.
+    /// The attempt fails with the configured class.
     Failure,
-    /// Never.
+    /// The attempt never ends.
     Hang,
-    /// With the process.
+    /// The attempt aborts the process.
     Crash,
-    /// With a panic.
+    /// The attempt ends in a panic.
     Panic,
 }
 
-/// How an attempt ends, and after how long.
+/// Draws the duration and the outcome of an attempt.
 pub(crate) fn fate(config: &MockConfig, header: &TaskHeader) -> (Duration, Fate) {
     let mut dice = Dice::new(config.seed, &header.attempt_id().to_string());
-    // Drawn in a fixed order, needed or not: changing one rate leaves all other fates as they were.
+    // All are drawn in a fixed order, so changing one rate leaves the other draws unchanged.
     let [crashes, hangs, fails, lies, panics, crash_at] = std::array::from_fn(|_| dice.unit());
     let time = time(config, header.context.facts.gas_used, &mut dice);
     if crashes < config.crash_rate {
@@ -50,24 +50,24 @@ fn time(config: &MockConfig, gas_used: u64, dice: &mut Dice) -> Duration {
         return lognormal(mean, p95, dice.normal());
     }
     if let Some(nanos) = config.per_gas {
-        // Precise to a microsecond for any block that a chain has.
+        // The result is exact to a microsecond for any real block.
         return Duration::from_nanos((nanos * gas_used as f64) as u64);
     }
     config.time.unwrap_or(Duration::from_secs(1))
 }
 
-/// The 95th percentile of the standard normal distribution.
+/// 95th percentile of the standard normal distribution.
 const Z95: f64 = 1.644_853_6;
 
-/// With `mean = exp(mu + s^2/2)` and `p95 = exp(mu + Z95 s)`, the smaller root of s is the one whose
-/// tail is that of proofs.
+/// Maps a standard normal draw to a lognormal one. `mean = exp(mu + s^2/2)` and `p95 = exp(mu + Z95 s)`
+/// have two roots for s; the smaller one has the tail of real proofs.
 fn lognormal(mean: Duration, p95: Duration, normal: f64) -> Duration {
     let ratio = p95.div_duration_f64(mean).ln();
     let s = Z95 - (Z95 * Z95 - 2.0 * ratio).max(0.0).sqrt();
     mean.mul_f64((s * normal - s * s / 2.0).exp())
 }
 
-/// An endless stream of random numbers that follows from its seed.
+/// Endless stream of random numbers derived from a seed.
 struct Dice(blake3::OutputReader);
 
 impl Dice {
@@ -77,15 +77,15 @@ impl Dice {
         Self(hasher.finalize_xof())
     }
 
-    /// Evenly from 0 to below 1.
+    /// Draws uniformly from 0 (included) to 1 (excluded).
     fn unit(&mut self) -> f64 {
         let mut bytes = [0; 8];
         self.0.fill(&mut bytes);
-        // The 53 bits that a float holds.
+        // An `f64` holds 53 bits.
         (u64::from_le_bytes(bytes) >> 11) as f64 / (1_u64 << 53) as f64
     }
 
-    /// Standard normal, by Box and Muller.
+    /// Draws from the standard normal distribution (Box-Muller).
     fn normal(&mut self) -> f64 {
         let (radius, angle) = (1.0 - self.unit(), self.unit());
         (-2.0 * radius.ln()).sqrt() * (std::f64::consts::TAU * angle).cos()

@@ -1,8 +1,8 @@
-//! A prover that only takes its time: for tests, load and demonstrations.
+//! Prover that only waits: for tests, load tests and demonstrations.
 //!
-//! It takes as long as it is told, fails, hangs, crashes and lies as often as it is told, and does
-//! the same in every run of the same seed. Its outputs are the JSON of push0's demo. They commit to
-//! their block and can be checked, though anyone can make them: it proves nothing.
+//! Durations and the rates of failures, hangs, crashes and false proofs are configured, and repeat exactly
+//! for the same seed. Outputs have the JSON format of push0's demo. An output commits to its block and can
+//! be checked, but it proves nothing: anyone can compute one.
 
 mod config;
 mod fate;
@@ -22,7 +22,7 @@ pub struct Mock {
 }
 
 impl Mock {
-    /// A mock with this behaviour.
+    /// Returns a mock with this behaviour.
     pub fn new(config: &MockConfig) -> Self {
         Self {
             config: config.clone(),
@@ -44,7 +44,7 @@ impl Prove for Mock {
             Fate::Failure => {
                 return Err(ProveError {
                     class: self.config.failure_class.into(),
-                    message: "the mock failed as it was told".into(),
+                    message: "the mock failed as configured".into(),
                 });
             }
             Fate::Hang => std::future::pending().await,
@@ -79,7 +79,7 @@ impl Verify for Mock {
     }
 }
 
-#[expect(clippy::panic, reason = "how the SDK takes a panic can be seen with it")]
+#[expect(clippy::panic, reason = "tests need a panic to see how the SDK handles one")]
 fn panic_as_told() {
-    panic!("the mock panicked as it was told");
+    panic!("the mock panicked as configured");
 }

@@ -1,4 +1,4 @@
-//! The mock prover's process.
+//! Entry point of the mock prover.
 
 use push0_prover_mock::{Config, Mock};
 use std::process::ExitCode;

@@ -1,22 +1,23 @@
-//! What the mock writes, in the JSON of push0's demo, and how it is checked.
+//! Outputs of the mock, in the JSON of push0's demo, and their verification.
 
 use push0_domain::{BlockHash, BlockRef};
 use serde::{Deserialize, Serialize};
 
-/// The least length of a proof, in bytes.
+/// Shortest digest in a proof, in bytes.
 const DIGEST_LEN: usize = 32;
 
-/// The block that outputs are about, of a range the last one. A proof is a digest of it and of where
-/// it goes on from, as long as is asked for.
+/// Subject of an output: the block, which is the last one of a range, and the parent of the first block. A
+/// proof is a digest of both, of any requested length.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct About {
     pub(crate) block: BlockRef,
     pub(crate) parent_hash: BlockHash,
-    /// What a proof says of its own making, if it is to.
+    /// Times to write into the proof, if configured.
     pub(crate) stamp: Option<Stamp>,
 }
 
-/// When a proof's task was stored and its attempt began.
+/// Times at which the broker stored a proof's task and its attempt began, in microseconds
+/// since the Unix epoch.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub(crate) struct Stamp {
     pub(crate) released_us: u64,
@@ -47,7 +48,7 @@ enum Output {
 }
 
 impl About {
-    /// `{"block":7,"proof":"0x…","prover":"sp1"}`, `size` bytes long if that is enough.
+    /// Returns `{"block":7,"proof":"0x…","prover":"sp1"}`, lengthened to `size` bytes if shorter.
     pub(crate) fn proof(&self, prover: &str, size: usize, valid: bool) -> Vec<u8> {
         self.sized(None, size, valid, |proof| Proof {
             block: self.block.number,
@@ -57,7 +58,7 @@ impl About {
         })
     }
 
-    /// `{"block":7,"step_id":0,"payload":"0x…"}`, `size` bytes long if that is enough.
+    /// Returns `{"block":7,"step_id":0,"payload":"0x…"}`, lengthened to `size` bytes if shorter.
     pub(crate) fn step(&self, step_id: u32, size: usize, valid: bool) -> Vec<u8> {
         self.sized(Some(step_id), size, valid, |payload| Step {
             block: self.block.number,
@@ -73,7 +74,7 @@ impl About {
         valid: bool,
         make: impl Fn(String) -> T,
     ) -> Vec<u8> {
-        // A struct of numbers and strings can always be written.
+        // Serializing a struct of numbers and strings cannot fail.
         let write = |digits: String| serde_json::to_vec(&make(digits)).unwrap_or_default();
         let frame = write("0x".into()).len();
         let mut digest = self.digest(step, (size.saturating_sub(frame) / 2).max(DIGEST_LEN));
@@ -81,7 +82,7 @@ impl About {
             digest[0] ^= 1;
         }
         let mut output = write(format!("0x{}", hex::encode(digest)));
-        // An odd byte, which hex digits cannot fill.
+        // Hex digits come in pairs, so an odd byte is filled with a space.
         output.resize(output.len().max(size), b' ');
         output
     }
@@ -98,7 +99,7 @@ impl About {
         digest
     }
 
-    /// Why an output is not about this block, if it is not.
+    /// Returns why an output does not belong to this block; `None` if it does.
     pub(crate) fn refusal(&self, output: &[u8]) -> Option<String> {
         let (block, digits, step) = match serde_json::from_slice(output) {
             Ok(Output::Proof(Proof { block, proof, .. })) => (block, proof, None),

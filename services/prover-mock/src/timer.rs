@@ -1,7 +1,7 @@
-//! A timer that is exact to some tens of microseconds.
+//! Timer with a precision of some tens of microseconds.
 //!
-//! The runtime's timers are a millisecond coarse: an attempt of 10 ms would take 11, and whoever
-//! measures an orchestrator with it would charge that to the orchestrator. One thread waits for all.
+//! The runtime's timers are a millisecond coarse: an attempt of 10 ms would take 11, and a measurement
+//! would blame the orchestrator for the difference. One thread serves all waiting attempts.
 
 use std::{
     cmp::Reverse,
@@ -16,7 +16,7 @@ use tokio::sync::oneshot;
 
 static TIMER: LazyLock<Sender<Alarm>> = LazyLock::new(|| {
     let (alarms, set) = channel();
-    // The sender is a static: the thread ends with the process.
+    // The sender is a static, so the thread runs until the process ends.
     std::thread::spawn(move || ring(&set));
     alarms
 });
@@ -46,7 +46,7 @@ impl Ord for Alarm {
     }
 }
 
-/// Returns after this time; at once if it is none.
+/// Sleeps for `time`; returns at once if it is zero.
 pub async fn sleep(time: Duration) {
     if time.is_zero() {
         return;
@@ -56,7 +56,7 @@ pub async fn sleep(time: Duration) {
         at: Instant::now() + time,
         bell,
     };
-    // Refused only if the thread were gone, and then the wait is over.
+    // Sending fails only if the thread is gone, and then there is no alarm to wait for.
     let _ = TIMER.send(alarm);
     let _ = rings.await;
 }
@@ -90,7 +90,7 @@ mod tests {
     async fn timers_end_in_the_order_of_their_times_and_not_before() {
         let began = Instant::now();
         let each = [30_u64, 10, 20, 0].map(|millis| async move {
-            sleep(Duration::from_millis(millis)).await; // wait: what is tested
+            sleep(Duration::from_millis(millis)).await; // wait: the sleep under test
             (began.elapsed(), millis)
         });
         let mut ended = futures::future::join_all(each).await;

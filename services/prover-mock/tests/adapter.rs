@@ -1,4 +1,4 @@
-//! What every adapter does, shown with the mock on a real broker.
+//! Behaviour common to all adapters, tested with the mock on a real broker.
 #![expect(clippy::panic, reason = "a failing test panics, in its helpers as well")]
 
 mod rig;
@@ -108,7 +108,7 @@ async fn a_task_is_taken_ahead_of_the_end_that_the_last_ones_foretell() {
 
 #[tokio::test]
 async fn what_waits_behind_a_slow_attempt_is_handed_to_another() {
-    // A millisecond per unit of gas.
+    // One millisecond per unit of gas.
     let by_gas = |label| untimed(label).env("PUSH0_MOCK__PER_GAS", "1000000");
     let mut rig = rig([by_gas("a")]).await;
     let taking = |number: u64, gas_used: u64| {
@@ -165,7 +165,7 @@ async fn failures_arrive_with_their_class() {
         rig.publish(&task).await;
         let result = rig.result(&task).await;
         assert_eq!(class(&result), expected);
-        // All that the next attempt needs is in the failure.
+        // The failure carries all data for the next attempt.
         assert_eq!(result.inputs, Some(task.inputs.clone()));
         rig.acknowledged(&task).await;
     }
@@ -179,7 +179,7 @@ async fn a_panic_is_a_failure_and_the_prover_goes_on() {
         let result = rig.result(&task).await;
         assert_eq!(class(&result), FailureClass::Retryable);
         assert!(
-            failure(&result).message.contains("panicked as it was told"),
+            failure(&result).message.contains("panicked as configured"),
             "{result:?}"
         );
     }
@@ -249,7 +249,7 @@ async fn a_crashed_prover_leaves_its_task_to_another() {
     let task = rig.task(1);
     rig.publish(&task).await;
     rig.deployment.service("a").wait_exit(PATIENCE).await;
-    // Nobody plays the watchdog here: the broker's ack wait is the last line.
+    // No watchdog runs in this test, so only the broker's ack wait makes the task available again.
     let mut rig = rig;
     rig.deployment.start_service(mock("b"));
     assert_eq!(rig.result(&task).await.prover.as_str(), "b");
@@ -319,7 +319,7 @@ async fn a_drained_prover_takes_nothing_and_leaves_the_task_as_it_was() {
     let task = rig.task(1);
     rig.publish(&task).await;
     rig.deployment.start_service(mock("b"));
-    // A task that was handed back and forth would be held to have killed its provers.
+    // A task redelivered again and again would count as one that kills its provers.
     let result = rig.result(&task).await;
     assert_eq!(result.prover.as_str(), "b");
     output(rig.bus(), &result).await;

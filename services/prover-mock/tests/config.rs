@@ -1,4 +1,4 @@
-//! What the configuration accepts, and the commands that need no broker.
+//! Accepted and refused configurations, and the commands that need no broker.
 #![expect(clippy::unwrap_used, reason = "a failing test panics, in its helpers as well")]
 
 use push0_prover_mock::Config;

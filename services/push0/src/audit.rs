@@ -1,10 +1,10 @@
-//! Whether an output is what was promised: every block once, in order, proved and verified.
+//! Audit of an output: every block once, in order, proved and verified.
 
 use crate::records::Record;
 use push0_domain::message::EmissionOutcome;
 use std::collections::{HashMap, HashSet};
 
-/// A record, as far as the audit looks.
+/// The parts of a record used by the audit.
 #[derive(Clone, Copy, Debug)]
 struct Seen {
     first: u64,
@@ -13,28 +13,28 @@ struct Seen {
     verified: bool,
 }
 
-/// What is right and wrong with an output.
+/// Counts of correct and faulty records in an output.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Audit {
     /// Blocks with a record, each counted once.
     pub(crate) emitted: usize,
-    /// Blocks that were proved.
+    /// Blocks whose record says proved.
     pub(crate) proved: usize,
-    /// Blocks whose proofs were all seen by a verifier.
+    /// Blocks whose proofs were all verified by a verifier.
     pub(crate) verified: usize,
-    /// Records that came after one of a later block.
+    /// Records that follow the record of a later block.
     pub(crate) inversions: usize,
-    /// Records about a block that had one already.
+    /// Second and further records of a block.
     pub(crate) duplicates: usize,
     /// Numbers without a record between the first and the last one.
     pub(crate) missing: u64,
 }
 
 impl Audit {
-    /// Looks at records in the order of their stream.
+    /// Audits records, given in stream order.
     pub(crate) fn of(records: &[Record]) -> Self {
         let mut seen: Vec<Seen> = Vec::with_capacity(records.len());
-        // The newest record of each number: one of a block that is dead can be amended.
+        // Newest record of each number. A later record amends the record of a dead block.
         let mut newest: HashMap<u64, (usize, &Record)> = HashMap::with_capacity(records.len());
         for record in records {
             let emission = &record.emission;
@@ -85,7 +85,7 @@ impl Audit {
         audit
     }
 
-    /// What is wrong, in words; none if `wanted` blocks are as promised.
+    /// Returns the faults as texts; empty if `wanted` blocks are correct.
     pub(crate) fn complaints(&self, wanted: usize) -> Vec<String> {
         let mut complaints = Vec::new();
         let mut complain = |count: u64, what: &str| {
@@ -103,7 +103,8 @@ impl Audit {
     }
 }
 
-/// The value below or at which `percent` of the values lie (nearest rank); none without values.
+/// Returns the smallest value that at least `percent` percent of the values do not exceed (nearest
+/// rank); `None` without values.
 pub(crate) fn percentile(values: &mut [i64], percent: usize) -> Option<i64> {
     values.sort_unstable();
     let rank = (values.len() * percent).div_ceil(100).max(1);

@@ -1,8 +1,8 @@
-//! Which blocks a command means: `7` or `7..9`, both ends included.
+//! Block numbers as a command-line argument: `7` or `7..9`, both ends included.
 
 use std::str::FromStr;
 
-/// Consecutive block numbers.
+/// Range of consecutive block numbers, both ends included.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct BlockRange {
     pub(crate) first: u64,

@@ -1,14 +1,12 @@
-//! The command line.
+//! Definition of the command line.
 
 use crate::command::{block, blocks, cancel, child, dead, pipeline, proof, provision, report, status, up};
-use clap::{Args, Parser, Subcommand};
-use push0_domain::PipelineId;
-use std::path::PathBuf;
+use crate::options::Global;
+use clap::{Parser, Subcommand};
 
 /// Orchestrates zero-knowledge proofs.
 ///
-/// Exits with 0 when it did what was asked, 1 when it failed, 64 when the command line or a file is
-/// wrong.
+/// Exit codes: 0 success, 1 failure, 64 wrong command line, file or environment variable.
 #[derive(Debug, Parser)]
 #[command(name = "push0", version)]
 pub(crate) struct Cli {
@@ -18,45 +16,20 @@ pub(crate) struct Cli {
     pub(crate) command: Command,
 }
 
-/// What every command understands.
-#[derive(Args, Clone, Debug)]
-pub(crate) struct Global {
-    /// Broker URL [default: that of the `push0 up` that runs in DIR, else nats://127.0.0.1:4222].
-    ///
-    /// Credentials and TLS come from PUSH0_NATS__CREDENTIALS, PUSH0_NATS__NKEY_SEED,
-    /// PUSH0_NATS__TLS_CA, PUSH0_NATS__TLS_CERT and PUSH0_NATS__TLS_KEY, as for the services.
-    #[arg(long, global = true, env = "PUSH0_NATS__URL", value_name = "URL")]
-    pub(crate) nats: Option<String>,
-    /// Where `push0 up` keeps its state.
-    #[arg(long, global = true, default_value = "./.push0", value_name = "DIR")]
-    pub(crate) dir: PathBuf,
-    /// Print JSON, for machines.
-    #[arg(long, global = true)]
-    pub(crate) json: bool,
-}
-
-/// Which pipeline.
-#[derive(Args, Clone, Debug)]
-pub(crate) struct Of {
-    /// The pipeline; may be left out when there is exactly one.
-    #[arg(long, value_name = "NAME")]
-    pub(crate) pipeline: Option<PipelineId>,
-}
-
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Run a broker and every service on this machine until Ctrl-C; go on where the last run stopped.
+    /// Run a broker and all services on this machine until Ctrl-C; continues where the last run stopped.
     Up(up::UpArgs),
-    /// Make or update the streams and buckets on the broker. Safe to repeat; touches no message.
+    /// Create or update the streams and buckets on the broker. Safe to repeat; does not touch messages.
     Provision(provision::ProvisionArgs),
     /// Check, apply, list, show and remove pipelines.
     #[command(subcommand)]
     Pipeline(pipeline::PipelineCommand),
-    /// The broker, the streams, the pipelines, the provers and the dead letters at a glance.
+    /// Show services, streams, pipelines and provers, and the number of dead letters.
     Status(status::StatusArgs),
-    /// The blocks that were emitted, with where their time went.
+    /// List emitted blocks, with the time spent on each.
     Blocks(blocks::BlocksArgs),
-    /// Everything that is known about one block.
+    /// Show everything known about one block.
     Block(block::BlockArgs),
     /// Fetch and verify proofs.
     #[command(subcommand)]
@@ -64,11 +37,11 @@ pub(crate) enum Command {
     /// List, show, retry and drop dead letters.
     #[command(subcommand)]
     Dead(dead::DeadCommand),
-    /// Stop work on blocks that need no proof any more.
+    /// Stop work on blocks that no longer need a proof.
     Cancel(cancel::CancelArgs),
-    /// Wait until blocks are emitted and check them: complete, in order, once, proved, verified.
+    /// Wait until blocks are emitted, then check them: complete, in order, once, proved, verified.
     Report(report::ReportArgs),
-    /// Become another program that dies with its parent.
+    /// Replace this process by a program that dies with its parent.
     #[command(name = "__child", hide = true)]
     Child(child::ChildArgs),
 }
@@ -77,6 +50,7 @@ pub(crate) enum Command {
 mod tests {
     use super::*;
     use clap::CommandFactory as _;
+    use std::path::PathBuf;
 
     #[test]
     fn the_command_line_is_consistent() {

@@ -1,8 +1,8 @@
-//! What a command works with: the broker, the directory, the pipeline that is meant.
+//! Context of a command: the broker, the state directory and the selected pipeline.
 
-use crate::cli::{Global, Of};
 use crate::endpoint::Endpoint;
 use crate::failure::Failure;
+use crate::options::{Global, Of};
 use push0_bus::{Bus, NatsConfig, Pipelines, Refusal};
 use push0_domain::PipelineId;
 use push0_domain::pipeline::Pipeline;
@@ -12,10 +12,10 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
 
-/// How long the broker may take to answer at first. An operator gets an answer within 3 s.
+/// Time limit for the first connection to the broker. It leaves room to answer an operator within 3 s.
 const CONNECT_TIMEOUT: Duration = Duration::from_millis(2_500);
 
-/// What a command works with.
+/// Context of a command, built from the global options.
 #[derive(Debug)]
 pub(crate) struct Context {
     nats: Option<String>,
@@ -24,22 +24,22 @@ pub(crate) struct Context {
     refusals: watch::Sender<Option<String>>,
 }
 
-/// What the broker does not let this command do.
+/// Receiver of the broker's refusals of this command's requests.
 pub(crate) struct Refused(watch::Receiver<Option<String>>);
 
 impl Refused {
-    /// Waits until the broker refuses something, and says what: nothing else would end the command before
-    /// its patience does.
+    /// Waits until the broker refuses a request, and returns the refusal's text. Without this, the command
+    /// would wait for an answer until its timeout.
     pub(crate) async fn text(mut self) -> String {
         match self.0.wait_for(Option::is_some).await {
             Ok(refusal) => refusal.clone().unwrap_or_default(),
-            // The command that could be refused has ended.
+            // The sender is dropped when the command has ended, and then no refusal can follow.
             Err(_) => std::future::pending().await,
         }
     }
 }
 
-/// The part of the services' configuration that this command shares.
+/// The part of the services' configuration shared by this command.
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct Environment {
@@ -48,7 +48,7 @@ struct Environment {
 
 impl Context {
     pub(crate) fn new(global: Global) -> (Self, Refused) {
-        // The empty text is "not given", as it is for the services' optional keys.
+        // An empty text means "not given", as for the optional keys of the services.
         let nats = global.nats.filter(|url| !url.is_empty());
         let (refusals, refused) = watch::channel(None);
         let context = Self {
@@ -60,12 +60,13 @@ impl Context {
         (context, Refused(refused))
     }
 
-    /// Whether a broker was named.
+    /// Returns whether `--nats` or `PUSH0_NATS__URL` is set.
     pub(crate) fn names_a_broker(&self) -> bool {
         self.nats.is_some()
     }
 
-    /// What runs in DIR, if it is what this command talks to.
+    /// Returns the endpoint of the `push0 up` that runs in DIR; `None` if there is none, or if this command
+    /// uses another broker.
     pub(crate) fn endpoint(&self) -> Option<Endpoint> {
         let endpoint = Endpoint::of_running(&self.dir)?;
         let other = self.nats.as_ref().is_some_and(|url| *url != endpoint.nats_url);
@@ -85,12 +86,13 @@ impl Context {
         Ok(config)
     }
 
-    /// The broker, provisioned or not.
+    /// Connects to the broker, provisioned or not.
     pub(crate) async fn broker(&self) -> Result<Bus, Failure> {
         self.broker_within(CONNECT_TIMEOUT).await
     }
 
-    /// The broker, provisioned or not, if it answers by then.
+    /// Connects to the broker, provisioned or not. Fails after `wait`, or after
+    /// [`CONNECT_TIMEOUT`] if that is longer.
     pub(crate) async fn broker_within(&self, wait: Duration) -> Result<Bus, Failure> {
         let config = self.config()?;
         let refusals = self.refusals.clone();
@@ -112,14 +114,14 @@ impl Context {
         }
     }
 
-    /// The broker, with all that push0 needs on it.
+    /// Connects to the broker and checks that all streams and buckets exist.
     pub(crate) async fn bus(&self) -> Result<Bus, Failure> {
         let bus = self.broker().await?;
         bus.check_provisioned().await?;
         Ok(bus)
     }
 
-    /// The pipeline that is meant: the named one, which may have been removed, or the only one.
+    /// Returns the named pipeline, current or removed; without a name, the only current pipeline.
     pub(crate) async fn pipeline(&self, bus: &Bus, of: &Of) -> Result<PipelineId, Failure> {
         let pipelines = Pipelines::bind(bus).await?;
         let current = pipelines.current().await?;

@@ -1,4 +1,4 @@
-//! DIR: the state of `push0 up`, who may use it, and where to find what it runs.
+//! State directory (DIR) of `push0 up`: its lock, and the addresses of the running processes.
 
 use crate::failure::Failure;
 use push0_domain::ZkvmId;
@@ -8,29 +8,30 @@ use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-/// What `push0 up` runs and where: `DIR/endpoint.json`. Kept across runs for the port and the size.
+/// Processes of `push0 up` and their addresses, stored as `DIR/endpoint.json`. The file outlives the run,
+/// so that the next run uses the same broker port and store size.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Endpoint {
-    /// The process id of `push0 up`.
+    /// Process id of `push0 up`.
     pub(crate) pid: u32,
-    /// The broker's URL.
+    /// URL of the broker.
     pub(crate) nats_url: String,
-    /// The broker's port on 127.0.0.1.
+    /// Port of the broker on 127.0.0.1.
     pub(crate) nats_port: u16,
-    /// What the store may take, in bytes: decided by the first run.
+    /// Size limit of the broker's store in bytes, chosen by the first run.
     pub(crate) store_bytes: u64,
-    /// The processes.
+    /// Services, provers and verifiers.
     pub(crate) services: Vec<ServiceEntry>,
 }
 
-/// One process of `push0 up`.
+/// A service, prover or verifier started by `push0 up`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct ServiceEntry {
-    /// Its name, such as `collector` or `miden-1`.
+    /// Name of the process, such as `collector` or `miden-1`.
     pub(crate) name: String,
-    /// The zkVM, if it proves or verifies.
+    /// The zkVM of a prover or verifier; `None` for other services.
     pub(crate) zkvm: Option<ZkvmId>,
-    /// Where `/health/ready` and `/metrics` answer.
+    /// Address of `/health/ready` and `/metrics`.
     pub(crate) address: SocketAddr,
 }
 
@@ -39,12 +40,12 @@ impl Endpoint {
         dir.join("endpoint.json")
     }
 
-    /// What the last run left; none if there was none, or if it is unreadable.
+    /// Reads the endpoint of the last run; `None` if there is none or the file is unreadable.
     pub(crate) fn of_last_run(dir: &Path) -> Option<Self> {
         serde_json::from_slice(&std::fs::read(Self::path(dir)).ok()?).ok()
     }
 
-    /// What runs in DIR now.
+    /// Returns the endpoint of the `push0 up` that runs in DIR now; `None` if there is none.
     pub(crate) fn of_running(dir: &Path) -> Option<Self> {
         if DirLock::is_held(dir) {
             Self::of_last_run(dir)
@@ -53,7 +54,7 @@ impl Endpoint {
         }
     }
 
-    /// Writes it in one step: a reader sees the old or the new one.
+    /// Writes the file in one step, so that readers see either the old or the new content.
     pub(crate) fn write(&self, dir: &Path) -> Result<(), Failure> {
         let mut file = tempfile::NamedTempFile::new_in(dir)?;
         serde_json::to_writer_pretty(&mut file, self)?;
@@ -62,7 +63,7 @@ impl Endpoint {
     }
 }
 
-/// The right to use DIR, given up by the system when the process ends, however it ends.
+/// Exclusive lock on DIR. The system releases the lock when the process ends, even by a crash.
 #[derive(Debug)]
 pub(crate) struct DirLock(#[expect(dead_code, reason = "the lock lives as long as the open file")] File);
 
@@ -71,7 +72,7 @@ impl DirLock {
         dir.join("lock")
     }
 
-    /// Takes DIR; refuses if another process has it.
+    /// Locks DIR; fails if another process holds the lock.
     pub(crate) fn take(dir: &Path) -> Result<Self, Failure> {
         let file = File::options()
             .create(true)
@@ -95,8 +96,8 @@ impl DirLock {
         }
     }
 
-    /// Whether a process has DIR now. A shared lock that is let go at once: it is in nobody's way
-    /// unless that one starts in the same instant.
+    /// Returns whether a process holds DIR now. The check takes a shared lock and releases the lock at once,
+    /// so it can only disturb a `push0 up` that starts in the same instant.
     fn is_held(dir: &Path) -> bool {
         match File::open(Self::path(dir)) {
             Ok(file) => matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)),

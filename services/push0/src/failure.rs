@@ -1,16 +1,17 @@
-//! Why a command failed, and the code to exit with.
+//! Failure of a command, with its exit code.
 
 use push0_runtime::exit::{self, BoxError, chain};
+use std::io::Write as _;
 use std::process::ExitCode;
 
-/// The end of a command that did not do what was asked.
+/// Reason for which a command did not succeed.
 #[derive(Debug)]
 pub(crate) enum Failure {
-    /// The command line, a file or a variable is wrong: exit 64.
+    /// The command line, a file or an environment variable is wrong: exit code 64.
     Usage(String),
-    /// Something failed: exit 1.
+    /// The command failed: exit code 1.
     Failed(BoxError),
-    /// The command has said what there is to say: exit 1.
+    /// The command failed and has already printed the reason: exit code 1.
     Told,
 }
 
@@ -23,18 +24,19 @@ impl Failure {
         Self::Failed(text.into().into())
     }
 
-    /// Tells it on stderr.
+    /// Prints the reason to stderr and returns the exit code.
     pub(crate) fn tell(self) -> ExitCode {
         let code = match self {
             Self::Usage(_) => exit::CONFIG,
             Self::Failed(_) => exit::FAILURE,
             Self::Told => return ExitCode::from(exit::FAILURE),
         };
-        crate::output::note(&format!("push0: {}", self.text()));
+        // A closed stderr must not change the exit code.
+        let _ = writeln!(std::io::stderr().lock(), "push0: {}", self.text());
         ExitCode::from(code)
     }
 
-    /// Why, in words.
+    /// Returns the reason as text; empty if it is already printed.
     pub(crate) fn text(&self) -> String {
         match self {
             Self::Usage(text) => text.clone(),
@@ -44,7 +46,7 @@ impl Failure {
     }
 }
 
-// `Failure` is no error itself, so that any error converts into it.
+// `Failure` does not implement `Error`, so that this conversion from any error is possible.
 impl<E: std::error::Error + Send + Sync + 'static> From<E> for Failure {
     fn from(error: E) -> Self {
         Self::Failed(Box::new(error))

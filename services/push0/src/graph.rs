@@ -1,10 +1,10 @@
-//! A pipeline as a text that a person can check.
+//! Text form of a pipeline, for an operator to check.
 
 use push0_domain::message::StageKind;
 use push0_domain::pipeline::{Pipeline, Policy, ProofSpec, Source, Stage, Start, Verify, Witness};
 use std::fmt::Write as _;
 
-/// The policy in words.
+/// Returns the policy as text.
 pub(crate) fn policy(pipeline: &Pipeline) -> String {
     match pipeline.policy {
         Policy::OldestFirst => "oldest-first".into(),
@@ -12,7 +12,7 @@ pub(crate) fn policy(pipeline: &Pipeline) -> String {
     }
 }
 
-/// The whole pipeline: a head, then the stages of each proof as a tree.
+/// Returns the whole pipeline as text: a summary, then the stages of each proof as a tree.
 pub(crate) fn render(pipeline: &Pipeline) -> String {
     let mut text = format!(
         "{}: {}, weight {}, {} of {} proofs\nsource: {}\n",
@@ -46,7 +46,7 @@ fn tree(text: &mut String, proof: &ProofSpec) {
         .max()
         .unwrap_or(0);
     let deepest = proof.stages.len() * 3 + width;
-    // Writing into a String cannot fail.
+    // Writing to a `String` cannot fail.
     let _ = writeln!(text, "\nproof {} ({verify}{program})\n  block", proof.proof_type);
     for (depth, stage) in proof.stages.iter().enumerate() {
         let branch = format!("{}└─ {}", "   ".repeat(depth), stage.name);
@@ -120,7 +120,7 @@ fn source(source: &Source) -> String {
     }
 }
 
-/// A URL without what providers hide keys in: user, path and query.
+/// Strips user, path and query from a URL: providers put keys there.
 fn host(url: &str) -> String {
     let (scheme, rest) = url.split_once("://").unwrap_or(("http", url));
     let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();

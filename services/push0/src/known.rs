@@ -1,11 +1,11 @@
-//! What the ingester saw of a block: the trusted side of every proof's statement.
+//! Facts about blocks stored by the ingester: the trusted part of every proof's statement.
 
 use crate::failure::Failure;
 use push0_bus::{Bucket, Bus};
 use push0_domain::message::KnownBlock;
 use push0_domain::{BlockRef, PipelineId, subject};
 
-/// The facts about a block; none if it was never ingested, or so long ago that they expired.
+/// Returns the facts about a block; `None` if it was never ingested or its facts have expired.
 pub(crate) async fn of_block(
     bus: &Bus,
     pipeline: &PipelineId,
@@ -13,13 +13,13 @@ pub(crate) async fn of_block(
 ) -> Result<Option<KnownBlock>, Failure> {
     let facts = bus.facts::<KnownBlock>(Bucket::Blocks).await?;
     let fact = facts.find(&subject::known_block(pipeline, block)).await?;
-    // The key has a part of the hash only.
+    // The key contains only a part of the hash.
     Ok(fact
         .and_then(|fact| fact.value)
         .filter(|known| known.block == *block))
 }
 
-/// The facts about all blocks of a number: several after a reorg.
+/// Returns the facts about all blocks with this number: several after a reorg.
 pub(crate) async fn of_number(
     bus: &Bus,
     pipeline: &PipelineId,

@@ -1,22 +1,22 @@
-//! Dead letters: finding and reading them.
+//! Listing and reading of dead letters.
 
 use crate::failure::Failure;
 use push0_bus::{Bus, Kept, Stream};
 use push0_domain::message::DeadLetter;
 use push0_domain::{PipelineId, subject};
 
-/// Where a dead letter lies.
+/// Location of a dead letter in the stream DEAD.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Place {
-    /// Its subject.
+    /// Subject of the letter's message.
     pub(crate) subject: String,
-    /// Its pipeline; none if what died could not be read.
+    /// Pipeline of the letter; `None` if the dead message could not be decoded.
     pub(crate) pipeline: Option<PipelineId>,
-    /// Its id.
+    /// Id of the letter.
     pub(crate) id: String,
 }
 
-/// Which letters a command means.
+/// Selection of dead letters.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Which {
     One(String),
@@ -24,7 +24,7 @@ pub(crate) enum Which {
     All,
 }
 
-/// All letters, or those of one pipeline.
+/// Lists the dead letters of one pipeline, or of all pipelines.
 pub(crate) async fn list(bus: &Bus, pipeline: Option<&PipelineId>) -> Result<Vec<Place>, Failure> {
     let filter = match pipeline {
         Some(pipeline) => subject::dead(Some(pipeline), ">"),
@@ -39,7 +39,7 @@ pub(crate) async fn list(bus: &Bus, pipeline: Option<&PipelineId>) -> Result<Vec
     Ok(places)
 }
 
-/// The letters that are meant; an error if there are none.
+/// Returns the selected dead letters; fails if there are none.
 pub(crate) async fn find(bus: &Bus, which: &Which) -> Result<Vec<Place>, Failure> {
     let found = match which {
         Which::One(id) => list(bus, None)
@@ -54,12 +54,14 @@ pub(crate) async fn find(bus: &Bus, which: &Which) -> Result<Vec<Place>, Failure
         (Which::One(id), true) => Err(Failure::failed(format!(
             "there is no dead letter `{id}`: see `push0 dead list`"
         ))),
-        (_, true) => Err(Failure::failed("there are no such dead letters")),
+        (_, true) => Err(Failure::failed(
+            "there are no such dead letters: see `push0 dead list`",
+        )),
         _ => Ok(found),
     }
 }
 
-/// The letter at a place; none if somebody was faster.
+/// Reads a dead letter; `None` if another command has deleted it.
 pub(crate) async fn read(bus: &Bus, place: &Place) -> Result<Option<Kept<DeadLetter>>, Failure> {
     Ok(bus.last(Stream::Dead, &place.subject).await?)
 }

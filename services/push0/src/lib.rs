@@ -1,8 +1,8 @@
-//! `push0`: runs a deployment on one machine, and shows and steers any deployment.
+//! `push0`: runs a deployment on one machine, and inspects and controls any deployment.
 //!
-//! Every command but `up` is a client of the broker: it reads what the services stored and publishes
-//! what they understand. It holds no state and is never needed for the work to go on. `up` is the
-//! embedded default: a broker and every service as child processes that never outlive it.
+//! Every command except `up` is a client of the broker: it reads data stored by the services and publishes
+//! messages for them. It holds no state, and proving never depends on it. `up` runs a broker and all
+//! services as child processes that never outlive it.
 
 mod audit;
 mod block_range;
@@ -14,6 +14,7 @@ mod failure;
 mod graph;
 mod known;
 mod letters;
+mod options;
 mod output;
 mod overrides;
 mod pipeline_file;
@@ -27,12 +28,12 @@ use clap::Parser as _;
 use failure::Failure;
 use std::process::ExitCode;
 
-/// The whole of the process.
+/// Parses the command line, runs the command and returns the exit code.
 pub fn main() -> ExitCode {
     let cli = match cli::Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
-            // A closed stdout or stderr leaves nobody to tell.
+            // There is no way to report an error if stdout or stderr is closed.
             let _ = error.print();
             let code = if error.use_stderr() {
                 push0_runtime::exit::CONFIG
@@ -50,11 +51,11 @@ pub fn main() -> ExitCode {
 
 fn run(cli: cli::Cli) -> Result<(), Failure> {
     let command = match cli.command {
-        // Before a runtime starts threads: the process becomes another program.
+        // The process becomes another program here, before the runtime starts any thread.
         cli::Command::Child(args) => return command::child::run(&args),
         other => other,
     };
-    // One thread. `up` needs it: a child is told to die with the thread that started it.
+    // `up` needs a single-threaded runtime: its children die with the thread that started them.
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;

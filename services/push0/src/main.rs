@@ -1,4 +1,4 @@
-//! The binary; everything is in the library.
+//! Entry point of `push0`; all code is in the library.
 
 use std::process::ExitCode;
 

@@ -1,4 +1,5 @@
-//! Writing to the terminal. A reader that went away (`push0 blocks | head`) ends the process quietly.
+//! Output to the terminal. The process ends quietly when the reader of stdout closes the pipe, as
+//! in `push0 blocks | head`.
 
 use crate::failure::Failure;
 use serde::Serialize;
@@ -23,7 +24,7 @@ pub(crate) fn raw(bytes: &[u8]) -> Result<(), Failure> {
     }
 }
 
-/// Writes a line to stderr; if nobody reads it, nobody misses it.
+/// Writes a line to stderr. Errors are ignored: a closed stderr must not end the command.
 pub(crate) fn note(text: &str) {
     let _ = writeln!(std::io::stderr().lock(), "{text}");
 }

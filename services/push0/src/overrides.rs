@@ -1,13 +1,13 @@
-//! `--set KEY=VALUE`: values that replace those of a pipeline file before it is checked.
+//! `--set KEY=VALUE`: replaces values of a pipeline file before the file is checked.
 //!
-//! A key is a path such as `source.rpc_url` or `proof.0.stage.1.timeout`. A value is read as TOML
-//! where it is TOML (`5`, `true`, `"5"`) and as text elsewhere (`http://localhost:8545`, `latest`).
-//! What is not overridden keeps its line, so that errors still name the right one.
+//! A key is a path such as `source.rpc_url` or `proof.0.stage.1.timeout`. A value is parsed as TOML if
+//! possible (`5`, `true`, `"5"`), otherwise taken as text (`http://localhost:8545`, `latest`). Other lines
+//! keep their numbers, so that errors still name the right line.
 
 use std::str::FromStr;
 use toml_edit::{DocumentMut, Item, Value};
 
-/// One override.
+/// One `--set` option.
 #[derive(Clone, Debug)]
 pub(crate) struct Override {
     key: String,
@@ -34,8 +34,8 @@ impl FromStr for Override {
     }
 }
 
-/// The text of a file with the overrides in it. A text that is no TOML comes back as it is: the
-/// check of the file says what is wrong with it.
+/// Returns the text of a file with the overrides applied. Text that is not TOML is returned unchanged: the
+/// check of the file reports the error.
 pub(crate) fn apply(text: &str, overrides: &[Override]) -> Result<String, String> {
     let Ok(mut document) = text.parse::<DocumentMut>() else {
         return Ok(text.to_owned());
@@ -56,7 +56,7 @@ fn put(root: &mut Item, key: &str, value: &Value) -> Result<(), String> {
         place = step(place, name).ok_or_else(|| format!("the file has no `{name}` there"))?;
     }
     if let Some(Item::Value(present)) = step(place, last) {
-        // The comment behind the old value stays.
+        // The comment after the old value is kept.
         let decor = present.decor().clone();
         *present = value.clone();
         *present.decor_mut() = decor;
@@ -64,7 +64,7 @@ fn put(root: &mut Item, key: &str, value: &Value) -> Result<(), String> {
     }
     let table = place
         .as_table_like_mut()
-        .ok_or("what stands before the last dot is no table")?;
+        .ok_or("the part of the key before the last dot is no table")?;
     if table.contains_key(last) {
         return Err("it is a table: name a value in it".into());
     }

@@ -1,4 +1,4 @@
-//! Reading a pipeline file, with the overrides of the command line.
+//! Reading of a pipeline file, with the overrides of the command line.
 
 use crate::failure::Failure;
 use crate::overrides::{self, Override};
@@ -6,13 +6,13 @@ use clap::Args;
 use push0_domain::pipeline::Pipeline;
 use std::path::{Path, PathBuf};
 
-/// A pipeline file on the command line.
+/// Arguments that select a pipeline file.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct FileArgs {
-    /// The pipeline file (TOML).
+    /// Pipeline file (TOML).
     #[arg(value_name = "FILE")]
     file: PathBuf,
-    /// Replace a value of the file, such as source.rpc_url=http://localhost:8545.
+    /// Replace a value in the file, such as source.rpc_url=http://localhost:8545.
     #[arg(long = "set", value_name = "KEY=VALUE")]
     overrides: Vec<Override>,
 }
@@ -23,7 +23,7 @@ impl FileArgs {
     }
 }
 
-/// Reads and checks a pipeline file.
+/// Reads and checks a pipeline file, with the overrides applied.
 pub(crate) fn load(file: &Path, overrides: &[Override]) -> Result<Pipeline, Failure> {
     let name = file.display().to_string();
     let text = std::fs::read_to_string(file)

@@ -1,4 +1,4 @@
-//! Asking a service on this machine for its health and its metrics.
+//! Health and metrics requests to services on this machine.
 
 use std::{io, net::SocketAddr, time::Duration};
 use tokio::{
@@ -6,29 +6,29 @@ use tokio::{
     net::TcpStream,
 };
 
-/// How long an answer may take: the services answer such requests from memory.
+/// Time limit for an answer. Services answer these requests from memory.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// The largest answer that is read: metrics are some tens of KiB.
+/// Largest part of an answer that is read, in bytes. Metrics have some tens of KiB.
 const ANSWER_MAX: u64 = 4 << 20;
 
-/// What a service said.
+/// HTTP answer of a service.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Answer {
     pub(crate) status: u16,
     pub(crate) body: String,
 }
 
-/// GET `path` from a service.
+/// Sends GET `path` to a service and returns the answer.
 pub(crate) async fn get(address: SocketAddr, path: &str) -> io::Result<Answer> {
     let ask = async {
         let mut stream = TcpStream::connect(address).await?;
-        // HTTP/1.0: the answer comes whole, and the connection ends after it.
+        // With HTTP/1.0 the answer is not chunked and ends with the connection.
         let request = format!("GET {path} HTTP/1.0\r\nHost: {address}\r\n\r\n");
         stream.write_all(request.as_bytes()).await?;
         let mut answer = Vec::new();
         stream.take(ANSWER_MAX).read_to_end(&mut answer).await?;
         parse(&String::from_utf8_lossy(&answer))
-            .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "the answer is no HTTP"))
+            .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "the answer is not HTTP"))
     };
     tokio::time::timeout(PATIENCE, ask).await?
 }
@@ -42,7 +42,7 @@ fn parse(answer: &str) -> Option<Answer> {
     })
 }
 
-/// Whether a service is ready, and if not, why.
+/// Checks whether a service is ready; the error says why not.
 pub(crate) async fn ready(address: SocketAddr) -> Result<(), String> {
     match get(address, "/health/ready").await {
         Ok(answer) if answer.status == 200 => Ok(()),
@@ -71,7 +71,7 @@ fn reason(not_ready: &serde_json::Value) -> String {
     format!("{}: {}", text("component"), text("reason"))
 }
 
-/// The resident memory of a service, in bytes.
+/// Returns the resident memory of a service in bytes; `None` if it does not answer or has no such metric.
 pub(crate) async fn resident_bytes(address: SocketAddr) -> Option<f64> {
     let answer = get(address, "/metrics").await.ok()?;
     metric(&answer.body, "process_resident_memory_bytes")

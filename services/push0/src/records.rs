@@ -1,4 +1,4 @@
-//! What PROOFS says of blocks: reading the records, and what follows from one.
+//! Reading of block records from PROOFS, and values derived from them.
 
 use crate::failure::Failure;
 use crate::table::{self, Align, NONE};
@@ -9,10 +9,10 @@ use push0_domain::{BlockRef, PipelineId, Timestamp, subject};
 use serde::Serialize;
 use std::collections::BTreeSet;
 
-/// How many messages are read before something else may happen.
+/// Maximum number of messages read in one scan.
 const SCAN_MAX: usize = 1000;
 
-/// The record of a block, as it was stored.
+/// Stored record of a block or range.
 #[derive(Clone, Debug)]
 pub(crate) struct Record {
     pub(crate) emission: Emission,
@@ -34,7 +34,7 @@ impl Record {
         })
     }
 
-    /// The proofs, if it was proved.
+    /// Returns the proofs; empty if the block was not proved.
     pub(crate) fn proofs(&self) -> &[Proof] {
         match &self.emission.outcome {
             EmissionOutcome::Proved(proofs) => proofs,
@@ -42,18 +42,19 @@ impl Record {
         }
     }
 
-    /// Whether it was proved, each proof seen by a verifier.
+    /// Returns whether the block was proved and each of its proofs was verified by a verifier.
     pub(crate) fn is_verified(&self) -> bool {
         !self.proofs().is_empty() && self.proofs().iter().all(|proof| proof.verifier.is_some())
     }
 
-    /// Orchestration overhead in microseconds: from "block stored" to "record stored", less the time
-    /// inside provers and verifiers on the critical path. Negative only if a prover's clock runs fast.
+    /// Returns the orchestration overhead in microseconds: the time from "block stored" to "record
+    /// stored", minus the time inside provers and verifiers on the critical path. Negative only if a
+    /// prover's clock runs fast.
     pub(crate) fn overhead_us(&self) -> i64 {
         overhead_us(self.emission.stored_at, self.stored_at, self.emission.busy_us)
     }
 
-    /// The time of the slowest proof's final stage, in microseconds.
+    /// Returns the longest final-stage time among the block's proofs, in microseconds.
     pub(crate) fn prove_us(&self) -> Option<u64> {
         self.proofs().iter().map(|proof| proof.prove_us).max()
     }
@@ -66,13 +67,13 @@ impl Record {
             .max()
     }
 
-    /// The id of the block's trace.
+    /// Returns the id of the block's trace.
     pub(crate) fn trace_id(&self) -> Option<&str> {
         trace_id(&self.trace)
     }
 }
 
-/// The trace id in a `traceparent`.
+/// Returns the trace id in a `traceparent` header.
 pub(crate) fn trace_id(trace: &TraceContext) -> Option<&str> {
     trace.traceparent.as_deref()?.split('-').nth(1)
 }
@@ -84,7 +85,7 @@ fn overhead_us(block_stored_at: Timestamp, record_stored_at: Timestamp, busy_us:
         .saturating_sub(signed(busy_us))
 }
 
-/// What became of a block, in a word or two.
+/// Returns the outcome of a block in one or two words.
 pub(crate) fn outcome(outcome: &EmissionOutcome) -> String {
     match outcome {
         EmissionOutcome::Proved(_) => "proved".into(),
@@ -96,7 +97,7 @@ pub(crate) fn outcome(outcome: &EmissionOutcome) -> String {
     }
 }
 
-/// The newest record of a pipeline.
+/// Returns the newest record of a pipeline.
 pub(crate) async fn newest(bus: &Bus, pipeline: &PipelineId) -> Result<Option<Record>, Failure> {
     let kept = bus
         .last(Stream::Proofs, &subject::proofs_of_pipeline(pipeline))
@@ -104,7 +105,7 @@ pub(crate) async fn newest(bus: &Bus, pipeline: &PipelineId) -> Result<Option<Re
     kept.map(Record::new).transpose()
 }
 
-/// The record of a block by its number: its own, or that of the range that it is in.
+/// Returns the record of a block by number: its own record, or the record of its range.
 pub(crate) async fn of_number(
     bus: &Bus,
     pipeline: &PipelineId,
@@ -116,7 +117,8 @@ pub(crate) async fn of_number(
     if let Some(kept) = own {
         return Record::new(kept).map(Some);
     }
-    // A range lies under the number of its last block, which is the next one that has a record.
+    // A range is stored under the number of its last block, so the next higher number with a record
+    // may cover this block.
     let all = bus
         .subjects(Stream::Proofs, &subject::proofs_of_pipeline(pipeline))
         .await?;
@@ -136,7 +138,8 @@ pub(crate) async fn of_number(
                 .then_some(record)
                 .or(covering);
         }
-        // A range that was cut off by a reorg lies behind the record that did it.
+        // After a reorg cut a range, a newer record at a lower number lists the range's remaining blocks.
+        // The record of the range itself is at a higher number.
         if covering.is_some() || !stands {
             return Ok(covering);
         }
@@ -144,8 +147,8 @@ pub(crate) async fn of_number(
     Ok(None)
 }
 
-/// The last `count` records, oldest first. Steps back by block number, which is one read a block
-/// however many other pipelines share the stream, and stops at the first number without a record.
+/// Returns the last `count` records, oldest first. Goes back by block number and stops at the first number
+/// without a record. This takes one read per record, even if many other pipelines share the stream.
 pub(crate) async fn tail(bus: &Bus, pipeline: &PipelineId, count: usize) -> Result<Vec<Record>, Failure> {
     let mut found = Vec::new();
     let mut next = newest(bus, pipeline).await?;
@@ -161,14 +164,15 @@ pub(crate) async fn tail(bus: &Bus, pipeline: &PipelineId, count: usize) -> Resu
     Ok(found)
 }
 
-/// Some records from a sequence on, in the order of the stream; none when there are no more now.
+/// Returns up to [`SCAN_MAX`] records from a sequence on, in stream order; empty if there are
+/// no more at the moment.
 pub(crate) async fn from(bus: &Bus, pipeline: &PipelineId, sequence: u64) -> Result<Vec<Record>, Failure> {
     let subjects = subject::proofs_of_pipeline(pipeline);
     let found = bus.scan(Stream::Proofs, &subjects, sequence, SCAN_MAX).await?;
     found.into_iter().map(Record::new).collect()
 }
 
-/// The columns of [`row`].
+/// Columns of the table whose rows [`row`] returns.
 pub(crate) const COLUMNS: [(&str, Align); 10] = [
     ("block", Align::Right),
     ("hash", Align::Left),
@@ -182,7 +186,7 @@ pub(crate) const COLUMNS: [(&str, Align); 10] = [
     ("verified by", Align::Left),
 ];
 
-/// A record as a row of a table.
+/// Returns a record as a row of a table.
 pub(crate) fn row(record: &Record) -> Vec<String> {
     let Emission {
         first,
@@ -223,7 +227,7 @@ pub(crate) fn row(record: &Record) -> Vec<String> {
     ]
 }
 
-/// The numbers that a record is about.
+/// Returns the block numbers of a record: `7`, or `7..9` for a range.
 pub(crate) fn numbers(first: &BlockRef, last: &BlockRef) -> String {
     if first == last {
         last.number.to_string()
@@ -232,7 +236,7 @@ pub(crate) fn numbers(first: &BlockRef, last: &BlockRef) -> String {
     }
 }
 
-/// A record as JSON: the emission, and what tables derive from it.
+/// A record as JSON: the emission and the values derived for tables.
 #[derive(Debug, Serialize)]
 pub(crate) struct RecordJson<'a> {
     sequence: u64,

@@ -1,17 +1,18 @@
-//! Tables and the short forms of values in them.
+//! Tables, and short forms of the values in them.
 
 use comfy_table::{CellAlignment, Table, presets};
 use push0_domain::BlockHash;
 use std::time::Duration;
 
-/// Where a column's cells stand.
+/// Alignment of a column's cells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Align {
     Left,
     Right,
 }
 
-/// Rows under a header, in columns two spaces apart, without lines: easy to read and to cut.
+/// Renders rows under a header in columns two spaces apart, without lines: easy to read and
+/// to process with `cut`.
 pub(crate) fn render(columns: &[(&str, Align)], rows: &[Vec<String>]) -> String {
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
@@ -26,22 +27,22 @@ pub(crate) fn render(columns: &[(&str, Align)], rows: &[Vec<String>]) -> String 
     table.trim_fmt()
 }
 
-/// What a cell without a value shows.
+/// Text of a cell without a value.
 pub(crate) const NONE: &str = "-";
 
-/// The first 8 hex digits.
+/// Returns `0x` and the first 8 hex digits of the hash.
 pub(crate) fn short(hash: &BlockHash) -> String {
     hash.to_string().chars().take(10).collect()
 }
 
-/// Microseconds as milliseconds with one decimal.
+/// Formats microseconds as milliseconds with one decimal.
 pub(crate) fn ms(micros: i64) -> String {
     let tenths = (micros.abs() + 50) / 100;
     let sign = if micros < 0 && tenths > 0 { "-" } else { "" };
     format!("{sign}{}.{}", tenths / 10, tenths % 10)
 }
 
-/// Bytes in the largest unit that leaves a number of at least one.
+/// Formats bytes in the largest unit with a value of at least one.
 pub(crate) fn bytes(count: u64) -> String {
     const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
     let power = (count.checked_ilog2().unwrap_or(0) / 10).min(4);
@@ -49,12 +50,12 @@ pub(crate) fn bytes(count: u64) -> String {
     if power == 0 {
         return format!("{count} B");
     }
-    // Tables need no more than one decimal.
+    // One decimal is enough for tables.
     let tenths = u128::from(count) * 10 / (1 << (10 * power));
     format!("{}.{} {unit}", tenths / 10, tenths % 10)
 }
 
-/// A duration in one unit: `120 ms`, `3.4 s`, `5 min`, `7 h`.
+/// Formats a duration in one unit: `120 ms`, `3.4 s`, `5 min`, `7 h`.
 pub(crate) fn span(duration: Duration) -> String {
     match duration.as_millis() {
         millis @ 0..1_000 => format!("{millis} ms"),

@@ -1,4 +1,4 @@
-//! Where a block is that has no record yet: the messages that name it, and who holds its tasks.
+//! Location of a block without a record: messages about the block, and provers with its tasks.
 
 use crate::failure::Failure;
 use push0_bus::{Bus, Pipelines, Stream, now};
@@ -10,19 +10,19 @@ use push0_domain::{
 use serde::Serialize;
 use std::collections::BTreeMap;
 
-/// How many waiting block messages are looked through: they have no subject of their own.
+/// Maximum number of block messages to scan: a block message has no subject of its own.
 const BLOCKS_SCANNED_MAX: usize = 2_000;
 
-/// Messages of one kind about a block.
+/// Messages of one kind about a block or its range.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct Waiting {
-    /// The kind, as subjects name it.
+    /// Kind of the messages, as in their subjects.
     pub(crate) kind: &'static str,
-    /// How many, by `proof type.stage`.
+    /// Number of messages by `proof type.stage`.
     pub(crate) stages: BTreeMap<String, usize>,
 }
 
-/// A task of the block that a prover says it holds.
+/// A task of the block held by a prover, according to the prover's lease.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct HeldTask {
     pub(crate) prover: String,
@@ -33,7 +33,7 @@ pub(crate) struct HeldTask {
     pub(crate) heard_ms_ago: u64,
 }
 
-/// The messages that name a block, by kind; kinds without any are left out.
+/// Returns the messages that name a block, by kind. Kinds without messages are left out.
 pub(crate) async fn waiting(
     bus: &Bus,
     pipeline: &PipelineId,
@@ -48,7 +48,7 @@ pub(crate) async fn waiting(
     Ok(found)
 }
 
-/// The same of the ranges that a block is in.
+/// Returns the messages that name a range with this block, by kind.
 pub(crate) async fn waiting_in_ranges(
     bus: &Bus,
     pipeline: &PipelineId,
@@ -91,7 +91,8 @@ impl Waiting {
     }
 }
 
-/// `proof type.stage` of an attempt's subject, whose last four tokens are type, stage, index, attempt.
+/// Returns `proof type.stage` from an attempt's subject, whose last four tokens are
+/// type, stage, index, attempt.
 fn stage_of(subject: &str) -> String {
     let tokens: Vec<&str> = subject.rsplit('.').take(4).collect();
     match tokens[..] {
@@ -100,7 +101,8 @@ fn stage_of(subject: &str) -> String {
     }
 }
 
-/// Whether the block's own message still waits for the dispatcher.
+/// Returns whether the block's own message still waits for the dispatcher. Only the oldest
+/// [`BLOCKS_SCANNED_MAX`] messages are searched.
 pub(crate) async fn is_queued(bus: &Bus, pipeline: &PipelineId, number: u64) -> Result<bool, Failure> {
     let subject = subject::block(pipeline);
     let found = bus
@@ -110,7 +112,7 @@ pub(crate) async fn is_queued(bus: &Bus, pipeline: &PipelineId, number: u64) -> 
     Ok(found.iter().any(|kept| kept.body.as_ref().is_ok_and(is_it)))
 }
 
-/// Who holds tasks of the block, by the leases.
+/// Returns the tasks of the block held by provers, according to their leases.
 pub(crate) async fn held(bus: &Bus, pipeline: &PipelineId, number: u64) -> Result<Vec<HeldTask>, Failure> {
     let mut found = Vec::new();
     for (subject, _) in bus.subjects(Stream::Leases, &subject::all(Kind::Lease)).await? {

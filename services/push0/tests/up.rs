@@ -1,4 +1,4 @@
-//! `push0 up` as a process, on a real broker, with stand-ins for the services.
+//! `push0 up` as a process, tested on a real broker with stand-ins for the services.
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -19,7 +19,8 @@ const PROCESSES: [&str; 6] = [
     "vm-verifier-1",
 ];
 
-/// Answers probes, notes its process id under its name, and leaves a note when it stops in order.
+/// Stand-in for a service: answers probes, writes its process id to a file with its name, and leaves a file
+/// when it stops in order.
 const SERVICE: &str = r#"#!/usr/bin/env python3
 import http.server, os, signal, sys
 name = os.environ.get("PUSH0_PROVER__ID", os.path.basename(sys.argv[0]))
@@ -196,13 +197,13 @@ impl Up {
 
 impl Drop for Up {
     fn drop(&mut self) {
-        // Already gone, unless the test failed.
+        // The process is gone already unless the test failed.
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
 }
 
-/// A process that ended and that nobody waited for does not live.
+/// Returns whether a process runs; a zombie does not count.
 fn lives(pid: i32) -> bool {
     let stat = std::fs::read_to_string(Path::new("/proc").join(pid.to_string()).join("stat"));
     stat.is_ok_and(|stat| !stat.contains(") Z "))

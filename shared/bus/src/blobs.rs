@@ -1,8 +1,8 @@
-//! Blobs: large payloads by content hash, checked when they are read.
+//! Blobs: large payloads stored under their content hash, which is verified when a blob is read.
 
 use crate::{
     Bus,
-    streams::{BLOBS, BLOBS_STREAM},
+    provision::{BLOBS, BLOBS_STREAM},
 };
 use async_nats::jetstream::{
     Context,
@@ -25,44 +25,44 @@ use std::{
 };
 use tokio::io::AsyncReadExt;
 
-/// How many chunks of long lists are kept in memory: neighbours of one list share a chunk.
+/// How many chunks of long lists are kept in memory. Neighbouring entries of a list share a chunk.
 const CHUNKS_KEPT: NonZeroUsize = NonZeroUsize::new(8).expect("not zero");
 
-/// How long the next bytes of a blob may take before one looks whether they are there at all.
+/// How long a read may receive no bytes before it checks whether the blob's bytes exist at all.
 const STALL: Duration = Duration::from_secs(2);
 
-/// Why a blob was not read or written.
+/// The reason why a blob was not read or written.
 #[derive(Debug, thiserror::Error)]
 pub enum BlobError {
-    /// The store does not have it: it expired, or its producer must run again.
+    /// The store does not have the blob: it expired, or its producer must run again.
     #[error("blob {0:?} is not in the store")]
     Missing(BlobRef),
-    /// The store has other bytes under this name.
+    /// The store has other bytes under the blob's name.
     #[error("blob {0:?} is corrupt: its bytes have another hash or length")]
     Corrupt(BlobRef),
-    /// The payload is larger than is allowed.
+    /// The payload is larger than [`PAYLOAD_MAX`].
     #[error("payload of {0} bytes: expected at most {PAYLOAD_MAX}")]
     TooLarge(u64),
-    /// A chunk of a list does not hold the entry that a message names.
+    /// A message refers to an entry beyond the end of its chunk, or to a chunk that is no list.
     #[error("entry {entry} is not in chunk {chunk:?}: {reason}")]
     Entry {
-        /// The chunk.
+        /// The blob of the chunk.
         chunk: BlobRef,
-        /// The position.
+        /// The entry's position in the chunk, from 0.
         entry: u32,
-        /// What is wrong.
+        /// A description of the defect.
         reason: String,
     },
-    /// The store did not answer.
+    /// The store did not answer, or refused for the moment.
     #[error("blob store: {0}")]
     Unavailable(String),
-    /// A list could not be written.
+    /// A list could not be encoded.
     #[error(transparent)]
     Codec(#[from] CodecError),
 }
 
 impl BlobError {
-    /// Whether the same call may succeed later.
+    /// Returns whether the same call may succeed later.
     pub fn is_transient(&self) -> bool {
         matches!(self, Self::Unavailable(_))
     }
@@ -71,7 +71,7 @@ impl BlobError {
 /// Decoded chunks of long lists, by content hash.
 type Chunks = LruCache<[u8; 32], Arc<Vec<Payload>>>;
 
-/// The blob store.
+/// A handle to the blob store.
 #[derive(Clone)]
 pub struct Blobs {
     store: ObjectStore,
@@ -96,7 +96,7 @@ impl Bus {
 }
 
 impl Blobs {
-    /// Makes a payload of bytes: small ones stay inline, larger ones go to the store first.
+    /// Makes a payload of bytes: up to [`INLINE_MAX`] bytes stay inline, more are stored as a blob.
     pub async fn payload(&self, bytes: &[u8]) -> Result<Payload, BlobError> {
         if bytes.len() <= INLINE_MAX {
             Ok(Payload::Inline(bytes.to_vec()))
@@ -105,7 +105,8 @@ impl Blobs {
         }
     }
 
-    /// Makes a list of payloads fit a message: a short one stays, a long one goes to the store in chunks.
+    /// Makes a list of payloads that fits into a message. A short list stays as it is, a long one is
+    /// stored in chunks.
     pub async fn list(&self, payloads: Vec<Payload>) -> Result<Payloads, BlobError> {
         let list = Payloads::List(payloads);
         if list.inline_len() <= INLINE_MAX {
@@ -125,7 +126,7 @@ impl Blobs {
         Ok(Payloads::Chunked { count, chunks })
     }
 
-    /// A chunk whose entries are small enough for it to be decoded as one body.
+    /// Moves a chunk's large entries to blobs of their own, so the chunk can be decoded as one body.
     async fn spilled(&self, chunk: &[Payload]) -> Result<Vec<Payload>, BlobError> {
         let each_max = codec::BODY_MAX / 2 / CHUNK_LEN as usize;
         let mut entries = Vec::with_capacity(chunk.len());
@@ -138,7 +139,7 @@ impl Blobs {
         Ok(entries)
     }
 
-    /// Stores bytes; the same bytes twice are stored once.
+    /// Stores bytes as a blob. The same bytes are stored once.
     pub async fn put(&self, bytes: &[u8]) -> Result<BlobRef, BlobError> {
         let blob = BlobRef::of(bytes);
         if blob.len > PAYLOAD_MAX {
@@ -146,7 +147,7 @@ impl Blobs {
         }
         let name = blob.hash.to_string();
         let stored = match self.store.info(&name).await {
-            // Its bytes may have expired or been removed while its description stayed.
+            // The bytes may have expired or been removed while the description stayed.
             Ok(info) if info.size as u64 == blob.len && !info.deleted => {
                 blob.len == 0 || self.has_parts(&info.nuid).await?
             }
@@ -166,7 +167,7 @@ impl Blobs {
         Ok(blob)
     }
 
-    /// Reads bytes and checks them.
+    /// Reads a blob and verifies its length and hash.
     pub async fn get(&self, blob: &BlobRef) -> Result<Vec<u8>, BlobError> {
         if blob.len > PAYLOAD_MAX {
             return Err(BlobError::TooLarge(blob.len));
@@ -194,16 +195,16 @@ impl Blobs {
         checked(blob, bytes)
     }
 
-    /// The bytes of an object of one part. The client reads through a consumer of its own, which the
-    /// broker keeps for seconds after; many tasks that read small blobs at once would use up all the
-    /// consumers that it allows.
+    /// Reads a blob stored as one part. The client reads through a consumer of its own, which the broker
+    /// keeps for some seconds afterwards: many tasks that read small blobs at once would use up all consumers
+    /// the broker allows.
     async fn only_part(&self, blob: &BlobRef, nuid: &str) -> Result<Vec<u8>, BlobError> {
         let part = self.last_part(nuid).await?.ok_or(BlobError::Missing(*blob))?;
         checked(blob, part.payload.to_vec())
     }
 
-    /// Why a blob's bytes do not come. The client waits for them for ever when they expired or were
-    /// removed while its description stayed.
+    /// Returns the reason why a blob's bytes do not arrive. If they expired or were removed while the
+    /// description stayed, the client waits for them for ever.
     async fn stalled(&self, blob: &BlobRef, nuid: &str) -> BlobError {
         match self.has_parts(nuid).await {
             Ok(true) => BlobError::Unavailable(format!("no bytes of {blob:?} for {STALL:?}")),
@@ -212,7 +213,7 @@ impl Blobs {
         }
     }
 
-    /// Whether the store has bytes of the object of this id.
+    /// Returns whether the store has bytes of the object with this id.
     async fn has_parts(&self, nuid: &str) -> Result<bool, BlobError> {
         Ok(self.last_part(nuid).await?.is_some())
     }
@@ -227,14 +228,15 @@ impl Blobs {
         }
     }
 
-    /// Why the client did not find a blob. It asks any copy of the store, and one that lags does not have
-    /// it yet: only the leader's word makes it missing.
+    /// Returns the reason why the client did not find a blob. The client asks any copy of the store, and a
+    /// lagging copy may not have the blob yet: only the leader's word makes a blob missing.
     async fn not_found(&self, blob: &BlobRef) -> BlobError {
         let name = BASE64_URL_SAFE.encode(blob.hash.to_string());
         let known = async { led(&self.bound().await?, &format!("$O.{BLOBS}.M.{name}")).await };
         match known.await {
             Ok(None) => BlobError::Missing(*blob),
-            // Its description says that it was removed, or a copy did not have it yet: the next try tells.
+            // A deleted description belongs to a removed blob. Otherwise a copy lags, and the
+            // next try decides.
             Ok(Some(message)) if is_deleted(&message) => BlobError::Missing(*blob),
             Ok(Some(_)) => BlobError::Unavailable(format!("a copy of the store does not have {blob:?} yet")),
             Err(error) => error,
@@ -246,7 +248,7 @@ impl Blobs {
         stream.map_err(|e| BlobError::Unavailable(e.to_string()))
     }
 
-    /// The bytes of a payload, wherever they lie.
+    /// Returns the bytes of a payload, read from the store if they are not inline.
     pub async fn resolve(&self, payload: &Payload) -> Result<Vec<u8>, BlobError> {
         let direct = match payload {
             Payload::Entry { chunk, entry } => &self.entry(chunk, *entry).await?,
@@ -258,7 +260,7 @@ impl Blobs {
             Payload::Entry { chunk, entry } => Err(BlobError::Entry {
                 chunk: *chunk,
                 entry: *entry,
-                reason: "a list within a list".into(),
+                reason: "the entry refers to another chunk".into(),
             }),
         }
     }
@@ -282,7 +284,7 @@ impl Blobs {
         entries
             .get(entry as usize)
             .cloned()
-            .ok_or_else(|| wrong(format!("it has {} entries", entries.len())))
+            .ok_or_else(|| wrong(format!("the chunk has {} entries", entries.len())))
     }
 
     fn kept(&self) -> std::sync::MutexGuard<'_, Chunks> {
@@ -290,7 +292,7 @@ impl Blobs {
     }
 }
 
-/// The newest message on a subject, as the leader of the store knows it.
+/// Returns the newest message on a subject, read from the leader of the store's stream.
 async fn led(stream: &stream::Stream<()>, subject: &str) -> Result<Option<StreamMessage>, BlobError> {
     match stream.get_last_raw_message_by_subject(subject).await {
         Ok(message) => Ok(Some(message)),

@@ -1,8 +1,9 @@
-//! Which of several brokers a process talks to, and when it leaves one that is cut off from the others.
+//! The choice between several brokers, and the detection of a broker cut off from its peers.
 //!
-//! A broker that is frozen is noticed by its silence. One that is cut off from its peers answers every
-//! ping, and can store nothing: what it leads has no majority, and what others lead it does not reach. So
-//! each connection to a cluster is tried with a question every second, for another stream each time.
+//! A frozen broker is noticed by its silence. A broker cut off from its peers answers every ping but can
+//! store nothing: the streams that it leads have no majority, and it cannot reach the leaders of the others.
+//! So each connection to a cluster is probed every second with a request for a stream's state, for another
+//! stream each time.
 
 use crate::Stream;
 use async_nats::{
@@ -22,26 +23,27 @@ use tokio::{
     time::{Instant, MissedTickBehavior, interval, timeout},
 };
 
-/// How often a broker is asked.
+/// How often a broker is probed.
 const ASK_EVERY: Duration = Duration::from_secs(1);
-/// How long an answer may take.
+/// How long the answer to a probe may take.
 const ANSWER_MAX: Duration = Duration::from_millis(900);
-/// How many questions in a row, each for another stream, may be without a good answer. One or two are, where
-/// a broker was lost that led some of the streams.
+/// The number of failed probes in a row, each for another stream, after which the broker is left. One or two
+/// fail where a lost broker led some of the streams.
 const UNANSWERED_MAX: u32 = 3;
-/// A leader hears of each copy once a second. One that has not heard of a majority for so long leads nothing.
+/// The longest silence of a copy that still counts for the majority. A leader hears of each copy
+/// once a second.
 const HEARD_WITHIN: Duration = Duration::from_secs(3);
-/// How long the next broker has, if it answers nothing either: an election takes up to 9 s, and moving about
-/// shortens it by nothing.
+/// How long the next broker is kept if its probes fail too. An election takes up to 9 s, and changing brokers
+/// does not shorten it.
 const MOVE_EVERY: Duration = Duration::from_secs(10);
 
-/// The broker to try next, out of several.
+/// Selects the broker to try next, and remembers the last one tried.
 #[derive(Clone, Default)]
 pub(crate) struct Choice(Arc<Mutex<Option<ServerAddr>>>);
 
 impl Choice {
-    /// One of those that failed the fewest times since they last took a connection; not the one that was
-    /// tried last, as long as there is another: it may take a connection and still say nothing.
+    /// Returns one of the brokers with the fewest failures since they last accepted a connection. Skips the
+    /// broker tried last if there is another: it may accept a connection and then stay silent.
     pub(crate) fn next(&self, pool: &[Server]) -> Option<ReconnectToServer> {
         let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let tried = |server: &Server| Some(&server.addr) == last.as_ref();
@@ -52,8 +54,8 @@ impl Choice {
     }
 }
 
-/// Which of these to try, given how often each failed, whether it was tried last, and a number drawn at
-/// random.
+/// Returns the index of the broker to try. `known` holds, for each broker, the number of failures and whether
+/// it was tried last. `drawn` is a random number.
 fn pick(known: &[(usize, bool)], drawn: u32) -> Option<usize> {
     let others = known.iter().enumerate().filter(|(_, (_, last))| !last);
     let candidates: Vec<(usize, usize)> = others.map(|(at, (failed, _))| (*failed, at)).collect();
@@ -69,8 +71,7 @@ fn pick(known: &[(usize, bool)], drawn: u32) -> Option<usize> {
         .copied()
 }
 
-/// Asks the broker for as long as the connection exists, and moves to another broker when this one is no
-/// use. Never returns.
+/// Probes the broker for as long as the connection exists, and moves to another broker when the probes fail.
 pub(crate) async fn keep_to_the_majority(
     client: Arc<Client>,
     jetstream: Arc<Context>,
@@ -98,7 +99,7 @@ pub(crate) async fn keep_to_the_majority(
             let broker = client.server_info().server_name;
             tracing::warn!(
                 nats.server = broker,
-                "this broker answers for no stream; it may be cut off from its peers: moving to another one"
+                "the broker may be cut off from its peers, 3 requests in a row failed: moving to another"
             );
             if let Err(error) = client.force_reconnect().await {
                 tracing::debug!(%error, "the connection has ended");
@@ -107,7 +108,7 @@ pub(crate) async fn keep_to_the_majority(
     }
 }
 
-/// What the answers so far say about a connection.
+/// The outcome of the latest probes of a connection.
 #[derive(Debug, Default)]
 struct Watch {
     unanswered: u32,
@@ -116,7 +117,7 @@ struct Watch {
 }
 
 impl Watch {
-    /// Notes an answer, or that there was none; whether to move to another broker.
+    /// Records the outcome of a probe. Returns whether to move to another broker.
     fn note(&mut self, is_good: bool, interruptions: u64, now: Instant) -> bool {
         if is_good || interruptions != self.interruptions {
             self.unanswered = 0;
@@ -139,7 +140,7 @@ impl Watch {
     }
 }
 
-/// Whether the leader that answered has heard of a majority of its copies, itself among them.
+/// Returns whether the answering leader has heard of a majority of the copies, its own included.
 fn has_majority(cluster: Option<&ClusterInfo>) -> bool {
     let Some(cluster) = cluster else { return true };
     let heard = cluster
@@ -150,8 +151,8 @@ fn has_majority(cluster: Option<&ClusterInfo>) -> bool {
     2 * (heard + 1) > cluster.replicas.len() + 1
 }
 
-/// Whether somebody who leads has said so: that a stream is missing, for example. A broker that finds no
-/// leader says 503.
+/// Returns whether the error comes from a leader, for example "stream not found". A broker that finds no
+/// leader answers 503.
 fn is_an_answer(error: &GetStreamError) -> bool {
     matches!(error.kind(), GetStreamErrorKind::JetStream(e) if e.code() != 503)
 }
@@ -183,7 +184,7 @@ mod tests {
             assert!(!watch.note(false, 1, at(s)), "{s}");
         }
         assert!(watch.note(false, 1, at(13)));
-        // One that answers is left as soon as the first.
+        // A broker is left after three failed probes although it answered before.
         assert!(!watch.note(true, 2, at(14)));
         assert!(!watch.note(false, 2, at(15)));
         assert!(!watch.note(false, 2, at(16)));

@@ -1,25 +1,17 @@
-//! Work that is wanted takes the place of work that nobody waits for.
+//! Replacing a stored task with a newer one for the same attempt.
 //!
-//! An attempt's subject holds one message, so that what is asked for twice is stored once. When a
-//! block is given up or replaced, work for it may stay there: it is stopped or ignored. It would keep
-//! out the same attempt of a retry, or of the same block when the chain comes back to it.
+//! An attempt's subject holds one message, so a task published twice is stored once. When a block is given up
+//! or replaced, a task for it may stay on the subject, to be stopped or ignored. Left there, the old task
+//! would keep out the same attempt of a retry, or of the same block when the chain returns to it.
 
-use crate::{Bus, Message, PublishError, Stored, Stream, inspect::decoded};
+use crate::{Bus, Message, PublishError, Stored, Stream, inspect::decoded, replacement::Over};
 use async_nats::jetstream::{message::StreamMessage, stream::LastRawMessageErrorKind};
 use push0_domain::wanted::{Claim, Claims};
 use serde::de::DeserializeOwned;
 
-/// Which messages a message takes the place of.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Over {
-    stream: Stream,
-    claim: Claim,
-    yields: fn(&StreamMessage, Claim) -> bool,
-}
-
 impl Message {
-    /// Lets it take the place of an older claim to the same attempt, in a stream of `T`s whose subjects
-    /// hold one message.
+    /// Lets the message replace an older claim to the same attempt. `stream` holds messages of type `T`,
+    /// one per subject.
     #[must_use]
     pub fn claiming<T: Claims + DeserializeOwned>(mut self, stream: Stream, claim: Claim) -> Self {
         let yields = |there: &StreamMessage, claim| {
@@ -36,7 +28,7 @@ impl Message {
 }
 
 impl Bus {
-    /// Stores a message, also where an older claim lies.
+    /// Stores a message, replacing an older claim on its subject if the message has a claim.
     pub(crate) async fn publish_over(&self, message: Message) -> Result<Stored, PublishError> {
         let Some(over) = message.over else {
             return self.publish(message).await;
@@ -47,10 +39,11 @@ impl Bus {
                     return Err(PublishError::Occupied { subject });
                 }
                 match self.publish(message).await {
-                    // Somebody was faster: it is to be looked at again.
+                    // Another message was stored between the purge and this publish. The caller retries
+                    // and compares again.
                     Err(PublishError::Occupied { subject }) => Err(PublishError::Unavailable {
                         subject,
-                        reason: "taken again by another message".into(),
+                        reason: "another message took its place".into(),
                     }),
                     stored => stored,
                 }
@@ -59,24 +52,25 @@ impl Bus {
         }
     }
 
-    /// Removes what lies at a subject, if it is an older claim. Returns whether nothing lies there now.
+    /// Purges the message on a subject if its claim is older. Returns whether the message was purged.
     async fn make_way(&self, over: Over, subject: &str) -> Result<bool, PublishError> {
         let away = |reason: String| PublishError::Unavailable {
             subject: subject.to_owned(),
             reason,
         };
         let bound = self.stream(over.stream).await.map_err(|e| away(e.to_string()))?;
-        // Asked of the stream's leader: a replica may not have the newest yet.
+        // Asks the stream's leader: a replica may not have the newest message yet.
         let there = match bound.get_last_raw_message_by_subject(subject).await {
             Ok(there) => there,
-            // Somebody has done it: it was asked for, as this message does.
+            // The stored message was consumed in the meantime, so the attempt is already under way. This
+            // message asks for the same attempt and need not be stored.
             Err(error) if error.kind() == LastRawMessageErrorKind::NoMessageFound => return Ok(false),
             Err(error) => return Err(away(error.to_string())),
         };
         if !(over.yields)(&there, over.claim) {
             return Ok(false);
         }
-        tracing::info!(subject, "an older claim makes way");
+        tracing::info!(subject, "replacing an older message for the same attempt");
         let purge = bound.purge().filter(subject).sequence(there.sequence + 1);
         purge.await.map(|_| true).map_err(|error| away(error.to_string()))
     }

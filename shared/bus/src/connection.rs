@@ -1,81 +1,49 @@
-//! The connection to the broker: made once, kept for ever, its state there for all to watch.
+//! The connection to the broker: made once, re-established for ever, with a state for callers to watch.
 
 use crate::{
-    Backoff, Refusal, brokers,
+    Backoff, Connection, NatsConfig, Refusal, brokers,
     refusal::{Refusals, user_of},
 };
 use async_nats::{ConnectOptions, Event, ServerAddr, jetstream};
-use serde::Deserialize;
 use std::{path::PathBuf, sync::Arc, time::Duration};
 use tokio::{sync::watch, task::JoinSet};
 
-/// How long a request to the broker may take before it counts as unanswered. One that is sent to a stream
-/// that elects its leader has no answer, and is waited for on top of the election.
+/// How long a request to the broker may take before it counts as unanswered. A stream does not answer while
+/// it elects its leader, so this time adds to the election.
 pub(crate) const REQUEST_TIMEOUT: Duration = Duration::from_secs(1);
-/// How long the broker may take to store a message: longer, as 4,096 may be on their way at once.
+/// How long the broker may take to store a message. Longer than a request, as 4,096 publishes may
+/// be in flight.
 const STORE_TIMEOUT: Duration = Duration::from_secs(2);
-/// How long a connection may take to be made.
+/// How long making a connection may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Where the broker is and who we are there: the `[nats]` section of every service.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct NatsConfig {
-    /// One or more `nats://` or `tls://` URLs, separated by commas.
-    pub url: String,
-    /// A credentials file (JWT and seed).
-    pub credentials: Option<PathBuf>,
-    /// A file that holds an NKEY seed.
-    pub nkey_seed: Option<PathBuf>,
-    /// A certificate authority to trust besides the system's; also requires TLS.
-    pub tls_ca: Option<PathBuf>,
-    /// A client certificate, with `tls_key`.
-    pub tls_cert: Option<PathBuf>,
-    /// The key of the client certificate.
-    pub tls_key: Option<PathBuf>,
-}
-
-impl Default for NatsConfig {
-    fn default() -> Self {
-        let url = "nats://127.0.0.1:4222".into();
-        Self {
-            url,
-            credentials: None,
-            nkey_seed: None,
-            tls_ca: None,
-            tls_cert: None,
-            tls_key: None,
-        }
-    }
-}
-
-/// A `[nats]` section that cannot work, whatever the broker does.
+/// An error in the `[nats]` section, independent of the broker.
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
-    /// The URL is none.
+    /// The URL cannot be parsed.
     #[error("nats.url `{url}`: {reason}; expected nats://HOST:PORT, several separated by commas")]
     Url {
-        /// The URL as configured, without what stands before an `@`.
+        /// The URL as configured, without the user and password before the `@`.
         url: String,
-        /// What the parser said.
+        /// The parser's error text.
         reason: String,
     },
-    /// A file cannot be read.
+    /// A configured file cannot be read.
     #[error("nats.{key} `{path}`: {source}")]
     File {
-        /// The key of the configuration.
+        /// The key in the configuration.
         key: &'static str,
-        /// The path.
+        /// The configured path.
         path: String,
-        /// What the system said.
+        /// The operating system's error.
         source: std::io::Error,
     },
-    /// Half of a client certificate.
+    /// The client certificate or its private key is missing.
     #[error("nats.{given} is set without nats.{missing}; a client certificate needs both")]
     HalfCertificate {
-        /// The key that is there.
+        /// The key that is set.
         given: &'static str,
-        /// The key that is not.
+        /// The key that is missing.
         missing: &'static str,
     },
     /// The client refused the options.
@@ -83,37 +51,27 @@ pub enum ConnectError {
     Client(String),
 }
 
-/// Whether the broker is there.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Connection {
-    /// Whether the connection stands now.
-    pub up: bool,
-    /// Counts the interruptions. Whoever derives state from a stream of deliveries starts over when
-    /// it grows: messages may have been lost on the way to them.
-    pub interruptions: u64,
-}
-
 /// A connection to the broker. Cheap to clone.
 #[derive(Clone)]
 pub struct Bus {
-    // Shared: a client of its own for each message costs several allocations.
+    // Shared, because a clone of the client for each message costs several allocations.
     pub(crate) client: Arc<async_nats::Client>,
     pub(crate) jetstream: Arc<jetstream::Context>,
     state: Arc<watch::Sender<Connection>>,
     pub(crate) refusals: Refusals,
-    /// Ends with the last clone.
+    /// The task that probes the broker; ends with the last clone of the bus.
     _watching: Arc<JoinSet<()>>,
 }
 
 impl Bus {
-    /// Starts to connect and returns at once; the broker may come later. Retries for ever, with
-    /// backoff, and logs each change of state once. `name` is what the broker's monitoring shows.
+    /// Starts to connect and returns at once; the broker may start later. Retries for ever, with backoff, and
+    /// logs each change of state once. `name` is shown in the broker's monitoring.
     pub async fn connect(config: &NatsConfig, name: &str) -> Result<Self, ConnectError> {
         Self::connect_reporting(config, name, |_| {}).await
     }
 
-    /// As [`Self::connect`]; each refusal of the broker is reported, and none whenever the connection is
-    /// made anew.
+    /// Connects like [`Self::connect`]. Calls `report` with each refusal of the broker, and with `None`
+    /// whenever a connection is made.
     pub async fn connect_reporting(
         config: &NatsConfig,
         name: &str,
@@ -155,37 +113,37 @@ impl Bus {
         })
     }
 
-    /// The connection's state, to watch.
+    /// Returns a receiver of the connection's state.
     pub fn connection(&self) -> watch::Receiver<Connection> {
         self.state.subscribe()
     }
 
-    /// Waits until the broker is there.
+    /// Waits until the connection is up.
     pub async fn connected(&self) {
         // The sender lives in `self`: the channel cannot close.
         let _ = self.state.subscribe().wait_for(|c| c.up).await;
     }
 
-    /// Waits until the connection is interrupted; at once if it is down now.
+    /// Waits until the connection is interrupted. Returns at once if it is down now.
     pub async fn interrupted(&self) {
         let mut state = self.state.subscribe();
         let seen = state.borrow_and_update().interruptions;
         let _ = state.wait_for(|c| !c.up || c.interruptions != seen).await;
     }
 
-    /// Sends what is buffered.
+    /// Sends all buffered messages.
     pub async fn flush(&self) {
         let _ = tokio::time::timeout(REQUEST_TIMEOUT, self.client.flush()).await;
     }
 }
 
-/// The longest pause between two attempts to reach the broker: the watchdog allows provers a second
-/// to be heard of again.
+/// The longest pause between two attempts to reconnect: after an interruption, the watchdog waits one second
+/// for provers to be heard of again.
 const RECONNECT_DELAY_MAX: Duration = Duration::from_millis(500);
-/// How often the broker is asked for a sign of life. One that gives none to three of them in a row counts as
-/// lost: it is frozen, or the connection leads nowhere.
+/// How often the client pings the broker. A broker counts as lost after three unanswered pings in a row: it
+/// is frozen, or the connection is dead.
 const PING_EVERY: Duration = Duration::from_secs(1);
-/// How many publishes may wait for their acknowledgement before the next one waits too.
+/// How many publishes may be in flight before the next one has to wait.
 const PUBLISHES_IN_FLIGHT_MAX: usize = 4096;
 
 fn note(state: &watch::Sender<Connection>, refusals: &Refusals, event: &Event, url: &str) {
@@ -206,8 +164,8 @@ fn note(state: &watch::Sender<Connection>, refusals: &Refusals, event: &Event, u
             tracing::warn!("the client dropped messages that came faster than they were read");
             state.send_modify(|c| c.interruptions += 1);
         }
-        // Each failed attempt to reconnect comes by here; the loss itself was logged.
-        Event::ClientError(error) => tracing::debug!(%error, "broker connection"),
+        // Failed attempts to reconnect end here. The loss of the connection was already logged as a warning.
+        Event::ClientError(error) => tracing::debug!(%error, "NATS client error"),
         Event::ServerError(error) => {
             if !refusals.note(&error.to_string()) {
                 tracing::warn!(%error, "the broker reports an error");
@@ -218,7 +176,7 @@ fn note(state: &watch::Sender<Connection>, refusals: &Refusals, event: &Event, u
     }
 }
 
-/// The options of a connection, and the user that signs in with them.
+/// Returns the options of a connection, and a description of its user.
 async fn options(config: &NatsConfig) -> Result<(ConnectOptions, String), ConnectError> {
     let read = async |key: &'static str, path: &PathBuf| {
         tokio::fs::read_to_string(path)
@@ -242,7 +200,7 @@ async fn options(config: &NatsConfig) -> Result<(ConnectOptions, String), Connec
             let delays = (0..attempts.min(8)).map(|_| backoff.next_delay());
             delays.last().unwrap_or_default()
         });
-    // The client leaves what stands before an `@` to its caller.
+    // The client does not take user and password from the URL, so they are set here.
     let signed = addresses(config)?
         .into_iter()
         .find(|address| address.username().is_some());

@@ -1,4 +1,4 @@
-//! Making the consumer of a receiver anew, also while one of three brokers is away.
+//! Recreating a receiver's consumer, also while one of three brokers is away.
 
 use crate::{Backoff, Bus, BusError, Replay, Stream, Window};
 use async_nats::jetstream::{
@@ -11,27 +11,26 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// How long making a consumer may take. A cluster that has lost the leader of its metadata elects another
-/// one within 9 s.
+/// How long recreating a consumer may take. A cluster elects another leader of its metadata within 9 s.
 const MAKE_MAX: Duration = Duration::from_secs(12);
-/// How long the broker may take to say that a consumer is deleted. The consumer's own leader says so; where
-/// that one is away, the next question finds no such consumer any more, and that is an answer too.
+/// How long the broker may take to confirm the deletion of a consumer. The consumer's own leader confirms it.
+/// If that leader is away, the next request is answered with "no such consumer", which is a confirmation too.
 const DELETED_WITHIN: Duration = Duration::from_millis(300);
-/// How long a consumer may take to be made, at first. In a cluster the copy that is to lead it is drawn by
-/// lot, and may be one that is away: the others would wait 4 to 9 s for it, and drawing again is faster.
+/// How long the first try to create a consumer may take. A cluster draws the copy that leads the consumer by
+/// lot, and may draw one that is away. The others would wait 4 to 9 s for it, so drawing again is faster.
 const MADE_WITHIN: Duration = Duration::from_millis(500);
-/// The same at last: a broker that is merely slow gets twice as long each time.
+/// The longest time for a try. The time doubles with each try, for a broker that is only slow.
 const MADE_WITHIN_MAX: Duration = Duration::from_secs(4);
-/// Redelivery of held messages is no mechanism here (a successor replays), so it is put far away.
+/// The ack wait of held messages. A successor replays them, so the broker need not redeliver them earlier.
 const HELD_ACK_WAIT: Duration = Duration::from_secs(24 * 3600);
-/// How long one request for messages lives.
+/// How long a pull request lives.
 const EXPIRES: Duration = Duration::from_secs(20);
-/// How often the broker says that it has nothing to deliver. After twice that without a word, the copy that
-/// leads the consumer counts as lost, and the consumer is made anew.
+/// How often the broker sends a heartbeat while it has nothing to deliver. After two intervals of silence,
+/// the consumer's leader counts as lost and the consumer is recreated.
 const HEARTBEAT: Duration = Duration::from_millis(1500);
 
 impl Bus {
-    /// Makes the consumer anew, and says how many messages it begins with.
+    /// Recreates the consumer. Returns how many messages it has to deliver at first, and their stream.
     pub(crate) async fn make(
         &self,
         replay: &Replay,
@@ -47,7 +46,7 @@ impl Bus {
             match stream.create_consumer(config(replay, window)).await {
                 Ok(consumer) => break consumer,
                 Err(e) if e.kind() == ConsumerErrorKind::TimedOut && Instant::now() < give_up_at => {
-                    tracing::debug!(consumer = replay.consumer, "not made in time, making it again");
+                    tracing::debug!(consumer = replay.consumer, "not created in time, trying again");
                     made_within = (made_within * 2).min(MADE_WITHIN_MAX);
                 }
                 Err(e) => return Err(failed(&e)),
@@ -64,8 +63,8 @@ impl Bus {
         Ok((to_replay, messages.await.map_err(|e| failed(&e))?))
     }
 
-    /// Deletes the consumer, and returns when the broker knows none of this name. Only then may it be made:
-    /// what is deleted takes its predecessor's requests for messages with it.
+    /// Deletes the consumer and returns when the broker knows no consumer of this name. Only then may the new
+    /// one be created: the deletion also removes the pull requests of the predecessor.
     async fn delete(&self, replay: &Replay, give_up_at: Instant) -> Result<(), ConsumerError> {
         let stream = self.stream_within(replay.stream, DELETED_WITHIN).await;
         let stream = stream.map_err(|e| ConsumerError::with_source(ConsumerErrorKind::Other, e))?;
@@ -86,7 +85,7 @@ impl Bus {
         }
     }
 
-    /// A stream whose requests are answered within this time, or count as unanswered.
+    /// Returns a handle to a stream whose requests count as unanswered after `limit`.
     async fn stream_within(
         &self,
         stream: Stream,

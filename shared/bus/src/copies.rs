@@ -1,58 +1,59 @@
-//! How the copies of each stream stand: who leads, who is behind, who is away.
+//! The state of each stream's copies: which one leads, which are behind, which are away.
 
-use crate::{Bus, BusError, Level, Stream, facts::Bucket, streams::BLOBS_STREAM};
+use crate::{Bus, BusError, Level, Stream, facts::Bucket, provision::BLOBS_STREAM};
 use async_nats::jetstream::stream::ClusterInfo;
 use futures::future::join_all;
 use std::fmt;
 
-/// One copy of a stream, on one broker.
+/// A stream's copy on one broker.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StreamCopy {
-    /// The broker that holds the copy.
+    /// The name of the copy's broker.
     pub broker: String,
-    /// Whether the copy has everything that the leader has.
+    /// Whether the copy has all messages of the leader.
     pub is_current: bool,
-    /// Whether the others have lost that broker.
+    /// Whether the other brokers have lost this broker.
     pub is_offline: bool,
 }
 
 impl StreamCopy {
-    /// Whether the copy is there and has everything.
+    /// Returns whether the copy is online and current.
     pub fn is_complete(&self) -> bool {
         self.is_current && !self.is_offline
     }
 }
 
-/// A stream and its copies, as the broker that answered knows them.
+/// A stream and its copies, as known to the answering broker.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Standing {
     /// The stream's name on the broker.
     pub stream: String,
-    /// How full the stream is.
+    /// The fill level of the stream.
     pub level: Level,
-    /// The broker whose copy leads. Without a leader a stream takes no message.
+    /// The broker whose copy leads. A stream without a leader takes no message.
     pub leader: Option<String>,
-    /// Every copy, by the name of its broker; empty on a single broker.
+    /// Every copy, sorted by broker name. Empty on a single broker.
     pub copies: Vec<StreamCopy>,
 }
 
-/// What is wrong with the copies of a stream.
+/// A defect of a stream's copies.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Trouble {
-    /// The stream takes messages, but these brokers lack some of them: one more loss may be one too many.
+    /// The stream takes messages, but the copies of these brokers lack some. Another loss may be
+    /// one too many.
     Behind {
-        /// The brokers.
+        /// The names of the brokers.
         brokers: Vec<String>,
     },
-    /// No copy leads. An election takes up to ten seconds; what lasts longer has one of two causes, and the
-    /// brokers that answer do not tell which: most brokers are away, or the copies have stopped for good.
+    /// No copy leads. An election takes up to ten seconds. A longer pause has one of two causes, which the
+    /// answering brokers cannot tell apart: most brokers are away, or the copies have stopped for good.
     NoLeader,
 }
 
 impl Standing {
     fn new(stream: &str, level: Level, cluster: Option<ClusterInfo>) -> Self {
         let cluster = cluster.unwrap_or_default();
-        // Of a stream with one copy, no others are told; one without a leader lists all.
+        // A stream with one copy reports no others. A stream without a leader lists all its copies.
         let leading = cluster.leader.iter().map(|broker| StreamCopy {
             broker: broker.clone(),
             is_current: true,
@@ -73,7 +74,7 @@ impl Standing {
         }
     }
 
-    /// What is wrong, if anything is.
+    /// Returns the defect of the copies, `None` if all copies are complete.
     pub fn trouble(&self) -> Option<Trouble> {
         if self.leader.is_none() && !self.copies.is_empty() {
             return Some(Trouble::NoLeader);
@@ -97,7 +98,7 @@ impl fmt::Display for Trouble {
     }
 }
 
-/// The names of all streams, those behind the buckets included.
+/// Returns the names of all streams, including those behind the buckets.
 pub fn stream_names() -> Vec<String> {
     let streams = Stream::ALL.map(|stream| stream.name().to_owned());
     let buckets = Bucket::ALL.map(|bucket| format!("KV_{}", bucket.name()));
@@ -106,7 +107,8 @@ pub fn stream_names() -> Vec<String> {
 }
 
 impl Bus {
-    /// How each stream stands, asked of all at once: one that does not answer holds up no other.
+    /// Returns the state of each stream. All streams are asked at once, so one without an answer
+    /// delays no other.
     pub async fn standings(&self) -> Vec<(String, Result<Standing, BusError>)> {
         let ask = |name: String| async {
             let standing = self.standing(&name).await;

@@ -1,33 +1,33 @@
-//! Dead letters: what could not be read or was given up, kept until an operator decides.
+//! Dead letters: unreadable messages and work that was given up, kept until an operator decides.
 
-use crate::{Bus, BusError, Message, PublishError, Stream};
+use crate::{Bus, BusError, Message, PublishError, Stream, now};
 use push0_domain::{
-    PipelineId, Timestamp,
+    PipelineId,
     codec::CodecError,
     message::{Dead, DeadLetter, Happening},
     subject,
     trace::TraceContext,
 };
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
-/// How much of an unreadable message is kept, in bytes: enough to see what it was.
+/// The most bytes of an unreadable message that its dead letter keeps: enough to recognize the message.
 const BODY_KEPT_MAX: usize = 16 * 1024;
-/// How long a dead letter waits for the broker before its receiver starts over.
+/// How long storing a dead letter may take before the receiver of the message starts over.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// The writer of dead letters.
+/// Writer of dead letters.
 #[derive(Clone)]
 pub struct DeadLetters {
     bus: Bus,
 }
 
 impl DeadLetters {
-    /// A writer on this bus.
+    /// Creates a writer on a bus.
     pub fn new(bus: Bus) -> Self {
         Self { bus }
     }
 
-    /// Stores a letter about a message that could not be read. Returns its id.
+    /// Stores a dead letter about an undecodable message. Returns the letter's id.
     pub async fn unreadable(
         &self,
         stream: Stream,
@@ -36,7 +36,7 @@ impl DeadLetters {
         body: &[u8],
         error: &CodecError,
     ) -> Result<String, BusError> {
-        tracing::warn!(stream = stream.name(), subject, sequence, %error, "unreadable message set aside as a dead letter");
+        tracing::warn!(stream = stream.name(), subject, sequence, %error, "storing an unreadable message as a dead letter");
         let letter = DeadLetter {
             id: format!("{}-{sequence}", stream.name().to_ascii_lowercase()),
             reason: error.to_string(),
@@ -52,7 +52,7 @@ impl DeadLetters {
         Ok(letter.id)
     }
 
-    /// Stores a letter about a message that can be read but not acted on. Returns its id.
+    /// Stores a dead letter about a message that was decoded but cannot be acted on. Returns the letter's id.
     pub async fn refused(
         &self,
         stream: Stream,
@@ -64,7 +64,7 @@ impl DeadLetters {
         self.unreadable(stream, subject, sequence, &[], &malformed).await
     }
 
-    /// Stores a letter; the same letter twice is stored once.
+    /// Stores a dead letter and announces it as an event. Storing the same letter again has no effect.
     pub async fn store(
         &self,
         pipeline: Option<&PipelineId>,
@@ -86,10 +86,4 @@ impl DeadLetters {
             Err(error) => Err(error.into()),
         }
     }
-}
-
-/// The time, for what is about to be written. Decisions get it as an argument.
-pub fn now() -> Timestamp {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    Timestamp(push0_domain::time::micros(since))
 }

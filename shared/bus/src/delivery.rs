@@ -1,14 +1,14 @@
-//! Receiving: typed messages from a durable consumer, and what one says about each of them.
+//! Receiving: typed messages from a durable consumer, and their acknowledgement.
 
-use crate::{Bus, BusError, DeadLetters, Handed, Stream, held::Held};
+use crate::{
+    Bus, BusError, DeadLetters, Handed, Stream,
+    decode::{decode, trace_of},
+    held::Held,
+};
 use async_nats::jetstream::consumer::pull;
 use bytes::Bytes;
 use futures::{FutureExt, StreamExt, future::BoxFuture};
-use push0_domain::{
-    Timestamp,
-    codec::{self, CodecError},
-    trace::TraceContext,
-};
+use push0_domain::{Timestamp, codec::CodecError, trace::TraceContext};
 use serde::de::DeserializeOwned;
 use std::{
     marker::PhantomData,
@@ -17,35 +17,35 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// How a service that keeps state takes messages: all that are unacknowledged first, then new ones.
+/// The consumer of a service that keeps state: all unacknowledged messages come first, then new ones.
 ///
-/// Its unacknowledged messages *are* its state. So the consumer is made anew each time it starts:
-/// the broker then delivers everything that a predecessor left, at once and in order.
+/// The service's unacknowledged messages *are* its state. So the consumer is recreated at each start of the
+/// service: the broker then delivers all messages left by a predecessor, at once and in order.
 #[derive(Clone, Debug)]
 pub struct Replay {
-    /// The stream.
+    /// The stream to receive from.
     pub stream: Stream,
     /// The durable consumer's name.
     pub consumer: String,
-    /// Which subjects; those of two consumers of one stream must not overlap.
+    /// The subjects to receive. The filters of two consumers of a stream must not overlap.
     pub filters: Vec<String>,
 }
 
-/// How much of its stream a receiver holds at a time.
+/// Limits on the messages a receiver takes from its stream.
 #[derive(Clone, Copy, Debug)]
 pub struct Window {
-    /// The most messages that may be unacknowledged: the rest waits in the stream.
+    /// The most unacknowledged messages. Further messages wait in the stream.
     pub open_max: u32,
-    /// How many messages are asked for at once. Up to one and a half times as many lie in memory while
-    /// the receiver does not read on.
+    /// The most messages requested at once. While the receiver does not read, up to one and a half times as
+    /// many are buffered in memory.
     pub batch: usize,
-    /// The same in bytes, more than any message has; 0 for no limit.
+    /// The most bytes requested at once. More than the largest message; 0 means no limit.
     pub bytes: usize,
 }
 
 impl Default for Window {
-    /// For a receiver that always reads on: enough to replay 10,000 messages in well under 0.5 s, and little
-    /// enough of the largest ones for a container of 64 MiB.
+    /// Returns the window of a receiver that never stops reading: large enough to replay 10,000 messages in
+    /// well under 0.5 s, small enough for a container of 64 MiB when messages are large.
     fn default() -> Self {
         Self {
             open_max: 200_000,
@@ -55,20 +55,21 @@ impl Default for Window {
     }
 }
 
-/// How long a receiver counts as replaying: 200,000 messages take less.
+/// How long a receiver counts as replaying. A replay of 200,000 messages takes less.
 const REPLAY_MAX: Duration = Duration::from_secs(10);
 
-/// How often what the broker waits for is compared with what is held.
+/// How often the broker's unacknowledged deliveries are compared with the messages held here.
 const COMPARE_EVERY: Duration = Duration::from_secs(5);
 
-/// Typed messages as they come.
+/// A stream of typed messages from a durable consumer.
 pub struct Deliveries<T> {
     messages: pull::Stream,
     stream: Stream,
     consumer: String,
     bus: Bus,
     held: Held,
-    /// Kept over the waits for messages: a timer for each of them would cost more than many a message.
+    /// The timer of the comparison, kept across calls: a new timer for each message would cost more
+    /// than the message.
     compare_at: Pin<Box<tokio::time::Sleep>>,
     comparing: Option<BoxFuture<'static, Result<Option<Handed>, BusError>>>,
     handed: Option<Handed>,
@@ -79,19 +80,20 @@ pub struct Deliveries<T> {
     body: PhantomData<fn() -> T>,
 }
 
-/// An unreadable message on its way to the dead letters. Its receiver keeps it until it has ended:
-/// whoever waits for the next message may stop waiting at any time, and this must not end half way.
+/// The storing of an unreadable message as a dead letter. The receiver keeps the future until it
+/// ends, because a caller may cancel its wait for the next message at any time and the storing must
+/// not stop half way.
 pub(crate) type SettingAside = BoxFuture<'static, Result<(), BusError>>;
 
-/// What a message turned out to be.
+/// The result of decoding a message.
 pub(crate) enum Read<T> {
-    /// One that can be acted on.
+    /// A message that can be acted on.
     Delivery(Box<Delivery<T>>),
-    /// One that cannot be read.
+    /// An undecodable message, and the future that stores its dead letter.
     Unreadable(SettingAside),
 }
 
-/// Goes on with what was begun, if anything was. Cancel safe.
+/// Completes the storing of a dead letter, if one is in progress. Cancel safe.
 pub(crate) async fn finish(aside: &mut Option<SettingAside>) -> Result<(), BusError> {
     let Some(begun) = aside else { return Ok(()) };
     let ended = begun.await;
@@ -99,28 +101,28 @@ pub(crate) async fn finish(aside: &mut Option<SettingAside>) -> Result<(), BusEr
     ended
 }
 
-/// A message and the duty to acknowledge it: by its [`Ack`], or, for a receiver that keeps state, by
-/// its sequence ([`Deliveries::done`]), which is all that need be kept.
+/// A message that its receiver must acknowledge, either by its [`Ack`] or, if the receiver keeps state, by
+/// its sequence ([`Deliveries::done`]), which is all the receiver has to remember.
 #[derive(Debug)]
 pub struct Delivery<T, A = Ack> {
-    /// What it says.
+    /// The decoded body.
     pub body: T,
-    /// The trace that it belongs to.
+    /// The trace context from the message's headers.
     pub trace: TraceContext,
-    /// Its subject.
+    /// The message's subject.
     pub subject: String,
-    /// Its sequence in the stream.
+    /// The message's sequence in the stream.
     pub sequence: u64,
-    /// When the broker had stored it.
+    /// The time at which the broker stored the message.
     pub stored_at: Timestamp,
-    /// How often it was delivered, this time included.
+    /// The number of deliveries of the message, including this one.
     pub deliveries: u32,
-    /// The way to acknowledge it.
+    /// The handle to acknowledge the delivery; `()` if it is acknowledged by sequence.
     pub ack: A,
 }
 
-/// The way to acknowledge a delivery. Whoever knows its subject can: that is how the watchdog ends
-/// a dead prover's delivery.
+/// A handle to acknowledge a delivery. The acknowledgement subject suffices, so the watchdog can end the
+/// deliveries of a dead prover.
 #[derive(Clone)]
 pub struct Ack {
     client: Arc<async_nats::Client>,
@@ -134,28 +136,29 @@ impl std::fmt::Debug for Ack {
 }
 
 impl Ack {
-    /// The subject, for leases.
+    /// Returns the acknowledgement subject, to be written into leases.
     pub fn subject(&self) -> &str {
         &self.subject
     }
 
-    /// Done: the broker removes the message.
+    /// Acknowledges the message: the broker removes it.
     pub async fn done(&self) {
         self.say("+ACK".into()).await;
     }
 
-    /// Still at it: the broker's ack wait starts again.
+    /// Reports progress: the broker's ack wait starts again.
     pub async fn progress(&self) {
         self.say("+WPI".into()).await;
     }
 
-    /// Somebody else should have it, after `delay`.
+    /// Returns the message to the broker, to be redelivered after `delay`.
     pub async fn give_back(&self, delay: Duration) {
         self.say(format!("-NAK {{\"delay\": {}}}", delay.as_nanos()).into())
             .await;
     }
 
-    // Acknowledgements are not answered: a lost one means one more delivery, which every receiver expects.
+    // The broker does not confirm acknowledgements. A lost one causes a redelivery, which
+    // every receiver expects.
     async fn say(&self, word: Bytes) {
         if let Err(error) = self.client.publish(self.subject.clone(), word).await {
             tracing::debug!(%error, "acknowledgement not sent");
@@ -164,7 +167,7 @@ impl Ack {
 }
 
 impl<T> Delivery<T> {
-    /// Keeps of it what need not lie where it was received.
+    /// Removes the [`Ack`], for a receiver that acknowledges by sequence.
     fn without_ack(self) -> Delivery<T, ()> {
         Delivery {
             body: self.body,
@@ -179,7 +182,7 @@ impl<T> Delivery<T> {
 }
 
 impl Bus {
-    /// The way to acknowledge a delivery of which only the subject is known.
+    /// Returns a handle to acknowledge a delivery, given its acknowledgement subject.
     pub fn ack_of(&self, ack_subject: &str) -> Ack {
         Ack {
             client: self.client.clone(),
@@ -187,11 +190,11 @@ impl Bus {
         }
     }
 
-    /// The way to acknowledge whatever delivery there is of a message of which only its place is known.
+    /// Returns a handle to acknowledge the current delivery of a message, given only the message's sequence.
     ///
-    /// The subject of acknowledgements is documented (NATS ADR-15): stream, consumer, number of
-    /// deliveries, sequence in the stream, sequence of the consumer, time, and how many are pending.
-    /// The broker goes by the sequence in the stream; a test shows it for the versions that are used.
+    /// The acknowledgement subject is documented (NATS ADR-15): stream, consumer, number of deliveries,
+    /// sequence in the stream, sequence of the consumer, time, and number of pending messages. The broker
+    /// uses only the sequence in the stream; a test shows this for the versions in use.
     pub fn ack_at(&self, stream: Stream, consumer: &str, sequence: u64) -> Ack {
         self.ack_of(&format!(
             "$JS.ACK.{}.{consumer}.1.{sequence}.1.0.0",
@@ -199,12 +202,12 @@ impl Bus {
         ))
     }
 
-    /// Starts to receive, from the oldest message that nobody acknowledged.
+    /// Starts to receive, from the oldest unacknowledged message on.
     pub async fn replay<T: DeserializeOwned>(&self, replay: &Replay) -> Result<Deliveries<T>, BusError> {
         self.replay_within(replay, Window::default()).await
     }
 
-    /// The same for a receiver that leaves most messages in their stream.
+    /// Starts to receive within a window, for a receiver that leaves most messages in the stream.
     pub async fn replay_within<T: DeserializeOwned>(
         &self,
         replay: &Replay,
@@ -236,9 +239,8 @@ impl Bus {
 }
 
 impl<T: DeserializeOwned> Deliveries<T> {
-    /// How many messages are still to come that were there before this receiver: 0 means that the
-    /// state is complete. A message may vanish from the stream before it is delivered, so the wait
-    /// for it has an end.
+    /// Returns how many messages older than this receiver are still to come; at 0 the state is complete. A
+    /// message may vanish from the stream before its delivery, so after ten seconds the answer is always 0.
     pub fn to_replay(&self) -> u64 {
         if self.since.elapsed() < REPLAY_MAX {
             self.to_replay
@@ -247,14 +249,13 @@ impl<T: DeserializeOwned> Deliveries<T> {
         }
     }
 
-    /// Whether the newest message was there before this receiver. Counted, however long ago that is: one
-    /// that reads slowly is still at what was there.
+    /// Returns whether the latest message is older than this receiver. Unlike [`Self::to_replay`] without a
+    /// time limit, since a slow reader may replay for longer.
     pub fn is_replay(&self) -> bool {
         self.is_replay
     }
 
-    /// The next message. Cancel safe. One that cannot be read goes to the dead letters and is passed
-    /// over.
+    /// Returns the next message. Undecodable messages become dead letters and are skipped. Cancel safe.
     pub async fn next(&mut self) -> Result<Delivery<T, ()>, BusError> {
         loop {
             finish(&mut self.aside).await?;
@@ -287,17 +288,17 @@ impl<T: DeserializeOwned> Deliveries<T> {
         }
     }
 
-    /// Whether the message of this sequence was received and is not done.
+    /// Returns whether the message of this sequence was received and is not acknowledged.
     pub fn holds(&self, sequence: u64) -> bool {
         self.held.has(sequence)
     }
 
-    /// How many messages were received and are not done.
+    /// Returns how many messages were received and are not acknowledged.
     pub fn held(&self) -> usize {
         self.held.len()
     }
 
-    /// Done with the message of this sequence: the broker removes it.
+    /// Acknowledges the message of this sequence: the broker removes it.
     pub async fn done(&mut self, sequence: u64) {
         self.held.let_go(sequence);
         self.bus
@@ -306,8 +307,8 @@ impl<T: DeserializeOwned> Deliveries<T> {
             .await;
     }
 
-    /// Watches over what is held while nothing is read: returns only when an acknowledgement was lost.
-    /// Cancel safe.
+    /// Keeps checking for lost acknowledgements while the caller reads no messages. Returns only when an
+    /// acknowledgement was lost. Cancel safe.
     pub async fn watch(&mut self) -> BusError {
         loop {
             if let Err(lost) = self.compared().await {
@@ -316,7 +317,8 @@ impl<T: DeserializeOwned> Deliveries<T> {
         }
     }
 
-    /// Compares what is held with what the broker waits for, once it is time to. Cancel safe.
+    /// Compares the messages held here with the broker's unacknowledged deliveries, once a comparison is
+    /// due. Cancel safe.
     async fn compared(&mut self) -> Result<(), BusError> {
         let (at, asking) = (self.compare_at.as_mut(), &mut self.comparing);
         let compared = compare(&self.bus, self.stream, &self.consumer, at, asking).await;
@@ -327,7 +329,8 @@ impl<T: DeserializeOwned> Deliveries<T> {
 
     fn note(&mut self, compared: Result<Option<Handed>, BusError>) -> Result<(), BusError> {
         let Ok(Some(now)) = compared else {
-            // Not known this time: it is asked again, and the stream of messages says if all is over.
+            // The progress is unknown this time. The next comparison asks again, and the message stream
+            // reports a lost consumer.
             self.handed = None;
             return Ok(());
         };
@@ -341,7 +344,7 @@ impl<T: DeserializeOwned> Deliveries<T> {
     }
 }
 
-/// What the broker has handed out, once it is time to ask. Cancel safe.
+/// Returns the delivery progress of the consumer, once a comparison is due. Cancel safe.
 async fn compare(
     bus: &Bus,
     stream: Stream,
@@ -362,7 +365,7 @@ async fn compare(
     answer
 }
 
-/// Reads a message. One that cannot be read becomes a dead letter as soon as its future is awaited.
+/// Decodes a message. If decoding fails, awaiting the returned future stores the message as a dead letter.
 pub(crate) fn read<T: DeserializeOwned>(
     bus: &Bus,
     stream: Stream,
@@ -379,23 +382,23 @@ pub(crate) fn read<T: DeserializeOwned>(
             u32::try_from(info.delivered).unwrap_or(u32::MAX),
         )
     };
-    // Not `split`: it takes the reply subject out of the message, and that is what acknowledges it.
+    // Not `split`, which removes the reply subject from the message. The acknowledgement needs it.
     let message = message.message;
     let ack_subject = message.reply.clone();
     let ack = Ack {
         client: bus.client.clone(),
         subject: ack_subject
-            .ok_or_else(|| BusError::unavailable(stream.name(), "a delivery that cannot be acknowledged"))?,
+            .ok_or_else(|| BusError::unavailable(stream.name(), "a delivery has no reply subject"))?,
     };
-    // The broker answers a request to read a stream wherever the request says, also into another
-    // stream: with this header. Nobody who may only read can write that way.
+    // The broker answers a read request on any subject that the request names, even one of another stream.
+    // Such an answer has this header. Refusing it keeps users who may only read from writing that way.
     let is_copy = message
         .headers
         .as_ref()
         .is_some_and(|h| h.get("Nats-Stream").is_some());
     let body = if is_copy {
         Err(CodecError::Refused(
-            "a copy of another stream's message, not a message".into(),
+            "a copy of a stored message, sent by a read request".into(),
         ))
     } else {
         decode(&message.payload, message.headers.as_ref())
@@ -422,23 +425,4 @@ pub(crate) fn read<T: DeserializeOwned>(
             Ok(Read::Unreadable(aside.boxed()))
         }
     }
-}
-
-pub(crate) fn decode<T: DeserializeOwned>(
-    body: &[u8],
-    headers: Option<&async_nats::HeaderMap>,
-) -> Result<T, CodecError> {
-    let (schema, encoding) = (codec::SCHEMA_HEADER, codec::ENCODING_HEADER);
-    codec::decode_described(body, header(headers, schema), header(headers, encoding))
-}
-
-pub(crate) fn trace_of(headers: Option<&async_nats::HeaderMap>) -> TraceContext {
-    TraceContext {
-        traceparent: header(headers, "traceparent").map(Into::into),
-        tracestate: header(headers, "tracestate").map(Into::into),
-    }
-}
-
-fn header<'a>(headers: Option<&'a async_nats::HeaderMap>, name: &str) -> Option<&'a str> {
-    headers?.get(name).map(|value| value.as_str())
 }

@@ -1,34 +1,35 @@
-//! What can go wrong between a service and the broker.
+//! Errors between a service and the broker.
 
 /// A failed operation on the bus.
 #[derive(Debug, thiserror::Error)]
 pub enum BusError {
-    /// The broker did not answer, or said no in a way that may pass.
+    /// The broker did not answer, or refused for the moment.
     #[error("{what}: {reason}")]
     Unavailable {
-        /// What was attempted.
+        /// The attempted operation, stream or key.
         what: String,
-        /// What the client or the broker said.
+        /// The error text of the client or the broker.
         reason: String,
     },
-    /// Something that provisioning makes is not there.
-    #[error("{what} is missing: run `push0 provision` (and `push0 pipeline apply FILE` for its zkVMs)")]
+    /// A provisioned stream, bucket or consumer does not exist.
+    #[error("{what} is missing: run `push0 provision`; for a zkVM also `push0 pipeline apply FILE`")]
     Missing {
-        /// A stream, bucket or consumer.
+        /// The kind and name of the missing stream, bucket or consumer.
         what: String,
     },
-    /// The connection was lost or the broker dropped messages: what was received may have gaps.
+    /// The connection was lost, or the client dropped messages because they came faster than they were read.
+    /// The messages received so far may have gaps.
     #[error("the connection to the broker was interrupted")]
     Interrupted,
-    /// The broker's user of this process may not do what the work needs.
+    /// The broker's permissions for this process's user do not cover a necessary operation.
     #[error("{0}")]
     Forbidden(std::sync::Arc<crate::Refusal>),
-    /// A stored value is not what its place promises.
+    /// A value that cannot be decoded from its stored bytes, or cannot be encoded for storing.
     #[error("{what}: {source}")]
     Corrupt {
-        /// Where it lies.
+        /// The subject or key of the value.
         what: String,
-        /// What is wrong with it.
+        /// The codec's description of the defect.
         source: push0_domain::codec::CodecError,
     },
 }

@@ -1,4 +1,4 @@
-//! Events: what happened, told to whoever watches.
+//! Events: notifications for dashboards and other observers.
 
 use crate::{Bus, Message, now};
 use futures::FutureExt;
@@ -11,8 +11,9 @@ use push0_domain::{
 };
 
 impl Bus {
-    /// Announces what happened, to a pipeline or to what serves all of them. In JSON: it is read by
-    /// dashboards. Never waits and never fails: no work is held up by an event, and one may be lost.
+    /// Publishes an event about a pipeline, or, with `None`, about the deployment as a whole. The body
+    /// is JSON because dashboards read it. Never waits and never fails: events hold up no work, and one
+    /// may be lost.
     pub fn announce(&self, pipeline: Option<&PipelineId>, what: Happening) {
         let subject = subject::event(pipeline, what.kind());
         let event = Event { at: now(), what };

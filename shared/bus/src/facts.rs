@@ -1,8 +1,8 @@
-//! Facts: small durable values by key, with compare-and-set. Written as JSON, for people with a
-//! NATS client.
+//! Facts: small durable values by key, with compare-and-set. Values are written as JSON, readable for people
+//! with a NATS client.
 //!
-//! Reads go to the leader of the bucket's stream: another copy may lag, and an old value or a "not
-//! found" would be believed. Only [`Facts::find`] asks any copy, for facts that never change.
+//! Reads go to the leader of the bucket's stream: another copy may lag, and the caller would believe an old
+//! value or a "not found". Only [`Facts::find`] asks any copy, for facts that never change.
 
 use crate::{Bus, BusError};
 use async_nats::jetstream::{
@@ -10,7 +10,6 @@ use async_nats::jetstream::{
     message::StreamMessage,
     stream::{DirectGetErrorKind, LastRawMessageErrorKind},
 };
-use futures::StreamExt;
 use push0_domain::{
     Timestamp,
     codec::{self, Encoding},
@@ -18,23 +17,25 @@ use push0_domain::{
 use serde::{Serialize, de::DeserializeOwned};
 use std::marker::PhantomData;
 
-/// The buckets.
+mod watch;
+
+/// The key-value buckets of a deployment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Bucket {
-    /// `<pipeline>.<revision>` and `<pipeline>.current`: definitions.
+    /// Pipeline definitions, under `<pipeline>.<revision>` and `<pipeline>.current`.
     Pipelines,
-    /// [`push0_domain::subject::known_block`]: what the ingester saw. The trusted side of every proof's
-    /// statement.
+    /// Blocks as the ingester saw them, under [`push0_domain::subject::known_block`]. The statement of every
+    /// proof is checked against these facts.
     Blocks,
-    /// `leader.…`, `cursor.…`, `quarantine.…`: what services must remember.
+    /// State that services must remember, under `leader.*`, `cursor.*` and `quarantine.*`.
     State,
 }
 
 impl Bucket {
-    /// All of them.
+    /// Every bucket of a deployment.
     pub const ALL: [Self; 3] = [Self::Pipelines, Self::Blocks, Self::State];
 
-    /// Its name on the broker.
+    /// Returns the bucket's name on the broker.
     pub fn name(self) -> &'static str {
         match self {
             Self::Pipelines => "push0_pipelines",
@@ -50,6 +51,7 @@ impl Bucket {
 
 /// A bucket of facts of one type.
 pub struct Facts<T> {
+    bus: Bus,
     bucket: Bucket,
     store: kv::Store,
     value: PhantomData<fn() -> T>,
@@ -58,6 +60,7 @@ pub struct Facts<T> {
 impl<T> Clone for Facts<T> {
     fn clone(&self) -> Self {
         Self {
+            bus: self.bus.clone(),
             bucket: self.bucket,
             store: self.store.clone(),
             value: PhantomData,
@@ -65,16 +68,16 @@ impl<T> Clone for Facts<T> {
     }
 }
 
-/// A stored fact.
+/// A stored fact, or the mark of a deleted one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fact<T> {
-    /// Its key.
+    /// The fact's key.
     pub key: String,
-    /// Its value; none if it was deleted.
+    /// The fact's value. `None` if the fact was deleted.
     pub value: Option<T>,
     /// The revision of the key, for compare-and-set.
     pub revision: u64,
-    /// When the broker had stored it.
+    /// The time at which the broker stored this revision.
     pub stored_at: Timestamp,
 }
 
@@ -87,6 +90,7 @@ impl Bus {
             .await
             .map_err(|e| BusError::unavailable(bucket.name(), e))?;
         Ok(Facts {
+            bus: self.clone(),
             bucket,
             store,
             value: PhantomData,
@@ -103,7 +107,7 @@ impl<T: Serialize + DeserializeOwned> Facts<T> {
         format!("$KV.{}.{key}", self.bucket.name())
     }
 
-    /// A stored message of the bucket's stream as the entry that it is.
+    /// Converts a stored message of the bucket's stream to an entry.
     fn entry(&self, message: StreamMessage) -> kv::Entry {
         let prefix = self.subject("");
         let key = message.subject.strip_prefix(&prefix).unwrap_or(&message.subject);
@@ -148,7 +152,7 @@ impl<T: Serialize + DeserializeOwned> Facts<T> {
             .into())
     }
 
-    /// The fact under a key, if there ever was one.
+    /// Returns the fact under a key, `None` if the key was never set. A deleted fact has no value.
     pub async fn get(&self, key: &str) -> Result<Option<Fact<T>>, BusError> {
         let subject = self.subject(key);
         match self.store.stream.get_last_raw_message_by_subject(&subject).await {
@@ -158,8 +162,8 @@ impl<T: Serialize + DeserializeOwned> Facts<T> {
         }
     }
 
-    /// The fact under a key that is written once and never changed: read from any copy of the bucket,
-    /// and from its leader before it counts as missing.
+    /// Returns a fact written once and never changed. Any copy of the bucket may answer, but only the
+    /// leader's word makes the fact missing.
     pub async fn find(&self, key: &str) -> Result<Option<Fact<T>>, BusError> {
         let subject = self.subject(key);
         match self.store.stream.direct_get_last_for_subject(subject).await {
@@ -169,7 +173,7 @@ impl<T: Serialize + DeserializeOwned> Facts<T> {
         }
     }
 
-    /// Sets it.
+    /// Sets a fact. Returns its new revision.
     pub async fn put(&self, key: &str, value: &T) -> Result<u64, BusError> {
         let bytes = self.write(key, value)?;
         self.store
@@ -178,8 +182,8 @@ impl<T: Serialize + DeserializeOwned> Facts<T> {
             .map_err(|e| BusError::unavailable(self.what(key), e))
     }
 
-    /// Sets it if its revision is still this one (0: if there is none). Returns the new revision,
-    /// or none if somebody else was faster.
+    /// Sets a fact if its revision is still `revision`; 0 means that the key was never set. Returns the new
+    /// revision, or `None` if another process has changed the fact.
     pub async fn swap(&self, key: &str, value: &T, revision: u64) -> Result<Option<u64>, BusError> {
         let bytes = self.write(key, value)?;
         match self.store.update(key, bytes, revision).await {
@@ -189,7 +193,7 @@ impl<T: Serialize + DeserializeOwned> Facts<T> {
         }
     }
 
-    /// Removes it; nothing happens if it is not there.
+    /// Removes a fact. Not an error if there is none.
     pub async fn delete(&self, key: &str) -> Result<(), BusError> {
         self.store
             .purge(key)
@@ -197,55 +201,42 @@ impl<T: Serialize + DeserializeOwned> Facts<T> {
             .map_err(|e| BusError::unavailable(self.what(key), e))
     }
 
-    /// The facts whose key matches (`a.*`, `>`), as they are now, by key. One question for each: meant for
-    /// filters that match few facts.
+    /// Returns the facts whose key matches `filter` (such as `a.*` or `>`), sorted by key. Each fact costs a
+    /// request, so the filter should match few facts.
     pub async fn list(&self, filter: &str) -> Result<Vec<Fact<T>>, BusError> {
         let mut facts = self.first(filter, usize::MAX).await?;
         facts.sort_by(|a, b| a.key.cmp(&b.key));
         Ok(facts)
     }
 
-    /// The facts whose key matches that were stored first, at most `limit` of them.
+    /// Returns at most `limit` facts whose key matches, oldest first.
     pub async fn first(&self, filter: &str, limit: usize) -> Result<Vec<Fact<T>>, BusError> {
-        let (subject, stream) = (self.subject(filter), &self.store.stream);
+        let subject = self.subject(filter);
         let mut facts = Vec::new();
         let mut from = 1;
         while facts.len() < limit {
-            match stream.get_first_raw_message_by_subject(&subject, from).await {
-                Ok(message) => {
-                    from = message.sequence + 1;
-                    let fact = self.read(self.entry(message))?;
-                    facts.extend(Some(fact).filter(|fact| fact.value.is_some()));
-                }
-                Err(e) if e.kind() == LastRawMessageErrorKind::NoMessageFound => break,
-                Err(e) => return Err(BusError::unavailable(self.what(filter), e)),
-            }
+            let Some(entry) = self.next_entry(&subject, from).await? else {
+                break;
+            };
+            from = entry.revision + 1;
+            let fact = self.read(entry)?;
+            facts.extend(Some(fact).filter(|fact| fact.value.is_some()));
         }
         Ok(facts)
     }
 
-    /// All facts whose key matches, now and whenever they change.
-    pub async fn watch(
-        &self,
-        filter: &str,
-    ) -> Result<impl futures::Stream<Item = Result<Fact<T>, BusError>> + Send + Unpin + use<T>, BusError>
-    where
-        T: 'static,
-    {
-        let this = self.clone();
-        let watch = self
-            .store
-            .watch_with_history(filter)
-            .await
-            .map_err(|e| BusError::unavailable(self.what(filter), e))?;
-        Ok(watch.map(move |entry| {
-            let entry = entry.map_err(|e| BusError::unavailable(this.bucket.name(), e))?;
-            this.read(entry)
-        }))
+    /// Returns the first entry of a subject (wildcards allowed) at or after a revision.
+    async fn next_entry(&self, subject: &str, from: u64) -> Result<Option<kv::Entry>, BusError> {
+        let stream = &self.store.stream;
+        match stream.get_first_raw_message_by_subject(subject, from).await {
+            Ok(message) => Ok(Some(self.entry(message))),
+            Err(e) if e.kind() == LastRawMessageErrorKind::NoMessageFound => Ok(None),
+            Err(e) => Err(BusError::unavailable(subject, e)),
+        }
     }
 }
 
-/// What a stored message did to its key: a deletion and an expiry are messages without a value.
+/// Returns the operation of a stored message on its key. Deletions and expiries are messages without a value.
 fn operation(message: &StreamMessage) -> Operation {
     let header = |name: &str| message.headers.get(name).map(|value| value.as_str().to_owned());
     match header("KV-Operation").as_deref() {

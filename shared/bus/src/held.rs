@@ -1,14 +1,15 @@
-//! What a receiver holds, beside what the broker believes it to hold.
+//! Comparison of the messages a receiver has not acknowledged with those the broker still waits for.
 //!
-//! Acknowledgements are not answered. One that is lost, as when the broker that leads the consumer
-//! dies, leaves its message in a work queue for as long as the consumer lives: its receiver keeps what
-//! it holds for hours and cannot be sent it again before. So every few seconds both sides are
-//! compared, and a receiver that finds a message that it has let go of starts over.
+//! The broker does not confirm acknowledgements. An acknowledgement can get lost, for example when the
+//! consumer's leader dies. Its message then stays in the work queue for as long as the consumer lives:
+//! receivers hold messages for hours, so the ack wait is a day, and the broker does not redeliver before.
+//! Therefore both sides are compared every few seconds, and a receiver starts over when the broker still
+//! waits for a message already acknowledged.
 
 use crate::inspect::Handed;
 use std::collections::BTreeSet;
 
-/// The sequences of the messages that a receiver has not acknowledged.
+/// Stream sequences of the messages a receiver has not acknowledged.
 #[derive(Debug, Default)]
 pub(crate) struct Held(BTreeSet<u64>);
 
@@ -29,8 +30,9 @@ impl Held {
         self.0.len()
     }
 
-    /// Whether the broker waits for an acknowledgement that was given, by what it said a while ago and
-    /// says now: of what it had delivered then, the lowest is still open, and is not held here.
+    /// Returns whether an acknowledgement was lost, judged by two answers of the broker. An acknowledgement
+    /// was lost if the ack floor stands still between the answers, the broker still waits for a message
+    /// delivered before the first answer, and the receiver holds none of those messages.
     pub(crate) fn has_lost(&self, before: &Handed, now: &Handed) -> bool {
         let stands_still = before.floor == now.floor && now.unacknowledged > 0 && now.floor < before.up_to;
         stands_still && self.0.first().is_none_or(|first| *first > before.up_to)

@@ -1,6 +1,9 @@
-//! Looking into streams without taking anything out of them.
+//! Reading streams and their state without consuming messages.
 
-use crate::{Bus, BusError, Stream, delivery};
+use crate::{
+    Bus, BusError, Stream,
+    decode::{decode, trace_of},
+};
 use async_nats::jetstream::{
     ErrorCode,
     context::ConsumerInfoErrorKind,
@@ -13,45 +16,45 @@ use futures::TryStreamExt;
 use push0_domain::{Timestamp, codec::CodecError, trace::TraceContext};
 use serde::de::DeserializeOwned;
 
-/// A stored message, as it lies.
+/// A message read from its stream, which keeps it.
 #[derive(Debug)]
 pub struct Kept<T> {
-    /// What it says, if it can be read.
+    /// The decoded body, or the reason why it cannot be decoded.
     pub body: Result<T, CodecError>,
-    /// Its subject.
+    /// The message's subject.
     pub subject: String,
-    /// Its sequence in the stream.
+    /// The message's sequence in the stream.
     pub sequence: u64,
-    /// When it was stored.
+    /// The time at which the broker stored the message.
     pub stored_at: Timestamp,
-    /// The trace that it belongs to.
+    /// The trace context from the message's headers.
     pub trace: TraceContext,
 }
 
-/// What a shared durable consumer has handed out.
+/// Delivery progress of a durable consumer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Handed {
-    /// The highest sequence that was ever delivered.
+    /// The highest stream sequence delivered so far.
     pub up_to: u64,
-    /// All up to this sequence are acknowledged.
+    /// The ack floor: all messages up to this stream sequence are acknowledged.
     pub floor: u64,
-    /// How many deliveries are not acknowledged.
+    /// The number of unacknowledged deliveries.
     pub unacknowledged: usize,
 }
 
-/// How full a stream is.
+/// The fill level of a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Level {
-    /// Messages in it.
+    /// The number of messages in the stream.
     pub messages: u64,
-    /// Bytes in it.
+    /// The size of the stream in bytes.
     pub bytes: u64,
-    /// The most bytes that it may hold.
+    /// The most bytes the stream may hold.
     pub bytes_max: u64,
 }
 
 impl Bus {
-    /// The newest message on these subjects, as the stream's leader knows it.
+    /// Returns the newest message on `subjects`, read from the stream's leader.
     pub async fn last<T: DeserializeOwned>(
         &self,
         stream: Stream,
@@ -61,8 +64,8 @@ impl Bus {
         led(stream, bound.get_last_raw_message_by_subject(subjects).await)
     }
 
-    /// The message at this sequence, from any copy: a message never changes. None only if the stream's
-    /// leader says so.
+    /// Returns the message at `sequence`. Any copy may answer, since a message never changes, but only the
+    /// leader's word makes a message missing.
     pub async fn at<T: DeserializeOwned>(
         &self,
         stream: Stream,
@@ -75,8 +78,8 @@ impl Bus {
         led(stream, bound.get_raw_message(sequence).await)
     }
 
-    /// At most `limit` messages on these subjects, from this sequence on, oldest first. Any copy answers
-    /// as far as it has them; that there are no more is the word of the stream's leader.
+    /// Returns at most `limit` messages on `subjects` from sequence `from` on, oldest first. Any copy may
+    /// supply messages, but only the stream's leader can say that there are no more.
     pub async fn scan<T: DeserializeOwned>(
         &self,
         stream: Stream,
@@ -104,7 +107,7 @@ impl Bus {
         Ok(found)
     }
 
-    /// The subjects of a stream that match and hold messages, with how many.
+    /// Returns the stream's subjects that match `filter` and hold messages, each with its number of messages.
     pub async fn subjects(&self, stream: Stream, filter: &str) -> Result<Vec<(String, usize)>, BusError> {
         let failed = |e: &dyn std::fmt::Display| BusError::unavailable(stream.name(), e);
         let bound = self.stream(stream).await?;
@@ -112,7 +115,7 @@ impl Bus {
         subjects.try_collect().await.map_err(|e| failed(&e))
     }
 
-    /// What a shared durable consumer has handed out; none if there is no such consumer.
+    /// Returns the delivery progress of a durable consumer, `None` if there is no such consumer.
     pub async fn handed_out(&self, stream: Stream, consumer: &str) -> Result<Option<Handed>, BusError> {
         match self.stream(stream).await?.consumer_info(consumer).await {
             Ok(info) => Ok(Some(Handed {
@@ -125,7 +128,7 @@ impl Bus {
         }
     }
 
-    /// Removes a durable consumer; nothing happens if there is none. Its messages stay.
+    /// Removes a durable consumer; its messages stay in the stream. Not an error if there is none.
     pub async fn drop_consumer(&self, stream: Stream, consumer: &str) -> Result<(), BusError> {
         match self.stream(stream).await?.delete_consumer(consumer).await {
             Ok(_) => Ok(()),
@@ -136,7 +139,7 @@ impl Bus {
         }
     }
 
-    /// How full a stream is.
+    /// Returns the fill level of a stream.
     pub async fn level(&self, stream: Stream) -> Result<Level, BusError> {
         let info = self.stream(stream).await?.get_info().await;
         let info = info.map_err(|e| BusError::unavailable(stream.name(), e))?;
@@ -148,14 +151,15 @@ impl Bus {
         })
     }
 
-    /// The sequence of the newest message of a stream, as its leader knows it; 0 if it never had one.
+    /// Returns the sequence of the stream's newest message, read from its leader; 0 if the stream
+    /// never had one.
     pub async fn newest(&self, stream: Stream) -> Result<u64, BusError> {
         let info = self.stream(stream).await?.get_info().await;
         let info = info.map_err(|e| BusError::unavailable(stream.name(), e))?;
         Ok(info.state.last_sequence)
     }
 
-    /// The first message on these subjects from `from` on, as the stream's leader knows it.
+    /// Returns the first message on `subjects` from sequence `from` on, read from the stream's leader.
     pub(crate) async fn next_raw(
         &self,
         stream: Stream,
@@ -170,7 +174,7 @@ impl Bus {
         }
     }
 
-    /// Removes every message on these subjects, delivered or not. Returns how many.
+    /// Removes every message on `subjects`, delivered or not. Returns how many were removed.
     pub async fn purge(&self, stream: Stream, subjects: &str) -> Result<u64, BusError> {
         let purged = self.stream(stream).await?.purge().filter(subjects).await;
         purged
@@ -187,7 +191,7 @@ impl Bus {
     }
 }
 
-/// The answer of a stream's leader.
+/// Converts the answer of a stream's leader.
 fn led<T: DeserializeOwned>(
     stream: Stream,
     got: Result<StreamMessage, LastRawMessageError>,
@@ -199,7 +203,7 @@ fn led<T: DeserializeOwned>(
     }
 }
 
-/// The answer of any copy of a stream, which may lag behind its leader.
+/// Converts the answer of any copy of a stream, which may lag behind the leader.
 fn kept<T: DeserializeOwned>(
     stream: Stream,
     got: Result<StreamMessage, DirectGetError>,
@@ -215,10 +219,10 @@ fn kept<T: DeserializeOwned>(
 pub(crate) fn decoded<T: DeserializeOwned>(message: &StreamMessage) -> Kept<T> {
     let stored_at = u64::try_from(message.time.unix_timestamp_nanos() / 1000).unwrap_or_default();
     Kept {
-        body: delivery::decode(&message.payload, Some(&message.headers)),
+        body: decode(&message.payload, Some(&message.headers)),
         subject: message.subject.to_string(),
         sequence: message.sequence,
         stored_at: Timestamp(stored_at),
-        trace: delivery::trace_of(Some(&message.headers)),
+        trace: trace_of(Some(&message.headers)),
     }
 }

@@ -1,14 +1,14 @@
-//! Leadership: one active instance of a role, a standby that takes over within a second.
+//! Leadership: one active instance of a role, and standbys ready to take over within a second.
 //!
-//! The leader renews a fact every [`RENEW_EVERY`]; a candidate that sees the fact unchanged for [`TERM`]
-//! by its own clock replaces it by compare-and-set. The leader also listens on a subject of its role:
-//! where nobody listens, the leader's connection has ended, and its successor need not wait for the
-//! term's end. A leader that was frozen may believe a moment longer that it leads. That is harmless,
-//! since every effect of a leader is idempotent or itself a compare-and-set: leadership saves work, it
-//! does not guard correctness.
+//! The leader renews a fact every [`RENEW_EVERY`]. A candidate replaces the fact by compare-and-set after
+//! seeing it unchanged for [`TERM`] by its own clock. The leader also listens on a subject of its role: if
+//! the subject has no listener, the leader's connection has ended, and its successor need not wait for the
+//! end of the term. A leader that was frozen may believe for a moment longer that it leads. Two leaders are
+//! harmless, since every effect of a leader is idempotent or itself a compare-and-set: leadership saves work
+//! and does not guard correctness.
 //!
-//! A candidate that keeps losing the role asks for it more slowly: two processes that are both too slow
-//! for the work would otherwise take the role from each other for ever, and neither would get it done.
+//! A candidate asks for the role less often after repeated losses. Otherwise two processes, both too slow for
+//! the work, would take the role from each other for ever, and neither would get the work done.
 
 mod contest;
 
@@ -26,41 +26,41 @@ use std::{
 };
 use tokio::time::Instant;
 
-/// How often the leader renews.
+/// How often the leader renews its term.
 const RENEW_EVERY: Duration = Duration::from_millis(150);
-/// How long a leader may be silent: four renewals, so that one lost message or a long pause of the
-/// scheduler does not depose it, and a takeover still ends well within a second.
+/// How long a leader may be silent: four renewals, so a lost message or a long pause of the scheduler does
+/// not depose the leader, and a takeover still ends well within a second.
 const TERM: Duration = Duration::from_millis(600);
 const _: () = assert!(TERM.as_millis() >= 3 * RENEW_EVERY.as_millis());
-/// How long a renewal may take. One that was sent to a broker that is gone is not waited for: the next one
-/// may find its successor, before a candidate has seen the role unchanged for a term.
+/// How long a renewal may take. A renewal without an answer is abandoned, because its broker may be gone: the
+/// next renewal may reach that broker's successor before a candidate has seen the role unchanged for a term.
 const RENEW_WITHIN: Duration = Duration::from_millis(300);
-/// How long a leader goes on while no renewal is answered: while the fact's stream elects a leader, 4 to 9 s,
-/// no candidate can take the role either.
+/// How long a leader continues while no renewal is answered. While the stream of the fact elects a leader,
+/// which takes 4 to 9 s, no candidate can take the role either.
 const UNANSWERED_MAX: Duration = Duration::from_secs(10);
-/// Every how many renewals a leader reports whether it still counts as one that loses its role again and
-/// again: some ten seconds.
+/// The number of renewals after which a leader reports again whether it keeps losing its role:
+/// about ten seconds.
 const REPORT_EVERY: u64 = 64;
-/// How long the broker may take to say that nobody listens.
+/// How long the broker may take to report a subject without listeners.
 const ASK_MAX: Duration = Duration::from_millis(50);
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 struct Holder {
-    /// Who leads; nobody if it is empty.
+    /// The leading instance. Empty after the leader has resigned.
     instance: String,
     renewal: u64,
 }
 
-/// Told when a role is lost again and again, and when that is over.
+/// Called with a contest when the role is lost repeatedly, and with `None` when the contest is over.
 type Report = dyn Fn(Option<&Contest>) + Send + Sync;
 
-/// A candidate for a role, for as long as its process lives.
+/// A candidate for a role, for the lifetime of its process.
 #[derive(Clone)]
 pub struct Leadership {
     bus: Bus,
     role: String,
     key: String,
-    /// Where the leader listens. Candidates ask there, and nobody answers.
+    /// The subject on which the leader listens. Candidates send requests there, and the leader answers none.
     subject: String,
     instance: String,
     losses: Arc<Mutex<Losses>>,
@@ -68,7 +68,7 @@ pub struct Leadership {
     report: Arc<Report>,
 }
 
-/// A won term, to be renewed until it is lost or resigned.
+/// A term won by a candidate, renewed until the role is lost or resigned.
 pub struct Term {
     candidate: Leadership,
     facts: Facts<Holder>,
@@ -77,13 +77,14 @@ pub struct Term {
     renewed_at: Instant,
     renew_at: Instant,
     renewing: Option<BoxFuture<'static, Result<Option<u64>, BusError>>>,
-    /// The subscription by which candidates see that this process is connected. Their questions are read
-    /// and dropped: unread, they would keep the connection's buffers in memory.
+    /// The subscription by which candidates see that this process is connected. Their requests are read and
+    /// dropped: unread, they would fill the connection's buffers.
     presence: Signals,
 }
 
 impl Leadership {
-    /// A candidate for `role` (tokens of a key, such as `dispatcher` or `collector.demo`).
+    /// Creates a candidate for `role`, which is one or more tokens of a key, such as
+    /// `dispatcher` or `collector.demo`.
     pub fn candidate(bus: &Bus, role: &str) -> Self {
         Self {
             bus: bus.clone(),
@@ -97,8 +98,8 @@ impl Leadership {
         }
     }
 
-    /// Calls `on_loss` whenever another process takes the role from this one, and `report` when that
-    /// happens again and again, and when it is over.
+    /// Calls `on_loss` whenever this process loses its term. Calls `report` with a contest when the role is
+    /// lost repeatedly, and with `None` when the contest is over.
     #[must_use]
     pub fn watched(
         mut self,
@@ -109,12 +110,12 @@ impl Leadership {
         self
     }
 
-    /// Takes back what was reported: this process asks for the role no more.
+    /// Withdraws the last report, when this process no longer asks for the role.
     pub fn withdraw(&self) {
         (self.report)(None);
     }
 
-    /// Waits until this candidate leads.
+    /// Waits until this candidate leads, and returns its term.
     pub async fn win(&self) -> Result<Term, BusError> {
         if let Some(pause) = self.contest() {
             tokio::time::sleep(pause.mul_f64(rand::random_range(0.5..=1.0))).await;
@@ -144,7 +145,8 @@ impl Leadership {
                     instance: self.instance.clone(),
                     renewal: 0,
                 };
-                // Before the fact: whoever sees the fact finds somebody who listens.
+                // Listens before the fact is stored, so every candidate that reads the fact
+                // finds the listener.
                 let presence = self.bus.listen([self.subject.clone()]).await?;
                 if let Some(revision) = facts.swap(&self.key, &holder, revision).await? {
                     return Ok(Term {
@@ -165,8 +167,8 @@ impl Leadership {
 }
 
 impl Leadership {
-    /// Whether nobody listens where the leader does: its connection has ended. One that is frozen or
-    /// cut off still listens as far as the broker knows, and has its term.
+    /// Returns whether the leader's subject has no listener, so its connection has ended. A leader that is
+    /// frozen or cut off still listens as far as the broker knows, and keeps its term.
     async fn is_deserted(&self) -> bool {
         let question = async_nats::Request::new().timeout(Some(ASK_MAX));
         let asked = self.bus.client.send_request(self.subject.clone(), question).await;
@@ -183,14 +185,14 @@ impl Leadership {
         self.contest();
     }
 
-    /// Reports whether the role is lost again and again; if so, how long to leave it to others.
+    /// Reports whether the role is lost repeatedly. If so, returns how long to leave the role to others.
     fn contest(&self) -> Option<Duration> {
         let contest = self.losses().contest(&self.role, Instant::now());
         (self.report)(contest.as_ref());
         contest.map(|contest| contest.pause())
     }
 
-    /// Renews the term of this revision; the new revision, or none if another leads.
+    /// Renews the term stored at `revision`. Returns the new revision, or `None` if another instance leads.
     async fn renew(self, facts: Facts<Holder>, revision: u64, renewal: u64) -> Result<Option<u64>, BusError> {
         let holder = Holder {
             instance: self.instance.clone(),
@@ -208,20 +210,20 @@ impl Leadership {
 }
 
 impl Term {
-    /// Does this while the term is renewed; fails when it is lost.
+    /// Runs `work` while renewing the term. Fails when the term is lost.
     pub async fn during<T>(
         &mut self,
         work: impl Future<Output = Result<T, BusError>>,
     ) -> Result<T, BusError> {
         tokio::select! {
-            () = self.hold() => Err(BusError::unavailable(self.candidate.key.clone(), "another has taken over")),
+            () = self.hold() => Err(BusError::unavailable(self.candidate.key.clone(), "lost the role")),
             done = work => done,
         }
     }
 
-    /// Renews the term for as long as possible; returns when it is lost.
+    /// Renews the term for as long as possible and returns when it is lost.
     ///
-    /// Cancel safe: in a loop that selects, the renewals go on where they were.
+    /// Cancel safe: called again, it continues the renewal in progress.
     pub async fn hold(&mut self) {
         loop {
             let renewed = tokio::select! {
@@ -234,7 +236,7 @@ impl Term {
                 ) => renewed,
                 question = self.presence.next() => match question {
                     Ok(_) => continue,
-                    // The connection is closed for good: this process ends.
+                    // The connection is closed for good, so this process is ending.
                     Err(_) => return std::future::pending().await,
                 },
             };
@@ -251,8 +253,8 @@ impl Term {
                     }
                     continue;
                 }
-                // The stream of facts may have no leader. Where it has one, and another candidate has the
-                // role by now, the next answer says so; until then both do the same work.
+                // The stream of facts may be electing its leader. If another candidate has taken the role,
+                // the next answer shows it. Until then both do the same work.
                 Err(_) if now.duration_since(self.renewed_at) < UNANSWERED_MAX => continue,
                 Ok(None) | Err(_) => {}
             }
@@ -261,13 +263,13 @@ impl Term {
         }
     }
 
-    /// How many questions of candidates wait to be read; none while the term is held.
+    /// Returns how many requests of candidates wait to be read. There are none while the term is held.
     pub fn unread(&mut self) -> usize {
         std::iter::from_fn(|| self.presence.next().now_or_never()).count()
     }
 
-    /// Gives the role up, so that a standby need not wait for the term's end. A term that was lost
-    /// leaves its successor alone: hence a swap, not a removal.
+    /// Resigns the role, so a standby need not wait for the end of the term. Resigning swaps the fact instead
+    /// of deleting it, so a leader that has already lost its term leaves its successor's fact alone.
     pub async fn resign(self) {
         let nobody = Holder {
             instance: String::new(),
@@ -275,12 +277,12 @@ impl Term {
         };
         let key = &self.candidate.key;
         if let Err(error) = self.facts.swap(key, &nobody, self.revision).await {
-            tracing::debug!(%error, "the role is left to expire");
+            tracing::debug!(%error, "cannot resign, the role is free when its term ends");
         }
     }
 }
 
-/// Waits until it is time to renew, renews, and answers with how that went.
+/// Waits until the renewal is due, renews, and returns the outcome.
 async fn renewed(
     renewing: &mut Option<BoxFuture<'static, Result<Option<u64>, BusError>>>,
     renew_at: Instant,
@@ -292,7 +294,7 @@ async fn renewed(
     let begin = || {
         let renewal = candidate.clone().renew(facts.clone(), revision, renewal);
         let in_time = tokio::time::timeout(RENEW_WITHIN, renewal);
-        let late = BusError::unavailable(candidate.key.clone(), "the renewal is not answered");
+        let late = BusError::unavailable(candidate.key.clone(), "the broker did not answer the renewal");
         in_time.map(|renewed| renewed.unwrap_or(Err(late))).boxed()
     };
     renewing.get_or_insert_with(begin).await

@@ -1,17 +1,22 @@
-//! JetStream as push0 uses it. The only crate that names a NATS client.
+//! Access to NATS JetStream for push0. Services use the broker only through this crate and name no
+//! NATS client themselves.
 //!
-//! It knows how to keep a connection, declare streams, store a message and know that it is stored,
-//! receive and acknowledge, and keep small facts and large blobs. It decides nothing: what a message
-//! means is the services' business, and what it is called is [`push0_domain::subject`]'s.
+//! The crate keeps the connection, declares streams, publishes with confirmation, receives and acknowledges
+//! messages, and stores small facts and large blobs. It makes no decisions: the services decide how to act on
+//! a message, and [`push0_domain::subject`] defines the subjects.
 
 mod backoff;
 mod blobs;
 mod brokers;
 mod claim;
+mod clock;
 mod connection;
+mod connection_state;
 mod consumer;
+mod consumer_names;
 mod copies;
 mod dead;
+mod decode;
 mod delivery;
 mod error;
 mod event;
@@ -20,30 +25,39 @@ mod held;
 mod inspect;
 mod leader;
 mod log;
+mod nats_config;
 mod outbox;
 mod output;
+mod permitted;
 mod pipelines;
+mod provision;
 mod publish;
 mod pull;
 mod refusal;
+mod replacement;
 mod signal;
-mod streams;
+mod stream;
 
 pub use backoff::Backoff;
 pub use blobs::{BlobError, Blobs};
-pub use connection::{Bus, ConnectError, Connection, NatsConfig};
+pub use clock::now;
+pub use connection::{Bus, ConnectError};
+pub use connection_state::Connection;
+pub use consumer_names::{consumer_of_checks, consumer_of_tasks};
 pub use copies::{Standing, StreamCopy, Trouble, stream_names};
-pub use dead::{DeadLetters, now};
+pub use dead::DeadLetters;
 pub use delivery::{Ack, Deliveries, Delivery, Replay, Window};
 pub use error::BusError;
 pub use facts::{Bucket, Fact, Facts};
 pub use inspect::{Handed, Kept, Level};
 pub use leader::{Contest, Leadership, Term};
 pub use log::Log;
+pub use nats_config::NatsConfig;
 pub use outbox::Outbox;
 pub use pipelines::{ApplyError, PipelineChange, Pipelines};
+pub use provision::{Limits, ProvisionError};
 pub use publish::{Message, PublishError, Stored};
 pub use pull::{Puller, STANDBY_MAX};
 pub use refusal::Refusal;
 pub use signal::{Signal, Signals};
-pub use streams::{Limits, ProvisionError, Stream, consumer_of_checks, consumer_of_tasks};
+pub use stream::Stream;

@@ -1,23 +1,23 @@
-//! Appending to a log in order, each message only behind what its writer knows.
+//! Appending to a log in order, never behind a message unknown to the writer.
 //!
-//! Each append names the sequence that the newest message of the stream must have. Several messages go
-//! as one atomic batch: the broker stores all of them, one right behind the other, or none. So no
-//! message is stored behind one that its writer has not seen (docs/adr/0003).
+//! Each append names the expected sequence of the stream's newest message. Several messages go as one atomic
+//! batch: the broker stores all of them, one right behind the other, or none. So no message is stored behind
+//! one its writer has not seen (docs/adr/0003).
 //!
-//! Several logs share a stream. When another one has grown, the writer looks whether its own has too;
-//! if not, the append is repeated behind the newest message. The same look tells what became of an
-//! append whose answer was lost: its messages carry the id of the append.
+//! Several logs share a stream. When the stream has grown, the writer reads whether its own log has grown
+//! too. If not, another log has, and the append is repeated behind the newest message. The same read resolves
+//! an append whose answer was lost: the messages carry the id of their append.
 
 use crate::{Backoff, Bus, BusError, Message, PublishError, Stored, Stream};
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// The header that names the append with which a message was stored.
+/// The header with the id of the append that stored a message.
 const APPEND: &str = "Push0-Append";
-/// The most messages that the broker takes as one batch.
+/// The most messages the broker accepts in a batch.
 const BATCH_MAX: usize = 1000;
 
-/// The end of a log, as one writer knows it.
+/// The end of a log, as known to one writer.
 #[derive(Clone)]
 pub struct Log {
     bus: Bus,
@@ -27,16 +27,16 @@ pub struct Log {
     newest: u64,
 }
 
-/// What a refused writer found in its log.
+/// The messages found in the log after a refused append.
 enum Found {
-    /// Its own messages: the append was stored, and its answer lost.
+    /// The writer's own messages: the append was stored and its answer was lost.
     Ours,
-    /// Nothing of this log: another log has grown.
+    /// No new message of this log: another log has grown.
     Nothing,
 }
 
 impl Log {
-    /// The log on `subjects`, whose newest message has the sequence `own`; 0 if it has none.
+    /// Creates the log on `subjects`. `own` is the sequence of its newest message, 0 if there is none.
     pub fn new(bus: Bus, stream: Stream, subjects: String, own: u64) -> Self {
         let newest = own;
         Self {
@@ -48,12 +48,12 @@ impl Log {
         }
     }
 
-    /// Appends these messages in order. Up to 1,000 of them are stored together or not at all; of more, the
-    /// first thousands may be stored when an error ends the rest.
+    /// Appends messages in order. Up to 1,000 messages are stored together or not at all. Of a longer list,
+    /// the first thousands may be stored although the rest fails.
     ///
-    /// # Errors
-    /// [`PublishError::Unexpected`] if another writer has appended to this log, or if the broker cannot
-    /// tell what became of the messages; any other if the broker is away or full for longer than `budget`.
+    /// Fails with [`PublishError::Unexpected`] if another writer has appended to this log, or if the broker
+    /// cannot tell whether the messages were stored, and with any other error if the broker is away or full
+    /// for longer than `budget`.
     pub async fn append(&mut self, messages: &[Message], budget: Duration) -> Result<(), PublishError> {
         let give_up_at = Instant::now() + budget;
         for batch in messages.chunks(BATCH_MAX) {
@@ -67,11 +67,12 @@ impl Log {
             return Ok(());
         };
         let (mut backoff, mut said) = (Backoff::default(), false);
-        // Drawn once, so that an append whose answer was lost is recognized in the log.
+        // The id is drawn once, so an append whose answer was lost is recognized in the log.
         let id = format!("{:016x}", rand::random::<u64>());
         let messages: Vec<Message> = messages.iter().map(|m| m.clone().header(APPEND, &id)).collect();
         loop {
-            // A message that is sent while the broker is away would be stored beside its repetition.
+            // Waits for the connection: a message sent while the broker is away would be stored
+            // beside its retry.
             let _ = tokio::time::timeout_at(give_up_at, self.bus.connected()).await;
             let refused = match self.try_append(&messages).await {
                 Ok(stored) => {
@@ -84,7 +85,7 @@ impl Log {
             match refused {
                 PublishError::Unexpected { .. } if in_time => match self.look(first.subject(), &id).await? {
                     Found::Ours => {
-                        // The first of them ends the part of the log that was known before.
+                        // `own` is now the first message of the batch, so only the other messages are added.
                         let others = messages.len() as u64 - 1;
                         self.ends_at(self.own + others);
                         return Ok(());
@@ -123,8 +124,8 @@ impl Log {
         (self.own, self.newest) = (sequence, sequence);
     }
 
-    /// Looks what the log has that its writer has not seen, and goes on behind the newest message of the
-    /// stream if there is nothing.
+    /// Looks for messages of this log unknown to the writer. If there are none, the next append goes behind
+    /// the newest message of the stream.
     async fn look(&mut self, subject: &str, id: &str) -> Result<Found, PublishError> {
         let unavailable = |error: BusError| PublishError::Unavailable {
             subject: subject.to_owned(),

@@ -1,13 +1,13 @@
-//! Many publishes on their way at once, each with what is to be done when it is stored.
+//! Concurrent publishes, each with a token for the work to do once the message is stored.
 
 use crate::{Bus, Message, PublishError, Stored};
 use futures::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use std::time::Duration;
 
-/// Publishes in flight, each with a token of its owner.
+/// Publishes in flight, each with a token chosen by the caller.
 ///
-/// A service that decides in a loop hands its publishes here and goes on; what must wait for the
-/// broker's word (acknowledgements above all) waits in the token.
+/// A service that decides in a loop pushes its publishes here and continues. Work that must wait for the
+/// broker's confirmation, above all acknowledgements, goes into the token.
 pub struct Outbox<T> {
     bus: Bus,
     budget: Duration,
@@ -15,7 +15,7 @@ pub struct Outbox<T> {
 }
 
 impl<T: Send + 'static> Outbox<T> {
-    /// An empty one. A publish that is not stored within `budget` comes back as an error.
+    /// Creates an empty outbox. A publish not stored within `budget` comes back as an error.
     pub fn new(bus: Bus, budget: Duration) -> Self {
         Self {
             bus,
@@ -24,7 +24,7 @@ impl<T: Send + 'static> Outbox<T> {
         }
     }
 
-    /// Sends a message.
+    /// Starts to publish a message. [`Self::next`] returns the token with the outcome.
     pub fn push(&self, message: Message, token: T) {
         let (bus, budget) = (self.bus.clone(), self.budget);
         self.in_flight.push(Box::pin(async move {
@@ -32,17 +32,17 @@ impl<T: Send + 'static> Outbox<T> {
         }));
     }
 
-    /// How many are on their way.
+    /// Returns the number of publishes in flight.
     pub fn len(&self) -> usize {
         self.in_flight.len()
     }
 
-    /// Whether none is.
+    /// Returns whether no publish is in flight.
     pub fn is_empty(&self) -> bool {
         self.in_flight.is_empty()
     }
 
-    /// The next one that was answered. Never returns while none is on its way: for `select!`.
+    /// Returns the next finished publish. Stays pending while none is in flight, so `select!` can poll it.
     pub async fn next(&mut self) -> (T, Result<Stored, PublishError>) {
         match self.in_flight.next().await {
             Some(done) => done,

@@ -1,4 +1,4 @@
-//! Reading where a pipeline's output stands.
+//! Reading how far a pipeline's output has come.
 
 use crate::{Bus, BusError, Stream};
 use push0_domain::{
@@ -9,8 +9,8 @@ use push0_domain::{
 };
 
 impl Bus {
-    /// Where the output of a pipeline stands, and the sequence of its newest record; none if it has
-    /// none yet.
+    /// Returns the state of a pipeline's output and the sequence of its newest record. `None` if the pipeline
+    /// has no record yet.
     pub async fn output(&self, pipeline: &PipelineId) -> Result<Option<(Output, u64)>, BusError> {
         let subjects = subject::proofs_of_pipeline(pipeline);
         let Some(last) = self.last::<Emission>(Stream::Proofs, &subjects).await? else {

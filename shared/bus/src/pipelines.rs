@@ -1,4 +1,4 @@
-//! The pipelines of a deployment: every revision of every definition, and which one is current.
+//! The pipelines of a deployment: every revision of every definition, and the current revision of each.
 
 use crate::{Bucket, Bus, BusError, Connection, Facts, ProvisionError};
 use futures::{Stream, StreamExt, stream};
@@ -8,7 +8,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-/// Definitions that were read, by name and revision: they never change.
+/// Definitions read so far, by name and revision. A revision never changes, so entries are never stale.
 type Revisions = HashMap<(PipelineId, u32), Arc<Pipeline>>;
 
 /// Definitions of pipelines.
@@ -21,19 +21,19 @@ pub struct Pipelines {
     seen: Arc<Mutex<Revisions>>,
 }
 
-/// A pipeline as it stands now.
+/// The current state of a pipeline's definition.
 #[derive(Clone, Debug)]
 pub struct PipelineChange {
-    /// Which.
+    /// The pipeline's name.
     pub name: PipelineId,
-    /// Its current definition; none if it was removed.
+    /// The current definition. `None` if the pipeline was removed.
     pub current: Option<Arc<Pipeline>>,
 }
 
 const CURRENT: &str = "current";
 
 impl Pipelines {
-    /// Binds to the definitions.
+    /// Binds to the bucket of definitions.
     pub async fn bind(bus: &Bus) -> Result<Self, BusError> {
         Ok(Self {
             bus: bus.clone(),
@@ -42,8 +42,8 @@ impl Pipelines {
         })
     }
 
-    /// Makes this the current definition of its pipeline, and the consumers of its zkVMs. Returns
-    /// the revision; the same definition again keeps its revision.
+    /// Makes `pipeline` the current definition of its name and creates the consumers of its zkVMs. Returns
+    /// the revision. Applying an unchanged definition keeps its revision.
     pub async fn apply(&self, mut pipeline: Pipeline) -> Result<u32, ApplyError> {
         for zkvm in pipeline.zkvms() {
             self.bus.provision_zkvm(&zkvm).await?;
@@ -72,7 +72,8 @@ impl Pipelines {
         }
     }
 
-    /// The newest revision, current or not: a pipeline that was removed and comes back goes on counting.
+    /// Returns the newest revision, current or not. A pipeline applied again after its removal continues to
+    /// count from its last revision.
     async fn newest(
         &self,
         name: &PipelineId,
@@ -85,12 +86,12 @@ impl Pipelines {
         Ok(all.into_iter().filter_map(|f| f.value).max_by_key(|p| p.revision))
     }
 
-    /// Removes a pipeline: no more blocks are ingested for it; those in flight go on.
+    /// Removes a pipeline: no more blocks are ingested for it. Blocks in flight continue.
     pub async fn remove(&self, name: &PipelineId) -> Result<(), BusError> {
         self.facts.delete(&format!("{name}.{CURRENT}")).await
     }
 
-    /// The current definition of every pipeline.
+    /// Returns the current definition of every pipeline.
     pub async fn current(&self) -> Result<Vec<Arc<Pipeline>>, BusError> {
         let all = self.facts.list(&format!("*.{CURRENT}")).await?;
         Ok(all
@@ -100,13 +101,13 @@ impl Pipelines {
             .collect())
     }
 
-    /// The current definition of one pipeline.
+    /// Returns the current definition of a pipeline, `None` if there is none.
     pub async fn current_of(&self, name: &PipelineId) -> Result<Option<Arc<Pipeline>>, BusError> {
         let fact = self.facts.get(&format!("{name}.{CURRENT}")).await?;
         Ok(fact.and_then(|f| f.value).map(Arc::new))
     }
 
-    /// One revision of a definition.
+    /// Returns a revision of a definition, `None` if it was never applied.
     pub async fn revision(
         &self,
         name: &PipelineId,
@@ -124,18 +125,18 @@ impl Pipelines {
         Ok(Some(pipeline))
     }
 
-    /// One revision, if it was read before: for decisions that cannot wait.
+    /// Returns a revision if it was read before, for decisions that cannot wait for the broker.
     pub fn cached(&self, name: &PipelineId, revision: u32) -> Option<Arc<Pipeline>> {
         self.cache().get(&(name.clone(), revision)).cloned()
     }
 
-    /// Lets the definitions of a pipeline go that were read: nobody asks for them any more.
+    /// Removes a pipeline's definitions from memory, once the pipeline has no more work.
     pub fn forget(&self, name: &PipelineId) {
         self.cache().retain(|(known, _), _| known != name);
     }
 
-    /// The current definition of every pipeline, and each change as it comes. Ends with
-    /// [`BusError::Interrupted`] when changes may be missed: whoever follows them begins anew.
+    /// Yields the current definition of every pipeline, then each change. Ends with [`BusError::Interrupted`]
+    /// when changes may have been missed: the caller watches anew.
     pub async fn watch(
         &self,
     ) -> Result<impl Stream<Item = Result<PipelineChange, BusError>> + Send + Unpin + 'static, BusError> {
@@ -166,13 +167,13 @@ impl Pipelines {
     }
 }
 
-/// Why a pipeline was not applied.
+/// The reason why a pipeline was not applied.
 #[derive(Debug, thiserror::Error)]
 pub enum ApplyError {
-    /// The broker was not there.
+    /// The broker was unreachable or refused an operation.
     #[error(transparent)]
     Bus(#[from] BusError),
-    /// A consumer could not be made.
+    /// A consumer could not be created.
     #[error(transparent)]
     Provision(#[from] ProvisionError),
 }

@@ -1,6 +1,6 @@
-//! Storing messages: a publish counts when the broker says that it is stored.
+//! Storing messages: a publish succeeds when the broker has confirmed it.
 
-use crate::{Bus, BusError, claim::Over};
+use crate::{Bus, BusError, replacement::Over};
 use async_nats::HeaderMap;
 use async_nats::jetstream::{
     context::{PublishAckFuture, PublishErrorKind},
@@ -14,60 +14,61 @@ use push0_domain::{
 use serde::Serialize;
 use std::time::Duration;
 
-/// A message to store: its subject, its body and the trace that it belongs to.
+/// A message to store: subject, body, and headers with its trace context.
 #[derive(Clone, Debug)]
 pub struct Message {
     pub(crate) subject: String,
     pub(crate) body: Bytes,
     pub(crate) headers: HeaderMap,
-    /// What it takes the place of, if anything.
+    /// The older messages that this message may replace, `None` if it replaces none.
     pub(crate) over: Option<Over>,
 }
 
-/// A stored message.
+/// The broker's confirmation of a stored message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stored {
-    /// Its sequence in the stream.
+    /// The message's sequence in the stream.
     pub sequence: u64,
-    /// Whether the broker had it already, by its message id.
+    /// Whether the broker already had a message with the same message id.
     pub duplicate: bool,
 }
 
-/// Why a message was not stored.
+/// The reason why a message was not stored.
 #[derive(Debug, thiserror::Error)]
 pub enum PublishError {
-    /// The subject allows one message and has one: the same thing was asked for before.
+    /// The subject allows one message and already holds one: the same work was requested before.
     #[error("`{subject}` already holds a message")]
     Occupied {
-        /// The subject.
+        /// The message's subject.
         subject: String,
     },
-    /// The stream moved on: it does not end where the message was to follow. Another process did this work.
-    #[error("`{subject}`: the stream is no longer as expected")]
+    /// The newest message of the stream is not the expected one: another process has done this work.
+    #[error("`{subject}`: the stream has messages newer than expected")]
     Unexpected {
-        /// The subject.
+        /// The message's subject.
         subject: String,
     },
     /// The stream or the store is at its limit.
     #[error("`{subject}`: the store is full: {reason}")]
     Full {
-        /// The subject.
+        /// The message's subject.
         subject: String,
-        /// What the broker said.
+        /// The broker's error text.
         reason: String,
     },
-    /// Not stored as far as we know: no answer, or an error that may pass. Publishing again is right.
+    /// The message is not stored as far as is known: no answer, or a temporary error. The
+    /// caller should retry.
     #[error("`{subject}`: {reason}")]
     Unavailable {
-        /// The subject.
+        /// The message's subject.
         subject: String,
-        /// What the client or the broker said.
+        /// The error text of the client or the broker.
         reason: String,
     },
 }
 
 impl PublishError {
-    /// Whether the same publish may succeed later.
+    /// Returns whether the same publish may succeed later.
     pub fn is_transient(&self) -> bool {
         matches!(self, Self::Full { .. } | Self::Unavailable { .. })
     }
@@ -80,18 +81,18 @@ impl From<PublishError> for BusError {
 }
 
 impl Message {
-    /// A message with a body in bincode.
+    /// Creates a message with a body in bincode.
     pub fn new<T: Serialize>(subject: String, body: &T, trace: &TraceContext) -> Result<Self, CodecError> {
         Self::encoded(subject, body, trace, Encoding::Bincode)
     }
 
-    /// What its body takes, in bytes.
+    /// Returns the length of the body in bytes.
     #[expect(clippy::len_without_is_empty, reason = "no message is empty")]
     pub fn len(&self) -> usize {
         self.body.len()
     }
 
-    /// A message with a body in either encoding.
+    /// Creates a message with a body in the given encoding.
     pub fn encoded<T: Serialize>(
         subject: String,
         body: &T,
@@ -116,8 +117,8 @@ impl Message {
         })
     }
 
-    /// Names the message, so that the broker drops a second one within its window. A convenience:
-    /// no promise rests on it.
+    /// Sets the message id, by which the broker drops a duplicate within its deduplication window. A
+    /// convenience: no promise rests on it.
     #[must_use]
     pub fn id(mut self, id: &str) -> Self {
         self.headers.insert("Nats-Msg-Id", id);
@@ -131,16 +132,17 @@ impl Message {
         self
     }
 
-    /// Its subject.
+    /// Returns the message's subject.
     pub fn subject(&self) -> &str {
         &self.subject
     }
 }
 
-/// Stores a message only if the newest message of the stream has this sequence.
+/// The header with the expected sequence of the stream's newest message. The broker refuses
+/// the message otherwise.
 const EXPECTED_NEWEST: &str = "Nats-Expected-Last-Sequence";
 
-/// A publish on its way: awaiting it says whether it was stored.
+/// A publish in flight.
 struct Pending {
     subject: String,
     ack: PublishAckFuture,
@@ -160,17 +162,18 @@ impl Pending {
 }
 
 impl Bus {
-    /// Stores a message and waits until it is stored.
+    /// Publishes a message and waits until it is stored.
     pub async fn publish(&self, message: Message) -> Result<Stored, PublishError> {
         self.send(message).await?.stored().await
     }
 
-    /// Stores these messages one right behind the other, or none of them, and only if the newest message of
-    /// the stream has the sequence `newest`. Answers with the sequence of the last one.
+    /// Stores `messages` one right behind the other, or none of them, and only if the newest message of the
+    /// stream has the sequence `newest`. Returns the sequence of the last one.
     ///
-    /// More than one goes as an atomic batch (NATS ADR-50). `Nats-Expected-Last-Msg-Id` would chain single
-    /// messages as well, but must never be sent: where a stream has three copies, nats-server 2.14 and
-    /// 2.15 store a message that they refuse for it, and every copy of the stream is dead from then on.
+    /// Several messages go as an atomic batch (NATS ADR-50). `Nats-Expected-Last-Msg-Id` would chain single
+    /// messages as well, but must never be sent: if a stream has three copies, nats-server 2.14 and 2.15
+    /// refuse a message because of this header and store it all the same, and every copy of the stream
+    /// stops for good.
     pub(crate) async fn publish_all(
         &self,
         messages: &[Message],
@@ -201,7 +204,8 @@ impl Bus {
         self.publish(commit).await
     }
 
-    /// Sends a message of a batch. The broker answers for all of them to the one that commits.
+    /// Sends a message of a batch without waiting. The broker confirms the batch in its answer to
+    /// the last message.
     async fn tell(&self, message: Message) -> Result<(), PublishError> {
         let subject = message.subject.clone();
         self.signal(message)
@@ -212,7 +216,7 @@ impl Bus {
             })
     }
 
-    /// Sends a message; the broker's word comes with [`Pending::stored`].
+    /// Sends a message. [`Pending::stored`] waits for the broker's confirmation.
     async fn send(&self, message: Message) -> Result<Pending, PublishError> {
         let Message {
             subject,
@@ -227,8 +231,8 @@ impl Bus {
         }
     }
 
-    /// Stores a message, again and again while the broker is away or full, until `budget` is used
-    /// up. One line says that it waits.
+    /// Publishes a message and retries while the broker is away or full, until `budget` is used up. Logs only
+    /// the first failure.
     pub async fn publish_patiently(
         &self,
         message: Message,
@@ -238,13 +242,13 @@ impl Bus {
         let give_up_at = tokio::time::Instant::now() + budget;
         let mut said = false;
         loop {
-            // A broker that is away is not asked: the question would wait in the client and be stored
-            // beside the next one.
+            // Waits for the connection: a message sent while the broker is away would stay in the client and
+            // be stored beside its retry.
             let _ = tokio::time::timeout_at(give_up_at, self.connected()).await;
             let subject = message.subject.clone();
             let attempt = tokio::select! {
                 biased;
-                // Its answer went down with the connection: no need to wait for it.
+                // The confirmation was lost with the connection, so there is nothing left to wait for.
                 () = self.interrupted() => Err(PublishError::Unavailable {
                     subject,
                     reason: "the connection was interrupted".into(),
@@ -256,7 +260,7 @@ impl Bus {
                 outcome => return outcome,
             };
             if !said {
-                tracing::warn!(%error, "not stored yet, trying again");
+                tracing::warn!(%error, "message not stored yet, trying again");
                 said = true;
             }
             backoff.pause().await;
@@ -279,7 +283,7 @@ fn classify(subject: String, error: &async_nats::jetstream::context::PublishErro
     }
 }
 
-/// The broker's error codes, as measured on 2.15.1: one code covers every limit of a stream.
+/// Maps the broker's error codes, as measured on 2.15.1, where one code covers every limit of a stream.
 fn classify_code(subject: String, code: u64, reason: String) -> PublishError {
     match code {
         10070 | 10071 | 10164 => PublishError::Unexpected { subject },

@@ -1,10 +1,11 @@
-//! Taking work by credit: as many deliveries as there are free places, never more.
+//! Pulling work by credit: as many deliveries as there are free places, never more.
 //!
-//! A consumer that buffers ahead would hold tasks that another prover could start. Here each free
-//! place is one credit: it is asked for once, and comes back as a delivery or unused.
+//! A consumer that buffers ahead would hold tasks that another prover could start. Here each free place is
+//! one credit. A credit is requested once and comes back as a delivery or unused.
 
 use crate::{
     Bus, BusError, Connection, Delivery, Stream,
+    consumer_names::GROUP,
     delivery::{self, Read, SettingAside},
 };
 use async_nats::{
@@ -20,27 +21,25 @@ use serde::de::DeserializeOwned;
 use std::{collections::VecDeque, time::Duration};
 use tokio::{sync::watch, time::Instant};
 
-/// How long the broker keeps a request open. Requests that were lost on the way (a restart of the
-/// broker, a copy that led the consumer and is away) are missed after it, so it bounds how long a free
-/// place can stay empty without cause. It comes on top of an election, so that it has to be short.
+/// How long the broker keeps a pull request open. A request may get lost, by a restart of the broker or with
+/// the consumer's leader. The loss is noticed only when the request should have expired, so this time bounds
+/// how long a place stays free without cause. The time adds to an election, so it is short.
 const REQUEST_EXPIRES: Duration = Duration::from_secs(2);
-/// What the broker's word on an expired request may take on top.
+/// How long the broker's report of an expired request may be late.
 const REQUEST_GRACE: Duration = Duration::from_millis(500);
-/// The one group of each consumer: the broker ranks requests only within a group.
-pub(crate) const GROUP: &str = "work";
-/// The last rank that a standby can have: the broker knows no more.
+/// The last rank of a standby. The broker knows no higher number.
 pub const STANDBY_MAX: u8 = 9;
-/// How long the broker's word may take that nothing more comes.
+/// How long the end of the subscription may take when a puller is closed.
 const CLOSE_MAX: Duration = Duration::from_millis(500);
 
-/// Deliveries from a shared durable consumer, as many as were asked for.
+/// A receiver of deliveries from a shared durable consumer, limited to the requested number.
 pub struct Puller {
     bus: Bus,
     stream: Stream,
     consumer: PullConsumer,
     inbox: async_nats::Subscriber,
     inbox_name: async_nats::Subject,
-    /// What came on an inbox that was given up.
+    /// Deliveries received on an abandoned inbox.
     early: VecDeque<async_nats::Message>,
     aside: Option<SettingAside>,
     rank: u8,
@@ -51,7 +50,7 @@ pub struct Puller {
 }
 
 impl Bus {
-    /// Binds to a shared durable consumer; provisioning makes it.
+    /// Binds to a shared durable consumer, which provisioning creates.
     pub async fn puller(&self, stream: Stream, consumer: &str) -> Result<Puller, BusError> {
         let what = format!("consumer {consumer} on {}", stream.name());
         let bound = self.jetstream.get_stream_no_info(stream.name()).await;
@@ -95,16 +94,16 @@ impl Bus {
 }
 
 impl Puller {
-    /// Takes work only while nobody of a lower rank asks for it. Without this the rank is 0, the
-    /// highest is [`STANDBY_MAX`].
+    /// Makes this a standby: it gets work only while no puller of a lower rank has a request open. Without
+    /// this call the rank is 0; the last is [`STANDBY_MAX`].
     pub fn standby(mut self, rank: u8) -> Self {
         self.rank = rank.min(STANDBY_MAX);
         self
     }
 
-    /// The next delivery, given that `free` places are free now. Waits for ever if none is.
+    /// Returns the next delivery, given `free` places. Waits for ever if no place is free.
     ///
-    /// Cancel safe. One that cannot be read goes to the dead letters and is passed over.
+    /// Cancel safe. Undecodable messages become dead letters and are skipped.
     pub async fn next<T: DeserializeOwned>(&mut self, free: usize) -> Result<Delivery<T>, BusError> {
         loop {
             delivery::finish(&mut self.aside).await?;
@@ -140,8 +139,9 @@ impl Puller {
         }
     }
 
-    /// Requests do not outlive the connection that they were made on; and one that is made while it
-    /// is down would wait in the client and reach the broker beside its successors.
+    /// Starts over after an interruption, because requests end with their connection. Waits for the
+    /// new connection first: a request made before would stay in the client and reach the broker
+    /// beside its successors.
     async fn start_over_if_interrupted(&mut self) -> Result<(), BusError> {
         while self.connection.borrow().interruptions != self.interruptions {
             let up = self.connection.wait_for(|c| c.up).await.map(|c| c.interruptions);
@@ -151,8 +151,8 @@ impl Puller {
         Ok(())
     }
 
-    /// Forgets what was asked for. On a new inbox: an old request that the broker still knows finds
-    /// nobody there, and cannot bring more than there are free places.
+    /// Forgets all open requests and moves to a new inbox. A request still open at the broker finds no
+    /// subscriber on the old inbox, so no more is delivered than there are free places.
     async fn start_over(&mut self) -> Result<(), BusError> {
         let (name, inbox) = self.bus.inbox().await?;
         let mut old = std::mem::replace(&mut self.inbox, inbox);
@@ -167,11 +167,11 @@ impl Puller {
         Ok(())
     }
 
-    /// Takes no more, and gives back what came meanwhile: else it would go to others only after the
-    /// ack wait.
+    /// Stops receiving and returns the deliveries received meanwhile to the broker. Otherwise other provers
+    /// would get them only after the ack wait.
     pub async fn close(mut self) {
         if let Err(error) = delivery::finish(&mut self.aside).await {
-            tracing::debug!(%error, "an unreadable message is left to the next one who takes it");
+            tracing::debug!(%error, "an unreadable message is left to its next receiver");
         }
         let rest = async {
             if self.inbox.drain().await.is_ok() {
@@ -186,7 +186,7 @@ impl Puller {
             self.bus.ack_of(&ack_subject).give_back(Duration::ZERO).await;
         }
         if all.is_err() {
-            tracing::debug!("the broker did not say that nothing more comes");
+            tracing::debug!("subscription not closed in time; late deliveries return after the ack wait");
         }
     }
 
@@ -211,7 +211,8 @@ impl Puller {
         Ok(())
     }
 
-    /// An expired request gives its unused credits back; any other refusal ends all of them.
+    /// Handles a refused request: an expired one returns its unused credits, any other status
+    /// ends all requests.
     async fn refused(&mut self, status: StatusCode, message: &async_nats::Message) -> Result<(), BusError> {
         let unused = message
             .headers
@@ -235,12 +236,12 @@ impl Puller {
     }
 }
 
-/// Whether it is a delivery, and not the broker's word on a request.
+/// Returns whether a message is a delivery, not a status of a request.
 fn is_work(message: &async_nats::Message) -> bool {
     matches!(message.status, None | Some(StatusCode::OK))
 }
 
 async fn interrupted_since(connection: &mut watch::Receiver<Connection>, seen: u64) {
-    // The sender lives in the bus that the puller holds: the channel cannot close.
+    // The sender lives in the puller's bus: the channel cannot close.
     let _ = connection.wait_for(|c| c.interruptions != seen).await;
 }

@@ -1,24 +1,25 @@
-//! What the broker does not allow this process: said at once, instead of after a timeout.
+//! Permission errors of the broker, reported at once instead of after a timeout.
 //!
-//! The broker drops a message that its user may not send, and says so on the connection only: whoever
-//! waits for an answer would wait for nothing. So each refusal is reported, and ends what may be waiting.
+//! The broker drops a message its user may not send and reports the violation only on the connection:
+//! a request would wait in vain for its answer. So each refusal is reported, and ends the work that
+//! may be waiting.
 
-use crate::{Bus, BusError, NatsConfig};
+use crate::NatsConfig;
 use push0_domain::subject;
 use std::{fmt, sync::Arc};
 use tokio::sync::broadcast;
 
-/// How many refusals a waiting session may be behind: it ends with the first.
+/// How many refusals a waiter may lag behind. A waiter ends at its first refusal, so few are enough.
 const KEPT: usize = 16;
 
-/// A message or subscription that the broker refused.
+/// A message or subscription refused by the broker.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {
-    /// What was refused: `publish to` or `subscribe to`.
+    /// The refused action: `publish to` or `subscribe to`.
     action: &'static str,
-    /// The subject.
+    /// The subject of the message or subscription.
     pub subject: String,
-    /// The broker's user that this process is.
+    /// The user of this process, as an operator knows it, without secrets.
     pub user: String,
 }
 
@@ -38,7 +39,7 @@ impl fmt::Display for Refusal {
 }
 
 impl Refusal {
-    /// Reads the broker's words on a violation; none if they are about something else.
+    /// Parses an error text of the broker. `None` if the error is not about permissions.
     fn parse(words: &str, user: &str) -> Option<Self> {
         let action = if words.contains("Permissions Violation for Publish") {
             "publish to"
@@ -56,22 +57,22 @@ impl Refusal {
         })
     }
 
-    /// Whether something waits for what was refused. Nobody waits for an event.
+    /// Returns whether any work may wait for the refused action. No work waits for an event.
     pub fn is_waited_for(&self) -> bool {
         subject::Kind::of(&self.subject) != Some(subject::Kind::Event)
     }
 }
 
-/// Where refusals are reported: with each one, and with none whenever the connection is made anew, since
+/// The callback for refusals. Called with each refusal, and with `None` whenever a connection is made, since
 /// permissions may have changed.
 pub(crate) type Report = Arc<dyn Fn(Option<&Refusal>) + Send + Sync>;
 
-/// The refusals of one connection, as they come.
+/// The refusals on one connection.
 #[derive(Clone)]
 pub(crate) struct Refusals {
     user: Arc<str>,
     report: Report,
-    passing: broadcast::Sender<Arc<Refusal>>,
+    pub(crate) passing: broadcast::Sender<Arc<Refusal>>,
 }
 
 impl Refusals {
@@ -85,53 +86,26 @@ impl Refusals {
         }
     }
 
-    /// Takes the broker's words. Returns whether they are about permissions.
+    /// Reports a permission error and passes it to all waiters. Returns whether the error text
+    /// is about permissions.
     pub(crate) fn note(&self, words: &str) -> bool {
         let Some(refusal) = Refusal::parse(words, &self.user) else {
             return false;
         };
         tracing::error!(subject = refusal.subject, user = refusal.user, "{refusal}");
         (self.report)(Some(&refusal));
-        // Without a receiver nothing waits.
+        // Fails if there is no receiver: then no work waits.
         let _ = self.passing.send(Arc::new(refusal));
         true
     }
 
-    /// The connection stands anew, perhaps with other permissions.
+    /// Withdraws the reports when a connection is made, since permissions may have changed.
     pub(crate) fn forget(&self) {
         (self.report)(None);
     }
 }
 
-impl Bus {
-    /// Does this work, and ends it when the broker refuses something on this connection that may be
-    /// waited for.
-    ///
-    /// # Errors
-    /// [`BusError::Forbidden`], or what the work ended with.
-    pub async fn permitted<T>(&self, work: impl Future<Output = Result<T, BusError>>) -> Result<T, BusError> {
-        tokio::select! {
-            biased;
-            refusal = self.refused() => Err(BusError::Forbidden(refusal)),
-            done = work => done,
-        }
-    }
-
-    /// Waits until the broker refuses something that may be waited for.
-    pub async fn refused(&self) -> Arc<Refusal> {
-        let mut passing = self.refusals.passing.subscribe();
-        loop {
-            match passing.recv().await {
-                Ok(refusal) if refusal.is_waited_for() => return refusal,
-                Ok(_) | Err(broadcast::error::RecvError::Lagged(_)) => {}
-                // The sender lives in `self`: the channel cannot close.
-                Err(broadcast::error::RecvError::Closed) => std::future::pending().await,
-            }
-        }
-    }
-}
-
-/// How an operator knows the user that a configuration signs in as: never by a secret.
+/// Returns a description of the configured user for operators, never with a secret.
 pub(crate) fn user_of(config: &NatsConfig, nkey_seed: Option<&str>, url_user: Option<&str>) -> String {
     let key = nkey_seed.and_then(|seed| nkeys::KeyPair::from_seed(seed).ok());
     match (key, &config.credentials, url_user) {

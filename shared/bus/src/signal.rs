@@ -1,23 +1,27 @@
-//! Signals: messages heard as they pass, without a consumer and without a promise.
+//! Signals: messages received by a plain subscription as they are published, without a consumer and without
+//! a delivery guarantee.
 //!
-//! Whatever is published to a stream also reaches plain subscribers at once. That makes a fast hint
-//! for free; what must not be missed is derived from stored state as well.
+//! Every message published to a stream also reaches plain subscribers at once, so a signal is a fast hint at
+//! no cost. Anything that must not be missed is derived from stored state as well.
 
-use crate::{Bus, BusError, delivery};
+use crate::{
+    Bus, BusError,
+    decode::{decode, trace_of},
+};
 use futures::{StreamExt, stream::SelectAll};
 use push0_domain::{codec::CodecError, trace::TraceContext};
 use serde::de::DeserializeOwned;
 
-/// Messages on some subjects as they pass.
+/// A subscription to one or more subjects.
 pub struct Signals {
     passing: SelectAll<async_nats::Subscriber>,
 }
 
-/// One message that passed.
+/// A message received by a subscription.
 pub struct Signal(async_nats::Message);
 
 impl Bus {
-    /// Listens to subjects, wildcards allowed.
+    /// Subscribes to subjects, wildcards allowed.
     pub async fn listen(&self, subjects: impl IntoIterator<Item = String>) -> Result<Signals, BusError> {
         let mut passing = SelectAll::new();
         for subject in subjects {
@@ -27,7 +31,7 @@ impl Bus {
         Ok(Signals { passing })
     }
 
-    /// Tells whoever listens, and nobody else.
+    /// Publishes a message to current subscribers, without waiting for a stream to store it.
     pub async fn signal(&self, message: crate::Message) -> Result<(), BusError> {
         let crate::Message {
             subject,
@@ -44,25 +48,25 @@ impl Bus {
 }
 
 impl Signals {
-    /// The next one.
+    /// Returns the next message.
     pub async fn next(&mut self) -> Result<Signal, BusError> {
         self.passing.next().await.map(Signal).ok_or(BusError::Interrupted)
     }
 }
 
 impl Signal {
-    /// Its subject.
+    /// Returns the message's subject.
     pub fn subject(&self) -> &str {
         &self.0.subject
     }
 
-    /// What it says.
+    /// Decodes the message's body.
     pub fn body<T: DeserializeOwned>(&self) -> Result<T, CodecError> {
-        delivery::decode(&self.0.payload, self.0.headers.as_ref())
+        decode(&self.0.payload, self.0.headers.as_ref())
     }
 
-    /// The trace that it belongs to.
+    /// Returns the trace context from the message's headers.
     pub fn trace(&self) -> TraceContext {
-        delivery::trace_of(self.0.headers.as_ref())
+        trace_of(self.0.headers.as_ref())
     }
 }

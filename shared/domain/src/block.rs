@@ -71,7 +71,7 @@ pub struct BlockRef {
 }
 
 impl BlockRef {
-    /// Returns the block's short form for subjects.
+    /// Returns the block's short form, used in subjects.
     pub fn key(&self) -> BlockKey {
         let [a, b, c, d, ..] = self.hash.0;
         BlockKey {

@@ -1,7 +1,7 @@
-//! What an adapter implements.
+//! Traits and types for the author of an adapter.
 
 use push0_domain::{
-    BlockHash, ProverId, Timestamp,
+    BlockHash, Timestamp,
     message::{FailureClass, KnownBlock, TaskHeader},
     trace::TraceContext,
 };
@@ -12,27 +12,31 @@ use std::{
 };
 use tokio_util::sync::CancellationToken;
 
-/// One attempt: what to prove, and the signs to watch.
+/// One attempt: the task, its inputs, and the handles for stopping and progress.
 #[derive(Clone, Debug)]
 pub struct Work {
-    /// Which task, of which block, with which limits.
+    /// The task, its block and its limits. [`TaskHeader::kind`] is the shape of the stage, `program_id` the
+    /// program pinned by the pipeline, and `timeout_ms` the time limit, which the SDK enforces.
     pub header: TaskHeader,
-    /// The witness, or the outputs of the stage before: one for `split` and `map`, all of them for
-    /// `join` and `range`.
+    /// The inputs: the block's witness for the first stage, else outputs of the stage before. There is
+    /// exactly one for `split` and `map`, and one or more for `join` and `range`, in their order.
     pub inputs: Vec<Vec<u8>>,
-    /// When the broker had stored the task: how long it has waited for this prover.
+    /// When the broker stored the task, by the broker's clock. The time since then is how long
+    /// the task waited.
     pub released_at: Timestamp,
-    /// Fires when nobody waits for the outcome any more. The attempt is given up then by itself;
-    /// an adapter that holds a process or a machine ends it on this sign, or when it is dropped.
+    /// Cancelled when the result is not wanted any more or the process leaves. The SDK then drops the
+    /// future of [`Prove::prove`], so only work outside the future needs to watch this token. An adapter
+    /// that started a process or a machine ends it on cancellation, or when the future is dropped.
     pub stop: CancellationToken,
-    /// Where to say how far it is, if that is known.
+    /// Handle for reporting progress, if the adapter knows it.
     pub progress: Progress,
-    /// The block's trace, for adapters that pass it on.
+    /// Trace context of the block, for adapters that call other services.
     pub trace: TraceContext,
 }
 
 impl Work {
-    /// The one input of a `split` or `map` task.
+    /// Returns the single input of a `split` or `map` task. Fails with a fatal error if there is another
+    /// number of inputs.
     pub fn input(&self) -> Result<&[u8], ProveError> {
         match &self.inputs[..] {
             [one] => Ok(one),
@@ -41,14 +45,14 @@ impl Work {
     }
 }
 
-/// How far an attempt is; operators see it in `push0 status`.
+/// Progress of an attempt, which operators see in `push0 status`. Clones share one value.
 #[derive(Clone, Debug, Default)]
 pub struct Progress(Arc<AtomicU16>);
 
 impl Progress {
-    /// Sets it, in thousandths.
+    /// Sets the progress in thousandths. Values above 1,000 count as 1,000.
     pub fn set_permille(&self, permille: u16) {
-        // 0 means that nothing was said yet.
+        // The stored value is the progress plus one, because 0 stands for no progress reported yet.
         self.0
             .store(permille.min(1000).saturating_add(1), Ordering::Relaxed);
     }
@@ -58,18 +62,19 @@ impl Progress {
     }
 }
 
-/// Why an attempt brought no proof.
+/// Error of an attempt without a proof.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("{message}")]
 pub struct ProveError {
-    /// The class decides what happens next.
+    /// The class, which decides whether the task is retried.
     pub class: FailureClass,
-    /// For people; of a process, the end of its stderr.
+    /// Description for people; for an external process, the end of its stderr. The SDK keeps the last
+    /// 4,096 bytes.
     pub message: String,
 }
 
 impl ProveError {
-    /// Another attempt may do better.
+    /// Creates an error after which another attempt may succeed.
     pub fn retryable(message: impl Into<String>) -> Self {
         Self {
             class: FailureClass::Retryable,
@@ -77,7 +82,7 @@ impl ProveError {
         }
     }
 
-    /// No attempt can succeed.
+    /// Creates an error after which no attempt can succeed. The task becomes a dead letter at once.
     pub fn fatal(message: impl Into<String>) -> Self {
         Self {
             class: FailureClass::Fatal,
@@ -85,7 +90,8 @@ impl ProveError {
         }
     }
 
-    /// A larger machine may do better.
+    /// Creates an error after which a prover with more memory may succeed. The next attempt goes to larger
+    /// provers if the stage names them in `more_memory`.
     pub fn out_of_memory(message: impl Into<String>) -> Self {
         Self {
             class: FailureClass::OutOfMemory,
@@ -94,66 +100,61 @@ impl ProveError {
     }
 }
 
-/// How a zkVM proves.
+/// The proving half of an adapter.
 pub trait Prove: Send + Sync + 'static {
-    /// Runs one attempt. The outputs: as many as there are for a `split`, exactly one otherwise.
+    /// Runs one attempt and returns its outputs: one or more for a `split`, exactly one otherwise, each at
+    /// most 256 MiB. Any other number of outputs fails the task for good.
     ///
-    /// It may block its thread only inside `spawn_blocking`. It is dropped at its timeout and when
-    /// it is stopped.
+    /// The future may block its thread only inside `spawn_blocking`. The SDK drops the future when the
+    /// attempt is stopped and when the stage's timeout is over. A panic counts as a retryable failure.
+    /// Attempts run concurrently, at most `[prover] slots` at a time.
     fn prove(&self, work: Work) -> impl Future<Output = Result<Vec<Vec<u8>>, ProveError>> + Send;
 }
 
-/// What a proof must be about. Nothing in it comes from the prover.
+/// The statement that a proof must prove. Every field but `header` comes from the ingester or the pipeline,
+/// none from the prover.
 #[derive(Clone, Debug)]
 pub struct Statement {
-    /// The block as the ingester saw it; of a range the last one.
+    /// The block, as the ingester observed it; for a range, its last block.
     pub block: KnownBlock,
-    /// The first block of a range; none if it is about a single block.
+    /// The first block of a range; `None` if the proof is about a single block.
     pub first: Option<KnownBlock>,
-    /// The program that the pipeline pins.
+    /// The program that the pipeline pins, in the zkVM's own text form; `None` if the pipeline pins none.
     pub program_id: Option<String>,
-    /// The attempt whose output is checked; none if the proof came in a file.
+    /// The header of the attempt, as the prover echoed it; `None` if the proof was read from a file.
     pub header: Option<TaskHeader>,
 }
 
 impl Statement {
-    /// The first block that it is about.
+    /// Returns the first block of the range, or the single block.
     pub fn first_block(&self) -> &KnownBlock {
         self.first.as_ref().unwrap_or(&self.block)
     }
 
-    /// The hash of the block that it goes on from: the parent of the first.
+    /// Returns the parent hash of the first block: the hash of the block on which the proof builds.
     pub fn parent_hash(&self) -> BlockHash {
         self.first_block().parent_hash
     }
 }
 
-/// How a proof is verified.
+/// The verifying half of an adapter.
 pub trait Verify: Send + Sync + 'static {
-    /// `Ok(None)`: the proof is valid. `Ok(Some(reason))`: it is false. `Err`: could not be told,
-    /// and is tried again.
+    /// Verifies one output of an attempt. `Ok(None)` means a valid proof, `Ok(Some(reason))` a false one.
+    /// `Err` means no verdict: the check is repeated later, by this or another verifier.
     ///
-    /// As with [`Prove::prove`], it may block its thread only inside `spawn_blocking`, and is
-    /// dropped at the stage's timeout.
+    /// As with [`Prove::prove`], the future may block its thread only inside `spawn_blocking`, and is
+    /// dropped at the stage's timeout. A panic or a timeout is no verdict either. A check without a verdict
+    /// after 20 deliveries counts as a failed attempt, not as a false proof.
     fn verify(
         &self,
         statement: Statement,
         output: Vec<u8>,
     ) -> impl Future<Output = Result<Option<String>, ProveError>> + Send;
 
-    /// The program whose proofs this build makes, if it has one of its own: what a pipeline pins,
-    /// in the text form of [`Statement::program_id`].
+    /// Returns the program proved by this build, in the text form of [`Statement::program_id`], for
+    /// pipelines to pin. The command `program-id` prints it. `None` if the adapter has no program
+    /// of its own.
     fn program_id(&self) -> Option<String> {
         None
     }
-}
-
-/// The prover's name in a deployment when none is configured: its host and process.
-pub(crate) fn default_id(zkvm: &str, random: u32) -> String {
-    format!("{zkvm}-{random:08x}")
-}
-
-/// A prover id from text that was checked before.
-pub(crate) fn parse_id(text: &str) -> Result<ProverId, push0_domain::id::InvalidId> {
-    ProverId::new(text)
 }

@@ -1,6 +1,6 @@
 //! One attempt, from its delivery to its acknowledgement.
 
-use crate::{Prove, ProveError, Work, ledger::Place, serve::Node};
+use crate::{Prove, ProveError, Work, ledger::Place, node::Node};
 use futures::FutureExt;
 use push0_bus::{Backoff, BlobError, Delivery, Message};
 use push0_domain::{
@@ -10,7 +10,7 @@ use push0_domain::{
     time::micros,
     trace::TraceContext,
 };
-use push0_runtime::trace;
+use push0_runtime::{panic_message, trace};
 use std::{
     panic::AssertUnwindSafe,
     sync::Arc,
@@ -19,19 +19,20 @@ use std::{
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
-/// How long a result is offered to a broker that is away or full, and blobs to its store. A finished proof is dear: this is
-/// far beyond any restart, and after it the broker has redelivered the task long ago.
+/// How long storing a result is retried while the broker is away or full, and how long calls to the blob
+/// store are retried. A finished proof is expensive to lose: this is far beyond any restart, and by then
+/// the broker has redelivered the task long ago.
 const RESULT_PATIENCE: Duration = Duration::from_secs(600);
 
-/// How often a prover leaves a task to others that it failed before, and for how long each time.
+/// How many deliveries of a task a prover hands back if it failed the task before, and the delay of each.
 const AVOIDED_ROUNDS: u32 = 2;
 const AVOIDED_FOR: Duration = Duration::from_millis(50);
-/// Up to which delivery a prover leaves a task to others that waited for a slot for too long.
+/// The last delivery that a prover may hand back because the task waited too long for a slot.
 pub(crate) const GIVEN_BACK_MAX: u32 = 2;
-/// How many deliveries may have been no attempts.
+/// How many deliveries may have ended without an attempt.
 const UNCOUNTED: u32 = AVOIDED_ROUNDS + GIVEN_BACK_MAX;
 
-/// Runs the attempt that a delivery asks for, stores its result and acknowledges it.
+/// Runs the attempt of a delivery, stores its result and acknowledges the delivery.
 pub(crate) async fn run<P: Prove>(
     node: Arc<Node>,
     prover: Arc<P>,
@@ -40,12 +41,12 @@ pub(crate) async fn run<P: Prove>(
     stop: CancellationToken,
     progress: crate::Progress,
 ) {
-    // Somebody else should have this one; after two rounds nobody else seems to be there.
+    // Another prover should take this task. After two rounds there seems to be no other prover.
     if delivery.body.avoid.contains(&node.id) && delivery.deliveries <= AVOIDED_ROUNDS {
         return delivery.ack.give_back(AVOIDED_FOR).await;
     }
-    // Told to leave before it began: handed back at once, as if it had never been taken. Told to
-    // stop: it ends without waiting for a slot.
+    // On draining, a task is handed back at once, as if it had never been taken. A stopped task ends
+    // without waiting for a slot.
     let slot = tokio::select! {
         biased;
         () = node.draining.cancelled() => {
@@ -59,7 +60,7 @@ pub(crate) async fn run<P: Prove>(
             return;
         }
     };
-    // It waited behind one that led to a quarantine.
+    // The task waited behind an attempt that led to a quarantine.
     if !node.ledger.takes_work() && !stop.is_cancelled() {
         return delivery.ack.give_back(Duration::ZERO).await;
     }
@@ -83,7 +84,7 @@ pub(crate) async fn run<P: Prove>(
     place.proved();
     drop(slot);
     if node.leaving.is_cancelled() && matches!(&outcome, Err(f) if f.class == FailureClass::Stopped) {
-        // The process ends, the task does not: `Stopped` would say that nobody waits for it.
+        // The process ends, but the task is still wanted, so a result of class `Stopped` would be wrong.
         return delivery.ack.give_back(Duration::ZERO).await;
     }
 
@@ -117,10 +118,10 @@ async fn outcome<P: Prove>(
     if stop.is_cancelled() {
         return Err(stopped());
     }
-    // With the watchdog down, only the broker counts the provers that a task takes with it.
+    // While the watchdog is down, only the broker counts how many provers a task has killed.
     if delivery.deliveries > header.attempts_max + UNCOUNTED {
         let message = format!(
-            "delivered {} times, and no prover lived to tell",
+            "delivered {} times without a result: its provers seem to die",
             delivery.deliveries - 1
         );
         return Err(Failure::new(FailureClass::Died, message));
@@ -130,7 +131,7 @@ async fn outcome<P: Prove>(
         () = stop.cancelled() => return Err(stopped()),
         inputs = read(node, header, inputs) => inputs.map_err(failure)?,
     };
-    // Not before: a store that is away does not use up the attempt's time.
+    // The attempt starts only now: an unavailable store must not use up its time.
     place.started();
     let work = Work {
         header: header.clone(),
@@ -148,7 +149,7 @@ async fn outcome<P: Prove>(
         proved = tokio::time::timeout(timeout, proving) => match proved {
             Err(_) => return Err(Failure::new(FailureClass::TimedOut, format!("not done within {timeout:?}"))),
             Ok(Err(panic)) => {
-                let message = format!("the prover panicked: {}", panic_text(panic.as_ref()));
+                let message = format!("the prover panicked: {}", panic_message(panic.as_ref()));
                 return Err(Failure::new(FailureClass::Retryable, message));
             }
             Ok(Ok(outputs)) => outputs.map_err(failure)?,
@@ -159,15 +160,6 @@ async fn outcome<P: Prove>(
 
 fn failure(error: ProveError) -> Failure {
     Failure::new(error.class, error.message)
-}
-
-/// The text of a panic, if it was raised with one.
-pub(crate) fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
-    let text = panic
-        .downcast_ref::<&str>()
-        .map(ToString::to_string)
-        .or_else(|| panic.downcast_ref::<String>().cloned());
-    text.unwrap_or_else(|| "no message".into())
 }
 
 async fn read(node: &Node, header: &TaskHeader, inputs: &Payloads) -> Result<Vec<Vec<u8>>, ProveError> {
@@ -204,8 +196,8 @@ async fn write(node: &Node, header: &TaskHeader, outputs: Vec<Vec<u8>>) -> Resul
     list.map_err(unstored)
 }
 
-/// Repeats what a store that is away may do later: its absence is not the attempt's fault. Once, it
-/// is said.
+/// Retries a call to the blob store while the store is away, because the attempt is not at fault. Only the
+/// first failure is logged.
 async fn patiently<T, F: Future<Output = Result<T, BlobError>>>(
     call: impl Fn() -> F,
 ) -> Result<T, BlobError> {
@@ -218,7 +210,7 @@ async fn patiently<T, F: Future<Output = Result<T, BlobError>>>(
             outcome => return outcome,
         };
         if !said {
-            tracing::warn!(%error, "the blob store is away, trying again");
+            tracing::warn!(%error, "the blob store does not answer, retrying");
             said = true;
         }
         backoff.pause().await;
@@ -244,7 +236,7 @@ fn result(node: &Node, task: &Task, outcome: Result<Payloads, Failure>, took: Du
     }
 }
 
-/// Stores the result where it belongs, then lets go of the task: never the other way round.
+/// Stores the result in CHECKS or RESULTS, then acknowledges the task, never the other way round.
 async fn store(node: &Node, delivery: &Delivery<Task>, result: TaskResult, trace: &TraceContext) {
     let key = AttemptKey::of(&result.header.zkvm, &result.header.attempt_id());
     let to_check = result.header.check && matches!(result.outcome, Outcome::Completed { .. });
@@ -263,7 +255,9 @@ async fn store(node: &Node, delivery: &Delivery<Task>, result: TaskResult, trace
     };
     match stored {
         Ok(_) => delivery.ack.done().await,
-        // Not acknowledged: the broker gives the task to another prover after its ack wait.
-        Err(error) => tracing::error!(task.id = %delivery.body.header.id, error, "result not stored"),
+        // The task stays unacknowledged: the broker gives it to another prover after its ack wait.
+        Err(error) => {
+            tracing::error!(task.id = %delivery.body.header.id, error, "result not stored, another prover will get the task")
+        }
     }
 }

@@ -1,11 +1,6 @@
-//! The verifier's mode: checks what provers completed, before it counts.
+//! Verifier mode: checks completed attempts before they count.
 
-use crate::{
-    Statement, Verify,
-    attempt::{GIVEN_BACK_MAX, panic_text},
-    ledger::Place,
-    serve::Node,
-};
+use crate::{Statement, Verify, attempt::GIVEN_BACK_MAX, ledger::Place, node::Node};
 use futures::FutureExt;
 use push0_bus::{BusError, Delivery, Message};
 use push0_domain::{
@@ -14,7 +9,7 @@ use push0_domain::{
     subject::{self, AttemptKey},
     time::micros,
 };
-use push0_runtime::trace;
+use push0_runtime::{panic_message, trace};
 use std::{
     panic::AssertUnwindSafe,
     sync::Arc,
@@ -23,10 +18,10 @@ use std::{
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
-/// How often a check is delivered before the attempt counts as failed, though not as false: its proof
-/// may kill its verifiers, or the stores that they read may be away for long.
+/// How many times a check is delivered before the attempt counts as failed, though not as false. The proof
+/// may kill its verifiers, or their stores may be away for long.
 const DELIVERIES_MAX: u32 = 20;
-/// How long a check waits when it could not be told whether the proof is valid.
+/// Delay before a check without a verdict is delivered again.
 const AGAIN_AFTER: Duration = Duration::from_millis(200);
 const VERDICT_PATIENCE: Duration = Duration::from_secs(60);
 
@@ -99,20 +94,23 @@ pub(crate) async fn run<V: Verify>(
     store(&node, &delivery, result, &span).await;
 }
 
-/// Stores the verdict, then lets go of the check.
+/// Stores the verdict, then acknowledges the check.
 async fn store(node: &Node, delivery: &Delivery<TaskResult>, result: TaskResult, span: &tracing::Span) {
     let key = AttemptKey::of(&result.header.zkvm, &result.header.attempt_id());
     let context = trace::context(span, &delivery.trace);
     match Message::new(subject::verdict(&key), &ResultEvent::Attempt(result), &context) {
         Ok(message) => match node.bus.publish_patiently(message, VERDICT_PATIENCE).await {
             Ok(_) => delivery.ack.done().await,
-            Err(error) => tracing::error!(parent: span, %error, "verdict not stored"),
+            Err(error) => {
+                tracing::error!(parent: span, %error, "verdict not stored, the check will be repeated")
+            }
         },
-        Err(error) => tracing::error!(parent: span, %error, "verdict cannot be written"),
+        Err(error) => tracing::error!(parent: span, %error, "verdict cannot be encoded"),
     }
 }
 
-/// Why the proof is false, if it is; `Err` if that cannot be told now.
+/// Verifies all outputs of an attempt. Returns the reason if the proof is false, `None` if the proof is
+/// valid, and an error if there is no verdict now.
 async fn invalid<V: Verify>(
     node: &Node,
     verifier: &V,
@@ -120,10 +118,10 @@ async fn invalid<V: Verify>(
 ) -> Result<Option<String>, String> {
     let result = &delivery.body;
     if delivery.deliveries > DELIVERIES_MAX {
-        return Err("no verifier lived to tell".into());
+        return Err("its verifiers seem to die".into());
     }
     if result.prover == node.id && !node.verify_own {
-        return Err("made by a prover of the same name; another verifier must see it".into());
+        return Err("made by a prover with the name of this verifier, another verifier must check it".into());
     }
     let statement = match statement(node, result).await.map_err(|e| e.to_string())? {
         Ok(statement) => statement,
@@ -148,7 +146,8 @@ async fn invalid<V: Verify>(
     Ok(None)
 }
 
-/// What the verifier says. Bytes that make it panic or hang are no verdict: others try them too.
+/// Runs the verifier on one output. A panic or a timeout is an error and no verdict, so that other
+/// verifiers try the same output.
 async fn said<V: Verify>(
     verifier: &V,
     statement: &Statement,
@@ -159,13 +158,16 @@ async fn said<V: Verify>(
     let verifying = AssertUnwindSafe(verifier.verify(statement.clone(), output)).catch_unwind();
     match tokio::time::timeout(timeout, verifying).await {
         Ok(Ok(said)) => said.map_err(|e| e.to_string()),
-        Ok(Err(panic)) => Err(format!("the verifier panicked: {}", panic_text(panic.as_ref()))),
+        Ok(Err(panic)) => Err(format!(
+            "the verifier panicked: {}",
+            panic_message(panic.as_ref())
+        )),
         Err(_) => Err(format!("not verified within {timeout:?}")),
     }
 }
 
-/// What the proof must be about, from what the ingester and the operator wrote: the prover's own
-/// words are only compared with it.
+/// Builds the statement from the ingester's facts and the operator's pipeline. The prover's claims are only
+/// compared with it. The inner error is the reason why the proof is false.
 async fn statement(node: &Node, result: &TaskResult) -> Result<Result<Statement, String>, BusError> {
     let stage = &result.header.id.stage;
     let block = match observed(node, stage, stage.block).await? {
@@ -204,7 +206,8 @@ async fn statement(node: &Node, result: &TaskResult) -> Result<Result<Statement,
     Ok(Ok(statement))
 }
 
-/// What the ingester wrote about a block, unless it is another than the proof's.
+/// Returns the ingester's facts about a block. The inner error tells of missing facts, or of facts about a
+/// block with another hash.
 async fn observed(
     node: &Node,
     stage: &StageKey,

@@ -1,4 +1,4 @@
-//! The command line of every adapter.
+//! Command line of all adapters.
 
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use push0_domain::BlockHash;
@@ -9,50 +9,50 @@ use std::{ffi::OsString, path::PathBuf, process::ExitCode};
 pub(crate) struct Cli {
     #[command(flatten)]
     pub(crate) run: RunArgs,
-    /// Verify what provers completed, instead of proving.
+    /// Verify completed attempts instead of proving tasks.
     #[arg(long)]
     pub(crate) verify: bool,
     #[command(subcommand)]
     pub(crate) command: Option<Command>,
 }
 
-/// What an adapter does without a broker.
+/// Commands that need no broker.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Verify a proof in a file: prints `valid` and exits 0; exits 1 with the reason on stderr if it is
-    /// false, 2 if that could not be told.
+    /// Verify a proof in a file: prints `valid` and exits 0; exits 1 with the reason on stderr if the proof
+    /// is false, 2 if verification gave no verdict.
     VerifyFile(VerifyFile),
-    /// Print the id of the program that this build proves, for pipelines to pin.
+    /// Print the id of the program proved by this build, for pipelines to pin.
     ProgramId,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct VerifyFile {
-    /// The proof.
+    /// The file with the proof.
     #[arg(long, value_name = "FILE")]
     pub(crate) proof: PathBuf,
-    /// The number of the block that it must be about.
+    /// The number of the proved block; for a range, of its last block.
     #[arg(long, value_name = "N")]
     pub(crate) block_number: u64,
-    /// The hash of that block.
+    /// The hash of the block.
     #[arg(long, value_name = "0x..")]
     pub(crate) block_hash: BlockHash,
-    /// The hash of its parent; of a range, that of the parent of its first block.
+    /// The hash of the block's parent; for a range, of the parent of its first block.
     #[arg(long, value_name = "0x..")]
     pub(crate) parent_hash: BlockHash,
-    /// The number of the first block, if the proof is about a range that ends with that block.
+    /// The number of the first block, if the proof is about a range.
     #[arg(long, value_name = "N", requires = "first_hash")]
     pub(crate) first_number: Option<u64>,
     /// The hash of the first block of a range.
     #[arg(long, value_name = "0x..", requires = "first_number")]
     pub(crate) first_hash: Option<BlockHash>,
-    /// The program that the pipeline pins; without it, this build's own.
+    /// The program pinned by the pipeline; without it, this build's own.
     #[arg(long, value_name = "ID")]
     pub(crate) program_id: Option<String>,
 }
 
-/// `--help` and `--version` are answered here, as in every service: they come back as the code to
-/// exit with.
+/// Parses the command line. `--help` and `--version` are answered here, as in every service; the error is
+/// then the exit code of the process.
 pub(crate) fn parse(
     name: &'static str,
     version: &'static str,
@@ -66,7 +66,7 @@ pub(crate) fn parse(
         .try_get_matches_from(args)
         .and_then(|matches| Cli::from_arg_matches(&matches))
         .map_err(|error| {
-            // A closed stdout or stderr leaves nobody to tell.
+            // Printing fails only if stdout or stderr is closed, and then there is no place to report it.
             let _ = error.print();
             ExitCode::from(if error.use_stderr() {
                 exit::CONFIG

@@ -1,4 +1,4 @@
-//! What an adapter does without a broker.
+//! Commands of an adapter that need no broker.
 
 use crate::{
     Statement, Verify,
@@ -12,9 +12,9 @@ use push0_runtime::{BoxError, HasRuntimeConfig, RunArgs, config, exit};
 use serde::de::DeserializeOwned;
 use std::process::ExitCode;
 
-/// The proof is false.
+/// Exit code: the proof is false.
 const FALSE: u8 = 1;
-/// Whether the proof is valid could not be told.
+/// Exit code: verification gave no verdict.
 const UNTOLD: u8 = 2;
 
 pub(crate) fn run<A, C>(
@@ -53,7 +53,7 @@ where
                 ExitCode::SUCCESS
             }
             Ok(Some(reason)) => {
-                // Nothing but the reason, for whoever shows it.
+                // The line holds only the reason, for display by other programs.
                 eprintln!("{reason}");
                 ExitCode::from(FALSE)
             }
@@ -64,7 +64,8 @@ where
 
 fn verify<V: Verify>(verifier: &V, file: VerifyFile) -> Result<Option<String>, BoxError> {
     let proof = std::fs::read(&file.proof).map_err(|e| format!("{}: {e}", file.proof.display()))?;
-    // Of the last block of a range the parent is not asked for: a range is about the first one's.
+    // Only the parent of a range's first block is part of the statement, so the last block gets
+    // the same value.
     let known = |number, hash| KnownBlock {
         block: BlockRef { number, hash },
         parent_hash: file.parent_hash,

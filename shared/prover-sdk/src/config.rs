@@ -1,47 +1,50 @@
-//! The configuration that every adapter shares.
+//! Configuration shared by all adapters.
 
 use push0_bus::{NatsConfig, STANDBY_MAX};
 use push0_runtime::{HasRuntimeConfig, HttpConfig, Invalid, TelemetryConfig};
 use serde::Deserialize;
 use std::time::Duration;
 
-/// The `[prover]` section.
+/// The `[prover]` section of the configuration.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ProverConfig {
-    /// Its name, unique in the deployment; drawn at the start if empty. A name that stays lets the
-    /// watchdog remember a bad machine.
+    /// The process's name, unique in the deployment. If empty, a random name is drawn at each start. A
+    /// fixed name lets the watchdog recognize a bad machine after a restart.
     pub id: String,
-    /// The zkVM that it serves, if not the adapter's own.
+    /// The name of the zkVM to serve; if empty, the adapter's default. Another name makes a separate group
+    /// of provers, for example those with more memory.
     pub zkvm: String,
-    /// How many attempts run at once.
+    /// How many attempts run at once, from 1 to 1,024. Default 1.
     pub slots: u32,
-    /// Whether a task is taken for each slot before it is free.
+    /// Whether the process takes tasks before a slot is free.
     pub ahead: Ahead,
-    /// Under `ahead = "auto"`, how long a task may wait for its slot: it is taken ahead if attempts take
-    /// less than this, or if the one that runs ends within this, by the last ones.
+    /// How long a task may wait for its slot under `ahead = "auto"`. Default 200 ms. A task is taken ahead
+    /// if attempts take less than this on average, or if the running attempt is expected to end within this
+    /// time, judging by the last attempts.
     #[serde(with = "humantime_serde")]
     pub ahead_below: Duration,
-    /// How long running attempts may go on after the process was asked to stop.
+    /// How long running attempts may continue after the process was asked to stop. Attempts still running
+    /// then are handed back. Default 20 s.
     #[serde(with = "humantime_serde")]
     pub grace: Duration,
-    /// 0, or the rank among the standbys, up to 9: work comes only while nobody of a lower rank of the
-    /// zkVM has a free slot.
+    /// The rank among standby provers, from 1 to 9; 0, the default, for a regular prover. The broker gives
+    /// work to a standby only while no process of a lower rank for the same zkVM has a free slot.
     pub standby: u8,
-    /// Whether this process may verify proofs that a prover of the same name made.
+    /// Whether this process, as a verifier, may check proofs of a prover with the same name. Default false.
     pub verify_own: bool,
 }
 
-/// Whether tasks are taken ahead of a free slot.
+/// When tasks are taken ahead of a free slot.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Ahead {
-    /// For slots that are free soon.
+    /// One task for each slot expected to be free soon (see [`ProverConfig::ahead_below`]).
     #[default]
     Auto,
-    /// Never: the most urgent task always goes to the first free slot.
+    /// No tasks: the most urgent task always goes to the first free slot of any prover.
     Never,
-    /// Always one per slot.
+    /// One task for each slot.
     Always,
 }
 
@@ -60,26 +63,27 @@ impl Default for ProverConfig {
     }
 }
 
-/// The sections of an adapter that the SDK reads.
+/// The configuration sections read by the SDK. An adapter with its own configuration type implements
+/// `From<&Config>` for this type.
 #[derive(Clone, Debug)]
 pub struct Common {
-    /// `[nats]`
+    /// The `[nats]` section: how to reach the broker.
     pub nats: NatsConfig,
-    /// `[prover]`
+    /// The `[prover]` section: name, slots and limits of the process.
     pub prover: ProverConfig,
 }
 
-/// A configuration with nothing but the shared sections, for adapters without knobs of their own.
+/// A configuration of only the shared sections, for adapters without settings of their own.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct AdapterConfig {
-    /// The broker.
+    /// How to reach the broker.
     pub nats: NatsConfig,
-    /// Logs and traces.
+    /// Where logs and traces go.
     pub telemetry: TelemetryConfig,
-    /// Health and metrics.
+    /// Where health and metrics are served.
     pub http: HttpConfig,
-    /// The prover.
+    /// Name, slots and limits of the process.
     pub prover: ProverConfig,
 }
 
@@ -110,16 +114,18 @@ impl HasRuntimeConfig for AdapterConfig {
     }
 }
 
-/// The most attempts that one process runs at once.
+/// Maximum of `slots`, the number of concurrent attempts in one process.
 const SLOTS_MAX: u32 = 1024;
 
 impl ProverConfig {
-    /// How long the process may take to stop: its attempts' grace, and time to store their results.
+    /// Returns how long the process may take to stop: the grace of its attempts, and 5 s to
+    /// store their results.
     pub fn shutdown_grace(&self) -> Duration {
         self.grace + Duration::from_secs(5)
     }
 
-    /// Refuses what types cannot.
+    /// Checks the limits not expressed by types: the number of slots and the rank of a standby. Adapters
+    /// with their own configuration type call this from their [`HasRuntimeConfig::validate`].
     pub fn validate(&self) -> Result<(), Invalid> {
         if self.slots == 0 || self.slots > SLOTS_MAX {
             return Err(Invalid::new(

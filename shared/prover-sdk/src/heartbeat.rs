@@ -1,5 +1,5 @@
-//! Heartbeats: from a thread and a connection of their own, so that a proof which takes every core
-//! and every thread of the runtime does not make its prover look dead.
+//! Heartbeats, sent from a thread and a connection of their own. A proof that takes every core and every
+//! thread of the runtime must not make its prover look dead.
 
 use crate::ledger::{Ledger, Snapshot, Told};
 use push0_bus::{Bus, Message, NatsConfig};
@@ -13,16 +13,17 @@ use std::{sync::Arc, thread, time::Duration};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-/// How often a prover is heard of when nothing changes.
+/// Interval of heartbeats while nothing changes.
 pub(crate) const INTERVAL: Duration = Duration::from_millis(250);
-/// How often it is looked whether what is held has changed: what was taken and done meanwhile needs no
-/// heartbeat of its own. Looked, and not told: to wake this thread for every attempt costs more than many
-/// an attempt. What dies untold is found by what the broker handed out (the watchdog's `unheld`).
+/// How often the held deliveries are checked for changes. Attempts that begin and end between two checks
+/// cause no heartbeat. The thread polls, because waking it for every attempt costs more than many an
+/// attempt. If the process dies with an attempt not yet in a heartbeat, the watchdog finds the attempt by
+/// the broker's record of deliveries (`unheld` in the watchdog).
 const LOOK_EVERY: Duration = Duration::from_millis(100);
-/// How often held deliveries are extended: well within the broker's ack wait of 5 s.
+/// Interval at which held deliveries are extended, well within the broker's ack wait of 5 s.
 const EXTEND_EVERY: Duration = Duration::from_secs(1);
 
-/// Who the heartbeats speak for.
+/// The process for which the heartbeats are sent.
 #[derive(Clone)]
 pub(crate) struct Identity {
     pub(crate) prover: ProverId,
@@ -32,7 +33,7 @@ pub(crate) struct Identity {
     pub(crate) incarnation: u64,
 }
 
-/// The running thread; ends with a last heartbeat when it is dropped.
+/// The heartbeat thread. Sends a last heartbeat when dropped.
 pub(crate) struct Heartbeat {
     stop: CancellationToken,
     thread: Option<thread::JoinHandle<()>>,
@@ -47,7 +48,7 @@ impl Heartbeat {
             .build()?;
         let thread = thread::Builder::new().name("heartbeat".into()).spawn(move || {
             if let Err(error) = runtime.block_on(beat(nats, identity, ledger, stopped)) {
-                tracing::error!(%error, "no heartbeats");
+                tracing::error!(%error, "no heartbeats are sent, so this process gets no work");
             }
         })?;
         Ok(Self {
@@ -63,7 +64,7 @@ impl Drop for Heartbeat {
         if let Some(thread) = self.thread.take()
             && thread.join().is_err()
         {
-            tracing::error!("the heartbeat's thread panicked");
+            tracing::error!("the heartbeat thread panicked");
         }
     }
 }
@@ -103,7 +104,7 @@ async fn beat(
     }
 }
 
-/// The heartbeats of one process.
+/// Sender of the heartbeats of one process.
 struct Beats {
     bus: Bus,
     who: Identity,
@@ -114,12 +115,13 @@ struct Beats {
 }
 
 impl Beats {
-    /// Waits until there is something to tell that the last heartbeat did not.
+    /// Waits until a new lease would differ from the last one in a way that other services must know soon.
     async fn has_news(&self) {
         loop {
             tokio::select! {
                 () = tokio::time::sleep(LOOK_EVERY) => {}
-                // Who leaves must get nothing more: that is told at once.
+                // A prover that leaves or is quarantined must get no more tasks, so this change is
+                // sent at once.
                 () = self.ledger.turned.notified() => {}
             }
             if self.told != Some(self.ledger.told()) {
@@ -132,7 +134,8 @@ impl Beats {
         let (now, told) = self.ledger.snapshot();
         self.count += 1;
         if self.told.as_ref() != Some(&told) {
-            // Time alone changes how much is wanted, by what the last attempts foretell.
+            // The number of wanted tasks may have changed by time alone, because ends of attempts are
+            // predicted from the last ones. The loop that takes work must look again.
             self.ledger.freed.notify_one();
         }
         self.told = Some(told);

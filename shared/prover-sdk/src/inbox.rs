@@ -1,15 +1,15 @@
-//! Orders to this prover: stop an attempt, drain, cool down.
+//! Orders to this prover: stop an attempt, drain, begin or end a quarantine.
 
-use crate::serve::Node;
+use crate::node::Node;
 use push0_bus::BusError;
 use push0_domain::{message::Control, subject};
 use std::{sync::Arc, time::Duration};
 
-/// The longest quarantine that is obeyed: an order with a larger figure is a mistake.
+/// Longest quarantine that is obeyed. An order with a larger value is a mistake.
 const QUARANTINE_MAX: Duration = Duration::from_secs(24 * 3600);
 
-/// Listens for ever. A lost order is repeated by the watchdog while the lease shows that it was not
-/// obeyed.
+/// Listens for orders until the connection breaks. An order may be lost; the watchdog repeats the order as
+/// long as the lease does not reflect it.
 pub(crate) async fn obey(node: Arc<Node>) -> Result<(), BusError> {
     let mut orders = node.bus.listen([subject::control(&node.id)]).await?;
     loop {
@@ -26,7 +26,7 @@ pub(crate) async fn obey(node: Arc<Node>) -> Result<(), BusError> {
                 node.ledger
                     .quarantine(Duration::from_millis(for_ms).min(QUARANTINE_MAX));
             }
-            Err(error) => tracing::warn!(%error, "unreadable order passed over"),
+            Err(error) => tracing::warn!(%error, "order cannot be decoded, ignoring it"),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! What this prover holds: written by the attempts, read by the heartbeat's thread.
+//! Deliveries held by this process: written by the attempts, read by the heartbeat thread.
 
 use crate::{
     Ahead, Progress, ProverConfig,
@@ -17,11 +17,11 @@ use std::{
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-/// The deliveries that this process holds, and whether it takes more.
+/// Deliveries held by this process, and whether the process takes more.
 pub(crate) struct Ledger {
     config: ProverConfig,
     book: Mutex<Book>,
-    /// Wakes the heartbeat when this prover takes work no more, or again.
+    /// Wakes the heartbeat thread when this process stops or resumes taking work.
     pub(crate) turned: Notify,
     /// Wakes the loop that takes work.
     pub(crate) freed: Notify,
@@ -45,25 +45,25 @@ struct Entry {
     trace: TraceContext,
 }
 
-/// The right and duty to report on one entry; dropping it takes the entry out.
+/// Handle to one entry, for its attempt to report through. Dropping the handle removes the entry.
 pub(crate) struct Place {
     ledger: std::sync::Arc<Ledger>,
     id: u64,
 }
 
-/// What a lease says of this moment.
+/// The part of a lease that changes over time.
 pub(crate) struct Snapshot {
     pub(crate) state: ProverState,
     pub(crate) ahead: u32,
     pub(crate) held: Vec<Held>,
 }
 
-/// What of a lease is worth a heartbeat of its own when it changes.
+/// The part of a lease whose change triggers an extra heartbeat.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Told {
     state: ProverState,
     ahead: u32,
-    /// The entries: whether they run, and whether they end soon.
+    /// The entries by id: whether each has begun, and whether it ends soon.
     held: Vec<(u64, bool, bool)>,
 }
 
@@ -88,26 +88,26 @@ impl Ledger {
         self.book.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether this prover takes work now.
+    /// Returns whether this process takes work now.
     pub(crate) fn takes_work(&self) -> bool {
         let book = self.book();
         let cools_down = book.quarantined_until.is_some_and(|until| until > Instant::now());
         book.state == ProverState::Active && !cools_down
     }
 
-    /// How many more deliveries this prover wants, if it takes work.
+    /// Returns how many more deliveries this process wants, provided that it takes work.
     pub(crate) fn free(&self) -> usize {
         let (now, book) = (Instant::now(), self.book());
         let ending = book.entries.values().filter(|e| self.ends_soon(&book, e, now));
         let wanted = (self.config.slots + self.ahead(&book, now)) as usize + ending.count();
-        // Results on their way to the broker hold no slot, but they are bounded too.
+        // Attempts whose results are being stored hold no slot, but their number is bounded too.
         let unproved = book.entries.values().filter(|e| !e.proved).count();
         let room = (4 * wanted + 64).saturating_sub(book.entries.len());
         wanted.saturating_sub(unproved).min(room)
     }
 
-    /// How many are taken ahead whatever runs. Behind an attempt that takes longer than the others
-    /// nothing is, lest a task waits that somebody else could run.
+    /// Returns how many tasks are taken ahead, apart from those for attempts that end soon. No task is
+    /// taken behind an overdue attempt, because another prover could run the task sooner.
     fn ahead(&self, book: &Book, now: Instant) -> u32 {
         match self.config.ahead {
             Ahead::Never => 0,
@@ -122,7 +122,8 @@ impl Ledger {
         }
     }
 
-    /// Whether a task is taken ahead for the slot of this attempt: it is long, but about to end.
+    /// Returns whether a task is taken ahead for the slot of this attempt: attempts are long, but this one
+    /// is about to end.
     fn ends_soon(&self, book: &Book, entry: &Entry, now: Instant) -> bool {
         self.config.ahead == Ahead::Auto
             && !book.pace.is_below(self.config.ahead_below)
@@ -137,11 +138,12 @@ impl Ledger {
         )
     }
 
-    /// Until a task that was taken ahead has waited for too long: then it is for somebody else.
+    /// Returns when a task taken ahead has waited too long for its slot and should go to another prover.
+    /// Only under `ahead = "auto"`; waits for ever otherwise.
     pub(crate) async fn waited_too_long(&self) {
         if self.config.ahead == Ahead::Auto {
-            // The window in which the end was foretold, the one until it is overdue, and one for the
-            // dispatcher to hear of that.
+            // Three windows: one in which the running attempt was expected to end, one until the attempt is
+            // overdue, and one for the dispatcher to learn this.
             tokio::time::sleep(self.config.ahead_below * 3).await;
         } else {
             std::future::pending().await
@@ -178,7 +180,7 @@ impl Ledger {
         )
     }
 
-    /// Tells every holder of this attempt to give it up. Returns whether there was one.
+    /// Cancels every entry of this attempt. Returns whether there was one.
     pub(crate) fn stop(&self, attempt: &AttemptId) -> bool {
         let book = self.book();
         let found: Vec<_> = book
@@ -225,7 +227,7 @@ impl Ledger {
         (snapshot, self.told_of(&book, now))
     }
 
-    /// What the lease of this moment would tell.
+    /// Returns the part of a current lease whose change triggers an extra heartbeat.
     pub(crate) fn told(&self) -> Told {
         self.told_of(&self.book(), Instant::now())
     }
@@ -241,7 +243,7 @@ impl Ledger {
         }
     }
 
-    /// When a quarantine ends, if there is one.
+    /// Returns the end of the current quarantine; `None` without a quarantine.
     pub(crate) fn quarantined_until(&self) -> Option<Instant> {
         self.book()
             .quarantined_until
@@ -266,12 +268,13 @@ impl Place {
         }
     }
 
-    /// The attempt is over; its result is on its way. Its slot is free.
+    /// Marks the attempt as ended and frees its slot. The result is still to be stored.
     pub(crate) fn proved(&self) {
         let mut book = self.ledger.book();
         if let Some(entry) = book.entries.get_mut(&self.id) {
             entry.proved = true;
-            // Not what it took to read the inputs, and not what was stopped before it began.
+            // The time for reading inputs does not count, and neither does an attempt stopped
+            // before it began.
             let ran = entry.started.map(|started| started.elapsed());
             ran.into_iter().for_each(|ran| book.pace.took(ran));
         }
@@ -287,7 +290,7 @@ impl Drop for Place {
     }
 }
 
-/// A duration in whole milliseconds.
+/// Converts a duration to whole milliseconds.
 pub(crate) fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

@@ -1,11 +1,11 @@
-//! What an adapter counts.
+//! Metrics of an adapter process.
 
 use prometheus::{HistogramVec, IntCounterVec};
 use push0_domain::message::{Outcome, TaskResult};
 use push0_runtime::metrics::{self, MetricError};
 use std::time::Duration;
 
-/// The adapter's metrics; labels are bounded: classes and zkVMs, never a block.
+/// The adapter's metrics. Labels take few values, such as classes of failure, and never name a block.
 #[derive(Clone)]
 pub(crate) struct Metrics {
     attempts: IntCounterVec,
@@ -16,12 +16,8 @@ pub(crate) struct Metrics {
 impl Metrics {
     pub(crate) fn register() -> Result<Self, MetricError> {
         Ok(Self {
-            attempts: metrics::counter_vec("attempts_total", "Attempts by how they ended", &["outcome"])?,
-            verdicts: metrics::counter_vec(
-                "verdicts_total",
-                "Verifications by what they said",
-                &["verdict"],
-            )?,
+            attempts: metrics::counter_vec("attempts_total", "Attempts by outcome", &["outcome"])?,
+            verdicts: metrics::counter_vec("verdicts_total", "Verifications by verdict", &["verdict"])?,
             seconds: metrics::latency_vec(
                 "prover_work_seconds",
                 "Time in the prover or verifier",

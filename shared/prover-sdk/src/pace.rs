@@ -1,29 +1,29 @@
-//! How long attempts take, by the last ones, and when a running one will end by that.
+//! Duration of the last attempts, and the expected end of running ones.
 
 use std::{collections::VecDeque, time::Duration};
 
-/// How many of the last attempts are looked at: enough to see whether they resemble each other, few
-/// enough to follow a change of load.
+/// Number of remembered attempts: enough to see whether they resemble each other, few enough to follow a
+/// change of load.
 const RECENT: usize = 8;
 
-/// The time of the last attempts.
+/// Durations of the last attempts.
 #[derive(Debug, Default)]
 pub(crate) struct Pace {
     recent: VecDeque<Duration>,
-    /// Their mean; none before the first.
+    /// Mean duration; `None` before the first attempt has ended.
     mean: Option<Duration>,
-    /// By how much they differ at most; none before the second.
+    /// Difference between the longest and the shortest; `None` before the second attempt has ended.
     spread: Option<Duration>,
 }
 
-/// How an attempt that runs stands to the ones before it.
+/// Progress of a running attempt, compared with the attempts before it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Phase {
-    /// Nothing can be told yet, or its end is far.
+    /// The end is far away or cannot be predicted.
     Running,
-    /// It ends within the window.
+    /// The end is expected within the window.
     EndsSoon,
-    /// It should have ended a whole window ago.
+    /// The end was expected more than a whole window ago.
     Overdue,
 }
 
@@ -40,13 +40,13 @@ impl Pace {
         self.spread = spread.filter(|_| count > 1);
     }
 
-    /// Whether attempts take less than this, on average. Not before the first.
+    /// Returns whether attempts take less than `limit` on average; false before the first has ended.
     pub(crate) fn is_below(&self, limit: Duration) -> bool {
         self.mean.is_some_and(|mean| mean < limit)
     }
 
-    /// How an attempt stands that has run for `ran`. If the last ones differ by more than the window,
-    /// there is nothing to tell its end by.
+    /// Returns the phase of an attempt that has run for `ran`. The end is predicted only if the last
+    /// attempts differ by no more than the window.
     pub(crate) fn phase(&self, ran: Duration, window: Duration) -> Phase {
         match (self.mean, self.spread) {
             (Some(mean), _) if ran > mean + window => Phase::Overdue,

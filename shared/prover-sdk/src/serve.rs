@@ -1,62 +1,34 @@
-//! Taking work and running it, until the process is asked to stop.
+//! Takes work and runs it until the process is asked to stop.
 
-use crate::{Prove, Verify, attempt, check, inbox, ledger::Ledger, metrics::Metrics};
-use push0_bus::{Backoff, Blobs, Bus, BusError, Delivery, Facts, Pipelines, Puller, Stream};
+use crate::{Prove, Verify, attempt, check, inbox, node::Node};
+use push0_bus::{Backoff, BusError, Delivery, Puller, Stream};
 use push0_domain::{
-    ProverId, ZkvmId,
-    message::{KnownBlock, Role, Task, TaskResult},
+    ZkvmId,
+    message::{Role, Task, TaskResult},
 };
 use push0_runtime::{Component, Shutdown};
 use serde::de::DeserializeOwned;
 use std::{sync::Arc, time::Duration};
-use tokio::{sync::Semaphore, task::JoinSet};
-use tokio_util::sync::CancellationToken;
+use tokio::task::JoinSet;
 
-/// What every part of a running adapter shares.
-pub(crate) struct Node {
-    pub(crate) bus: Bus,
-    pub(crate) blobs: Blobs,
-    pub(crate) known: Facts<KnownBlock>,
-    pub(crate) pipelines: Pipelines,
-    pub(crate) ledger: Arc<Ledger>,
-    pub(crate) slots: Semaphore,
-    /// No more work is taken; what has not begun is handed back.
-    pub(crate) draining: CancellationToken,
-    /// The process ends now: what still runs is handed back as well.
-    pub(crate) leaving: CancellationToken,
-    pub(crate) id: ProverId,
-    pub(crate) zkvm: ZkvmId,
-    /// Its rank among the standbys, 0 if it is none.
-    pub(crate) standby: u8,
-    pub(crate) verify_own: bool,
-    pub(crate) metrics: Metrics,
-}
-
-impl Node {
-    /// Takes no more work; what has not begun is handed back.
-    pub(crate) fn drain(&self) {
-        self.ledger.drain();
-        self.draining.cancel();
-    }
-}
-
-/// The two kinds of work, told apart only by what is delivered and what is done with it.
+/// A kind of work, proving or verifying. The kinds differ only in the messages delivered and the
+/// code that runs.
 pub(crate) trait Job: Send + Sync + 'static {
-    /// What is delivered.
+    /// Body of the delivered messages.
     type Body: DeserializeOwned + Send + 'static;
-    /// Its stream.
+    /// Stream of the delivered messages.
     const STREAM: Stream;
-    /// What the lease says.
+    /// Role of the process in its leases.
     const ROLE: Role;
-    /// The durable consumer that all processes of this kind share.
+    /// Returns the durable consumer, shared by all processes of this kind.
     fn consumer(zkvm: &ZkvmId) -> String;
     /// Starts the work on a delivery.
     fn begin(&self, node: &Arc<Node>, delivery: Delivery<Self::Body>, work: &mut JoinSet<()>);
 }
 
-/// Proves.
+/// Work of a prover: runs the delivered tasks.
 pub(crate) struct Proving<P>(pub(crate) Arc<P>);
-/// Verifies.
+/// Work of a verifier: checks completed attempts.
 pub(crate) struct Verifying<V>(pub(crate) Arc<V>);
 
 impl<P: Prove> Job for Proving<P> {
@@ -100,7 +72,7 @@ impl<V: Verify> Job for Verifying<V> {
     }
 }
 
-/// Takes and runs work until a stop is requested, then finishes or hands back what it holds.
+/// Takes and runs work until a stop is requested, then finishes or hands back its deliveries.
 pub(crate) async fn serve<J: Job>(
     node: Arc<Node>,
     job: J,
@@ -118,7 +90,7 @@ pub(crate) async fn serve<J: Job>(
         };
         ready.not_ready(error.to_string());
         if !failing {
-            tracing::warn!(%error, "takes no work for now, trying again");
+            tracing::warn!(%error, "cannot take work, retrying");
         }
         failing = matches!(error, BusError::Missing { .. });
         tokio::select! {
@@ -132,7 +104,7 @@ pub(crate) async fn serve<J: Job>(
     leave(&node, work, grace).await;
 }
 
-/// Returns when a stop is requested, or with the reason why it cannot go on.
+/// Takes work until a stop is requested. Returns an error if taking work fails.
 async fn session<J: Job>(
     node: &Arc<Node>,
     job: &J,
@@ -146,7 +118,7 @@ async fn session<J: Job>(
     ready.ready();
     let mut orders = std::pin::pin!(inbox::obey(node.clone()));
     loop {
-        // Requests that are still open would bring work that is not wanted.
+        // An open pull request would still bring unwanted work, so it is closed.
         let takes_work = node.ledger.takes_work() && !shutdown.is_requested();
         match puller.take() {
             Some(unwanted) if !takes_work => unwanted.close().await,
@@ -163,7 +135,7 @@ async fn session<J: Job>(
             () = cooled(node) => {}
             Some(ended) = work.join_next() => {
                 if let Err(error) = ended {
-                    tracing::error!(%error, "an attempt's task ended badly");
+                    tracing::error!(%error, "an attempt panicked outside the adapter, another process will get its task");
                 }
             }
         }
@@ -184,13 +156,19 @@ async fn cooled(node: &Node) {
     }
 }
 
-/// Gives running work its grace, then stops it; every attempt still ends in a stored result.
+/// Gives running attempts their grace, then stops them and hands them back. Waits up to 3 s for that.
 async fn leave(node: &Node, mut work: JoinSet<()>, grace: Duration) {
     node.drain();
-    tracing::info!(held = work.len(), "taking no more work");
+    tracing::info!(
+        held = work.len(),
+        "stopping: taking no more work, waiting for running attempts"
+    );
     let finished = tokio::time::timeout(grace, async { while work.join_next().await.is_some() {} }).await;
     if finished.is_err() {
-        tracing::info!(held = work.len(), "handing back what is not done");
+        tracing::info!(
+            held = work.len(),
+            "the grace is over: handing unfinished attempts back"
+        );
         node.leaving.cancel();
         node.ledger.stop_all();
         let _ = tokio::time::timeout(Duration::from_secs(3), async {

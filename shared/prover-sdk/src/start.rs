@@ -1,16 +1,17 @@
-//! The whole `main` of an adapter.
+//! The `main` function of an adapter.
 
 use crate::{
-    Common, Prove, Verify, adapter,
+    Common, Prove, Verify,
     cli::{self, Cli},
     command,
     heartbeat::{Heartbeat, Identity},
     ledger::Ledger,
     metrics::Metrics,
-    serve::{self, Job, Node, Proving, Verifying},
+    node::Node,
+    serve::{self, Job, Proving, Verifying},
 };
 use push0_bus::{Backoff, Bus, BusError};
-use push0_domain::{ZkvmId, message::Role};
+use push0_domain::{ProverId, ZkvmId, message::Role};
 use push0_runtime::{BoxError, HasRuntimeConfig, Service, exit, run_with};
 use serde::de::DeserializeOwned;
 use std::{
@@ -23,12 +24,16 @@ use std::{
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
-/// Runs an adapter as the whole of its process: `prover-<name> [--verify] [--config FILE]`, or one
-/// of the commands that need no broker: `verify-file` and `program-id`.
+/// Runs an adapter as the whole of its process and returns the process's exit code.
 ///
-/// `zkvm` is the zkVM that it serves unless `[prover] zkvm` says another, and `make` builds it from
-/// its configuration for proving or for verifying, as the command line says. What `make` refuses is
-/// a mistake in the configuration.
+/// The command line is `<name> [--verify] [--config FILE]`, or one of the commands that need no broker,
+/// `verify-file` and `program-id`. `name` is the program's name, for example `prover-sp1`. `zkvm` is the
+/// name of the adapter's zkVM; `[prover] zkvm` overrides it.
+///
+/// `make` builds the adapter from its configuration, for proving or for verifying; the two commands build
+/// it for verifying. An error from `make` is reported as a mistake in the configuration (exit code 64). `C`
+/// is the adapter's configuration type: [`crate::AdapterConfig`], or a type with more sections and a
+/// conversion to [`Common`].
 pub fn main<A, C>(
     name: &'static str,
     version: &'static str,
@@ -71,16 +76,16 @@ async fn start<C, J: Job>(service: Service<C>, common: Common, zkvm: &str, job: 
         &config.zkvm
     })?;
     let id = if config.id.is_empty() {
-        adapter::default_id(zkvm.as_str(), rand::random())
+        format!("{zkvm}-{:08x}", rand::random::<u32>())
     } else {
         config.id.clone()
     };
-    let id = adapter::parse_id(&id)?;
+    let id = ProverId::new(&id)?;
     let (broker, consumer) = (
         service.health.component("broker"),
         service.health.component("consumer"),
     );
-    tracing::info!(prover.id = %id, %zkvm, slots = config.slots, role = ?J::ROLE, "adapter");
+    tracing::info!(prover.id = %id, %zkvm, slots = config.slots, role = ?J::ROLE, "adapter starts");
 
     let permissions = service.health.component("permissions").reporter();
     let bus = Bus::connect_reporting(&nats, id.as_str(), permissions).await?;
@@ -98,15 +103,15 @@ async fn start<C, J: Job>(service: Service<C>, common: Common, zkvm: &str, job: 
     };
     let heartbeat = Heartbeat::start(nats, identity, node.ledger.clone())?;
     serve::serve(node, job, consumer, service.shutdown, config.grace).await;
-    // Joins a thread that waits for the network at most a moment.
+    // Joins the heartbeat thread, which waits for the network only for a moment.
     tokio::task::spawn_blocking(move || drop(heartbeat)).await?;
     Ok(())
 }
 
-/// Binds to what provisioning makes, as soon as it is there.
+/// Binds to the provisioned streams, buckets and pipelines, waiting until they exist.
 async fn bind(
     bus: Bus,
-    id: &push0_domain::ProverId,
+    id: &ProverId,
     zkvm: &ZkvmId,
     config: &crate::ProverConfig,
 ) -> Result<Node, BoxError> {

@@ -1,4 +1,4 @@
-//! The smallest service: it waits for its end, or ends badly in the way that `mode` says.
+//! Smallest service: waits for its stop, or ends badly as configured by `mode`.
 
 use std::process::ExitCode;
 

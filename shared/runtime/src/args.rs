@@ -1,4 +1,4 @@
-//! The command line that every service has.
+//! Command line shared by all services.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -8,11 +8,11 @@ use clap::{Args, CommandFactory, FromArgMatches, Parser};
 
 use crate::exit;
 
-/// The arguments of every service. A service with flags of its own flattens them into its parser
+/// Arguments of every service. A service with flags of its own flattens them into its parser
 /// (`#[command(flatten)]`) and calls [`run_with`](crate::run_with).
 #[derive(Args, Clone, Debug, Default)]
 pub struct RunArgs {
-    /// Configuration file (TOML); environment variables PUSH0_SECTION__KEY win over it.
+    /// Configuration file (TOML); environment variables PUSH0_SECTION__KEY override the file.
     #[arg(long, env = "PUSH0_CONFIG", value_name = "FILE")]
     pub config: Option<PathBuf>,
 
@@ -27,8 +27,8 @@ struct Plain {
     run: RunArgs,
 }
 
-/// Parses the arguments of a service that has no flags of its own. `--help` and `--version` are
-/// answered here: they come back as the code to exit with.
+/// Parses the arguments of a service without flags of its own. `--help` and `--version` print their text
+/// here and end the parsing with an exit code.
 ///
 /// # Errors
 /// The exit code: 0 after `--help` or `--version`, [`exit::CONFIG`] after a usage error.
@@ -47,7 +47,7 @@ pub fn parse(
         .and_then(|matches| Plain::from_arg_matches(&matches))
         .map(|plain| plain.run)
         .map_err(|error| {
-            // A closed stdout or stderr leaves nobody to tell.
+            // Printing fails when stdout or stderr is closed; there is no other place to report to.
             let _ = error.print();
             ExitCode::from(if error.use_stderr() {
                 exit::CONFIG

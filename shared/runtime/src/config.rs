@@ -1,16 +1,18 @@
-//! Configuration: the defaults of the types < a TOML file < environment variables.
+//! Configuration, merged from the defaults of the types, a TOML file and environment variables; later
+//! sources override earlier ones.
 //!
-//! A key `section.key` is set by the environment variable `PUSH0_SECTION__KEY`: two underscores
-//! descend into a section, a single one belongs to the name. One namespace serves all services of a
-//! deployment, so a variable for a section that this service does not have is refused like any other
-//! unknown key: a setting that has no effect is worse than a service that does not start.
+//! The environment variable `PUSH0_SECTION__KEY` sets the key `section.key`: two underscores descend into
+//! a section, a single one belongs to the name. All services of a deployment share one namespace. A
+//! variable for a section unknown to this service is refused like any other unknown key: a setting
+//! without effect is worse than a service that does not start.
 //!
-//! Values of the environment are read as the type of their key: `5` is a number for a number and
-//! text for a text, `a,b` is a list for a list, and the empty text is "none" for an optional key.
-//! Types that need to see the value first (`#[serde(untagged)]`, `#[serde(flatten)]`) get text.
+//! An environment value is read as the type of its key: `5` is a number for a numeric key and text for a
+//! text key, `a,b` is a list for a list key, and the empty text is "none" for an optional key. Types that
+//! must see the value first (`#[serde(untagged)]`, `#[serde(flatten)]`) get text.
 
 mod environment;
 mod error;
+mod invalid;
 mod refusal;
 mod sections;
 mod tree;
@@ -22,21 +24,21 @@ use ::config::{Config, File, FileFormat, Value, ValueKind};
 use serde::de::DeserializeOwned;
 
 use environment::Environment;
-pub use error::{ConfigError, Invalid};
+pub use error::ConfigError;
+pub use invalid::Invalid;
 use refusal::Refusal;
-pub(crate) use sections::check;
 pub use sections::{
     DEFAULT_SHUTDOWN_GRACE, HasRuntimeConfig, HttpConfig, LogFormat, OtlpProtocol, TelemetryConfig,
 };
 use tree::Node;
 
-/// For `#[serde(with = "push0_runtime::config::duration")]`: durations such as `250ms`, `5s` and
-/// `10m`, on `Duration` and on `Option<Duration>` (the latter with `#[serde(default)]`).
+/// Durations such as `250ms`, `5s` and `10m`, for `#[serde(with = "push0_runtime::config::duration")]` on
+/// `Duration` and on `Option<Duration>` (the latter with `#[serde(default)]`).
 pub mod duration {
     pub use humantime_serde::{deserialize, serialize};
 }
 
-/// Loads a configuration from `file`, if one is given, and from the environment of this process.
+/// Loads a configuration from `file`, if given, and from the environment of this process.
 ///
 /// # Errors
 /// The file cannot be read or is not TOML, a key is unknown or missing, or a value does not fit.
@@ -44,11 +46,11 @@ pub fn load<T: DeserializeOwned>(file: Option<&Path>) -> Result<T, ConfigError> 
     load_from(file, std::env::vars_os(), |_| Ok(()))
 }
 
-/// As [`load`], from the variables `vars`, then applies `check`, whose refusal is reported with the
-/// value found and its origin, as the refusals of the types are.
+/// Like [`load`], but with the variables `vars` and followed by `check`. A refusal by `check` is reported
+/// like a refusal by a type, with the value found and its origin.
 ///
 /// # Errors
-/// As [`load`], and what `check` refuses.
+/// As [`load`], and the refusals by `check`.
 pub fn load_from<T: DeserializeOwned>(
     file: Option<&Path>,
     vars: impl IntoIterator<Item = (OsString, OsString)>,
@@ -56,7 +58,7 @@ pub fn load_from<T: DeserializeOwned>(
 ) -> Result<T, ConfigError> {
     let mut builder = Config::builder();
     if let Some(path) = file {
-        // Read here: the crate would try other extensions when the file is missing.
+        // The file is read here, because the crate would try other extensions when the file is missing.
         let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Unreadable {
             file: path.to_owned(),
             source,
@@ -73,12 +75,12 @@ pub fn load_from<T: DeserializeOwned>(
     Ok(config)
 }
 
-/// Completes a refusal with what the merged values know: the value found and where it came from.
+/// Completes a refusal with the value found and its origin, both taken from the merged values.
 fn locate(root: &Value, file: Option<&Path>, refusal: Refusal) -> ConfigError {
     let mut key = refusal.path.unwrap_or_default();
     let mut value = at(root, &key);
     if refusal.problem.is_unknown() {
-        // Of an unknown section, the first setting is named: it leads to the line or variable.
+        // For an unknown section, the error names its first setting, which leads to the line or variable.
         while let Some((name, inner)) = value.and_then(first_entry) {
             key = format!("{key}.{name}");
             value = Some(inner);
@@ -108,7 +110,7 @@ fn first_entry(value: &Value) -> Option<(&String, &Value)> {
     }
 }
 
-/// The value at a path such as `a.b[2].c`.
+/// Returns the value at a path such as `a.b[2].c`; `None` if there is none.
 fn at<'a>(root: &'a Value, path: &str) -> Option<&'a Value> {
     path.split(['.', '['])
         .filter(|s| !s.is_empty())

@@ -1,4 +1,4 @@
-//! Whether this process can do its work, said by the components that the work needs.
+//! Readiness of this process, as reported by the components that the work needs.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -10,41 +10,43 @@ use crate::{
     metrics::{self, MetricError},
 };
 
-/// The readiness of a process. It is ready when all its components are and no stop is requested;
-/// while it has no component it is not ready, as a service that has just started has none yet.
+/// Readiness of a process. The process is ready when all its components are ready and no stop is
+/// requested. A process without components is not ready, because its service has just started.
 ///
-/// A service registers all its components before it makes one ready, lest it be ready in between.
+/// A service registers all its components before marking any of them ready. Otherwise the process would
+/// be ready for a moment in between.
 #[derive(Clone, Debug)]
 pub struct Health {
     components: Arc<Mutex<Components>>,
     shutdown: Shutdown,
 }
 
-/// Why each component is not ready, `None` if it is.
+/// Reason why each component is not ready; `None` for a ready component.
 type Components = BTreeMap<&'static str, Option<String>>;
 
-/// One thing that the work needs, such as the broker. Clones speak for the same component.
+/// One thing that the work needs, such as the broker. Clones report for the same component.
 #[derive(Clone, Debug)]
 pub struct Component {
     name: &'static str,
     components: Arc<Mutex<Components>>,
 }
 
-/// A role that this process asks for: its counter `role_losses_total` and its component `role.<role>`.
+/// A role that this process asks for: counter `role_losses_total` and component `role.<role>`.
 #[derive(Clone, Debug)]
 pub struct Role {
-    /// How often another process took the role from this one.
+    /// Number of times another process took the role from this one.
     pub losses: metrics::IntCounter,
-    /// Not ready while that happens again and again.
+    /// Not ready while other processes repeatedly take the role from this one.
     pub component: Component,
 }
 
-/// What `/health/ready` answers.
+/// Body of the `/health/ready` response.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Readiness {
     /// Whether the process can do its work.
     pub ready: bool,
-    /// The components that it waits for, by name; empty when it is ready.
+    /// Components that are not ready; empty when the process is ready. The entry `process` stands for the
+    /// start or the stop of the process itself.
     pub not_ready: Vec<NotReady>,
 }
 
@@ -53,12 +55,12 @@ pub struct Readiness {
 pub struct NotReady {
     /// The component's name.
     pub component: &'static str,
-    /// Why it is not ready, for people.
+    /// Reason why the component is not ready, for human readers.
     pub reason: String,
 }
 
 impl Health {
-    /// The health of a process that `shutdown` stops.
+    /// Creates the health of a process stopped through `shutdown`.
     pub fn new(shutdown: Shutdown) -> Self {
         Self {
             components: Arc::default(),
@@ -66,7 +68,8 @@ impl Health {
         }
     }
 
-    /// Registers a component, which is not ready ("starting"). A name that exists keeps its state.
+    /// Registers a component, which at first is not ready ("starting"). An already registered component
+    /// keeps its state.
     pub fn component(&self, name: &'static str) -> Component {
         lock(&self.components)
             .entry(name)
@@ -77,8 +80,8 @@ impl Health {
         }
     }
 
-    /// As [`Self::component`], for a name that is known only at run time, such as a pipeline's. Each name is
-    /// kept for the life of the process: there must be few.
+    /// Like [`Self::component`], for a name known only at run time, such as a pipeline's. Each name is
+    /// kept for the life of the process, so the number of names must be small.
     pub fn named_component(&self, name: &str) -> Component {
         static NAMES: Mutex<BTreeSet<&'static str>> = Mutex::new(BTreeSet::new());
         let mut names = NAMES.lock().unwrap_or_else(PoisonError::into_inner);
@@ -93,7 +96,7 @@ impl Health {
         self.component(name)
     }
 
-    /// What a candidate for a role reports to.
+    /// Registers the counter and the component through which a candidate for a role reports.
     ///
     /// # Errors
     /// The counter cannot be registered.
@@ -109,7 +112,7 @@ impl Health {
         })
     }
 
-    /// The state of all components at this moment.
+    /// Returns the state of all components at this moment.
     pub fn readiness(&self) -> Readiness {
         let components = lock(&self.components);
         let waiting = |(name, reason): (&&'static str, &Option<String>)| {
@@ -137,18 +140,20 @@ impl Health {
 }
 
 impl Component {
-    /// The component does its part.
+    /// Marks the component ready.
     pub fn ready(&self) {
         self.set(None);
     }
 
-    /// The component does not do its part, for the given reason. Changes are logged, so the reason
-    /// is best without numbers that change.
+    /// Marks the component not ready for the given reason. Each new reason is logged, so a reason should
+    /// not contain changing numbers.
     pub fn not_ready(&self, reason: impl Into<String>) {
         self.set(Some(reason.into()));
     }
 
-    /// Takes reports of trouble from elsewhere: not ready with the reason that is reported, ready with none.
+    /// Returns a function for reports of trouble: with `Some`, the component is not ready and the
+    /// report is the reason; with `None`, the component is ready. Marks the component ready until
+    /// the first report.
     pub fn reporter<R: std::fmt::Display>(self) -> impl Fn(Option<&R>) + Send + Sync + use<R> {
         self.ready();
         move |trouble| match trouble {
@@ -169,7 +174,8 @@ impl Component {
     }
 }
 
-/// A panic elsewhere leaves the map whole: every change is one insertion.
+/// Locks the map even after a panic elsewhere: every change is one insertion, so a panic leaves
+/// the map intact.
 fn lock(components: &Mutex<Components>) -> MutexGuard<'_, Components> {
     components.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,8 +1,8 @@
-//! The HTTP server of every service: `/health/live`, `/health/ready`, `/metrics`.
+//! HTTP server of every service: `/health/live`, `/health/ready`, `/metrics`.
 //!
-//! It answers probes and scrapes, which are few and small: one request a connection, a bounded number
-//! of connections and a bounded time for each, so that nobody can exhaust the service through it.
-//! Liveness says that the process turns, nothing else: a restart does not repair a broker.
+//! The server answers probes and scrapes, which are few and small. Each connection carries one request,
+//! and the number of connections and the time for each are bounded, so that clients cannot exhaust the
+//! service. Liveness says only that the process responds: a restart does not repair a broker.
 
 use std::io;
 use std::net::SocketAddr;
@@ -25,25 +25,25 @@ use tokio::task::JoinSet;
 use crate::health::{Health, Readiness};
 use crate::{HttpConfig, metrics};
 
-/// Connections served at a time; more wait in the backlog of the socket.
+/// Number of connections served at a time; more wait in the backlog of the socket.
 const MAX_CONNECTIONS: usize = 64;
-/// The age at which a connection is closed: the usual scrape timeout of Prometheus.
+/// Age at which a connection is closed: the usual scrape timeout of Prometheus.
 const MAX_CONNECTION_AGE: Duration = Duration::from_secs(10);
-/// Longest request head, in bytes; hyper's floor is 8 KiB.
+/// Longest request head, in bytes; hyper's minimum is 8 KiB.
 const MAX_REQUEST_HEAD: usize = 16 * 1024;
-/// Pause after a refused accept: out of descriptors, it would be refused again at once.
+/// Pause after a failed accept: without free file descriptors, the next accept would fail at once.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// The server cannot be started.
+/// The server cannot listen on its address.
 #[derive(Debug, thiserror::Error)]
 #[error("http.listen: cannot listen on {address}")]
 pub struct ListenError {
-    /// The address that is taken, or not of this machine.
+    /// Address that is taken, not of this machine, or not permitted.
     pub address: SocketAddr,
     source: io::Error,
 }
 
-/// A running server, which ends when this is dropped.
+/// A running server. Dropping this value ends the server.
 #[derive(Debug)]
 pub struct HttpServer {
     address: SocketAddr,
@@ -51,13 +51,14 @@ pub struct HttpServer {
 }
 
 impl HttpServer {
-    /// The address that it listens on, with the port that was picked if 0 was asked for.
+    /// Returns the address of the server, with the port picked by the system if port 0 was configured.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 }
 
-/// Starts the server, if the configuration has an address for it, and logs where it listens.
+/// Starts the server if the configuration has an address, and logs the address. Returns
+/// `None` without one.
 ///
 /// # Errors
 /// The address is taken, not of this machine, or not permitted.
@@ -123,7 +124,7 @@ async fn accept(listener: TcpListener, router: Router) {
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
         }
-        // Ended connections are let go here: there are at most MAX_CONNECTIONS.
+        // Ended connections are removed from the set, which therefore holds at most MAX_CONNECTIONS.
         while connections.try_join_next().is_some() {}
     }
 }
@@ -133,6 +134,6 @@ async fn answer(stream: TcpStream, router: Router) {
         .keep_alive(false)
         .max_buf_size(MAX_REQUEST_HEAD)
         .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
-    // A client that went away or is too slow is its own concern.
+    // A client that disconnected or is too slow does not concern the service.
     let _ = tokio::time::timeout(MAX_CONNECTION_AGE, connection).await;
 }

@@ -1,9 +1,9 @@
-//! What every push0 service shares at process level: configuration, logs and traces, metrics,
-//! health, watched tasks and an orderly stop. [`run`] is the whole body of a service's `main`.
+//! Process-level parts shared by every push0 service: configuration, logs and traces, metrics, health,
+//! supervised tasks and an orderly stop. [`run`] is the whole body of a service's `main`.
 //!
-//! It promises that a service starts completely or says in one line why not, that telemetry never
-//! slows or stops the work, and that a stop is bounded in time. It knows neither the broker nor
-//! blocks, proofs and provers: those belong to the services and to the other shared crates.
+//! A service either starts completely or prints one line with the reason. Telemetry never slows or stops
+//! the work, and the time for a stop is bounded. This crate knows neither the broker nor blocks, proofs
+//! and provers: those belong to the services and to the other shared crates.
 
 pub mod args;
 pub mod config;
@@ -23,4 +23,4 @@ pub use exit::BoxError;
 pub use health::{Component, Health, Role};
 pub use service::{Service, run, run_with};
 pub use shutdown::Shutdown;
-pub use tasks::{TaskError, TaskGroup};
+pub use tasks::{TaskError, TaskGroup, panic_message};

@@ -1,10 +1,10 @@
-//! Metrics in the default registry, which `/metrics` shows, under the prefix `push0_`.
+//! Metrics in the default registry, which `/metrics` exposes, under the prefix `push0_`.
 //!
-//! A metric that is registered again is the same metric, so a service can start twice in one process.
-//! The values of a label must be few and known: a zkVM, a stage, an outcome; never a block's number,
-//! a hash or a task's id. Each value makes a series that lives as long as the process.
+//! Registering a metric again returns the same metric, so a service can start twice in one process. The
+//! values of a label must be few and known, such as a zkVM, a stage or an outcome; never a block number,
+//! a hash or a task id. Each value creates a series that lives as long as the process.
 //!
-//! Names follow Prometheus: counters end in `_total`, times are seconds and end in `_seconds`.
+//! Names follow Prometheus: counters end in `_total`; times are in seconds and end in `_seconds`.
 
 use std::any::Any;
 use std::collections::BTreeMap;
@@ -14,72 +14,73 @@ use prometheus::core::Collector;
 pub use prometheus::{Gauge, Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
 use prometheus::{HistogramOpts, Opts, TextEncoder};
 
-/// Upper bounds in seconds for how long something took, from 0.1 ms (a publish on loopback) to 10 min
-/// (a proof): three a decade up to 5 s, then those that people speak of.
+/// Bucket bounds of durations, in seconds, from 0.1 ms (a publish on loopback) to 10 min (a proof): three
+/// per decade up to 5 s, then commonly used round values.
 pub const LATENCY_SECONDS: [f64; 21] = [
     0.0001, 0.000_25, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
     30.0, 60.0, 120.0, 300.0, 600.0,
 ];
 
-/// A metric cannot be registered: its name or a label is not valid for Prometheus, or the name is
-/// taken by a metric of another kind or with other labels.
+/// Failure to register a metric: its name or a label is not valid for Prometheus, or the name is taken by
+/// a metric of another kind or with other labels.
 #[derive(Debug, thiserror::Error)]
 #[error("metric {name} cannot be registered: {reason}")]
 pub struct MetricError {
-    /// The metric's name, prefix included.
+    /// The metric's full name, prefix included.
     pub name: String,
     reason: String,
 }
 
-/// A count that only rises. `name` without prefix, such as `tasks_assigned_total`.
+/// Registers a counter, which only rises. `name` comes without the prefix,
+/// such as `tasks_assigned_total`.
 ///
 /// # Errors
-/// See [`MetricError`].
+/// The metric cannot be registered, see [`MetricError`].
 pub fn counter(name: &str, help: &str) -> Result<IntCounter, MetricError> {
     register(name, &[], |name| IntCounter::new(name, help))
 }
 
-/// A count for each value of the labels. `with_label_values` takes as many values as there are
-/// labels, and panics otherwise.
+/// Registers one counter for each combination of label values. `with_label_values` takes as many values
+/// as there are labels, and panics otherwise.
 ///
 /// # Errors
-/// See [`MetricError`].
+/// The metric cannot be registered, see [`MetricError`].
 pub fn counter_vec(name: &str, help: &str, labels: &[&str]) -> Result<IntCounterVec, MetricError> {
     register(name, labels, |name| {
         IntCounterVec::new(Opts::new(name, help), labels)
     })
 }
 
-/// A number that rises and falls.
+/// Registers a gauge, which rises and falls.
 ///
 /// # Errors
-/// See [`MetricError`].
+/// The metric cannot be registered, see [`MetricError`].
 pub fn gauge(name: &str, help: &str) -> Result<IntGauge, MetricError> {
     register(name, &[], |name| IntGauge::new(name, help))
 }
 
-/// A number for each value of the labels.
+/// Registers one gauge for each combination of label values.
 ///
 /// # Errors
-/// See [`MetricError`].
+/// The metric cannot be registered, see [`MetricError`].
 pub fn gauge_vec(name: &str, help: &str, labels: &[&str]) -> Result<IntGaugeVec, MetricError> {
     register(name, labels, |name| {
         IntGaugeVec::new(Opts::new(name, help), labels)
     })
 }
 
-/// How long something took, in seconds, in the buckets [`LATENCY_SECONDS`].
+/// Registers a histogram of durations in seconds, with the buckets [`LATENCY_SECONDS`].
 ///
 /// # Errors
-/// See [`MetricError`].
+/// The metric cannot be registered, see [`MetricError`].
 pub fn latency(name: &str, help: &str) -> Result<Histogram, MetricError> {
     histogram(name, help, &LATENCY_SECONDS)
 }
 
-/// How long something took, for each value of the labels.
+/// Registers one histogram of durations for each combination of label values.
 ///
 /// # Errors
-/// See [`MetricError`].
+/// The metric cannot be registered, see [`MetricError`].
 pub fn latency_vec(name: &str, help: &str, labels: &[&str]) -> Result<HistogramVec, MetricError> {
     register(name, labels, |name| {
         HistogramVec::new(
@@ -89,22 +90,22 @@ pub fn latency_vec(name: &str, help: &str, labels: &[&str]) -> Result<HistogramV
     })
 }
 
-/// How often a number fell below each of the rising `buckets`, in the unit that the name ends with.
+/// Registers a histogram with these ascending upper bounds, in the unit at the end of `name`.
 ///
 /// # Errors
-/// See [`MetricError`].
+/// The metric cannot be registered, see [`MetricError`].
 pub fn histogram(name: &str, help: &str, buckets: &[f64]) -> Result<Histogram, MetricError> {
     register(name, &[], |name| {
         Histogram::with_opts(HistogramOpts::new(name, help).buckets(buckets.to_vec()))
     })
 }
 
-/// All metrics of the process in the text format of Prometheus.
+/// Returns all metrics of the process in the text format of Prometheus.
 pub(crate) fn text() -> prometheus::Result<String> {
     TextEncoder::new().encode_to_string(&prometheus::gather())
 }
 
-/// Labels and metric by full name. The registry itself does not give back what it holds.
+/// Labels and metric by full name. The registry itself does not return the metrics registered in it.
 type Registered = BTreeMap<String, (Vec<String>, Box<dyn Any + Send>)>;
 static REGISTERED: Mutex<Registered> = Mutex::new(BTreeMap::new());
 
@@ -120,7 +121,7 @@ fn register<M: Collector + Clone + 'static>(
             Some(metric) if known_labels == labels => Ok(metric.clone()),
             _ => Err(MetricError {
                 name,
-                reason: "it exists with another kind or labels".to_owned(),
+                reason: "the name is taken by a metric of another kind or with other labels".to_owned(),
             }),
         };
     }

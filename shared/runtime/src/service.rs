@@ -1,4 +1,4 @@
-//! The life of a service's process: start, work, stop.
+//! Lifecycle of a service's process: start, work, stop.
 
 use std::ffi::OsString;
 use std::future::Future;
@@ -11,29 +11,29 @@ use serde::de::DeserializeOwned;
 
 use crate::exit::{self, BoxError};
 use crate::shutdown::Signals;
-use crate::{HasRuntimeConfig, Health, RunArgs, Shutdown, args, config, http, tasks, telemetry};
+use crate::{HasRuntimeConfig, Health, Invalid, RunArgs, Shutdown, args, config, http, tasks, telemetry};
 
-/// How long queued traces may hold up the end of the process.
+/// Longest time for which the flush of queued traces may delay the end of the process.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// What the runtime hands to a service.
+/// Input of a service, assembled by the runtime before the service starts.
 #[derive(Debug)]
 pub struct Service<C> {
-    /// The configuration, loaded and checked.
+    /// The loaded and validated configuration.
     pub config: C,
-    /// Whether the process was asked to stop.
+    /// Handle for observing the request to stop.
     pub shutdown: Shutdown,
-    /// Where the service registers what its work needs.
+    /// Readiness of the process; the service registers here the components needed for its work.
     pub health: Health,
-    /// The service's name without prefix, such as `dispatcher`.
+    /// The service's name without the prefix `push0-`, such as `dispatcher`.
     pub name: &'static str,
 }
 
-/// Runs a service as the whole of its process, with the command line that all services share:
-/// `--config FILE` (or `PUSH0_CONFIG`), `--check-config`, `--version`.
+/// Runs a service as the whole process, with the command line shared by all services: `--config FILE` (or
+/// `PUSH0_CONFIG`), `--check-config`, `--version`.
 ///
-/// The code to exit with is 0 when the service ended well, [`exit::CONFIG`] when the command line or
-/// the configuration is wrong, [`exit::FAILURE`] when it failed, panicked, or did not stop in time.
+/// The exit code is 0 after a normal end, [`exit::CONFIG`] when the command line or the configuration is
+/// wrong, and [`exit::FAILURE`] when the service failed, panicked, or did not stop in time.
 pub fn run<C, F, Fut, E>(name: &'static str, version: &'static str, service: F) -> ExitCode
 where
     C: DeserializeOwned + HasRuntimeConfig,
@@ -48,7 +48,7 @@ where
     }
 }
 
-/// As [`run`], for a service that has parsed its command line itself.
+/// Like [`run`], for a service that has parsed its command line itself.
 pub fn run_with<C, F, Fut, E>(
     name: &'static str,
     version: &'static str,
@@ -61,7 +61,7 @@ where
     Fut: Future<Output = Result<(), E>>,
     E: Into<BoxError>,
 {
-    let loaded = config::load_from(args.config.as_deref(), std::env::vars_os(), config::check::<C>);
+    let loaded = config::load_from(args.config.as_deref(), std::env::vars_os(), check::<C>);
     let config = match loaded {
         Ok(config) => config,
         Err(error) => return refuse(name, exit::CONFIG, &error),
@@ -74,7 +74,7 @@ where
         Ok(runtime) => runtime,
         Err(error) => return refuse(name, exit::FAILURE, &error),
     };
-    // The exporter of traces is built in the context of the runtime that will carry it.
+    // The trace exporter is built in the context of the runtime on which the exporter will run.
     let in_runtime = runtime.enter();
     let telemetry = match telemetry::init(name, version, config.telemetry()) {
         Ok(telemetry) => telemetry,
@@ -95,11 +95,13 @@ where
             exit::FAILURE
         }
     };
-    // The last spans leave on the runtime, and one without workers runs only while it is waited for.
+    // The last spans are sent on the runtime, and a runtime without worker threads makes progress only
+    // inside `block_on`. The flush therefore runs on a blocking thread.
     let flush = runtime.spawn_blocking(move || telemetry.shutdown(FLUSH_TIMEOUT));
-    // Whether or not they did, the process ends.
+    // The process ends even if the flush failed.
     let _ = runtime.block_on(flush);
-    // What still runs has had its time; waiting for a blocking call could take for ever.
+    // Tasks that still run have had their grace period. A regular shutdown would also wait for blocking
+    // calls, possibly for ever.
     runtime.shutdown_background();
     ExitCode::from(code)
 }
@@ -115,6 +117,12 @@ fn runtime(worker_threads: usize) -> std::io::Result<tokio::runtime::Runtime> {
     builder.enable_all().build()
 }
 
+/// Runs all checks: those of the sections, then the service's own.
+fn check<C: HasRuntimeConfig>(config: &C) -> Result<(), Invalid> {
+    telemetry::check(config.telemetry())?;
+    config.validate()
+}
+
 async fn supervise<C, F, Fut, E>(name: &'static str, config: C, service: F) -> Result<(), BoxError>
 where
     C: HasRuntimeConfig,
@@ -124,7 +132,7 @@ where
 {
     let shutdown = Shutdown::new();
     let health = Health::new(shutdown.clone());
-    // Alive until the service has ended, to say that it is stopping.
+    // The server lives until the service has ended, so that `/health/ready` can report `stopping`.
     let _server = http::serve(config.http(), health.clone()).await?;
     tokio::runtime::Handle::current().spawn(Signals::register()?.watch(shutdown.clone()));
 
@@ -148,13 +156,13 @@ where
     }
 }
 
-/// Tells on stderr why there is no service; logs are not set up yet.
+/// Prints the reason of a failed start to stderr; logs are not set up yet.
 fn refuse(name: &str, code: u8, error: &(dyn std::error::Error + 'static)) -> ExitCode {
     eprintln!("push0-{name}: {}", exit::chain(error));
     ExitCode::from(code)
 }
 
-/// A panic is a log line like any other, with its place, instead of free text on stderr.
+/// Logs each panic with its location like any other error, instead of as free text on stderr.
 fn log_panics() {
     std::panic::set_hook(Box::new(|panic| {
         let message = tasks::panic_message(panic.payload());

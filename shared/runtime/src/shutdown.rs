@@ -1,4 +1,4 @@
-//! The request to stop, and the signals that make it.
+//! The request to stop a process, and the signals making the request.
 
 use std::io;
 
@@ -7,40 +7,41 @@ use tokio_util::sync::CancellationToken;
 
 use crate::exit;
 
-/// Whether this process was asked to stop. Clones share one request, which is never taken back.
+/// The request to stop this process. Clones share one request, which is never taken back.
 #[derive(Clone, Debug, Default)]
 pub struct Shutdown(CancellationToken);
 
 impl Shutdown {
-    /// Nobody has asked yet.
+    /// Creates a handle whose stop is not requested yet.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Completes once the stop is requested, at once if it already is. Safe to use in `select!`.
+    /// Completes once the stop is requested, immediately if that has already happened. Safe to
+    /// use in `select!`.
     pub async fn requested(&self) {
         self.0.cancelled().await;
     }
 
-    /// Whether the stop is requested.
+    /// Returns whether the stop is requested.
     pub fn is_requested(&self) -> bool {
         self.0.is_cancelled()
     }
 
-    /// Requests the stop.
+    /// Requests the stop of the process.
     pub fn trigger(&self) {
         self.0.cancel();
     }
 }
 
-/// `SIGTERM` and `SIGINT`, caught from the moment this exists.
+/// Handlers of `SIGTERM` and `SIGINT`, which catch both signals from their creation on.
 pub(crate) struct Signals {
     terminate: Signal,
     interrupt: Signal,
 }
 
 impl Signals {
-    /// Catches the signals; needs the context of a runtime.
+    /// Installs the handlers; needs the context of a runtime.
     pub(crate) fn register() -> io::Result<Self> {
         Ok(Self {
             terminate: signal(SignalKind::terminate())?,
@@ -48,7 +49,8 @@ impl Signals {
         })
     }
 
-    /// The first signal requests the stop; the second ends the process at once, whatever still runs.
+    /// Requests the stop on the first signal. Exits at once on the second signal, even if
+    /// work still runs.
     pub(crate) async fn watch(mut self, shutdown: Shutdown) {
         let first = self.next().await;
         tracing::info!(signal = first, "stopping");

@@ -1,4 +1,4 @@
-//! Tasks of the async runtime with a name, whose end is watched: no failure and no panic gets lost.
+//! Named tasks of the async runtime whose end is observed, so that no failure and no panic is lost.
 
 use std::collections::HashMap;
 use std::future::{Future, poll_fn};
@@ -10,42 +10,41 @@ use tracing::Instrument as _;
 
 use crate::{BoxError, Shutdown};
 
-/// The target of the spans that put a task's name on its log lines. They are kept out of the traces:
-/// a loop lives as long as the process, and everything in it would be one trace without an end.
+/// Target of the spans that put a task's name on its log lines. Traces exclude these spans: a loop lives
+/// as long as the process, and everything inside it would become one trace without an end.
 pub(crate) const SPAN_TARGET: &str = "push0_runtime::tasks::name";
 
-/// How tasks ended badly.
+/// Reasons why a group of tasks failed.
 #[derive(Debug, thiserror::Error)]
 pub enum TaskError {
     /// A task returned an error.
     #[error("task {name} failed")]
     Failed {
-        /// The name that the task was spawned with.
+        /// The name given to [`TaskGroup::spawn`].
         name: &'static str,
-        /// What it returned.
+        /// The error returned by the task.
         source: BoxError,
     },
     /// A task panicked.
     #[error("task {name} panicked: {message}")]
     Panicked {
-        /// The name that the task was spawned with.
+        /// The name given to [`TaskGroup::spawn`].
         name: &'static str,
-        /// The panic's message.
+        /// The text of the panic, or `no message` for a panic without text.
         message: String,
     },
-    /// Tasks went on for longer than the grace period after the stop was requested; they were
-    /// aborted.
+    /// Tasks still ran at the end of the grace period after the stop request. The group aborted them.
     #[error("tasks did not stop within {grace:?}: {}", names.join(", "))]
     StillRunning {
-        /// The names that they were spawned with.
+        /// Names of the aborted tasks, sorted.
         names: Vec<&'static str>,
-        /// How long they were given.
+        /// Length of the grace period.
         grace: Duration,
     },
 }
 
-/// A group of tasks that live and end together. Clones spawn into the same group; the tasks are
-/// aborted when [`run_until`](Self::run_until) has returned.
+/// A group of tasks that live and end together. Clones spawn into the same group.
+/// [`run_until`](Self::run_until) aborts the remaining tasks before returning.
 #[derive(Clone, Debug, Default)]
 pub struct TaskGroup(Arc<Mutex<Group>>);
 
@@ -57,13 +56,13 @@ struct Group {
 }
 
 impl TaskGroup {
-    /// A group without tasks.
+    /// Creates a group without tasks.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Starts a task, whose name appears in its log lines and in the error if it fails. Needs the
-    /// context of a runtime. A group that has ended drops the task instead.
+    /// Starts a task. The name appears in the task's log lines and in the error if the task fails. Needs
+    /// the context of a runtime. A group that has ended drops the task instead.
     pub fn spawn<F, E>(&self, name: &'static str, task: F)
     where
         F: Future<Output = Result<(), E>> + Send + 'static,
@@ -81,14 +80,16 @@ impl TaskGroup {
         group.names.insert(handle.id(), name);
     }
 
-    /// Waits for the tasks. A task that fails requests the stop of all; then, as when `shutdown` is
-    /// requested from elsewhere, the others have `grace` to end before they are aborted.
+    /// Waits for the tasks. A task that fails requests the stop of all others. After this request,
+    /// or one made elsewhere through `shutdown`, the remaining tasks have `grace` to end before
+    /// they are aborted.
     ///
-    /// Returns when all tasks have ended, requested or not: a group without tasks returns at once.
+    /// Returns when all tasks have ended, even without a stop request: a group without tasks
+    /// returns at once.
     ///
     /// # Errors
-    /// The first task that failed or panicked, before or during the stop; or those that did not stop
-    /// in time.
+    /// The first task that failed or panicked, before or during the stop; otherwise the tasks still
+    /// running at the end of the grace period.
     pub async fn run_until(&self, shutdown: &Shutdown, grace: Duration) -> Result<(), TaskError> {
         let mut outcome = tokio::select! {
             outcome = self.first_failure() => outcome,
@@ -100,7 +101,8 @@ impl TaskGroup {
         let drained = tokio::time::timeout(grace, async {
             while !self.is_empty() {
                 let later = self.first_failure().await;
-                // Only now: what is known must survive the timeout of what is awaited.
+                // `outcome` is taken only after the await, so that a timeout during the await does not
+                // lose an earlier failure.
                 outcome = std::mem::replace(&mut outcome, Ok(())).and(later);
             }
         });
@@ -117,7 +119,7 @@ impl TaskGroup {
         }
     }
 
-    /// `Ok` when no task is left.
+    /// Waits for the next failure. Returns `Ok` when no task is left.
     async fn first_failure(&self) -> Result<(), TaskError> {
         while let Some((name, ended)) = self.next().await {
             match ended {
@@ -134,7 +136,7 @@ impl TaskGroup {
     }
 
     async fn next(&self) -> Option<(&'static str, Result<Result<(), BoxError>, JoinError>)> {
-        // Locked for each poll only, so that a task can spawn another while this waits.
+        // The lock is held only during each poll, so that a running task can spawn another one meanwhile.
         let ended = poll_fn(|context| self.lock().tasks.poll_join_next_with_id(context)).await?;
         let id = ended.as_ref().map_or_else(JoinError::id, |(id, _)| *id);
         let name = self.lock().names.remove(&id).unwrap_or("unnamed");
@@ -150,8 +152,8 @@ impl TaskGroup {
     }
 }
 
-/// The text of a panic, if it was raised with one.
-pub(crate) fn panic_message(payload: &(dyn std::any::Any + Send)) -> String {
+/// Returns the text of a panic, or `no message` if the payload is not text.
+pub fn panic_message(payload: &(dyn std::any::Any + Send)) -> String {
     let text = payload.downcast_ref::<&str>().map(ToString::to_string);
     text.or_else(|| payload.downcast_ref::<String>().cloned())
         .unwrap_or_else(|| "no message".to_owned())

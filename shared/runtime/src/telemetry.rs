@@ -1,12 +1,16 @@
 //! Logs on stderr and traces to an OTLP receiver.
 //!
-//! Telemetry never slows or stops the work. Spans go into a bounded queue that drops when it is full;
-//! a receiver that is away costs one log line when it goes and one when it comes back, and the lost
-//! spans are counted (`push0_spans_lost_total`). Only push0's own spans, down to the level `info`,
-//! are traced, whatever the log filter says: those of the libraries that carry the traces would beget
-//! new ones, and a zkVM's would bury ours.
+//! Telemetry never slows or stops the work. Spans go into a bounded queue, which drops spans when
+//! full. An unreachable receiver causes one log line when the connection fails and one when it
+//! recovers. The spans of failed exports are counted (`push0_spans_lost_total`), those dropped from a
+//! full queue are not.
+//!
+//! Only push0's own spans of level `info` and above are traced, regardless of the log filter. Spans
+//! of the libraries that send the traces would create new spans, and spans of a zkVM would bury
+//! those of push0.
 
 mod endpoint;
+mod error;
 mod export;
 
 use std::io::IsTerminal as _;
@@ -20,43 +24,28 @@ use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::{EnvFilter, Layer, Registry, fmt};
 
 use crate::config::LogFormat;
+pub use error::TelemetryError;
+
 use crate::{Invalid, TelemetryConfig, tasks};
 
-/// Telemetry cannot be started.
-#[derive(Debug, thiserror::Error)]
-pub enum TelemetryError {
-    /// The configuration does not fit; [`check`] finds this before.
-    #[error("{}: expected {}", .0.key, .0.expected)]
-    Config(Invalid),
-    /// The exporter of traces cannot be built.
-    #[error("traces cannot be exported")]
-    Exporter(#[source] opentelemetry_otlp::ExporterBuildError),
-    /// Spans that are lost cannot be counted.
-    #[error("traces cannot be counted")]
-    Metric(#[source] crate::metrics::MetricError),
-    /// Something else in this process has set a global subscriber.
-    #[error("logs are already set up in this process")]
-    AlreadySet,
-}
-
-/// Whoever logs and traces, to be flushed before the process ends.
+/// Handle for the flush of traces before the process ends. Empty if traces have no receiver.
 #[derive(Debug)]
 #[must_use = "traces are flushed by `shutdown`"]
 pub struct TelemetryGuard(Option<SdkTracerProvider>);
 
 impl TelemetryGuard {
-    /// Sends the spans that are still queued, for at most `timeout`. Blocks: not for an async task,
-    /// unless by `spawn_blocking`. The runtime must still be alive. Returns whether all spans left.
+    /// Sends the queued spans, for at most `timeout`. Returns whether all spans were sent. This call
+    /// blocks the thread, so an async task needs `spawn_blocking`. The runtime must still be alive.
     pub fn shutdown(self, timeout: Duration) -> bool {
         self.0
             .is_none_or(|provider| provider.shutdown_with_timeout(timeout).is_ok())
     }
 }
 
-/// Checks what the types cannot say: the filter, the endpoint, the ratio.
+/// Checks the constraints not expressed by the types: the filter, the endpoint, the ratio.
 ///
 /// # Errors
-/// The first key that does not fit.
+/// The first key with an invalid value.
 pub fn check(config: &TelemetryConfig) -> Result<(), Invalid> {
     log_filter(&config.log)?;
     if !(0.0..=1.0).contains(&config.sample_ratio) {
@@ -65,21 +54,21 @@ pub fn check(config: &TelemetryConfig) -> Result<(), Invalid> {
     endpoint::resolve(config, |name| std::env::var(name).ok()).map(drop)
 }
 
-/// Sets up logs and traces for the whole process. Needs the context of the runtime that will carry
-/// the traces. `name` without prefix: the traces are those of the service `push0-<name>`.
+/// Sets up logs and traces for the whole process. Needs the context of the runtime that will send the
+/// traces. `name` comes without prefix: traces carry the service name `push0-<name>`.
 ///
 /// # Errors
-/// See [`TelemetryError`].
+/// Telemetry cannot be started, see [`TelemetryError`].
 pub fn init(name: &str, version: &str, config: &TelemetryConfig) -> Result<TelemetryGuard, TelemetryError> {
     let (dispatch, guard) = build(name, version, config)?;
     tracing::dispatcher::set_global_default(dispatch).map_err(|_| TelemetryError::AlreadySet)?;
     Ok(guard)
 }
 
-/// As [`init`], but leaves it to the caller to say whose logs and traces these are.
+/// Like [`init`], but returns the dispatcher instead of installing it for the whole process.
 ///
 /// # Errors
-/// See [`TelemetryError`].
+/// Telemetry cannot be started, see [`TelemetryError`].
 pub fn build(
     name: &str,
     version: &str,
@@ -101,8 +90,8 @@ pub fn build(
             .with_filter(filter_fn(is_traced).with_max_level_hint(Level::INFO))
     });
     let registry = Registry::default().with(logs);
-    // Not an optional layer: where there is none, each span and event that nobody wants would be asked
-    // about whenever it comes by, instead of once.
+    // Without traces, the layer is left out instead of being optional. With an absent optional layer, the
+    // filter would be asked about each unwanted span and event at every occurrence instead of once.
     let dispatch = match traces {
         Some(traces) => Dispatch::new(registry.with(traces)),
         None => Dispatch::new(registry),
@@ -131,15 +120,15 @@ fn log_filter(directives: &str) -> Result<EnvFilter, Invalid> {
             "a level or directives, such as `info,push0_bus=debug`",
         )
     };
-    // A lone word that is no level would be a target: `inof` would silence everything else.
-    // Nothing at all would be the level `error`.
+    // A lone word that is not a level would be read as a target: `inof` would silence everything else. An
+    // empty directive would be read as the level `error`.
     let is_level =
         |word: &str| !word.is_empty() && word.parse::<tracing_subscriber::filter::LevelFilter>().is_ok();
     let mut directives: Vec<_> = directives.split(',').map(str::trim).collect();
     if !directives.iter().all(|d| d.contains(['=', '[']) || is_level(d)) {
         return Err(refused());
     }
-    // The SDK complains at every failed export; the exporter says it once instead.
+    // The SDK logs every failed export. The exporter of this crate logs only the first one instead.
     if !directives.iter().any(|d| d.contains("opentelemetry")) {
         directives.push("opentelemetry=off");
     }

@@ -1,4 +1,4 @@
-//! The context of a trace as text, to travel with a message (W3C Trace Context), whatever carries it.
+//! Trace context as text (W3C Trace Context), which travels with a message over any transport.
 
 use opentelemetry::propagation::{Extractor, Injector, TextMapPropagator as _};
 use opentelemetry::trace::TraceContextExt as _;
@@ -10,29 +10,30 @@ use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 const TRACEPARENT: &str = "traceparent";
 const TRACESTATE: &str = "tracestate";
 
-/// The two headers as the propagator reads and writes them.
+/// The two headers in the form that the propagator reads and writes.
 #[derive(Default)]
 struct Headers(TraceContext);
 
-/// Makes the span a child of the one that the headers describe. Headers that are absent or not valid
-/// are ignored: a trace is never a reason to refuse a message.
+/// Makes the span a child of the span described by the headers. Absent or invalid headers are ignored,
+/// because a trace is never a reason to refuse a message.
 ///
-/// To be called before the span is first entered and before [`context`] is asked about it: a span
-/// that has begun keeps its parent.
+/// Call this function before the span is first entered and before [`context`] reads the span: a started
+/// span keeps its parent.
 pub fn set_parent(span: &Span, parent: &TraceContext) {
-    // Also when telemetry is off: there is no span then to give a parent to.
+    // With telemetry off, the span is disabled and cannot have a parent.
     if span.is_disabled() || parent.traceparent.is_none() {
         return;
     }
     let parent = TraceContextPropagator::new().extract(&Headers(parent.clone()));
     if parent.span().span_context().is_valid() {
-        // Without a receiver for traces there is nothing to attach the parent to.
+        // The call fails if no receiver for traces is configured; then there is no trace to attach
+        // the parent to.
         let _ = span.set_parent(parent);
     }
 }
 
-/// The context that makes a span elsewhere a child of this one; that of `parent` when telemetry is
-/// off here, so that a trace goes on behind a service that does not take part in it.
+/// Returns the context that makes a span elsewhere a child of this span. With telemetry off, returns
+/// `parent` unchanged, so that the trace continues behind a service without tracing.
 pub fn context(span: &Span, parent: &TraceContext) -> TraceContext {
     let context = span.context();
     if !context.span().span_context().is_valid() {
@@ -86,7 +87,7 @@ mod tests {
 
     const PARENT: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
 
-    /// Records spans, exports none.
+    /// Runs the work with a tracer that records spans and exports none.
     fn traced<R>(work: impl FnOnce() -> R) -> R {
         let tracer = SdkTracerProvider::builder().build().tracer("test");
         with_default(

@@ -1,4 +1,4 @@
-//! The life of a process, by the example service `idle`.
+//! Lifecycle of a process, tested with the example service `idle`.
 
 use std::io::{BufRead as _, BufReader};
 use std::path::PathBuf;
@@ -9,7 +9,7 @@ use std::time::Duration;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-/// Examples are built with the tests, one folder beside them.
+/// Returns a command for the example, which cargo builds into a folder beside that of the tests.
 fn idle() -> Command {
     let test = std::env::current_exe().expect("the test has a path");
     let folder = test
@@ -33,7 +33,7 @@ fn run(args: &[&str], vars: &[(&str, &str)]) -> (Option<i32>, String, String) {
     (status.code(), text(stdout), text(stderr))
 }
 
-/// No line of the log takes this long, unless something hangs.
+/// Longest wait for a line of the log; only a process that hangs takes longer.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 struct Running {
@@ -89,7 +89,7 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        // Already gone, unless the test failed.
+        // The process has already ended, unless the test failed.
         let _ = self.child.kill();
     }
 }

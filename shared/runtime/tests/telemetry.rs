@@ -1,4 +1,4 @@
-//! Spans on their way to a receiver of OTLP, which is there or is not.
+//! Export of spans to an OTLP receiver that answers, hangs or is absent.
 
 use std::time::{Duration, Instant};
 
@@ -43,7 +43,7 @@ impl TraceService for Receiver {
     }
 }
 
-/// Starts telemetry towards a socket that the test holds.
+/// Starts telemetry that sends to a socket held by the test.
 async fn towards(protocol: OtlpProtocol) -> (TcpListener, Dispatch, TelemetryGuard) {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("port 0 is free");
     let address = listener.local_addr().expect("a bound socket has an address");
@@ -148,7 +148,8 @@ async fn a_span_arrives_over_http() {
     assert_is_the_work(arrival(received).await);
 }
 
-/// More spans than the queue takes, timed, and the time of a flush with a bound of 1 s.
+/// Records more spans than the queue takes. Returns the time for recording, and the time for a flush
+/// bounded to 1 s.
 async fn overwhelm(dispatch: &Dispatch, guard: TelemetryGuard) -> (Duration, Duration) {
     let begin = Instant::now();
     with_default(dispatch, || (0..20_000).for_each(|_| work()));
@@ -163,7 +164,7 @@ async fn overwhelm(dispatch: &Dispatch, guard: TelemetryGuard) -> (Duration, Dur
 async fn an_absent_receiver_costs_the_work_nothing_and_the_end_is_bounded() {
     let lost = metrics::counter(
         "spans_lost_total",
-        "Spans that the receiver of traces did not get.",
+        "Spans lost in exports that failed or timed out.",
     )
     .expect("the metric is the runtime's");
     for protocol in [OtlpProtocol::Grpc, OtlpProtocol::Http] {
@@ -180,7 +181,7 @@ async fn an_absent_receiver_costs_the_work_nothing_and_the_end_is_bounded() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_receiver_that_never_answers_costs_the_work_nothing_and_the_end_is_bounded() {
     for protocol in [OtlpProtocol::Grpc, OtlpProtocol::Http] {
-        // The kernel accepts the connection; nobody reads from it.
+        // The kernel accepts the connection, but the test never reads from it.
         let (_listener, dispatch, guard) = towards(protocol).await;
         let (spent, flush) = overwhelm(&dispatch, guard).await;
         assert!(spent < Duration::from_secs(2), "spans took {spent:?}");

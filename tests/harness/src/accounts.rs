@@ -1,8 +1,9 @@
-//! The broker's users: those of `deploy/nats/nats-auth.conf`, the very file that ships.
+//! The broker's users, from the shipped file `deploy/nats/nats-auth.conf` itself.
 //!
-//! A key is drawn for every user of the file. A prover or verifier of a test becomes a user as that file
-//! says: the block of one of its kind is copied, and its name and its zkVM replaced. One more user,
-//! `test`, may do everything: the tests publish as external ingesters and look at everything.
+//! A key is drawn for every user of the file. A test's prover or verifier becomes a user in the way
+//! prescribed by the file: the block of a shipped prover or verifier is copied, with its name and zkVM
+//! replaced. An additional user, `test`, has all permissions, because tests publish as external ingesters
+//! and inspect everything.
 
 use nkeys::KeyPair;
 use std::{
@@ -12,11 +13,11 @@ use std::{
 };
 use tempfile::TempDir;
 
-/// The file's name beside the configuration that includes it.
+/// Name of the users file, which lies beside the configuration.
 pub(crate) const FILE: &str = "nats-auth.conf";
-/// The user who may do everything.
+/// Name of the user with all permissions.
 pub(crate) const TEST: &str = "test";
-/// What stands before the name of a user in the file.
+/// Text before the name of a user in the file.
 const VARIABLE: &str = "nkey: $PUSH0_NKEY_";
 /// The shipped prover and verifier whose blocks are copied.
 const PROVER: Model = Model {
@@ -30,19 +31,19 @@ const VERIFIER: Model = Model {
     zkvm: "miden",
 };
 
-/// A shipped user whose permissions others of its kind get too.
+/// A shipped user whose permissions are copied for other users of its kind.
 struct Model {
     user: &'static str,
     consumer: &'static str,
     zkvm: &'static str,
 }
 
-/// What an adapter does with proofs.
+/// The work of an adapter's process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Role {
-    /// It makes them.
+    /// A process that makes proofs.
     Prover,
-    /// It verifies them.
+    /// A process that verifies proofs.
     Verifier,
 }
 
@@ -50,13 +51,13 @@ pub(crate) enum Role {
 #[derive(Debug)]
 pub(crate) struct Accounts {
     folder: TempDir,
-    /// The shipped file.
+    /// Text of the shipped users file.
     shipped: String,
-    /// The public keys that the broker takes from its environment, by the name of the variable.
+    /// Public keys for the broker's environment, by variable name.
     public: BTreeMap<String, String>,
-    /// The blocks of users that the shipped file does not have, by name.
+    /// User blocks added to those of the shipped file, by user name.
     others: Mutex<BTreeMap<String, String>>,
-    /// The names of users, by their public keys.
+    /// User names by public key.
     keys: Mutex<BTreeMap<String, String>>,
 }
 
@@ -89,7 +90,7 @@ impl Accounts {
         accounts
     }
 
-    /// Makes a prover or a verifier a user; true if it was none.
+    /// Adds a prover or verifier as a user; returns `false` if the user exists already.
     pub(crate) fn add(&self, name: &str, role: Role, zkvm: &str) -> bool {
         if self.seed(name).exists() {
             return false;
@@ -99,7 +100,7 @@ impl Accounts {
         let variable = format!("$PUSH0_NKEY_{}", model.user.to_uppercase().replace('-', "_"));
         let block = block_of(&self.shipped, &variable)
             .replace(&variable, &public)
-            // The name of the model's consumer begins its own name.
+            // The placeholder protects the model's user name, which the consumer's name begins.
             .replace(model.user, "\0")
             .replace(model.consumer, &model.consumer.replace(model.zkvm, zkvm))
             .replace(&format!(".{}.", model.zkvm), &format!(".{zkvm}."))
@@ -109,22 +110,22 @@ impl Accounts {
         true
     }
 
-    /// The file with the seed of this user.
+    /// Returns the file with this user's seed.
     pub(crate) fn seed(&self, user: &str) -> PathBuf {
         self.folder.path().join(format!("{user}.nk"))
     }
 
-    /// The file that the broker's configuration includes.
+    /// Returns the users file included by the broker's configuration.
     pub(crate) fn file(&self) -> PathBuf {
         self.folder.path().join(FILE)
     }
 
-    /// The public keys, for the broker's environment.
+    /// Returns the public keys, for the broker's environment.
     pub(crate) fn environment(&self) -> Vec<(String, String)> {
         self.public.clone().into_iter().collect()
     }
 
-    /// A line of the broker's log with the names of users in place of their keys.
+    /// Replaces users' keys by their names in a line of the broker's log.
     pub(crate) fn with_names(&self, line: &str) -> String {
         let keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
         keys.iter()
@@ -156,7 +157,7 @@ impl Accounts {
     }
 }
 
-/// The lines of the user with this key, braces included.
+/// Returns the lines of the user with this key, braces included.
 fn block_of(file: &str, key: &str) -> String {
     let at = file
         .find(&format!("nkey: {key}\n"))
@@ -166,7 +167,7 @@ fn block_of(file: &str, key: &str) -> String {
     file[begin..end].to_owned()
 }
 
-/// A file of `deploy/nats`.
+/// Returns the text of a file of `deploy/nats`.
 pub(crate) fn shipped_file(name: &str) -> String {
     let path = Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("../../deploy/nats")

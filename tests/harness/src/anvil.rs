@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use std::{ffi::OsString, time::Duration};
 use tempfile::TempDir;
 
-/// A running anvil on a free loopback port. Killed when dropped.
+/// A running anvil on a free loopback port. Dropping the value kills the process.
 #[derive(Debug)]
 pub struct Anvil {
     child: Child,
@@ -19,7 +19,7 @@ pub struct Anvil {
 }
 
 impl Anvil {
-    /// Starts a chain that mines a block every `block_time` (whole seconds), or only when told to.
+    /// Starts a chain that mines a block every `block_time` (whole seconds), or on demand if `None`.
     ///
     /// # Panics
     /// Anvil is not installed or does not start.
@@ -30,8 +30,8 @@ impl Anvil {
         }
     }
 
-    /// Starts a chain of this many blocks, of which the node keeps no states: with them, and since the fork
-    /// that writes each block's hash into the state, mining thousands takes minutes.
+    /// Starts a chain of `blocks` blocks without stored history. Mining thousands of blocks would take
+    /// minutes with stored states and with forks after Cancun, which write each block's hash into the state.
     ///
     /// # Panics
     /// Anvil is not installed or does not start.
@@ -68,7 +68,7 @@ impl Anvil {
         }
     }
 
-    /// The URL of its JSON-RPC endpoint.
+    /// Returns the URL of the JSON-RPC endpoint.
     pub fn url(&self) -> &str {
         &self.url
     }
@@ -100,12 +100,12 @@ impl Anvil {
         self.rpc("anvil_mine", json!([format!("{blocks:#x}")])).await;
     }
 
-    /// Replaces the newest `depth` blocks by as many other ones.
+    /// Replaces the newest `depth` blocks by the same number of other blocks.
     pub async fn reorg(&self, depth: u64) {
         self.rpc("anvil_reorg", json!([depth, []])).await;
     }
 
-    /// The number of the newest block.
+    /// Returns the number of the newest block.
     pub async fn head(&self) -> u64 {
         let head = self.rpc("eth_blockNumber", json!([])).await;
         let digits = head.as_str().and_then(|head| head.strip_prefix("0x"));
@@ -113,17 +113,17 @@ impl Anvil {
         number.unwrap_or_else(|| panic!("eth_blockNumber: {head}"))
     }
 
-    /// SIGKILL.
+    /// Kills the node with SIGKILL.
     pub fn kill(&self) {
         self.child.kill();
     }
 
-    /// SIGSTOP: the port stays open and nobody answers.
+    /// Sends SIGSTOP: the port stays open and requests get no answer.
     pub fn pause(&self) {
         self.child.signal(Signal::SIGSTOP);
     }
 
-    /// SIGCONT.
+    /// Sends SIGCONT to a paused node.
     pub fn resume(&self) {
         self.child.signal(Signal::SIGCONT);
     }

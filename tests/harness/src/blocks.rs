@@ -1,4 +1,4 @@
-//! Synthetic blocks, and what must come of them.
+//! Synthetic blocks, and a check of the records emitted for them.
 
 use push0_bus::Kept;
 use push0_domain::{
@@ -8,7 +8,7 @@ use push0_domain::{
 };
 use std::ops::RangeInclusive;
 
-/// The hash of block `number` of a pipeline's synthetic chain.
+/// Returns the hash of block `number` of a pipeline's synthetic chain.
 pub fn synthetic_hash(pipeline: &PipelineId, number: u64) -> BlockHash {
     let mut hasher = blake3::Hasher::new();
     hasher.update(b"push0 block\0");
@@ -18,7 +18,7 @@ pub fn synthetic_hash(pipeline: &PipelineId, number: u64) -> BlockHash {
     BlockHash(*hasher.finalize().as_bytes())
 }
 
-/// Block `number` of a pipeline's synthetic chain; the parent of block 0 would be number 2^64 - 1.
+/// Returns block `number` of a pipeline's synthetic chain. The parent of block 0 has number 2^64 - 1.
 pub fn synthetic_block(pipeline: &PipelineId, number: u64) -> BlockRef {
     BlockRef {
         number,
@@ -26,8 +26,8 @@ pub fn synthetic_block(pipeline: &PipelineId, number: u64) -> BlockRef {
     }
 }
 
-/// The trace under which a synthetic block is published: derived from its hash, so that a test can
-/// ask for it.
+/// Returns the trace under which a synthetic block is published. The trace is derived from the block's hash,
+/// so a test can look it up.
 pub fn synthetic_trace(pipeline: &PipelineId, number: u64) -> TraceContext {
     let digits = hex::encode(synthetic_hash(pipeline, number).0);
     TraceContext {
@@ -36,11 +36,11 @@ pub fn synthetic_trace(pipeline: &PipelineId, number: u64) -> TraceContext {
     }
 }
 
-/// Checks promises P1 to P3 for one pipeline: each of these blocks proved, once, in ascending order,
-/// without a gap, each on top of the one before it.
+/// Checks promises P1 to P3 for one pipeline: each block of the range is proved exactly once, in ascending
+/// order, without gaps, each the child of the one before.
 ///
 /// # Panics
-/// Something else was emitted; the message names the first block where it went wrong.
+/// The emissions differ; the message names the first wrong block.
 #[track_caller]
 pub fn assert_complete_in_order(emissions: &[Kept<Emission>], blocks: RangeInclusive<u64>) {
     let (mut expected, last) = (*blocks.start(), *blocks.end());
@@ -140,7 +140,8 @@ mod tests {
     }
 
     fn verdict(emissions: Vec<Kept<Emission>>) -> String {
-        // The hook prints every panic; these are expected and would look like failures.
+        // The panic hook prints every panic; these panics are expected, though they look like failures
+        // in the output.
         let checked = std::panic::catch_unwind(|| assert_complete_in_order(&emissions, 5..=8));
         match checked {
             Ok(()) => "complete".into(),

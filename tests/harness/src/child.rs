@@ -1,12 +1,14 @@
 //! A child process that ends with its owner, however the owner ends.
 //!
-//! Dropped: killed and reaped. The test process killed outright: Linux kills the child, by
-//! `PR_SET_PDEATHSIG`. That is set by `setpriv` (util-linux) rather than in a `pre_exec` hook, which
-//! would be unsafe code. `setpriv` and `sh` replace themselves by the program, so the pid is the
-//! program's. Two traps are handled: the signal is sent when the parent *thread* ends, so every child
-//! is spawned by one thread that lives as long as the process; and a parent that dies before the
-//! signal is armed is noticed by the shell, which compares its parent with the one it was told.
-//! Elsewhere than on Linux a killed test leaves its children behind.
+//! A dropped child is killed and reaped. If the test process itself is killed, Linux kills the child through
+//! `PR_SET_PDEATHSIG`. `setpriv` (util-linux) sets the option, because a `pre_exec` hook would be unsafe
+//! code. `setpriv` and `sh` are replaced by the program with `exec`, so the pid is the program's.
+//!
+//! The mechanism has two traps. Linux sends the signal when the parent *thread* ends, so one thread that
+//! lives as long as the process spawns every child. A parent may die before the signal is armed, so the shell
+//! compares its parent's pid with the expected one.
+//!
+//! On systems other than Linux, a killed test leaves its children behind.
 
 use crate::wait;
 use nix::{
@@ -23,20 +25,20 @@ use std::{
     time::Duration,
 };
 
-/// How much of a log is shown when a test fails, in bytes.
+/// The number of bytes shown from the end of a log when a test fails.
 const TAIL: u64 = 16 * 1024;
 
-/// What to run.
+/// A program with its arguments, environment and log file.
 #[derive(Clone, Debug)]
 pub(crate) struct Spec {
     pub(crate) program: PathBuf,
     pub(crate) args: Vec<OsString>,
     pub(crate) env: Vec<(String, String)>,
-    /// Where stdout and stderr go, appended.
+    /// File to which stdout and stderr are appended.
     pub(crate) log: PathBuf,
 }
 
-/// A running program.
+/// A running program. Dropping the value kills and reaps the process.
 #[derive(Debug)]
 pub(crate) struct Child {
     process: Mutex<std::process::Child>,
@@ -53,7 +55,7 @@ impl Child {
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log);
-        // Settings of whoever runs the tests are not the test's.
+        // The test's configuration must not depend on `PUSH0_` variables of the developer's shell.
         for (name, _) in std::env::vars_os() {
             if name.to_string_lossy().starts_with("PUSH0_") {
                 command.env_remove(name);
@@ -72,12 +74,12 @@ impl Child {
         self.pid
     }
 
-    /// How it ended, if it did.
+    /// Returns the exit status, or `None` while the process runs.
     pub(crate) fn exited(&self) -> Option<ExitStatus> {
         self.process().try_wait().ok().flatten()
     }
 
-    /// Sends a signal, unless it has ended: its pid may be another's by then.
+    /// Sends a signal, unless the process has ended: another process may have its pid by then.
     pub(crate) fn signal(&self, signal: Signal) {
         let mut process = self.process();
         if let (Ok(None), Ok(pid)) = (process.try_wait(), i32::try_from(self.pid)) {
@@ -85,31 +87,31 @@ impl Child {
         }
     }
 
-    /// SIGKILL, and waits until it is gone; also when it is paused.
+    /// Sends SIGKILL and waits until the process is gone. Works on a paused process too.
     pub(crate) fn kill(&self) {
         let mut process = self.process();
         let _ = process.kill();
         let _ = process.wait();
     }
 
-    /// Sends a signal on which it ends, and waits until it has.
+    /// Sends a signal that ends the process, and waits for the exit.
     pub(crate) fn end(&self, signal: Signal) {
         self.signal(signal);
         let _ = self.process().wait();
     }
 
-    /// Waits until it ends.
+    /// Waits for the exit; returns `None` if the process still runs after `timeout`.
     pub(crate) async fn ended(&self, timeout: Duration) -> Option<ExitStatus> {
         wait::look(timeout, async || self.exited()).await.ok()
     }
 
-    /// All that it wrote.
+    /// Returns the complete output of the process.
     pub(crate) fn log(&self) -> String {
         let bytes = std::fs::read(&self.log).unwrap_or_default();
         String::from_utf8_lossy(&bytes).into_owned()
     }
 
-    /// The end of what it wrote.
+    /// Returns the last [`TAIL`] bytes of the output.
     pub(crate) fn tail(&self) -> String {
         tail(&self.log).unwrap_or_default()
     }
@@ -153,7 +155,7 @@ fn spawn_from_lasting_thread(command: Command) -> io::Result<std::process::Child
     static SPAWNER: LazyLock<Mutex<mpsc::Sender<Job>>> = LazyLock::new(|| {
         let (jobs, queue) = mpsc::channel::<Job>();
         std::thread::spawn(move || {
-            // The sender is a static: this ends with the process.
+            // The sender is a static and is never dropped, so the loop runs until the process ends.
             for (mut command, answer) in queue {
                 let _ = answer.send(command.spawn());
             }
@@ -170,7 +172,8 @@ fn spawn_from_lasting_thread(command: Command) -> io::Result<std::process::Child
     spawned.recv().map_err(|_| gone(()))?
 }
 
-/// The program that the environment variable names, or the one that `scripts/setup` installed.
+/// Returns the path of a program: the value of the environment variable, or else the copy installed
+/// by `scripts/setup`.
 pub(crate) fn tool(variable: &str, name: &str) -> PathBuf {
     if let Some(path) = std::env::var_os(variable).filter(|p| !p.is_empty()) {
         let path = PathBuf::from(path);

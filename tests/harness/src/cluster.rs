@@ -1,4 +1,4 @@
-//! Three brokers as a cluster, each a process.
+//! A cluster of brokers, each in its own process.
 
 use crate::{
     NatsOptions, NatsServer,
@@ -7,12 +7,12 @@ use crate::{
     wires::Wires,
 };
 
-/// Several servers that keep copies of everything, for what must survive the loss of one; or a single one,
-/// where a test runs on either.
+/// Several servers with copies of everything, for tests in which a server is lost. A cluster of size 1 is a
+/// single server, so a test can run on either.
 #[derive(Debug)]
 pub struct NatsCluster {
     pub(crate) servers: Vec<NatsServer>,
-    /// What cuts them off; none if they talk to each other directly.
+    /// Proxies that can cut connections; `None` if servers and clients connect directly.
     pub(crate) wires: Option<Wires>,
 }
 
@@ -20,15 +20,15 @@ impl NatsCluster {
     /// Starts `size` servers with routes to one another, and waits until JetStream has a leader.
     ///
     /// # Panics
-    /// They do not start or do not agree on a leader.
+    /// The servers do not start or do not agree on a leader.
     pub async fn start(size: usize) -> Self {
         Self::start_with(size, &NatsOptions::default()).await
     }
 
-    /// The same with these options.
+    /// Starts `size` servers like [`Self::start`], with these options.
     ///
     /// # Panics
-    /// They do not start or do not agree on a leader.
+    /// The servers do not start or do not agree on a leader.
     pub async fn start_with(size: usize, options: &NatsOptions) -> Self {
         if size == 1 {
             let servers = vec![options.clone().start().await];
@@ -62,7 +62,7 @@ impl NatsCluster {
         Some(servers)
     }
 
-    /// The URLs of all servers, for `nats.url`.
+    /// Returns the URLs of all servers, for `nats.url`.
     pub fn url(&self) -> String {
         let urls: Vec<String> = match &self.wires {
             None => self.servers.iter().map(NatsServer::url).collect(),
@@ -71,40 +71,40 @@ impl NatsCluster {
         urls.join(",")
     }
 
-    /// Server `index`.
+    /// Returns server `index`.
     pub fn server(&self, index: usize) -> &NatsServer {
         &self.servers[index]
     }
 
-    /// Server `index`, to stop and restart.
+    /// Returns server `index`, to stop and restart.
     pub fn server_mut(&mut self, index: usize) -> &mut NatsServer {
         &mut self.servers[index]
     }
 
-    /// How many servers there are, whether they run or not.
+    /// Returns the number of servers, running or not.
     pub fn size(&self) -> usize {
         self.servers.len()
     }
 
-    /// SIGKILL to server `index`.
+    /// Kills server `index` with SIGKILL.
     pub fn kill(&mut self, index: usize) {
         self.servers[index].kill();
     }
 
-    /// Starts server `index` again, and waits until it has caught up with the others: until then it has no
-    /// streams, and says so to the clients that are connected to it.
+    /// Starts server `index` again, and waits until the server has caught up with the others. Until then the
+    /// server has no streams, and reports none to its clients.
     ///
     /// # Panics
-    /// It does not start, or does not catch up within 20 s.
+    /// The server does not start, or does not catch up within 20 s.
     pub async fn restart(&mut self, index: usize) {
         self.servers[index].restart().await;
         self.catches_up(index).await;
     }
 
-    /// Waits until server `index` has what the others have, after it was away.
+    /// Waits until server `index` has caught up with the others after an absence.
     ///
     /// # Panics
-    /// It does not catch up within 20 s.
+    /// The server does not catch up within 20 s.
     pub async fn catches_up(&self, index: usize) {
         let server = &self.servers[index];
         wait_for("a server that has caught up", START, async || {
@@ -118,10 +118,11 @@ impl NatsCluster {
         .await;
     }
 
-    /// The server that leads JetStream itself, as soon as the live ones agree on one that lives.
+    /// Returns the server that leads JetStream itself, as soon as all running servers agree on
+    /// a running leader.
     ///
     /// # Panics
-    /// They do not within 20 s.
+    /// The servers do not agree within 20 s.
     pub async fn meta_leader(&self) -> usize {
         wait_for("a leader of JetStream", START, async || {
             self.agreed(async |server: &NatsServer| {
@@ -133,10 +134,11 @@ impl NatsCluster {
         .await
     }
 
-    /// The server that leads a stream (its name on the broker), as soon as there is one that lives.
+    /// Returns the server that leads a stream (its name on the broker), as soon as all running servers agree
+    /// on a running leader.
     ///
     /// # Panics
-    /// There is none within 20 s.
+    /// No leader is agreed on within 20 s.
     pub async fn leader_of(&self, stream: &str) -> usize {
         wait_for(&format!("a leader of {stream}"), START, async || {
             self.agreed(async |server: &NatsServer| {
@@ -154,7 +156,7 @@ impl NatsCluster {
         .await
     }
 
-    /// The live server that all live servers name; what they name instead as the error.
+    /// Returns the running server named as leader by all running servers, or all given names as the error.
     async fn agreed(&self, ask: impl AsyncFn(&NatsServer) -> Option<String>) -> Result<usize, Vec<String>> {
         let mut named = Vec::new();
         for server in self.servers.iter().filter(|s| s.is_running()) {
@@ -170,12 +172,12 @@ impl NatsCluster {
     }
 }
 
-/// One server or several, on which a deployment stands.
+/// One or several servers under a deployment.
 pub trait Broker {
-    /// The URLs of all servers, for `nats.url`.
+    /// Returns the URLs of all servers, for `nats.url`.
     fn urls(&self) -> String;
 
-    /// All servers, whether they run or not.
+    /// Returns all servers, running or not.
     fn servers(&self) -> &[NatsServer];
 }
 

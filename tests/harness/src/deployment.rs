@@ -17,7 +17,7 @@ use push0_bus::{Bus, NatsConfig, Pipelines};
 use push0_domain::{PipelineId, pipeline::Pipeline};
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
-/// How long a service may take to become ready, and a publish to be stored.
+/// Time limit for a service to become ready and for a publish to be stored.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A running deployment: its broker, the test's own connection to it, and the services by label.
@@ -25,34 +25,34 @@ pub struct Deployment<B: Broker = NatsServer> {
     // Declared before the broker, so that services end first and log no lost connections.
     services: Vec<Process>,
     env: Vec<(String, String)>,
-    /// Variables of all processes of one program.
+    /// Variables for all processes of one program: program, name, value.
     settings: Vec<(String, String, String)>,
     pipelines: Pipelines,
     bus: Bus,
-    /// One for each server, if the services reach them through proxies.
+    /// One proxy per server if the services reach the servers through proxies; otherwise empty.
     proxies: Vec<Proxy>,
-    /// The broker's users; none where everybody may do everything.
+    /// The broker's users; `None` if every client may do everything.
     accounts: Option<Arc<Accounts>>,
-    /// Where traces are sent and nobody answers.
+    /// Receiver of the traces, which accepts connections and never reads from them.
     _nobody: Option<std::net::TcpListener>,
     /// The broker or the cluster, to kill, pause and restart.
     pub nats: B,
 }
 
 impl Deployment {
-    /// What to deploy: nothing yet.
+    /// Returns a builder of an empty deployment.
     pub fn builder() -> DeploymentBuilder {
         DeploymentBuilder::new()
     }
 }
 
 impl<B: Broker> Deployment<B> {
-    /// The test's own connection.
+    /// Returns the test's own connection.
     pub fn bus(&self) -> &Bus {
         &self.bus
     }
 
-    /// Where the services reach the broker.
+    /// Returns the URLs under which the services reach the broker.
     pub fn url(&self) -> String {
         if self.proxies.is_empty() {
             return self.nats.urls();
@@ -61,20 +61,15 @@ impl<B: Broker> Deployment<B> {
         urls.join(",")
     }
 
-    /// The file with the seed of a user of the broker; none where everybody may do everything.
-    pub fn seed_of(&self, user: &str) -> Option<PathBuf> {
-        self.accounts.as_ref().map(|accounts| accounts.seed(user))
-    }
-
-    /// The proxy between the services and the broker.
+    /// Returns the proxy between the services and the broker.
     ///
     /// # Panics
-    /// The deployment was not built with one.
+    /// The deployment was not built with a proxy.
     pub fn proxy(&self) -> &Proxy {
         self.proxy_of(0)
     }
 
-    /// The proxy between the services and this server of several.
+    /// Returns the proxy between the services and this server of several.
     ///
     /// # Panics
     /// The deployment was not built with proxies.
@@ -83,18 +78,18 @@ impl<B: Broker> Deployment<B> {
         proxy.expect("a deployment that was built `proxied`")
     }
 
-    /// The definitions of pipelines.
+    /// Returns the store of pipeline definitions.
     pub fn pipelines(&self) -> &Pipelines {
         &self.pipelines
     }
 
-    /// Makes a pipeline file's text the current definition; returns its name.
+    /// Makes the text of a pipeline file the current definition, and returns the pipeline's name.
     ///
     /// # Panics
-    /// It is refused, or no broker answers for 30 s.
+    /// The definition is refused, or no broker answers for 30 s.
     pub async fn apply(&self, toml: &str) -> PipelineId {
         let pipeline = Pipeline::from_toml("test.toml", toml).unwrap_or_else(|e| panic!("{e}"));
-        // Safe to repeat, and a broker may be down at the moment.
+        // An apply is safe to repeat, and a broker may be down at the moment.
         let what = format!("the definition of {}", pipeline.name);
         wait_for(&what, PATIENCE, async || {
             self.pipelines.apply(pipeline.clone()).await
@@ -103,8 +98,8 @@ impl<B: Broker> Deployment<B> {
         pipeline.name
     }
 
-    /// Starts one more service, as its own user if the deployment has accounts. Does not wait until it is
-    /// ready.
+    /// Starts another service, as its own broker user if the deployment has accounts. Does not wait for the
+    /// service to be ready.
     pub fn start_service(&mut self, service: ProcessBuilder) -> &mut Process {
         let label = service.name().to_owned();
         assert!(
@@ -130,45 +125,47 @@ impl<B: Broker> Deployment<B> {
         self.services.last_mut().expect("just pushed")
     }
 
-    /// Waits until all services that run are ready.
+    /// Waits until all running services are ready.
     ///
     /// # Panics
-    /// One of them is not within 30 s.
+    /// A service is not ready within 30 s.
     pub async fn ready(&self) {
         for service in self.services.iter().filter(|s| s.is_running()) {
             service.ready(PATIENCE).await;
         }
     }
 
-    /// The service of this label.
+    /// Returns the service with this label.
     ///
     /// # Panics
-    /// There is none.
+    /// No service has this label.
     pub fn service(&self, label: &str) -> &Process {
         let found = self.services.iter().find(|s| s.label() == label);
         found.unwrap_or_else(|| panic!("no service is called {label}"))
     }
 
-    /// The service of this label, to restart it.
+    /// Returns the service with this label, to restart it.
     ///
     /// # Panics
-    /// There is none.
+    /// No service has this label.
     pub fn service_mut(&mut self, label: &str) -> &mut Process {
         let found = self.services.iter_mut().find(|s| s.label() == label);
         found.unwrap_or_else(|| panic!("no service is called {label}"))
     }
 
-    /// Another connection to the broker, as another process would have.
+    /// Opens another connection to the broker, like that of another process.
     pub async fn another_bus(&self) -> Bus {
         self.bus_as(TEST).await
     }
 
-    /// A connection as this user of `deploy/nats/nats-auth.conf`; without accounts, as anybody.
+    /// Opens a connection as this user of `deploy/nats/nats-auth.conf`, or without a user if there
+    /// are no accounts.
     pub async fn bus_as(&self, user: &str) -> Bus {
         connect(&self.nats.urls(), user, self.seed(user)).await
     }
 
-    /// The file with this user's seed, for `nats.nkey_seed`; none if the deployment has no accounts.
+    /// Returns the file with this user's seed, for `nats.nkey_seed`; `None` if the deployment has no accounts,
+    /// so that every client may do everything.
     pub fn seed(&self, user: &str) -> Option<PathBuf> {
         self.accounts.as_ref().map(|accounts| accounts.seed(user))
     }

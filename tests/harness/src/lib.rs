@@ -1,12 +1,12 @@
 //! Real brokers, chains and services for tests.
 //!
-//! Everything started here listens on a loopback port of its own, keeps its files in a directory of
-//! its own, and ends with the value that stands for it. If the test itself is killed, the operating
-//! system ends it (see `child`). Nothing returns an error: what a test needs and cannot have is a
-//! panic that says what to do about it.
+//! Every process started here listens on its own loopback port, keeps its files in its own directory, and
+//! ends when the value that owns the process is dropped. If the test itself is killed, the operating system
+//! ends the process (see `child`). A failure panics, and the message says how to fix the problem.
+//! [`Postgres::start`] alone returns an error if the server is not installed.
 //!
-//! It speaks to the broker through `push0-bus` only, as every service does. It does not decide what
-//! a scenario means: that is the test's business.
+//! The harness speaks to the broker through `push0-bus` only, as every service does. The harness starts and
+//! breaks processes; each test decides what must hold.
 #![expect(
     clippy::panic,
     reason = "the harness runs inside tests, where a panic is how a failure is reported"

@@ -1,9 +1,9 @@
 //! nats-server as a process.
 //!
-//! Ports are drawn below the range from which the system gives ports to outgoing connections. A
-//! server keeps its port when it is restarted; were that port in the system's range, any connection
-//! of any process could take it in the meantime, a client's own attempt to reconnect included.
-//! Whether a server got its port is known by its ports file, which it writes when it is ready.
+//! Ports are drawn below the range from which the system assigns ports to outgoing connections. A server
+//! keeps its port across restarts; a port in the system's range could be taken meanwhile by any
+//! connection, even by a client's own attempt to reconnect. A server that got its port writes a ports file
+//! when it is ready.
 
 use crate::{
     accounts::{self, Accounts},
@@ -23,43 +23,43 @@ use std::{
 };
 use tempfile::TempDir;
 
-/// Below the usual `ip_local_port_range` (32768 and up), above what daemons use by default.
+/// Below the usual `ip_local_port_range` (32768 and up), above the default ports of daemons.
 const PORTS: Range<u16> = 12_000..32_000;
-/// How long a server may take until it is ready; restarts read the store first.
+/// How long a server may take to become ready. A restarted server reads its store first.
 pub(crate) const START: Duration = Duration::from_secs(20);
-/// How many times another port is tried when somebody else was faster.
+/// Number of ports tried when other processes keep taking the drawn port.
 pub(crate) const TRIES: usize = 5;
 
-/// How a server is configured.
+/// Configuration of a server.
 #[derive(Clone, Debug, Default)]
 pub struct NatsOptions {
     store_limit: Option<u64>,
     sync_always: bool,
     extra: String,
-    /// The users of the configuration that ships; without them, a configuration of the test's own.
+    /// Users for the shipped configuration; `None` selects the harness's own configuration without users.
     accounts: Option<Arc<Accounts>>,
-    /// Whether the servers of a cluster keep their addresses from clients.
+    /// Whether the servers of a cluster hide one another's addresses from clients.
     hidden: bool,
-    /// Whether they keep their addresses from each other too.
+    /// Whether the servers of a cluster hide their addresses from each other too.
     wired: bool,
 }
 
 impl NatsOptions {
-    /// The most that JetStream may store, in bytes; 16 GiB unless said.
+    /// Sets the most that JetStream may store, in bytes. The default is 16 GiB.
     #[must_use]
     pub fn with_store_limit(mut self, bytes: u64) -> Self {
         self.store_limit = Some(bytes);
         self
     }
 
-    /// Every write is synced before it is acknowledged, as against power loss.
+    /// Syncs every write to disk before acknowledging, as protection against power loss requires.
     #[must_use]
     pub fn sync_always(mut self) -> Self {
         self.sync_always = true;
         self
     }
 
-    /// More lines for the configuration file: users, TLS, limits.
+    /// Adds lines to the configuration file: users, TLS, limits.
     #[must_use]
     pub fn with_config(mut self, lines: &str) -> Self {
         self.extra.push_str(lines);
@@ -67,29 +67,29 @@ impl NatsOptions {
         self
     }
 
-    /// The configuration that ships, with these users.
+    /// Selects the shipped configuration, with these users.
     #[must_use]
     pub(crate) fn with_accounts(mut self, accounts: Arc<Accounts>) -> Self {
         self.accounts = Some(accounts);
         self
     }
 
-    /// The servers of a cluster do not tell clients each other's addresses.
+    /// Keeps the servers of a cluster from telling clients each other's addresses.
     #[must_use]
     pub(crate) fn hidden(mut self) -> Self {
         self.hidden = true;
         self
     }
 
-    /// The servers of a cluster reach each other by the routes that they are given, and by no others: what
-    /// they tell of one another would lead past the wires.
+    /// Restricts the servers of a cluster to their configured routes. Addresses learned from one another
+    /// would bypass the proxies.
     #[must_use]
     pub(crate) fn wired(mut self) -> Self {
         (self.hidden, self.wired) = (true, true);
         self
     }
 
-    /// Starts a server.
+    /// Starts a server with these options.
     ///
     /// # Panics
     /// nats-server is not installed or does not start.
@@ -104,8 +104,8 @@ impl NatsOptions {
     }
 }
 
-/// A nats-server with JetStream on a free loopback port, with a store of its own. When dropped it
-/// is killed and the store deleted.
+/// A nats-server with JetStream on a free loopback port, with its own store. Dropping the value kills the
+/// server and deletes the store.
 #[derive(Debug)]
 pub struct NatsServer {
     child: Option<Child>,
@@ -116,7 +116,7 @@ pub struct NatsServer {
 }
 
 impl NatsServer {
-    /// Starts one with the default options.
+    /// Starts a server with the default options.
     ///
     /// # Panics
     /// nats-server is not installed or does not start.
@@ -124,12 +124,12 @@ impl NatsServer {
         NatsOptions::default().start().await
     }
 
-    /// Options to start one with.
+    /// Returns default options to adjust before the start.
     pub fn options() -> NatsOptions {
         NatsOptions::default()
     }
 
-    /// A server that is not started yet; `routes` are the port for its peers and the URLs of all.
+    /// Prepares a server without starting it; `routes` is the port for its peers and the URLs of all servers.
     pub(crate) fn prepare(
         name: &str,
         port: u16,
@@ -155,12 +155,12 @@ impl NatsServer {
         if options.sync_always {
             config = config.replacen("  store_dir:", "  sync_interval: always\n  store_dir:", 1);
         }
-        // What ships says so already.
+        // The shipped configuration sets `no_advertise` already.
         if options.hidden && options.accounts.is_none() {
             config = config.replacen("  routes:", "  no_advertise: true\n  routes:", 1);
         }
         if options.wired {
-            // An address where nobody listens.
+            // Port 9 is an address without a listener.
             config = config.replacen("  routes:", "  advertise: \"127.0.0.1:9\"\n  routes:", 1);
         }
         config.push_str(&options.extra);
@@ -177,7 +177,7 @@ impl NatsServer {
         }
     }
 
-    /// Starts the process; false if somebody else has the port.
+    /// Starts the process; returns `false` if another process holds the port.
     pub(crate) async fn launch(&mut self) -> bool {
         let spec = Spec {
             program: child::tool("NATS_SERVER", "nats-server"),
@@ -201,27 +201,27 @@ impl NatsServer {
         }
     }
 
-    /// Its URL, for `nats.url`.
+    /// Returns the server's URL, for `nats.url`.
     pub fn url(&self) -> String {
         format!("nats://127.0.0.1:{}", self.port)
     }
 
-    /// Its process id; 0 while it is down.
+    /// Returns the process id; 0 while the server is down.
     pub fn pid(&self) -> u32 {
         self.child.as_ref().map_or(0, Child::pid)
     }
 
-    /// The URL of its monitoring endpoint.
+    /// Returns the URL of the monitoring endpoint.
     pub fn monitor_url(&self) -> &str {
         &self.monitor_url
     }
 
-    /// The end of its log.
+    /// Returns the end of the log.
     pub fn log_tail(&self) -> String {
         self.child.as_ref().map(Child::tail).unwrap_or_default()
     }
 
-    /// What clients asked for and may not do, as its log says, over all its runs.
+    /// Returns the log lines about operations that the server refused its clients, over all runs.
     pub fn refusals(&self) -> Vec<String> {
         let log = std::fs::read(self.log_file()).unwrap_or_default();
         let log = String::from_utf8_lossy(&log);
@@ -229,12 +229,12 @@ impl NatsServer {
         refused.map(str::to_owned).collect()
     }
 
-    /// Whether it runs.
+    /// Returns whether the server runs.
     pub fn is_running(&self) -> bool {
         self.child.is_some()
     }
 
-    /// Tells it to read its configuration again.
+    /// Tells the server to reload its configuration.
     pub(crate) fn reload(&self) {
         if let Some(child) = &self.child {
             child.signal(Signal::SIGHUP);
@@ -245,10 +245,10 @@ impl NatsServer {
         self.folder.path().join("log")
     }
 
-    /// Asks its monitoring endpoint, for example `/jsz?streams=true`.
+    /// Queries the monitoring endpoint, for example `/jsz?streams=true`.
     ///
     /// # Panics
-    /// It does not answer.
+    /// The server does not answer.
     pub async fn monitor(&self, path: &str) -> Value {
         let url = format!("{}{path}", self.monitor_url);
         let answer = async { reqwest::get(&url).await?.json().await };
@@ -257,12 +257,12 @@ impl NatsServer {
             .unwrap_or_else(|e: reqwest::Error| panic!("{url}: {e}"))
     }
 
-    /// SIGKILL, and waits until it is gone. The store stays.
+    /// Sends SIGKILL and waits until the process is gone. The store stays.
     pub fn kill(&mut self) {
         self.child = None;
     }
 
-    /// SIGKILL, and its store is gone with it, as when a volume is lost.
+    /// Kills the server with SIGKILL and deletes its store, as when a volume is lost.
     ///
     /// # Panics
     /// The files cannot be deleted.
@@ -271,7 +271,7 @@ impl NatsServer {
         std::fs::remove_dir_all(self.folder.path().join("store")).expect("the store is deleted");
     }
 
-    /// SIGTERM, and waits until it has ended in order. The store stays.
+    /// Sends SIGTERM and waits for an orderly exit. The store stays.
     pub async fn stop(&mut self) {
         if let Some(child) = self.child.take() {
             child.signal(Signal::SIGTERM);
@@ -280,10 +280,11 @@ impl NatsServer {
         }
     }
 
-    /// Kills it if it runs, and starts it on the same port and store. Returns when it is ready.
+    /// Kills a running server, starts it again on the same port and store, and returns when the
+    /// server is ready.
     ///
     /// # Panics
-    /// It does not start.
+    /// The server does not start.
     pub async fn restart(&mut self) {
         self.kill();
         assert!(
@@ -293,14 +294,14 @@ impl NatsServer {
         );
     }
 
-    /// SIGSTOP: connections stay open and nothing is answered.
+    /// Sends SIGSTOP: connections stay open and requests get no answer.
     pub fn pause(&self) {
         if let Some(child) = &self.child {
             child.signal(Signal::SIGSTOP);
         }
     }
 
-    /// SIGCONT.
+    /// Sends SIGCONT to a paused server.
     pub fn resume(&self) {
         if let Some(child) = &self.child {
             child.signal(Signal::SIGCONT);
@@ -308,10 +309,10 @@ impl NatsServer {
     }
 }
 
-/// How `deploy/nats/cluster.conf` has servers notice that one of them is gone.
+/// Ping settings of `deploy/nats/cluster.conf`, by which servers notice the loss of a peer.
 const CLUSTER_PINGS: &str = "  ping_interval: \"500ms\"\n  ping_max: 2\n";
 
-/// The configuration of a server of which a test needs nothing in particular.
+/// Returns the harness's own configuration, for tests without special needs.
 fn own_configuration(place: &Place<'_>) -> String {
     let Place {
         name,
@@ -335,7 +336,7 @@ fn own_configuration(place: &Place<'_>) -> String {
     config
 }
 
-/// The ports file of the server with this pid, once it is complete.
+/// Returns the ports file of the server with this pid, or `None` until the file is complete.
 fn ports_file(folder: &Path, pid: u32) -> Option<Value> {
     let ending = format!("_{pid}.ports");
     let path: PathBuf = std::fs::read_dir(folder)

@@ -1,6 +1,7 @@
-//! A PostgreSQL server of its own, for comparisons.
+//! A private PostgreSQL server, for comparisons.
 //!
-//! PostgreSQL refuses to run as root: then it runs as the user `postgres`, whom Debian's package makes.
+//! PostgreSQL refuses to run as root. If the test runs as root, the server runs as the user `postgres`,
+//! created by Debian's package.
 
 use crate::child::{Child, Spec};
 use crate::wait;
@@ -19,8 +20,8 @@ use tempfile::TempDir;
 const START: Duration = Duration::from_secs(20);
 const NEEDED: &str = "PostgreSQL's server is not installed: `apt-get install postgresql` brings it";
 
-/// A PostgreSQL server on a free loopback port, with a directory of its own. When dropped it is ended
-/// and the directory deleted.
+/// A PostgreSQL server on a free loopback port, with its own directory. Dropping the value ends the server
+/// and deletes the directory.
 #[derive(Debug)]
 pub struct Postgres {
     child: Child,
@@ -29,11 +30,11 @@ pub struct Postgres {
 }
 
 impl Postgres {
-    /// Starts one that survives the kill of any of its processes and not a power cut, as the broker by
-    /// default does; `Err` says what is not installed.
+    /// Starts a server that survives the kill of any of its processes but not a power cut, like the broker by
+    /// default. `Err` names the missing package.
     ///
     /// # Panics
-    /// It is installed and does not start.
+    /// The server is installed but does not start.
     pub async fn start() -> Result<Self, String> {
         let programs = programs().ok_or(NEEDED)?;
         let folder = TempDir::new().expect("a temporary directory");
@@ -81,7 +82,7 @@ impl Postgres {
         })
     }
 
-    /// How to connect to it.
+    /// Returns the connection string.
     pub fn url(&self) -> String {
         format!("host=127.0.0.1 port={} user=postgres dbname=postgres", self.port)
     }
@@ -89,12 +90,13 @@ impl Postgres {
 
 impl Drop for Postgres {
     fn drop(&mut self) {
-        // Its own children end with it on SIGQUIT; they would outlive a SIGKILL for a moment.
+        // On SIGQUIT the server's child processes end with it; after SIGKILL they would outlive it
+        // for a moment.
         self.child.end(Signal::SIGQUIT);
     }
 }
 
-/// Where initdb and postgres are: what `pg_config` says, or the newest of Debian's.
+/// Returns the directory of initdb and postgres, from `pg_config` or else from Debian's newest package.
 fn programs() -> Option<PathBuf> {
     let said = Command::new("pg_config").arg("--bindir").output().ok();
     let said = said.map(|output| PathBuf::from(String::from_utf8_lossy(&output.stdout).trim()));
@@ -107,7 +109,8 @@ fn programs() -> Option<PathBuf> {
     places.find(|place| place.join("initdb").is_file() && place.join("postgres").is_file())
 }
 
-/// Whose server it is, if not ours: the directory is given to him.
+/// Returns the user who runs the server, or `None` for the test's own user. The directory is given
+/// to the user.
 fn owner(folder: &Path) -> Result<Option<User>, String> {
     if !nix::unistd::geteuid().is_root() {
         return Ok(None);
@@ -117,8 +120,8 @@ fn owner(folder: &Path) -> Result<Option<User>, String> {
     Ok(Some(user))
 }
 
-/// In the folder, since the user may not look into the present one. A change of user takes away that a
-/// program ends with its parent: it is asked for again.
+/// Builds a command that runs in `folder`, because `user` may not be able to read the current directory. A
+/// change of user clears the parent-death signal, so `setpriv` sets the signal again.
 fn as_user(user: Option<&User>, folder: &Path, program: &Path) -> Command {
     let mut command = Command::new("env");
     command.arg("-C").arg(folder);

@@ -1,4 +1,4 @@
-//! Our own programs as processes: started from the build that the test belongs to.
+//! push0's own programs as processes, started from the test's own build.
 
 use crate::{
     child::{Child, Spec},
@@ -15,12 +15,12 @@ use std::{
 };
 use tempfile::TempDir;
 
-/// What the runtime logs when its health and metrics server listens.
+/// Log line of the runtime when its health and metrics server listens.
 const HTTP_LINE: &str = "listening for probes and scrapes";
-/// How long a program takes to get there on a busy machine, at most.
+/// Longest time for a program to log [`HTTP_LINE`] on a busy machine.
 const STARTS_WITHIN: Duration = Duration::from_secs(10);
 
-/// One of our programs, not yet started.
+/// A push0 program before its start.
 #[derive(Clone, Debug)]
 pub struct ProcessBuilder {
     program: String,
@@ -31,28 +31,29 @@ pub struct ProcessBuilder {
 }
 
 impl ProcessBuilder {
-    /// Another name for failures and look-ups than the program's: needed where a program runs twice.
+    /// Sets the name for failures and lookups, instead of the program's name. Programs that run twice
+    /// need different labels.
     #[must_use]
     pub fn label(mut self, label: &str) -> Self {
         label.clone_into(&mut self.label);
         self
     }
 
-    /// A command line argument.
+    /// Adds a command line argument.
     #[must_use]
     pub fn arg(mut self, arg: impl Into<OsString>) -> Self {
         self.args.push(arg.into());
         self
     }
 
-    /// An environment variable, such as `PUSH0_NATS__URL`. The last one of a name wins.
+    /// Sets an environment variable, such as `PUSH0_NATS__URL`. The last value set for a name wins.
     #[must_use]
     pub fn env(mut self, name: &str, value: impl ToString) -> Self {
         self.env.push((name.into(), value.to_string()));
         self
     }
 
-    /// Several environment variables.
+    /// Sets several environment variables.
     #[must_use]
     pub fn envs<K: AsRef<str>, V: ToString>(self, pairs: impl IntoIterator<Item = (K, V)>) -> Self {
         pairs
@@ -60,14 +61,14 @@ impl ProcessBuilder {
             .fold(self, |this, (name, value)| this.env(name.as_ref(), value))
     }
 
-    /// A variable that gives way to one that was set already.
+    /// Sets a variable unless it is already set.
     #[must_use]
     pub(crate) fn env_default(mut self, name: &str, value: &str) -> Self {
         self.env.insert(0, (name.into(), value.into()));
         self
     }
 
-    /// A configuration file with this text, passed as `--config`.
+    /// Writes this text to a configuration file and passes the file as `--config`.
     #[must_use]
     pub fn config(mut self, toml: &str) -> Self {
         self.config = Some(toml.into());
@@ -82,7 +83,7 @@ impl ProcessBuilder {
         &self.program
     }
 
-    /// What a variable is set to.
+    /// Returns the value of an environment variable, if set.
     pub(crate) fn variable(&self, name: &str) -> Option<&str> {
         let set = self.env.iter().rfind(|(set, _)| set == name);
         set.map(|(_, value)| value.as_str())
@@ -92,7 +93,7 @@ impl ProcessBuilder {
         self.args.iter().any(|given| given == arg)
     }
 
-    /// Starts it. Returns at once: whether it is ready is another question ([`Process::ready`]).
+    /// Starts the process and returns at once; [`Process::ready`] waits until the process is ready.
     ///
     /// # Panics
     /// The program was not built, or cannot be started.
@@ -123,22 +124,23 @@ impl ProcessBuilder {
     }
 }
 
-/// A running program of ours. Killed when dropped; if the test is panicking, its log's end is printed.
+/// A running push0 program. Dropping the value kills the process, and prints the end of its log if the
+/// test is panicking.
 #[derive(Debug)]
 pub struct Process {
     child: Child,
     spec: Spec,
     label: String,
     program: String,
-    /// The most resident memory of its runs so far, as far as it was looked at.
+    /// Peak resident memory over all runs so far, in KiB, as of the last sample.
     peak_kib: AtomicU64,
-    /// Where in the log the present run begins.
+    /// Byte offset in the log at which the present run begins.
     started_at: usize,
     _folder: TempDir,
 }
 
 impl Process {
-    /// The program of this name: `ingester`, `dispatcher`, `prover-mock`, `push0`, ….
+    /// Returns a builder for the program of this name: `ingester`, `dispatcher`, `prover-mock`, `push0`, ….
     pub fn program(name: &str) -> ProcessBuilder {
         ProcessBuilder {
             program: name.into(),
@@ -149,25 +151,25 @@ impl Process {
         }
     }
 
-    /// Its process id.
+    /// Returns the process id.
     pub fn pid(&self) -> u32 {
         self.child.pid()
     }
 
-    /// Its name in failures.
+    /// Returns the name used in failures and lookups.
     pub fn label(&self) -> &str {
         &self.label
     }
 
-    /// The program that it runs.
+    /// Returns the name of the program.
     pub fn program_name(&self) -> &str {
         &self.program
     }
 
-    /// The most resident memory that it ever had, over all its runs, in megabytes (2^20 bytes). What a run
-    /// took that ended by itself is not in it.
+    /// Returns the peak resident memory over all runs, in megabytes (2^20 bytes). A run that ended by itself
+    /// counts only up to its last sample.
     pub fn peak_rss_mb(&self) -> f64 {
-        // The pid of one that has ended may be another's.
+        // Another process may have the pid of an ended one.
         let path = self.is_running().then(|| format!("/proc/{}/status", self.pid()));
         let status = path
             .and_then(|path| std::fs::read_to_string(path).ok())
@@ -178,58 +180,58 @@ impl Process {
         before.max(peak.unwrap_or(0)) as f64 / 1024.0
     }
 
-    /// Whether it has not ended.
+    /// Returns whether the process has not ended.
     pub fn is_running(&self) -> bool {
         self.child.exited().is_none()
     }
 
-    /// SIGKILL, and waits until it is gone.
+    /// Sends SIGKILL and waits until the process is gone.
     pub fn kill(&self) {
         self.peak_rss_mb();
         self.child.kill();
     }
 
-    /// SIGTERM: it should finish or hand back what it holds, and end.
+    /// Sends SIGTERM, on which the process should finish or hand back its work, and end.
     pub fn terminate(&self) {
         self.peak_rss_mb();
         self.child.signal(Signal::SIGTERM);
     }
 
-    /// SIGSTOP: it is there and does nothing.
+    /// Sends SIGSTOP: the process stays alive and does nothing.
     pub fn pause(&self) {
         self.child.signal(Signal::SIGSTOP);
     }
 
-    /// SIGCONT.
+    /// Sends SIGCONT to a paused process.
     pub fn resume(&self) {
         self.child.signal(Signal::SIGCONT);
     }
 
-    /// Kills it if it runs, and starts it again as it was started. The log goes on.
+    /// Kills a running process and starts it again with the same arguments. The log continues.
     pub fn restart(&mut self) {
         self.kill();
         self.started_at = self.log().len();
         self.child = spawn(&self.spec);
     }
 
-    /// Waits until it ends by itself.
+    /// Waits until the process ends by itself.
     ///
     /// # Panics
-    /// It did not within `timeout`.
+    /// The process still runs after `timeout`.
     pub async fn wait_exit(&self, timeout: Duration) -> ExitStatus {
         let what = format!("the end of {}", self.label);
         wait_for(&what, timeout, async || self.child.exited().ok_or("it runs")).await
     }
 
-    /// All that it wrote to stdout and stderr.
+    /// Returns the complete output of the process, stdout and stderr.
     pub fn log(&self) -> String {
         self.child.log()
     }
 
-    /// Where its health and metrics are served, as its log says; none so far if it has not said.
+    /// Returns the address of the health and metrics server, or `None` until the log names the address.
     pub fn http_address(&self) -> Option<SocketAddr> {
         let log = self.log();
-        // A restarted process listens elsewhere, and another may have the old port by now.
+        // A restarted process listens on another port, and another process may have the old port by now.
         let line = log
             .get(self.started_at..)?
             .lines()
@@ -238,10 +240,10 @@ impl Process {
         plain.split(['=', '"', ' ']).find_map(|word| word.parse().ok())
     }
 
-    /// Waits until `/health/ready` says yes.
+    /// Waits until `/health/ready` answers 200.
     ///
     /// # Panics
-    /// It did not within `timeout`, or the program ended.
+    /// The process is not ready within `timeout`, or the program ended.
     pub async fn ready(&self, timeout: Duration) {
         let what = format!("readiness of {}", self.label);
         wait_for(&what, timeout, async || {
@@ -255,10 +257,10 @@ impl Process {
         .await;
     }
 
-    /// The text of `/metrics`, as soon as they are served.
+    /// Returns the text of `/metrics`, as soon as metrics are served.
     ///
     /// # Panics
-    /// They are not.
+    /// The metrics are not served.
     pub async fn metrics(&self) -> String {
         let what = format!("the metrics of {}", self.label);
         let address = wait_for(&what, STARTS_WITHIN, async || {
@@ -272,7 +274,7 @@ impl Process {
         }
     }
 
-    /// Whether a metric of it that begins like this is 1; not if it does not answer.
+    /// Returns whether a metric whose line begins with `metric` is 1; `false` if the process does not answer.
     pub(crate) async fn says_one(&self, metric: &str) -> bool {
         let Some(address) = self.http_address().filter(|_| self.is_running()) else {
             return false;
@@ -308,8 +310,8 @@ async fn get(url: &str) -> Result<(u16, String), reqwest::Error> {
     Ok((response.status().as_u16(), response.text().await?))
 }
 
-/// The program of this name from the same build as this test: `target/PROFILE/deps/TEST-…` lies
-/// beside `target/PROFILE/NAME`.
+/// Returns the program of this name from the same build as this test: `target/PROFILE/deps/TEST-…` and
+/// `target/PROFILE/NAME`.
 fn built(name: &str) -> PathBuf {
     let test = std::env::current_exe().expect("a test has a path");
     let folders = test.ancestors().skip(1).take(3);

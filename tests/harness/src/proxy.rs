@@ -1,8 +1,9 @@
-//! A wire to the broker that can be slow, and that can be cut, in one direction too.
+//! A wire to the broker that can be slow or cut, also in one direction only.
 //!
-//! Threads and not tasks: tokio's timers are a millisecond coarse, and half a millisecond each way is
-//! to be told from one. In each direction one thread notes when bytes arrived and another passes them
-//! on when their time has come, so that order is kept and what arrives meanwhile is not held back.
+//! The proxy uses threads instead of tasks, because tokio's timers have a granularity of a millisecond and a
+//! delay of half a millisecond each way must differ from one of a whole millisecond. In each direction, one
+//! thread notes the arrival time of bytes and another forwards them when they are due. So order is kept, and
+//! bytes that arrive meanwhile are not held back.
 
 use std::{
     io::{self, Read, Write},
@@ -15,12 +16,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// How many reads may be on the wire in one direction.
+/// Limit of reads on the wire in one direction.
 const CHUNKS_MAX: usize = 1024;
-/// The most that is read at once.
+/// Most bytes taken in one read.
 const CHUNK: usize = 64 * 1024;
 
-/// A proxy in front of one broker, on a loopback port of its own. When dropped, its connections end.
+/// A proxy in front of one broker, on its own loopback port. Dropping the value ends its connections.
 #[derive(Debug)]
 pub struct Proxy {
     address: SocketAddr,
@@ -37,21 +38,21 @@ struct Wire {
 #[derive(Debug, Default)]
 struct State {
     one_way: Duration,
-    /// Nothing reaches the broker.
+    /// Whether bytes towards the broker are held back.
     cut_towards: bool,
-    /// Nothing comes from it.
+    /// Whether bytes from the broker are held back.
     cut_from: bool,
     ended: bool,
-    /// Both ends of every connection that was made.
+    /// Both ends of every connection made so far.
     open: Vec<TcpStream>,
 }
 
-/// Which way bytes go.
+/// Direction of the bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Way {
-    /// To the broker.
+    /// Towards the broker.
     Towards,
-    /// From it.
+    /// From the broker to the client.
     From,
 }
 
@@ -64,14 +65,14 @@ impl State {
     }
 }
 
-/// What was read, and when it may go on.
+/// The bytes of one read, and the instant at which they are due.
 type Chunk = (Instant, Vec<u8>);
 
 impl Proxy {
-    /// A proxy to the broker of this URL. It passes everything on at once until told otherwise.
+    /// Starts a proxy to the broker with this URL. The proxy forwards without delay until told otherwise.
     ///
     /// # Panics
-    /// The URL is not `nats://ADDRESS:PORT`, or there is no free port.
+    /// The URL is not `nats://ADDRESS:PORT`, or no port is free.
     pub fn to(url: &str) -> Self {
         let upstream = url.trim_start_matches("nats://").parse();
         let upstream = upstream.unwrap_or_else(|e| panic!("{url}: {e}"));
@@ -87,33 +88,33 @@ impl Proxy {
         Self { address, wire }
     }
 
-    /// Its URL, for `nats.url`.
+    /// Returns the proxy's URL, for `nats.url`.
     pub fn url(&self) -> String {
         format!("nats://{}", self.address)
     }
 
-    /// Adds this much to every round trip from now on, half of it each way.
+    /// Adds this delay to every round trip from now on, half of it each way.
     pub fn delay(&self, added_round_trip: Duration) {
         self.wire.state().one_way = added_round_trip / 2;
     }
 
-    /// Nothing passes any more, in either direction; connections stay, new ones stay silent. As with
-    /// a cable that is pulled, neither side is told.
+    /// Stops all traffic in both directions. Connections stay open and new connections stay silent: like a
+    /// pulled cable, neither side is told.
     pub fn cut(&self) {
         self.set(true, true);
     }
 
-    /// Nothing reaches the broker any more; what it says passes. New connections stay silent.
+    /// Stops traffic to the broker; traffic from the broker passes. New connections stay silent.
     pub fn cut_towards(&self) {
         self.set(true, false);
     }
 
-    /// Nothing comes from the broker any more; what is said to it passes. New connections stay silent.
+    /// Stops traffic from the broker; traffic to the broker passes. New connections stay silent.
     pub fn cut_from(&self) {
         self.set(false, true);
     }
 
-    /// What was held back passes, and what follows.
+    /// Ends all cuts: held back bytes and later ones pass.
     pub fn heal(&self) {
         self.set(false, false);
     }
@@ -126,7 +127,8 @@ impl Proxy {
         self.wire.changed.notify_all();
     }
 
-    /// Ends every connection, as a router that restarts does. New ones are taken unless it is cut.
+    /// Ends every connection, like a router that restarts. New connections are accepted unless the
+    /// wire is cut.
     pub fn reset(&self) {
         for stream in self.wire.state().open.drain(..) {
             let _ = stream.shutdown(Shutdown::Both);
@@ -139,7 +141,7 @@ impl Drop for Proxy {
         self.wire.state().ended = true;
         self.wire.changed.notify_all();
         self.reset();
-        // The listener's thread waits for a connection: this one tells it to look up.
+        // The listener's thread blocks on a connection, so this connection wakes the thread.
         let _ = TcpStream::connect(self.address);
     }
 }
@@ -149,7 +151,7 @@ impl Wire {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits while the wire is cut this way; an error when the proxy is gone.
+    /// Waits while the wire is cut this way, and returns the delay; an error when the proxy is dropped.
     fn whole(&self, way: Way) -> io::Result<Duration> {
         let cut = |state: &mut State| state.is_cut(way) && !state.ended;
         let state = self.changed.wait_while(self.state(), cut);
@@ -166,13 +168,13 @@ impl Wire {
                 return;
             }
             let wire = self.clone();
-            // Dropped on an error: the client sees its connection end.
+            // On an error the stream is dropped, and the client sees its connection end.
             thread::spawn(move || wire.connect(client));
         }
     }
 
     fn connect(self: Arc<Self>, client: TcpStream) -> io::Result<()> {
-        // A connection takes both ways to make.
+        // A TCP handshake needs both directions.
         self.whole(Way::Towards)?;
         self.whole(Way::From)?;
         let server = TcpStream::connect(self.upstream)?;
@@ -215,7 +217,7 @@ impl Wire {
                 break;
             }
         }
-        // The other side has ended, or this one has: whoever is left is told.
+        // One side has ended, so the other side is told.
         let _ = to.shutdown(Shutdown::Both);
     }
 }

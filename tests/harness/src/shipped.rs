@@ -1,22 +1,22 @@
-//! The broker's configuration as it ships: `deploy/nats/nats.conf`, or `cluster.conf` for each of three.
+//! The broker's configuration as shipped: `deploy/nats/nats.conf`, or `cluster.conf` for each of three.
 //!
-//! Only what ties the files to a container is replaced: addresses, names, directories, the size of the
-//! store. TLS is left out, since its certificates hold the names of pods.
+//! Settings that tie the files to a container are replaced: addresses, names, directories, the size of the
+//! store. TLS is left out, because its certificates hold the names of pods.
 
 use crate::accounts::shipped_file;
 use std::path::Path;
 
-/// Where a server of a test is.
+/// Name, port, directory and peers of a test's server.
 pub(crate) struct Place<'a> {
     pub(crate) name: &'a str,
     pub(crate) port: u16,
     pub(crate) folder: &'a Path,
     pub(crate) store_limit: u64,
-    /// The port for its peers and the URLs of all; none if it is alone.
+    /// The port for peers and the URLs of all servers; `None` for a single server.
     pub(crate) routes: Option<(u16, &'a [String])>,
 }
 
-/// The text of the shipped configuration for a server at this place.
+/// Returns the text of the shipped configuration, adapted to a test's server.
 pub(crate) fn configuration(place: &Place<'_>) -> String {
     let file = if place.routes.is_some() {
         "cluster.conf"
@@ -56,7 +56,7 @@ pub(crate) fn configuration(place: &Place<'_>) -> String {
             in_routes = trimmed != "]";
             continue;
         }
-        // A name that others are told: here everybody is on this machine.
+        // Advertised host names are for other machines; here all processes run on this machine.
         if trimmed.starts_with("advertise:") || trimmed.starts_with("client_advertise:") {
             continue;
         }
@@ -79,7 +79,7 @@ pub(crate) fn configuration(place: &Place<'_>) -> String {
     lines.join("\n") + "\n"
 }
 
-/// The text without its `tls` blocks.
+/// Returns the text without its `tls` blocks.
 fn without_tls(text: &str) -> String {
     let mut kept = String::new();
     let mut skipped: Option<&str> = None;

@@ -3,15 +3,15 @@
 use std::{fmt::Debug, time::Duration};
 use tokio::time::Instant;
 
-/// How often a value is looked at.
+/// The pause between two probes of a value.
 const INTERVAL: Duration = Duration::from_millis(10);
 
-/// What a probe found: either what was awaited, or what is there instead (for the panic's message).
+/// The outcome of a probe: the awaited value, or a description of the present state for the panic message.
 pub trait Probed {
-    /// What was awaited.
+    /// The awaited value.
     type Value;
 
-    /// The value, or what was seen in its place.
+    /// Returns the value, or a description of the present state.
     fn found(self) -> Result<Self::Value, String>;
 }
 
@@ -31,7 +31,7 @@ impl<T> Probed for Option<T> {
     }
 }
 
-/// An error is not a failure but the state so far: `Err(count)` shows how far it came.
+/// Maps `Err` to the state so far rather than to a failure: `Err(count)` shows the progress.
 impl<T, E: Debug> Probed for Result<T, E> {
     type Value = T;
 
@@ -40,17 +40,18 @@ impl<T, E: Debug> Probed for Result<T, E> {
     }
 }
 
-/// Looks again and again until `probe` finds what is awaited, and returns it.
+/// Calls `probe` repeatedly until it finds a value, and returns the value.
 ///
 /// # Panics
-/// After `timeout`, with `what` and the last thing seen. A probe that hangs counts as not found.
+/// The value is not found within `timeout`; the message has `what` and the last state seen. A probe that
+/// hangs counts as not found.
 #[track_caller]
 pub fn wait_for<P: Probed>(
     what: &str,
     timeout: Duration,
     probe: impl AsyncFnMut() -> P,
 ) -> impl Future<Output = P::Value> {
-    // Not an async fn: the panic should name the caller's line.
+    // An async fn could not capture the caller's line for the panic message.
     let caller = std::panic::Location::caller();
     async move {
         match look(timeout, probe).await {
@@ -60,7 +61,7 @@ pub fn wait_for<P: Probed>(
     }
 }
 
-/// As [`wait_for`]; what was last seen instead comes back as the error.
+/// Waits like [`wait_for`], but returns the last state seen as an error instead of panicking.
 pub(crate) async fn look<P: Probed>(
     timeout: Duration,
     mut probe: impl AsyncFnMut() -> P,

@@ -1,21 +1,21 @@
-//! The wires of a cluster: from each server to each other one, and from clients to each server.
+//! Proxies between the servers of a cluster, and between clients and each server.
 
 use crate::{
     NatsCluster, NatsOptions, NatsServer, Proxy,
     nats::{TRIES, free_port},
 };
 
-/// A proxy for every connection that a cluster makes. Each server is told the proxies' addresses in place of
-/// its peers', and clients are told those of the servers.
+/// Proxies for every connection of a cluster. Each server is configured with the addresses of proxies instead
+/// of its peers' addresses, and clients get proxy addresses instead of server addresses.
 #[derive(Debug)]
 pub(crate) struct Wires {
     clients: Vec<Proxy>,
-    /// `peers[a][b]` takes the connections that `a` makes to `b`.
+    /// `peers[a][b]` carries the connections that server `a` opens to server `b`.
     peers: Vec<Vec<Proxy>>,
 }
 
 impl Wires {
-    /// Wires to servers that listen on these ports, for clients and for one another.
+    /// Creates proxies to servers that listen on these ports, `clients` for clients and `routes` for peers.
     pub(crate) fn to(clients: &[u16], routes: &[u16]) -> Self {
         let proxies = |ports: &[u16]| -> Vec<Proxy> {
             let urls = ports.iter().map(|port| format!("nats://127.0.0.1:{port}"));
@@ -27,7 +27,7 @@ impl Wires {
         }
     }
 
-    /// Where server `index` finds its peers.
+    /// Returns the quoted proxy URLs under which server `index` reaches its peers.
     pub(crate) fn peers_of(&self, index: usize) -> Vec<String> {
         let others = self.peers[index].iter().enumerate();
         others
@@ -36,17 +36,18 @@ impl Wires {
             .collect()
     }
 
-    /// Where clients find server `index`.
+    /// Returns the proxy URL under which clients reach server `index`.
     pub(crate) fn url(&self, index: usize) -> String {
         self.clients[index].url()
     }
 
-    /// The wire between server `index` and its clients.
+    /// Returns the proxy between server `index` and its clients.
     pub(crate) fn client(&self, index: usize) -> &Proxy {
         &self.clients[index]
     }
 
-    /// The wires on which server `index` calls others, and those on which it is called.
+    /// Returns the proxies for connections opened by server `index`, then those for connections opened
+    /// by its peers.
     pub(crate) fn between(&self, index: usize) -> (Vec<&Proxy>, Vec<&Proxy>) {
         let others = || (0..self.peers.len()).filter(|other| *other != index);
         (
@@ -57,11 +58,11 @@ impl Wires {
 }
 
 impl NatsCluster {
-    /// As [`Self::start_with`]; each server can be cut off from its peers and from clients that know the
-    /// cluster's [`Self::url`].
+    /// Starts a cluster like [`Self::start_with`], in which each server can be cut off from its peers and
+    /// from clients that connect to the cluster's [`Self::url`].
     ///
     /// # Panics
-    /// They do not start or do not agree on a leader.
+    /// The servers do not start or do not agree on a leader.
     pub async fn wired(size: usize, options: &NatsOptions) -> Self {
         let options = options.clone().wired();
         for _ in 0..TRIES {
@@ -95,35 +96,35 @@ impl NatsCluster {
         self.wires.as_ref().expect("a cluster that was started `wired`")
     }
 
-    /// Server `index` and its peers hear nothing of each other any more.
+    /// Cuts all traffic between server `index` and its peers, in both directions.
     ///
     /// # Panics
-    /// As all that cuts: the cluster was not started `wired`.
+    /// The cluster was not started with [`Self::wired`]; every cut then panics.
     pub fn cut_from_peers(&self, index: usize) {
         let (calling, called) = self.wires().between(index);
         calling.into_iter().chain(called).for_each(Proxy::cut);
     }
 
-    /// Its peers hear nothing of server `index` any more; it hears them.
+    /// Cuts the traffic from server `index` to its peers. Traffic to the server still passes.
     pub fn mute(&self, index: usize) {
         let (calling, called) = self.wires().between(index);
         calling.into_iter().for_each(Proxy::cut_towards);
         called.into_iter().for_each(Proxy::cut_from);
     }
 
-    /// Server `index` hears nothing of its peers any more; they hear it.
+    /// Cuts the traffic from the peers to server `index`. Traffic from the server still passes.
     pub fn deafen(&self, index: usize) {
         let (calling, called) = self.wires().between(index);
         calling.into_iter().for_each(Proxy::cut_from);
         called.into_iter().for_each(Proxy::cut_towards);
     }
 
-    /// Clients and server `index` hear nothing of each other any more.
+    /// Cuts all traffic between server `index` and clients, in both directions.
     pub fn cut_from_clients(&self, index: usize) {
         self.wires().client(index).cut();
     }
 
-    /// All that was cut is whole again.
+    /// Restores all traffic of server `index`, with its peers and with clients.
     pub fn heal(&self, index: usize) {
         let (calling, called) = self.wires().between(index);
         calling.into_iter().chain(called).for_each(Proxy::heal);

@@ -1,4 +1,4 @@
-//! The harness keeps its own promises: what it starts works, and ends with the test.
+//! Tests of the harness itself: its processes work, and end with the test.
 
 use futures::FutureExt;
 use nix::{errno::Errno, sys::signal::kill, unistd::Pid};
@@ -12,7 +12,7 @@ use std::{
 };
 
 const SOON: Duration = Duration::from_secs(10);
-/// Set for the copy of this program that is to be killed.
+/// Environment variable that marks the copy of this program to be killed.
 const VICTIM: &str = "HARNESS_VICTIM";
 
 const EXTERNAL: &str = r#"
@@ -103,7 +103,7 @@ async fn what_a_killed_test_started_ends_with_it() {
     let said = std::io::BufReader::new(victim.stdout.take().expect("piped"));
     let pid = std::io::BufRead::lines(said)
         .map_while(Result::ok)
-        // The test runner may have begun the line.
+        // The test runner may already have written the beginning of the line.
         .find_map(|line| line.split_once("broker ")?.1.trim().parse::<u32>().ok())
         .expect("the victim started a broker");
     assert!(is_alive(pid));
@@ -112,7 +112,7 @@ async fn what_a_killed_test_started_ends_with_it() {
     wait_for("the broker's end", SOON, async || !is_running(pid)).await;
 }
 
-/// An orphan may stay a zombie where process 1 does not reap.
+/// Returns whether a process runs. An orphan may stay a zombie if process 1 does not reap it.
 fn is_running(pid: u32) -> bool {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     stat.rsplit_once(") ")
@@ -220,13 +220,13 @@ async fn a_deployment_as_shipped_runs_two_of_each_control_service_and_says_who_l
         deployment.leader("dispatcher").await == other
     })
     .await;
-    // One that was killed keeps its peak.
+    // A killed process keeps its peak.
     let peaks = deployment.peaks();
     assert_eq!(peaks.len(), 8);
     assert!(peaks.iter().all(|(_, mb)| *mb > 1.0), "{peaks:?}");
 }
 
-/// A prover may not say what became of a block.
+/// The prover publishes a record, which its user may not do.
 #[tokio::test]
 async fn a_deployment_as_shipped_fails_its_test_when_the_broker_refuses_something() {
     let prover = Process::program("prover-mock").label("p1");

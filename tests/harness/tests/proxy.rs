@@ -1,4 +1,4 @@
-//! The proxy's promises, on a server that sends back whatever it gets.
+//! Tests of the proxy in front of an echo server.
 
 use push0_harness::Proxy;
 use std::{
@@ -10,7 +10,7 @@ use std::{
 
 const LONG: Duration = Duration::from_secs(10);
 
-/// A proxy to an echo, and a connection through it.
+/// Returns a proxy to an echo server, and a connection through the proxy.
 fn line() -> (Proxy, TcpStream) {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let url = format!("nats://{}", listener.local_addr().expect("bound"));
@@ -32,7 +32,7 @@ fn connect(proxy: &Proxy) -> TcpStream {
     stream
 }
 
-/// Sends one byte and returns how long it took to come back.
+/// Sends one byte and returns the time until the byte came back.
 fn round_trip(stream: &mut TcpStream, byte: u8) -> io::Result<Duration> {
     let began = Instant::now();
     stream.write_all(&[byte])?;
@@ -59,7 +59,7 @@ fn a_delay_is_added_to_every_round_trip_and_not_to_each_part_of_a_stream() {
         "{delayed:?}, without delay {bare:?}"
     );
 
-    // A hundred bytes on the wire at once take one round trip and come in order.
+    // A hundred bytes on the wire at once take one round trip and arrive in order.
     proxy.delay(Duration::from_millis(200));
     let sent: Vec<u8> = (0..100).collect();
     let began = Instant::now();

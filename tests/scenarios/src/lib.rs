@@ -1,8 +1,7 @@
-//! What the scenarios share: pipelines as text, the services as processes, and what can be seen of
-//! them from outside.
+//! Shared parts of the scenarios: pipelines as text, services as processes, and observation from outside.
 //!
-//! A scenario looks only at what an operator or another service could look at: records, dead letters,
-//! heartbeats, metrics, logs.
+//! A scenario observes only what an operator or another service can observe: records, dead letters,
+//! heartbeats, metrics and logs.
 
 use push0_bus::{Bus, Kept, Signals, Stream};
 use push0_domain::{
@@ -14,14 +13,14 @@ use push0_harness::{Broker, Deployment, DeploymentBuilder, Process, ProcessBuild
 use serde::de::DeserializeOwned;
 use std::time::Duration;
 
-/// Far beyond what anything here takes on a busy machine, below the limit of a test.
+/// Time limit of waits: far above the duration of any step on a busy machine, below the limit of a test.
 pub const PATIENCE: Duration = Duration::from_secs(25);
 
-/// The zkVM of pipelines that need only one.
+/// The zkVM of pipelines with a single zkVM.
 pub const MOCK: &str = "mock";
 
-/// A pipeline `demo` of blocks that the test publishes, with one task a block, whose proof is
-/// verified. `stage` holds the stage's remaining keys.
+/// Returns a pipeline `demo` of blocks published by the test, with one verified task per block. `stage` holds
+/// the remaining keys of the stage.
 pub fn single(stage: &str) -> String {
     format!(
         r#"
@@ -38,25 +37,25 @@ pub fn single(stage: &str) -> String {
     )
 }
 
-/// The pipeline that [`single`] describes.
+/// Returns the name of the pipeline of [`single`].
 pub fn demo() -> PipelineId {
     PipelineId::new("demo").expect("a name")
 }
 
-/// A deployment of one pipeline as shipped, with these adapters: two of each control service, each under its
-/// own account.
+/// Starts a shipped deployment of one pipeline with these adapters: two of each control service, each process
+/// with its own account.
 pub async fn deploy(pipeline: &str, adapters: impl IntoIterator<Item = ProcessBuilder>) -> Deployment {
     let builder = Deployment::builder().as_shipped().pipeline(pipeline);
     let builder = adapters.into_iter().fold(builder, DeploymentBuilder::service);
     builder.start().await
 }
 
-/// A mock prover under its own name, 20 ms an attempt.
+/// Returns a mock prover with this id, which takes 20 ms per attempt.
 pub fn prover(name: &str) -> ProcessBuilder {
     adapter(name).env("PUSH0_MOCK__TIME", "20ms")
 }
 
-/// A verifier of the mock's proofs.
+/// Returns a verifier of the mock's proofs.
 pub fn verifier(name: &str) -> ProcessBuilder {
     adapter(name).arg("--verify")
 }
@@ -68,10 +67,10 @@ fn adapter(name: &str) -> ProcessBuilder {
         .env("PUSH0_PROVER__ZKVM", MOCK)
 }
 
-/// The proofs of a block that was proved.
+/// Returns the proofs of a proved block.
 ///
 /// # Panics
-/// It was not.
+/// The block was not proved.
 #[track_caller]
 pub fn proofs(kept: &Kept<Emission>) -> &[Proof] {
     let outcome = &kept.body.as_ref().expect("a readable record").outcome;
@@ -82,16 +81,16 @@ pub fn proofs(kept: &Kept<Emission>) -> &[Proof] {
     proved.unwrap_or_else(|| unreachable!("{} is not proved: {outcome:?}", kept.subject))
 }
 
-/// What became of a block.
+/// Returns the outcome in a block's record.
 ///
 /// # Panics
-/// Its record cannot be read.
+/// The record cannot be read.
 #[track_caller]
 pub fn outcome(kept: &Kept<Emission>) -> &EmissionOutcome {
     &kept.body.as_ref().expect("a readable record").outcome
 }
 
-/// What a process counts in all series of a metric whose text begins like this, such as
+/// Returns the sum over all series of a process's metrics whose line begins with `series`, such as
 /// `push0_attempts_total{outcome="completed"`.
 pub async fn count(process: &Process, series: &str) -> u64 {
     let text = process.metrics().await;
@@ -102,7 +101,7 @@ pub async fn count(process: &Process, series: &str) -> u64 {
     values.sum()
 }
 
-/// What all processes of a program count in all series of a metric whose text begins like this.
+/// Returns the sum of [`count`] over all processes of a program.
 pub async fn count_of<B: Broker>(deployment: &Deployment<B>, program: &str, series: &str) -> u64 {
     let mut sum = 0;
     for process in deployment.instances(program) {
@@ -111,12 +110,12 @@ pub async fn count_of<B: Broker>(deployment: &Deployment<B>, program: &str, seri
     sum
 }
 
-/// How many attempts a prover ended with this outcome.
+/// Returns the number of a prover's attempts with this outcome.
 pub async fn attempts(process: &Process, outcome: &str) -> u64 {
     count(process, &format!("push0_attempts_total{{outcome=\"{outcome}\"}}")).await
 }
 
-/// All dead letters.
+/// Returns all dead letters.
 pub async fn dead_letters(bus: &Bus) -> Vec<DeadLetter> {
     let letters = bus
         .scan::<DeadLetter>(Stream::Dead, &subject::all(Kind::Dead), 1, usize::MAX)
@@ -128,10 +127,10 @@ pub async fn dead_letters(bus: &Bus) -> Vec<DeadLetter> {
         .collect()
 }
 
-/// Runs the operator's command on a deployment, and returns what it says.
+/// Runs the operator's command on a deployment, and returns its output.
 ///
 /// # Panics
-/// It fails.
+/// The command fails.
 pub async fn push0<B: Broker>(deployment: &Deployment<B>, args: &[&str]) -> String {
     let command = args
         .iter()
@@ -142,12 +141,12 @@ pub async fn push0<B: Broker>(deployment: &Deployment<B>, args: &[&str]) -> Stri
     command.log()
 }
 
-/// The newest heartbeat of a prover of [`MOCK`].
+/// Returns the newest heartbeat of a prover of [`MOCK`].
 pub async fn lease(bus: &Bus, prover: &str) -> Option<Lease> {
     lease_on(bus, MOCK, prover).await
 }
 
-/// The newest heartbeat of a prover of any zkVM.
+/// Returns the newest heartbeat of a prover of any zkVM.
 pub async fn lease_on(bus: &Bus, zkvm: &str, prover: &str) -> Option<Lease> {
     let zkvm = zkvm.parse().expect("a name");
     let subject = subject::lease(&zkvm, &prover.parse().expect("a name"));
@@ -155,12 +154,12 @@ pub async fn lease_on(bus: &Bus, zkvm: &str, prover: &str) -> Option<Lease> {
     kept.expect("the leases are read")?.body.ok()
 }
 
-/// Waits until a prover runs an attempt, and says which.
+/// Waits until a prover of [`MOCK`] runs an attempt, and returns the attempt.
 pub async fn running(bus: &Bus, prover: &str) -> Held {
     running_on(bus, MOCK, prover).await
 }
 
-/// The same of a prover of any zkVM.
+/// Waits until a prover of any zkVM runs an attempt, and returns the attempt.
 pub async fn running_on(bus: &Bus, zkvm: &str, prover: &str) -> Held {
     wait_for(&format!("a running attempt on {prover}"), PATIENCE, async || {
         let held = lease_on(bus, zkvm, prover).await?.held;
@@ -169,8 +168,8 @@ pub async fn running_on(bus: &Bus, zkvm: &str, prover: &str) -> Held {
     .await
 }
 
-/// Which of these provers runs an attempt for this block first. What it ran before may still stand in
-/// its newest heartbeat.
+/// Returns the first of these provers to run an attempt for block `number`. The number is compared because a
+/// prover's newest heartbeat may still hold an earlier attempt.
 pub async fn first_running<'a>(bus: &Bus, provers: &[&'a str], number: u64) -> (&'a str, Held) {
     wait_for("a running attempt", PATIENCE, async || {
         for prover in provers {
@@ -188,19 +187,19 @@ pub async fn first_running<'a>(bus: &Bus, provers: &[&'a str], number: u64) -> (
     .await
 }
 
-/// Listens for heartbeats until one satisfies, and returns it. Nothing is missed between two looks,
-/// unlike in what is stored.
+/// Listens for heartbeats until one satisfies the predicate, and returns the heartbeat. Unlike reads of the
+/// stored leases, listening misses no heartbeat.
 ///
 /// # Panics
-/// None does within [`PATIENCE`].
+/// No heartbeat satisfies the predicate within [`PATIENCE`].
 pub async fn heartbeat(signals: &mut Signals, what: &str, satisfies: impl Fn(&Lease) -> bool) -> Lease {
     heard(signals, what, satisfies).await
 }
 
-/// Listens until something happens that satisfies, and returns it.
+/// Listens for events until one satisfies the predicate, and returns its happening.
 ///
 /// # Panics
-/// Nothing does within [`PATIENCE`].
+/// No event satisfies the predicate within [`PATIENCE`].
 pub async fn happening(
     signals: &mut Signals,
     what: &str,
@@ -224,13 +223,13 @@ async fn heard<T: DeserializeOwned>(signals: &mut Signals, what: &str, satisfies
     heard.unwrap_or_else(|_| unreachable!("not heard in {PATIENCE:?}: {what}"))
 }
 
-/// Whether a prover other than `not` runs the task that `held` is about.
+/// Returns whether a prover other than `not` runs the task of `held`.
 pub fn runs_elsewhere(lease: &Lease, held: &Held, not: &ProverId) -> bool {
     let runs = |other: &Held| other.header.id == held.header.id && other.running_ms.is_some();
     lease.prover != *not && lease.held.iter().any(runs)
 }
 
-/// Waits until a stream holds nothing.
+/// Waits until a stream is empty.
 pub async fn drained(bus: &Bus, stream: Stream) {
     drained_within(bus, stream, PATIENCE).await;
 }
@@ -247,12 +246,12 @@ async fn drained_within(bus: &Bus, stream: Stream, patience: Duration) {
     .await;
 }
 
-/// Waits until nothing is on its way any more: whatever was asked for was either done or given up.
+/// Waits until all work streams are empty: every requested proof was either made or given up.
 pub async fn settled(bus: &Bus) {
     settled_within(bus, PATIENCE).await;
 }
 
-/// The same, where it takes longer.
+/// Waits like [`settled`], with this time limit.
 pub async fn settled_within(bus: &Bus, patience: Duration) {
     for stream in [
         Stream::Blocks,

@@ -1,7 +1,7 @@
-//! A model of the broker's streams, as far as our shells rely on them.
+//! A model of the broker's streams, limited to the properties that the services' shells rely on.
 //!
-//! It is no model of NATS: it knows work queues with at most one message per subject, redelivery,
-//! unfenced acknowledgements and a log with compare-and-set, because our decisions rest on these.
+//! The model is not one of NATS. It has work queues with at most one message per subject, redelivery,
+//! unfenced acknowledgements and a log with compare-and-set, because decisions rest on these.
 
 use crate::plan::Lane;
 use push0_domain::{
@@ -19,7 +19,7 @@ use std::{
     rc::Rc,
 };
 
-/// The work queues.
+/// The work queues of the model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Stream {
     Blocks,
@@ -29,7 +29,7 @@ pub(crate) enum Stream {
     Results,
 }
 
-/// What is stored or signalled.
+/// The content of a stored message or a signal.
 #[derive(Clone, Debug)]
 pub(crate) enum Body {
     Block(BlockEvent),
@@ -42,7 +42,7 @@ pub(crate) enum Body {
     Lease(Lease),
     Stop(usize, AttemptId),
     Letter(DeadLetter),
-    /// Records that go together, if the newest one of their pipeline has this sequence.
+    /// Records of a lane stored together, if the newest record of the lane has this sequence.
     Records(usize, u64, Vec<Emission>),
 }
 
@@ -51,7 +51,7 @@ impl Body {
         matches!(self, Self::Block(BlockEvent::Cancelled(_)))
     }
 
-    /// The pipeline whose blocks it announces or cancels.
+    /// Returns the pipeline whose blocks this message announces or cancels.
     pub(crate) fn lane(&self) -> Option<&PipelineId> {
         match self {
             Self::Block(BlockEvent::Observed(block)) => Some(&block.pipeline),
@@ -69,19 +69,19 @@ impl Body {
     }
 }
 
-/// A stored message.
+/// A message stored in a work queue.
 #[derive(Clone, Debug)]
 pub(crate) struct Message {
     pub(crate) body: Rc<Body>,
     pub(crate) stored_at: Timestamp,
     key: Option<AttemptKey>,
-    /// How often it was handed to a prover or verifier.
+    /// Number of deliveries to a prover or verifier.
     pub(crate) deliveries: u32,
-    /// When the newest delivery was last said to be worked on; none while nobody has it.
+    /// Time of the newest progress on the delivery; `None` while the message is not delivered.
     pub(crate) held_at: Option<Timestamp>,
 }
 
-/// One work queue.
+/// A single work queue.
 #[derive(Debug, Default)]
 pub(crate) struct Queue {
     last: u64,
@@ -98,7 +98,7 @@ impl Queue {
             if there >= body.claim() {
                 return None;
             }
-            // An older claim makes way.
+            // A newer claim replaces an older one.
             self.messages.remove(&sequence);
         }
         self.last += 1;
@@ -134,36 +134,36 @@ impl Queue {
     }
 }
 
-/// Work that waits for provers or verifiers of one zkVM: redeliveries go first.
+/// Waiting work for provers or verifiers of one zkVM. Redeliveries go first.
 #[derive(Debug, Default)]
 pub(crate) struct Backlog {
     pub(crate) again: VecDeque<u64>,
     pub(crate) fresh: VecDeque<u64>,
 }
 
-/// All that survives a crash of a service.
+/// State outside the services, which survives their crashes.
 #[derive(Debug, Default)]
 pub(crate) struct Broker {
     queues: BTreeMap<Stream, Queue>,
     pub(crate) backlogs: BTreeMap<(Stream, ZkvmId), Backlog>,
     pub(crate) cursors: BTreeMap<u64, u32>,
-    /// Per pipeline: sequence and record.
+    /// Per pipeline, the sequence and the record.
     pub(crate) log: Vec<Vec<(u64, Emission)>>,
     last_record: u64,
     pub(crate) letters: BTreeMap<String, DeadLetter>,
     pub(crate) leases: BTreeMap<String, Lease>,
-    /// How far its clock is ahead of the time, in microseconds; negative if it is behind.
+    /// Lead of the broker's clock over the true time, in microseconds; negative if the clock is behind.
     skew: i64,
-    /// Per pipeline, what the ingester wrote.
+    /// Per pipeline, the facts about blocks written by the ingester.
     pub(crate) known: Vec<BTreeMap<(u64, BlockHash), KnownBlock>>,
 }
 
-/// What the broker answers to a publish.
+/// The broker's answer to a publish.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Answer {
-    /// Stored, under this sequence.
+    /// The message is stored, under this sequence.
     Stored(u64),
-    /// Its subject holds a message already.
+    /// The subject holds a message already.
     Occupied,
     /// The log has moved on.
     Unexpected,
@@ -253,7 +253,7 @@ impl Broker {
 }
 
 impl Broker {
-    /// How an output stands, with the sequence of its newest record.
+    /// Returns the state of an output and the sequence of its newest record; `None` before the first record.
     pub(crate) fn output(&self, lane: usize) -> Option<(Output, u64)> {
         let log = &self.log[lane];
         let (sequence, newest) = log.last()?;
@@ -268,7 +268,7 @@ impl Broker {
     }
 }
 
-/// STAGES is keyed by stage, which has one zkVM: its name does not matter here.
+/// Returns a fixed zkVM for the keys of STAGES: a stage has only one zkVM, so keys need not tell them apart.
 fn any_zkvm() -> ZkvmId {
     crate::plan::valid(ZkvmId::new("any"))
 }

@@ -1,4 +1,4 @@
-//! A chain and its ingester: blocks, reorgs, reorgs of reorgs, and an operator who cancels.
+//! A chain and its ingester: blocks, reorgs, reorgs of reorgs, and an operator who cancels blocks.
 
 use crate::{
     broker::{Body, Stream},
@@ -12,7 +12,7 @@ use push0_domain::{
 };
 use std::{collections::VecDeque, rc::Rc};
 
-/// A block and its parent.
+/// A block and its parent's hash.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Link {
     pub(crate) block: BlockRef,
@@ -23,11 +23,11 @@ pub(crate) struct Link {
 enum Word {
     Block(Link),
     Cancel(Vec<Link>),
-    /// An operator's: numbers, and whether it names hashes.
+    /// A cancel by an operator: first and last number, and whether the cancel names hashes.
     Operator(u64, u64, bool),
 }
 
-/// One pipeline's chain.
+/// The chain of one pipeline.
 #[derive(Debug)]
 pub(crate) struct Chain {
     pub(crate) canonical: Vec<Link>,
@@ -77,7 +77,7 @@ impl Chain {
         self.words.push_back(Word::Block(link));
     }
 
-    /// Replaces the last blocks by others, or by those that they had replaced.
+    /// Replaces the last blocks by new ones, or by the blocks that they had replaced.
     fn reorg(&mut self, depth: usize, back: bool) {
         let keep = self.canonical.len().saturating_sub(depth);
         let replaced = self.canonical.split_off(keep);
@@ -99,7 +99,7 @@ impl Chain {
 }
 
 impl World {
-    /// Decides what the chain does, then says the next word.
+    /// Draws the chain's next move, then publishes the next message of its ingester.
     pub(crate) fn chain_moves(&mut self, lane: usize) {
         let faults = self.plan.faults;
         let chain = &mut self.chains[lane];
@@ -135,8 +135,8 @@ impl World {
         }
     }
 
-    /// An operator may give a dead task another chance, if it needs nothing beside itself: what else was
-    /// proved of the block is gone with its record.
+    /// Retries some dead tasks like an operator. A retry can only succeed for a task that needs no other part
+    /// of its block, because all other proofs of the block are gone with its record.
     pub(crate) fn operator_reads(&mut self, letter: &DeadLetter) {
         let Dead::Task { retry, .. } = &letter.what else {
             return;
@@ -197,7 +197,7 @@ impl World {
             }
         };
         let body = Rc::new(Body::Block(event));
-        // The ingester waits for each answer, so that what it repeats comes right behind.
+        // The ingester waits for each answer, so a repeated message arrives directly behind the first.
         let repeats = self.chance.hit(self.plan.faults.repeated);
         self.after(0, Event::Arrive(body.clone(), Reply::Nobody));
         if repeats {

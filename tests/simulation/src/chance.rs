@@ -1,6 +1,7 @@
-//! Chance that a seed repeats: SplitMix64, which no release of a crate can change under a seed.
+//! Random numbers that a seed repeats: SplitMix64, because an update of a crate could change the course
+//! of a seed.
 
-/// A source of chance.
+/// A seeded source of random numbers.
 #[derive(Clone, Debug)]
 pub(crate) struct Chance(u64);
 
@@ -14,22 +15,22 @@ impl Chance {
         mix(self.0)
     }
 
-    /// A number of `low..=high`.
+    /// Returns a number in `low..=high`.
     pub(crate) fn between(&mut self, low: u64, high: u64) -> u64 {
         low + self.next() % (high - low + 1)
     }
 
-    /// An index of `0..len`.
+    /// Returns an index in `0..len`.
     pub(crate) fn below(&mut self, len: usize) -> usize {
         (self.next() % len as u64) as usize
     }
 
-    /// True with `permille` of a thousand.
+    /// Returns true with a probability of `permille` in a thousand.
     pub(crate) fn hit(&mut self, permille: u64) -> bool {
         self.next() % 1000 < permille
     }
 
-    /// One of these.
+    /// Returns one of these values.
     pub(crate) fn one_of<T: Copy>(&mut self, of: &[T]) -> T {
         of[self.below(of.len())]
     }

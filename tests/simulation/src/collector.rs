@@ -1,4 +1,4 @@
-//! A collector's shell, as `services/collector/src/pipeline.rs` orders its effects.
+//! A collector's shell, with its effects in the order of `services/collector/src/pipeline.rs`.
 
 use crate::{
     broker::{Answer, Body, Stream},
@@ -23,19 +23,19 @@ use std::{
 
 const LOOK_EVERY: u32 = 10;
 
-/// What a publish settles.
+/// The results to acknowledge once a publish is stored.
 enum Settles {
     Handles(Vec<Handle>),
     Records(Vec<Vec<Handle>>),
 }
 
-/// One session.
+/// State of one session of a collector.
 pub(crate) struct CollectorShell {
     lane: usize,
     core: Option<Collector>,
     output: Option<Output>,
     last_sequence: u64,
-    /// The definitions that were read in this session.
+    /// Revisions of the pipeline read in this session.
     revisions: BTreeSet<u32>,
     acks: BTreeSet<Handle>,
     tokens: BTreeMap<u64, Settles>,
@@ -98,7 +98,7 @@ impl World {
         self.collectors[lane].to_replay = self.replay(Who::Collector(lane), Stream::Results, concerns);
     }
 
-    /// Made when the first block to emit is known.
+    /// Creates the core as soon as the first block to emit is known. Returns whether the core exists.
     fn collector_core(&mut self, lane: usize) -> bool {
         if self.collectors[lane].core.is_some() {
             return true;
@@ -135,7 +135,7 @@ impl World {
                         ops
                     }
                     (Some(Settles::Records(_)), _) => {
-                        // The log has a record that this session did not see: it starts over.
+                        // The log holds a record unknown to this session, so the session starts over.
                         self.stop(Who::Collector(lane), 50_000);
                         Vec::new()
                     }
@@ -209,7 +209,7 @@ impl World {
         }
     }
 
-    /// A message was read again; none if it is not there any more.
+    /// Passes a result that was read again to the core; `found` is `None` if the message is gone.
     fn collector_reads(
         &mut self,
         lane: usize,
@@ -222,7 +222,7 @@ impl World {
             return Vec::new();
         };
         let Some((body, stored_at)) = found else {
-            // It was acknowledged by a session that believed to lead: this one starts over.
+            // Another session believed to lead and acknowledged the message, so this session starts over.
             self.stop(Who::Collector(lane), 50_000);
             return Vec::new();
         };
@@ -240,7 +240,7 @@ impl World {
     fn advance(&mut self, lane: usize) -> Vec<Op> {
         let now = self.now;
         let shell = &mut self.collectors[lane];
-        // While old results are still coming, what follows from them may have happened already.
+        // While old results are replayed, their effects may have happened already.
         if shell.to_replay > 0 {
             return Vec::new();
         }

@@ -1,4 +1,4 @@
-//! The dispatcher's shell, as `services/dispatcher/src/service.rs` orders its effects.
+//! The dispatcher's shell, with its effects in the order of `services/dispatcher/src/service.rs`.
 
 use crate::{
     broker::{Body, Stream},
@@ -21,33 +21,33 @@ use std::{
 };
 
 const RECONCILE_EVERY: u32 = 20;
-/// Every how many ticks cancels are looked for.
+/// Number of ticks between two searches for cancels.
 const LOOK_EVERY: u32 = 5;
 const RECONCILE_AGE: Duration = Duration::from_secs(2);
 
-/// One session.
+/// State of one session of the dispatcher.
 #[derive(Default)]
 pub(crate) struct DispatcherShell {
     pub(crate) core: Dispatcher,
     bodies: BTreeMap<SourceId, task::Body>,
     tokens: BTreeMap<u64, (SourceId, u32)>,
     next_token: u64,
-    /// Stages that were there before this session.
+    /// Number of stages stored before this session and not delivered yet.
     to_replay: usize,
     lanes: Vec<LaneShell>,
 }
 
-/// The blocks and cancels of one pipeline, as its consumer delivers them.
+/// The blocks and cancels of one pipeline, as delivered by its consumer.
 #[derive(Default)]
 struct LaneShell {
     unread: VecDeque<(u64, Rc<Body>, Timestamp)>,
-    /// The highest sequence that came in its turn.
+    /// The highest sequence read in its turn.
     passed: u64,
     to_replay: usize,
 }
 
 impl DispatcherShell {
-    /// Whether releases are not answered yet.
+    /// Returns whether the broker's answer to a release is still missing.
     pub(crate) fn is_releasing(&self) -> bool {
         !self.tokens.is_empty()
     }
@@ -104,7 +104,7 @@ impl World {
                     self.reconcile_dispatcher();
                     ops.extend(self.catch_up());
                 }
-                // What is on its way to TASKS must be there before it can be taken out.
+                // A task on its way to TASKS must be stored before a cancel can purge the task.
                 if process_ticks.is_multiple_of(LOOK_EVERY) && !self.dispatcher.is_releasing() {
                     ops.extend(self.early_cancels());
                 }
@@ -139,7 +139,8 @@ impl World {
         for lane in 0..self.plan.lanes.len() {
             ops.extend(self.read_on(lane));
             let lane = &self.dispatcher.lanes[lane];
-            // What is left in front of it is too far ahead, or a cancel that waits for answers.
+            // An unread message at the front is a block too far ahead, or a cancel that waits for answers.
+            // Only the cancel holds releases back.
             let front = lane.unread.front();
             may_release &= lane.to_replay == 0 || front.is_some();
             may_release &= front.is_none_or(|(_, body, _)| !body.is_cancel());
@@ -172,7 +173,7 @@ impl World {
         Vec::new()
     }
 
-    /// With the first sight of a pipeline: how far its output is.
+    /// On the first sight of a pipeline, tells the core how far the pipeline's output is.
     fn know(&mut self, pipeline: &PipelineId) {
         if self.dispatcher.core.knows(pipeline) {
             return;
@@ -183,11 +184,11 @@ impl World {
         if let Some((first, _)) = self.broker.known[lane].keys().next() {
             core.announced(pipeline, *first);
         }
-        // Nothing of it waits yet.
+        // No entry of the pipeline waits yet, so the recall drops nothing.
         core.recall(pipeline, output.unwrap_or_default());
     }
 
-    /// Reads the blocks of a pipeline that are near enough to its output, and its cancels.
+    /// Reads the pipeline's blocks that are near enough to its output, and its cancels.
     fn read_on(&mut self, lane: usize) -> Vec<Op> {
         let mut ops = Vec::new();
         while let Some((sequence, body, stored_at)) = self.dispatcher.lanes[lane].unread.front().cloned() {
@@ -224,7 +225,7 @@ impl World {
         core.has_room(source, &block.pipeline, &block.block, ahead)
     }
 
-    /// What is stored of the outputs.
+    /// Tells the core of stored records whose signals were lost.
     fn catch_up(&mut self) -> Vec<Op> {
         let outputs = self.dispatcher.core.outputs();
         let outputs: Vec<(PipelineId, u64)> = outputs.map(|(name, next)| (name.clone(), next)).collect();
@@ -244,7 +245,7 @@ impl World {
         ops
     }
 
-    /// Reads cancels before their turn, behind blocks that are too far ahead or on their way.
+    /// Reads cancels before their turn, from behind blocks that are too far ahead or still undelivered.
     fn early_cancels(&mut self) -> Vec<Op> {
         let stored = &self.broker.queue(Stream::Blocks).messages;
         let cancels = stored.iter().filter(|(_, message)| message.body.is_cancel());

@@ -1,12 +1,17 @@
-//! A simulation of push0: the decisions of all its services, driven through faults by a seed.
+//! A simulation of push0: the decisions of all services, driven through faults by a seed.
 //!
-//! The dispatcher, the collectors and the watchdog are the real ones. Around them stands a model of
-//! their shells, which carries out effects in the same order and may crash between any two; of
-//! provers and verifiers that fail, lie, hang, freeze and die; of a chain that reorganises; and of
-//! the few properties of the broker's streams on which the decisions rest. It never claims to be
-//! NATS: what concerns NATS is tested on a real server.
+//! The dispatcher, the collectors and the watchdog are the real ones. A model surrounds them,
+//! with these parts:
 //!
-//! One thread, one source of chance: a seed is a run, and a failure prints the seed that repeats it.
+//! - the services' shells, which carry out effects in the real order and may crash between any two
+//! - provers and verifiers that fail, lie, hang, freeze and die
+//! - a chain that reorganises
+//! - the few properties of the broker's streams on which the decisions rest
+//!
+//! The model of the broker is no model of NATS: behaviour of NATS is tested on a real server.
+//!
+//! A run has one thread and one source of chance. A seed determines a run, and a failure prints the seed that
+//! repeats the run.
 
 mod broker;
 mod chain;
@@ -23,10 +28,10 @@ mod world;
 
 use world::World;
 
-/// What a run that kept all promises did.
+/// Counts of a run that kept all promises.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Summary {
-    /// Events.
+    /// Number of simulated events.
     pub steps: u64,
     /// Records of proved blocks.
     pub proved: u64,
@@ -34,20 +39,20 @@ pub struct Summary {
     pub dead: u64,
     /// Records of abandoned blocks.
     pub abandoned: u64,
-    /// Records of several blocks among all these.
+    /// Records of several blocks, among those above.
     pub ranges: u64,
-    /// How often the output went back after a reorg.
+    /// Steps back of the output after a reorg.
     pub rollbacks: u64,
-    /// Records of dead blocks that were proved after all.
+    /// Records of dead blocks that were later proved.
     pub amended: u64,
 }
 
-/// A promise that was broken.
+/// A broken promise and the seed that shows it.
 #[derive(Clone, Debug)]
 pub struct Broken {
-    /// What repeats it.
+    /// Seed with which to repeat the run.
     pub seed: u64,
-    /// Which promise, and how.
+    /// The id of the promise and a description of the breach.
     pub what: String,
 }
 
@@ -59,7 +64,7 @@ impl std::fmt::Display for Broken {
 
 impl std::error::Error for Broken {}
 
-/// Runs a seed.
+/// Runs a seed and returns the counts, or the first broken promise.
 pub fn run(seed: u64) -> Result<Summary, Broken> {
     let mut world = World::new(seed, false);
     let ended = world.run();
@@ -67,7 +72,7 @@ pub fn run(seed: u64) -> Result<Summary, Broken> {
     Ok(summary(&world))
 }
 
-/// Runs a seed and writes down all that happens.
+/// Runs a seed and returns a log of all its events.
 pub fn log(seed: u64) -> String {
     let mut world = World::new(seed, true);
     let ended = world.run();

@@ -1,6 +1,6 @@
-//! What a seed plays: pipelines, provers, a chain with reorgs, and which faults are on.
+//! The plan of a seed: pipelines, chains and active faults.
 //!
-//! Each seed turns some kinds of fault off, so that those which hide one another are also seen alone.
+//! Each seed turns some kinds of fault off, because faults can hide one another.
 
 use crate::chance::Chance;
 use push0_domain::{
@@ -10,50 +10,50 @@ use push0_domain::{
 };
 use std::{sync::Arc, time::Duration};
 
-/// In permille, unless said.
+/// Frequency of each fault, in permille unless a field says otherwise. Zero turns a fault off.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Faults {
-    /// Answers that are lost: the sender stores its message twice.
+    /// Lost answers: the sender stores its message twice.
     pub(crate) repeated: u64,
-    /// Acknowledgements of provers that are lost; ten times as often, a crashing service loses the end
-    /// of what it sent.
+    /// Lost acknowledgements of provers. A crashing service loses the end of its sent messages ten
+    /// times as often.
     pub(crate) acks_lost: u64,
-    /// Deliveries that come twice.
+    /// Duplicate deliveries of a message.
     pub(crate) redelivered: u64,
-    /// Heartbeats that are lost.
+    /// Heartbeats lost on the way.
     pub(crate) beats_lost: u64,
-    /// Messages that take long.
+    /// Messages with a long delay.
     pub(crate) delayed: u64,
-    /// Attempts that fail.
+    /// Attempts with a failure.
     pub(crate) failures: u64,
-    /// Failures among them that are final.
+    /// Final failures among the failed attempts.
     pub(crate) fatal: u64,
-    /// Attempts that make a false proof.
+    /// Attempts with a false proof.
     pub(crate) lies: u64,
-    /// Attempts that are slow.
+    /// Slow attempts, of 500 ms or more.
     pub(crate) slow: u64,
-    /// Attempts that never end.
+    /// Attempts without an end.
     pub(crate) hangs: u64,
-    /// Milliseconds between the crashes of one service; 0 for never.
+    /// Mean time between crashes of one service, in milliseconds; 0 for no crashes.
     pub(crate) service_crash_ms: u64,
-    /// Milliseconds between the deaths of one prover; 0 for never.
+    /// Mean time between deaths of one prover, in milliseconds; 0 for no deaths.
     pub(crate) prover_death_ms: u64,
-    /// Deaths among them that are only a freeze.
+    /// Freezes in place of deaths.
     pub(crate) freezes: u64,
-    /// Blocks after which the chain replaces some.
+    /// Reorgs among the moves of the chain.
     pub(crate) reorgs: u64,
-    /// Reorgs that are taken back.
+    /// Reorgs back to the replaced blocks.
     pub(crate) flips: u64,
-    /// Blocks after which an operator cancels some.
+    /// Moves of the chain in which an operator cancels some blocks.
     pub(crate) cancels: u64,
-    /// Dead letters that an operator retries.
+    /// Dead letters retried by an operator.
     pub(crate) retries: u64,
     /// Messages before which the broker's clock jumps, by minutes, forth or back.
     pub(crate) clock_jumps: u64,
 }
 
 impl Faults {
-    /// Some on, some off.
+    /// Draws the faults of a seed, about half of them off.
     pub(crate) fn draw(chance: &mut Chance) -> Self {
         let mut some = |low, high| {
             let value = chance.between(low, high);
@@ -82,24 +82,24 @@ impl Faults {
     }
 }
 
-/// A pipeline and how its blocks split.
+/// A pipeline, its chain's length, and the width of its splits.
 #[derive(Clone, Debug)]
 pub(crate) struct Lane {
     pub(crate) pipeline: Arc<Pipeline>,
     pub(crate) first: u64,
     pub(crate) blocks: u64,
     pub(crate) widest: u64,
-    /// How many blocks ahead of its output it is dispatched.
+    /// Number of blocks dispatched ahead of the output.
     pub(crate) ahead: u64,
 }
 
-/// All that a seed decides beforehand.
+/// All decisions of a seed made before the run.
 #[derive(Clone, Debug)]
 pub(crate) struct Plan {
     pub(crate) faults: Faults,
     pub(crate) lanes: Vec<Lane>,
     pub(crate) zkvms: Vec<ZkvmId>,
-    /// What a collector may keep of what messages said, in bytes.
+    /// Limit of a collector's memory for the content of messages, in bytes.
     pub(crate) room: usize,
 }
 
@@ -202,7 +202,7 @@ fn lane(chance: &mut Chance, at: usize, zkvms: &[ZkvmId]) -> Lane {
         rest: chance.one_of(&[Rest::Stop, Rest::Finish]),
         proofs,
     };
-    // The blocks of a range are needed together.
+    // The blocks of a range are needed together, so dispatch must reach two ranges ahead.
     let every = pipeline.range().and_then(|range| range.every).unwrap_or(0);
     let ahead = chance.one_of(&[1, 2, 4, 100]).max(2 * u64::from(every));
     Lane {
@@ -214,7 +214,7 @@ fn lane(chance: &mut Chance, at: usize, zkvms: &[ZkvmId]) -> Lane {
     }
 }
 
-/// Names here are constants.
+/// Unwraps a name built from a constant of this crate.
 #[expect(clippy::panic, reason = "an invalid constant is a mistake in this file")]
 pub(crate) fn valid<T, E: std::fmt::Display>(name: Result<T, E>) -> T {
     name.unwrap_or_else(|error| panic!("{error}"))

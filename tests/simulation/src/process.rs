@@ -1,5 +1,5 @@
-//! A service's process: it takes one input after the other, carries out what follows step by step,
-//! and may crash between any two steps.
+//! A service's process: takes one input at a time, carries out the resulting steps one by one, and may crash
+//! between any two steps.
 
 use crate::{
     broker::{Answer, Body, Stream},
@@ -13,7 +13,7 @@ use push0_domain::{
 };
 use std::{collections::VecDeque, rc::Rc};
 
-/// The services.
+/// The simulated services; a collector has the index of its lane.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Who {
     Dispatcher,
@@ -21,33 +21,33 @@ pub(crate) enum Who {
     Collector(usize),
 }
 
-/// What reaches a service.
+/// An input of a service.
 #[derive(Clone, Debug)]
 pub(crate) enum Input {
-    /// A message of a stream, with when it was stored.
+    /// A message of a stream: stream, sequence, content, and the time of storage.
     Delivery(Stream, u64, Rc<Body>, Timestamp),
     Signal(Rc<Body>),
     Answer(u64, Answer),
-    /// A message that was read again, with when it was stored; none if it is gone.
+    /// A message read again, with the time of storage; `None` if the message is gone.
     Read(u64, Option<(Rc<Body>, Timestamp)>),
     Tick,
 }
 
-/// One step of a shell. Steps follow one another; one that waits lets no other begin.
+/// A step of a shell. Steps run in order, and a step that waits delays all later ones.
 #[derive(Clone, Debug)]
 pub(crate) enum Op {
-    /// Stores and waits.
+    /// Stores a message and waits for the answer.
     Store(Body),
-    /// Stores and goes on.
+    /// Stores a message and continues; the answer carries this token.
     Send(Body, u64),
     Ack(Stream, u64),
     /// Reads a message again.
     Read(Stream, u64),
     SaveCursor(u64, u32),
     DropCursor(u64),
-    /// Takes an attempt out of TASKS, if this ends it.
+    /// Removes an attempt from TASKS, if the end covers its task.
     Purge(AttemptKey, Box<BlockEnded>),
-    /// Looks the task up, reports its end, ends its delivery.
+    /// Looks the task up, reports its end, and acknowledges its delivery.
     Report(Box<Held>, Body),
     EndDelivery(String),
     GiveBack(String),
@@ -55,23 +55,24 @@ pub(crate) enum Op {
     Hedge(Box<Held>, push0_domain::ProverId),
 }
 
-/// One process.
+/// A process of a service and its connections.
 #[derive(Debug, Default)]
 pub(crate) struct Process {
     pub(crate) up: bool,
-    /// Its consumers are bound: what is stored from now on reaches it.
+    /// Whether its consumers are bound and newly stored messages reach the process.
     pub(crate) bound: bool,
     pub(crate) epoch: u32,
     working: bool,
-    /// For an answer, with a step that nothing overtakes.
+    /// Whether a step waits for an answer. No other step may begin meanwhile.
     waits: bool,
-    /// By source: within one, order is kept.
+    /// Pending inputs by source. Order is kept within a source.
     lanes: [VecDeque<Input>; 4],
     pub(crate) ops: VecDeque<Op>,
-    /// When the last thing on each of its connections arrives: TCP keeps order.
+    /// Arrival time of the last input; `out_at` is that of the last output. TCP keeps order, so nothing
+    /// arrives before it.
     pub(crate) in_at: u64,
     out_at: u64,
-    /// Counts what left, and remembers what was lost with a connection.
+    /// Number of sent messages; `lost` holds the numbers of those lost with a connection.
     sent: u64,
     arrived: u64,
     lost: Vec<std::ops::RangeInclusive<u64>>,
@@ -100,7 +101,7 @@ impl World {
         self.at(at, Event::Reach(who, epoch, input));
     }
 
-    /// Something leaves a service for the broker, behind all that left before.
+    /// Sends an event from a service to the broker, behind all events sent before.
     fn leave(&mut self, who: Who, event: Event) {
         let at = self.now.0 + self.hop();
         let process = self.process(who);
@@ -110,7 +111,7 @@ impl World {
         self.at(at, Event::Left(who, sent, Box::new(event)));
     }
 
-    /// It reaches the broker, unless its connection broke behind what came before it.
+    /// Applies an event at the broker, unless the service's connection broke before the event arrived.
     pub(crate) fn left_service(&mut self, who: Who, sent: u64, event: Event) {
         let process = self.process(who);
         process.arrived = sent;
@@ -138,7 +139,7 @@ impl World {
         }
     }
 
-    /// The next step of a service, or its next input.
+    /// Carries out the next step of a service, or takes its next input.
     pub(crate) fn go(&mut self, who: Who, epoch: u32) {
         let process = self.process(who);
         if process.epoch != epoch || !process.up {
@@ -166,7 +167,7 @@ impl World {
             Who::Watchdog => self.watchdog_hears(input),
             Who::Collector(lane) => self.collector_hears(lane, input),
         };
-        // A shell may have found its session to be over.
+        // The input may have ended the session, and the steps are void in that case.
         let process = self.process(who);
         if process.epoch == epoch {
             process.ops.extend(ops);
@@ -174,7 +175,7 @@ impl World {
         }
     }
 
-    /// Carries out a step. Returns whether the next one follows at once.
+    /// Carries out a step. Returns whether the next step follows at once.
     fn perform(&mut self, who: Who, op: Op) -> bool {
         let epoch = self.process(who).epoch;
         match op {
@@ -225,7 +226,7 @@ impl World {
         true
     }
 
-    /// What a service reads again is on its way to it.
+    /// Answers a service that reads a message again.
     pub(crate) fn read(&mut self, who: Who, epoch: u32, stream: Stream, sequence: u64) {
         let found = self.broker.queue(stream).messages.get(&sequence);
         let found = found.map(|message| (message.body.clone(), message.stored_at));
@@ -274,9 +275,8 @@ impl World {
         }
     }
 
-    /// All that is unacknowledged comes first, in order.
-    ///
-    /// Returns how many messages that is.
+    /// Delivers all unacknowledged messages that satisfy `concerns`, in order, before any new message.
+    /// Returns their number.
     pub(crate) fn replay(&mut self, who: Who, stream: Stream, concerns: impl Fn(&Body) -> bool) -> usize {
         let epoch = self.process(who).epoch;
         let messages: Vec<_> = self
@@ -304,7 +304,7 @@ impl World {
         self.stop(who, wait);
     }
 
-    /// Ends a session; its state is gone, what it sent is on its way.
+    /// Ends a session: its state is gone, and its sent messages are still on their way.
     pub(crate) fn stop(&mut self, who: Who, wait: u64) {
         self.log(format_args!("{who:?} ends"));
         let loses = self.chance.hit(self.plan.faults.acks_lost * 10);
@@ -321,7 +321,7 @@ impl World {
         };
         let on_its_way = old.sent - old.arrived;
         if loses && on_its_way > 0 {
-            // What is lost with a connection is the end of what was sent.
+            // A broken connection loses the end of the sent messages.
             process.lost.push(old.arrived + 1 + cut % on_its_way..=old.sent);
         }
         self.after(wait, Event::Start(who));
@@ -335,7 +335,7 @@ impl World {
     }
 }
 
-/// The acknowledgement subject of a delivery.
+/// Returns the acknowledgement subject of a delivery.
 pub(crate) fn ack_subject(stream: Stream, sequence: u64) -> String {
     format!(
         "{}.{sequence}",

@@ -1,4 +1,5 @@
-//! What must hold at every step, and at the end. Nothing here shares code with what it judges.
+//! Checks of the promises, at every step and at the end. The checks share no logic with the services
+//! that they judge.
 
 mod records;
 mod releases;
@@ -24,13 +25,13 @@ use std::{
     fmt::Arguments,
 };
 
-/// What waits in the dispatcher, as an onlooker has it.
+/// An entry in the dispatcher's queue, as reconstructed from outside.
 #[derive(Clone, Debug)]
 struct Waiting {
     source: SourceId,
     zkvm: ZkvmId,
     ready: Ready,
-    /// When it cannot be ready in time any more.
+    /// Time after which the entry cannot be ready by its deadline; `None` without a deadline.
     out_of_reach_at: Option<Timestamp>,
     next: u32,
     end: u32,
@@ -38,31 +39,31 @@ struct Waiting {
     rank: (u64, u64, usize, Reverse<u32>, u64),
 }
 
-/// The onlooker.
+/// The onlooker: the state of all checks.
 pub(crate) struct Promises {
     pub(crate) broken: Option<String>,
     lanes: Vec<Lane>,
-    /// Per lane, the output as its consumers have it.
+    /// Per lane, the output as consumers see it: block and record by number.
     views: Vec<BTreeMap<u64, (BlockRef, Emission)>>,
-    /// The parents of all blocks that were announced.
+    /// Parents of all announced blocks, by lane and block.
     parents: BTreeMap<(usize, BlockRef), BlockHash>,
     reorgs: Vec<Vec<Cancel>>,
     waiting: Vec<Waiting>,
-    /// The messages that its session has not let go of.
+    /// Source messages still held by the dispatcher's session.
     open: BTreeSet<SourceId>,
     age: u64,
-    /// What the dispatcher's session was told to give up.
+    /// Cancels read by the dispatcher's session, with their sequence in BLOCKS.
     given_up: Vec<(Cancel, Announcement)>,
     attempts: BTreeMap<(TaskId, Announcement), BTreeSet<u32>>,
     stopped: BTreeMap<(TaskId, Announcement), BTreeSet<u32>>,
-    /// Tasks that are done.
+    /// Tasks with a valid completed attempt.
     completed: BTreeSet<(TaskId, Announcement)>,
     honest: BTreeSet<(AttemptId, ProverId, Vec<u64>)>,
     expected: BTreeMap<(usize, Vec<BlockRef>, usize), Written>,
     letters: BTreeSet<String>,
-    /// How often an operator retried a task.
+    /// Number of retries of a task by an operator.
     retried: BTreeMap<(TaskId, Announcement), usize>,
-    /// Per lane, the farthest number that was ever the next to emit.
+    /// Per lane, the highest number that was ever the next to emit.
     farthest: Vec<u64>,
     pub(crate) outcomes: [u64; 4],
     pub(crate) ranges: u64,
@@ -106,7 +107,7 @@ impl Promises {
         found.unwrap_or_default()
     }
 
-    /// Sees what is stored.
+    /// Observes a stored message.
     pub(crate) fn stored(&mut self, body: &Body) {
         match body {
             Body::Block(BlockEvent::Cancelled(cancel)) if cancel.reason == EndReason::Reorged => {
@@ -146,7 +147,7 @@ impl Promises {
         }
     }
 
-    /// P6: a task dies of failures that count, as many as its budget, or of a final one.
+    /// Checks P6: a task dies of as many counted failures as its budget, or of a final failure.
     fn letter(&mut self, letter: &DeadLetter) {
         self.letters.insert(letter.id.clone());
         let Dead::Task { retry, history } = &letter.what else {
@@ -170,7 +171,7 @@ impl Promises {
         }
     }
 
-    /// The blocks that a stage is about.
+    /// Returns the blocks covered by a stage, in ascending order.
     fn blocks_of(&self, lane: usize, stage: &StageKey) -> Vec<BlockRef> {
         let mut blocks = vec![stage.block];
         while let Some(block) = blocks
@@ -187,7 +188,7 @@ impl Promises {
         blocks
     }
 
-    /// Whether a completed attempt wrote what it must.
+    /// Returns whether a completed attempt wrote the expected outputs.
     pub(crate) fn is_genuine(&mut self, result: &TaskResult) -> bool {
         let stage = &result.header.id.stage;
         let lane = self.lane(&stage.pipeline);
@@ -210,13 +211,13 @@ impl Promises {
         expected[position].get(result.header.id.index as usize) == Some(&proofs::numbers(outputs))
     }
 
-    /// An attempt that did its work.
+    /// Notes the outputs of an honest attempt.
     pub(crate) fn honest(&mut self, attempt: AttemptId, prover: &ProverId, wrote: Vec<u64>) {
         self.honest.insert((attempt, prover.clone(), wrote));
     }
 
-    /// A verifier found a proof to be false: then its prover must have lied. If it did not, it was
-    /// given the wrong inputs.
+    /// Checks that the prover of a refused proof lied. An honest attempt with a refused proof was given
+    /// the wrong inputs.
     pub(crate) fn refused(&mut self, result: &TaskResult) {
         let Outcome::Completed { outputs } = &result.outcome else {
             return;
@@ -225,17 +226,17 @@ impl Promises {
         let wrote = proofs::numbers(outputs);
         if self.honest.contains(&(id.clone(), result.prover.clone(), wrote)) {
             self.break_with(format_args!(
-                "{id} was honest and is wrong: it read the wrong inputs"
+                "{id} was honest and its proof is refused: the attempt was given wrong inputs"
             ));
         }
     }
 
-    /// P6: an attempt begins at a task that is not done. Besides those that the task may spend there
-    /// is a hedge, another one of the attempt that moved on to provers with more memory, and there are
-    /// those that were told to stop.
+    /// Checks P6: the attempts of an unfinished task are bounded. In addition to its budget, a task may have
+    /// a hedge, a second hedge of an attempt that moved to provers with more memory, and one attempt for each
+    /// stopped attempt. Each retry by an operator grants the budget and the hedges again.
     pub(crate) fn starts(&mut self, header: &TaskHeader) {
         let key = (header.id.clone(), header.context.announcement);
-        // What a crash made forget may run again, although it is settled.
+        // A crash may lose the knowledge of a completed task, so such a task may run again.
         if self.completed.contains(&key) {
             return;
         }
@@ -256,13 +257,13 @@ impl Promises {
         }
     }
 
-    /// P1: whether the output is the chain.
+    /// Checks P1: returns whether the output equals the chain.
     pub(crate) fn is_emitted(&self, lane: usize, chain: &Chain) -> bool {
         let view = self.views[lane].values().map(|(block, _)| *block);
         chain.is_over() && view.eq(chain.canonical.iter().map(|link| link.block))
     }
 
-    /// Whether the output of a pipeline is not that far yet.
+    /// Returns whether the output of a pipeline has not reached this number.
     pub(crate) fn is_to_come(&self, pipeline: &PipelineId, number: u64) -> bool {
         let view = &self.views[self.lane(pipeline)];
         view.last_key_value().is_none_or(|(newest, _)| number > *newest)

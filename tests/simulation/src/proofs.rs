@@ -1,7 +1,7 @@
-//! What provers compute here: one number per payload, a function of what was read.
+//! Simulated proofs: one number per payload, a function of the inputs.
 //!
-//! An honest prover writes the number, a liar another one. Whoever knows the block can say what each
-//! task must write, so that a join which misses an input, takes one twice or takes them out of order
+//! An honest prover writes the number and a liar writes another number. The block determines the outputs of
+//! each of its tasks. So a join that misses an input, takes an input twice or takes inputs out of order
 //! yields a proof that an honest verifier refuses.
 
 use crate::chance::mix;
@@ -11,12 +11,12 @@ use push0_domain::{
     pipeline::{ProofSpec, Stage},
 };
 
-/// The payload of a number.
+/// Returns a number as a payload.
 pub(crate) fn payload(number: u64) -> Payload {
     Payload::Inline(number.to_le_bytes().to_vec())
 }
 
-/// The number of a payload; 0 for what is none.
+/// Returns the number in a payload; 0 for a payload without a number.
 pub(crate) fn number(payload: &Payload) -> u64 {
     match payload {
         Payload::Inline(bytes) => bytes.as_slice().try_into().map_or(0, u64::from_le_bytes),
@@ -24,18 +24,18 @@ pub(crate) fn number(payload: &Payload) -> u64 {
     }
 }
 
-/// What the first stage of a block reads.
+/// Returns the witness of a block, which its first stage reads.
 pub(crate) fn witness(block: &BlockRef) -> u64 {
     let [a, b, c, d, ..] = block.hash.0;
     mix(block.number << 32 | u64::from(u32::from_le_bytes([a, b, c, d])))
 }
 
-/// How many parts a split makes of what it reads.
+/// Returns the number of parts made by a split of `input`.
 pub(crate) fn width(input: u64, widest: u64) -> u64 {
     1 + mix(input ^ 0x51) % widest
 }
 
-/// What a task writes that reads these.
+/// Returns the outputs of a task with these inputs.
 pub(crate) fn run(stage: &Stage, widest: u64, inputs: &[u64]) -> Vec<u64> {
     let all = inputs
         .iter()
@@ -48,11 +48,11 @@ pub(crate) fn run(stage: &Stage, widest: u64, inputs: &[u64]) -> Vec<u64> {
     }
 }
 
-/// What each task of each stage writes, by stage and index.
+/// The outputs of each task, by stage and index.
 pub(crate) type Written = Vec<Vec<Vec<u64>>>;
 
-/// What each task of each stage must write for a block, or for the blocks of a range. Of a range, the
-/// stages of its last block come first.
+/// Returns the expected outputs of each task for a block or for the blocks of a range. For a range, the
+/// stages of its last block come first, then those of the range.
 pub(crate) fn expected(spec: &ProofSpec, blocks: &[BlockRef], widest: u64) -> Written {
     let range = spec
         .stages
@@ -106,7 +106,7 @@ fn written(of: &[Stage], mut inputs: Vec<u64>, widest: u64) -> Written {
     stages
 }
 
-/// The numbers of a list.
+/// Returns the numbers in a list of payloads.
 pub(crate) fn numbers(payloads: &Payloads) -> Vec<u64> {
     (0..payloads.count())
         .map(|i| payloads.get(i).as_ref().map_or(0, number))

@@ -1,4 +1,4 @@
-//! Provers and verifiers, as `shared/prover-sdk` runs them, with every way to fail.
+//! Provers and verifiers as run by `shared/prover-sdk`, with every way to fail.
 
 mod deliveries;
 mod work;
@@ -26,7 +26,7 @@ const AVOIDED_FOR: u64 = 50 * MS;
 const WAITS_MAX: u64 = 600 * MS;
 const GIVEN_BACK_MAX: u32 = 2;
 
-/// What happens to a process.
+/// An event of a prover's process.
 #[derive(Clone, Debug)]
 pub(crate) enum Act {
     Start,
@@ -40,13 +40,13 @@ pub(crate) enum Act {
     Stored(u64),
 }
 
-/// How an attempt or a check ends.
+/// The end of an attempt or a check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fate {
     Honest,
     Lie,
     Fails(FailureClass),
-    /// Only for checks: it could not be told.
+    /// A check without a verdict; attempts never end so.
     Unclear,
 }
 
@@ -58,7 +58,7 @@ struct Entry {
     deliveries: u32,
     body: Rc<Body>,
     started: Option<Timestamp>,
-    /// Its end is decided; what is left is to store it.
+    /// Whether the end is decided, and only the result must still be stored.
     ended: bool,
     obeys: bool,
     hangs: bool,
@@ -82,7 +82,8 @@ pub(crate) struct Prover {
     role: Role,
     slots: usize,
     ahead: usize,
-    /// Says of all that it runs that it ends soon, right or wrong, and takes as many more.
+    /// Whether the prover announces each running attempt to end soon, true or not, and takes another
+    /// task for each.
     foretells: bool,
     pub(crate) epoch: u32,
     up: bool,
@@ -182,7 +183,7 @@ impl World {
         self.after(wait, Event::Prover(at, epoch, Act::Start));
     }
 
-    /// The faults are over: whoever hangs is restarted.
+    /// Restarts a prover with a hanging attempt, when the faults are over.
     pub(crate) fn heal(&mut self, at: usize) {
         if self.provers[at]
             .held

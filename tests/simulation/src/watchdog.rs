@@ -1,4 +1,4 @@
-//! The watchdog's shell, as `services/watchdog/src/service.rs` orders its effects.
+//! The watchdog's shell, with its effects in the order of `services/watchdog/src/service.rs`.
 
 use crate::{
     broker::{Body, Stream},
@@ -15,7 +15,7 @@ use push0_watchdog::decide::{Effect, End, Reason, Watchdog};
 
 const RECONCILE_EVERY: u32 = 20;
 
-/// One session.
+/// State of one session of the watchdog.
 #[derive(Default)]
 pub(crate) struct WatchdogShell {
     core: Watchdog,
@@ -91,7 +91,7 @@ impl World {
                 Some(Op::Report(held, body))
             }
             Effect::GiveBack(held) => Some(Op::GiveBack(held.ack_subject)),
-            // Nobody acts on it.
+            // Announcements have no listener in the simulation.
             Effect::Announce(_) => None,
             Effect::Hedge { prover, held } => Some(Op::Hedge(held, prover)),
             Effect::Stop {
@@ -124,7 +124,7 @@ impl World {
         }
     }
 
-    /// The report, if the task still lies in TASKS.
+    /// Completes a report with the header and inputs of the task; `None` if the task is no longer in TASKS.
     pub(crate) fn with_task(&mut self, held: &Held, body: Body) -> Option<Body> {
         let task = self.task_of(held)?;
         match body {

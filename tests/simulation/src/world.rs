@@ -1,4 +1,4 @@
-//! The world: its clock, what is on its way, and who is there.
+//! The state of a run: its clock, the pending events, and all processes.
 
 use crate::{
     broker::{Answer, Body, Broker, Message, Stream},
@@ -16,33 +16,33 @@ use push0_domain::{Timestamp, message::Dead};
 use std::{collections::BTreeMap, fmt::Arguments, rc::Rc};
 
 pub(crate) const MS: u64 = 1000;
-/// How long faults go on; then everything works, and all must end.
+/// How long faults go on, in microseconds. Afterwards everything works, and all work must end.
 const FAULTS_FOR: u64 = 12_000 * MS;
-/// How long it may then take: far above the sum of all timeouts of all attempts.
+/// How long the work may then take, in microseconds: far above the sum of all timeouts of all attempts.
 const CALM_MAX: u64 = 240_000 * MS;
 /// How wrong the broker's clock may be. A range closes by that clock: the others wait for it as long.
 const CLOCK_JUMP_MAX: u64 = 120_000 * MS;
 
-/// Who is told that a message was stored.
+/// Receiver of the broker's answer to a publish.
 #[derive(Clone, Debug)]
 pub(crate) enum Reply {
     Nobody,
-    /// A service that waits for it.
+    /// A service that waits for the answer before its next step.
     Waiting(Who, u32),
-    /// A service that goes on meanwhile.
+    /// A service that continues meanwhile; the last field is its token.
     Token(Who, u32, u64),
-    /// A prover, for the entry of this id.
+    /// A prover process, for the entry with this id.
     Prover(usize, u32, u64),
 }
 
-/// What happens next.
+/// A scheduled event.
 #[derive(Clone, Debug)]
 pub(crate) enum Event {
-    /// The ingester's next word.
+    /// The chain of a lane moves, and its ingester publishes the next message.
     Chain(usize),
     /// A message reaches the broker.
     Arrive(Rc<Body>, Reply),
-    /// A message is sent again, if its sender still waits for the answer.
+    /// A sender publishes a message again, if it still waits for the answer.
     Retry(Rc<Body>, Reply),
     /// An acknowledgement reaches the broker.
     Ack(Stream, u64),
@@ -50,26 +50,26 @@ pub(crate) enum Event {
     Read(Who, u32, Stream, u64),
     /// A delivery is given back.
     GiveBack(Stream, u64),
-    /// A delivery is still worked on.
+    /// A prover reports progress on a delivery.
     Progress(Stream, u64, u32),
-    /// The broker looks whether a delivery is still worked on.
+    /// The ack wait of a delivery ends, unless there was progress.
     Expire(Stream, u64, u32),
-    /// An operator has retried what a letter is about.
+    /// An operator removes a dead letter after a retry of its task.
     DropLetter(String),
-    /// Something that left a service reaches the broker.
+    /// An event on a service's connection reaches the broker, unless the connection lost the event.
     Left(Who, u64, Box<Event>),
-    /// Something reaches a service.
+    /// An input reaches a service.
     Reach(Who, u32, Input),
-    /// A service goes on.
+    /// A service carries out its next step.
     Go(Who, u32),
     Tick(Who, u32),
     Crash(Who),
     Start(Who),
-    /// Something concerns a prover's process.
+    /// An event of a prover's process.
     Prover(usize, u32, crate::prover::Act),
 }
 
-/// Everything.
+/// The complete state of a run.
 pub(crate) struct World {
     pub(crate) now: Timestamp,
     next_event: u64,
@@ -136,7 +136,7 @@ impl World {
         }
     }
 
-    /// Runs until all is done; the reason, if a promise was broken.
+    /// Runs until all work is done, or returns a description of a broken promise.
     pub(crate) fn run(&mut self) -> Result<(), String> {
         let calm_at = self.now.0 + FAULTS_FOR;
         let mut end_at = calm_at + CALM_MAX;
@@ -155,7 +155,7 @@ impl World {
                 if self.swept {
                     return Ok(());
                 }
-                // What lost acknowledgements left behind is seen by whoever starts anew.
+                // Messages left behind by lost acknowledgements are noticed only by a restarted service.
                 self.swept = true;
                 self.restart_services();
             }
@@ -167,7 +167,7 @@ impl World {
                 ));
             }
         }
-        Err("P10: nothing happens any more".into())
+        Err("P10: no event is left before the end of the run".into())
     }
 
     fn all_emitted(&self) -> bool {
@@ -189,7 +189,7 @@ impl World {
         }
     }
 
-    /// What lies in the streams that must run empty.
+    /// Describes the messages left in streams that must run empty, and all unfinished work.
     fn left(&self) -> String {
         let mut left = String::new();
         let queues = [
@@ -200,7 +200,8 @@ impl World {
             Stream::Results,
         ];
         for stream in queues {
-            // What a lost acknowledgement left is seen by whoever starts anew; provers' work is redelivered.
+            // Messages left behind by lost acknowledgements stay until the services restart; those of provers
+            // are redelivered anyway.
             let seen = self.swept || matches!(stream, Stream::Tasks | Stream::Checks);
             let stays = |message: &&Message| !self.may_stay(&message.body);
             let mut messages = self.broker.messages(stream).filter(stays);
@@ -230,8 +231,8 @@ impl World {
         left
     }
 
-    /// Whether a message may lie in RESULTS for ever: it waits for blocks that are not there yet, or for
-    /// an operator who has a letter to act on.
+    /// Returns whether a message may stay in RESULTS for good: an end waits for blocks that are not emitted
+    /// yet, or a result waits for an operator to act on a dead letter.
     fn may_stay(&self, body: &Body) -> bool {
         match body {
             Body::Ended(ended) => self.promises.is_to_come(&ended.pipeline, ended.last),
@@ -283,7 +284,7 @@ impl World {
         self.at(self.now.0 + wait, event);
     }
 
-    /// How long one way to or from the broker takes.
+    /// Draws the delay of one way to or from the broker, in microseconds.
     pub(crate) fn hop(&mut self) -> u64 {
         if self.chance.hit(self.plan.faults.delayed) {
             return self.chance.between(MS, 120 * MS);
@@ -319,7 +320,7 @@ impl World {
         if self.chance.hit(self.plan.faults.repeated)
             && !matches!(*body, Body::Lease(_) | Body::Stop(..) | Body::Block(_))
         {
-            // The answer is lost: the sender tries again.
+            // The answer is lost, so the sender publishes again.
             let wait = self.chance.between(MS, 2000 * MS);
             self.after(wait, Event::Retry(body, reply));
             return;
@@ -335,7 +336,7 @@ impl World {
         }
     }
 
-    /// Delivers what was stored to whoever consumes it, and signals it to whoever listens.
+    /// Delivers a stored message to its consumer, and signals the message to the listening services.
     fn tell(&mut self, body: &Rc<Body>, sequence: u64) {
         let watch = Who::Watchdog;
         let signals: &[Who] = match &**body {
@@ -381,7 +382,8 @@ impl World {
             let delivery = Input::Delivery(stream, sequence, body.clone(), stored_at);
             self.reach_in_order(who, epoch, delivery.clone());
             if self.chance.hit(self.plan.faults.redelivered) {
-                // Behind its first delivery: one that never came is another matter.
+                // The redelivery arrives behind the first delivery; a lost first delivery is
+                // a separate fault.
                 let at = self.process(who).in_at + self.chance.between(MS, 1500 * MS);
                 self.at(at, Event::Reach(who, epoch, delivery));
             }

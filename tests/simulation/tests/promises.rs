@@ -1,16 +1,16 @@
-//! Seeds through the simulation.
+//! Runs seeds through the simulation.
 //!
-//! | variable | what it says |
+//! | environment variable | meaning |
 //! |---|---|
-//! | `PUSH0_SIM_SEEDS` | how many seeds, 10,000 unless said, or 1 from a given seed on |
-//! | `PUSH0_SIM_SEED` | the first of them, 1 unless said |
-//! | `PUSH0_SIM_LOG` | a file for the log of the first seed that fails |
+//! | `PUSH0_SIM_SEEDS` | number of seeds; the default is 10,000, or 1 if a first seed is given |
+//! | `PUSH0_SIM_SEED` | the first seed; the default is 1 |
+//! | `PUSH0_SIM_LOG` | file for the log of the first seed that fails |
 
 use push0_simulation::{Broken, Summary, log, run};
 
-/// How many failures are enough to see what they have in common.
+/// Number of failures after which a run stops: enough to show a common pattern.
 const FAILURES_MAX: usize = 20;
-/// The seeds are dealt to so many tests: each takes a fraction of what a test may take.
+/// Number of tests among which the seeds are divided. Each test stays far below the time limit of a test.
 const PARTS: u64 = 5;
 
 fn number(variable: &str) -> Option<u64> {
@@ -70,6 +70,6 @@ fn every_promise_holds_on_the_last_fifth_of_the_seeds() {
 #[test]
 fn a_seed_repeats_byte_for_byte() {
     for seed in [1, 2, 3, 77, 4242] {
-        assert!(log(seed) == log(seed), "seed {seed} took two courses");
+        assert!(log(seed) == log(seed), "two runs of seed {seed} differ");
     }
 }

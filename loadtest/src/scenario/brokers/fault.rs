@@ -1,42 +1,44 @@
-//! What befalls a broker, and what it leads.
+//! Faults of a broker, and the stream or role that the broker leads.
 
-use super::LASTS;
 use push0_harness::NatsCluster;
 use std::time::Duration;
 
-/// How many brokers are killed one after the other.
+/// Time for which a broker is in trouble.
+pub(super) const LASTS: Duration = Duration::from_secs(15);
+/// Number of brokers killed one after another.
 const KILLS: usize = 4;
-/// How long one of them is down.
+/// Time for which each killed broker is down.
 const DOWN: Duration = Duration::from_secs(2);
-/// How long a fault of several kills lasts, with the starts in between.
+/// Duration of a fault with several kills, including the restarts in between.
 const KILLS_LAST: Duration = Duration::from_secs(30);
 
-/// What befalls a broker.
+/// Faults of a broker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Fault {
-    /// SIGSTOP, and SIGCONT later.
+    /// SIGSTOP, and a later SIGCONT.
     Frozen,
-    /// SIGKILL, and started again later.
+    /// SIGKILL, and a later restart.
     Killed,
-    /// It and the two others hear nothing of each other.
+    /// Cut between the broker and the two others.
     CutFromPeers,
-    /// It and the clients hear nothing of each other.
+    /// Cut between the broker and all clients.
     CutFromClients,
-    /// The two others do not hear it, or it does not hear them.
+    /// Cut in one direction between the broker and the two others: alternately from it and to it.
     CutOneWay,
-    /// One after the other is killed when the one before has caught up.
+    /// Kills of one broker after another, each after the one before has caught up.
     KilledInTurn,
-    /// One after the other is killed as soon as the one before is back, whether or not it has caught up.
+    /// Kills of one broker after another, each as soon as the one before is back, whether or not it
+    /// has caught up.
     KilledOverlapping,
 }
 
 impl Fault {
-    /// All of them.
+    /// Returns all faults in order.
     pub(super) fn all() -> impl Iterator<Item = Self> {
         <Self as clap::ValueEnum>::value_variants().iter().copied()
     }
 
-    /// Its name in results and on the command line.
+    /// Returns the name in results and on the command line.
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::Frozen => "frozen",
@@ -49,7 +51,7 @@ impl Fault {
         }
     }
 
-    /// How long it lasts.
+    /// Returns the duration of the fault.
     pub(super) fn lasts(self) -> Duration {
         match self {
             Self::KilledInTurn | Self::KilledOverlapping => KILLS_LAST,
@@ -57,7 +59,8 @@ impl Fault {
         }
     }
 
-    /// Puts broker `victim` into trouble and out of it again. One way is cut as often as the other.
+    /// Puts broker `victim` into trouble and out of it again. One-way cuts alternate between
+    /// the two directions.
     pub(super) async fn carry_out(self, cluster: &mut NatsCluster, victim: usize, time: u32) {
         match self {
             Self::Frozen => cluster.server(victim).pause(),
@@ -90,11 +93,11 @@ impl Fault {
     }
 }
 
-/// What the broker leads that is in trouble.
+/// The stream that the broker in trouble leads; `None` for JetStream itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Led(Option<&'static str>);
 
-/// What hurts most: JetStream itself, the way of a block, and the roles.
+/// Roles whose loss hurts most: JetStream itself, the streams on a block's path, and the services' roles.
 const LED: [Led; 6] = [
     Led(None),
     Led(Some("PUSH0_PROOFS")),
@@ -105,18 +108,18 @@ const LED: [Led; 6] = [
 ];
 
 impl Led {
-    /// Each in turn.
+    /// Returns each role in turn.
     pub(super) fn nth(time: u32) -> Self {
         let at = usize::try_from(time).unwrap_or_default() % LED.len();
         LED[at]
     }
 
-    /// The stream; none for JetStream itself.
+    /// Returns the stream; `None` for JetStream itself.
     pub(super) fn stream(self) -> Option<&'static str> {
         self.0
     }
 
-    /// Its name in results.
+    /// Returns the name used in results.
     pub(super) fn name(self) -> &'static str {
         self.0.unwrap_or("meta")
     }

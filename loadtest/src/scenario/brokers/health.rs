@@ -1,4 +1,4 @@
-//! Whether every stream still takes messages, and every copy has them.
+//! Checks that every stream still takes messages and every copy is up to date.
 
 use push0_harness::NatsCluster;
 use serde_json::Value;
@@ -8,12 +8,12 @@ use std::{
 };
 use tokio::time::Instant;
 
-/// How long the copies may take to catch up.
+/// Time limit for the copies to catch up.
 const CATCH_UP: Duration = Duration::from_secs(30);
-/// How far a copy may be behind another one that was asked a moment later.
+/// Most messages that a copy may lag behind a copy that was queried a moment later.
 const BEHIND_MAX: u64 = 100;
-/// The streams that take a message for every block, or at every moment. What is known of the blocks is
-/// written before the fault.
+/// Streams that take messages for every block, or continuously. The facts of the blocks are written
+/// before the fault.
 const BUSY: [&str; 7] = [
     "PUSH0_BLOCKS",
     "PUSH0_TASKS",
@@ -28,7 +28,7 @@ const BUSY: [&str; 7] = [
 pub(super) struct Positions(BTreeMap<String, Vec<u64>>);
 
 impl Positions {
-    /// As the servers say.
+    /// Queries the positions of all servers.
     pub(super) async fn of(cluster: &NatsCluster) -> Self {
         let mut found: BTreeMap<String, Vec<u64>> = BTreeMap::new();
         for at in 0..cluster.size() {
@@ -42,8 +42,8 @@ impl Positions {
         Self(found)
     }
 
-    /// How many streams have taken no message since, though they should, or have a copy that does not catch
-    /// up.
+    /// Returns the number of streams that have taken no message since although they should, or have a copy
+    /// that does not catch up. Each unhealthy server counts as well.
     pub(super) async fn wedged(&self, cluster: &NatsCluster) -> u64 {
         let end = Instant::now() + CATCH_UP;
         loop {
@@ -59,7 +59,7 @@ impl Positions {
                 return 0;
             }
             if Instant::now() > end {
-                eprintln!("not well after {CATCH_UP:?}: {wrong:?}");
+                eprintln!("streams or servers still wrong after {CATCH_UP:?}: {wrong:?}");
                 return wrong.len() as u64;
             }
             tokio::time::sleep(Duration::from_millis(500)).await;

@@ -1,8 +1,9 @@
-//! One of three brokers in trouble: how long no record is stored, and whether anything is lost for it.
+//! One of three brokers in trouble: the longest time without a stored record, and any loss of blocks.
 //!
-//! Blocks come at a steady rate, each fault hits the broker that leads one thing in particular, and the
-//! longest time between two records counts. Kills of one broker after another have no such limit: there,
-//! what counts is that nothing is lost or doubled, and that every stream takes messages afterwards.
+//! Blocks arrive at a steady rate, and each fault hits the broker that leads one particular stream
+//! or JetStream itself. The result is the longest time between two records. Kills of one broker
+//! after another have no limit of that time: they must lose or double no block, and every stream
+//! must take messages afterwards.
 
 mod fault;
 mod health;
@@ -19,25 +20,23 @@ use health::Positions;
 use push0_bus::{Bus, Limits, Stream};
 use push0_domain::{message::Emission, pipeline::Pipeline, subject};
 use push0_harness::{Deployment, DeploymentBuilder, NatsCluster, Process};
-use std::{collections::BTreeMap, ops::Range, path::Path, time::Duration};
+use std::{ops::Range, path::Path, time::Duration};
 use tokio::time::Instant;
 
-/// The time between two blocks.
+/// Time between two blocks.
 const EVERY: Duration = Duration::from_millis(100);
-/// How long all is well before a fault.
+/// Time without trouble before a fault.
 const BEFORE: Duration = Duration::from_secs(3);
-/// How long a broker is in trouble.
-const LASTS: Duration = Duration::from_secs(15);
-/// How long blocks come when it is over.
+/// Time for which blocks still arrive after the fault.
 const AFTER: Duration = Duration::from_secs(10);
-/// How long all records may take to come then.
+/// Time limit for all records to be stored afterwards.
 const DRAIN: Duration = Duration::from_secs(90);
-/// When `push0 status` is asked, from the beginning of the fault.
+/// Delay of `push0 status` after the beginning of the fault.
 const ASKED_AFTER: Duration = Duration::from_secs(2);
-/// How long `push0 status` may take.
+/// Time limit for `push0 status`.
 const STATUS_MAX: Duration = Duration::from_secs(30);
 
-/// What one fault came to.
+/// Consequences of one fault.
 #[derive(Clone, Copy, Debug, Default)]
 struct Outcome {
     pause_s: f64,
@@ -49,7 +48,8 @@ struct Outcome {
 }
 
 impl Outcome {
-    /// The worse of both in each respect.
+    /// Combines two outcomes: the worst time of each kind, the sum of each count, and the larger number
+    /// of wedged streams.
     fn and(self, other: Self) -> Self {
         Self {
             pause_s: self.pause_s.max(other.pause_s),
@@ -115,7 +115,7 @@ pub(crate) async fn run(context: &Context) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A deployment on three brokers, and the blocks that it was given.
+/// A deployment on three brokers, and the number of its next block.
 struct Bench {
     deployment: Deployment<NatsCluster>,
     pipeline: Pipeline,
@@ -134,7 +134,7 @@ impl Bench {
         })
     }
 
-    /// Has blocks come, puts a broker into trouble and out of it again, and looks what became of the blocks.
+    /// Publishes blocks, puts a broker into trouble and out of it again, and returns the consequences.
     async fn suffer(&mut self, fault: Fault, led: Led, time: u32) -> anyhow::Result<Outcome> {
         let cluster = &self.deployment.nats;
         let victim = match led.stream() {
@@ -151,7 +151,7 @@ impl Bench {
         let before = Positions::of(&self.deployment.nats).await;
         let listed: Vec<u64> = numbers.clone().collect();
         let urls = self.deployment.url();
-        let operator = self.deployment.seed_of("operator").context("an account each")?;
+        let operator = self.deployment.seed("operator").context("no accounts")?;
         let trouble = async {
             tokio::time::sleep(BEFORE).await;
             let status = async {
@@ -178,19 +178,20 @@ impl Bench {
         Ok(outcome)
     }
 
-    /// Leaves everything there to be looked at.
+    /// Leaves all processes' files for inspection.
     fn keep(self) -> anyhow::Result<()> {
         for at in 0..self.deployment.nats.size() {
             let server = self.deployment.nats.server(at);
             eprintln!("--- n{at}, pid {}\n{}", server.pid(), server.log_tail());
         }
-        // The system ends the processes with this one; their directories stay.
+        // The system ends the processes together with this one, and the forgotten value
+        // keeps their directories.
         std::mem::forget(self);
-        bail!("blocks were lost or doubled, or a stream takes no message")
+        bail!("blocks were lost or doubled, or a stream takes no messages; the brokers' logs are above")
     }
 }
 
-/// How long `push0 status` took to answer; none if it failed.
+/// Returns the time until `push0 status` answered; `None` if the command failed.
 async fn status(urls: &str, seed: &Path) -> Option<Duration> {
     let began = Instant::now();
     let command = Process::program("push0")
@@ -201,7 +202,7 @@ async fn status(urls: &str, seed: &Path) -> Option<Duration> {
         .env("PUSH0_NATS__NKEY_SEED", seed.display())
         .start();
     let ended = command.wait_exit(STATUS_MAX).await;
-    // It ends with 1 when it names problems, which is what it is asked for here.
+    // The command exits with 1 when it names problems, and problems are expected here.
     let has_answered = ended.success() || command.log().contains("\"problems\":[");
     if !has_answered {
         eprintln!("push0 status: {}", command.log());
@@ -209,28 +210,34 @@ async fn status(urls: &str, seed: &Path) -> Option<Duration> {
     has_answered.then(|| began.elapsed())
 }
 
-/// What the log of records says about these blocks.
+/// Returns the losses, duplicates and longest pause in the records of these blocks.
 async fn records(bus: &Bus, pipeline: &Pipeline, numbers: Range<u64>) -> anyhow::Result<Outcome> {
-    let mut stored: BTreeMap<u64, Vec<u64>> = BTreeMap::new();
-    for number in numbers.clone() {
+    let mut stored = Vec::new();
+    for number in numbers {
         let subject = subject::proof(&pipeline.name, number);
-        for kept in bus
+        let records = bus
             .scan::<Emission>(Stream::Proofs, &subject, 1, usize::MAX)
-            .await?
-        {
-            stored.entry(number).or_default().push(kept.stored_at.0);
-        }
+            .await?;
+        stored.push(records.iter().map(|record| record.stored_at.0).collect());
     }
-    let times = stored.values().flatten().count() as u64;
-    Ok(Outcome {
-        pause_s: pause_s(stored.into_values().flatten().collect()),
-        lost: (numbers.end - numbers.start).saturating_sub(times),
-        doubled: times.saturating_sub(numbers.end - numbers.start),
-        ..Outcome::default()
-    })
+    Ok(tally(&stored))
 }
 
-/// The longest time between two of these, in microseconds each, less the usual one.
+/// Judges the instants in microseconds at which the records of each block were stored. A lost block and a
+/// doubled one both count.
+fn tally(stored: &[Vec<u64>]) -> Outcome {
+    Outcome {
+        pause_s: pause_s(stored.concat()),
+        lost: stored.iter().filter(|times| times.is_empty()).count() as u64,
+        doubled: stored
+            .iter()
+            .map(|times| times.len().saturating_sub(1) as u64)
+            .sum(),
+        ..Outcome::default()
+    }
+}
+
+/// Returns the longest time between two of these instants in microseconds, less the usual gap, in seconds.
 fn pause_s(mut at: Vec<u64>) -> f64 {
     at.sort_unstable();
     let mut gaps: Vec<u64> = at.windows(2).map(|two| two[1] - two[0]).collect();
@@ -243,6 +250,12 @@ fn pause_s(mut at: Vec<u64>) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_lost_block_and_a_doubled_one_do_not_cancel_out() {
+        let Outcome { lost, doubled, .. } = tally(&[vec![1], vec![], vec![2, 3], vec![]]);
+        assert_eq!((lost, doubled), (2, 1));
+    }
 
     #[test]
     fn a_pause_is_the_longest_gap_less_the_usual_one() {

@@ -6,25 +6,25 @@ use rand::{RngExt, SeedableRng, rngs::StdRng};
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// What the names of brokers among the victims begin with.
+/// Prefix of the names of brokers among the victims.
 const BROKER: &str = "broker-";
-/// A prover that is silent for longer has lost its tasks: 750 ms, and what noticing takes.
+/// Longest silence after which a prover keeps its tasks: 750 ms, and the time to notice.
 const SILENCE: Duration = Duration::from_millis(850);
-/// The longest time between two faults.
+/// Time between two drawn faults, in milliseconds.
 const EVERY_MS: std::ops::Range<u64> = 500..2_000;
 
-/// What is done to a process.
+/// Action on a process, with its reversal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
-    /// SIGKILL, and started again later.
+    /// SIGKILL, and a later restart.
     Kill,
-    /// SIGSTOP, and SIGCONT later.
+    /// SIGSTOP, and a later SIGCONT.
     Freeze,
-    /// SIGTERM, and started again later.
+    /// SIGTERM, and a later restart.
     Terminate,
 }
 
-/// One fault.
+/// A scheduled fault of one process.
 #[derive(Clone, Debug)]
 pub(super) struct Fault {
     pub(super) at: Duration,
@@ -34,17 +34,17 @@ pub(super) struct Fault {
 }
 
 impl Fault {
-    /// Which of the brokers it is about, if it is about one.
+    /// Returns the index of the affected broker, or `None` for another process.
     fn broker(&self) -> Option<usize> {
         self.victim.strip_prefix(BROKER)?.parse().ok()
     }
 
-    /// Whether what its victim runs is to begin elsewhere.
+    /// Returns whether the victim's attempts should start elsewhere.
     fn silences(&self) -> bool {
         match self.kind {
             Kind::Kill => true,
             Kind::Freeze => self.until - self.at > SILENCE,
-            // It hands back what it does not finish.
+            // A terminated prover hands back its unfinished tasks.
             Kind::Terminate => false,
         }
     }
@@ -56,15 +56,15 @@ pub(super) struct Schedule {
 }
 
 impl Schedule {
-    /// Draws faults for this long. No process has two at a time, and both of a pair may be down, as may be all
-    /// brokers.
+    /// Draws faults over this length of time. No process has two faults at a time, but both instances of a
+    /// pair may be down, and so may all brokers.
     pub(super) fn draw(seed: u64, length: Duration, processes: &[String], brokers: usize) -> Self {
         let mut chance = StdRng::seed_from_u64(seed);
         let mut faults: Vec<Fault> = Vec::new();
         let mut at = Duration::from_millis(500);
         while at < length {
             let free = |name: &str| !faults.iter().any(|f| f.victim == name && f.until > at);
-            // The broker as often as any two processes: all else depends on it.
+            // Brokers are hit as often as any two processes, because all processes depend on them.
             let drawn = chance.random_range(0..processes.len() + 2);
             let victim = match processes.get(drawn) {
                 Some(process) => process.clone(),
@@ -90,7 +90,7 @@ impl Schedule {
         Self { faults }
     }
 
-    /// Carries them out; at the end everything runs.
+    /// Carries out all faults. Everything runs again at the end.
     pub(super) async fn carry_out(&self, deployment: &mut Deployment<NatsCluster>, monitor: &Monitor) {
         let start = Instant::now();
         let begins = self.faults.iter().map(|fault| (fault.at, true, fault));

@@ -1,10 +1,10 @@
-//! Everything is killed, frozen and restarted at random while blocks come; then all of it is healed,
-//! drained, and compared with what was submitted.
+//! Random kills, freezes and restarts of all processes while blocks arrive. Afterwards all faults are healed,
+//! the streams are drained, and the output is compared with the submitted blocks.
 //!
-//! A seed fixes the schedule of faults and of blocks; what the faults hit depends on the machine.
-//! Two pipelines: one of split, prove and join with a verified end, and one of a real program per
-//! task. An attempt's budget is wide: here a prover is killed every few seconds, and a task that is
-//! given up for it would be no error of the orchestrator.
+//! A seed fixes the schedule of faults and blocks; the effect of each fault depends on the machine. There are
+//! two pipelines: one of split, prove and join with a verified end, and one with an external program per
+//! task. The budget of attempts is wide, because a prover is killed every few seconds and a task given up for
+//! that reason would be no error of the orchestrator.
 
 mod faults;
 
@@ -24,11 +24,11 @@ use push0_domain::{
 use push0_harness::{Broker, Deployment, DeploymentBuilder, NatsCluster, Process};
 use std::{collections::BTreeMap, fs, path::PathBuf, time::Duration};
 
-/// Blocks a second of each pipeline: about what two cores do while services restart.
+/// Blocks a second of each pipeline: about the capacity of two cores while services restart.
 const RATE: f64 = 5.0;
-/// Outputs of the split, and with it tasks of a block: split, proofs, join.
+/// Number of a split's outputs. A block has this many proofs, plus the split and the join.
 const SPLIT: u64 = 3;
-/// How long draining may take when all is healed.
+/// Time limit for draining after all faults are healed.
 const DRAIN: Duration = Duration::from_secs(90);
 
 const MAIN: &str = r#"name = "chaos"
@@ -66,7 +66,7 @@ timeout = "10s"
 attempts = 20
 "#;
 
-/// What came out, compared with what went in.
+/// Comparison of the output with the submitted blocks.
 #[derive(Debug, Default)]
 struct Verdict {
     lost: Vec<u64>,
@@ -101,7 +101,7 @@ fn deployment() -> DeploymentBuilder {
     builder
 }
 
-/// The processes of [`deployment`], by label.
+/// Returns the labels of the processes of [`deployment`].
 fn victims() -> Vec<String> {
     let counts = [
         ("ingester", 2),
@@ -212,7 +212,8 @@ async fn compare(bus: &Bus, pipeline: &Pipeline, count: u64) -> anyhow::Result<V
     Ok(verdict)
 }
 
-/// What is still in the streams of work when all is emitted: nothing, after a moment.
+/// Returns the number of messages left in the work streams after all blocks are emitted. The streams should
+/// be empty within a moment.
 async fn left(bus: &Bus) -> anyhow::Result<u64> {
     let streams = [
         Stream::Blocks,
@@ -235,7 +236,7 @@ async fn left(bus: &Bus) -> anyhow::Result<u64> {
     Ok(left)
 }
 
-/// Says what is wrong, and leaves everything there to be looked at.
+/// Reports the failure, and leaves all processes' files for inspection.
 fn keep(
     context: &Context,
     deployment: Deployment<NatsCluster>,
@@ -262,7 +263,7 @@ fn keep(
         let command = String::from_utf8_lossy(&command).replace('\0', " ");
         eprintln!("a broker and its store: {command}");
     }
-    // The system ends the processes with this one; their directories stay.
+    // The system ends the processes together with this one, and the forgotten value keeps their directories.
     std::mem::forget(deployment);
     bail!(
         "blocks were lost, emitted twice or out of order: run again with --seed {}",

@@ -1,5 +1,5 @@
-//! A join of 10,000: from its last result until the next stage is open, with and without a collector
-//! that dies in the middle of it, with its standby, and is started again when all results are there.
+//! A join of 10,000 results: the time from the last result until the next stage is open. Alternate runs kill
+//! both collectors in the middle of the join, and restart one of them when all results are stored.
 
 use crate::{
     record::{Context, Record},
@@ -15,9 +15,9 @@ use push0_domain::{
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// How many results are joined.
+/// Number of joined results.
 const WIDE: u64 = 10_000;
-/// How long proving all of them may take.
+/// Time limit for proving all parts.
 const PATIENCE: Duration = Duration::from_secs(120);
 
 pub(super) async fn run(context: &Context, record: Record) -> anyhow::Result<Record> {
@@ -39,14 +39,15 @@ pub(super) async fn run(context: &Context, record: Record) -> anyhow::Result<Rec
         .with("join_over_ms", round(median(&with) - median(&without))))
 }
 
-/// Milliseconds from the last result, or if it dies from the collector's restart, to the join's release.
+/// Returns the milliseconds until the join is released, from the last result, or from the collector's
+/// restart if `dies`.
 async fn join(stand: &mut Stand, dies: bool) -> anyhow::Result<f64> {
     let bus = stand.bus().clone();
     let mut results = bus.listen([subject::all(Kind::Result)]).await?;
     let mut stages = bus.listen([subject::all(Kind::Stage)]).await?;
     let numbers = stand.known(1).await?;
     stand::publish(&bus, &stand.pipeline, &[numbers.start], stand::Arrivals::AtOnce).await?;
-    // The split's result, and those of its tasks.
+    // The results are that of the split, and those of its tasks.
     let mut heard = 0;
     while heard < WIDE + 1 {
         tokio::time::timeout(PATIENCE, results.next()).await??;
@@ -59,7 +60,7 @@ async fn join(stand: &mut Stand, dies: bool) -> anyhow::Result<f64> {
     }
     let mut from = now();
     if dies {
-        // All results are stored, and the provers idle.
+        // All results are stored, and the provers are idle.
         let end = Instant::now() + PATIENCE;
         while bus.level(Stream::Tasks).await?.messages > 0 {
             if Instant::now() > end {

@@ -1,12 +1,12 @@
-//! How long until work goes on: on what a killed prover held, and after a killed service.
+//! Time until work resumes: on the tasks of a killed prover, and after the kill of a service.
 //!
-//! A killed prover stays away for a while: a restart would be noticed at once. With long tasks, what
-//! it ran is known from its heartbeats, and when another began it. With short ones it dies with tasks
-//! that no heartbeat ever showed; there the time is from the kill until all blocks are emitted that
-//! were there before it, proving included.
+//! A killed prover stays away for a while, because a restart would be noticed at once. With long tasks,
+//! heartbeats show the tasks that the victim ran and the moment at which another prover began them. With
+//! short tasks, the victim dies with tasks that no heartbeat ever showed. Their time is measured from the
+//! kill until all blocks stored before the kill are emitted, proving included.
 //!
-//! A killed service is the one of two that leads, and is started again at once, as a supervisor does; the time is from the kill until
-//! a block that was published after it is emitted, less its proving.
+//! A killed service is the leader of two and is restarted at once, as by a supervisor. Its time is measured
+//! from the kill until a block published after the kill is emitted, less the proving.
 
 mod join;
 
@@ -21,7 +21,7 @@ use push0_domain::{Timestamp, message::Emission};
 use std::time::Duration;
 
 const PROVERS: u32 = 3;
-/// How long a killed prover stays away, and how long it then works.
+/// Time for which a killed prover stays away, and for which it then works.
 const AWAY: Duration = Duration::from_millis(1500);
 
 pub(crate) async fn run(context: &Context) -> anyhow::Result<()> {
@@ -55,7 +55,7 @@ pub(crate) async fn run(context: &Context) -> anyhow::Result<()> {
     join::run(context, record).await?.publish()
 }
 
-/// Three provers, each with an attempt of this length in some of its four slots.
+/// Starts three provers with four slots each, whose attempts take this long.
 async fn start(proving: Duration) -> anyhow::Result<Stand> {
     let all = (1..=PROVERS).map(|n| stand::prover(&format!("p{n}"), 4, proving));
     let builder = all.fold(stand::services(), |builder, prover| builder.service(prover));
@@ -64,15 +64,15 @@ async fn start(proving: Duration) -> anyhow::Result<Stand> {
     Ok(stand)
 }
 
-/// What kills cost.
+/// Costs of repeated kills.
 struct Costs {
-    /// From a kill until another began what the victim's heartbeats showed.
+    /// From a kill until another prover began the tasks in the victim's heartbeats.
     reassigned: Times,
-    /// From a kill until all was emitted that was there before it, if anything was.
+    /// From a kill until all blocks stored before it were emitted; kills without such blocks are left out.
     stalls: Times,
 }
 
-/// Kills one prover after another under this many blocks a second.
+/// Kills one prover after another at this many blocks a second.
 async fn kill(stand: &mut Stand, context: &Context, kills: u32, per_second: f64) -> anyhow::Result<Costs> {
     let monitor = Monitor::listen(stand.bus()).await?;
     let seconds = 2.0 * AWAY.as_secs_f64() * f64::from(kills);
@@ -112,7 +112,8 @@ async fn kill(stand: &mut Stand, context: &Context, kills: u32, per_second: f64)
     })
 }
 
-/// How long after `at` the last block was emitted that was stored before, in microseconds.
+/// Returns the time from `at` until the last block stored before `at` was emitted, in microseconds. Returns
+/// `None` if no such block was pending.
 fn stall(records: &[Kept<Emission>], at: Timestamp) -> Option<u64> {
     let there = records.iter().filter(|kept| {
         let stored_at = kept.body.as_ref().map(|emission| emission.stored_at);
@@ -122,7 +123,7 @@ fn stall(records: &[Kept<Emission>], at: Timestamp) -> Option<u64> {
 }
 
 async fn service_recovery(stand: &mut Stand, service: &str, proving: Duration) -> anyhow::Result<f64> {
-    // Settled: the one before is emitted and all services are ready.
+    // The system is settled: the block before is emitted and all services are ready.
     stand.deployment.ready().await;
     stand.run(1, Arrivals::AtOnce).await?;
     let numbers = stand.known(1).await?;

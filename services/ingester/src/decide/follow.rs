@@ -1,84 +1,86 @@
-//! Following a chain that somebody else grows, and sometimes rewrites.
+//! Following an external chain, which grows and is sometimes rewritten.
 
 use super::{Action, History, Link, RANGE};
 use push0_domain::{BlockHash, BlockRef};
 
-/// What the node said.
+/// An answer of the node.
 #[derive(Clone, Copy, Debug)]
 pub enum Event {
-    /// Its newest block.
+    /// The newest block of the node.
     Head(BlockRef),
-    /// The block under a number that was asked for.
+    /// The block under a requested number.
     Block(Link),
 }
 
-/// What to do next.
+/// A reaction to an answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Effect {
-    /// Ask for these blocks and hand them over in ascending order. After an effect of another kind
-    /// than [`Effect::Act`], the rest is not needed.
+    /// Request these blocks and pass them to [`Follower::step`] in ascending order. After an effect other
+    /// than [`Effect::Act`], the remaining blocks are not needed.
     Fetch {
-        /// The first number.
+        /// First number of the range.
         first: u64,
-        /// The last number, inclusive.
+        /// Last number of the range, inclusive.
         last: u64,
     },
-    /// Publish or cancel.
+    /// Publish or cancel blocks.
     Act(Action),
-    /// There is no way on until the node says something else.
+    /// The follower cannot continue until the node's answers change.
     Stuck(Stuck),
 }
 
-/// Why there is no way on.
+/// Reasons why the follower cannot continue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Stuck {
     /// All remembered blocks were replaced.
     #[error(
-        "the node's chain differs from what was published at every block from {oldest} to {tip}: expected the same chain with a reorg of less than {} blocks",
+        "the node's chain has none of the published blocks from {oldest} to {tip}: expected the same chain with a reorg of fewer than {} blocks",
         super::DEPTH
     )]
     TooDeep {
-        /// The oldest remembered number.
+        /// Number of the oldest remembered block.
         oldest: u64,
-        /// The last published number.
+        /// Number of the last published block.
         tip: u64,
     },
-    /// The node is so far behind that nothing can be compared.
+    /// The node is so far behind that no remembered block can be compared.
     #[error(
-        "the node's chain ends before block {oldest}, but block {tip} was published: expected the same chain"
+        "the node's chain ends before block {oldest}, but blocks up to {tip} were published: expected the same chain"
     )]
     Behind {
-        /// The oldest remembered number.
+        /// Number of the oldest remembered block.
         oldest: u64,
-        /// The last published number.
+        /// Number of the last published block.
         tip: u64,
     },
 }
 
-/// Where the follower looks.
+/// Direction of the search.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Looking {
     Forward,
-    /// For the last block that both chains have; `replaced` when a published one is known to be gone.
+    /// Back to the last block common to both chains. `replaced` is set once a published block is known
+    /// to be gone.
     Back {
         at: u64,
         replaced: bool,
     },
 }
 
-/// Follows a chain's head at a distance.
+/// Follower of a chain's head, at a distance of `confirmations` blocks.
 #[derive(Clone, Debug)]
 pub struct Follower {
     history: History,
     confirmations: u64,
     looking: Looking,
     head: Option<BlockHash>,
-    /// The head whose chain was last seen to hold the tip, or where the node's part of it ends.
+    /// The head at which the node's chain was last found to agree with the published one: at the
+    /// published tip, or at the end of the node's confirmed blocks if the node is behind.
     agreed: Option<BlockHash>,
 }
 
 impl Follower {
-    /// Goes on from a history, whose tip is compared with the chain before anything is added.
+    /// Continues from a history. The tip is compared with the chain before any block is added.
     pub fn new(history: History, confirmations: u64) -> Self {
         let looking = start(&history);
         Self {
@@ -90,12 +92,12 @@ impl Follower {
         }
     }
 
-    /// What was published so far.
+    /// Returns the history of published blocks.
     pub fn history(&self) -> &History {
         &self.history
     }
 
-    /// Takes one answer of the node.
+    /// Processes one answer of the node.
     pub fn step(&mut self, event: Event) -> Vec<Effect> {
         match event {
             Event::Head(head) => self.head(head).into_iter().collect(),
@@ -154,7 +156,7 @@ impl Follower {
         if let Some(tip) = self.history.tip()
             && tip.hash != link.parent_hash
         {
-            // No proof yet that the tip is gone: the node may have changed its mind between answers.
+            // The tip is not proved to be gone: the node may have switched chains between two answers.
             self.looking = Looking::Back {
                 at: tip.number,
                 replaced: false,
@@ -185,14 +187,14 @@ impl Follower {
         let number = link.block.number;
         let (oldest, tip) = (self.history.oldest(), self.history.tip());
         if self.history.first() == Some(number) {
-            // Nothing of ours lies below: the pipeline begins anew with the block that replaces it.
+            // No published block lies below, so the pipeline begins again with the replacement.
             self.looking = Looking::Forward;
             let cancel = self.history.roll_back(number);
             let again = self.history.append(link);
             return cancel.into_iter().chain(again).map(Effect::Act).collect();
         }
         if oldest == Some(number) {
-            // Looked at again from the top, in case the node comes back to the chain that we know.
+            // The search begins again at the tip, in case the node returns to the published chain.
             self.looking = start(&self.history);
             let tip = tip.map_or(number, |tip| tip.number);
             return vec![Effect::Stuck(Stuck::TooDeep { oldest: number, tip })];

@@ -1,51 +1,54 @@
-//! Blocks that somebody submits: which ones follow, which replace, which are refused.
+//! Rules for submitted blocks: which ones follow, which replace others, which are refused.
 
 use super::{Action, DEPTH, History, Link};
 use push0_domain::{BlockHash, BlockRef, PipelineId};
 
-/// A block as it was submitted.
+/// A block as submitted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Offer {
-    /// Its number.
+    /// Number of the block.
     pub number: u64,
-    /// Its hash, if it was said.
+    /// Hash of the block, if given.
     pub hash: Option<BlockHash>,
-    /// Its parent's hash, if it was said.
+    /// Hash of the parent, if given.
     pub parent_hash: Option<BlockHash>,
 }
 
-/// Why a block is refused.
+/// Reasons for refusing a block.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Conflict {
-    /// It leaves a gap, or lies before the first.
+    /// The block leaves a gap, or lies before the pipeline's first block.
     #[error("block {number} does not follow: expected {expected}")]
     Gap {
-        /// Its number.
+        /// Number of the refused block.
         number: u64,
-        /// The number after the last one.
+        /// The number after the last published block.
         expected: u64,
     },
-    /// It names another parent.
+    /// The block names another parent than the published one.
     #[error("block {number} has the parent {found}: expected {expected}, the hash of block {}", number - 1)]
     Parent {
-        /// Its number.
+        /// Number of the refused block.
         number: u64,
-        /// The parent that it names.
+        /// Hash of the parent given in the submission.
         found: BlockHash,
-        /// The parent that it should have.
+        /// Hash of the published parent.
         expected: BlockHash,
     },
-    /// It would replace a block that is no longer remembered.
-    #[error("block {number} would replace one more than {DEPTH} blocks back: expected at least {oldest}")]
+    /// The parent of the block to replace is no longer remembered.
+    #[error(
+        "block {number} is too far back, only the last {DEPTH} blocks are remembered: expected a number of at least {oldest}"
+    )]
     TooDeep {
-        /// Its number.
+        /// Number of the refused block.
         number: u64,
-        /// The lowest number that can be replaced.
+        /// Lowest number of a block open to replacement.
         oldest: u64,
     },
 }
 
-/// The hash of a block that has none: bare numbers form a chain too, the same one on every replay.
+/// Returns the hash of a block submitted without one. Bare numbers thus form a chain too, the same chain
+/// on every replay.
 pub fn hash_of_number(pipeline: &PipelineId, number: u64) -> BlockHash {
     let mut hasher = blake3::Hasher::new();
     hasher.update(b"push0 block\0");
@@ -55,8 +58,8 @@ pub fn hash_of_number(pipeline: &PipelineId, number: u64) -> BlockHash {
     BlockHash(*hasher.finalize().as_bytes())
 }
 
-/// What a submitted block leads to; nothing if it is known already, as when a submission whose
-/// answer was lost is repeated.
+/// Adds a submitted block to the history and returns the resulting actions. A known block leads to no
+/// action, for example when a submission is repeated because its answer was lost.
 pub fn offer(history: &mut History, pipeline: &PipelineId, offer: &Offer) -> Result<Vec<Action>, Conflict> {
     let number = offer.number;
     let block = BlockRef {
@@ -86,8 +89,8 @@ pub fn offer(history: &mut History, pipeline: &PipelineId, offer: &Offer) -> Res
             expected,
         });
     }
-    // Of the first block the parent is whatever the submitter says, and by default the one before it
-    // in the chain of bare numbers.
+    // The parent of the first block is the one named by the submitter, by default the block before in the
+    // chain of bare numbers.
     let parent_hash = before
         .or(offer.parent_hash)
         .unwrap_or_else(|| hash_of_number(pipeline, number.wrapping_sub(1)));

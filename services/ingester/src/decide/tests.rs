@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use push0_domain::{BlockHash, BlockRef, PipelineId};
 use std::collections::BTreeMap;
 
-/// A chain that can be grown and rewritten; block 0 is its genesis.
+/// A chain for tests to grow and rewrite; block 0 is its genesis.
 #[derive(Clone)]
 struct Chain {
     blocks: Vec<BlockRef>,
@@ -58,7 +58,7 @@ impl Chain {
     }
 }
 
-/// What came of the actions: the blocks that are wanted, and what a restarted process would find.
+/// Result of the actions: the blocks still wanted, and the state that a restarted process would find.
 #[derive(Default)]
 struct Downstream {
     wanted: BTreeMap<u64, BlockHash>,
@@ -68,7 +68,8 @@ struct Downstream {
 }
 
 impl Downstream {
-    /// Carries actions out as the publisher does; a crash stops it before action `crash`.
+    /// Carries out actions as the publisher does. A crash stops before the action `crash`. Returns
+    /// whether all actions were carried out.
     fn carry_out(&mut self, actions: &[Action], crash: Option<usize>) -> bool {
         let publishes = |a: &Action| match a {
             Action::Publish(link) => Some(link.block),
@@ -90,7 +91,7 @@ impl Downstream {
                 Action::Publish(link) => self.publish(link),
                 Action::Cancel { replaced, back_to } => {
                     for block in replaced {
-                        // What was only about to be published is cancelled as well.
+                        // Blocks in doubt, which may never have been published, are cancelled as well.
                         if self.wanted.get(&block.number) == Some(&block.hash) {
                             self.wanted.remove(&block.number);
                         }
@@ -134,7 +135,7 @@ impl Downstream {
     }
 }
 
-/// One look at the node, as the shell does it. Between two answers the chain may change.
+/// Looks at the node once, as the service does. The chain may change between two answers.
 fn look(
     follower: &mut Follower,
     chain: &mut Chain,
@@ -196,7 +197,7 @@ fn change() -> impl Strategy<Value = Change> {
     ]
 }
 
-/// A change before a look, changes during it, and whether the process crashes in it.
+/// Generates a change before a look, changes during it, and the action before which the process crashes.
 fn round() -> impl Strategy<Value = (Change, Vec<Change>, Option<usize>)> {
     let during = prop::collection::vec(change(), 0..4);
     (change(), during, prop::option::weighted(0.2, 0..40usize))
@@ -220,7 +221,7 @@ proptest! {
                 follower = Follower::new(downstream.history(), confirmations);
             }
         }
-        // The chain goes on, longer than before, and the follower looks until it sees nothing new.
+        // The chain grows past its old length, and the follower looks until nothing new appears.
         chain.grow(60);
         for _ in 0..chain.blocks.len() / RANGE as usize + 10 {
             let (actions, stuck) = look(&mut follower, &mut chain, &mut Vec::new());
@@ -232,7 +233,7 @@ proptest! {
         let canonical: BTreeMap<u64, BlockHash> =
             chain.blocks.iter().filter(|b| (first..=target).contains(&b.number)).map(|b| (b.number, b.hash)).collect();
         prop_assert_eq!(&downstream.wanted, &canonical);
-        // Quiet now: a look asks for nothing but the head.
+        // With nothing new, a look requests only the head.
         let quiet = follower.step(Event::Head(chain.head()));
         prop_assert!(quiet.is_empty() || confirmations > 0, "{:?}", quiet);
     }

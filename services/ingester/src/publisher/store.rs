@@ -1,4 +1,4 @@
-//! What must be stored before a block is published: what is known of it, and its witness.
+//! Storage of a block's facts and witness, before the block is published.
 
 use super::{NewBlock, Publisher};
 use futures::future::try_join_all;
@@ -7,8 +7,8 @@ use push0_domain::{Announcement, Payload, message::KnownBlock, pipeline::Pipelin
 use std::sync::Arc;
 
 impl Publisher {
-    /// Stores what belongs to the blocks, all at once and again until it is stored; returns their
-    /// inputs in order.
+    /// Stores facts and witnesses of all blocks concurrently, with retries until all are stored. Returns
+    /// the blocks' inputs in order.
     pub(super) async fn store_known(&mut self, definition: &Pipeline, window: &[NewBlock]) -> Vec<Payload> {
         let (known, blobs) = (self.known.clone(), self.blobs.clone());
         let blocks: Arc<[NewBlock]> = window.into();

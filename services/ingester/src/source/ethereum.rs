@@ -1,46 +1,50 @@
 //! Blocks of an Ethereum node, by JSON-RPC over HTTP.
 //!
-//! The client is our own rather than alloy's provider: answers must be bounded in size while they are
-//! read, connections in number, errors must not carry the URL (its path is often an API key), and of all
-//! that a provider does only `eth_getBlockByNumber` is needed. From alloy comes the header type, with
-//! which every header is rebuilt and hashed: a node that announces another hash is not believed.
+//! This client replaces alloy's provider: answers must be bounded in size while they are read,
+//! connections must be bounded in number, errors must not carry the URL (its path is often an API key),
+//! and only `eth_getBlockByNumber` is needed of a provider. The header type is alloy's: every header is
+//! rebuilt and hashed, and a node that announces another hash is not believed.
 
+mod answer;
 mod block;
 mod client;
 mod connections;
 mod fetch;
+mod number;
+mod progress;
 mod rpc;
 
-use super::{Ended, OUT_OF_REACH_MAX};
+use super::ended::{Ended, OUT_OF_REACH_MAX};
 use crate::{
     decide::follow::{Effect, Event, Follower, Stuck},
-    publisher::{Deposed, Opened, Publisher},
+    publisher::{Deposed, Publisher, resume::Opened},
     status::{Status, Trouble},
 };
+use answer::ANSWER_MAX;
 use block::FetchedBlock;
-use client::ANSWER_MAX;
-use fetch::{Fetched, Limits};
+use number::Number;
+use progress::{Fetched, Limits};
 use push0_bus::Backoff;
 use push0_domain::pipeline::{EthereumSource, Start};
 use push0_runtime::Shutdown;
-use rpc::{Number, Rpc, RpcError};
+use rpc::{Rpc, RpcError};
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// The shortest and the longest pause between tries: a node that comes back is noticed within it.
+/// Shortest and longest pause between retries; a node that recovers is noticed within the longest pause.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(5));
 
-/// A node that a pipeline's blocks come from.
+/// A node that supplies a pipeline's blocks.
 pub(super) struct Node {
     source: EthereumSource,
-    /// What is wrong with the URL, if anything.
+    /// The client, or the problem with the URL.
     rpc: Result<Rpc, String>,
 }
 
-/// Why a look at the node ended early.
+/// Reasons why a look at the node ended early.
 enum Halt {
     Deposed(Deposed),
-    /// The node did not say what its newest block is.
+    /// The node did not return its newest block.
     Head(RpcError),
     Rpc(RpcError),
     Stuck(Stuck),
@@ -59,7 +63,7 @@ struct Ethereum<'a> {
     publisher: Publisher,
     limits: Limits,
     stop: &'a Shutdown,
-    /// When the node last said what its newest block is.
+    /// Time of the last answer to `head`, the request for the newest block.
     answered_at: Instant,
 }
 
@@ -71,7 +75,7 @@ impl Node {
         }
     }
 
-    /// Waits until the node says what its newest block is.
+    /// Waits until the node returns its newest block.
     pub(super) async fn reach(&self, status: &mut Status) {
         let rpc = match &self.rpc {
             Ok(rpc) => rpc,
@@ -93,7 +97,7 @@ impl Node {
             mut history,
         } = opened;
         if let Start::Number(first) = self.source.start {
-            // Of no effect once the pipeline has begun.
+            // Has no effect once the pipeline has begun.
             history.start_at(first);
         }
         let rpc = match &self.rpc {
@@ -161,8 +165,8 @@ impl Ethereum<'_> {
         self.publisher.status.failing(trouble, &reason);
     }
 
-    /// Looks at the node once and does what follows. Says whether that was anything: then there may
-    /// be more.
+    /// Reads the node's head once and carries out the consequences. Returns whether anything was done;
+    /// then there may be more to do.
     async fn look(&mut self) -> Result<bool, Halt> {
         let Some(head) = self.head().await? else {
             return Ok(false);
@@ -191,7 +195,8 @@ impl Ethereum<'_> {
         Ok(did_something)
     }
 
-    /// The node's newest block.
+    /// Requests the node's newest block. Returns `None` if the stop is requested or the node
+    /// has no block.
     async fn head(&mut self) -> Result<Option<FetchedBlock>, Halt> {
         let answer = tokio::select! {
             () = self.stop.requested() => return Ok(None),
@@ -203,8 +208,8 @@ impl Ethereum<'_> {
     }
 }
 
-/// Waits until the node does not say what its newest block is, while blocks are fetched: a node that was
-/// cut off would else cost the timeouts of two requests, one after the other.
+/// Polls the node's head while blocks are fetched, and returns the first error. Otherwise a node that was
+/// cut off would cost the timeouts of two requests in sequence.
 async fn falls_silent(rpc: &Rpc) -> RpcError {
     loop {
         tokio::time::sleep(OUT_OF_REACH_MAX).await;

@@ -1,13 +1,16 @@
-//! Blocks from a file: one a line, followed as the file grows.
+//! Blocks from a file, one per line, followed as the file grows.
 //!
-//! A line ends with a newline; what stands after the last one is still being written. A line that is
-//! wrong stops the pipeline there, with the reason, until the file changes. Which line comes next is
-//! part of the cursor, so lines that were read must not be edited.
+//! A line ends with a newline; text after the last newline is still being written. A wrong line stops the
+//! pipeline there, with the reason, until the file changes. The cursor counts lines, so lines already
+//! read must not be edited.
 
-use super::{Ended, OUT_OF_REACH_MAX, submitted};
+use super::{
+    ended::{Ended, OUT_OF_REACH_MAX},
+    submitted,
+};
 use crate::{
     decide::{History, WINDOW},
-    publisher::{Deposed, Opened, Publisher, Step},
+    publisher::{Deposed, Publisher, Step, resume::Opened},
     status::{Status, Trouble},
 };
 use push0_runtime::Shutdown;
@@ -18,26 +21,26 @@ use tokio::{
     time::Instant,
 };
 
-/// How often the file is looked at.
+/// Interval between checks of the file.
 const POLL: Duration = Duration::from_millis(500);
-/// The longest line, in bytes: what a submission by HTTP may hold.
+/// Longest line, in bytes: the size limit of a submission by HTTP.
 const LINE_MAX: u64 = 16 * 1024 * 1024;
-/// How many bytes of lines are read before they are published.
+/// Bytes of lines read before their blocks are published.
 const BATCH_BYTES: usize = 4 * 1024 * 1024;
 
-/// The file as it was last looked at; nothing is read again while it stays so.
+/// Size and modification time of the file at the last check. An unchanged file is not read again.
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct Look {
     len: u64,
     modified: Option<std::time::SystemTime>,
 }
 
-/// How far a file was read.
+/// Position up to which a file was read.
 #[derive(Clone, Copy)]
 struct Position {
-    /// Lines.
+    /// Number of lines read.
     line: u64,
-    /// Bytes; none when only the lines are known, as after a restart.
+    /// Number of bytes read; `None` when only the number of lines is known, as after a restart.
     offset: Option<u64>,
 }
 
@@ -52,12 +55,12 @@ enum Next {
     End,
 }
 
-/// Why reading stopped.
+/// Reasons why reading stopped.
 enum Halt {
     Deposed(Deposed),
-    /// What is wrong, and where. Only a change of the file helps.
+    /// The problem and its place. Only a change of the file helps.
     Wrong(String),
-    /// The file cannot be read now.
+    /// The file cannot be read at the moment.
     Unreadable(String),
 }
 
@@ -67,7 +70,7 @@ impl From<Deposed> for Halt {
     }
 }
 
-/// Waits until the file is there.
+/// Waits until the file exists.
 pub(super) async fn reach(path: &str, status: &mut Status) {
     while let Err(error) = look(Path::new(path)).await {
         status.blocked(Trouble::File, &format!("{path}: {error}"));
@@ -128,7 +131,7 @@ async fn look(path: &Path) -> std::io::Result<Look> {
     })
 }
 
-/// Publishes what is new in the file. What comes before a wrong line is published first.
+/// Publishes the new lines of the file. Blocks before a wrong line are published first.
 async fn read(
     path: &str,
     position: &mut Position,
@@ -167,7 +170,7 @@ async fn read(
     }
 }
 
-/// What a line leads to; nothing if it is empty.
+/// Returns the steps for a line; none for an empty line.
 fn accept(text: &str, line: u64, history: &mut History, publisher: &Publisher) -> Result<Vec<Step>, String> {
     if text.trim().is_empty() {
         return Ok(Vec::new());
@@ -186,7 +189,7 @@ fn accept(text: &str, line: u64, history: &mut History, publisher: &Publisher) -
 }
 
 impl Reader {
-    /// Opens the file after what was read before.
+    /// Opens the file and skips the lines already read.
     async fn open(path: &str, from: Position) -> Result<Self, Halt> {
         let unreadable = |error: std::io::Error| Halt::Unreadable(format!("{path}: {error}"));
         let mut file = File::open(path).await.map_err(unreadable)?;
@@ -222,7 +225,7 @@ impl Reader {
         }
     }
 
-    /// The next whole line.
+    /// Returns the next complete line, or the end.
     async fn next(&mut self, path: &str) -> Result<Next, Halt> {
         let wrong = |reason: String| Halt::Wrong(format!("{path}:{}: {reason}", self.line + 1));
         let mut bytes = Vec::new();
@@ -230,13 +233,13 @@ impl Reader {
         let read = limited.read_until(b'\n', &mut bytes).await;
         read.map_err(|error| wrong(error.to_string()))?;
         if bytes.len() as u64 > LINE_MAX {
-            return Err(wrong(format!("a line of more than {LINE_MAX} bytes")));
+            return Err(wrong(format!("the line has more than {LINE_MAX} bytes")));
         }
         let len = bytes.len() as u64;
         if bytes.pop() != Some(b'\n') {
             return Ok(Next::End);
         }
-        let text = String::from_utf8(bytes).map_err(|_| wrong("not UTF-8".to_owned()))?;
+        let text = String::from_utf8(bytes).map_err(|_| wrong("the line is not UTF-8".to_owned()))?;
         self.line += 1;
         self.offset += len;
         Ok(Next::Line(text))

@@ -1,38 +1,23 @@
-//! Blocks that somebody posts.
+//! Blocks posted by HTTP.
 //!
-//! The server (one per process) hands a submission to the task that leads its pipeline and answers
-//! when the broker has stored it. It holds nothing back: what was not answered with 202 is the
-//! submitter's to send again, which is harmless.
+//! The server (one per process) passes a submission to the task that leads the pipeline, and answers when
+//! the broker has stored the blocks. The server keeps no blocks: the submitter must send blocks without a
+//! 202 answer again, which is harmless.
 
 mod desk;
 pub(crate) mod server;
+mod submission;
 
 pub(crate) use desk::Desk;
 
-use super::submitted::{self, Submitted};
-use crate::{
-    decide::offer::Conflict,
-    publisher::{Deposed, Opened},
-};
+use super::submitted;
+use crate::publisher::{Deposed, resume::Opened};
 use push0_runtime::Shutdown;
-use tokio::sync::{mpsc, oneshot};
+use submission::{Refused, Submission};
+use tokio::sync::mpsc;
 
-/// How many submissions of one pipeline wait for their turn.
+/// Most submissions of one pipeline waiting for their turn.
 const WAITING_MAX: usize = 16;
-
-/// Blocks of one request, and where the answer goes.
-pub(crate) struct Submission {
-    blocks: Vec<Submitted>,
-    answer: oneshot::Sender<Result<usize, Refused>>,
-}
-
-/// A block that does not follow.
-#[derive(Debug)]
-pub(crate) struct Refused {
-    /// Its position in the request, from 0.
-    position: usize,
-    conflict: Conflict,
-}
 
 /// Takes submissions for one pipeline until the stop is requested.
 pub(super) async fn run(opened: Opened, desk: &Desk, stop: &Shutdown) -> Result<(), Deposed> {
@@ -49,7 +34,7 @@ pub(super) async fn run(opened: Opened, desk: &Desk, stop: &Shutdown) -> Result<
             submission = submissions.recv() => submission,
         };
         let Some(Submission { blocks, answer }) = submission else {
-            // The desk keeps a sender while it is open.
+            // The desk keeps a sender while the pipeline is open.
             return Ok(());
         };
         // All or none: a request with a wrong block changes nothing.
@@ -76,7 +61,7 @@ pub(super) async fn run(opened: Opened, desk: &Desk, stop: &Shutdown) -> Result<
                 Ok(blocks.len())
             }
         };
-        // A submitter that went away sends again.
+        // A submitter that disconnected will send the blocks again.
         let _ = answer.send(outcome);
     }
 }

@@ -1,4 +1,4 @@
-//! A block as a person or a program writes it: a bare number, or an object.
+//! Format of a submitted block: a bare number, or a JSON object.
 
 use crate::{
     decide::{
@@ -13,11 +13,11 @@ use push0_domain::{BlockHash, message::BlockFacts};
 use serde::Deserialize;
 use std::borrow::Cow;
 
-/// The largest number of a block, so that the one after it is a number too.
+/// Largest accepted block number, so that the next number is valid too.
 const NUMBER_MAX: u64 = i64::MAX as u64;
 const EXPECTED: &str = "expected a block number, or {\"number\": 1, \"hash\": \"0x..\", \"parent_hash\": \"0x..\", \"input\": \"0x..\"}";
 
-/// A submitted block.
+/// A submitted block with its witness.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Submitted {
     pub(super) offer: Offer,
@@ -36,12 +36,12 @@ struct Object<'a> {
     input: Option<Digits<'a>>,
 }
 
-/// Hex digits as they stand in the body, of which they may be most. A type of its own, since serde copies
-/// a string within an option.
+/// Hex digits borrowed from the body, because they may be most of the body. A type of its own, since
+/// serde copies a string inside an `Option`.
 #[derive(Deserialize)]
 struct Digits<'a>(#[serde(borrow)] Cow<'a, str>);
 
-/// Reads one block. The error says what is wrong and what was expected.
+/// Parses one block. The error names the problem and the expected format.
 pub(super) fn parse(text: &str) -> Result<Submitted, String> {
     let text = text.trim();
     let object = if text.starts_with('{') {
@@ -80,7 +80,7 @@ pub(super) fn parse(text: &str) -> Result<Submitted, String> {
     })
 }
 
-/// What a submitted block leads to.
+/// Returns the steps for a submitted block.
 pub(super) fn steps(
     history: &mut History,
     status: &Status,

@@ -1,4 +1,4 @@
-//! A running ingester and what it published, for the tests of this crate.
+//! Helpers for the tests of this crate: a running ingester and the blocks published by it.
 #![allow(dead_code, reason = "each test program uses its own part")]
 
 use push0_bus::Stream;
@@ -12,7 +12,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
-/// A pipeline file with this source.
+/// Returns a pipeline file with this source.
 pub(crate) fn pipeline(name: &str, source: &str) -> String {
     format!(
         "name = \"{name}\"\n[source]\n{source}\n[[proof]]\ntype = \"main\"\nzkvm = \"mock\"\n\
@@ -25,7 +25,7 @@ pub(crate) fn ethereum(name: &str, url: &str, more: &str) -> String {
     pipeline(name, &source)
 }
 
-/// A broker with these pipelines and one ingester.
+/// Starts a broker with these pipelines and one ingester.
 pub(crate) async fn deploy(pipelines: &[String]) -> Deployment {
     let ingester = Process::program("ingester").env("PUSH0_SUBMIT__LISTEN", "127.0.0.1:0");
     let with = |builder: push0_harness::DeploymentBuilder, toml: &String| builder.pipeline(toml);
@@ -37,7 +37,7 @@ pub(crate) fn id(name: &str) -> PipelineId {
     name.parse().expect("a name")
 }
 
-/// All that was published for a pipeline, in the order of the stream.
+/// Returns all events of a pipeline, in the order of the stream.
 pub(crate) async fn events(deployment: &Deployment, pipeline: &str) -> Vec<BlockEvent> {
     let pipeline = id(pipeline);
     let mut all = Vec::new();
@@ -52,8 +52,8 @@ pub(crate) async fn events(deployment: &Deployment, pipeline: &str) -> Vec<Block
     all.into_iter().map(|kept| kept.body.expect("a block")).collect()
 }
 
-/// The blocks that are still wanted, and all that was cancelled. Fails if a block was published that
-/// is not the child of the one before it, or replaces one that was not cancelled.
+/// Returns the blocks still wanted, and all cancellations. Panics if a published block is not the child
+/// of the one before, or replaces a block without a cancellation.
 pub(crate) fn outcome(events: &[BlockEvent]) -> (Vec<ObservedBlock>, Vec<Cancel>) {
     let mut wanted: BTreeMap<u64, ObservedBlock> = BTreeMap::new();
     let mut cancels = Vec::new();
@@ -87,7 +87,7 @@ pub(crate) fn outcome(events: &[BlockEvent]) -> (Vec<ObservedBlock>, Vec<Cancel>
     (wanted.into_values().collect(), cancels)
 }
 
-/// Waits until the wanted blocks end with `last`, and returns what was published.
+/// Waits until the wanted blocks reach `last`, and returns all events.
 pub(crate) async fn published_up_to(deployment: &Deployment, pipeline: &str, last: u64) -> Vec<BlockEvent> {
     wait_for(&format!("block {last} of {pipeline}"), PATIENCE, async || {
         let events = events(deployment, pipeline).await;
@@ -97,17 +97,17 @@ pub(crate) async fn published_up_to(deployment: &Deployment, pipeline: &str, las
     .await
 }
 
-/// The numbers of the wanted blocks.
+/// Returns the numbers of the wanted blocks.
 pub(crate) fn numbers(events: &[BlockEvent]) -> Vec<u64> {
     outcome(events).0.iter().map(|block| block.block.number).collect()
 }
 
-/// Waits until the ingester says in `/health/ready` that it is not ready, with this in the reason.
+/// Waits until the ingester's `/health/ready` answers not ready, with this text in the reason.
 pub(crate) async fn not_ready(deployment: &Deployment, reason: &str) {
     not_ready_of(deployment, "ingester", reason).await;
 }
 
-/// The same of the process of this label.
+/// Like [`not_ready`], for the process of this label.
 pub(crate) async fn not_ready_of(deployment: &Deployment, label: &str, reason: &str) {
     let ingester = deployment.service(label);
     wait_for(&format!("`{reason}` in the readiness"), PATIENCE, async || {

@@ -4,7 +4,7 @@ use alloy_consensus::Header;
 use alloy_primitives::{B256, keccak256};
 use push0_prover_miden::Statement;
 
-/// A header with every field of the Prague fork: 640 bytes or so of RLP.
+/// Returns a header with every field of the Prague fork, about 640 bytes of RLP.
 pub(crate) fn header(number: u64, extra: &[u8]) -> Header {
     let mut header = Header {
         parent_hash: keccak256(number.to_be_bytes()),
@@ -28,7 +28,7 @@ pub(crate) fn header(number: u64, extra: &[u8]) -> Header {
     header
 }
 
-/// The RLP of a header and the statement that it satisfies.
+/// Returns the RLP of a header and the statement satisfied by it.
 pub(crate) fn block(number: u64, extra: &[u8]) -> (Statement, Vec<u8>) {
     let header = header(number, extra);
     let rlp = alloy_rlp::encode(&header);
@@ -39,7 +39,7 @@ pub(crate) fn block(number: u64, extra: &[u8]) -> (Statement, Vec<u8>) {
     (statement, rlp)
 }
 
-/// Bytes of a given length that start like a header, and the statement that they satisfy.
+/// Returns `len` bytes that start like a header, and the statement satisfied by them.
 pub(crate) fn shaped(len: usize) -> (Statement, Vec<u8>) {
     let payload = u16::try_from(len - 3).unwrap().to_be_bytes();
     let mut bytes: Vec<u8> = (0..len).map(|i| (i * 7 + 1) as u8).collect();
@@ -47,7 +47,7 @@ pub(crate) fn shaped(len: usize) -> (Statement, Vec<u8>) {
     (statement_for(&bytes), bytes)
 }
 
-/// Hashes the bytes and takes the parent hash from its place, whatever the bytes are.
+/// Hashes any bytes and takes the parent hash from bytes 4 to 36.
 pub(crate) fn statement_for(bytes: &[u8]) -> Statement {
     Statement {
         block_hash: keccak256(bytes).0,

@@ -1,4 +1,4 @@
-//! A broker with one pipeline, and the test in the place of dispatcher, collector and watchdog.
+//! Test rig: a broker with one pipeline; the test acts as dispatcher, collector and watchdog.
 
 use push0_bus::{Bus, Kept, Message, Stream};
 use push0_domain::{
@@ -13,7 +13,7 @@ use push0_domain::{
 use push0_harness::{Deployment, ProcessBuilder, synthetic_block, synthetic_hash, wait_for};
 use std::time::Duration;
 
-/// Far beyond what anything here takes.
+/// Far longer than any step of these tests takes.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 pub(crate) struct Rig {
@@ -23,7 +23,7 @@ pub(crate) struct Rig {
 }
 
 impl Rig {
-    /// A pipeline `rig` with one proof of `zkvm`, known blocks 1 to 50, and these services.
+    /// Starts a pipeline `rig` with one proof of `zkvm`, known blocks 1 to 50, and these services.
     pub(crate) async fn start(zkvm: &str, services: Vec<ProcessBuilder>) -> Self {
         let toml = format!(
             r#"
@@ -57,7 +57,7 @@ impl Rig {
         self.deployment.bus()
     }
 
-    /// The first attempt at the only task of a synthetic block.
+    /// Returns the first attempt at the only task of a synthetic block.
     pub(crate) fn task(&self, number: u64) -> Task {
         let stage = push0_domain::task::StageKey {
             pipeline: self.pipeline.clone(),
@@ -105,7 +105,8 @@ impl Rig {
         stored.expect("the task is stored");
     }
 
-    /// How an attempt ended, from RESULTS: as the prover said, or if it is checked, as the verifier did.
+    /// Waits in RESULTS for the end of an attempt: the verifier's verdict if the task is checked,
+    /// else the prover's result.
     pub(crate) async fn result(&self, task: &Task) -> TaskResult {
         if task.header.check {
             self.result_at(subject::verdict(&key(task))).await
@@ -114,7 +115,7 @@ impl Rig {
         }
     }
 
-    /// What the prover itself says: of a task that is checked, only its failure.
+    /// Waits for the prover's own result. For a checked task, that exists only if the attempt failed.
     pub(crate) async fn result_of_prover(&self, task: &Task) -> TaskResult {
         self.result_at(subject::result(&key(task))).await
     }
@@ -133,7 +134,7 @@ impl Rig {
         }
     }
 
-    /// Waits until a task was acknowledged.
+    /// Waits until a task has been acknowledged.
     pub(crate) async fn acknowledged(&self, task: &Task) {
         let subject = subject::task(&key(task));
         wait_for("the task's end in TASKS", PATIENCE, async || {
@@ -143,7 +144,7 @@ impl Rig {
         .await;
     }
 
-    /// Waits for a lease that says something.
+    /// Waits for a lease for which `says` returns a value, and returns the value.
     pub(crate) async fn lease<T>(&self, prover: &str, what: &str, says: impl Fn(&Lease) -> Option<T>) -> T {
         let subject = subject::lease(&self.zkvm, &prover.parse().expect("a name"));
         wait_for(what, PATIENCE, async || {
@@ -160,7 +161,7 @@ impl Rig {
         .await
     }
 
-    /// Waits until a prover's lease says that it runs this task.
+    /// Waits until the prover's lease shows the task as running.
     pub(crate) async fn running(&self, prover: &str, task: &Task) {
         self.lease(prover, "a running attempt", |lease| {
             held(lease, task)?.running_ms.map(|_| ())
@@ -200,7 +201,7 @@ pub(crate) fn class(result: &TaskResult) -> FailureClass {
     failure(result).class
 }
 
-/// The only output of a completed attempt.
+/// Returns the only output of a completed attempt.
 pub(crate) async fn output(bus: &Bus, result: &TaskResult) -> Vec<u8> {
     let Outcome::Completed { outputs } = &result.outcome else {
         panic!("not completed: {result:?}");

@@ -1,8 +1,8 @@
-//! `push0 block N`: everything that is known about one block.
+//! `push0 block N`: shows everything known about one block.
 
-use crate::cli::Of;
 use crate::context::Context;
 use crate::failure::Failure;
+use crate::options::Of;
 use crate::records::{self, Record, RecordJson};
 use crate::work_in_flight::{self, HeldTask, Waiting};
 use crate::{known, letters, output, table};
@@ -17,7 +17,7 @@ use std::time::Duration;
 pub(crate) struct BlockArgs {
     #[command(flatten)]
     of: Of,
-    /// The block's number.
+    /// Number of the block.
     #[arg(value_name = "N")]
     number: u64,
 }
@@ -26,7 +26,7 @@ pub(crate) struct BlockArgs {
 struct Found<'a> {
     pipeline: &'a PipelineId,
     number: u64,
-    /// What the ingester saw; several after a reorg.
+    /// Facts stored by the ingester; several after a reorg.
     known: Vec<KnownBlock>,
     record: Option<RecordJson<'a>>,
     queued: bool,
@@ -61,7 +61,7 @@ pub(crate) async fn run(context: &Context, args: &BlockArgs) -> Result<(), Failu
     }
     if found.known.is_empty() && record.is_none() && !found.queued {
         return Err(Failure::failed(format!(
-            "block {number} is not known to {pipeline}: it was not ingested, or it was long ago"
+            "block {number} is not known to {pipeline}: the ingester never saw it, or its facts have expired"
         )));
     }
     output::line(&render(&found, record.as_ref()))
@@ -182,7 +182,7 @@ fn in_flight(found: &Found<'_>) -> Vec<String> {
         ));
     }
     if lines.is_empty() {
-        lines.push("  no record yet, and no message names it".into());
+        lines.push("  no record yet, and no message about it in any stream".into());
     }
     lines
 }

@@ -1,8 +1,8 @@
-//! `push0 blocks`: what was emitted, with where the time went.
+//! `push0 blocks`: lists emitted blocks, with the time spent on each.
 
-use crate::cli::Of;
 use crate::context::Context;
 use crate::failure::Failure;
+use crate::options::Of;
 use crate::records::{self, Record, RecordJson};
 use crate::{output, table};
 use clap::Args;
@@ -10,19 +10,19 @@ use push0_bus::Bus;
 use push0_domain::PipelineId;
 use std::time::Duration;
 
-/// How often `--follow` looks: blocks come seconds apart.
+/// Poll interval of `--follow`. Blocks are seconds apart.
 const FOLLOW_EVERY: Duration = Duration::from_millis(200);
-/// How many earlier rows decide the columns' widths: a screenful.
+/// Number of earlier rows used for the column widths: one screenful.
 const ALIGNED_ROWS: usize = 50;
 
 #[derive(Args, Debug)]
 pub(crate) struct BlocksArgs {
     #[command(flatten)]
     of: Of,
-    /// How many of the newest records.
+    /// Number of newest records to show.
     #[arg(long, default_value_t = 20, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100_000))]
     last: u32,
-    /// Go on with new ones as they come.
+    /// Keep running and print new records as they are stored.
     #[arg(long)]
     follow: bool,
 }
@@ -32,7 +32,7 @@ pub(crate) async fn run(context: &Context, args: &BlocksArgs) -> Result<(), Fail
     let pipeline = context.pipeline(&bus, &args.of).await?;
     let found = records::tail(&bus, &pipeline, args.last as usize).await?;
     if found.is_empty() && !args.follow && !context.json {
-        return output::line(&format!("{pipeline}: nothing was emitted yet"));
+        return output::line(&format!("{pipeline}: no block has been emitted yet"));
     }
     let mut shown = Shown::default();
     shown.print(context, &found, true)?;
@@ -52,7 +52,7 @@ async fn follow(
 ) -> Result<(), Failure> {
     let mut next = last.map_or(1, |record| record.sequence + 1);
     loop {
-        // The broker may restart while somebody watches.
+        // Errors are ignored: the broker may restart meanwhile.
         if let Ok(found) = records::from(bus, pipeline, next).await
             && let Some(last) = found.last()
         {
@@ -63,7 +63,7 @@ async fn follow(
     }
 }
 
-/// The last rows on the screen: new ones are laid out among them, so that columns stay in line.
+/// The rows printed last. New rows are laid out together with them, so that columns stay aligned.
 #[derive(Default)]
 struct Shown(Vec<Vec<String>>);
 

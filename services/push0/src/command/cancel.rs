@@ -1,9 +1,9 @@
-//! `push0 cancel`: tells the dispatcher that blocks need no proof any more.
+//! `push0 cancel`: tells the dispatcher to stop work on blocks that no longer need a proof.
 
 use crate::block_range::BlockRange;
-use crate::cli::Of;
 use crate::context::Context;
 use crate::failure::Failure;
+use crate::options::Of;
 use crate::output;
 use clap::Args;
 use push0_bus::Message;
@@ -18,7 +18,7 @@ pub(crate) struct CancelArgs {
     /// A block number, or FIRST..LAST with both included.
     #[arg(value_name = "BLOCK|FIRST..LAST")]
     blocks: BlockRange,
-    /// Why, for the records of these blocks.
+    /// Reason, stored in the records of these blocks.
     #[arg(long, value_name = "TEXT")]
     note: String,
 }
@@ -46,6 +46,6 @@ pub(crate) async fn run(context: &Context, args: &CancelArgs) -> Result<(), Fail
         return output::json(&json!({ "pipeline": pipeline, "first": first, "last": last }));
     }
     output::line(&format!(
-        "{pipeline}: the cancellation of {first}..{last} is stored"
+        "{pipeline}: the cancellation of blocks {first}..{last} is stored"
     ))
 }

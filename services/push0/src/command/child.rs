@@ -1,8 +1,8 @@
-//! `push0 __child`: becomes another program that dies with its parent.
+//! `push0 __child`: replaces this process by a program that dies with its parent.
 //!
-//! `push0 up` starts every process this way. The kernel kills the process when the thread that
-//! started it ends, also by SIGKILL; the setting outlives the `exec`. Between the start of this
-//! process and the setting its parent may have died already: then it has another parent, and ends.
+//! `push0 up` starts every process through this command. The kernel kills the process when the thread that
+//! started it ends, even by SIGKILL. The setting survives `exec`. The parent may die before the setting is
+//! made; the process then has another parent and exits.
 
 use crate::failure::Failure;
 use clap::Args;
@@ -12,20 +12,20 @@ use std::process::Command;
 
 #[derive(Args, Debug)]
 pub(crate) struct ChildArgs {
-    /// The parent's process id.
+    /// Process id of the parent.
     #[arg(long)]
     pub(crate) parent: i32,
-    /// The program and its arguments.
+    /// Program to run, with its arguments.
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true, num_args = 1..)]
     pub(crate) program: Vec<OsString>,
 }
 
 pub(crate) fn run(args: &ChildArgs) -> Result<(), Failure> {
-    // Other systems have no such setting; there a SIGKILL of `push0 up` leaves its children.
+    // Other systems have no such setting: there, a SIGKILL of `push0 up` leaves its children running.
     #[cfg(target_os = "linux")]
     nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL)?;
     if nix::unistd::getppid().as_raw() != args.parent {
-        return Err(Failure::failed("the parent is gone"));
+        return Err(Failure::failed("the parent process has ended"));
     }
     let Some((program, rest)) = args.program.split_first() else {
         return Err(Failure::usage("no program"));

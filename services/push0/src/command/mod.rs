@@ -1,4 +1,4 @@
-//! One file per command.
+//! The commands, one file or directory each.
 
 pub(crate) mod block;
 pub(crate) mod blocks;
@@ -16,7 +16,7 @@ use crate::cli::Command;
 use crate::context::Context;
 use crate::failure::Failure;
 
-/// Does what was asked.
+/// Runs the command.
 pub(crate) async fn run(context: Context, command: Command) -> Result<(), Failure> {
     match command {
         Command::Up(args) => up::run(context, args).await,

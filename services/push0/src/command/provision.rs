@@ -1,4 +1,4 @@
-//! `push0 provision`: makes or updates everything on the broker.
+//! `push0 provision`: creates or updates the streams, buckets and consumers on the broker.
 
 use crate::context::Context;
 use crate::failure::Failure;
@@ -9,7 +9,7 @@ use serde_json::json;
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// Below this, a stream's share is smaller than the largest message.
+/// With less, a stream's share would be smaller than the largest message.
 const STORE_BYTES_MIN: u64 = 256 << 20;
 const KEEP_MIN: Duration = Duration::from_secs(3600);
 
@@ -18,19 +18,19 @@ pub(crate) struct ProvisionArgs {
     /// Copies of every stream: 1, or 3 on a cluster.
     #[arg(long, default_value_t = 1, value_name = "1|3", value_parser = replicas)]
     replicas: usize,
-    /// What all streams and buckets together may take, in bytes.
+    /// Limit for all streams and buckets together, in bytes.
     #[arg(long, default_value_t = Limits::default().store_bytes, value_name = "N",
           value_parser = clap::value_parser!(u64).range(STORE_BYTES_MIN..))]
     store_bytes: u64,
-    /// How long proofs, blobs and facts about blocks are kept, such as `7days` or `36h`.
+    /// Time for which proofs, blobs and facts about blocks are kept, such as `7days` or `36h`.
     #[arg(long, default_value_t = Limits::default().keep.into(), value_name = "TIME", value_parser = keep)]
     keep: humantime::Duration,
-    /// How long to wait for brokers that still gather or choose a leader, such as `30s` or `10m`.
+    /// Time to wait for brokers that form a cluster or elect a leader, such as `30s` or `10m`.
     #[arg(long, default_value = "30s", value_name = "TIME")]
     wait: humantime::Duration,
 }
 
-/// At least an hour: what an operator wants to see after an incident must still be there.
+/// Parses `--keep`. The minimum of one hour leaves data for an operator to inspect after an incident.
 fn keep(text: &str) -> Result<humantime::Duration, String> {
     let keep: humantime::Duration = text.parse().map_err(|e| format!("{e}"))?;
     if *keep < KEEP_MIN {
@@ -47,7 +47,7 @@ fn replicas(text: &str) -> Result<usize, String> {
     }
 }
 
-/// Makes or updates what is on the broker, again and again while the brokers gather.
+/// Creates or updates the streams and buckets, and retries until `until` while the brokers form a cluster.
 async fn make(bus: &Bus, limits: &Limits, until: Instant) -> Result<(), Failure> {
     let mut backoff = Backoff::default();
     let mut told = String::new();
@@ -55,7 +55,7 @@ async fn make(bus: &Bus, limits: &Limits, until: Instant) -> Result<(), Failure>
         let Err(error) = bus.provision(limits).await else {
             return Ok(());
         };
-        // A stream that has stopped does not let itself be changed, and its own trouble says more.
+        // A stopped stream refuses changes, and its own trouble is a better explanation than the error.
         if !error.may_pass() || Instant::now() >= until {
             let stopped = leaderless(bus).await;
             return Err(stopped.map_or_else(|| error.into(), Failure::failed));
@@ -65,7 +65,7 @@ async fn make(bus: &Bus, limits: &Limits, until: Instant) -> Result<(), Failure>
     }
 }
 
-/// Waits until each stream has a leader: without one it takes no message.
+/// Waits until every stream has a leader. A stream without one accepts no messages.
 async fn has_leaders(bus: &Bus, until: Instant) -> Result<(), Failure> {
     let mut backoff = Backoff::default();
     let mut told = String::new();
@@ -79,7 +79,7 @@ async fn has_leaders(bus: &Bus, until: Instant) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Which streams take no message, and why.
+/// Returns the streams that accept no messages, with the reason; `None` if there are none.
 async fn leaderless(bus: &Bus) -> Option<String> {
     let standings = bus.standings().await;
     let is_leaderless = |standing: &Standing| standing.trouble() == Some(Trouble::NoLeader);
@@ -108,7 +108,7 @@ pub(crate) async fn run(context: &Context, args: &ProvisionArgs) -> Result<(), F
     };
     make(&bus, &limits, until).await?;
     has_leaders(&bus, until).await?;
-    // The consumers of pipelines that were applied before, in case somebody removed them.
+    // The consumers of earlier pipelines are created too, in case an operator deleted them.
     let mut zkvms: Vec<_> = Pipelines::bind(&bus)
         .await?
         .current()

@@ -1,9 +1,9 @@
-//! `push0 report`: the acceptance report of a run.
+//! `push0 report`: prints the acceptance report of a run.
 
 use crate::audit::{Audit, percentile};
-use crate::cli::Of;
 use crate::context::Context;
 use crate::failure::Failure;
+use crate::options::Of;
 use crate::records::{self, Record};
 use crate::{output, probe, table};
 use clap::Args;
@@ -14,22 +14,22 @@ use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// How often the output is looked at while it is waited for.
+/// Poll interval while the report waits for records.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 #[derive(Args, Debug)]
 pub(crate) struct ReportArgs {
     #[command(flatten)]
     of: Of,
-    /// How many blocks must be emitted; the newest that many are reported.
+    /// Number of blocks that must be emitted. The report covers the newest N.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100_000))]
     blocks: u32,
-    /// How long to wait for them.
+    /// Time to wait for these blocks.
     #[arg(long, default_value = "10m", value_name = "DURATION")]
     wait: humantime::Duration,
 }
 
-/// The last line of the report.
+/// The report as JSON, printed as the last line of output.
 #[derive(Debug, Serialize)]
 struct Report {
     blocks: u32,
@@ -51,7 +51,7 @@ pub(crate) async fn run(context: &Context, args: &ReportArgs) -> Result<(), Fail
     let bus = context.bus().await?;
     let pipeline = context.pipeline(&bus, &args.of).await?;
     let mut found = collect(&bus, &pipeline, args).await?;
-    // Exactly that many: what was emitted meanwhile belongs to the next report.
+    // Later records belong to the next report.
     found.truncate(cut(&found, args.blocks as usize));
     let audit = Audit::of(&found);
     let report = Report::new(args.blocks, &audit, &found, resident(context).await);
@@ -69,12 +69,13 @@ pub(crate) async fn run(context: &Context, args: &ReportArgs) -> Result<(), Fail
     }
 }
 
-/// Waits until enough blocks are emitted or the time is over. Says on stderr what comes.
+/// Waits until enough blocks are emitted or the time is over, and returns the records. Prints each
+/// record's outcome to stderr.
 async fn collect(bus: &Bus, pipeline: &PipelineId, args: &ReportArgs) -> Result<Vec<Record>, Failure> {
     let wanted = args.blocks as usize;
     let until = Instant::now() + *args.wait;
-    // From the oldest of the newest records on, in the order of the stream: nothing that came out of
-    // order after it is overlooked.
+    // The scan starts at the oldest of the newest records and follows the stream, so that records out of
+    // order after that point are found too.
     let tail = records::tail(bus, pipeline, wanted).await?;
     let enough = Audit::of(&tail).emitted >= wanted;
     let mut next = if enough {
@@ -84,7 +85,7 @@ async fn collect(bus: &Bus, pipeline: &PipelineId, args: &ReportArgs) -> Result<
     };
     let mut found: Vec<Record> = Vec::new();
     loop {
-        // The broker may restart during a long wait.
+        // Errors are ignored until the time is over: the broker may restart during a long wait.
         let new = match records::from(bus, pipeline, next).await {
             Ok(new) => new,
             Err(error) if Instant::now() >= until => return Err(error),
@@ -106,7 +107,8 @@ async fn collect(bus: &Bus, pipeline: &PipelineId, args: &ReportArgs) -> Result<
     }
 }
 
-/// How many records it takes until `wanted` blocks are emitted, repetitions right after them included.
+/// Returns the number of records up to the one that completes `wanted` blocks, plus records right after it
+/// that repeat these blocks.
 fn cut(found: &[Record], wanted: usize) -> usize {
     let mut numbers = HashSet::new();
     let last = found.iter().position(|record| {

@@ -1,4 +1,4 @@
-//! `push0 status`: the deployment at a glance.
+//! `push0 status`: shows the state of the deployment.
 
 use crate::context::Context;
 use crate::failure::Failure;
@@ -13,17 +13,18 @@ use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, time::Duration};
 use tokio::signal::unix::{SignalKind, signal};
 
-/// Silence after which the watchdog gives a prover's work to others: three heartbeats.
+/// Silence after which the watchdog reassigns a prover's work: three heartbeats.
 const LOST_AFTER: Duration = Duration::from_millis(750);
 
-/// How long the broker may take to say that its streams were made.
+/// Time limit for the broker to confirm that the streams exist.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
-/// How long one look may take: an operator gets an answer although brokers are away.
+/// Time limit for reading pipelines, provers and dead letters: the operator gets an answer even if brokers
+/// are away.
 const LOOK_TIMEOUT: Duration = Duration::from_secs(10);
 
 #[derive(Args, Debug)]
 pub(crate) struct StatusArgs {
-    /// Look again and again until Ctrl-C, such as every `1m`.
+    /// Repeat at this interval until Ctrl-C, such as `1m`.
     #[arg(long, value_name = "TIME", value_parser = every)]
     every: Option<humantime::Duration>,
 }
@@ -38,7 +39,7 @@ fn every(text: &str) -> Result<humantime::Duration, String> {
 
 #[derive(Debug, Serialize)]
 struct Status {
-    /// What an operator must look at; empty if all is well.
+    /// Conditions that need an operator's attention; empty if there are none.
     problems: Vec<String>,
     services: Vec<ServiceStatus>,
     streams: Vec<StreamStatus>,
@@ -60,10 +61,10 @@ struct StreamStatus {
     messages: u64,
     bytes: u64,
     bytes_max: u64,
-    /// The broker whose copy leads; on a single broker that one.
+    /// Broker whose copy leads; `None` if no copy leads. A single broker leads its only copy.
     leader: Option<String>,
     copies: usize,
-    /// Of these, how many are there and have everything.
+    /// Number of copies that are present and complete.
     copies_current: usize,
 }
 
@@ -72,11 +73,11 @@ struct PipelineStatus {
     name: String,
     revision: u32,
     policy: String,
-    /// The last block that the ingester published.
+    /// Number of the last block published by the ingester.
     ingested: Option<u64>,
-    /// The next block to emit, as the last record says.
+    /// Number of the next block to emit, according to the newest record.
     next: Option<u64>,
-    /// Blocks that were ingested and have no record yet; unknown before the first record.
+    /// Number of ingested blocks without a record; `None` before the first record.
     lag: Option<u64>,
 }
 
@@ -92,7 +93,7 @@ struct ProverStatus {
     lost: bool,
 }
 
-/// `cursor.ingester.<pipeline>`: how far the ingester is.
+/// Progress of the ingester, stored as `cursor.ingester.<pipeline>`.
 #[derive(Debug, Serialize, Deserialize)]
 struct Cursor {
     block: BlockRef,
@@ -100,7 +101,8 @@ struct Cursor {
 
 pub(crate) async fn run(context: &Context, args: &StatusArgs) -> Result<(), Failure> {
     let bus = context.broker().await?;
-    // Brokers that do not answer are what this command is asked about; streams that nobody made are not.
+    // Only missing streams end the command here. Silent brokers are a problem for the
+    // status itself to report.
     if let Ok(Err(missing @ BusError::Missing { .. })) =
         tokio::time::timeout(ANSWER_TIMEOUT, bus.check_provisioned()).await
     {
@@ -132,7 +134,7 @@ fn show(context: &Context, status: &Status) -> Result<(), Failure> {
     }
 }
 
-/// Looks at everything. What cannot be read is a problem among others: the rest is shown all the same.
+/// Collects the status. A part that cannot be read becomes a problem, and the rest is still shown.
 async fn look(context: &Context, bus: &Bus) -> Status {
     let mut problems = Vec::new();
     let streams = streams(bus, &mut problems).await;
@@ -167,7 +169,7 @@ fn read<T>(what: &str, read: Result<Vec<T>, Failure>, problems: &mut Vec<String>
 
 async fn streams(bus: &Bus, problems: &mut Vec<String>) -> Vec<StreamStatus> {
     let mut streams = Vec::new();
-    // What several streams suffer from is one problem.
+    // The same trouble of several streams is reported as one problem.
     let mut troubles = BTreeMap::<String, Vec<String>>::new();
     for (name, standing) in bus.standings().await {
         match standing {
@@ -257,7 +259,7 @@ async fn provers(bus: &Bus) -> Result<Vec<ProverStatus>, Failure> {
         .subjects(Stream::Leases, &subject::all(subject::Kind::Lease))
         .await?
     {
-        // It may have expired since.
+        // The lease may have expired in the meantime.
         let Some(kept) = bus.last::<Lease>(Stream::Leases, &subject).await? else {
             continue;
         };

@@ -1,7 +1,7 @@
-//! `push0 up`: a broker and every service on this machine.
+//! `push0 up`: runs a broker and all services on this machine.
 //!
-//! Everything it starts ends with it, also when it is killed. What was stored stays in DIR, and the
-//! next run goes on from there.
+//! All processes end with `push0 up`, even if `push0 up` is killed. The stored data stays in DIR, and the
+//! next run continues from there.
 
 use crate::context::Context;
 use crate::endpoint::{DirLock, Endpoint, ServiceEntry};
@@ -26,27 +26,27 @@ use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::{Instant, sleep, timeout};
 
-/// How long the broker may take to start: it reads its whole store.
+/// Time limit for the start of the broker, which reads its whole store.
 const BROKER_WITHIN: Duration = Duration::from_secs(60);
 const LOOK_EVERY: Duration = Duration::from_millis(100);
-/// How often it is said who is not ready yet.
+/// Interval of the messages about services that are not ready yet.
 const SAY_EVERY: Duration = Duration::from_secs(10);
 
 #[derive(Args, Debug)]
 pub(crate) struct UpArgs {
-    /// A pipeline file; may be given several times.
+    /// A pipeline file. May be given several times.
     #[arg(long = "pipeline", required = true, value_name = "FILE")]
     pipelines: Vec<PathBuf>,
-    /// Replace a value of the pipeline files, such as source.rpc_url=http://localhost:8545.
+    /// Replace a value in the pipeline files, such as source.rpc_url=http://localhost:8545.
     #[arg(long = "set", value_name = "KEY=VALUE")]
     overrides: Vec<Override>,
-    /// How many prover processes a zkVM gets, or a file that says how zkVMs are served
-    /// [default: provers.toml beside DIR, if it is there].
+    /// Number of prover processes for a zkVM, or a file with prover settings per zkVM [default:
+    /// provers.toml beside DIR, if present].
     #[arg(long, value_name = "ZKVM=COUNT|FILE")]
     provers: Vec<ProversArg>,
 }
 
-/// What is about to run.
+/// Everything needed for one run of `push0 up`.
 struct Deployment {
     dir: PathBuf,
     pipelines: Vec<Pipeline>,
@@ -67,7 +67,7 @@ pub(crate) async fn run(context: Context, args: UpArgs) -> Result<(), Failure> {
     }
     std::fs::create_dir_all(&context.dir)
         .map_err(|error| Failure::failed(format!("{} cannot be made: {error}", context.dir.display())))?;
-    // The broker's configuration names it.
+    // The broker's configuration needs an absolute path.
     let dir = context.dir.canonicalize()?;
     let _lock = DirLock::take(&dir)?;
     let signals = Signals::register()?;
@@ -99,7 +99,7 @@ async fn prepare(
     nats_server: PathBuf,
 ) -> Result<Deployment, Failure> {
     let last = Endpoint::of_last_run(&dir);
-    // What the first run decided stays: the broker does not shrink a store.
+    // The size chosen by the first run is kept: the broker does not shrink a store.
     let store_bytes = last
         .as_ref()
         .map_or_else(|| disk::store_bytes(&dir), |last| Ok(last.store_bytes))?;
@@ -188,7 +188,7 @@ async fn supervise(deployment: Deployment, mut signals: Signals) -> Result<(), F
         }
     };
     stop.trigger();
-    // A process is killed after its grace; what is left then is only waiting for it.
+    // Every process is killed after its grace; the two extra seconds are for the exits to be noticed.
     let patience = GRACE + Duration::from_secs(2);
     let stopped = async {
         let services = services.run_until(&stop, patience).await;
@@ -219,7 +219,7 @@ async fn provision(deployment: &Deployment) -> Result<(), Failure> {
     let bus = Bus::connect(&config, "push0 up").await?;
     if timeout(BROKER_WITHIN, bus.connected()).await.is_err() {
         return Err(Failure::failed(format!(
-            "the broker does not start; {}",
+            "the broker does not start; the end of its log, {}",
             broker::last_words(dir)
         )));
     }
@@ -227,7 +227,7 @@ async fn provision(deployment: &Deployment) -> Result<(), Failure> {
         store_bytes: endpoint.store_bytes,
         ..Limits::default()
     };
-    // It answers before its streams are read.
+    // The broker answers before its streams are loaded.
     let until = Instant::now() + BROKER_WITHIN;
     while let Err(error) = bus.provision(&limits).await {
         if Instant::now() >= until {
@@ -261,7 +261,7 @@ async fn provision(deployment: &Deployment) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Waits until every service is ready, and says now and then which are not.
+/// Waits until every service is ready. Names those that are not at regular intervals.
 async fn all_ready(services: &[ServiceEntry]) {
     let mut said_at = Instant::now();
     loop {
@@ -282,7 +282,8 @@ async fn all_ready(services: &[ServiceEntry]) {
     }
 }
 
-/// The signals that stop it: from a terminal, from a supervisor, from a terminal that went away.
+/// Signals that stop `push0 up`: SIGINT from a terminal, SIGTERM from a supervisor, SIGHUP
+/// when the terminal closes.
 struct Signals {
     interrupt: Signal,
     terminate: Signal,

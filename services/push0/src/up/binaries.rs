@@ -1,14 +1,14 @@
-//! Finding the services' programs: beside this one.
+//! Location of the services' programs: the directory of this program.
 
 use std::path::PathBuf;
 
-/// Where tests keep stand-ins for the services.
+/// Variable that names another directory, used by tests for stand-ins of the services.
 const DIR_VARIABLE: &str = "PUSH0_BIN_DIR";
 
-/// The program of a service such as `ingester` or `prover-miden`, with or without `push0-` before
-/// its name; or, in words, that it is not there.
+/// Returns the program of a service such as `ingester` or `prover-miden`, whose file name may begin with
+/// `push0-`. The error says where the program is missing.
 pub(crate) fn find(name: &str) -> Result<PathBuf, String> {
-    let dir = dir().ok_or("cannot tell where this program lies")?;
+    let dir = dir().ok_or("cannot find the directory of this program")?;
     let candidates = [dir.join(name), dir.join(format!("push0-{name}"))];
     candidates.into_iter().find(|path| path.is_file()).ok_or_else(|| {
         format!(

@@ -1,4 +1,4 @@
-//! The broker of `push0 up`: finding nats-server and configuring it.
+//! Broker of `push0 up`: location and configuration of nats-server.
 
 use super::plan::Process;
 use crate::failure::Failure;
@@ -6,13 +6,13 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-/// The oldest version with atomic batches, message schedules and per-message TTL on work queues.
+/// Oldest version with atomic batches, message schedules and per-message TTL on work queues.
 const VERSION_MIN: (u32, u32) = (2, 12);
 const VARIABLE: &str = "NATS_SERVER";
-/// How many lines of its log explain why it does not start.
+/// Number of last log lines printed when the broker does not start.
 const LOG_LINES: usize = 8;
 
-/// A nats-server that is new enough.
+/// Returns the path of a nats-server that is new enough.
 pub(crate) fn find() -> Result<PathBuf, Failure> {
     if let Some(named) = std::env::var_os(VARIABLE).filter(|path| !path.is_empty()) {
         let path = PathBuf::from(named);
@@ -34,12 +34,13 @@ pub(crate) fn find() -> Result<PathBuf, Failure> {
         format!(" ({})", reasons.join("; "))
     };
     Err(Failure::failed(format!(
-        "nats-server >= {}.{} is not there{found}: run scripts/setup, put it on PATH, or set {VARIABLE}",
+        "no nats-server >= {}.{} found{found}: run scripts/setup, put it on PATH, or set {VARIABLE}",
         VERSION_MIN.0, VERSION_MIN.1
     )))
 }
 
-/// `.tools/bin` here or above this program, as scripts/setup leaves it; then PATH.
+/// Returns the candidates in order: `.tools/bin` (created by scripts/setup) in the working directory and in
+/// all directories above this program, then PATH.
 fn candidates() -> impl Iterator<Item = PathBuf> {
     let here = std::env::current_dir().ok();
     let program = std::env::current_exe().ok();
@@ -66,21 +67,21 @@ fn check(path: &Path) -> Result<(), String> {
         Some(version) if version >= VERSION_MIN => Ok(()),
         Some((major, minor)) => Err(format!("{} is version {major}.{minor}", path.display())),
         None => Err(format!(
-            "{} says no version but `{}`",
+            "{} --version prints no version but `{}`",
             path.display(),
             said.lines().next().unwrap_or("")
         )),
     }
 }
 
-/// From `nats-server: v2.15.1`.
+/// Parses the output of `nats-server --version`, such as `nats-server: v2.15.1`.
 fn version(said: &str) -> Option<(u32, u32)> {
     let (_, version) = said.split_once(": v")?;
     let mut numbers = version.split('.');
     Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
 }
 
-/// Writes the configuration in `dir/nats`; what runs it.
+/// Writes the configuration to `dir/nats` and returns the broker's process.
 pub(crate) fn process(program: PathBuf, dir: &Path, port: u16, store_bytes: u64) -> Result<Process, Failure> {
     let home = dir.join("nats");
     std::fs::create_dir_all(home.join("store"))?;
@@ -99,11 +100,11 @@ fn config(home: &Path, port: u16, store_bytes: u64) -> Result<String, Failure> {
     let quoted = |path: PathBuf| match path.to_str() {
         Some(path) if !path.contains(['"', '\\', '\n']) => Ok(format!("\"{path}\"")),
         _ => Err(Failure::usage(format!(
-            "{}: the broker cannot read such a path",
+            "{}: nats-server needs a UTF-8 path without quotes, backslashes and line breaks",
             path.display()
         ))),
     };
-    // Streams and buckets reserve the store's size; what is above it is for their bookkeeping.
+    // Streams and buckets reserve the whole `store_bytes`; the rest is for their bookkeeping.
     let max_file = store_bytes + store_bytes / 10;
     Ok(format!(
         "# Written by `push0 up` at every start.\n\
@@ -120,7 +121,7 @@ fn config(home: &Path, port: u16, store_bytes: u64) -> Result<String, Failure> {
     ))
 }
 
-/// The end of its log, to say why it does not start.
+/// Returns the path and the last lines of the broker's log, which say why it does not start.
 pub(crate) fn last_words(dir: &Path) -> String {
     let file = dir.join("nats/nats.log");
     let log = std::fs::read_to_string(&file).unwrap_or_default();

@@ -1,20 +1,20 @@
-//! How large the store may grow.
+//! Size limit of the broker's store.
 
 use crate::failure::Failure;
 use nix::sys::statvfs::statvfs;
 use push0_bus::Limits;
 use std::path::Path;
 
-/// Below this the streams' shares are too small for the largest message.
+/// With less, the streams' shares would be too small for the largest message.
 const LEAST: u64 = 256 << 20;
 
-/// At most the default of `push0 provision`, and at most half of what is free on the disk.
+/// Returns the default of `push0 provision`, but at most half of the free disk space.
 pub(crate) fn store_bytes(dir: &Path) -> Result<u64, Failure> {
     let stats = statvfs(dir)?;
     let free = stats.blocks_available().saturating_mul(stats.fragment_size());
     size(free).ok_or_else(|| {
         Failure::failed(format!(
-            "{} has {} of free disk, of which the store may take half: it needs {}",
+            "{} has {} of free disk space; the store may take half of it and needs at least {}",
             dir.display(),
             crate::table::bytes(free),
             crate::table::bytes(LEAST)

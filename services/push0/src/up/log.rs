@@ -1,20 +1,20 @@
-//! The log lines of many processes on one terminal, each with the name of its process before it.
+//! Log lines of several processes on one terminal, each with the name of its process in front.
 
 use crate::output;
 use std::io::IsTerminal as _;
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 
-/// The longest line that is kept in one piece, in bytes.
+/// Maximum length of a line in bytes; longer lines are split.
 const LINE_MAX: usize = 16 * 1024;
-/// Red is left out: it looks like an error.
+/// ANSI colour codes of the names, without red: it looks like an error.
 const COLOURS: [u8; 6] = [36, 33, 32, 35, 34, 96];
 
-/// How the lines of one process look.
+/// Prefix of the lines of one process: its name, in colour on a terminal.
 #[derive(Clone, Debug)]
 pub(crate) struct Prefix(String);
 
 impl Prefix {
-    /// Prefixes for these names, all of one width.
+    /// Returns a prefix for each name, all of the same width.
     pub(crate) fn all(names: &[&str]) -> Vec<Self> {
         let colourful = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
         let width = names.iter().map(|name| name.len()).max().unwrap_or(0);
@@ -29,12 +29,12 @@ impl Prefix {
         names.iter().zip(COLOURS.iter().cycle()).map(each).collect()
     }
 
-    /// Writes a line.
+    /// Writes one line to stderr, with the prefix.
     pub(crate) fn line(&self, text: &str) {
         output::note(&format!("{} {text}", self.0));
     }
 
-    /// Writes the lines of a process until it closes its end.
+    /// Writes the lines from a pipe until the process closes its end.
     pub(crate) async fn lines_of(self, mut pipe: impl AsyncRead + Unpin) {
         let mut lines = Lines::default();
         let mut chunk = [0; 4096];
@@ -49,7 +49,7 @@ impl Prefix {
     }
 }
 
-/// Bytes that become lines.
+/// Splits a stream of bytes into lines.
 #[derive(Debug, Default)]
 struct Lines(Vec<u8>);
 

@@ -1,4 +1,4 @@
-//! What `push0 up` is made of: a broker, a plan of processes, and their supervision.
+//! Parts of `push0 up`: the broker, the plan of processes, and their supervision.
 
 pub(crate) mod binaries;
 pub(crate) mod broker;

@@ -1,5 +1,5 @@
-//! Which processes `push0 up` runs, with which configuration. Configuration is handed over by the
-//! environment only, so that every process can be started by hand the same way.
+//! Plan of the processes of `push0 up` and their configuration. Configuration is passed through environment
+//! variables only, so that every process can be started by hand in the same way.
 
 use super::provers::Provers;
 use push0_domain::pipeline::Pipeline;
@@ -8,27 +8,28 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-/// The services that every deployment has.
+/// Services present in every deployment.
 const SERVICES: [&str; 4] = ["ingester", "dispatcher", "collector", "watchdog"];
-/// How long a prover's attempts may go on after a stop: below the supervisor's patience.
+/// Time for which a prover's attempts may continue after a stop; must be shorter than
+/// [`GRACE`](super::supervise::GRACE).
 const PROVER_GRACE: &str = "7s";
 
-/// One process.
+/// A process to start.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Process {
-    /// Its name, on its log lines and in `endpoint.json`.
+    /// Name of the process, used in its log lines and in `endpoint.json`.
     pub(crate) name: String,
-    /// The zkVM, if it proves or verifies.
+    /// The zkVM of a prover or verifier; `None` for other services.
     pub(crate) zkvm: Option<ZkvmId>,
-    /// Its program.
+    /// Path of the program.
     pub(crate) program: PathBuf,
-    /// Its arguments.
+    /// Arguments of the program.
     pub(crate) args: Vec<OsString>,
-    /// Its configuration.
+    /// Environment variables with the configuration.
     pub(crate) env: BTreeMap<String, String>,
 }
 
-/// The processes for these pipelines, or all reasons why there is no plan.
+/// Returns the processes for these pipelines, or all reasons why they cannot be planned.
 pub(crate) fn processes(
     pipelines: &[Pipeline],
     provers: &Provers,

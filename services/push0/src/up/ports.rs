@@ -1,8 +1,8 @@
 //! Free TCP ports on 127.0.0.1.
 //!
-//! They are drawn below the range from which the system gives ports to outgoing connections: a
-//! process that is restarted needs its port again, and there any connection could have taken it,
-//! its own clients' attempts to reconnect included.
+//! Ports are drawn below the range used by the system for outgoing connections. A restarted process needs
+//! its port again, and any outgoing connection could have taken a port in that range, even a reconnecting
+//! client of the process.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
@@ -10,17 +10,17 @@ use std::ops::Range;
 use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
-/// Above what daemons use by default, below the usual `ip_local_port_range` (32768 and up).
+/// Range above the default ports of daemons and below the usual `ip_local_port_range` (32768 and up).
 const RANGE: Range<u16> = 12_000..32_000;
-/// How many are tried for each port that is wanted.
+/// Number of ports tried for each wanted port.
 const TRIES: usize = 1_000;
-/// How long a port of the last run may take to become free: its broker may just be ending.
+/// Time limit for the last run's port to become free: the old broker may still be stopping.
 const PATIENCE: Duration = Duration::from_secs(2);
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
-/// As many different free ports as asked for. Another process may take one before it is used.
+/// Returns `count` different free ports. Another process may take one before it is used.
 pub(crate) fn free(count: usize) -> io::Result<Vec<SocketAddr>> {
-    // All are held until all are drawn, so that no two are the same.
+    // All listeners are held until every port is drawn, so that no port is drawn twice.
     let listeners = (0..count).map(|_| one()).collect::<io::Result<Vec<_>>>()?;
     listeners.iter().map(TcpListener::local_addr).collect()
 }
@@ -34,7 +34,7 @@ fn bind(port: u16) -> io::Result<TcpListener> {
     TcpListener::bind((Ipv4Addr::LOCALHOST, port))
 }
 
-/// The port of the last run if it is free soon, else any free one.
+/// Returns the port of the last run if it becomes free in time, else any free port.
 pub(crate) async fn again(last: Option<u16>) -> io::Result<u16> {
     let until = Instant::now() + PATIENCE;
     while let Some(port) = last {

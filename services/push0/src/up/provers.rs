@@ -17,10 +17,10 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-/// The most processes for one zkVM on one machine.
+/// Largest number of processes for one zkVM on one machine.
 const COUNT_MAX: u32 = 256;
 
-/// How one zkVM is served.
+/// Adapter and processes of one zkVM.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct ProverSpec {
@@ -53,7 +53,7 @@ impl ProverSpec {
         }
     }
 
-    /// The adapter's program.
+    /// Returns the name of the adapter's program.
     pub(crate) fn program(&self) -> String {
         format!("prover-{}", self.adapter.as_deref().unwrap_or(self.zkvm.as_str()))
     }
@@ -73,7 +73,7 @@ impl ProverSpec {
         }
         match &self.adapter {
             Some(adapter) if adapter.contains(['/', '\\']) || adapter.is_empty() => Err(format!(
-                "adapter = {adapter:?} for zkVM {}: expected what follows `prover-`",
+                "adapter = {adapter:?} for zkVM {}: expected the part of the program's name after `prover-`",
                 self.zkvm
             )),
             _ => Ok(()),
@@ -84,9 +84,9 @@ impl ProverSpec {
 /// A `--provers` option.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum ProversArg {
-    /// `ZKVM=COUNT`.
+    /// `ZKVM=COUNT`: the number of prover processes for a zkVM.
     Count(ZkvmId, u32),
-    /// A file.
+    /// Path of a file in the format of `provers.toml`.
     File(PathBuf),
 }
 
@@ -114,13 +114,13 @@ struct File {
     prover: Vec<ProverSpec>,
 }
 
-/// How every zkVM is served.
+/// Adapters and processes of all listed zkVMs.
 #[derive(Debug)]
 pub(crate) struct Provers(BTreeMap<ZkvmId, ProverSpec>);
 
 impl Provers {
-    /// From the files and counts of the command line; without a file, from `provers.toml` beside the
-    /// directory, if there is one.
+    /// Reads the files and counts of the command line. Without a file, reads `beside` (`provers.toml`
+    /// beside the state directory) if it exists.
     pub(crate) fn load(args: &[ProversArg], beside: &Path) -> Result<Self, Failure> {
         let mut files: Vec<&Path> = Vec::new();
         for arg in args {
@@ -160,7 +160,8 @@ impl Provers {
         Ok(())
     }
 
-    /// How this zkVM is served: as listed, or by one process of its own adapter with one slot.
+    /// Returns the listed settings of a zkVM; if it is not listed, one process of its own
+    /// adapter with one slot.
     pub(crate) fn of(&self, zkvm: &ZkvmId) -> ProverSpec {
         self.0
             .get(zkvm)
@@ -202,10 +203,7 @@ mod tests {
             ("[[prover]]\nzkvm = \"a b\"", "is not a zkVM name"),
             ("[[prover]]\nzkvm = \"a\"\nslot = 2", "unknown field `slot`"),
             ("[[prover]]\nzkvm = \"a\"\ncount = 0", "count = 0 for zkVM a"),
-            (
-                "[[prover]]\nzkvm = \"a\"\nadapter = \"../x\"",
-                "expected what follows",
-            ),
+            ("[[prover]]\nzkvm = \"a\"\nadapter = \"../x\"", "after `prover-`"),
             (
                 "[[prover]]\nzkvm = \"a\"\n[[prover]]\nzkvm = \"a\"",
                 "listed twice",

@@ -1,33 +1,32 @@
-//! When a process that died is started again.
+//! Delays before a dead process is restarted.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// The first delay: a single crash costs little more than the start.
+/// First delay: a single crash costs little more than the start.
 const LEAST: Duration = Duration::from_millis(100);
-/// The longest delay: a process that cannot run costs next to nothing, and comes back soon after its
-/// cause is gone.
+/// Longest delay. A process that cannot run costs almost nothing, and is back soon after the cause is gone.
 const MOST: Duration = Duration::from_secs(5);
-/// A process that ran for so long was well: its next death is a new story.
+/// Run time after which a process counts as healthy: its next death starts again with the first delay.
 const STEADY: Duration = Duration::from_secs(10);
-/// This many deaths in [`CHRONIC_WITHIN`] are reported.
+/// Number of deaths within [`CHRONIC_WITHIN`] after which the operator is told.
 const CHRONIC: usize = 10;
 const CHRONIC_WITHIN: Duration = Duration::from_secs(60);
 
-/// The deaths of one process.
+/// Recent deaths of one process.
 #[derive(Debug)]
 pub(crate) struct Restarts {
     next: Duration,
     deaths: VecDeque<Instant>,
 }
 
-/// What follows a death.
+/// Consequence of a death.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Restart {
-    /// How long to wait before the next start.
+    /// Time to wait before the next start.
     pub(crate) after: Duration,
-    /// Whether it is time to say that this does not get better.
+    /// Whether to report that the process dies again and again.
     pub(crate) chronic: bool,
 }
 
@@ -39,7 +38,7 @@ impl Restarts {
         }
     }
 
-    /// The process died after it ran for `ran`.
+    /// Records a death after a run time of `ran`.
     pub(crate) fn died(&mut self, ran: Duration, now: Instant) -> Restart {
         if ran >= STEADY {
             *self = Self::new();
@@ -56,7 +55,7 @@ impl Restarts {
         }
         let chronic = self.deaths.len() >= CHRONIC;
         if chronic {
-            // Said again after as many more.
+            // The report is repeated after the same number of further deaths.
             self.deaths.clear();
             self.next = MOST;
             return Restart { after: MOST, chronic };

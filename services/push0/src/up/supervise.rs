@@ -1,4 +1,4 @@
-//! Keeping one process alive: start, log lines, restart, stop.
+//! Supervision of one process: start, log lines, restart, stop.
 
 use super::log::Prefix;
 use super::plan::Process;
@@ -17,23 +17,23 @@ use tokio::process::{Child, Command};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 
-/// How long a process may take to stop before it is killed.
+/// Time limit for a process to stop before it is killed.
 pub(crate) const GRACE: Duration = Duration::from_secs(10);
-/// How long the last lines of a dead process may take: what it started may keep its pipes open.
+/// Time limit for reading the last lines of a dead process: its children may keep the pipes open.
 const LAST_LINES: Duration = Duration::from_millis(200);
 
-/// A process to keep alive.
+/// A process to keep running.
 #[derive(Clone, Debug)]
 pub(crate) struct Supervised {
     pub(crate) process: Process,
     pub(crate) prefix: Prefix,
-    /// Whether everything was ready once. Before, a refused configuration ends `push0 up`.
+    /// Whether all services have been ready once. Before that, a refused configuration ends `push0 up`.
     pub(crate) is_up: Arc<AtomicBool>,
     pub(crate) stop: Shutdown,
 }
 
 impl Supervised {
-    /// Runs it until the stop; fails only if it refuses its configuration before all is up.
+    /// Runs the process until the stop. Fails only if the process refuses its configuration before `is_up`.
     pub(crate) async fn run(self) -> Result<(), BoxError> {
         let name = &self.process.name;
         let mut restarts = Restarts::new();
@@ -44,7 +44,7 @@ impl Supervised {
                     if status.code() == Some(i32::from(exit::CONFIG))
                         && !self.is_up.load(Ordering::Relaxed) =>
                 {
-                    // The others stop with it: a restart does not help.
+                    // A restart would not help, so all other processes are stopped too.
                     self.stop.trigger();
                     return Err(
                         format!("{name} refuses its configuration: its last lines above say why").into(),
@@ -65,7 +65,7 @@ impl Supervised {
             ));
             if restart.chronic {
                 self.prefix
-                    .line("died 10 times within a minute; it is still retried every 5 s");
+                    .line("died 10 times within a minute; restarts continue every 5 s");
             }
             tokio::select! {
                 () = sleep(restart.after) => {}
@@ -75,10 +75,10 @@ impl Supervised {
         Ok(())
     }
 
-    /// One life of the process.
+    /// Runs the process once and returns its exit status.
     async fn once(&self) -> io::Result<ExitStatus> {
         let mut child = self.start()?;
-        // The id is there until the end was waited for.
+        // The id is available until the exit status has been read.
         let group = child
             .id()
             .and_then(|id| i32::try_from(id).ok())
@@ -95,20 +95,20 @@ impl Supervised {
             () = self.stop.requested() => self.end(&mut child, group).await,
         };
         if let Some(group) = group {
-            // What it started and left: a prover's own child must not go on proving.
+            // Kills leftover children of the process: a prover's own child must not go on proving.
             let _ = killpg(group, Signal::SIGKILL);
         }
         let _ = timeout(LAST_LINES, async { while pipes.join_next().await.is_some() {} }).await;
         status
     }
 
-    /// Through `push0 __child`, so that it dies with this process.
+    /// Starts the process through `push0 __child`, so that it dies with this process.
     fn start(&self) -> io::Result<Child> {
         let mut command = Command::new(std::env::current_exe()?);
         command.args(["__child", "--parent", &std::process::id().to_string(), "--"]);
         command.arg(&self.process.program).args(&self.process.args);
         for (name, _) in std::env::vars_os() {
-            // Ours are no settings of theirs, and they refuse what they do not know.
+            // Variables of `push0` are no settings of the services, which refuse unknown settings.
             let foreign = |name: &str| name.starts_with("PUSH0_") && !name.starts_with("PUSH0_TELEMETRY__");
             if name.to_str().is_some_and(foreign) {
                 command.env_remove(name);
@@ -119,13 +119,14 @@ impl Supervised {
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
-        // Its own group: Ctrl-C reaches `push0 up` only, which then stops all in order.
+        // With its own process group, Ctrl-C reaches only `push0 up`, which then stops
+        // the processes in order.
         command.process_group(0).kill_on_drop(true).spawn()
     }
 
     async fn end(&self, child: &mut Child, group: Option<Pid>) -> io::Result<ExitStatus> {
         if let Some(id) = group {
-            // Only the process itself: it stops its own children as it sees fit.
+            // Only the process itself is signalled: it stops its own children.
             let _ = kill(id, Signal::SIGTERM);
         }
         match timeout(GRACE, child.wait()).await {

@@ -1,4 +1,4 @@
-//! Dead letters: shown, retried, dropped.
+//! Dead letters are shown, retried and dropped.
 
 use crate::{Deployment, block, stderr};
 use push0_bus::{DeadLetters, Stream, now};

@@ -1,4 +1,4 @@
-//! The commands as an operator runs them, on a real broker.
+//! The commands as run by an operator, tested on a real broker.
 
 mod dead;
 
@@ -72,7 +72,7 @@ impl Deployment {
         push0(&[args, &["--nats", &url]].concat())
     }
 
-    /// What it prints; it must succeed.
+    /// Returns the output of a command, which must succeed.
     fn ok(&self, args: &[&str]) -> String {
         let output = self.push0(args);
         assert!(
@@ -262,7 +262,7 @@ async fn pipelines_come_and_go() {
     let again = deployment.push0(&["pipeline", "remove", "demo"]);
     assert_eq!(again.status.code(), Some(1));
     assert!(deployment.ok(&["pipeline", "list"]).contains("no pipelines"));
-    // What was emitted can still be read.
+    // Records of a removed pipeline can still be read.
     deployment.emit(1, good()).await;
     assert!(
         deployment
@@ -296,7 +296,7 @@ async fn emitted_blocks_are_listed_and_reported() {
         (&last["emitted"], &last["verified"], &last["inversions"]),
         (&5.into(), &5.into(), &0.into())
     );
-    // A second passed between "stored" and "emitted", of which 0.9 s inside the prover.
+    // One second passed between "stored" and "emitted", 0.9 s of it inside the prover.
     let overhead = last["overhead_ms_p50"].as_f64().expect("a number");
     assert!((99.0..1_000.0).contains(&overhead), "{last}");
 

@@ -1,21 +1,22 @@
-//! A role that is lost again and again, and how long it is left to others then.
+//! Repeated loss of a role, and how long a process then leaves the role to others.
 
 use std::{collections::VecDeque, fmt, time::Duration};
 use tokio::time::Instant;
 
 /// Losses older than this are forgotten.
 const WINDOW: Duration = Duration::from_secs(60);
-/// So many losses within [`WINDOW`] are no accident: a takeover after a pause of the machine is one.
+/// The least number of losses within [`WINDOW`] to count as a contest. A single takeover after a pause of the
+/// machine is an accident.
 const MANY: usize = 3;
-/// The pause after [`MANY`] losses; it doubles with each further one.
+/// The pause after [`MANY`] losses. The pause doubles with each further loss.
 const PAUSE: Duration = Duration::from_secs(2);
-/// The longest pause: a role that nobody holds meanwhile costs no more than this.
+/// The longest pause. Pauses leave a role without a holder vacant no longer than this.
 const PAUSE_MAX: Duration = Duration::from_secs(30);
-/// How many losses are remembered: enough for the longest pause.
+/// How many losses are remembered: enough to reach the longest pause.
 const REMEMBERED: usize = 8;
 const _: () = assert!(PAUSE.as_secs() << (REMEMBERED - MANY) >= PAUSE_MAX.as_secs());
 
-/// A role that another process took from this one at least three times within a minute.
+/// A role lost by this process at least three times within a minute.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Contest {
     role: String,
@@ -23,7 +24,7 @@ pub struct Contest {
 }
 
 impl Contest {
-    /// How long the role is left to others.
+    /// Returns how long this process leaves the role to others.
     pub(super) fn pause(&self) -> Duration {
         let doubled = u32::try_from(self.losses.saturating_sub(MANY)).unwrap_or(u32::MAX);
         PAUSE.saturating_mul(2_u32.saturating_pow(doubled)).min(PAUSE_MAX)
@@ -32,17 +33,17 @@ impl Contest {
 
 impl fmt::Display for Contest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // The number of losses would make each report a new one.
+        // Leaves out the number of losses, which would make each report a new one.
         write!(
             f,
             "the role `{}` was lost at least {MANY} times within a minute: this process or the broker is too slow to \
-             renew it (look at memory, processor and disk of both); it is asked for more slowly now",
+             renew it (look at memory, processor and disk of both); this process now asks for it less often",
             self.role
         )
     }
 }
 
-/// When this process lost its role, lately.
+/// Times at which this process recently lost its role, oldest first.
 #[derive(Debug, Default)]
 pub(super) struct Losses(VecDeque<Instant>);
 
@@ -54,7 +55,7 @@ impl Losses {
         }
     }
 
-    /// What the losses come to now.
+    /// Returns the contest if the role was lost at least [`MANY`] times within [`WINDOW`].
     pub(super) fn contest(&self, role: &str, now: Instant) -> Option<Contest> {
         let recent = self.0.iter().filter(|at| now.duration_since(**at) < WINDOW);
         let losses = recent.count();

@@ -1,4 +1,4 @@
-//! One of three brokers is in trouble: how soon a process does without it.
+//! How soon a process recovers when one of three brokers is in trouble.
 
 use crate::message;
 use push0_bus::{Bus, Limits, NatsConfig, Replay, Stream};
@@ -7,7 +7,7 @@ use push0_harness::{NatsCluster, NatsOptions, wait_for};
 use serde_json::Value;
 use std::time::{Duration, Instant};
 
-/// An election takes up to 9 s; a machine that is busy with other tests takes longer.
+/// An election takes up to 9 s, and longer on a machine busy with other tests.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 async fn provisioned(cluster: &NatsCluster) {
@@ -30,7 +30,7 @@ async fn connect(url: &str) -> Bus {
     bus
 }
 
-/// Which server has a client's connection.
+/// Returns the index of the server with a client's connection.
 async fn server_of_the_client(cluster: &NatsCluster) -> usize {
     wait_for("the client's connection", PATIENCE, async || {
         for at in 0..cluster.size() {
@@ -44,7 +44,7 @@ async fn server_of_the_client(cluster: &NatsCluster) -> usize {
     .await
 }
 
-/// Which server leads the consumer, as that server says.
+/// Returns the index of the server that calls itself the leader of the consumer.
 async fn leader_of_consumer(cluster: &NatsCluster, consumer: &str) -> usize {
     wait_for("a leader of the consumer", PATIENCE, async || {
         for at in 0..cluster.size() {
@@ -58,7 +58,7 @@ async fn leader_of_consumer(cluster: &NatsCluster, consumer: &str) -> usize {
                 return Ok(at);
             }
         }
-        Err("nobody")
+        Err("no leader")
     })
     .await
 }
@@ -80,8 +80,8 @@ async fn unacknowledged_messages_come_again_while_the_broker_that_led_their_cons
     };
     let demo = "demo".parse().expect("a name");
     let mut took = Vec::new();
-    // Another broker leads the consumer each time, by lot. Where it leads JetStream too, an election is
-    // waited for that no client can shorten.
+    // Each round draws the consumer's leader by lot. Rounds whose draw also leads JetStream or the stream are
+    // skipped: no client can shorten their elections.
     for number in 1..=6_u64 {
         let bus = connect(&cluster.url()).await;
         bus.publish_patiently(message(subject::block(&demo), &number), PATIENCE)
@@ -96,7 +96,7 @@ async fn unacknowledged_messages_come_again_while_the_broker_that_led_their_cons
         if victim == meta || victim == stream {
             continue;
         }
-        // Its request for messages ends with it, and takes none that are the successor's.
+        // The predecessor's pull request must end here, or it would take messages from the successor.
         drop(bus);
         let successor = connect(&cluster.server(meta).url()).await;
         cluster.server(victim).pause();
@@ -134,7 +134,7 @@ async fn a_process_leaves_a_broker_that_is_cut_off_from_its_peers() {
     provisioned(&cluster).await;
     let bus = connect(&cluster.url()).await;
     let victim = wait_for("the only connection", PATIENCE, async || {
-        // The one that provisioned is still on its way out.
+        // The connection used for provisioning may not have closed yet.
         let at = server_of_the_client(&cluster).await;
         let mut connections = 0;
         for server in 0..cluster.size() {

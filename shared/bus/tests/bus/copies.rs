@@ -1,4 +1,4 @@
-//! A stream of three copies: what a log does there, and what must never be sent to it.
+//! A log on a stream of three copies, and the messages that must never be sent to such a stream.
 
 use crate::{
     log::{BUDGET, demo, log, records},
@@ -9,7 +9,7 @@ use push0_domain::subject;
 use push0_harness::{NatsCluster, wait_for};
 use std::time::Duration;
 
-/// How long an election may take, on a busy machine.
+/// The longest election, on a busy machine.
 pub(crate) const ELECTION: Duration = Duration::from_secs(40);
 
 pub(crate) struct Cluster {
@@ -41,7 +41,7 @@ async fn connect(url: &str) -> Bus {
     bus
 }
 
-/// The numbers of the records, as soon as the leader of their stream answers.
+/// Returns the numbers of the stored records, once the leader of their stream answers.
 async fn stored(bus: &Bus) -> Vec<u64> {
     let subjects = subject::proofs_of_pipeline(&demo());
     let all = async || bus.scan::<u64>(Stream::Proofs, &subjects, 1, 10_000).await;
@@ -49,7 +49,7 @@ async fn stored(bus: &Bus) -> Vec<u64> {
     all.into_iter().map(|kept| kept.body.expect("readable")).collect()
 }
 
-/// Appends as a collector does: a writer that cannot tell what became of a record looks what is stored.
+/// Appends like a collector: after an append of unknown outcome, the writer reads back what is stored.
 async fn append_all(bus: &Bus, all: &[Message]) {
     let subjects = subject::proofs_of_pipeline(&demo());
     let mut own = 0;
@@ -106,7 +106,7 @@ async fn a_batch_that_lost_a_message_is_stored_by_no_copy() {
         .publish_with_headers(first, headers, "1".into())
         .await
         .unwrap();
-    // The second of three is lost.
+    // The second message of three is lost.
     let (last, headers) = send(3, true);
     let sent = jetstream.publish_with_headers(last, headers, "3".into()).await;
     assert!(soon(sent.unwrap().into_future()).await.is_err());

@@ -211,7 +211,7 @@ async fn ten_thousand_results_are_replayed_in_less_than_a_second() {
         fastest = fastest.min(begun.elapsed());
         println!("10,000 results replayed in {:?}", begun.elapsed());
     }
-    // The fastest of three: the machine may be busy with other tests.
+    // Takes the fastest of three runs, because the machine may be busy with other tests.
     assert!(fastest < Duration::from_secs(1), "{fastest:?}");
 }
 
@@ -293,7 +293,7 @@ async fn a_delivery_is_ended_by_whoever_knows_where_its_message_lies() {
     at(lost.sequence).give_back(Duration::ZERO).await;
     let again: Delivery<u32> = soon(prover.next(1)).await.unwrap();
     assert_eq!((again.body, again.deliveries), (lost.body, 2));
-    // What was never delivered is not touched.
+    // Acknowledging an undelivered message must have no effect.
     publish(2).await;
     at(3).done().await;
     at(kept.sequence).done().await;

@@ -21,7 +21,7 @@ async fn a_fact_is_swapped_by_whoever_saw_it_last() {
     assert_eq!(
         facts.swap("cursor.a", &9, first).await.unwrap(),
         None,
-        "somebody was faster"
+        "another writer was faster"
     );
     let fact = facts.get("cursor.a").await.unwrap().unwrap();
     assert_eq!((fact.value, fact.revision), (Some(2), second));
@@ -50,7 +50,7 @@ async fn a_deleted_fact_has_no_value_and_can_be_set_again() {
     assert_eq!(gone.value, None);
     assert!(facts.swap("cursor.a", &2, gone.revision).await.unwrap().is_some());
     assert_eq!(facts.get("cursor.a").await.unwrap().unwrap().value, Some(2));
-    // 0 means that there never was one: whoever finds the key deleted swaps the deletion's revision.
+    // Revision 0 means that the key was never set. To set a deleted key, swap the deletion's revision.
     facts.delete("cursor.a").await.unwrap();
     assert_eq!(facts.swap("cursor.a", &3, 0).await.unwrap(), None);
 }

@@ -12,7 +12,7 @@ async fn one_of_two_candidates_leads_for_as_long_as_it_renews() {
     let (first, second) = (candidate(&broker), candidate(&broker));
     let mut term = soon(first.win()).await.unwrap();
     let standby = async { second.win().await.map(|_| ()) };
-    // Two seconds are three terms: a standby that misjudged them would have won.
+    // Two seconds are three terms: a standby that misjudged the term would have won.
     let both = async { tokio::join!(term.hold(), standby) };
     assert!(tokio::time::timeout(Duration::from_secs(2), both).await.is_err());
 }
@@ -100,7 +100,7 @@ async fn a_candidate_takes_over_at_once_when_the_leaders_connection_has_ended() 
     let other = broker.another().await;
     let dying = Leadership::candidate(&other, "test");
     let mut term = soon(dying.win()).await.unwrap();
-    // Renewed a moment ago: by the fact alone it leads for 600 ms more.
+    // The term was renewed a moment ago, so by the fact alone the leader leads for 600 ms more.
     let _ = tokio::time::timeout(Duration::from_millis(200), term.hold()).await;
     let silent_since = Instant::now();
     drop((term, dying, other));
@@ -121,7 +121,7 @@ async fn a_deposed_leader_learns_it_and_takes_nothing_away() {
         () = successor.hold() => panic!("the successor lost to a frozen leader"),
     }
     frozen.resign().await;
-    // Resigning a role that was lost must not end the successor's term.
+    // Resigning a lost role must not end the successor's term.
     never(successor.hold()).await;
 }
 
@@ -141,7 +141,7 @@ async fn a_role_that_is_taken_again_and_again_is_asked_for_more_slowly() {
     for _ in 0..3 {
         assert_eq!(*reported.lock().unwrap(), None);
         let mut lost = soon(slow.win()).await.unwrap();
-        // Its term runs out while it does not renew: another process takes the role.
+        // The term expires while it is not renewed, so another candidate takes the role.
         let term = soon(other.win()).await.unwrap();
         soon(lost.hold()).await;
         term.resign().await;

@@ -76,7 +76,8 @@ async fn a_kill_of_the_broker_leaves_no_gap_and_nothing_twice() {
     let all = records(&demo(), 1..=2000);
     let append = async {
         let mut own = 0;
-        // As a collector does: whoever cannot tell what became of a record looks what is stored.
+        // Appends like a collector: after an append of unknown outcome, the writer reads back
+        // the stored records.
         loop {
             let done = stored(&bus, &demo()).await.len();
             let mut log = log(&bus, &demo(), own);

@@ -1,4 +1,4 @@
-//! The bus on a real broker: what its documentation promises, one test each.
+//! The bus against a real broker: one test for each documented promise.
 
 mod blobs;
 mod brokers;
@@ -20,9 +20,9 @@ use push0_harness::NatsServer;
 use serde::Serialize;
 use std::{fmt::Debug, time::Duration};
 
-/// How long anything may take that should take milliseconds: generous, for a busy machine.
+/// Limit for an operation that should take milliseconds; generous, for a busy machine.
 const SOON: Duration = Duration::from_secs(5);
-/// How long one looks to say that nothing comes.
+/// How long a test waits to see that nothing happens.
 const A_WHILE: Duration = Duration::from_millis(200);
 
 struct Broker {
@@ -31,7 +31,7 @@ struct Broker {
 }
 
 impl Broker {
-    /// A provisioned broker.
+    /// Starts and provisions a broker.
     async fn start() -> Self {
         Self::with_limits(&Limits {
             store_bytes: 1 << 30,
@@ -48,12 +48,12 @@ impl Broker {
         Self { bus, server }
     }
 
-    /// Another connection, as another process has it.
+    /// Opens another connection, as another process would.
     async fn another(&self) -> Bus {
         connect(&self.server).await
     }
 
-    /// A bare client: for what push0 itself never does.
+    /// Returns a bare client, for operations push0 itself never performs.
     async fn jetstream(&self) -> async_nats::jetstream::Context {
         let client = async_nats::connect(self.server.url()).await.expect("connected");
         async_nats::jetstream::new(client)
@@ -99,14 +99,14 @@ fn message<T: Serialize>(subject: String, body: &T) -> Message {
     Message::new(subject, body, &trace()).expect("it can be written")
 }
 
-/// Waits for something that should take milliseconds.
+/// Waits for an operation that should take milliseconds.
 async fn soon<T>(what: impl Future<Output = T>) -> T {
     tokio::time::timeout(SOON, what)
         .await
         .expect("it takes milliseconds")
 }
 
-/// Waits for something that must not happen.
+/// Checks that a future does not complete within [`A_WHILE`].
 async fn never<T: Debug>(what: impl Future<Output = T>) {
     if let Ok(value) = tokio::time::timeout(A_WHILE, what).await {
         assert!(A_WHILE.is_zero(), "this should not have come: {value:?}");

@@ -71,7 +71,7 @@ async fn a_subject_of_tasks_holds_one_message() {
     assert_eq!(kept.body.unwrap(), 1);
 }
 
-/// Work of this age.
+/// A task announced at this time.
 #[derive(Serialize, Deserialize)]
 struct Aged(u64);
 
@@ -101,7 +101,7 @@ async fn a_newer_claim_takes_the_place_of_an_older_one_and_of_nothing_else() {
 
 #[tokio::test]
 async fn a_full_stream_says_so_and_takes_more_once_there_is_room() {
-    // 3 % of 10 MB for DEAD: a few hundred kilobytes.
+    // DEAD gets 3 % of 10 MB, which is a few hundred kilobytes.
     let broker = Broker::with_limits(&Limits {
         store_bytes: 10_000_000,
         ..Limits::default()

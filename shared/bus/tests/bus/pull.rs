@@ -22,7 +22,7 @@ async fn release(broker: &Broker, blocks: std::ops::Range<u64>) {
     }
 }
 
-/// How many deliveries the broker has handed out and not got back.
+/// Returns how many deliveries are unacknowledged.
 async fn handed_out(broker: &Broker) -> usize {
     let stream = broker
         .jetstream()
@@ -37,7 +37,7 @@ async fn handed_out(broker: &Broker) -> usize {
         .num_ack_pending
 }
 
-/// Takes as many as there are places, one after the other, and holds them.
+/// Takes one delivery for each place, and holds them all.
 async fn fill(puller: &mut Puller, places: usize) -> Vec<Delivery<u64>> {
     let mut held = Vec::new();
     while held.len() < places {
@@ -77,7 +77,7 @@ async fn a_task_reaches_a_waiting_puller_at_once() {
 async fn credits_come_back_when_a_request_expires() {
     let broker = Broker::start().await;
     let mut puller = puller(&broker).await;
-    // The broker keeps a request for 2 s.
+    // The broker keeps a pull request for 2 s.
     let nothing = tokio::time::timeout(Duration::from_millis(2_700), puller.next::<u64>(2)).await;
     assert!(nothing.is_err());
     release(&broker, 0..4).await;
@@ -108,11 +108,11 @@ async fn a_restart_of_the_broker_costs_no_place_and_gains_none() {
     let mut broker = Broker::start().await;
     let mut puller = puller(&broker).await;
     release(&broker, 0..2).await;
-    // Four places, two of them taken: the credits of the other two go down with the broker.
+    // Two of four places are taken. The credits of the other two are lost with the broker.
     let mut held = fill(&mut puller, 2).await;
     never(puller.next::<u64>(2)).await;
     broker.server.kill();
-    // Asking while it is down must not pile up requests.
+    // Calls to `next` while the broker is down must not pile up requests.
     for _ in 0..3 {
         never(puller.next::<u64>(2)).await;
     }
@@ -122,10 +122,10 @@ async fn a_restart_of_the_broker_costs_no_place_and_gains_none() {
     while held.len() < 4 {
         held.push(soon(puller.next(4 - held.len())).await.unwrap());
     }
-    // Not only when the lost requests would have expired.
+    // The credits must return before the lost requests would have expired.
     assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
     never(puller.next::<u64>(0)).await;
-    // What was held across the restart is the broker's to deliver again once its ack wait is over.
+    // The broker redelivers the messages held across the restart once their ack wait is over.
     wait_for("no more than four handed out", SOON, async || {
         let out = handed_out(&broker).await;
         if out <= 4 { Ok(()) } else { Err(out) }
@@ -138,7 +138,7 @@ async fn a_standby_gets_work_only_while_no_other_asks_for_it() {
     let broker = Broker::start().await;
     let mut standby = puller(&broker).await.standby(1);
     let mut preferred = puller(&broker).await;
-    // It asks first.
+    // The standby requests work first.
     never(standby.next::<u64>(4)).await;
     never(preferred.next::<u64>(2)).await;
     release(&broker, 0..2).await;

@@ -3,7 +3,7 @@ use push0_bus::{Bucket, Bus, BusError, Limits, NatsConfig};
 use push0_harness::{NatsOptions, NatsServer};
 use std::sync::{Arc, Mutex};
 
-/// A broker whose user `narrow` may ask for streams and nothing else.
+/// Starts a broker whose user `narrow` may only request the state of streams.
 async fn broker() -> NatsServer {
     NatsOptions::default()
         .with_config(
@@ -54,7 +54,7 @@ async fn a_refusal_names_subject_and_user_at_once() {
     assert_eq!(refusal.subject, "$KV.push0_state.cursor.a");
     assert_eq!(refusal.user, "the user `narrow`");
     assert!(said.contains("narrow") && !said.contains("secret"), "{said}");
-    // A request that the broker drops would be waited for for two seconds.
+    // Without the refusal, a dropped request would time out after two seconds.
     assert!(took < std::time::Duration::from_secs(1), "{took:?}");
     let reports = reports.lock().unwrap().clone();
     assert_eq!(reports, [None, Some("$KV.push0_state.cursor.a".to_owned())]);

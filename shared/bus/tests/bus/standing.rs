@@ -1,4 +1,4 @@
-//! How the copies of streams stand, as `push0 status` and the watchdog's metrics tell it.
+//! The state of streams' copies, as shown by `push0 status` and the watchdog's metrics.
 
 use crate::{
     Broker,
@@ -7,7 +7,7 @@ use crate::{
 use push0_bus::{Bus, Trouble, stream_names};
 use push0_harness::wait_for;
 
-/// What is wrong with every stream; an error while a broker that could answer is missing.
+/// Returns the trouble of each stream. Fails while a stream's state is unknown because brokers are away.
 async fn troubles(bus: &Bus) -> Result<Vec<Option<Trouble>>, String> {
     let standings = bus.standings().await;
     assert_eq!(standings.len(), stream_names().len());
@@ -18,7 +18,7 @@ async fn troubles(bus: &Bus) -> Result<Vec<Option<Trouble>>, String> {
     told.collect()
 }
 
-/// Waits until every stream is in this trouble.
+/// Waits until every stream is in the given state of trouble, or in none.
 async fn all_are_in(bus: &Bus, wanted: Option<Trouble>) {
     wait_for(&format!("{wanted:?} of every stream"), ELECTION, async || {
         let seen = troubles(bus).await?;

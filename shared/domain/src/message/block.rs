@@ -115,8 +115,8 @@ pub struct BlockContext {
     /// When the block's proof becomes worthless; `None` without a deadline.
     #[serde(default)]
     pub deadline_at: Option<Timestamp>,
-    /// Whether this work is to amend the block's record, in which the block is dead. Set when an operator
-    /// retries a dead letter.
+    /// Whether this work is to amend the block's record, which says that the block is dead. Set when an
+    /// operator retries a dead letter.
     #[serde(default)]
     pub amends: bool,
     /// Facts about the block for tables.

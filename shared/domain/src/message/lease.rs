@@ -4,7 +4,7 @@ use super::TaskHeader;
 use crate::{ProverId, ZkvmId, task::AttemptId, trace::TraceContext};
 use serde::{Deserialize, Serialize};
 
-/// Body of LEASES: a heartbeat. Dispatcher and watchdog know of a prover only what its leases say.
+/// Body of LEASES: a heartbeat. Dispatcher and watchdog know a prover only from its leases.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Lease {
     /// The id of the prover or verifier.
@@ -83,7 +83,7 @@ pub enum Control {
         /// Why the attempt is ended, for the log and the trace.
         reason: String,
     },
-    /// Takes no more work, finishes what runs and hands back what waits.
+    /// Takes no more work, finishes running attempts and hands back waiting ones.
     Drain,
     /// Takes no work for a while.
     Quarantine {

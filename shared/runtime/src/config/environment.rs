@@ -1,4 +1,4 @@
-//! The environment as a source: which variables are settings, and of which key.
+//! The environment as a source of settings, and the mapping of variables to keys.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -8,7 +8,7 @@ use ::config::{ConfigError as SourceError, Map, Source, Value, ValueKind};
 use super::error::ConfigError;
 
 const PREFIX: &str = "PUSH0_";
-/// Set for the command line, not for a key.
+/// Variable read by the command line, which sets no key.
 const COMMAND_LINE: &str = "PUSH0_CONFIG";
 
 /// The settings found in the environment, by variable name.
@@ -16,7 +16,7 @@ const COMMAND_LINE: &str = "PUSH0_CONFIG";
 pub(super) struct Environment(BTreeMap<String, String>);
 
 impl Environment {
-    /// Keeps the variables that are settings.
+    /// Collects the settings among the variables.
     pub(super) fn collect(vars: impl IntoIterator<Item = (OsString, OsString)>) -> Result<Self, ConfigError> {
         let mut settings = BTreeMap::new();
         for (name, value) in vars {
@@ -48,7 +48,7 @@ impl Source for Environment {
     }
 }
 
-/// The variable that sets the key.
+/// Returns the name of the environment variable for the key.
 pub(super) fn variable(key: &str) -> String {
     format!("{PREFIX}{}", key.replace('.', "__").to_uppercase())
 }
@@ -64,9 +64,9 @@ fn is_setting(name: &str) -> bool {
     name.starts_with(PREFIX) && name != COMMAND_LINE && !is_service_link(name)
 }
 
-/// Kubernetes tells every pod of every Service in its namespace by variables named after the
-/// Service: one called `push0-nats` gives `PUSH0_NATS_SERVICE_HOST`, `PUSH0_NATS_PORT` and
-/// `PUSH0_NATS_PORT_4222_TCP_ADDR`. They are nobody's settings.
+/// Returns whether Kubernetes set the variable. Kubernetes announces every Service of a namespace to its
+/// pods in variables named after the Service: `push0-nats` leads to `PUSH0_NATS_SERVICE_HOST`,
+/// `PUSH0_NATS_PORT` and `PUSH0_NATS_PORT_4222_TCP_ADDR`. Such variables are not settings.
 fn is_service_link(name: &str) -> bool {
     let port = |rest: &str| {
         rest.is_empty()

@@ -1,4 +1,4 @@
-//! What is wrong with a configuration, in one line that an operator can act on.
+//! Errors of a configuration, each as one line for an operator to act on.
 
 use std::path::{Path, PathBuf};
 
@@ -6,7 +6,7 @@ use ::config::{ConfigError as SourceError, Value, ValueKind};
 
 use super::refusal::Problem;
 
-/// Keys whose values are never printed: any key whose path contains one of these words.
+/// Words marking secrets: the value of a key whose path contains one of these words is never printed.
 const SECRET: [&str; 9] = [
     "secret",
     "token",
@@ -19,23 +19,23 @@ const SECRET: [&str; 9] = [
     "private_key",
 ];
 
-/// A configuration that the service does not start with.
+/// Reasons for refusing a configuration; the service does not start.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// The file cannot be read.
     #[error("configuration file {} cannot be read", file.display())]
     Unreadable {
-        /// The file as it was given.
+        /// Path of the file, as given.
         file: PathBuf,
-        /// Why not.
+        /// The error from reading the file.
         source: std::io::Error,
     },
     /// The file is not TOML.
     #[error("configuration file {}: {reason}", file.display())]
     Malformed {
-        /// The file as it was given.
+        /// Path of the file, as given.
         file: PathBuf,
-        /// Line, column and what the parser expected; never the line itself, which may be a secret.
+        /// Line, column and the parser's expectation; never the line itself, which may hold a secret.
         reason: String,
     },
     /// One key is unknown or missing, or its value does not fit.
@@ -43,31 +43,11 @@ pub enum ConfigError {
     Refused {
         /// Full path of the key, such as `telemetry.otlp_protocol`.
         key: String,
-        /// The value found (`***` for a secret) and what was expected instead.
+        /// The value found (`***` for a secret) and the values expected instead.
         reason: String,
-        /// The file or the environment variable that set it, or could have.
+        /// The file or environment variable in which the key was set, or could have been set.
         origin: String,
     },
-}
-
-/// What a service's own check refuses, see [`HasRuntimeConfig::validate`](super::HasRuntimeConfig).
-/// The value found and its origin are added when it is reported.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Invalid {
-    /// Full path of the key, such as `dispatcher.max_in_flight`.
-    pub key: String,
-    /// What would be accepted, such as `a number from 1 to 100`.
-    pub expected: String,
-}
-
-impl Invalid {
-    /// Refuses the value of `key`, as something else is `expected`.
-    pub fn new(key: impl Into<String>, expected: impl Into<String>) -> Self {
-        Self {
-            key: key.into(),
-            expected: expected.into(),
-        }
-    }
 }
 
 impl ConfigError {
@@ -84,11 +64,11 @@ impl ConfigError {
         let reason = match problem {
             Problem::Unknown { known: [] } => "unknown key, none is expected here".into(),
             Problem::Unknown { known } => {
-                format!("unknown key, this service has here: {}", known.join(", "))
+                format!("unknown key, expected one of: {}", known.join(", "))
             }
             Problem::Missing => "missing, and it has no default".to_owned(),
             Problem::Mismatch { expected } => format!("{value}, expected {expected}"),
-            // Another crate's words, which may repeat the value.
+            // The message comes from another crate and may repeat the value.
             Problem::Other { .. } if is_secret(&key) => format!("{value}, expected a valid value"),
             Problem::Other { message } => {
                 let message = match (raw, found) {
@@ -112,7 +92,7 @@ impl ConfigError {
     }
 }
 
-/// The parser's message without the excerpt of the file, whose lines hold a bar.
+/// Removes the excerpt of the file from the parser's message. Its lines contain a vertical bar.
 pub(super) fn malformed(file: Option<&Path>, error: &SourceError) -> ConfigError {
     let text = match error {
         SourceError::FileParse { cause, .. } => cause.to_string(),
@@ -127,7 +107,7 @@ pub(super) fn malformed(file: Option<&Path>, error: &SourceError) -> ConfigError
     }
 }
 
-/// The value as a message may show it.
+/// Formats the value for a message, without secrets.
 pub(super) fn shown(key: &str, value: &Value) -> String {
     match &value.kind {
         ValueKind::Table(_) => "a section".to_owned(),
@@ -144,7 +124,7 @@ fn is_secret(key: &str) -> bool {
     SECRET.iter().any(|word| key.contains(word))
 }
 
-/// A URL may carry a user's name and password before its host.
+/// Hides the user and the password in front of the host of a URL.
 fn hide_userinfo(text: &str) -> String {
     match (text.find("://"), text.rfind('@')) {
         (Some(scheme), Some(at)) if scheme + 3 <= at => {

@@ -1,17 +1,18 @@
-//! What reading a type refuses, and at which path; the value and its origin are looked up afterwards.
+//! Refusal of a value by its type, with the path of the key. The value and its origin
+//! are added afterwards.
 
 use std::fmt;
 
 use serde::de::{self, Expected, Unexpected};
 
-use super::error::Invalid;
+use super::invalid::Invalid;
 
-/// What is wrong, without the value and its origin.
+/// A problem with a key, without the value and its origin.
 #[derive(Debug)]
 pub(super) struct Refusal {
     pub(super) path: Option<String>,
     pub(super) problem: Problem,
-    /// The field of which `path`, set on the way up, is the parent.
+    /// The unknown or missing field; `at` appends this field to the path.
     field: Option<String>,
 }
 
@@ -38,7 +39,7 @@ impl Refusal {
         }
     }
 
-    /// Names where it happened; the innermost place wins.
+    /// Sets the path of the refused key. The first call, at the innermost place, wins.
     pub(super) fn at(mut self, path: &str) -> Self {
         if self.path.is_none() {
             self.path = Some(match self.field.take() {
@@ -117,7 +118,7 @@ impl de::Error for Refusal {
     }
 }
 
-/// The path of a key in the section at `path`.
+/// Returns the path of a key in the section at `path`.
 pub(super) fn join(path: &str, key: &str) -> String {
     if path.is_empty() {
         key.to_owned()

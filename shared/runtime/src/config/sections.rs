@@ -1,56 +1,56 @@
-//! The sections that every service has, and what the runtime asks of a service's configuration.
+//! Sections of every service's configuration, and the trait through which the runtime reads them.
 
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::Invalid;
-use crate::telemetry;
+use super::invalid::Invalid;
 
-/// How long a service may take to stop: Kubernetes kills a pod 30 s after it asked it to stop, less
-/// the 2 s in which the traces are flushed and a margin.
+/// Default time limit for the stop of a service. Kubernetes kills a pod 30 s after asking it to stop; the
+/// limit leaves 2 s for the flush of traces, and a margin.
 pub const DEFAULT_SHUTDOWN_GRACE: Duration = Duration::from_secs(25);
 
 /// The section `telemetry`: logs and traces.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct TelemetryConfig {
-    /// What is logged: a level, or directives such as `info,push0_bus=debug`. Default `warn,push0=info`:
-    /// of libraries, provers among them, only what is wrong.
+    /// Filter of log lines: a level, or directives such as `info,push0_bus=debug`. With the default
+    /// `warn,push0=info`, libraries, zkVM provers among them, log only warnings and errors.
     pub log: String,
-    /// How it is logged. Default `text`.
+    /// Format of log lines. Default `text`.
     pub format: LogFormat,
-    /// Where traces go, such as `http://collector:4317`; without it (nor `OTEL_EXPORTER_OTLP_ENDPOINT`)
-    /// there are none. TLS is not spoken: a collector stands beside the service.
+    /// Receiver of traces, such as `http://collector:4317`. Without this key and without
+    /// `OTEL_EXPORTER_OTLP_ENDPOINT`, no traces are sent. TLS is not supported: a collector runs
+    /// beside the service.
     pub otlp_endpoint: Option<String>,
-    /// How traces get there. Default `grpc`.
+    /// Protocol of the receiver of traces. Default `grpc`.
     pub otlp_protocol: OtlpProtocol,
-    /// The part of new traces that is kept, from 0 to 1; a trace begun elsewhere keeps its decision.
-    /// Default 1.
+    /// Share of new traces that is kept, from 0 to 1. A trace begun elsewhere keeps the decision made
+    /// there. Default 1.
     pub sample_ratio: f64,
 }
 
-/// How log lines look.
+/// Format of log lines.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum LogFormat {
-    /// For people.
+    /// Lines of text for people.
     #[default]
     Text,
-    /// One JSON object a line, for machines.
+    /// One JSON object per line, for machines.
     Json,
 }
 
-/// How traces are sent to their receiver.
+/// Protocol between a service and its receiver of traces.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum OtlpProtocol {
-    /// OTLP over gRPC, by custom on port 4317.
+    /// OTLP over gRPC, usually on port 4317.
     #[default]
     Grpc,
-    /// OTLP over HTTP with protobuf bodies, by custom on port 4318; `/v1/traces` is appended to the
-    /// endpoint.
+    /// OTLP over HTTP with protobuf bodies, usually on port 4318. The path `/v1/traces` is appended
+    /// to the endpoint.
     Http,
 }
 
@@ -70,42 +70,36 @@ impl Default for TelemetryConfig {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct HttpConfig {
-    /// Address of `/health/live`, `/health/ready` and `/metrics`, such as `0.0.0.0:8080`; port 0
-    /// picks a free one, which is logged. Default: no server.
+    /// Address of `/health/live`, `/health/ready` and `/metrics`, such as `0.0.0.0:8080`. Port 0 picks a
+    /// free port, which is logged. Default: no server.
     pub listen: Option<SocketAddr>,
 }
 
-/// A service's configuration, which holds the sections of this crate as `telemetry` and `http`.
+/// Configuration of a service, containing the sections of this crate as `telemetry` and `http`.
 pub trait HasRuntimeConfig {
-    /// The section `telemetry`.
+    /// Returns the section `telemetry`.
     fn telemetry(&self) -> &TelemetryConfig;
 
-    /// The section `http`.
+    /// Returns the section `http`.
     fn http(&self) -> &HttpConfig;
 
-    /// Threads beside the main one that run the service's tasks. None, unless a service computes: a
-    /// message that is received, decided on and answered by one thread wakes no other, and each
-    /// wake-up costs more than most decisions.
+    /// Returns the number of threads, beside the main one, that run the service's tasks. The default of 0
+    /// suits a service that does not compute: a message received, decided on and answered by one thread
+    /// wakes no other thread, and each wake-up costs more than most decisions.
     fn worker_threads(&self) -> usize {
         0
     }
 
-    /// How long the service may take to stop once it was asked to, before it is given up.
+    /// Returns the time limit of a requested stop. A service that takes longer ends with a failure.
     fn shutdown_grace(&self) -> Duration {
         DEFAULT_SHUTDOWN_GRACE
     }
 
-    /// What types cannot say: ranges, and keys that depend on each other.
+    /// Checks the constraints not expressed by the types: ranges, and dependencies between keys.
     ///
     /// # Errors
-    /// The first key that does not fit.
+    /// The first key with an invalid value.
     fn validate(&self) -> Result<(), Invalid> {
         Ok(())
     }
-}
-
-/// All checks: those of the sections, then the service's own.
-pub(crate) fn check<C: HasRuntimeConfig>(config: &C) -> Result<(), Invalid> {
-    telemetry::check(config.telemetry())?;
-    config.validate()
 }

@@ -108,12 +108,12 @@ fn a_variable_is_read_as_the_type_of_its_key() {
 fn an_unknown_key_is_refused_with_its_path() {
     assert_eq!(
         refusal("[telemetry]\notlp_protocl = 'grpc'", &[]),
-        "telemetry.otlp_protocl: unknown key, this service has here: log, format, otlp_endpoint, \
+        "telemetry.otlp_protocl: unknown key, expected one of: log, format, otlp_endpoint, \
          otlp_protocol, sample_ratio (file FILE)"
     );
     assert_eq!(
         refusal("[[lanes]]\nwidth = 1\n[[lanes]]\nwidth = 1\ndepth = 2", &[]),
-        "lanes[1].depth: unknown key, this service has here: width (file FILE)"
+        "lanes[1].depth: unknown key, expected one of: width (file FILE)"
     );
 }
 
@@ -127,7 +127,7 @@ fn a_variable_of_another_service_is_refused_by_name() {
                 ("PUSH0_CONFIG", "x.toml")
             ]
         ),
-        "dispatcher.max_in_flight: unknown key, this service has here: telemetry, http, nats, lanes \
+        "dispatcher.max_in_flight: unknown key, expected one of: telemetry, http, nats, lanes \
          (environment variable PUSH0_DISPATCHER__MAX_IN_FLIGHT)"
     );
     let typo = refusal("", &[("PUSH0_HTTP_LISTEN", "0.0.0.0:1")]);

@@ -1,7 +1,7 @@
-//! Reads a type from the merged values, and knows at every refusal the full path of the key.
+//! Reads a type from the merged values. Every refusal carries the full path of the key.
 //!
-//! The deserializer of the `config` crate names neither the path of an unknown key nor the variants
-//! of an enum, and it turns numbers into text and back; hence this one.
+//! The deserializer of the `config` crate names neither the path of an unknown key nor the variants of an
+//! enum, and converts numbers to text and back. This deserializer replaces it.
 
 use ::config::{Map, Value, ValueKind};
 use serde::de::value::{MapAccessDeserializer, MapDeserializer, SeqDeserializer};
@@ -24,8 +24,8 @@ impl<'a> Node<'a> {
         }
     }
 
-    /// The text of an environment variable, whose type only the target knows. Values of the file
-    /// have no origin and have said their type.
+    /// Returns the text of an environment variable, whose type depends on the target. Values of the file
+    /// have no origin and already have a type.
     fn environment_text(&self) -> Option<&'a str> {
         match (&self.value.kind, self.value.origin()) {
             (ValueKind::String(text), Some(_)) => Some(text),
@@ -55,7 +55,7 @@ impl<'de> IntoDeserializer<'de, Refusal> for Node<'_> {
     }
 }
 
-/// Numbers and booleans of the environment are text that is parsed when the target asks for one.
+/// Parses the text of a variable as a number or a boolean when the target asks for one.
 macro_rules! parse_as {
     ($($method:ident)* => $parsers:tt) => { $( parse_as!(@ $method $parsers); )* };
     (@ $method:ident { $($parsed:ty => $visit:ident),* }) => {

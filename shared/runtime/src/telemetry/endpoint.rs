@@ -1,4 +1,4 @@
-//! Where traces go: the section `telemetry`, else the standard variables of OpenTelemetry.
+//! Receiver of traces: the section `telemetry`, else the standard variables of OpenTelemetry.
 
 use crate::config::OtlpProtocol;
 use crate::{Invalid, TelemetryConfig};
@@ -6,15 +6,15 @@ use crate::{Invalid, TelemetryConfig};
 const ENDPOINT_VAR: &str = "OTEL_EXPORTER_OTLP_ENDPOINT";
 const PROTOCOL_VAR: &str = "OTEL_EXPORTER_OTLP_PROTOCOL";
 
-/// A receiver of traces.
+/// URL and protocol of a receiver of traces.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Endpoint {
     pub(super) url: String,
     pub(super) protocol: OtlpProtocol,
 }
 
-/// The receiver, if there is one. The variable of the protocol counts only with that of the endpoint,
-/// so that the two always come from one place.
+/// Returns the receiver of traces, or `None` if there is none. The protocol variable is ignored unless
+/// the endpoint comes from a variable too.
 pub(super) fn resolve(
     config: &TelemetryConfig,
     var: impl Fn(&str) -> Option<String>,
@@ -40,7 +40,7 @@ pub(super) fn resolve(
     if !fits(&url) {
         return Err(Invalid::new(
             key,
-            "a URL such as http://collector:4317 (TLS is not spoken)",
+            "a URL such as http://collector:4317 (TLS is not supported)",
         ));
     }
     let url = match protocol {

@@ -1,4 +1,4 @@
-//! The way of a span out of the process: a bounded queue, batches, one exporter.
+//! Export of spans from the process: a bounded queue, batches, one exporter.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,21 +13,21 @@ use opentelemetry_sdk::trace::{
 };
 use tokio::runtime::Handle;
 
-use super::TelemetryError;
 use super::endpoint::Endpoint;
+use super::error::TelemetryError;
 use crate::config::OtlpProtocol;
 use crate::metrics::{self, IntCounter};
 
-/// Spans that wait at most; at about 1 KiB each, 2 MiB. More are dropped.
+/// Most spans waiting for export: 2 MiB at about 1 KiB each. Further spans are dropped.
 const MAX_QUEUE: usize = 2048;
-/// Spans sent at a time.
+/// Most spans sent in one batch.
 const MAX_BATCH: usize = 256;
-/// How long a span waits for others.
+/// Longest time for which a span waits for its batch to fill.
 const BATCH_DELAY: Duration = Duration::from_secs(1);
-/// How long a batch may take, retries included.
+/// Time limit for the export of a batch, retries included.
 const EXPORT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Spans of the service `push0-<name>` on their way to the endpoint.
+/// Builds the provider that sends the spans of the service `push0-<name>` to the endpoint.
 pub(super) fn provider(
     name: &str,
     version: &str,
@@ -52,7 +52,7 @@ pub(super) fn provider(
         link: Link::default(),
         lost: metrics::counter(
             "spans_lost_total",
-            "Spans that the receiver of traces did not get.",
+            "Spans lost in exports that failed or timed out.",
         )
         .map_err(TelemetryError::Metric)?,
         endpoint: endpoint.url.clone(),
@@ -81,16 +81,18 @@ pub(super) fn provider(
         .build())
 }
 
-/// Host, process and start: a container's processes all have the number 1, restarts included.
+/// Returns an id made of host, process and start time. The start time is needed because a container's
+/// main process has the number 1 after every restart.
 fn instance_id() -> String {
     let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     let started = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     format!("{}-{}-{:x}", host.trim(), std::process::id(), started.as_millis())
 }
 
-/// An exporter that runs on the service's runtime and says once when the receiver goes or comes.
+/// An exporter that runs on the service's runtime and logs only when the receiver becomes
+/// unreachable or reachable.
 ///
-/// The SDK drives exporters on a thread of its own, where the clients of tokio have no reactor.
+/// The SDK drives exporters on a thread of its own, where tokio's clients have no reactor.
 #[derive(Debug)]
 struct Watched<E> {
     exporter: Arc<E>,
@@ -104,7 +106,7 @@ impl<E: SpanExporter + 'static> SpanExporter for Watched<E> {
     async fn export(&self, batch: Vec<SpanData>) -> OTelSdkResult {
         let (exporter, spans) = (Arc::clone(&self.exporter), batch.len());
         let sent = self.runtime.spawn(async move {
-            // The bound of the clients does not hold for a connection that hangs.
+            // The timeout of the clients does not cover a connection that hangs.
             let export = tokio::time::timeout(EXPORT_TIMEOUT, exporter.export(batch));
             export.await.unwrap_or(Err(OTelSdkError::Timeout(EXPORT_TIMEOUT)))
         });
@@ -129,14 +131,14 @@ impl<E: SpanExporter + 'static> SpanExporter for Watched<E> {
     }
 
     fn set_resource(&mut self, resource: &Resource) {
-        // Called once, before any export shares the exporter.
+        // The SDK calls this function once, before any export shares the exporter.
         if let Some(exporter) = Arc::get_mut(&mut self.exporter) {
             exporter.set_resource(resource);
         }
     }
 }
 
-/// Whether the receiver was reached the last time; at first it is thought to be there.
+/// State of the receiver at the last export, at first assumed to be reachable.
 #[derive(Debug, Default)]
 struct Link {
     is_down: AtomicBool,

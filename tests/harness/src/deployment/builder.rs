@@ -1,4 +1,4 @@
-//! What a deployment is made of, and how it is started.
+//! The parts of a deployment and how they are started.
 
 use super::{Deployment, PATIENCE, connect, shipped};
 use crate::{
@@ -10,7 +10,7 @@ use crate::{
 use push0_bus::{Limits, Pipelines};
 use std::sync::Arc;
 
-/// What to deploy.
+/// A deployment to start: broker, limits, pipelines and services.
 #[derive(Clone, Debug)]
 pub struct DeploymentBuilder {
     options: NatsOptions,
@@ -40,9 +40,9 @@ impl DeploymentBuilder {
         }
     }
 
-    /// As `deploy/` runs it: two of every control service, labelled `dispatcher-1`, `dispatcher-2` and so
-    /// on, with [the shipped settings](Self::shipped_settings). What the broker refuses fails the test, and
-    /// a control service above [`MEMORY_MAX_MB`](crate::MEMORY_MAX_MB) does.
+    /// Runs two of every control service, as `deploy/` does, labelled `dispatcher-1`, `dispatcher-2` and so
+    /// on, with [the shipped settings](Self::shipped_settings). The test fails if the broker refuses
+    /// anything, or if a control service exceeds [`MEMORY_MAX_MB`](crate::MEMORY_MAX_MB).
     #[must_use]
     pub fn as_shipped(mut self) -> Self {
         for program in shipped::CONTROL {
@@ -54,51 +54,52 @@ impl DeploymentBuilder {
         self.shipped_settings()
     }
 
-    /// The broker's configuration and users of `deploy/nats`, each process as a user of its own, logs as
-    /// JSON, and traces to an address where nobody answers; but no services.
+    /// Applies the broker configuration and users of `deploy/nats`, with each process as its own user, logs
+    /// as JSON, and traces sent to an address without answers. Adds no services.
     #[must_use]
     pub fn shipped_settings(mut self) -> Self {
         self.shipped = true;
         self
     }
 
-    /// How the broker is configured.
+    /// Sets the broker's configuration.
     #[must_use]
     pub fn nats(mut self, options: NatsOptions) -> Self {
         self.options = options;
         self
     }
 
-    /// How much may be stored: 1 GiB unless said. A cluster keeps a copy on each server whatever this says.
+    /// Sets storage limits; the default is 1 GiB. A cluster keeps a copy on each server
+    /// regardless of `limits`.
     #[must_use]
     pub fn limits(mut self, limits: Limits) -> Self {
         self.limits = limits;
         self
     }
 
-    /// A pipeline, as the text of its file.
+    /// Adds a pipeline, as the text of its file.
     #[must_use]
     pub fn pipeline(mut self, toml: &str) -> Self {
         self.pipelines.push(toml.into());
         self
     }
 
-    /// A service: `Process::program("dispatcher")`. It gets the broker's URL and a free port for its
-    /// health and metrics unless it sets its own.
+    /// Adds a service, such as `Process::program("dispatcher")`. The service gets the broker's URL and a free
+    /// port for its health and metrics unless the service sets its own.
     #[must_use]
     pub fn service(mut self, service: ProcessBuilder) -> Self {
         self.services.push(service);
         self
     }
 
-    /// A variable for every service.
+    /// Sets a variable for every service.
     #[must_use]
     pub fn env(mut self, name: &str, value: impl ToString) -> Self {
         self.env.push((name.into(), value.to_string()));
         self
     }
 
-    /// A variable for every process of this program.
+    /// Sets a variable for every process of this program.
     #[must_use]
     pub fn env_of(mut self, program: &str, name: &str, value: impl ToString) -> Self {
         self.settings
@@ -106,29 +107,29 @@ impl DeploymentBuilder {
         self
     }
 
-    /// All services reach each broker through a proxy, which can delay and cut; the test's own connection
-    /// does not. The brokers of a cluster then tell nobody each other's addresses.
+    /// Routes all services to each broker through a proxy that can delay and cut. The test's own connection
+    /// bypasses the proxies. The brokers of a cluster then advertise no addresses to clients.
     #[must_use]
     pub fn proxied(mut self) -> Self {
         self.proxied = true;
         self
     }
 
-    /// Starts the broker, provisions it, applies the pipelines and starts the services; returns when
-    /// all of them are ready.
+    /// Starts the broker, provisions its streams, applies the pipelines and starts the services. Returns when
+    /// all services are ready.
     ///
     /// # Panics
-    /// Any of it fails.
+    /// Any of these steps fails.
     pub async fn start(self) -> Deployment {
         let (accounts, options) = self.broker();
         let nats = options.start().await;
         self.start_on(nats, accounts).await
     }
 
-    /// The same on this many brokers with as many copies of everything: one or three.
+    /// Starts like [`Self::start`], on one or three brokers with as many copies of everything.
     ///
     /// # Panics
-    /// Any of it fails.
+    /// Any step of the start fails.
     pub async fn start_cluster(mut self, brokers: usize) -> Deployment<NatsCluster> {
         self.limits.replicas = brokers;
         let (accounts, options) = self.broker();
@@ -136,10 +137,10 @@ impl DeploymentBuilder {
         self.start_on(nats, accounts).await
     }
 
-    /// The same; each broker can be cut off from its peers and from clients.
+    /// Starts like [`Self::start_cluster`], but each broker can be cut off from its peers and from clients.
     ///
     /// # Panics
-    /// As [`Self::start_cluster`].
+    /// Any step of the start fails.
     pub async fn start_wired(mut self, brokers: usize) -> Deployment<NatsCluster> {
         self.limits.replicas = brokers;
         let (accounts, options) = self.broker();
@@ -163,14 +164,14 @@ impl DeploymentBuilder {
             connect(&urls, user, seed).await
         };
         let provision = connect_as("provision").await;
-        // Safe to repeat; brokers that still gather answer late.
+        // Provisioning is safe to repeat; brokers answer late while they form a cluster.
         wait_for("the streams", PATIENCE, async || {
             provision.provision(&self.limits).await
         })
         .await;
         let pipelines = Pipelines::bind(&connect_as("operator").await).await;
         let nobody = self.shipped.then(|| {
-            // The system takes connections until its queue is full; nobody reads what is sent on them.
+            // The system accepts connections until its queue is full, and their data is never read.
             std::net::TcpListener::bind(("127.0.0.1", 0)).expect("a free port")
         });
         if let Some(nobody) = &nobody {

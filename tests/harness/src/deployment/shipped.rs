@@ -1,16 +1,16 @@
-//! What a deployment as shipped adds to a quick one: users, and limits that every test checks.
+//! Additions of a shipped deployment to a quick one: users, and limits checked by every test.
 
 use super::{Deployment, PATIENCE};
 use crate::{Process, ProcessBuilder, accounts::Role, cluster::Broker, wait_for};
 use std::net::SocketAddr;
 
-/// The services of which there are two each, by their programs.
+/// Programs of the control services, of which a deployment runs two each.
 pub(super) const CONTROL: [&str; 4] = ["ingester", "dispatcher", "collector", "watchdog"];
-/// The most resident memory that a control service may have, in megabytes (2^20 bytes): its container gets
-/// 64, in which the program's pages and its sockets count as well.
+/// The most resident memory that a control service may have, in megabytes (2^20 bytes). Its container gets
+/// 64, which also hold the program's pages and its sockets.
 pub const MEMORY_MAX_MB: f64 = 40.0;
 
-/// What every service is told where it ships.
+/// Returns the variables of every service in the shipped deployment.
 pub(super) fn environment(traces: SocketAddr) -> Vec<(String, String)> {
     let of = |name: &str, value: String| (name.to_owned(), value);
     vec![
@@ -19,7 +19,7 @@ pub(super) fn environment(traces: SocketAddr) -> Vec<(String, String)> {
     ]
 }
 
-/// What the processes of one program are told where they ship.
+/// Returns the variables of single programs in the shipped deployment: program, name, value.
 pub(super) fn settings() -> Vec<(String, String, String)> {
     let submit = ("ingester", "PUSH0_SUBMIT__LISTEN", "127.0.0.1:0");
     [submit]
@@ -28,8 +28,8 @@ pub(super) fn settings() -> Vec<(String, String, String)> {
 }
 
 impl<B: Broker> Deployment<B> {
-    /// The service as its own user, if there are users: control services as those of their names, adapters
-    /// as those of their provers, the operator's command as the operator.
+    /// Gives a service its own broker user, if the deployment has users. Control services use the user of
+    /// their name, adapters the user of their prover id, and the operator's command the user `operator`.
     pub(super) fn signed(&self, service: ProcessBuilder) -> ProcessBuilder {
         let Some(accounts) = &self.accounts else {
             return service;
@@ -59,24 +59,24 @@ impl<B: Broker> Deployment<B> {
         service.env_default("PUSH0_NATS__NKEY_SEED", &seed.display().to_string())
     }
 
-    /// The operator's command on this deployment.
+    /// Returns the operator's command, `push0`, set up for this deployment.
     pub fn command(&self) -> ProcessBuilder {
         let command = Process::program("push0").env("PUSH0_NATS__URL", self.nats.urls());
         self.signed(command)
     }
 
-    /// All processes of a program.
+    /// Returns all processes of a program.
     pub fn instances<'a>(&'a self, program: &'a str) -> impl Iterator<Item = &'a Process> {
         self.services
             .iter()
             .filter(move |service| service.program_name() == program)
     }
 
-    /// The label of the process of this program that leads, as soon as there is one. A collector may lead
-    /// several pipelines and not others: then it is the first that leads any.
+    /// Returns the label of the leading process of this program, as soon as a process leads. A collector may
+    /// lead some pipelines and not others, so the first collector that leads any pipeline is returned.
     ///
     /// # Panics
-    /// None does within 30 s.
+    /// No process leads within 30 s.
     pub async fn leader(&self, program: &str) -> String {
         let metric = format!("push0_{program}_leading");
         let what = format!("a {program} that leads");
@@ -91,8 +91,8 @@ impl<B: Broker> Deployment<B> {
         .await
     }
 
-    /// Whose end hurts most: the label of the process that leads, of a control service; any other name is the
-    /// label itself.
+    /// Returns the label of the process whose death hurts most: the leader of a control service. Any other
+    /// name is a label itself and is returned unchanged.
     pub async fn victim(&self, name: &str) -> String {
         if CONTROL.contains(&name) {
             self.leader(name).await
@@ -101,10 +101,10 @@ impl<B: Broker> Deployment<B> {
         }
     }
 
-    /// The label of a process of this program other than this one.
+    /// Returns the label of another process of the same program.
     ///
     /// # Panics
-    /// There is none.
+    /// The program has no other process.
     pub fn other_than(&self, label: &str) -> String {
         let program = self.service(label).program_name();
         let other = self.instances(program).find(|service| service.label() != label);
@@ -114,7 +114,7 @@ impl<B: Broker> Deployment<B> {
             .to_owned()
     }
 
-    /// The most resident memory that each service ever had, in megabytes (2^20 bytes).
+    /// Returns the peak resident memory of each service, in megabytes (2^20 bytes).
     pub fn peaks(&self) -> Vec<(&str, f64)> {
         self.services
             .iter()
@@ -122,11 +122,11 @@ impl<B: Broker> Deployment<B> {
             .collect()
     }
 
-    /// Checks that no control service ever had more than [`MEMORY_MAX_MB`]. Every deployment as shipped
-    /// checks this when it ends.
+    /// Checks that no control service ever exceeded [`MEMORY_MAX_MB`]. Every deployment as shipped runs this
+    /// check when it ends.
     ///
     /// # Panics
-    /// One had.
+    /// A control service exceeded the limit.
     pub fn assert_within_memory(&self) {
         let control = self
             .services
@@ -143,11 +143,11 @@ impl<B: Broker> Deployment<B> {
         );
     }
 
-    /// Checks that the broker refused nothing that a client asked for. Every deployment as shipped checks
-    /// this when it ends.
+    /// Checks that the broker refused no operation of any client. Every deployment as shipped runs this check
+    /// when it ends.
     ///
     /// # Panics
-    /// It refused something.
+    /// The broker refused an operation.
     pub fn assert_nothing_refused(&self) {
         let refused = self.refusals();
         assert!(
@@ -157,7 +157,8 @@ impl<B: Broker> Deployment<B> {
         );
     }
 
-    /// What the brokers refused, each line of their logs once, with the user's name for its key.
+    /// Returns the refusals in the brokers' logs in ascending order without duplicates, with users' names in
+    /// place of their keys.
     fn refusals(&self) -> Vec<String> {
         let lines = self.nats.servers().iter().flat_map(crate::NatsServer::refusals);
         let named = lines.map(|line| {
@@ -166,6 +167,7 @@ impl<B: Broker> Deployment<B> {
                 .map_or(line.clone(), |a| a.with_names(&line))
         });
         let mut refused: Vec<String> = named.collect();
+        refused.sort();
         refused.dedup();
         refused
     }

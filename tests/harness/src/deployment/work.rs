@@ -1,4 +1,4 @@
-//! What a test submits to a deployment, and what comes out.
+//! Submission of blocks to a deployment, and reading of the emitted records.
 
 use super::{Deployment, PATIENCE};
 use crate::{blocks, cluster::Broker, wait_for};
@@ -12,17 +12,17 @@ use push0_domain::{
 };
 use std::{ops::RangeInclusive, time::Duration};
 
-/// How many facts about blocks are written at once.
+/// Number of block facts written at once.
 const FACTS_IN_FLIGHT: usize = 64;
 
 impl<B: Broker> Deployment<B> {
-    /// Publishes synthetic blocks, as an external ingester would: first what is known of each, then
-    /// the block itself, in ascending order. The witness is the block's number as JSON.
+    /// Publishes synthetic blocks in ascending order, as an external ingester would: first the facts of all
+    /// blocks, then the blocks. The witness is the block's number as JSON.
     ///
     /// # Panics
-    /// The pipeline was not applied, or the broker does not store them.
+    /// The pipeline was not applied, or the broker does not store the blocks.
     pub async fn submit_blocks(&self, pipeline: &PipelineId, numbers: RangeInclusive<u64>) {
-        // Safe to repeat; brokers may be electing at the moment.
+        // The read is safe to repeat; brokers may be electing at the moment.
         let current = wait_for("the definitions", PATIENCE, async || {
             self.pipelines.current().await
         })
@@ -53,7 +53,7 @@ impl<B: Broker> Deployment<B> {
         }
     }
 
-    /// All that was emitted for a pipeline, in order.
+    /// Returns all records emitted for a pipeline, in order.
     ///
     /// # Panics
     /// The broker does not answer.
@@ -65,10 +65,10 @@ impl<B: Broker> Deployment<B> {
         .await
     }
 
-    /// Waits until at least `count` records were emitted for a pipeline, and returns all.
+    /// Waits until at least `count` records were emitted for a pipeline, and returns all of them.
     ///
     /// # Panics
-    /// There are fewer after `timeout`.
+    /// Fewer records exist after `timeout`.
     pub async fn wait_emitted(
         &self,
         pipeline: &PipelineId,
@@ -78,7 +78,7 @@ impl<B: Broker> Deployment<B> {
         let subjects = subject::proofs_of_pipeline(pipeline);
         let what = format!("{count} emissions of {pipeline}");
         wait_for(&what, timeout, async || {
-            // Counting is one question; reading is one per record, and only worth it at the end.
+            // A count takes a single request and a read takes one per record, so reading waits for the end.
             let counted = self.bus.subjects(Stream::Proofs, &subjects).await;
             let there = counted.map_err(|e| e.to_string())?.len();
             if there >= count {

@@ -1,9 +1,9 @@
-//! What the services do to recover is permitted to their accounts.
+//! The accounts of the services permit every operation of a recovery.
 //!
-//! After an interruption the client makes its subscriptions, watches and consumers anew, in another way than
-//! at the start. So after each fault a pipeline is applied, which a service can only hear of by what it made
-//! anew, and one replica of every service must serve it alone. A deployment as shipped fails when the broker
-//! refuses anything.
+//! After an interruption the client renews its subscriptions, watches and consumers by other requests than at
+//! the start. So after each fault a pipeline is applied, which a service can learn of only through renewed
+//! subscriptions, and one replica of every service must serve the pipeline alone. A shipped deployment fails
+//! its test if the broker refuses anything.
 
 use push0_harness::{Broker, Deployment, DeploymentBuilder, NatsCluster, assert_complete_in_order, wait_for};
 use push0_scenarios::{prover, single, verifier};
@@ -13,13 +13,13 @@ use std::{
 };
 use tempfile::NamedTempFile;
 
-/// Three brokers take up to half a minute to notice that one of them is frozen.
+/// Three brokers take up to half a minute to notice a frozen one.
 const PATIENCE: Duration = Duration::from_secs(90);
 /// Longer than connections without an answer are kept.
 const SILENCE: Duration = Duration::from_secs(7);
 const BLOCKS: u64 = 4;
 const CONTROL: [&str; 4] = ["ingester", "dispatcher", "collector", "watchdog"];
-/// The broker's name of the bucket that all services watch.
+/// Stream name of the bucket watched by all services.
 const WATCHED: &str = "KV_push0_pipelines";
 
 fn builder() -> DeploymentBuilder {
@@ -28,8 +28,8 @@ fn builder() -> DeploymentBuilder {
     builder.service(prover("p1")).service(verifier("v1"))
 }
 
-/// Applies a pipeline whose blocks the ingester reads from a file, and lets the replicas of this number serve
-/// it without the others. Returns the file, which the ingester goes on to follow.
+/// Applies a pipeline whose blocks the ingester reads from a file, and lets the replicas with number
+/// `replica` serve the pipeline alone. Returns the file, which the ingester continues to follow.
 async fn serves_alone<B: Broker>(deployment: &mut Deployment<B>, replica: u8) -> NamedTempFile {
     let mut file = NamedTempFile::new().expect("a file");
     for number in 1..=BLOCKS {
@@ -60,7 +60,7 @@ async fn assert_all_came<B: Broker>(deployment: &Deployment<B>) {
     }
 }
 
-/// Nothing here can be waited for: it is the length of a silence.
+/// Waits for [`SILENCE`]. The length of a silence has no event to wait for.
 async fn silence() {
     let began = Instant::now();
     wait_for("the silence", PATIENCE, async || began.elapsed() >= SILENCE).await;
@@ -107,7 +107,8 @@ async fn each_replica_alone_serves_a_pipeline_that_is_applied_after_the_broker_w
     assert_all_came(&deployment).await;
 }
 
-/// The pipelines are applied while one of three brokers is in trouble: the one that leads the definitions.
+/// Applies the pipelines while one of three brokers is in trouble: the leader of the bucket
+/// with the definitions.
 async fn on_three_brokers(
     builder: DeploymentBuilder,
     hurt: impl AsyncFn(&mut Deployment<NatsCluster>, usize),

@@ -1,4 +1,4 @@
-//! Blocks that wait: they stay in their stream, delay no other pipeline, and can be cancelled at once.
+//! Waiting blocks stay in their stream, delay no other pipeline, and can be cancelled at once.
 
 use push0_bus::{Bus, Message, Stream};
 use push0_domain::{
@@ -13,10 +13,10 @@ use push0_scenarios::{
 };
 use std::ops::RangeInclusive;
 
-/// How many blocks ahead of the output are dispatched here.
+/// Number of blocks dispatched ahead of the output in these tests.
 const AHEAD: u64 = 8;
 
-/// All services, and no prover.
+/// Starts all services and a verifier, but no prover.
 async fn deploy(pipelines: &[String]) -> Deployment {
     let builder = Deployment::builder()
         .as_shipped()
@@ -41,7 +41,7 @@ async fn waits_for_output(deployment: &Deployment, pipeline: &PipelineId) {
     .await;
 }
 
-/// Waits until the collector is told of a cancel.
+/// Waits until an end of a block in RESULTS tells the collector of a cancel.
 async fn is_told(bus: &Bus) {
     wait_for("an end in RESULTS", PATIENCE, async || {
         let told = bus.subjects(Stream::Results, &subject::ended(&demo())).await;
@@ -55,7 +55,7 @@ async fn cancel(deployment: &Deployment, blocks: &str) {
     push0(deployment, &command).await;
 }
 
-/// All blocks have their record, in order, and these are abandoned.
+/// Checks that all blocks have their record, in order, and exactly the blocks `abandoned` are abandoned.
 fn assert_abandoned(emissions: &[push0_bus::Kept<Emission>], last: u64, abandoned: RangeInclusive<u64>) {
     assert_eq!(emissions.len() as u64, last);
     for (kept, number) in emissions.iter().zip(1..) {
@@ -70,7 +70,7 @@ async fn a_cancel_is_effective_at_once_behind_a_backlog_of_blocks() {
     let mut deployment = deploy(&[of("demo")]).await;
     deployment.submit_blocks(&demo(), 1..=200).await;
     waits_for_output(&deployment, &demo()).await;
-    // Nobody proves anything: in its turn it would never be read.
+    // Without a prover the output stands still, so a cancel queued behind the blocks would never be read.
     cancel(&deployment, "1..150").await;
     deployment.wait_emitted(&demo(), 150, PATIENCE).await;
     deployment.start_service(prover("p1"));
@@ -91,13 +91,13 @@ async fn a_hole_stops_dispatch_at_its_limit_and_no_other_pipeline() {
     deployment.submit_blocks(&steady, 1..=40).await;
     let emissions = deployment.wait_emitted(&steady, 40, PATIENCE).await;
     assert_complete_in_order(&emissions, 1..=40);
-    // 1 to 5, and 8 ahead of the hole.
+    // Blocks 1 to 5, and 8 blocks ahead of the hole.
     wait_for("all that may be dispatched", PATIENCE, async || {
         attempts(deployment.service("p1"), "completed").await == 40 + 5 + AHEAD
     })
     .await;
     assert_eq!(deployment.emissions(&demo).await.len(), 5);
-    // It is filled by a block that lies behind all that wait for it.
+    // The missing block lies in the stream behind all blocks that wait for it.
     deployment.submit_blocks(&demo, 6..=6).await;
     let emissions = deployment.wait_emitted(&demo, 60, PATIENCE).await;
     assert_complete_in_order(&emissions, 1..=60);
@@ -140,7 +140,7 @@ async fn pipelines_are_served_as_they_come_and_leave_nothing_when_they_go() {
         .await
         .expect("it is removed");
 
-    // Nobody ever defined this one.
+    // The pipeline `ghost` was never defined.
     let ghost = PipelineId::new("ghost").expect("a name");
     let event = BlockEvent::Observed(ObservedBlock {
         pipeline: ghost.clone(),

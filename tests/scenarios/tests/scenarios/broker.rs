@@ -1,4 +1,4 @@
-//! The broker restarts, stands still, is full; messages come twice.
+//! A broker that restarts, stands still or is full, and duplicate messages.
 
 use push0_bus::{Limits, Message, Stream};
 use push0_domain::{
@@ -43,16 +43,16 @@ async fn the_work_goes_on_when_the_broker_is_killed_again_and_again() {
     assert_eq!(dead_letters(deployment.bus()).await, []);
 }
 
-/// As on a disk that is busy with something else: every write waits, and heartbeats with it.
+/// Imitates a disk busy with other work: every write waits, and heartbeats wait too.
 #[tokio::test]
 async fn a_broker_that_stalls_again_and_again_costs_no_block_and_no_prover() {
     let deployment = deploy(&single(STAGE), [prover("p1"), prover("p2"), verifier("v1")]).await;
     let stalls = async {
         for _ in 0..20 {
             deployment.nats.pause();
-            tokio::time::sleep(Duration::from_millis(200)).await; // wait: for this long it stalls
+            tokio::time::sleep(Duration::from_millis(200)).await; // wait: the length of a stall
             deployment.nats.resume();
-            tokio::time::sleep(Duration::from_millis(50)).await; // wait: and goes on for a moment
+            tokio::time::sleep(Duration::from_millis(50)).await; // wait: the pause between two stalls
         }
     };
     let name = demo();
@@ -65,7 +65,7 @@ async fn a_broker_that_stalls_again_and_again_costs_no_block_and_no_prover() {
     let completed = attempts(p1, "completed").await + attempts(p2, "completed").await;
     assert_eq!(
         completed, 80,
-        "nobody was taken for dead, and nothing was run twice"
+        "a prover was declared dead, or an attempt ran twice"
     );
 }
 
@@ -95,8 +95,8 @@ async fn blocks_and_results_that_come_twice_count_once() {
     assert_eq!(dead_letters(bus).await, []);
 }
 
-/// What the first and the last block of the file have, and how many there are: together more than
-/// the store's share for blocks.
+/// Witness size of each of the file's [`BLOCKS`] blocks, in bytes. Together the blocks exceed the store's
+/// share for BLOCKS.
 const WITNESS_BYTES: usize = 20_000;
 const BLOCKS: u64 = 120;
 
@@ -120,8 +120,8 @@ async fn a_full_store_makes_the_ingester_wait_and_drops_nothing() {
         .shipped_settings()
         .limits(limits)
         .pipeline(&single(STAGE).replace("{ kind = \"external\" }", &source));
-    // Nobody takes blocks out of their stream yet. The ingester may never be ready: its store is full
-    // at once.
+    // No dispatcher takes blocks from the stream yet. The ingester may never become ready, because its stream
+    // fills at once.
     let mut deployment = builder.start().await;
     deployment.start_service(Process::program("ingester"));
     wait_for("a full stream", PATIENCE, async || {
@@ -163,7 +163,7 @@ async fn a_broker_that_stands_still_for_a_while_costs_no_block() {
     deployment.submit_blocks(&demo(), 1..=40).await;
     deployment.wait_emitted(&demo(), 5, PATIENCE).await;
     deployment.nats.pause();
-    // Far longer than heartbeats and terms of leadership last; nothing here can be waited for.
+    // The silence is far longer than heartbeats and terms of leadership, and has no event to wait for.
     let still = std::time::Instant::now();
     wait_for("the standstill", PATIENCE, async || {
         still.elapsed().as_secs() >= 3

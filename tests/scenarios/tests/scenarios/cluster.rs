@@ -1,4 +1,4 @@
-//! Three brokers that keep three copies: one of them is lost, stands still, or is cut off.
+//! Three brokers with three copies, of which one is lost, stands still, or is cut off.
 
 use push0_bus::Stream;
 use push0_harness::{Deployment, DeploymentBuilder, NatsCluster, assert_complete_in_order};
@@ -15,7 +15,7 @@ fn builder() -> DeploymentBuilder {
     adapters.into_iter().fold(builder, DeploymentBuilder::service)
 }
 
-/// A deployment in the middle of 60 blocks, and the broker that leads its tasks.
+/// Returns a deployment in the middle of 60 blocks, and the broker that leads TASKS.
 async fn at_work(
     starting: impl Future<Output = Deployment<NatsCluster>>,
 ) -> (Deployment<NatsCluster>, usize) {
@@ -26,9 +26,10 @@ async fn at_work(
     (deployment, leads)
 }
 
-/// Waits for 20 more blocks when all brokers are back.
+/// Waits for 20 more blocks once all brokers are back.
 async fn goes_on(deployment: &Deployment<NatsCluster>) {
-    // What is known of blocks is written first: once all three agree on who leads that.
+    // Blocks are submitted facts first, so wait until all three brokers agree on the leader of
+    // the facts' bucket.
     deployment.nats.leader_of("KV_push0_blocks").await;
     deployment.submit_blocks(&demo(), 61..=80).await;
     deployment.wait_emitted(&demo(), 80, PATIENCE).await;
@@ -37,7 +38,7 @@ async fn goes_on(deployment: &Deployment<NatsCluster>) {
     assert_eq!(dead_letters(deployment.bus()).await, []);
 }
 
-/// Kills a broker in the middle of 60 blocks, waits for all of them, and for 20 more when it is back.
+/// Kills a broker in the middle of 60 blocks, waits for all of them, and for 20 more when the broker is back.
 async fn survives_the_loss_of(deployment: &mut Deployment<NatsCluster>, broker: usize) {
     deployment.nats.kill(broker);
     deployment.wait_emitted(&demo(), 60, PATIENCE).await;
@@ -45,7 +46,7 @@ async fn survives_the_loss_of(deployment: &mut Deployment<NatsCluster>, broker: 
     goes_on(deployment).await;
 }
 
-/// Puts a broker into trouble in the middle of 60 blocks. All of them come while the trouble lasts.
+/// Puts a broker into trouble in the middle of 60 blocks. All blocks are emitted while the trouble lasts.
 async fn survives(
     deployment: &Deployment<NatsCluster>,
     trouble: impl FnOnce(&NatsCluster),

@@ -1,4 +1,4 @@
-//! The only broker loses its volume, and is provisioned again while all services go on running.
+//! The only broker loses its volume and is provisioned again, while all services keep running.
 
 use push0_bus::{Bucket, Limits, now};
 use push0_domain::{
@@ -10,7 +10,8 @@ use push0_harness::{Deployment, assert_complete_in_order, synthetic_block, synth
 use push0_scenarios::{PATIENCE, demo, deploy, prover, single, verifier};
 use serde_json::json;
 
-/// Says where the pipeline begins, as its ingester does before it publishes anything.
+/// Stores the first block of the pipeline in the ingester's cursor, as the ingester does before
+/// its first publish.
 async fn begin(deployment: &Deployment, first: u64) {
     let cursors = deployment.bus().facts(Bucket::State).await.expect("a bucket");
     let cursor = json!({ "first": first, "block": null });
@@ -18,8 +19,8 @@ async fn begin(deployment: &Deployment, first: u64) {
     stored.expect("the cursor is stored");
 }
 
-/// An ingester that was deposed between the facts of a block and the block leaves facts behind. Its
-/// successor begins with what the chain has by then, and so does the output.
+/// Covers an ingester deposed between its writing the facts of a block and its publishing the block. The
+/// successor begins with the blocks then on the chain, and so does the output.
 #[tokio::test]
 async fn nobody_waits_for_a_block_that_was_written_down_and_never_published() {
     let toml = single("timeout = \"10s\"").replace("\"external\"", "\"http\"");

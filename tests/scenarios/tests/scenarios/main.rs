@@ -1,4 +1,5 @@
-//! A whole deployment of real processes and a real broker per test: what comes out, whatever happens.
+//! Tests on a whole deployment of real processes and a real broker, which must emit complete
+//! output despite faults.
 
 mod accounts;
 mod ahead;

@@ -1,4 +1,4 @@
-//! Connections that stand and carry nothing: neither side is told, as with a cable that is pulled.
+//! Connections that stay open and carry nothing: like a pulled cable, neither side is told.
 
 use push0_domain::subject::{self, Kind};
 use push0_harness::{Deployment, Process, ProcessBuilder, Proxy, assert_complete_in_order, wait_for};
@@ -46,7 +46,7 @@ async fn the_task_of_a_prover_that_is_cut_off_starts_elsewhere_within_a_second()
     println!("reassigned {} ms after the cut", took.as_millis());
     assert!(took < Duration::from_secs(1), "{took:?}");
     deployment.wait_emitted(&demo(), 1, PATIENCE).await;
-    // What it held back comes now, and it works again.
+    // Messages held back by the cut arrive now, and the prover works again.
     wire.heal();
     deployment.submit_blocks(&demo(), 2..=2).await;
     deployment.service("near").kill();
@@ -60,7 +60,7 @@ async fn a_service_that_is_cut_off_loses_its_role_and_does_no_harm_when_it_is_ba
     let wire = Proxy::to(&deployment.nats.url());
     let mut emitted = 0;
     for service in ["dispatcher", "collector", "watchdog"] {
-        // The one that is to be cut off leads, the others stand by.
+        // The far instance leads when the wire is cut, and the near ones stand by.
         let far = format!("far-{service}");
         let near = [format!("{service}-1"), format!("{service}-2")];
         for label in &near {

@@ -1,4 +1,4 @@
-//! Several pipelines in one deployment, which come, change and go while the others work.
+//! Several pipelines in one deployment, which are added, changed and removed while the others work.
 
 use push0_bus::{Bucket, Message, Stream};
 use push0_domain::{
@@ -17,7 +17,7 @@ fn named(name: &str, stage: &str) -> (PipelineId, String) {
     (name.parse().expect("a name"), text)
 }
 
-/// The text of a pipeline whose blocks are proved in two steps by other provers.
+/// Returns the text of a pipeline whose blocks are proved in two steps by different provers.
 fn two_steps(name: &str) -> String {
     let (_, text) = named(name, "timeout = \"10s\"");
     let second = "[[proof.stage]]\nname = \"wrap\"\nkind = \"map\"\nzkvm = \"wrapper\"\ntimeout = \"10s\"\n";
@@ -30,7 +30,8 @@ async fn pipelines_come_change_and_go_without_touching_the_work_of_others() {
     let wrapper = |name: &str| prover(name).env("PUSH0_PROVER__ZKVM", "wrapper");
     let adapters = adapters.chain([wrapper("w1"), wrapper("w2").arg("--verify")]);
     let (steady, text) = named("steady", "timeout = \"10s\"");
-    // The zkVM of the changed definition is provisioned from the start: its provers wait for work.
+    // The zkVM of the changed definition is provisioned from the start, so that its provers can
+    // wait for work.
     let deployment = {
         let deployment = deploy(&text, []).await;
         deployment.apply(&two_steps("other")).await;
@@ -47,10 +48,10 @@ async fn pipelines_come_change_and_go_without_touching_the_work_of_others() {
     deployment.apply(&first).await;
     deployment.submit_blocks(&young, 1..=20).await;
     deployment.submit_blocks(&steady, 21..=40).await;
-    // Changed while blocks are on their way: those keep the definition that they came with.
+    // The definition changes while blocks are in flight; those blocks keep the revision that they came with.
     deployment.apply(&two_steps("young")).await;
     deployment.submit_blocks(&young, 21..=40).await;
-    // Removed: no more blocks, and those on their way are proved.
+    // The pipeline is removed: no more blocks follow, and blocks in flight are proved.
     push0(&deployment, &["pipeline", "remove", "young"]).await;
     deployment.submit_blocks(&steady, 41..=60).await;
 
@@ -63,7 +64,7 @@ async fn pipelines_come_change_and_go_without_touching_the_work_of_others() {
     let of_steady = deployment.wait_emitted(&steady, 60, PATIENCE).await;
     assert_complete_in_order(&of_steady, 1..=60);
     settled(deployment.bus()).await;
-    // Every block of three sets once, and nothing twice.
+    // Each of the 100 blocks was proved once by the mock provers, none twice.
     let (p1, p2) = (deployment.service("p1"), deployment.service("p2"));
     assert_eq!(
         attempts(p1, "completed").await + attempts(p2, "completed").await,

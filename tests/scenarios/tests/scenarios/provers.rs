@@ -1,4 +1,4 @@
-//! Provers die, freeze, hang, crawl, lie, and are slandered.
+//! Provers that die, freeze, hang, crawl or lie, and healthy provers that are wrongly suspected.
 
 use push0_domain::{
     ProverId,
@@ -12,7 +12,7 @@ use push0_scenarios::{
 };
 use std::time::{Duration, Instant};
 
-/// What P5 allows between the end of a prover and the start of its task on another.
+/// Time allowed by P5 between the end of a prover and the start of its task on another prover.
 const REASSIGNED: Duration = Duration::from_secs(1);
 
 fn slow(name: &str, time: &str) -> ProcessBuilder {
@@ -23,7 +23,7 @@ fn name(text: &str) -> ProverId {
     text.parse().expect("a name")
 }
 
-/// Makes a prover fall silent by `end`, and measures until another prover runs its task.
+/// Silences a prover by `end`, and measures the time until another prover runs its task.
 async fn time_to_reassign(
     deployment: &Deployment,
     label: &str,
@@ -129,7 +129,7 @@ async fn a_late_valid_proof_is_accepted_and_the_attempt_that_replaced_it_is_stop
 
 #[tokio::test]
 async fn a_late_failure_of_an_attempt_that_was_replaced_is_ignored() {
-    // Two failures would be one too many.
+    // A second counted failure would use up the two attempts.
     let failing = slow("p1", "1200ms").env("PUSH0_MOCK__FAILURE_RATE", 1);
     let stage = single("timeout = \"30s\"\nattempts = 2");
     let mut deployment = deploy(&stage, [failing, verifier("v1")]).await;
@@ -151,7 +151,7 @@ async fn a_late_failure_of_an_attempt_that_was_replaced_is_ignored() {
     assert_eq!(dead_letters(deployment.bus()).await, []);
 }
 
-/// A prover whose attempts are this shell script; `$1` is the input's file and `$2` the output's.
+/// Returns a prover whose attempts run this shell script; `$1` is the input file and `$2` the output file.
 fn script(name: &str, text: &str) -> ProcessBuilder {
     let config = format!(
         "[exec]\nprogram = '/bin/sh'\nargs = ['-c', '''{text}''', 'script', '{{input}}', '{{output}}']\n"
@@ -163,14 +163,15 @@ fn script(name: &str, text: &str) -> ProcessBuilder {
         .config(&config)
 }
 
-/// `single`, for outputs that no verifier knows.
+/// Returns [`single`] with verification off, for outputs that no verifier can check.
 fn unverified(stage: &str) -> String {
     single(stage).replace("zkvm = \"mock\"", "zkvm = \"mock\"\nverify = \"off\"")
 }
 
 #[tokio::test]
 async fn a_prover_that_uses_every_core_is_not_declared_dead() {
-    // Four times as many busy loops as a small machine has cores, for ten times the patience.
+    // Eight busy loops are four times the cores of a small machine, and 3 s are four times the 750 ms of
+    // silence after which the watchdog declares a prover dead.
     let busy =
         "for i in 1 2 3 4 5 6 7 8; do timeout 3 sh -c 'while :; do :; done' & done; wait; cp \"$1\" \"$2\"";
     let deployment = deploy(
@@ -204,7 +205,7 @@ async fn a_straggler_gets_a_second_copy_elsewhere() {
     let emissions = deployment.wait_emitted(&demo(), 6, PATIENCE).await;
     assert!(
         started_at.elapsed() < Duration::from_secs(15),
-        "nobody waited for the straggler"
+        "the output waited for the straggler"
     );
     assert_complete_in_order(&emissions, 1..=6);
     settled(deployment.bus()).await;
@@ -224,9 +225,9 @@ async fn a_task_that_kills_at_once_is_a_dead_letter_and_the_chain_goes_on() {
     poisoned("true").await;
 }
 
-/// Block 5 kills the adapter that runs it, after the shell command `first`.
+/// Checks a deadly task: block 5 kills its adapter, after the shell command `first`.
 async fn poisoned(first: &str) {
-    // Its adapter leads the script's parent.
+    // The parent of the script is its adapter.
     let poison =
         &format!("if [ \"$(cat \"$1\")\" = 5 ]; then {first}; kill -9 $PPID; sleep 5; fi; cp \"$1\" \"$2\"");
     let names = ["p1", "p2", "p3", "p4"];

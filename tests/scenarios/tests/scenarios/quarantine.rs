@@ -1,4 +1,4 @@
-//! Bad provers rest; a bad task makes nobody rest.
+//! Bad provers are quarantined; a bad task quarantines no prover.
 
 use push0_bus::now;
 use push0_domain::{
@@ -13,10 +13,10 @@ use push0_scenarios::{
     PATIENCE, attempts, count_of, dead_letters, demo, happening, lease, prover, settled, single, verifier,
 };
 
-/// Attempts enough for whoever fails the first ones.
+/// Enough attempts for tasks that fail first on a bad prover.
 const STAGE: &str = "timeout = \"10s\"\nattempts = 8";
 
-/// A deployment whose quarantines last this long.
+/// Starts a deployment whose quarantines last for `lasts`.
 async fn deploy(lasts: &str, adapters: impl IntoIterator<Item = ProcessBuilder>) -> Deployment {
     let builder = Deployment::builder()
         .as_shipped()
@@ -57,7 +57,7 @@ async fn a_prover_that_always_fails_rests_until_its_time_is_over() {
     })
     .await;
     let failed = attempts(deployment.service("bad"), "retryable").await;
-    // Far more than it would have failed meanwhile.
+    // Without the quarantine, the prover would fail many of these blocks.
     deployment.submit_blocks(&demo(), 21..=80).await;
     deployment.wait_emitted(&demo(), 80, PATIENCE).await;
     assert!(now() < until, "the chain went on at pace");
@@ -82,7 +82,7 @@ async fn a_prover_that_always_fails_rests_until_its_time_is_over() {
 
 #[tokio::test]
 async fn tasks_that_every_prover_fails_make_nobody_rest() {
-    // Both fail all blocks but the ones after 5; quarantines would last longer than the test.
+    // Both provers fail blocks 1 to 5 and prove all others. A quarantine would last longer than the test.
     let picky = |name: &str| {
         let script = "[ \"$(cat \"$1\")\" -gt 5 ] && cp \"$1\" \"$2\"";
         Process::program("prover-exec")

@@ -1,7 +1,7 @@
-//! Rollups: blocks are proved one by one, and consecutive ones together.
+//! Rollups: blocks are proved individually, and consecutive blocks together as a range.
 //!
-//! Every stage is a program that passes on the numbers that it reads. So the proof of a range is the list
-//! of its blocks' numbers, and its verifier knows which they must be.
+//! Every stage is a program that passes on its input numbers. So the proof of a range is the list of its
+//! blocks' numbers, and the verifier compares the list with the range.
 
 use push0_bus::Kept;
 use push0_domain::message::{Emission, EmissionOutcome};
@@ -11,7 +11,7 @@ use push0_scenarios::{
 };
 use std::time::Duration;
 
-/// Block 13 cannot be proved.
+/// A program that passes on its input and fails block 13 for good.
 const PROGRAM: &str = r#"
 [exec]
 program = "/bin/sh"
@@ -30,7 +30,8 @@ fn program(name: &str) -> ProcessBuilder {
         .env("PUSH0_PROVER__SLOTS", 4)
 }
 
-/// Ranges of four blocks, put together by twos and wrapped. The ranges are on a zkVM of their own.
+/// Returns a pipeline with ranges of four blocks, joined in pairs and wrapped. The ranges run
+/// on zkVM `range_zkvm`.
 fn rollup(close_after: &str, range_zkvm: &str) -> String {
     format!(
         r#"
@@ -59,14 +60,14 @@ fn rollup(close_after: &str, range_zkvm: &str) -> String {
     )
 }
 
-/// Takes a second for each of a range's tasks.
+/// Returns a prover that takes a second for each of a range's tasks.
 fn aggregator() -> ProcessBuilder {
     prover("aggregator")
         .env("PUSH0_PROVER__ZKVM", "aggregate")
         .env("PUSH0_MOCK__TIME", "1s")
 }
 
-/// First and last number of each record.
+/// Returns the first and last block number of each record.
 fn ranges(emissions: &[Kept<Emission>]) -> Vec<(u64, u64)> {
     let bodies = emissions.iter().map(|kept| kept.body.as_ref().expect("readable"));
     bodies.map(|e| (e.first.number, e.last.number)).collect()
@@ -82,7 +83,7 @@ async fn consecutive_blocks_are_proved_one_by_one_and_then_together() {
     deployment.submit_blocks(&demo(), 1..=11).await;
     let emissions = deployment.wait_emitted(&demo(), 3, PATIENCE).await;
     assert_complete_in_order(&emissions, 1..=11);
-    // Cut before multiples of four, wherever it begins.
+    // Ranges are cut before multiples of four, regardless of the first block.
     assert_eq!(ranges(&emissions), [(1, 3), (4, 7), (8, 11)]);
     settled(deployment.bus()).await;
     let (p1, p2) = (deployment.service("p1"), deployment.service("p2"));
@@ -148,7 +149,7 @@ async fn a_range_goes_on_where_it_was_when_the_collector_is_killed() {
     assert_complete_in_order(&emissions, 4..=11);
     assert_eq!(ranges(&emissions), [(4, 7), (8, 11)]);
     settled(deployment.bus()).await;
-    // Nothing was proved a second time.
+    // No task was proved a second time.
     assert_eq!(attempts(deployment.service("p1"), "completed").await, 8 + 2);
     assert_eq!(
         attempts(deployment.service("aggregator"), "completed").await,

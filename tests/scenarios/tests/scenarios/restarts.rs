@@ -1,18 +1,18 @@
-//! Every process dies once in the middle of the work, and then all of them in turn are replaced.
+//! Each process dies once in the middle of the work, and then all processes are replaced in turn.
 
 use push0_harness::{Anvil, Deployment, assert_complete_in_order};
 use push0_scenarios::{PATIENCE, dead_letters, demo, deploy, prover, settled, single, verifier};
 use std::time::Duration;
 
-/// Attempts enough that no one is used up by a death.
+/// Enough attempts that the deaths in these tests use up no task's budget.
 const STAGE: &str = "timeout = \"10s\"\nattempts = 5";
 
 async fn start() -> Deployment {
     deploy(&single(STAGE), [prover("p1"), prover("p2"), verifier("v1")]).await
 }
 
-/// Publishes `count` more blocks after `before`, and waits until some of them are emitted: the rest
-/// is then on its way, in every stream.
+/// Publishes `count` more blocks after block `before`, and waits until a quarter of them are emitted. The
+/// other blocks are then in flight, in every stream.
 async fn load(deployment: &Deployment, before: u64, count: u64) {
     deployment
         .submit_blocks(&demo(), before + 1..=before + count)
@@ -24,13 +24,13 @@ async fn load(deployment: &Deployment, before: u64, count: u64) {
 async fn assert_all_came(deployment: &Deployment, last: u64) {
     let count = usize::try_from(last).expect("a small number");
     deployment.wait_emitted(&demo(), count, PATIENCE).await;
-    // What is redelivered late would be emitted a second time, if it ever were.
+    // A late redelivery might cause a second emission, so wait until all streams are empty.
     settled(deployment.bus()).await;
     assert_complete_in_order(&deployment.emissions(&demo()).await, 1..=last);
     assert_eq!(dead_letters(deployment.bus()).await, []);
 }
 
-/// Kills the one of two control services that leads, or the only adapter of this label.
+/// Kills the leader of two control services, or the only adapter with this label, in the middle of 60 blocks.
 async fn survives_the_death_of(name: &str) {
     let mut deployment = start().await;
     load(&deployment, 0, 60).await;
@@ -87,11 +87,12 @@ async fn nothing_is_lost_or_doubled_when_the_ingester_is_killed() {
     let mut deployment = deploy(&chain, [prover("p1"), prover("p2"), verifier("v1")]).await;
     for (killed, mined) in (1..=4).map(|round| (round, 20)) {
         anvil.mine(mined).await;
-        // One more of the new blocks than the round before: it dies while it publishes the others.
+        // Each round waits for one more of the new blocks than the round before, so the ingester dies while
+        // it publishes the others.
         deployment
             .wait_emitted(&demo(), (killed - 1) * 20 + killed, PATIENCE)
             .await;
-        // One of the two publishes, and which one is no matter: both die.
+        // Only one of the two publishes, and both die, so the test need not know which.
         for label in ["ingester-1", "ingester-2"] {
             deployment.service_mut(label).restart();
         }

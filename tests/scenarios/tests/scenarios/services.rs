@@ -1,4 +1,4 @@
-//! Services die while others stand by, and the work waits for nobody for long.
+//! Services die while standbys wait, and the standbys take over quickly.
 
 use futures::{StreamExt, TryStreamExt};
 use push0_bus::{Message, Stream};
@@ -20,10 +20,10 @@ use push0_scenarios::{
 };
 use std::time::{Duration, Instant};
 
-/// What a standby may take.
+/// Time allowed for the takeover by a standby.
 const TAKEN_OVER: Duration = Duration::from_secs(1);
 
-/// Kills the active one of two instances under load; returns how long until the other one leads.
+/// Kills the active one of two instances under load, and returns the time until the other instance leads.
 async fn takeover(program: &str, said: &str) -> Duration {
     let adapters = [prover("p1"), prover("p2"), verifier("v1")];
     let deployment = deploy(&single("timeout = \"10s\""), adapters).await;
@@ -95,7 +95,7 @@ async fn without_a_watchdog_the_broker_reassigns_the_task_of_a_dead_prover() {
     settled(deployment.bus()).await;
 }
 
-/// How many results wait when the collector dies.
+/// Number of results pending when the collector dies.
 const PENDING: u32 = 10_000;
 
 const WIDE: &str = r#"
@@ -119,7 +119,7 @@ const WIDE: &str = r#"
     timeout = "10s"
     "#;
 
-/// What a prover says of one step of block 1.
+/// Returns a prover's result message for one step of block 1.
 fn step(pipeline: &PipelineId, index: u32) -> Message {
     let stage = StageKey {
         pipeline: pipeline.clone(),
@@ -184,7 +184,7 @@ async fn opened(deployment: &Deployment) -> Option<StageReady> {
 
 #[tokio::test]
 async fn a_collector_that_dies_in_a_join_of_ten_thousand_completes_it_at_once_when_it_is_back() {
-    // Only a collector runs: what it opens stays to be seen.
+    // Only a collector runs, so the opened stage stays in the stream.
     let builder = Deployment::builder()
         .shipped_settings()
         .pipeline(WIDE)

@@ -1,5 +1,5 @@
-//! The pipelines in `deploy/pipelines`, as they are shipped: only the node's address is another. The
-//! demonstration's is in `whole_path.rs`.
+//! The pipelines in `deploy/pipelines` as shipped, except for the node's address. `whole_path.rs` has the
+//! pipeline of the demonstration.
 
 use push0_domain::pipeline::{Pipeline, Verify};
 use push0_harness::{Anvil, Deployment, Process, ProcessBuilder, assert_complete_in_order};
@@ -32,14 +32,14 @@ fn adapters(pipeline: &Pipeline) -> Vec<ProcessBuilder> {
     provers.chain(verifiers).collect()
 }
 
-/// Starts a shipped pipeline behind a chain.
+/// Starts a shipped pipeline on the blocks of a chain.
 async fn follow(text: &str, anvil: &Anvil) -> (Deployment, Pipeline) {
     let text = text.replace("http://127.0.0.1:8545", anvil.url());
     let pipeline = Pipeline::from_toml("shipped.toml", &text).unwrap_or_else(|e| unreachable!("{e}"));
     (deploy(&text, adapters(&pipeline)).await, pipeline)
 }
 
-/// All of the first blocks are proved, in order, each by as many proofs as the quorum asks.
+/// Checks that the first blocks are proved, in order, each by as many proofs as the quorum asks for.
 async fn proves_a_chain(text: &str) {
     let anvil = Anvil::start(None).await;
     let (deployment, pipeline) = follow(text, &anvil).await;
@@ -81,7 +81,7 @@ async fn two_of_three_real_time_proofs_prove_a_chain() {
 #[tokio::test]
 async fn the_rollup_proves_the_blocks_up_to_the_next_hundred_as_one() {
     let anvil = Anvil::start(None).await;
-    // The first block with 64 confirmations is then 60.
+    // With 124 blocks, the first block with 64 confirmations is block 60.
     anvil.mine(124).await;
     let (deployment, pipeline) = follow(ROLLUP, &anvil).await;
     anvil.mine(60).await;

@@ -1,4 +1,4 @@
-//! Provers that are kept for when the others are busy.
+//! Standby provers, which work only while the other provers are busy.
 
 use push0_harness::{Deployment, assert_complete_in_order};
 use push0_scenarios::{PATIENCE, demo, deploy, proofs, prover, single, verifier};

@@ -1,4 +1,4 @@
-//! Work that nobody wants any more: cancelled by an operator, or replaced by the chain.
+//! Obsolete work: cancelled by an operator, or replaced by the chain.
 
 use push0_bus::Kept;
 use push0_domain::message::{Emission, EmissionOutcome, EndReason};
@@ -22,7 +22,7 @@ async fn cancelled_blocks_are_stopped_and_recorded_in_order() {
     )
     .await;
     deployment.wait_emitted(&demo(), 4, PATIENCE).await;
-    // Less than any of them takes: the one that ran was stopped.
+    // Less time than any block takes, so the running attempt was stopped.
     assert!(
         cancelled_at.elapsed() < Duration::from_secs(3),
         "{:?}",
@@ -80,7 +80,7 @@ async fn is_on_chain(anvil: &Anvil, kept: &Kept<Emission>) -> bool {
     found["number"] == format!("{:#x}", block.number)
 }
 
-/// Waits until the newest record is the chain's head.
+/// Waits until the newest record is that of the chain's head.
 async fn caught_up(deployment: &Deployment, anvil: &Anvil) -> Vec<Kept<Emission>> {
     let head = anvil.head().await;
     wait_for(&format!("block {head} of the chain"), PATIENCE, async || {
@@ -108,7 +108,7 @@ async fn emitted_blocks_that_the_chain_replaced_are_followed_by_their_successors
     anvil.reorg(3).await;
     anvil.mine(2).await;
     let emissions = caught_up(&deployment, &anvil).await;
-    // The first six, then from the fork on what replaced them.
+    // The records are the first six, then the replacing blocks from the fork on.
     assert_complete_in_order(&emissions[..6], 1..=6);
     let head = anvil.head().await;
     assert_complete_in_order(&emissions[6..], 4..=head);
@@ -145,7 +145,7 @@ async fn blocks_that_the_chain_replaces_while_they_are_proved_are_cancelled() {
     assert_eq!(stopped, 2, "both that ran were stopped");
 }
 
-/// A pipeline of two stages, of which the second takes at least 3 of the 5 s that there are.
+/// Returns a pipeline of two stages with a deadline of 5 s, of which the second stage takes at least 3 s.
 fn hurried() -> String {
     let stage = |name: &str, more: &str| {
         format!("[[proof.stage]]\nname = \"{name}\"\nkind = \"map\"\ntimeout = \"4s\"\n{more}\n")
@@ -163,7 +163,7 @@ async fn a_block_that_cannot_meet_its_deadline_any_more_frees_its_prover_before_
     let slow = prover("p1").env("PUSH0_MOCK__TIME", "3500ms");
     let deployment = deploy(&hurried(), [slow]).await;
     let submitted_at = Instant::now();
-    // The first runs into the time that its second stage needs; the other one waits until then, or
+    // The first block runs into the time reserved for its second stage. The other block waits until then, or
     // begins in the moment between the two.
     deployment.submit_blocks(&demo(), 1..=2).await;
     let emissions = deployment.wait_emitted(&demo(), 2, PATIENCE).await;

@@ -1,4 +1,4 @@
-//! Messages that nobody can read: set aside with a reason, while everything else goes on.
+//! Messages that cannot be decoded: each becomes a dead letter with a reason, while all other work goes on.
 
 use push0_bus::{Bus, Message, Stream};
 use push0_domain::{
@@ -10,7 +10,7 @@ use push0_domain::{
 use push0_harness::{Deployment, assert_complete_in_order, wait_for};
 use push0_scenarios::{MOCK, PATIENCE, dead_letters, demo, deploy, prover, settled, single, verifier};
 
-/// The key of an attempt that could be.
+/// Returns the key of a plausible attempt.
 fn key() -> AttemptKey {
     let block = push0_harness::synthetic_block(&demo(), 3);
     AttemptKey {
@@ -24,8 +24,8 @@ fn key() -> AttemptKey {
     }
 }
 
-/// Three kinds of garbage under a valid subject: bytes, JSON of another shape, and the wrong schema's
-/// length prefix. Distinct attempts, since most subjects hold one message.
+/// Publishes three kinds of garbage under a valid subject: 32 bytes of 0xff, JSON of another shape, and an
+/// empty message. Each has its own attempt number, because most subjects hold a single message.
 async fn litter(bus: &Bus, make: impl Fn(&AttemptKey) -> String) {
     let none = TraceContext::default();
     let mut key = key();
@@ -108,8 +108,8 @@ async fn unreadable_ends_of_blocks_become_dead_letters() {
     end_as_dead_letters(Stream::Results, |_| subject::ended(&demo())).await;
 }
 
-/// On three brokers every stream has three copies, and a write that one of them cannot repeat ends the stream.
-/// Nothing that the services write about unreadable messages may do that.
+/// Covers all streams with three copies each. A write that a broker cannot repeat on its copy would end the
+/// stream, and the dead letters must cause no such write.
 #[tokio::test]
 async fn unreadable_messages_of_every_kind_become_dead_letters_on_three_brokers() {
     let builder = Deployment::builder()
@@ -136,7 +136,7 @@ async fn unreadable_messages_of_every_kind_become_dead_letters_on_three_brokers(
     for stream in [Stream::Blocks, Stream::Stages, Stream::Tasks, Stream::Checks] {
         letters_about(bus, stream, 3).await;
     }
-    // Of provers, of verifiers and of the dispatcher.
+    // Three results each from provers, verifiers and the dispatcher.
     letters_about(bus, Stream::Results, 9).await;
     settled(bus).await;
 }

@@ -1,11 +1,11 @@
-//! From a chain to verified proofs in order, through every kind of workflow.
+//! Blocks from a chain to verified proofs in order, through every kind of workflow.
 
 use push0_domain::{PipelineId, message::EmissionOutcome};
 use push0_harness::{Anvil, Deployment, Process, ProcessBuilder, assert_complete_in_order};
 use push0_scenarios::{PATIENCE, attempts, deploy, proofs, prover, settled, verifier};
 use serde_json::{Value, json};
 
-/// The pipeline that `make demo` runs.
+/// The pipeline run by `make demo`.
 const MIDEN: &str = include_str!("../../../../deploy/pipelines/demo.toml");
 
 async fn transfer(anvil: &Anvil, count: usize) {
@@ -21,7 +21,7 @@ async fn block_of(anvil: &Anvil, number: u64) -> Value {
     anvil.rpc("eth_getBlockByNumber", params).await
 }
 
-/// What was emitted is the chain: same blocks, with their transactions.
+/// Checks that the records match the chain: same blocks, with their transactions.
 async fn assert_is_the_chain(deployment: &Deployment, anvil: &Anvil, pipeline: &PipelineId, last: u64) {
     let count = usize::try_from(last).expect("a small number");
     let emissions = deployment.wait_emitted(pipeline, count, PATIENCE).await;
@@ -37,7 +37,7 @@ async fn assert_is_the_chain(deployment: &Deployment, anvil: &Anvil, pipeline: &
             unreachable!("one proof is wanted: {emission:?}")
         };
         let verifier = proof.verifier.as_ref().expect("it was verified");
-        assert_ne!(*verifier, proof.prover, "nobody vouches for itself");
+        assert_ne!(*verifier, proof.prover, "a prover verified its own proof");
         assert!(proof.bytes > 0);
     }
     settled(deployment.bus()).await;
@@ -87,7 +87,7 @@ async fn the_shipped_demo_emits_starks_of_a_chain() {
     assert_is_the_chain(&deployment, &anvil, &pipeline, 3).await;
 }
 
-/// A block in seven parts, each proved, put together `how`.
+/// Returns a pipeline that splits a block into parts, proves each, and joins them with the keys in `how`.
 fn workflow(how: &str) -> String {
     format!(
         r#"
@@ -120,7 +120,7 @@ fn in_parts(name: &str) -> ProcessBuilder {
         .env("PUSH0_MOCK__TIME", "5ms")
 }
 
-/// Proves blocks 1 to 8 in parts; returns how many attempts that took.
+/// Proves blocks 1 to 8 in seven parts each, and returns the number of completed attempts.
 async fn prove_in_parts(how: &str) -> u64 {
     let deployment = deploy(&workflow(how), [in_parts("p1"), in_parts("p2"), verifier("v1")]).await;
     let pipeline = "parts".parse().expect("a name");
@@ -139,7 +139,7 @@ async fn a_block_is_split_into_parts_and_joined_again() {
 
 #[tokio::test]
 async fn a_tree_of_arity_three_joins_level_by_level() {
-    // Seven parts make three tasks, and these one.
+    // Seven parts make three tasks on the first level and one on the second.
     assert_eq!(prove_in_parts("arity = 3").await, 8 * (1 + 7 + 3 + 1));
 }
 

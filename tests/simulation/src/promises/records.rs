@@ -1,4 +1,4 @@
-//! The output: P2, P3 and P7.
+//! Checks of the output: P2, P3 and P7.
 
 use super::Promises;
 use crate::{
@@ -16,8 +16,8 @@ impl Promises {
         let before = self.views[lane]
             .get(&record.last.number)
             .map(|(_, before)| before);
-        // A retried letter may be older than the newest announcement of its block: what tells an
-        // amendment then is that the output goes on from elsewhere.
+        // A retried letter may be older than the newest announcement of its block. An amendment is then
+        // recognised by its `next`, which does not follow its own last block.
         let amends = record.next != record.last.number + 1;
         let same = |before: &&Emission| {
             let same = (before.first, before.last) == (record.first, record.last);
@@ -35,8 +35,8 @@ impl Promises {
         }
     }
 
-    /// P2 and P3: a record follows the one before it, or steps back to where the chain did. Returns
-    /// its blocks.
+    /// Checks P2 and P3: a record follows the record before, or steps back to the fork of a reorg. Returns
+    /// the record's blocks.
     fn in_order(&mut self, lane: usize, record: &Emission) -> Result<Vec<BlockRef>, String> {
         let (first, last) = (record.first.number, record.last.number);
         let blocks: Vec<BlockRef> = record.blocks().collect();
@@ -67,7 +67,7 @@ impl Promises {
         Ok(blocks)
     }
 
-    /// A step back is right only if the chain had replaced what stood there.
+    /// Checks that a step back replaces only blocks already replaced on the chain.
     fn step_back(&mut self, lane: usize, record: &Emission) -> Result<(), String> {
         let (begin, first) = (self.lanes[lane].first, record.first.number);
         let view = &mut self.views[lane];
@@ -88,10 +88,11 @@ impl Promises {
         }
     }
 
-    /// Of blocks that were dead and are proved after all: once, and nothing else changes.
+    /// Checks the amendment of dead blocks: they are now proved, once, and nothing else changes.
     fn amendment(&mut self, lane: usize, record: &Emission) -> Result<Vec<BlockRef>, String> {
         let view = &mut self.views[lane];
-        // The output may have gone back meanwhile: what it replaces is judged when that comes.
+        // The output may have stepped back meanwhile. Records of replacing blocks are checked
+        // when they arrive.
         let goes_on = view
             .range(record.last.number..)
             .any(|(number, _)| record.next == number + 1);
@@ -107,7 +108,8 @@ impl Promises {
         Ok(blocks)
     }
 
-    /// P7.
+    /// Checks the outcome of a record: its proofs (P3, P7), its dead letter, or its reason to
+    /// be abandoned (P1).
     fn outcome(&mut self, lane: usize, record: &Emission, blocks: &[BlockRef]) {
         let number = record.last.number;
         match &record.outcome {
@@ -125,7 +127,7 @@ impl Promises {
                         .iter()
                         .position(|p| p.proof_type == proof.proof_type)
                     else {
-                        return self.break_with(format_args!("P3: a proof of {number} that nobody wanted"));
+                        return self.break_with(format_args!("P3: an unwanted proof in record {number}"));
                     };
                     let is = proofs::number(&proof.payload);
                     let expected = self
@@ -142,7 +144,7 @@ impl Promises {
                 self.outcomes[1] += 1;
                 if !self.letters.contains(dead_letter) {
                     self.break_with(format_args!(
-                        "P1: record {number} names a dead letter that nobody stored"
+                        "P1: record {number} names a dead letter that was never stored"
                     ));
                 }
             }

@@ -1,4 +1,4 @@
-//! What the dispatcher releases: P4 and P8.
+//! Checks of the dispatcher's releases: P4 and P8.
 
 use super::{Promises, Waiting};
 use push0_dispatcher::decide::{Ready, Release, SourceId};
@@ -107,7 +107,8 @@ impl Promises {
         });
     }
 
-    /// P4 and P8.
+    /// Checks P4 and P8 for a release: no entry of the pipeline and zkVM was more urgent, and no
+    /// cancel covers it.
     pub(crate) fn released(&mut self, release: &Release, now: Timestamp) {
         let found = self.waiting.iter().position(|w| {
             w.source == release.source && w.ready.stage == release.stage && w.next == release.index
@@ -120,7 +121,7 @@ impl Promises {
             .waiting
             .iter()
             .filter(|w| w.zkvm == this.zkvm && w.ready.stage.pipeline == this.ready.stage.pipeline)
-            // What cannot be ready in time may stand aside.
+            // Entries that cannot be ready in time may be passed over.
             .filter(|w| w.ready.claim.is_retry || w.out_of_reach_at.is_none_or(|at| at > now));
         if let Some(first) = rival.min_by_key(|w| w.rank)
             && first.rank < this.rank
@@ -178,8 +179,8 @@ impl Promises {
     }
 }
 
-/// Whether a cancellation ends what waits: not what was announced again since, and only if the chain
-/// asks for it what has its record already.
+/// Returns whether a cancel ends a waiting entry. A block announced again after the cancel is not ended. A
+/// retry for a block with a record is ended only by a reorg.
 fn gives_up(cancel: &Cancel, sequence: Announcement, waiting: &Waiting) -> bool {
     let stage = &waiting.ready.stage;
     let named = |block: BlockRef| cancel.hashes.is_empty() || cancel.hashes.contains(&block.hash);

@@ -1,4 +1,4 @@
-//! Deliveries of tasks and checks, as the broker gives them to whoever has a free place.
+//! Deliveries of tasks and checks, from the broker to provers and verifiers with a free slot.
 
 use super::{Act, Prover};
 use crate::{
@@ -11,7 +11,7 @@ use std::rc::Rc;
 const ACK_WAIT: u64 = 5000 * MS;
 
 impl World {
-    /// Gives waiting work to whoever has a free place.
+    /// Delivers waiting work to provers and verifiers with a free slot.
     pub(crate) fn hand_out(&mut self) {
         let kinds: Vec<_> = self.broker.backlogs.keys().cloned().collect();
         for (stream, zkvm) in kinds {
@@ -79,7 +79,8 @@ impl World {
         }
     }
 
-    /// A delivery goes to another, whoever asked for it: the broker does not ask whose it was.
+    /// Queues a message for redelivery. The request may come from any process: the broker does not check
+    /// whether the sender had the delivery.
     pub(crate) fn again(&mut self, stream: Stream, sequence: u64) {
         let Some(message) = self.broker.queue(stream).messages.get_mut(&sequence) else {
             return;

@@ -1,4 +1,4 @@
-//! Attempts and checks: how they end, when, and what is said of them.
+//! Attempts and checks: their fate, their duration and their results.
 
 use super::{AVOIDED_ROUNDS, Act, Fate, GIVEN_BACK_MAX};
 use crate::{
@@ -55,7 +55,7 @@ impl World {
         }
     }
 
-    /// How an attempt ends and when; none if it never does.
+    /// Draws the fate of an attempt and the time until its end; the fate is `None` if the attempt hangs.
     fn fate(&mut self, header: &TaskHeader, deliveries: u32) -> (Option<Fate>, u64) {
         let faults = self.plan.faults;
         if deliveries > header.attempts_max + AVOIDED_ROUNDS + GIVEN_BACK_MAX {
@@ -82,7 +82,7 @@ impl World {
             };
             return (Some(Fate::Fails(class)), takes);
         }
-        // What nobody checks is not lied about: nothing here could tell.
+        // An output without a check is never false here, because no check would notice.
         if header.check && self.chance.hit(faults.lies) {
             return (Some(Fate::Lie), takes);
         }

@@ -1,6 +1,6 @@
-//! A block as a node tells it, and how much of that is believed.
+//! Blocks as received from a node, and their verification.
 
-use super::rpc::Number;
+use super::number::Number;
 use crate::decide::Link;
 use alloy_consensus::Header;
 use bytes::Bytes;
@@ -14,19 +14,19 @@ pub(super) struct FetchedBlock {
     pub(super) facts: BlockFacts,
     /// The RLP of the header, whose Keccak-256 is the block's hash.
     pub(super) header_rlp: Bytes,
-    /// The block as the node wrote it. The transactions are the node's word: the header names their
-    /// root, which whoever executes them computes anyway.
+    /// JSON of the block as received, empty unless requested. The transactions are not verified: the
+    /// header names their root, and every program executing them computes the root anyway.
     pub(super) json: Bytes,
 }
 
-/// What the header type leaves out.
+/// Fields that the header type leaves out.
 #[derive(Deserialize)]
 struct Envelope {
     hash: BlockHash,
     transactions: Vec<IgnoredAny>,
 }
 
-/// Reads and checks a block. The error says what is wrong, in stable words.
+/// Parses and verifies a block. The error describes the problem in a stable wording.
 pub(super) fn check(asked: Number, full: bool, json: Bytes) -> Result<FetchedBlock, String> {
     let malformed = |error: serde_json::Error| format!("not a block: {error}");
     let envelope: Envelope = serde_json::from_slice(&json).map_err(malformed)?;
@@ -68,7 +68,7 @@ mod tests {
     use super::*;
     use serde_json::{Value, json};
 
-    /// The genesis of Ethereum's main network, as nodes tell it.
+    /// Returns the genesis block of Ethereum's main network, as nodes return it.
     fn genesis() -> Value {
         let zeros = |bytes: usize| format!("0x{}", "00".repeat(bytes));
         json!({

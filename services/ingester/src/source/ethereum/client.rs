@@ -1,7 +1,10 @@
-//! HTTP as a node speaks it: one POST after another, each with a limit on its time and its answer.
-//! No redirects, no proxies, no compression: a node that wants them is behind another URL.
+//! HTTP client of a node: POST requests only, each limited in time and in the size of its answer.
+//! Redirects, proxies and compression are not supported: a node that needs them requires another URL.
 
-use super::connections::Connections;
+use super::{
+    answer::{ClientError, TIMEOUT},
+    connections::Connections,
+};
 use base64::{Engine, engine::general_purpose::STANDARD};
 use bytes::Bytes;
 use http_body_util::Full;
@@ -14,43 +17,24 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use percent_encoding::percent_decode_str;
 use push0_runtime::metrics::IntCounter;
 use rustls::{ClientConfig, RootCertStore, crypto::ring};
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 use tokio::time::timeout;
 use url::Url;
 
-/// How long an answer may take, until its last byte.
-const TIMEOUT: Duration = Duration::from_secs(5);
-/// The largest answer, in bytes: a full block with every byte of calldata that the gas limit buys is
-/// well below it.
-pub(super) const ANSWER_MAX: usize = 32 * 1024 * 1024;
-
-/// Why there is no answer.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum ClientError {
-    #[error("no answer: {0}")]
-    Unreachable(String),
-    #[error("no answer within {TIMEOUT:?}")]
-    Timeout,
-    #[error("answered with HTTP status {0}")]
-    Status(u16),
-    #[error("an answer of more than {0} bytes")]
-    TooLarge(usize),
-}
-
-/// A client of one URL.
+/// A client for one URL.
 pub(super) struct Client {
     connections: Connections,
-    /// The request but for its body.
+    /// Target of every request. Requests differ only in their bodies.
     uri: Uri,
     headers: HeaderMap,
 }
 
-/// Why there is no client; none of it repeats the URL.
+/// Reasons for refusing a URL. No message repeats the URL.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum InvalidUrl {
     #[error("expected an http:// or https:// URL")]
     Scheme,
-    #[error("not usable as a URL of HTTP")]
+    #[error("not usable as an HTTP URL")]
     Uri,
     #[error("user and password cannot be sent: {0}")]
     Userinfo(InvalidHeaderValue),
@@ -65,7 +49,7 @@ impl Client {
             "https" => true,
             _ => return Err(InvalidUrl::Scheme),
         };
-        // The path and the query as they stand; user, password and fragment are not part of a request.
+        // Path and query are sent unchanged; user, password and fragment are not part of a request.
         let target = &url[url::Position::BeforePath..url::Position::AfterQuery];
         let authority = &url[url::Position::BeforeHost..url::Position::AfterPort];
         let mut headers = HeaderMap::new();
@@ -96,7 +80,7 @@ impl Client {
         })
     }
 
-    /// Sends a body and returns the answer's, of at most `answer_max` bytes.
+    /// Sends a body and returns the body of the answer, of at most `answer_max` bytes.
     pub(super) async fn post(&self, body: String, answer_max: usize) -> Result<Bytes, ClientError> {
         let mut request = Request::new(Full::new(Bytes::from(body)));
         *request.method_mut() = Method::POST;
@@ -113,7 +97,7 @@ impl Client {
     }
 }
 
-/// User and password of the URL, if any, as HTTP sends them.
+/// Returns the `Authorization` header for the URL's user and password, if any.
 fn credentials(url: &Url) -> Option<Result<HeaderValue, InvalidHeaderValue>> {
     if url.username().is_empty() && url.password().is_none() {
         return None;
@@ -128,8 +112,8 @@ fn credentials(url: &Url) -> Option<Result<HeaderValue, InvalidHeaderValue>> {
     }))
 }
 
-/// How TLS is spoken. The system's certificates cost memory, so they are read only where they are
-/// needed.
+/// Returns the TLS configuration. The system's certificates cost memory, so they are loaded
+/// only for `https`.
 fn tls(secure: bool) -> Result<ClientConfig, InvalidUrl> {
     let failed = |error: &dyn std::fmt::Display| InvalidUrl::Tls(error.to_string());
     let provider = Arc::new(ring::default_provider());

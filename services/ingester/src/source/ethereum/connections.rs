@@ -1,10 +1,10 @@
-//! The connections to one endpoint: at most [`CONNECTIONS_MAX`], each kept for the next request.
+//! Connections to one endpoint: at most [`CONNECTIONS_MAX`], each kept for the next request.
 //!
-//! A pool that opens a connection whenever none is idle at that very moment opens one for nearly every
-//! request under load: the machine runs out of ports, and with TLS each costs a handshake. Here a
-//! request waits for one of a few places, and takes the connection that was left there.
+//! A pool that opens a connection whenever none is idle opens one for nearly every request under load.
+//! The machine then runs out of ports, and with TLS each connection costs a handshake. Here a request
+//! waits for one of a few places, and takes the connection left there.
 
-use super::client::ClientError;
+use super::answer::ClientError;
 use bytes::{Bytes, BytesMut};
 use http_body_util::{BodyExt, Full};
 use hyper::{
@@ -24,19 +24,19 @@ use std::{
 use tokio::{net::TcpStream, sync::Semaphore, time::Instant};
 use tower_service::Service;
 
-/// How many connections there are at most, and so how many requests are under way.
+/// Most connections to the endpoint, and thus most requests in flight.
 pub(super) const CONNECTIONS_MAX: usize = 4;
-/// How long an unused connection is kept: longer than a slot, shorter than routers on the way keep what
-/// is silent.
+/// Time for which an unused connection is kept: longer than an Ethereum slot, so that the connection
+/// serves the next block too; shorter than routers on the way keep silent connections.
 const IDLE_MAX: Duration = Duration::from_secs(30);
-/// How much of an error's body is read so that its connection can be used again.
+/// Bytes of an error's body read so that its connection can be used again.
 const ERROR_BODY_MAX: usize = 64 * 1024;
-/// How much a connection reads ahead of what takes the answer.
+/// Bytes read ahead on a connection before the answer is consumed.
 const BUFFER_MAX: usize = 64 * 1024;
 
 type Driver = http1::Connection<MaybeHttpsStream<TokioIo<TcpStream>>, Full<Bytes>>;
 
-/// The connections to one endpoint.
+/// Pool of connections to one endpoint.
 pub(super) struct Connections {
     connector: HttpsConnector<HttpConnector>,
     endpoint: Uri,
@@ -45,24 +45,24 @@ pub(super) struct Connections {
     idle: Mutex<Vec<Connection>>,
 }
 
-/// One connection. Nothing reads or writes on it but an exchange.
+/// One connection, on which only an exchange reads or writes.
 struct Connection {
     sender: SendRequest<Full<Bytes>>,
-    /// Does the I/O while it is awaited; none when the connection has ended.
+    /// Performs the I/O while awaited; `None` after the connection has ended.
     driver: Option<Driver>,
     used_at: Instant,
 }
 
-/// What came back, and whether the connection can carry another request.
+/// An answer, and whether its connection can carry another request.
 struct Answer {
     status: StatusCode,
     body: Bytes,
     is_whole: bool,
 }
 
-/// Why an exchange failed.
+/// Reasons why an exchange failed.
 enum Failure {
-    /// No answer has begun: on a kept connection that may only mean that the other side closed it.
+    /// No answer has begun. On a kept connection, the other side may merely have closed the connection.
     Unanswered(hyper::Error),
     Answered(ClientError),
 }
@@ -78,8 +78,8 @@ impl Connections {
         }
     }
 
-    /// Sends a request that may be sent twice, and reads its answer of at most `answer_max` bytes. When
-    /// this is dropped before its end the connection is closed: its answer is still to come.
+    /// Sends a request, possibly more than once, and reads its answer of at most `answer_max` bytes.
+    /// Dropping this future early closes the connection, because the answer is still to come.
     pub(super) async fn exchange(
         &self,
         request: &Request<Full<Bytes>>,
@@ -102,7 +102,7 @@ impl Connections {
                     }
                     return Ok((answer.status, answer.body));
                 }
-                // Ends with the kept connections: a new one is not tried again.
+                // The retries end with the kept connections: a failure on a new connection is final.
                 Err(Failure::Unanswered(_)) if is_kept => {}
                 Err(Failure::Unanswered(error)) => return Err(unreachable(&error)),
                 Err(Failure::Answered(error)) => return Err(error),
@@ -110,7 +110,7 @@ impl Connections {
         }
     }
 
-    /// The connection that was used last. Those that were unused for too long are closed.
+    /// Takes the most recently used connection, after closing those unused for too long.
     fn take(&self) -> Option<Connection> {
         let mut idle = self.idle();
         idle.retain(|connection| connection.used_at.elapsed() < IDLE_MAX);
@@ -156,7 +156,7 @@ impl Connection {
         if let Some(drive) = driver {
             tokio::select! {
                 exchanged = &mut exchanged => return exchanged,
-                // What it had read is still to be taken.
+                // The connection ended, but data already received may complete the exchange.
                 _ = drive => {}
             }
         }
@@ -188,7 +188,7 @@ async fn ask(
     })
 }
 
-/// Reads a body to its end, into one piece of memory: an answer is held once.
+/// Reads a body to its end into one piece of memory, so that an answer is held only once.
 async fn read(mut body: Incoming, max: usize) -> Result<Bytes, ClientError> {
     let said = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
     if said > max {
@@ -210,7 +210,8 @@ fn unreachable(error: &(dyn Error + 'static)) -> ClientError {
     ClientError::Unreachable(innermost(error))
 }
 
-/// The innermost cause says most: "connection refused" rather than "client error (Connect)".
+/// Returns the text of the innermost cause, the most specific one: "connection refused" rather than
+/// "client error (Connect)".
 fn innermost(error: &(dyn Error + 'static)) -> String {
     let mut cause = error;
     while let Some(source) = cause.source() {

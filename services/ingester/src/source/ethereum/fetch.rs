@@ -1,16 +1,18 @@
-//! Fetching a range of blocks and publishing what the follower makes of them, the next window of blocks
-//! while the broker stores the one before it.
+//! Fetching of a block range and publishing of the resulting steps. The next window of blocks is fetched
+//! while the broker stores the one before.
 //!
-//! What is in memory is bounded in bytes, whatever the node answers: a few answers of a limited size at a
-//! time, and two batches. A block that is larger is fetched alone, by one pipeline at a time, and the next
-//! one when the broker has it.
+//! Memory is bounded in bytes, regardless of the node's answers: a few answers of limited size at a time,
+//! and two batches. A larger block is fetched alone, by one pipeline at a time, and the next one only
+//! after the broker has stored it.
 
 use super::{
     Ethereum, Halt,
+    answer::{ANSWER_MAX, ClientError},
     block::FetchedBlock,
-    client::{ANSWER_MAX, ClientError},
     connections::CONNECTIONS_MAX,
-    rpc::{Number, RpcError},
+    number::Number,
+    progress::{Fetched, Limits},
+    rpc::RpcError,
 };
 use crate::{
     decide::{
@@ -27,54 +29,40 @@ use push0_runtime::Shutdown;
 use std::pin::pin;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
-/// The largest answer while several are asked for at once.
+/// Largest answer, in bytes, while several blocks are requested at once.
 const SHARE_MAX: usize = 1024 * 1024;
-/// How many bytes of witnesses are collected before they are published.
+/// Bytes of witnesses collected before they are published.
 const BATCH_BYTES: usize = 1024 * 1024;
 
-/// The answers of more than [`SHARE_MAX`] that this process holds: one, with its block until the broker
-/// has it. A node that lets it wait holds it for the timeout of one request.
+/// Permit for answers larger than [`SHARE_MAX`]. The process has one permit, held until the broker
+/// has stored the fetched blocks. A node that does not answer holds up the permit for the timeout
+/// of one request.
 static LARGE: Semaphore = Semaphore::const_new(1);
 
-/// How much is asked for at once.
-#[derive(Default)]
-pub(super) struct Limits {
-    /// Blocks up to this one are asked for one at a time.
-    alone_up_to: Option<u64>,
-}
-
-/// What came of a range.
-pub(super) struct Fetched {
-    /// Whether anything was done: then there may be more.
-    pub(super) any: bool,
-    /// What the follower wants instead of the rest.
-    pub(super) then: Option<Effect>,
-}
-
-/// The steps of some blocks.
+/// Steps for some blocks, committed together.
 struct Batch {
     steps: Vec<Step>,
-    /// Why there are no more; none if there may be.
+    /// Reason why no steps follow; `None` if more may follow.
     end: Option<End>,
 }
 
 enum End {
-    /// The range is over, or the node does not have more of it, or the stop is requested.
+    /// The range is complete, the node has no more of the range, or the stop is requested.
     Over,
-    /// The follower wants something else.
+    /// The follower needs another effect first.
     Other(Effect),
-    /// A block's answer is larger than its share.
+    /// The answer for a block exceeds the size limit.
     Large {
         number: u64,
     },
     Failed(RpcError),
 }
 
-/// An answer to the question for a block.
+/// The number of a requested block, and the answer.
 type Answered = (u64, Result<Option<FetchedBlock>, RpcError>);
 
 impl Ethereum<'_> {
-    /// Fetches blocks and publishes what the follower makes of them.
+    /// Fetches blocks and publishes the steps resulting from them.
     pub(super) async fn fetch(
         &mut self,
         first: u64,
@@ -93,7 +81,7 @@ impl Ethereum<'_> {
         let (rpc, kind) = (self.rpc, self.source.witness);
         let full = kind == Witness::Block;
         let ask = |number| async move {
-            // The head is here already, unless its transactions are wanted.
+            // The head is already here, and complete unless its transactions are needed.
             let answer = if number == head.link.block.number && !full {
                 Ok(Some(head.clone()))
             } else {
@@ -110,7 +98,7 @@ impl Ethereum<'_> {
             let filled = fill(&mut blocks, follower, &status, kind, stop);
             let committed = self.publisher.commit(steps);
             let batch = if large.is_some() {
-                // The next one comes when this one is gone.
+                // A large block must be stored and dropped before the next one is fetched.
                 committed.await?;
                 filled.await
             } else {
@@ -119,7 +107,7 @@ impl Ethereum<'_> {
             steps = batch.steps;
             let Some(end) = batch.end else { continue };
             any |= !steps.is_empty();
-            // Also what came before a failure: the follower counts it as published.
+            // Steps before a failure are committed too, because the follower counts them as published.
             self.publisher.commit(steps).await?;
             return match end {
                 End::Over => Ok(Fetched { any, then: None }),
@@ -142,7 +130,8 @@ impl Ethereum<'_> {
 }
 
 impl Limits {
-    /// The permit for large answers, if the blocks from this one on are asked for one at a time.
+    /// Returns the permit for large answers if the blocks from this number on are requested one at a
+    /// time. Otherwise returns `None` and lifts the limit.
     async fn alone(&mut self, first: u64) -> Option<SemaphorePermit<'static>> {
         if self.alone_up_to.is_some_and(|last| first <= last) {
             // The semaphore is never closed.
@@ -153,7 +142,7 @@ impl Limits {
     }
 }
 
-/// Takes answers until there is a window of blocks, or enough bytes of them, or an end.
+/// Takes answers until a window of blocks, enough bytes of witnesses, or an end is reached.
 async fn fill(
     blocks: &mut (impl Stream<Item = Answered> + Unpin),
     follower: &mut Follower,
@@ -169,7 +158,7 @@ async fn fill(
         };
         let block = match answer {
             Some((_, Ok(Some(block)))) => block,
-            // A node may not have yet, or no longer, what its head promised.
+            // A node may not have a block below its head yet, or no longer have it.
             Some((_, Ok(None))) | None => return Batch::last(steps, End::Over),
             Some((number, Err(RpcError::Client(ClientError::TooLarge(_))))) => {
                 return Batch::last(steps, End::Large { number });

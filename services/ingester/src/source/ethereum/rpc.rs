@@ -1,27 +1,22 @@
-//! One method of an Ethereum node, asked with a limit on everything.
+//! The one JSON-RPC method used of an Ethereum node, with limits on time and size.
 
 use super::{
+    answer::ClientError,
     block::{self, FetchedBlock},
-    client::{Client, ClientError},
+    client::Client,
+    number::Number,
 };
 use push0_runtime::metrics::IntCounter;
 use serde::Deserialize;
 use serde_json::{json, value::RawValue};
 use url::Url;
 
-/// How much of a node's own words is shown, in characters.
+/// Longest part of a node's message that is shown, in characters.
 const WORDS_MAX: usize = 200;
-/// What nodes answer when they were asked too often (EIP-1474).
+/// Error code of a node that received too many requests (EIP-1474).
 const LIMIT_EXCEEDED: i64 = -32005;
 
-/// Which block is asked for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Number {
-    Latest,
-    At(u64),
-}
-
-/// Why there is no answer. All of it is tried again; none of it names the URL.
+/// Reasons why a request failed. All are retried, and no message contains the URL.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum RpcError {
     #[error(transparent)]
@@ -34,7 +29,7 @@ pub(super) enum RpcError {
     Nonsense(String),
 }
 
-/// A node.
+/// An Ethereum node, with its URL in loggable form.
 pub(super) struct Rpc {
     client: Client,
     shown: String,
@@ -57,7 +52,8 @@ struct Refusal {
 }
 
 impl Rpc {
-    /// A client of the node at this URL, which counts its connections. The error does not repeat the URL.
+    /// Creates a client of the node at this URL; `opened` counts its connections. The error does not
+    /// repeat the URL.
     pub(super) fn new(url: &str, opened: IntCounter) -> Result<Self, String> {
         let wrong = |error: &dyn std::fmt::Display| format!("source.rpc_url: {error}");
         let url: Url = url.parse().map_err(|error| wrong(&error))?;
@@ -69,13 +65,13 @@ impl Rpc {
         })
     }
 
-    /// The node as logs may name it.
+    /// Returns the node's address in the form allowed in logs: scheme, host and port.
     pub(super) fn shown(&self) -> &str {
         &self.shown
     }
 
-    /// A block, checked against its hash; none if the node does not have it. With `full` its JSON comes
-    /// with it, of which `answer_max` bytes are read at most.
+    /// Requests a block and verifies its hash. Returns `None` if the node does not have the block. With
+    /// `full`, the block includes its JSON. At most `answer_max` bytes of the answer are read.
     pub(super) async fn block(
         &self,
         number: Number,
@@ -107,11 +103,11 @@ impl Rpc {
                 let message = self.without_secrets(&message);
                 Err(RpcError::Refused { code, message })
             }
-            // `"result": null` reads as none as well.
+            // `"result": null` is parsed as `None` too.
             (None, None) => Ok(None),
             (Some(result), None) if result.get() == "null" => Ok(None),
             (Some(result), None) => {
-                // A part of the answer, not a copy of it.
+                // A slice of the answer, not a copy.
                 let json = body.slice_ref(result.get().as_bytes());
                 let checked = block::check(number, full, json);
                 checked
@@ -121,7 +117,7 @@ impl Rpc {
         }
     }
 
-    /// Words of a node or a library, shortened and without what is secret in the URL.
+    /// Shortens a message of a node or a library, and hides the secrets of the URL.
     fn without_secrets(&self, words: &str) -> String {
         let mut words = words.to_owned();
         for secret in &self.secrets {
@@ -131,8 +127,8 @@ impl Rpc {
     }
 }
 
-/// What must not be shown of a URL: user and password, and every part of path and query that is long
-/// enough to be a key.
+/// Returns the secret parts of a URL: user, password, and every part of path and query long enough to
+/// be a key.
 fn secrets(url: &Url) -> Vec<String> {
     const KEY_LEN_MIN: usize = 8;
     let parts = url
@@ -149,7 +145,8 @@ fn secrets(url: &Url) -> Vec<String> {
             .filter(|user| !user.is_empty())
             .map(str::to_owned),
     );
-    // The longest first, so that none leaves the rest of another.
+    // The longest secret is replaced first, because replacing a shorter one inside would leave
+    // the rest visible.
     secrets.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
     secrets
 }

@@ -1,6 +1,6 @@
-//! Who takes submissions: which pipelines there are, and which of them this process leads.
+//! Registry of the pipelines that take submissions, and of those led by this process.
 
-use super::Submission;
+use super::submission::Submission;
 use push0_domain::PipelineId;
 use std::{
     collections::BTreeMap,
@@ -8,21 +8,22 @@ use std::{
 };
 use tokio::sync::mpsc;
 
-/// The pipelines whose blocks are posted. Clones share it.
+/// Pipelines whose blocks are posted, each with the channel to its leading task if this process leads.
+/// Clones share the registry.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Desk(Arc<Mutex<BTreeMap<PipelineId, Option<mpsc::Sender<Submission>>>>>);
 
-/// Who takes the submissions of a pipeline.
+/// Recipient of a pipeline's submissions.
 pub(super) enum Taker {
-    /// This process.
+    /// This process takes the submissions.
     Here(mpsc::Sender<Submission>),
-    /// Another process, or nobody yet.
+    /// Another process takes the submissions, or none yet.
     Elsewhere,
-    /// There is no such pipeline, or its blocks come from elsewhere.
+    /// No such pipeline exists, or its blocks come from another source.
     Unknown,
 }
 
-/// While it exists, this process takes the pipeline's submissions.
+/// Registration of this process for a pipeline's submissions, until dropped.
 pub(super) struct Open {
     desk: Desk,
     pipeline: PipelineId,
@@ -30,7 +31,7 @@ pub(super) struct Open {
 }
 
 impl Desk {
-    /// Says whether the blocks of a pipeline are posted.
+    /// Sets whether blocks are posted to a pipeline.
     pub(crate) fn define(&self, pipeline: &PipelineId, posted: bool) {
         if posted {
             self.lock().entry(pipeline.clone()).or_default();
@@ -65,7 +66,7 @@ impl Desk {
 
 impl Drop for Open {
     fn drop(&mut self) {
-        // A successor may have opened already: only one's own entry is taken away.
+        // A successor may have registered already, so only this registration's own entry is removed.
         if let Some(taker) = self.desk.lock().get_mut(&self.pipeline)
             && taker
                 .as_ref()

@@ -1,15 +1,16 @@
 //! `POST /v1/pipelines/{name}/blocks`: the server for submissions.
 //!
-//! Whoever reaches it can submit blocks, so it is off unless configured. Connections, bodies and the
-//! time for each are bounded; a large body is read only when there is room for it.
+//! Every client able to reach the server can submit blocks, so the server is off unless configured. The
+//! number of connections, the size of bodies and the time for each are bounded; a large body is read only
+//! when there is room.
 //!
-//! Only the process that leads a pipeline takes its blocks. Another one answers 503 and closes the
-//! connection: the same request, sent again, may be let through to the leader by what distributes
-//! connections. `GET` of the same path says without a body whether a `POST` would be taken.
+//! Only the process that leads a pipeline takes its blocks. Another process answers 503 and closes the
+//! connection, so that a load balancer can route the repeated request to the leader over a new
+//! connection. `GET` of the same path tells whether a `POST` would be taken, without sending a body.
 
 use super::{
-    Refused, Submission,
     desk::{Desk, Taker},
+    submission::{Refused, Submission},
 };
 use crate::source::submitted::{self, Submitted};
 use axum::{
@@ -38,30 +39,31 @@ use tokio::{
     time::timeout,
 };
 
-/// The largest body, in bytes.
+/// Largest body of a request, in bytes.
 const BODY_MAX: usize = 16 * 1024 * 1024;
-/// The most blocks in one request.
+/// Most blocks in one request.
 const BLOCKS_MAX: usize = 1000;
-/// Connections served at a time; more wait in the backlog of the socket.
+/// Number of connections served at a time; more wait in the backlog of the socket.
 const CONNECTIONS_MAX: usize = 64;
-/// The bodies in memory at a time, in KiB, those up to [`SMALL_MAX`] not counted. A body counts until its
-/// blocks are stored; their witnesses take half of it while it is read, and are all that is left then.
+/// Limit of the bodies in memory, in KiB, not counting those up to [`SMALL_MAX`]. A body counts until its
+/// request is answered. The witnesses take another half of the body's size while the body is parsed; then
+/// the body is dropped and only the witnesses remain.
 const ROOM_KIB: usize = BODY_MAX / 1024;
-/// The largest body that need not wait for room: one for each connection is little.
+/// Largest body, in bytes, that need not wait for room: one for each connection takes little memory.
 const SMALL_MAX: usize = 64 * 1024;
-/// How much a connection reads ahead of what takes the body.
+/// Bytes read ahead on a connection before the body is consumed.
 const BUFFER_MAX: usize = 64 * 1024;
-/// How long a client may take for the head of a request, idle time included.
+/// Time limit for the head of a request, idle time included.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
-/// How long a body may take, the wait for room included.
+/// Time limit for a body, the wait for room included.
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
-/// How long a submission may wait until the broker has stored it.
+/// Time limit for storing a submission on the broker, the wait for its turn included.
 const STORE_TIMEOUT: Duration = Duration::from_secs(30);
-/// How much of a body that is too large is read and dropped.
+/// Most bytes read and dropped of a body that is too large.
 const DISCARD_MAX: usize = 4 * BODY_MAX;
-/// How long open requests may take to end when the service stops.
+/// Time limit for open requests when the service stops.
 const LINGER: Duration = Duration::from_secs(6);
-/// Pause after a refused accept: out of descriptors, it would be refused again at once.
+/// Pause after a failed accept: without free file descriptors, the next accept would fail at once.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 #[derive(Clone)]
@@ -70,7 +72,7 @@ struct Shared {
     room: Arc<Semaphore>,
 }
 
-/// Serves until the stop is requested and the requests of that moment were answered.
+/// Serves until the stop is requested and the requests open at that moment are answered.
 pub(crate) async fn serve(listener: TcpListener, desk: Desk, shutdown: Shutdown) -> Result<(), Infallible> {
     let room = Arc::new(Semaphore::new(ROOM_KIB));
     let router = Router::new()
@@ -102,7 +104,7 @@ pub(crate) async fn serve(listener: TcpListener, desk: Desk, shutdown: Shutdown)
         }
         while connections.try_join_next().is_some() {}
     }
-    // A request that does not end in time is its client's to repeat.
+    // The client must repeat a request that does not end in time.
     let _ = timeout(LINGER, async { while connections.join_next().await.is_some() {} }).await;
     Ok(())
 }
@@ -114,7 +116,7 @@ async fn answer(stream: TcpStream, router: Router, shutdown: Shutdown) {
         .max_buf_size(BUFFER_MAX)
         .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
     tokio::pin!(connection);
-    // A client that went away is its own concern.
+    // A client that disconnected does not concern the service.
     tokio::select! {
         _ = connection.as_mut() => {}
         () = shutdown.requested() => {
@@ -124,7 +126,7 @@ async fn answer(stream: TcpStream, router: Router, shutdown: Shutdown) {
     }
 }
 
-/// Whether this process takes blocks of the pipeline now.
+/// Answers whether this process takes blocks of the pipeline now.
 async fn look(State(shared): State<Shared>, Path(name): Path<String>) -> Response {
     match taker(&shared.desk, &name) {
         Ok(_) => Json(json!({ "leads": true })).into_response(),
@@ -132,7 +134,7 @@ async fn look(State(shared): State<Shared>, Path(name): Path<String>) -> Respons
     }
 }
 
-/// Who takes the blocks of a pipeline, or what to answer because nobody does here.
+/// Returns the recipient of a pipeline's blocks, or the response to send if this process takes none.
 #[expect(clippy::result_large_err, reason = "the error is the response")]
 fn taker(desk: &Desk, name: &str) -> Result<mpsc::Sender<Submission>, Response> {
     let unknown = || {
@@ -157,10 +159,10 @@ async fn submit(State(shared): State<Shared>, Path(name): Path<String>, body: Bo
     let (_room, body) = match timeout(BODY_TIMEOUT, read(&shared.room, body)).await {
         Ok(Some(read)) => read,
         Ok(None) => {
-            let reason = format!("the body: expected all of it, at most {BODY_MAX} bytes");
+            let reason = format!("the body is incomplete or has more than {BODY_MAX} bytes");
             return problem(StatusCode::PAYLOAD_TOO_LARGE, &reason);
         }
-        Err(_) => return problem(StatusCode::REQUEST_TIMEOUT, "the body: expected within 30 s"),
+        Err(_) => return problem(StatusCode::REQUEST_TIMEOUT, "the body did not arrive within 30 s"),
     };
     let blocks = match parse(&body) {
         Ok(blocks) => blocks,
@@ -179,13 +181,13 @@ async fn submit(State(shared): State<Shared>, Path(name): Path<String>, body: Bo
         Ok(Some(Err(Refused { position, conflict }))) => {
             problem(StatusCode::CONFLICT, &format!("blocks[{position}]: {conflict}"))
         }
-        Ok(None) => later("this process leads the pipeline no longer: send the blocks again"),
+        Ok(None) => later("this process no longer leads the pipeline: send the blocks again"),
         Err(_) => later("the broker has not stored the blocks yet: send them again"),
     }
 }
 
-/// Reads a body into one piece of memory, when there is room for it; none if it is too large or ends
-/// early.
+/// Reads a body into one piece of memory, once there is room. Returns `None` if the body is too large
+/// or ends early.
 async fn read(room: &Semaphore, mut body: Body) -> Option<(Option<SemaphorePermit<'_>>, Bytes)> {
     let size = body.size_hint();
     let said = usize::try_from(size.lower()).unwrap_or(usize::MAX);
@@ -217,8 +219,8 @@ async fn read(room: &Semaphore, mut body: Body) -> Option<(Option<SemaphorePermi
     Some((permit, bytes.freeze()))
 }
 
-/// Reads on without keeping anything, up to a limit: a client that still sends when the connection is
-/// closed sees that, and not the answer.
+/// Reads and drops the rest of a body, up to a limit. A client still sending when the connection closes
+/// would see the closed connection instead of the answer.
 async fn discard(mut body: Body) {
     let mut left = DISCARD_MAX;
     while let Some(Ok(frame)) = body.frame().await {
@@ -230,7 +232,7 @@ async fn discard(mut body: Body) {
 }
 
 fn parse(body: &[u8]) -> Result<Vec<Submitted>, String> {
-    let text = std::str::from_utf8(body).map_err(|_| "the body: expected UTF-8".to_owned())?;
+    let text = std::str::from_utf8(body).map_err(|_| "the body is not UTF-8".to_owned())?;
     if !text.trim_start().starts_with('[') {
         return Ok(vec![submitted::parse(text)?]);
     }
@@ -248,8 +250,8 @@ fn problem(status: StatusCode, reason: &str) -> Response {
     (status, Json(json!({ "error": reason }))).into_response()
 }
 
-/// Not now, not here: the same request is right in a moment. On a connection that stays open it would
-/// come here again.
+/// Returns a 503 with the request to try again soon. The connection is closed, because a retry over it
+/// would reach this process again.
 fn later(reason: &str) -> Response {
     let mut response = problem(StatusCode::SERVICE_UNAVAILABLE, reason);
     let headers = response.headers_mut();

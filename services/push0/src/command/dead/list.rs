@@ -1,14 +1,14 @@
-//! `push0 dead list`
+//! `push0 dead list`: lists dead letters.
 
-use crate::cli::Of;
 use crate::context::Context;
 use crate::failure::Failure;
+use crate::options::Of;
 use crate::table::{self, Align, NONE};
 use crate::{letters, output};
 use push0_bus::{Bus, now};
 use push0_domain::message::{Dead, DeadLetter};
 
-/// How much of a reason fits a row.
+/// Maximum length of a reason in a row, in characters.
 const REASON_LEN_MAX: usize = 80;
 
 pub(super) async fn run(context: &Context, bus: &Bus, of: &Of) -> Result<(), Failure> {

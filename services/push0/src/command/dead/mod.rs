@@ -1,60 +1,27 @@
-//! `push0 dead …`
+//! `push0 dead …`: commands about dead letters.
 
 mod drop;
 mod list;
 mod retry;
+mod selection;
 mod show;
 
-use crate::cli::Of;
 use crate::context::Context;
 use crate::failure::Failure;
-use crate::letters::Which;
-use clap::{Args, Subcommand};
-use push0_domain::PipelineId;
+use crate::options::Of;
+use clap::Subcommand;
+use selection::{Chosen, One};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum DeadCommand {
-    /// The dead letters.
+    /// List dead letters: of all pipelines, or of the one named with --pipeline.
     List(Of),
-    /// One dead letter with all that is known about it.
+    /// Show one dead letter and the history of its attempts.
     Show(One),
-    /// Forget dead letters.
+    /// Delete dead letters.
     Drop(Chosen),
-    /// Give the tasks of dead letters one more attempt, and forget the letters.
+    /// Give the tasks of dead letters one more attempt, and delete the letters.
     Retry(Chosen),
-}
-
-/// One letter.
-#[derive(Args, Debug)]
-pub(crate) struct One {
-    /// Its id.
-    #[arg(value_name = "ID")]
-    id: String,
-}
-
-/// Some letters.
-#[derive(Args, Debug)]
-#[group(required = true, multiple = false)]
-pub(crate) struct Chosen {
-    /// The one of this id.
-    #[arg(value_name = "ID")]
-    id: Option<String>,
-    /// All of this pipeline.
-    #[arg(long, value_name = "NAME")]
-    pipeline: Option<PipelineId>,
-    /// All.
-    #[arg(long)]
-    all: bool,
-}
-
-impl Chosen {
-    fn which(&self) -> Which {
-        match (&self.id, &self.pipeline) {
-            (Some(id), _) => Which::One(id.clone()),
-            (None, Some(pipeline)) => Which::OfPipeline(pipeline.clone()),
-            (None, None) => Which::All,
-        }
-    }
 }
 
 pub(crate) async fn run(context: &Context, command: &DeadCommand) -> Result<(), Failure> {

@@ -1,9 +1,9 @@
-//! `push0 dead retry`: one more attempt for what was given up.
+//! `push0 dead retry`: asks for one more attempt at tasks of dead letters.
 //!
-//! The next attempt is stored before the letter is dropped. Whoever is interrupted in between can
-//! retry again: the attempt's subject holds one message, so it is asked for once.
+//! The next attempt is stored before the letter is dropped. If the command is interrupted in between, the
+//! operator can run it again: the attempt's subject holds one message, so the attempt is stored once.
 
-use super::Chosen;
+use super::selection::Chosen;
 use crate::context::Context;
 use crate::failure::Failure;
 use crate::letters::Place;
@@ -41,10 +41,10 @@ pub(super) async fn run(context: &Context, bus: &Bus, chosen: &Chosen) -> Result
     if refused { Err(Failure::Told) } else { Ok(()) }
 }
 
-/// The number of the attempt that was asked for, or why none was.
+/// Returns the number of the requested attempt, or the reason for which none was requested.
 async fn retry(bus: &Bus, pipelines: &Pipelines, place: &Place) -> Result<Result<u32, String>, Failure> {
     let Some(kept) = letters::read(bus, place).await? else {
-        return Ok(Err("somebody else took it".into()));
+        return Ok(Err("it was retried or dropped by another command".into()));
     };
     let letter = match kept.body {
         Ok(letter) => letter,
@@ -52,7 +52,7 @@ async fn retry(bus: &Bus, pipelines: &Pipelines, place: &Place) -> Result<Result
     };
     let Dead::Task { retry, history } = letter.what else {
         return Ok(Err(
-            "a message that cannot be read cannot be retried: drop it".into()
+            "an unreadable message cannot be retried: drop the letter".into()
         ));
     };
     let ready = next(retry, &history);
@@ -88,13 +88,13 @@ async fn retry(bus: &Bus, pipelines: &Pipelines, place: &Place) -> Result<Result
     Ok(Ok(ready.attempt))
 }
 
-/// Why a task is of no use once its block has its record. What else was proved of the block was let go
-/// of with the record: only a task that needs nothing beside itself can still lead to a proof.
+/// Returns why a retry is useless once the block has a record. Other results of the block are deleted when
+/// the record is stored, so a retry can lead to a proof only if the task needs no other results.
 fn too_late(pipeline: &Pipeline, ready: &StageReady) -> Option<&'static str> {
     if ready.tasks.of > 1 {
-        return Some("its block has its record, and the other tasks of this stage are gone: drop it");
+        return Some("its block has a record, and the other tasks of this stage are gone: drop the letter");
     }
-    (pipeline.quorum > 1).then_some("its block has its record, and its other proofs are gone: drop it")
+    (pipeline.quorum > 1).then_some("its block has a record, and its other proofs are gone: drop the letter")
 }
 
 async fn has_record(bus: &Bus, ready: &StageReady) -> Result<bool, Failure> {

@@ -1,6 +1,6 @@
-//! `push0 dead show ID`
+//! `push0 dead show ID`: shows one dead letter.
 
-use super::One;
+use super::selection::One;
 use crate::context::Context;
 use crate::failure::Failure;
 use crate::letters::Which;
@@ -94,7 +94,7 @@ fn at(timestamp: Timestamp) -> String {
     humantime::format_rfc3339_millis(instant).to_string()
 }
 
-/// Bytes as text if they are text, else as hex digits.
+/// Returns the bytes as text if they are printable UTF-8, else as hex digits.
 fn readable(bytes: &[u8]) -> String {
     match std::str::from_utf8(bytes) {
         Ok(text) if !text.contains(|c: char| c.is_control() && !c.is_whitespace()) => text.to_owned(),

@@ -1,4 +1,4 @@
-//! `push0 pipeline apply FILE`
+//! `push0 pipeline apply FILE`: makes a file the current definition of its pipeline.
 
 use crate::context::Context;
 use crate::failure::Failure;

@@ -1,4 +1,4 @@
-//! `push0 pipeline check FILE`
+//! `push0 pipeline check FILE`: checks a file without a broker.
 
 use crate::context::Context;
 use crate::failure::Failure;

@@ -1,4 +1,4 @@
-//! `push0 pipeline list`
+//! `push0 pipeline list`: lists the current pipelines.
 
 use crate::context::Context;
 use crate::failure::Failure;

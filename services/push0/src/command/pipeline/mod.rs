@@ -1,37 +1,30 @@
-//! `push0 pipeline …`
+//! `push0 pipeline …`: commands about pipelines.
 
 mod apply;
 mod check;
 mod list;
 mod remove;
+mod selection;
 mod show;
 
 use crate::context::Context;
 use crate::failure::Failure;
 use crate::pipeline_file::FileArgs;
-use clap::{Args, Subcommand};
-use push0_domain::PipelineId;
+use clap::Subcommand;
+use selection::Named;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum PipelineCommand {
-    /// Check a file and draw its stages; needs no broker.
+    /// Check a file and draw its stages. Needs no broker.
     Check(FileArgs),
-    /// Make a file the current definition of its pipeline. The same definition keeps its revision.
+    /// Make a file the current definition of its pipeline. An unchanged definition keeps its revision.
     Apply(FileArgs),
-    /// The pipelines of this deployment.
+    /// List the current pipelines.
     List,
-    /// One pipeline as it stands now.
+    /// Show the current definition of a pipeline.
     Show(Named),
-    /// Ingest no more blocks for a pipeline; those in flight go on.
+    /// Stop ingesting blocks for a pipeline. Blocks in flight continue.
     Remove(Named),
-}
-
-/// A pipeline by name.
-#[derive(Args, Debug)]
-pub(crate) struct Named {
-    /// The pipeline's name.
-    #[arg(value_name = "NAME")]
-    name: PipelineId,
 }
 
 pub(crate) async fn run(context: &Context, command: &PipelineCommand) -> Result<(), Failure> {

@@ -1,6 +1,6 @@
-//! `push0 proof get N`
+//! `push0 proof get N`: fetches the bytes of a proof.
 
-use super::Which;
+use super::selection::Which;
 use crate::context::Context;
 use crate::failure::Failure;
 use crate::output;
@@ -14,7 +14,7 @@ use std::path::PathBuf;
 pub(crate) struct GetArgs {
     #[command(flatten)]
     which: Which,
-    /// Where to write the proof [default: stdout].
+    /// File to write the proof to [default: stdout].
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
 }
@@ -24,7 +24,9 @@ pub(super) async fn run(context: &Context, bus: &Bus, args: &GetArgs) -> Result<
     let bytes = bus.blobs().await?.resolve(&emitted.proof.payload).await?;
     let Some(file) = &args.output else {
         if std::io::stdout().is_terminal() {
-            return Err(Failure::usage("a proof is no text: name a file with --output"));
+            return Err(Failure::usage(
+                "a proof is binary: write it to a file with --output FILE",
+            ));
         }
         return output::raw(&bytes);
     };

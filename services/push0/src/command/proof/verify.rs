@@ -1,9 +1,9 @@
-//! `push0 proof verify N`: asks the zkVM's own verifier, in a process of its own.
+//! `push0 proof verify N`: runs the zkVM's own verifier in a separate process.
 //!
-//! The statement is made of what the ingester saw of the block and of the program that the pipeline
-//! pins, never of what came with the proof.
+//! The statement consists of the facts stored by the ingester and the program pinned by the pipeline, never
+//! of data that came with the proof.
 
-use super::{Emitted, Which};
+use super::selection::{Emitted, Which};
 use crate::context::Context;
 use crate::failure::Failure;
 use crate::up::binaries;
@@ -21,7 +21,7 @@ use tokio::process::Command;
 pub(crate) struct VerifyArgs {
     #[command(flatten)]
     which: Which,
-    /// The program that verifies [default: the prover adapter of the proof's zkVM, beside push0].
+    /// Program that verifies [default: the prover adapter of the proof's zkVM, beside push0].
     #[arg(long, value_name = "PATH")]
     verifier: Option<PathBuf>,
 }
@@ -68,12 +68,13 @@ pub(super) async fn run(context: &Context, bus: &Bus, args: &VerifyArgs) -> Resu
 async fn observed(bus: &Bus, pipeline: &PipelineId, block: &BlockRef) -> Result<KnownBlock, Failure> {
     known::of_block(bus, pipeline, block).await?.ok_or_else(|| {
         Failure::failed(format!(
-            "what the ingester saw of block {block} is not kept any more: there is nothing to verify against"
+            "the ingester's facts about block {block} have expired: there is nothing to verify the proof against"
         ))
     })
 }
 
-/// The verifier's word about the blocks from the first to the last, or an error if there was none.
+/// Returns the verifier's verdict on the blocks from the first to the last, or an error if
+/// the program gave none.
 async fn verify(
     program: PathBuf,
     proof: &[u8],
@@ -109,7 +110,8 @@ async fn verify(
     })
 }
 
-/// 0 and `valid` on stdout is a yes, 1 with a reason a no; anything else is no verdict.
+/// Reads the verdict: code 0 and `valid` on stdout mean valid, code 1 means invalid with the reason on
+/// stdout or stderr. `None` for anything else, which is no verdict.
 fn judge(ended: &Output) -> Option<Result<(), String>> {
     let stdout = String::from_utf8_lossy(&ended.stdout);
     match ended.status.code() {

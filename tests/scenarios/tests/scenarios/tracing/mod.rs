@@ -12,7 +12,7 @@ use std::{
 };
 use tempfile::NamedTempFile;
 
-/// The spans that every block's trace has: by the service's name and the span's.
+/// Spans in every block's trace: the name of the service and the name of the span.
 const EXPECTED: [(&str, &str); 5] = [
     ("push0-ingester", "block"),
     ("push0-dispatcher", "release"),
@@ -21,7 +21,7 @@ const EXPECTED: [(&str, &str); 5] = [
     ("push0-collector", "emit"),
 ];
 
-/// A deployment whose blocks 1 to `count` come from a file, with traces sent to `endpoint`.
+/// Starts a deployment whose blocks 1 to `count` come from a file, with traces sent to `endpoint`.
 async fn traced(
     endpoint: &str,
     protocol: &str,
@@ -47,7 +47,7 @@ async fn traced(
     (deployment, file)
 }
 
-/// Why these spans are not one tree with `block` at its root, if they are not.
+/// Returns why these spans do not form one tree with root `block`; `None` if they do.
 fn flaw(spans: &[Seen]) -> Option<String> {
     for (service, name) in EXPECTED {
         if !spans
@@ -65,10 +65,10 @@ fn flaw(spans: &[Seen]) -> Option<String> {
     let orphan = spans
         .iter()
         .find(|span| !span.parent.is_empty() && !ids.contains(span.parent.as_str()));
-    orphan.map(|orphan| format!("nobody sent the parent of {orphan:?}"))
+    orphan.map(|orphan| format!("the parent of {orphan:?} was never sent"))
 }
 
-/// Waits until there are `count` traces, each a whole tree; returns their spans.
+/// Waits until `count` traces exist and each is a complete tree, and returns their spans.
 async fn whole(spans: &Spans, count: usize) -> Vec<Vec<Seen>> {
     wait_for(&format!("{count} whole traces"), PATIENCE, async || {
         let mut traces: BTreeMap<String, Vec<Seen>> = BTreeMap::new();
@@ -117,7 +117,7 @@ async fn a_block_is_one_connected_trace_over_http() {
 async fn failed_attempts_are_in_the_trace_of_their_block() {
     let spans = Spans::default();
     let endpoint = receiver::over_grpc(&spans).await;
-    // The seed decides who fails; half of all attempts do.
+    // Half of all attempts fail; the seed decides which.
     let adapters = [prover("p1").env("PUSH0_MOCK__FAILURE_RATE", 0.5), verifier("v1")];
     let (deployment, _file) = traced(
         &endpoint,
@@ -143,7 +143,7 @@ async fn failed_attempts_are_in_the_trace_of_their_block() {
 
 #[tokio::test]
 async fn without_a_receiver_the_work_goes_on_at_the_same_pace() {
-    // A port that was free a moment ago, and where nobody listens.
+    // The port was free a moment ago and has no listener.
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0")
         .await
         .expect("port 0 is free");
@@ -162,7 +162,7 @@ async fn without_a_receiver_the_work_goes_on_at_the_same_pace() {
     let took = began.elapsed();
     println!("200 blocks of 20 ms on two provers took {} ms", took.as_millis());
     assert_complete_in_order(&emissions, 1..=200);
-    // Two seconds of proving; one export that is waited for would take five.
+    // The proofs take two seconds; a blocking export would raise the total to five.
     assert!(took < Duration::from_secs(5), "{took:?}");
     settled(deployment.bus()).await;
 }

@@ -1,4 +1,4 @@
-//! A receiver of OTLP in the test: over gRPC and over HTTP.
+//! A receiver of OTLP inside the test, over gRPC and over HTTP.
 
 use axum::{Router, body::Bytes, http::header::CONTENT_TYPE, routing::post};
 use opentelemetry_proto::tonic::{
@@ -13,19 +13,19 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::net::TcpListener;
 use tonic::{Request, Response, Status, transport::server::TcpIncoming};
 
-/// A span as it arrived.
+/// A span as received.
 #[derive(Clone, Debug)]
 pub(super) struct Seen {
     pub(super) service: String,
     pub(super) name: String,
     pub(super) trace: String,
     pub(super) id: String,
-    /// Empty for a root.
+    /// Id of the parent span; empty for a root.
     pub(super) parent: String,
     pub(super) outcome: Option<String>,
 }
 
-/// All spans that arrived.
+/// All received spans, shared with the receiver.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Spans(Arc<Mutex<Vec<Seen>>>);
 
@@ -72,7 +72,7 @@ impl TraceService for Spans {
     }
 }
 
-/// Receives over gRPC from now on; returns the endpoint.
+/// Starts a gRPC receiver and returns its endpoint.
 pub(super) async fn over_grpc(spans: &Spans) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("port 0 is free");
     let address = listener.local_addr().expect("a bound socket has an address");
@@ -82,7 +82,7 @@ pub(super) async fn over_grpc(spans: &Spans) -> String {
     format!("http://{address}")
 }
 
-/// Receives over HTTP from now on; returns the endpoint.
+/// Starts an HTTP receiver and returns its endpoint.
 pub(super) async fn over_http(spans: &Spans) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("port 0 is free");
     let address = listener.local_addr().expect("a bound socket has an address");

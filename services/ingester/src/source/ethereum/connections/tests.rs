@@ -1,4 +1,4 @@
-//! Against a server that counts its connections.
+//! Tests of the pool against real servers, by the number of opened connections.
 
 use super::*;
 use axum::{Router, body::Body, extract::Path, response::Response, routing::post};
@@ -13,9 +13,9 @@ use tokio::{
 
 const ENOUGH: usize = 1024 * 1024;
 
-/// Answers with this status and as many bytes as are asked for.
+/// Answers with the status and the number of bytes named in the path.
 async fn answer(Path((status, len)): Path<(u16, usize)>) -> Response {
-    // In pieces without a length said before, as nodes send long answers.
+    // The body comes in pieces and without a length, as nodes send long answers.
     let piece = Bytes::from(vec![b'x'; 1000]);
     let pieces = (0..len / 1000).map(move |_| Ok::<_, std::io::Error>(piece.clone()));
     let mut response = Response::new(Body::from_stream(futures::stream::iter(pieces)));
@@ -23,7 +23,7 @@ async fn answer(Path((status, len)): Path<(u16, usize)>) -> Response {
     response
 }
 
-/// A server of `answer`, its connections and the tasks that it runs in.
+/// Starts a server of `answer`. Returns connections to the server, and its tasks.
 async fn server() -> (Connections, JoinSet<()>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let connections = connections(&listener);
@@ -95,7 +95,7 @@ async fn what_is_too_large_costs_its_connection_and_no_more() {
     let (connections, _server) = server().await;
     let said = asked(&connections, "/200/2000000").await.expect_err("too large");
     assert_eq!(said, format!("an answer of more than {ENOUGH} bytes"));
-    // An error's long body is not worth reading.
+    // The long body of an error is not read to its end.
     assert_eq!(asked(&connections, "/500/2000000").await, Ok((500, 0)));
     assert_eq!(asked(&connections, "/200/1000").await, Ok((200, 1000)));
     assert_eq!(connections.opened.get(), 3);
@@ -107,7 +107,7 @@ async fn a_connection_that_the_other_side_closed_is_replaced_within_the_same_req
     let connections = connections(&listener);
     let mut tasks = JoinSet::new();
     tasks.spawn(async move {
-        // Answers one request, and says nothing before it closes.
+        // Answers one request, then closes the connection without notice.
         while let Ok((mut stream, _)) = listener.accept().await {
             let mut request = [0; 1024];
             let read = stream.read(&mut request).await.expect("a request");

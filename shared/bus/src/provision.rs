@@ -1,6 +1,9 @@
-//! Every stream and bucket, declared once; `push0 provision` applies them, services only bind.
+//! All streams and buckets, declared once. `push0 provision` creates them; services only bind to them.
 
-use crate::{Bus, BusError, pull::GROUP};
+use crate::{
+    Bus, BusError, Stream,
+    consumer_names::{GROUP, consumer_of_checks, consumer_of_tasks},
+};
 use async_nats::jetstream::{
     consumer::{AckPolicy, PriorityPolicy, pull},
     context::CreateStreamError,
@@ -14,37 +17,12 @@ use push0_domain::{
 };
 use std::time::Duration;
 
-/// The streams.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Stream {
-    /// Ingester to dispatcher: blocks to prove, and blocks no longer wanted.
-    Blocks,
-    /// Collector and watchdog to dispatcher: stages and attempts that are ready.
-    Stages,
-    /// Dispatcher to provers: released attempts.
-    Tasks,
-    /// Provers to verifiers: completed attempts that must be verified.
-    Checks,
-    /// Provers, verifiers and watchdog to collector: how attempts ended.
-    Results,
-    /// Provers to watchdog and dispatcher: heartbeats, the newest per prover.
-    Leases,
-    /// Watchdog and operators to provers.
-    Control,
-    /// Collector to the world: one record per block, in order.
-    Proofs,
-    /// What was given up, until an operator decides.
-    Dead,
-    /// What happened, for whoever watches.
-    Events,
-}
-
-/// How large the store may grow, and how many copies it has.
+/// Limits of the store, and the number of copies.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
     /// Copies of every stream: 1, or 3 on a cluster.
     pub replicas: usize,
-    /// What all streams and buckets together may take, in bytes. Each has its fixed share.
+    /// The most bytes for all streams and buckets together. Each has a fixed share.
     pub store_bytes: u64,
     /// How long proofs, blobs and facts about blocks are kept.
     pub keep: Duration,
@@ -60,7 +38,7 @@ impl Default for Limits {
     }
 }
 
-/// Something could not be provisioned.
+/// A stream, bucket or consumer that could not be created or updated.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot provision {what}: {reason}")]
 pub struct ProvisionError {
@@ -70,7 +48,7 @@ pub struct ProvisionError {
 }
 
 impl ProvisionError {
-    /// Whether trying again may help: brokers that still gather, or choose a leader, say no for a while.
+    /// Returns whether a retry may help. Brokers refuse for a while when they join or elect a leader.
     pub fn may_pass(&self) -> bool {
         self.may_pass
     }
@@ -78,9 +56,9 @@ impl ProvisionError {
     fn new(what: &str, error: &CreateStreamError) -> Self {
         use async_nats::jetstream::{ErrorCode, context::CreateStreamErrorKind as Kind};
         let may_pass = match error.kind() {
-            // Fewer brokers are there than copies are wanted.
+            // There are fewer brokers than copies so far.
             Kind::JetStream(e) if e.error_code() == ErrorCode::CLUSTER_NO_PEERS => true,
-            // A broker that is alone will never hold three copies.
+            // A broker outside a cluster can never hold three copies.
             Kind::JetStream(e) if e.error_code() == ErrorCode::STREAM_REPLICAS_NOT_SUPPORTED => false,
             Kind::JetStream(e) => e.code() >= 500,
             Kind::TimedOut | Kind::JetStreamUnavailable | Kind::Response => true,
@@ -93,7 +71,8 @@ impl ProvisionError {
         }
     }
 
-    /// Of what is made after streams could be made: what is final was found by then.
+    /// Creates the error of a bucket or consumer. Streams come first, so a permanent error has
+    /// shown there already.
     fn later(what: impl Into<String>, error: &dyn std::fmt::Display) -> Self {
         Self {
             what: what.into(),
@@ -103,41 +82,11 @@ impl ProvisionError {
     }
 }
 
-/// How long a prover's delivery lives without a sign: the last line of defence, for when the
-/// watchdog itself is down. Far above three heartbeats, far below anybody's patience.
+/// How long a delivery lives without a sign of its prover or verifier. A last resort for when the watchdog is
+/// down: far above three heartbeats, yet a tolerable wait.
 const ACK_WAIT: Duration = Duration::from_secs(5);
 
 impl Stream {
-    /// All of them.
-    pub const ALL: [Self; 10] = [
-        Self::Blocks,
-        Self::Stages,
-        Self::Tasks,
-        Self::Checks,
-        Self::Results,
-        Self::Leases,
-        Self::Control,
-        Self::Proofs,
-        Self::Dead,
-        Self::Events,
-    ];
-
-    /// Its name on the broker.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Blocks => "PUSH0_BLOCKS",
-            Self::Stages => "PUSH0_STAGES",
-            Self::Tasks => "PUSH0_TASKS",
-            Self::Checks => "PUSH0_CHECKS",
-            Self::Results => "PUSH0_RESULTS",
-            Self::Leases => "PUSH0_LEASES",
-            Self::Control => "PUSH0_CONTROL",
-            Self::Proofs => "PUSH0_PROOFS",
-            Self::Dead => "PUSH0_DEAD",
-            Self::Events => "PUSH0_EVENTS",
-        }
-    }
-
     fn subjects(self) -> Vec<String> {
         let kinds: &[Kind] = match self {
             Self::Blocks => &[Kind::Block, Kind::Cancel],
@@ -154,7 +103,8 @@ impl Stream {
         kinds.iter().map(|kind| subject::all(*kind)).collect()
     }
 
-    /// Its share of the store, in percent; the buckets have the other [`BLOBS_PERCENT`] and [`FACTS_PERCENT`].
+    /// Returns the stream's share of the store in percent. The buckets have
+    /// [`BLOBS_PERCENT`] and [`FACTS_PERCENT`].
     fn percent(self) -> u64 {
         match self {
             Self::Blocks | Self::Results | Self::Proofs => 15,
@@ -175,22 +125,24 @@ impl Stream {
             max_bytes: share(limits, self.percent()),
             allow_direct: true,
             retention: RetentionPolicy::WorkQueue,
-            // At the limit the producer is told, and waits: nothing that was stored is dropped.
+            // A full stream refuses new messages, and the producer waits: no stored message is dropped.
             discard: DiscardPolicy::New,
             ..Config::default()
         };
         match self {
             Self::Blocks | Self::Checks | Self::Results => {}
             Self::Stages | Self::Tasks => {
-                // Asking twice for the same attempt is harmless: the subject holds one message.
+                // A second request for the same attempt is refused and harmless: the subject
+                // holds one message.
                 config.max_messages_per_subject = 1;
                 config.discard_new_per_subject = true;
             }
             Self::Proofs => {
-                // A log, not a queue: several readers, and its end is the frontier of the pipeline.
+                // A log, not a queue: the stream has several readers, and its end is the frontier
+                // of the pipeline.
                 config.retention = RetentionPolicy::Limits;
                 config.max_age = limits.keep;
-                // Records that are ready together are stored together.
+                // Records ready together are stored together, as an atomic batch.
                 config.allow_atomic_publish = true;
             }
             Self::Dead => {
@@ -216,13 +168,13 @@ fn share(limits: &Limits, percent: u64) -> i64 {
     i64::try_from(limits.store_bytes / 100 * percent).unwrap_or(i64::MAX)
 }
 
-/// The bucket of blobs.
+/// The name of the blob bucket.
 pub(crate) const BLOBS: &str = "push0_blobs";
-/// The stream behind it.
+/// The stream behind the blob bucket.
 pub(crate) const BLOBS_STREAM: &str = "OBJ_push0_blobs";
 
 impl Bus {
-    /// Makes or updates every stream and bucket. Idempotent; touches no message.
+    /// Creates or updates every stream and bucket. Idempotent; touches no message.
     pub async fn provision(&self, limits: &Limits) -> Result<(), ProvisionError> {
         for stream in Stream::ALL {
             let made = self
@@ -260,7 +212,8 @@ impl Bus {
         made.map_err(|e| ProvisionError::later(BLOBS, &e))
     }
 
-    /// The client makes object stores and cannot change one: what can change is its stream's.
+    /// Creates or updates the blob bucket. The client cannot update an object store, so its
+    /// stream is updated.
     async fn make_or_update_store(&self, store: object_store::Config) -> Result<(), async_nats::Error> {
         let Ok(stream) = self.jetstream.get_stream(BLOBS_STREAM).await else {
             self.jetstream.create_object_store(store).await?;
@@ -274,7 +227,7 @@ impl Bus {
         Ok(())
     }
 
-    /// Makes the consumers from which the provers and verifiers of a zkVM take work. Idempotent.
+    /// Creates the consumers from which the provers and verifiers of a zkVM take work. Idempotent.
     pub async fn provision_zkvm(&self, zkvm: &ZkvmId) -> Result<(), ProvisionError> {
         let both = [
             (
@@ -294,8 +247,8 @@ impl Bus {
                 filter_subject,
                 ack_policy: AckPolicy::Explicit,
                 ack_wait: ACK_WAIT,
-                // The budget of attempts is counted by the collector, deaths included; a limit here
-                // would only leave the message in the stream for nobody.
+                // The collector counts the budget of attempts, deaths included. A limit here would leave the
+                // message in the stream, never to be delivered again.
                 max_deliver: -1,
                 max_ack_pending: 100_000,
                 priority_policy: PriorityPolicy::Prioritized,
@@ -311,11 +264,11 @@ impl Bus {
         Ok(())
     }
 
-    /// Says which streams are missing, if any. A stream that elects its leader is not missing: whoever needs
-    /// it waits for it, and nobody else does.
+    /// Checks that all streams exist. A stream counts as present while it elects its leader: only the
+    /// processes that need the stream wait for it.
     ///
-    /// # Errors
-    /// [`BusError::Missing`], or any other if nothing is known of any stream.
+    /// Fails with [`BusError::Missing`] if a stream is missing, and with any other error if
+    /// no stream answered.
     pub async fn check_provisioned(&self) -> Result<(), BusError> {
         use async_nats::jetstream::{ErrorCode, context::GetStreamErrorKind};
         let asked = Stream::ALL.map(|stream| async move {
@@ -336,14 +289,4 @@ impl Bus {
             None => Ok(()),
         }
     }
-}
-
-/// The durable consumer from which the provers of a zkVM take tasks.
-pub fn consumer_of_tasks(zkvm: &ZkvmId) -> String {
-    format!("prover-{zkvm}")
-}
-
-/// The durable consumer from which the verifiers of a zkVM take checks.
-pub fn consumer_of_checks(zkvm: &ZkvmId) -> String {
-    format!("verifier-{zkvm}")
 }
