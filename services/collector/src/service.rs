@@ -2,7 +2,7 @@
 
 use crate::{config::Config, metrics::Metrics, pipeline};
 use futures::{FutureExt, StreamExt};
-use push0_bus::{Backoff, Bus, BusError, Leadership, Pipelines};
+use push0_bus::{Backoff, Bus, BusError, Leadership, PipelineChange, Pipelines};
 use push0_domain::PipelineId;
 use push0_runtime::{BoxError, Component, Health, Service};
 use std::{collections::HashSet, panic::AssertUnwindSafe};
@@ -54,25 +54,37 @@ impl Collecting {
     async fn follow(&mut self, broker: &Component) -> Result<(), BusError> {
         self.bus.connected().await;
         self.bus.check_provisioned().await?;
-        let mut changes = Pipelines::bind(&self.bus).await?.watch().await?;
+        let (current, mut changes) = Pipelines::bind(&self.bus).await?.watch().await?;
+        for pipeline in current {
+            self.collect(pipeline.name.clone());
+        }
         broker.ready();
         while let Some(change) = changes.next().await {
-            let change = change?;
-            if change.current.is_some() && self.known.insert(change.name.clone()) {
-                let role = format!("collector.{}", change.name);
-                let mut candidate = Leadership::candidate(&self.bus, &role);
-                match self.health.role(&role) {
-                    Ok(role) => {
-                        let losses = role.losses;
-                        candidate = candidate.watched(move || losses.inc(), role.component.reporter());
-                    }
-                    Err(error) => tracing::error!(%error, "cannot count losses of leadership for this role"),
-                }
-                let collecting = collect(self.bus.clone(), candidate, change.name, self.metrics.clone());
-                self.tasks.spawn(collecting);
+            match change? {
+                PipelineChange::Defined(name) => self.collect(name),
+                PipelineChange::Current(pipeline) => self.collect(pipeline.name.clone()),
+                PipelineChange::Removed(_) => {}
             }
         }
         Ok(())
+    }
+
+    /// Starts the task of a pipeline, unless it runs.
+    fn collect(&mut self, pipeline: PipelineId) {
+        if !self.known.insert(pipeline.clone()) {
+            return;
+        }
+        let role = format!("collector.{pipeline}");
+        let mut candidate = Leadership::candidate(&self.bus, &role);
+        match self.health.role(&role) {
+            Ok(role) => {
+                let losses = role.losses;
+                candidate = candidate.watched(move || losses.inc(), role.component.reporter());
+            }
+            Err(error) => tracing::error!(%error, "cannot count losses of leadership for this role"),
+        }
+        let collecting = collect(self.bus.clone(), candidate, pipeline, self.metrics.clone());
+        self.tasks.spawn(collecting);
     }
 }
 

@@ -155,8 +155,7 @@ impl Roster {
         let bus = self.bus.clone();
         bus.connected().await;
         let pipelines = Pipelines::bind(&bus).await?;
-        let mut changes = pipelines.watch().await?;
-        let current = pipelines.current().await?;
+        let (current, mut changes) = pipelines.watch().await?;
         let names: BTreeSet<_> = current.iter().map(|p| p.name.clone()).collect();
         let gone: Vec<_> = self
             .running
@@ -173,11 +172,10 @@ impl Roster {
         self.definitions.ready();
         loop {
             match changes.next().await {
-                Some(Ok(PipelineChange {
-                    current: Some(definition),
-                    ..
-                })) => self.apply(definition),
-                Some(Ok(PipelineChange { name, current: None })) => self.remove(&name),
+                Some(Ok(PipelineChange::Current(definition))) => self.apply(definition),
+                Some(Ok(PipelineChange::Removed(name))) => self.remove(&name),
+                // Blocks are ingested by the current definition only.
+                Some(Ok(PipelineChange::Defined(_))) => {}
                 Some(Err(error @ BusError::Corrupt { .. })) => {
                     tracing::error!(%error, "ignored an unreadable pipeline definition: apply it again");
                 }
@@ -193,7 +191,7 @@ impl Roster {
         if let Some(running) = self.running.get(&name)
             && !running.is_closed()
         {
-            // A watch begins with past revisions; only a revision newer than the running one is a change.
+            // A change may be one that was listed already; only a revision newer than the running one is new.
             let newer = |there: &mut Arc<Pipeline>| {
                 let newer = definition.revision > there.revision;
                 if newer {

@@ -17,7 +17,7 @@ use push0_domain::{
 use serde::{Serialize, de::DeserializeOwned};
 use std::marker::PhantomData;
 
-mod watch;
+mod changes;
 
 /// The key-value buckets of a deployment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -223,6 +223,13 @@ impl<T: Serialize + DeserializeOwned> Facts<T> {
             facts.extend(Some(fact).filter(|fact| fact.value.is_some()));
         }
         Ok(facts)
+    }
+
+    /// Returns the newest revision in the bucket; 0 if the bucket never had a fact.
+    pub async fn newest(&self) -> Result<u64, BusError> {
+        let info = self.store.stream.get_info().await;
+        let info = info.map_err(|e| BusError::unavailable(self.bucket.name(), e))?;
+        Ok(info.state.last_sequence)
     }
 
     /// Returns the first entry of a subject (wildcards allowed) at or after a revision.

@@ -1,6 +1,6 @@
 //! The pipelines of a deployment: every revision of every definition, and the current revision of each.
 
-use crate::{Bucket, Bus, BusError, Connection, Facts, ProvisionError};
+use crate::{Bucket, Bus, BusError, Connection, Fact, Facts, ProvisionError};
 use futures::{Stream, StreamExt, stream};
 use push0_domain::{PipelineId, pipeline::Pipeline};
 use std::{
@@ -21,13 +21,29 @@ pub struct Pipelines {
     seen: Arc<Mutex<Revisions>>,
 }
 
-/// The current state of a pipeline's definition.
+/// A change of the definitions.
 #[derive(Clone, Debug)]
-pub struct PipelineChange {
-    /// The pipeline's name.
-    pub name: PipelineId,
-    /// The current definition. `None` if the pipeline was removed.
-    pub current: Option<Arc<Pipeline>>,
+pub enum PipelineChange {
+    /// A pipeline has a new revision. The revision may not be current yet, or not any more: a pipeline that is
+    /// applied and removed within a moment is told of by this change alone, and may have blocks in flight.
+    Defined(PipelineId),
+    /// A pipeline has this current definition.
+    Current(Arc<Pipeline>),
+    /// A pipeline was removed.
+    Removed(PipelineId),
+}
+
+impl PipelineChange {
+    /// Reads a changed fact; `None` if the key names no pipeline.
+    fn of(fact: Fact<Pipeline>) -> Option<Self> {
+        let (name, revision) = fact.key.rsplit_once('.')?;
+        let name = name.parse().ok()?;
+        Some(match fact.value {
+            _ if revision != CURRENT => Self::Defined(name),
+            Some(definition) => Self::Current(Arc::new(definition)),
+            None => Self::Removed(name),
+        })
+    }
 }
 
 const CURRENT: &str = "current";
@@ -135,31 +151,30 @@ impl Pipelines {
         self.cache().retain(|(known, _), _| known != name);
     }
 
-    /// Yields the current definition of every pipeline, then each change. Ends with [`BusError::Interrupted`]
-    /// when changes may have been missed: the caller watches anew.
+    /// Returns the current definition of every pipeline, and the changes since as they come. The changes end with
+    /// [`BusError::Interrupted`] when some may have been missed; the caller then starts over.
     pub async fn watch(
         &self,
-    ) -> Result<impl Stream<Item = Result<PipelineChange, BusError>> + Send + Unpin + 'static, BusError> {
+    ) -> Result<
+        (
+            Vec<Arc<Pipeline>>,
+            impl Stream<Item = Result<PipelineChange, BusError>> + Send + Unpin + 'static,
+        ),
+        BusError,
+    > {
         let mut connection = self.bus.connection();
         let seen = connection.borrow_and_update().interruptions;
-        let facts = self.facts.watch(&format!("*.{CURRENT}")).await?;
+        let newest = self.facts.newest().await?;
+        let current = self.current().await?;
+        let changes = self.facts.changes("*.*", newest).await?;
         let interrupted = async move {
             let is_interrupted = |now: &Connection| !now.up || now.interruptions != seen;
             let _ = connection.wait_for(is_interrupted).await;
         };
         let ended = stream::once(async { Err(BusError::Interrupted) });
-        let facts = facts.take_until(Box::pin(interrupted)).chain(ended);
-        Ok(Box::pin(facts.filter_map(|fact| async move {
-            let fact = match fact {
-                Ok(fact) => fact,
-                Err(error) => return Some(Err(error)),
-            };
-            let name = fact.key.strip_suffix(CURRENT)?.strip_suffix('.')?.parse().ok()?;
-            Some(Ok(PipelineChange {
-                name,
-                current: fact.value.map(Arc::new),
-            }))
-        })))
+        let changes = changes.take_until(Box::pin(interrupted)).chain(ended);
+        let changes = changes.filter_map(async |fact| fact.map(PipelineChange::of).transpose());
+        Ok((current, Box::pin(changes)))
     }
 
     fn cache(&self) -> std::sync::MutexGuard<'_, Revisions> {

@@ -1,6 +1,7 @@
 use crate::{Broker, never, soon};
 use futures::StreamExt;
-use push0_bus::{Bucket, Facts, now};
+use push0_bus::{Bucket, Facts, PipelineChange, Pipelines, now};
+use push0_domain::pipeline::Pipeline;
 
 async fn facts(broker: &Broker) -> Facts<u64> {
     broker.bus.facts(Bucket::State).await.expect("provisioned")
@@ -86,23 +87,58 @@ async fn a_list_has_what_matches_and_is_there() {
 }
 
 #[tokio::test]
-async fn a_watcher_sees_what_is_there_and_every_change() {
+async fn changes_come_from_a_revision_on_without_a_consumer() {
     let broker = Broker::start().await;
     let facts = facts(&broker).await;
     facts.put("a.1", &1).await.unwrap();
+    let known = facts.newest().await.unwrap();
+    facts.put("a.2", &2).await.unwrap();
     facts.put("b.1", &9).await.unwrap();
-    let mut watch = facts.watch("a.*").await.unwrap();
+    let mut changes = facts.changes("a.*", known).await.unwrap();
     let mut next = async || {
-        let fact = soon(watch.next()).await.unwrap().unwrap();
+        let fact = soon(changes.next()).await.unwrap().unwrap();
         (fact.key, fact.value)
     };
-    assert_eq!(next().await, ("a.1".into(), Some(1)));
-    facts.put("a.1", &2).await.unwrap();
+    assert_eq!(next().await, ("a.2".into(), Some(2)));
+    facts.put("a.1", &3).await.unwrap();
     facts.put("b.1", &9).await.unwrap();
-    assert_eq!(next().await, ("a.1".into(), Some(2)));
+    assert_eq!(next().await, ("a.1".into(), Some(3)));
     facts.delete("a.1").await.unwrap();
     assert_eq!(next().await, ("a.1".into(), None));
-    never(watch.next()).await;
+    never(changes.next()).await;
+    let stream = broker.jetstream().await.get_stream("KV_push0_state").await;
+    assert_eq!(stream.unwrap().cached_info().state.consumer_count, 0);
+}
+
+#[tokio::test]
+async fn changes_go_on_after_an_unreadable_fact() {
+    let broker = Broker::start().await;
+    let texts = broker.bus.facts::<String>(Bucket::State).await.unwrap();
+    let facts = facts(&broker).await;
+    let mut changes = facts.changes("a.*", 0).await.unwrap();
+    texts.put("a.1", &"text".to_owned()).await.unwrap();
+    facts.put("a.2", &2).await.unwrap();
+    let unreadable = soon(changes.next()).await.unwrap().unwrap_err();
+    assert!(unreadable.to_string().contains("push0_state/a.1"), "{unreadable}");
+    assert_eq!(soon(changes.next()).await.unwrap().unwrap().value, Some(2));
+    never(changes.next()).await;
+}
+
+/// A pipeline that comes and goes before a service looks may have blocks in flight, which a collector must emit.
+#[tokio::test]
+async fn a_pipeline_that_is_removed_at_once_is_told_of() {
+    let broker = Broker::start().await;
+    let text = "name = \"brief\"\nsource = { kind = \"external\" }\n[[proof]]\ntype = \"t\"\nzkvm = \"mock\"\n\
+                [[proof.stage]]\nname = \"s\"\nkind = \"map\"\ntimeout = \"1s\"\n";
+    let pipeline = Pipeline::from_toml("brief.toml", text).unwrap();
+    let pipelines = Pipelines::bind(&broker.bus).await.unwrap();
+    let (current, mut changes) = pipelines.watch().await.unwrap();
+    assert!(current.is_empty());
+    pipelines.apply(pipeline.clone()).await.unwrap();
+    pipelines.remove(&pipeline.name).await.unwrap();
+    let mut next = async || soon(changes.next()).await.unwrap().unwrap();
+    assert!(matches!(next().await, PipelineChange::Defined(name) if name == pipeline.name));
+    assert!(matches!(next().await, PipelineChange::Removed(name) if name == pipeline.name));
 }
 
 #[tokio::test]
