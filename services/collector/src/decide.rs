@@ -248,7 +248,7 @@ impl Collector {
         let ends = &self.ends;
         let block = match stage.first {
             None => &mut **self.blocks.entry(at).or_insert_with(|| {
-                let ended = ends.of(&stage.block, claim);
+                let ended = ends.find(&stage.block, claim);
                 self.due = self.due.min(context.deadline_at.unwrap_or(self.due));
                 let mut block = Block::new(context, Some(origin()), ended);
                 block.facts = spec.range().map(|_| Box::new(context.facts));

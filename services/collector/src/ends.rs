@@ -8,7 +8,7 @@ use crate::state::Handle;
 use push0_domain::{
     Announcement, BlockHash, BlockRef,
     message::{BlockEnded, EndReason},
-    wanted::{Claim, Ended, Verdict},
+    wanted::{Claim, Demand, Ended},
 };
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -67,35 +67,35 @@ impl Ends {
     pub(crate) fn is_replaced(&self, block: &BlockRef, announcement: Announcement) -> bool {
         let claim = Claim::first(announcement);
         self.at(block.number)
-            .any(|end| end.verdict(block, claim) == Verdict::Replaced)
+            .any(|end| end.assess(block, claim) == Demand::Replaced)
     }
 
     /// Returns why a block ends without a proof, if it does. Work that amends a record is not ended.
-    pub(crate) fn of(&self, block: &BlockRef, claim: Claim) -> Option<Arc<EndReason>> {
+    pub(crate) fn find(&self, block: &BlockRef, claim: Claim) -> Option<Arc<EndReason>> {
         let mut ends = self.at(block.number);
-        let end = ends.find(|end| end.verdict(block, claim) == Verdict::Ended)?;
+        let end = ends.find(|end| end.assess(block, claim) == Demand::Ended)?;
         end.reason.clone()
     }
 
-    /// Returns the announcement of a block without results, and why it ends without a proof, if it does. The
-    /// ingester says about the block only that it was announced after a position. An end of one announcement,
-    /// which names the block, tells the announcement itself.
-    pub(crate) fn of_unseen(
+    /// Returns the announcement of a block without results and the reason why the block ends without a proof;
+    /// `None` if the block does not end. The ingester's fact holds only a position before the announcement. The
+    /// end of a single announcement holds the announcement itself.
+    pub(crate) fn find_unseen(
         &self,
         block: &BlockRef,
         announced_after: Announcement,
     ) -> Option<(Announcement, Arc<EndReason>)> {
         self.at(block.number).find_map(|end| {
             let reason = end.reason.as_ref()?;
-            let is_told = reason.is_of_one_announcement() && end.hashes.contains(&block.hash);
-            let announcement = if is_told {
+            let is_its_own = reason.is_of_one_announcement() && end.hashes.contains(&block.hash);
+            let announcement = if is_its_own {
                 end.before.previous()
             } else {
                 announced_after
             };
-            let is_ended = end.verdict(block, Claim::first(announcement)) == Verdict::Ended;
-            let is_wanted_so_far = is_ended && !self.is_replaced(block, announcement);
-            is_wanted_so_far.then(|| (announcement, reason.clone()))
+            let is_ended = end.assess(block, Claim::first(announcement)) == Demand::Ended
+                && !self.is_replaced(block, announcement);
+            is_ended.then(|| (announcement, reason.clone()))
         })
     }
 
@@ -127,15 +127,15 @@ impl Ends {
 }
 
 impl End {
-    fn verdict(&self, block: &BlockRef, claim: Claim) -> Verdict {
-        let scope = Ended {
-            // An end is found by its numbers.
+    fn assess(&self, block: &BlockRef, claim: Claim) -> Demand {
+        let ended = Ended {
+            // `Ends::at` has compared the numbers.
             first: block.number,
             last: self.last,
             hashes: &self.hashes,
             before: self.before,
             is_reorg: self.reason.is_none(),
         };
-        scope.verdict(*block, claim)
+        ended.assess(*block, claim)
     }
 }

@@ -505,10 +505,10 @@ fn the_place_of_an_announcement_in_its_stream_decides_and_no_clock() {
     }
 }
 
-/// A block without results is known by its fact only. Its place among the ends follows from the message of BLOCKS
-/// after which it was announced, or from a deadline, whose author held the announcement.
+/// A block without results is known only by its fact, which names the message of BLOCKS before the announcement.
+/// The end by a deadline holds the announcement itself.
 #[test]
-fn a_block_without_results_is_ended_by_what_came_behind_its_announcement() {
+fn a_block_without_results_is_ended_by_an_end_behind_its_announcement() {
     let cancelled = || EndReason::Cancelled { note: String::new() };
     let is_recorded = |announced_after: u64, ends: &[(u64, EndReason)]| {
         let mut told = Session::new(single(1, 1));
@@ -554,6 +554,6 @@ fn a_block_without_results_is_ended_by_what_came_behind_its_announcement() {
         !is_recorded(1, &[replaced.clone(), (5, cancelled())]),
         "the chain replaced it"
     );
-    // The fact was written again, and the second announcement was a duplicate of the first, which was late.
+    // The fact was written again for a second announcement, which the broker dropped as a duplicate of the late one.
     assert!(is_recorded(9, &[replaced, (5, EndReason::DeadlinePassed)]));
 }

@@ -138,7 +138,7 @@ impl Dispatcher {
         }
         let mut waits = false;
         for ready in ready {
-            if !self.verdict(&ready).is_wanted() || self.waits_already(&ready) || ready.tasks.count == 0 {
+            if !self.assess(&ready).is_wanted() || self.waits_already(&ready) || ready.tasks.count == 0 {
                 continue;
             }
             if let Some(mut entry) = Entry::new(source, &ready, cursor, pipeline) {

@@ -38,7 +38,7 @@ pub struct Ready {
     pub attempt: u32,
     /// The announcement of the block, and whether an operator retries work on a block that has its record.
     pub claim: Claim,
-    /// For a range: the announcement of its first block. Otherwise that of the block.
+    /// The announcement of the block; for a range, of its first block.
     pub first_announcement: Announcement,
     /// The block's deadline, if its pipeline sets one.
     pub deadline_at: Option<Timestamp>,
@@ -83,8 +83,8 @@ pub enum Effect {
     SaveCursor(SourceId, u32),
     /// Delete the saved cursor of a message.
     DropCursor(SourceId),
-    /// Remove an attempt from TASKS if the block's end leaves it unwanted. The shell decides by the body of the task,
-    /// because the key is not enough.
+    /// Remove an attempt from TASKS, unless the attempt is wanted after this end. The shell decides by the body
+    /// of the task, because the key is not enough.
     Purge(AttemptKey, Box<BlockEnded>),
     /// Tell the collector about blocks ending without a proof, then acknowledge the message, if there is one.
     End(BlockEnded, Option<SourceId>),

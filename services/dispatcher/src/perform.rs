@@ -134,7 +134,7 @@ impl Active<'_> {
         let task = self.bus.last::<Task>(Stream::Tasks, &subject).await?;
         let is_wanted = |task: Task| {
             let claim = task.claim();
-            ended.verdict(&task.header.id.stage, claim).is_wanted()
+            ended.assess(&task.header.id.stage, claim).is_wanted()
         };
         if task.and_then(|kept| kept.body.ok()).is_some_and(is_wanted) {
             return Ok(());

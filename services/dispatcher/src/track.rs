@@ -4,7 +4,7 @@
 use push0_domain::{
     message::BlockEnded,
     output::Output,
-    wanted::{Blocks, Claim, Verdict},
+    wanted::{Blocks, Claim, Demand},
 };
 use std::collections::BTreeMap;
 
@@ -54,20 +54,19 @@ impl Track {
             .is_none_or(|front| number <= front.saturating_add(ahead))
     }
 
-    /// Returns the verdict of the output on work that begins with the block `first`.
-    pub(crate) fn recorded(&self, first: u64, claim: Claim) -> Verdict {
+    /// Returns the demand for work that begins with the block `first`, by the output.
+    pub(crate) fn assess_record(&self, first: u64, claim: Claim) -> Demand {
         let output = self.output.as_ref();
-        output.map_or(Verdict::Wanted, |output| output.verdict(first, claim))
+        output.map_or(Demand::Wanted, |output| output.assess(first, claim))
     }
 
-    /// Returns the verdict of the remembered cancellations on work for these blocks.
-    pub(crate) fn ended(&self, blocks: impl Into<Blocks>, claim: Claim) -> Verdict {
+    /// Returns the demand for work on these blocks, by the remembered cancellations.
+    pub(crate) fn assess_cancels(&self, blocks: impl Into<Blocks>, claim: Claim) -> Demand {
         let blocks = blocks.into();
         let behind = self.cancels.range(claim.announcement.next().0..);
-        let mut verdicts = behind.map(|(_, cancelled)| cancelled.ended.verdict(blocks, claim));
-        verdicts
-            .find(|verdict| !verdict.is_wanted())
-            .unwrap_or(Verdict::Wanted)
+        let mut demands = behind.map(|(_, cancelled)| cancelled.ended.assess(blocks, claim));
+        let superfluous = demands.find(|demand| !demand.is_wanted());
+        superfluous.unwrap_or(Demand::Wanted)
     }
 
     /// Returns whether a cancellation was already read. A cancellation seen in its turn stops being early.

@@ -69,8 +69,7 @@ pub(crate) struct Publisher {
     definition: watch::Receiver<Arc<Pipeline>>,
     cursor: Cursor,
     cursor_revision: u64,
-    /// The newest message of BLOCKS known to this publisher. Facts name it, since their blocks are announced
-    /// later.
+    /// The newest message of BLOCKS known to this publisher, which facts hold as `announced_after`.
     newest: Announcement,
     pub(crate) status: Status,
 }

@@ -3,7 +3,7 @@
 use crate::{
     BlockHash, BlockRef,
     message::{Emission, Standing},
-    wanted::{self, Announcement, Claim, Verdict},
+    wanted::{self, Announcement, Claim, Demand},
 };
 use std::collections::BTreeMap;
 
@@ -64,8 +64,8 @@ impl Output {
         &self.emitted
     }
 
-    /// Returns whether work that begins with this block number is recorded or wanted.
-    pub fn verdict(&self, number: u64, claim: Claim) -> Verdict {
+    /// Returns the demand for work that begins with this block number.
+    pub fn assess(&self, number: u64, claim: Claim) -> Demand {
         // Numbers below the newest `DEPTH` blocks are forgotten and count as recorded. While fewer blocks
         // are known, an older number may only be one whose record was not read.
         let is_deep = || {
@@ -73,9 +73,9 @@ impl Output {
             self.emitted.len() == DEPTH && first.is_some_and(|(first, _)| number < *first)
         };
         match self.emitted.get(&number) {
-            Some(record) => wanted::after_record(record.announcement, claim),
-            None if is_deep() => wanted::after_record(claim.announcement, claim),
-            None => Verdict::Wanted,
+            Some(record) => wanted::assess_record(record.announcement, claim),
+            None if is_deep() => wanted::assess_record(claim.announcement, claim),
+            None => Demand::Wanted,
         }
     }
 }
@@ -219,7 +219,7 @@ mod tests {
     }
 
     fn is_recorded(output: &Output, number: u64, announcement: u64) -> bool {
-        output.verdict(number, Claim::first(Announcement(announcement))) == Verdict::Recorded
+        output.assess(number, Claim::first(Announcement(announcement))) == Demand::Recorded
     }
 
     #[test]

@@ -2,21 +2,21 @@
 //!
 //! A block is *announced* by a message of BLOCKS, and announced again when the chain returns to the block. All
 //! work is done for one announcement, and some of it for an operator's retry ([`Claim`]). An event about the
-//! same block number makes work superfluous if the block was announced before the event:
+//! block's number leaves this demand for the work:
 //!
 //! | event | work for the block | an operator's retry |
 //! |---|---|---|
 //! | a record for the same announcement or a later one | recorded | wanted: the retry amends the record |
-//! | a cancellation, a deadline, or a refusal that names the block | ended | wanted |
-//! | a reorg, whether it names the block or not | replaced | replaced |
-//! | any event before the announcement, and no event | wanted | wanted |
+//! | a cancellation, deadline or refusal that names the block, after the announcement | ended | wanted |
+//! | a reorg after the announcement | replaced | replaced |
+//! | none of these | wanted | wanted |
 //!
-//! A reorg need not name a block announced before it: an earlier reorg had replaced that block already, or else
-//! this reorg would name the block. A cancellation without hashes names every block under its numbers.
+//! A reorg replaces unnamed blocks under its numbers as well, because an earlier reorg had replaced them
+//! already. A cancellation without hashes names every block under its numbers.
 //!
-//! For a range, the announcement is that of its last block, and an end of any of its blocks ends the range. Of
-//! the hashes of a range only the first and the last are compared. The blocks between them are ancestors of the
-//! last one, and the chain replaces no block without the blocks on top of it.
+//! A range has the announcement of its last block, and an end of any of its blocks ends the range. Only the
+//! first and the last hash of a range are compared. The blocks between them are ancestors of the last one, and
+//! the chain replaces no block without the blocks on top of it.
 
 use crate::{BlockHash, BlockRef, StageKey};
 use serde::{Deserialize, Serialize};
@@ -38,8 +38,8 @@ impl Announcement {
     }
 }
 
-/// The reason for which work on a block is done. Of two messages for the same attempt, the one with the
-/// greater claim is wanted; the other one is obsolete.
+/// The announcement, and possibly the retry, for which work on a block is done. Of two messages for the same
+/// attempt, the one with the greater claim is wanted; the other one is obsolete.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Claim {
     /// The announcement of the block; for a range, of its last block.
@@ -64,9 +64,9 @@ pub trait Claims {
     fn claim(&self) -> Claim;
 }
 
-/// Whether work is wanted, and the kind of event that made it superfluous.
+/// Whether work is wanted, and which kind of event made it superfluous.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub enum Demand {
     /// The work is wanted.
     Wanted,
     /// The block has its record.
@@ -77,20 +77,19 @@ pub enum Verdict {
     Replaced,
 }
 
-impl Verdict {
+impl Demand {
     /// Returns whether the work is wanted.
     pub fn is_wanted(self) -> bool {
         self == Self::Wanted
     }
 }
 
-/// Returns the verdict of a record on work for the same block number. `recorded` is the announcement that the
-/// record is about.
-pub fn after_record(recorded: Announcement, claim: Claim) -> Verdict {
+/// Returns the demand for work after a record of the same block number. `recorded` is the record's announcement.
+pub fn assess_record(recorded: Announcement, claim: Claim) -> Demand {
     if !claim.is_retry && claim.announcement <= recorded {
-        Verdict::Recorded
+        Demand::Recorded
     } else {
-        Verdict::Wanted
+        Demand::Wanted
     }
 }
 
@@ -135,22 +134,22 @@ pub struct Ended<'a> {
 }
 
 impl Ended<'_> {
-    /// Returns the verdict of this end on work for `blocks`. The caller has compared the pipeline.
-    pub fn verdict(&self, blocks: impl Into<Blocks>, claim: Claim) -> Verdict {
+    /// Returns the demand for work on `blocks` after this end. The caller has compared the pipeline.
+    pub fn assess(&self, blocks: impl Into<Blocks>, claim: Claim) -> Demand {
         let Blocks { first, last } = blocks.into();
         let is_within = first.number <= self.last && self.first <= last.number;
         if !is_within || claim.announcement >= self.before {
-            return Verdict::Wanted;
+            return Demand::Wanted;
         }
         if self.is_reorg {
-            return Verdict::Replaced;
+            return Demand::Replaced;
         }
         let names = |block: BlockRef| self.hashes.contains(&block.hash);
         let is_named = self.hashes.is_empty() || names(last) || names(first);
         if is_named && !claim.is_retry {
-            Verdict::Ended
+            Demand::Ended
         } else {
-            Verdict::Wanted
+            Demand::Wanted
         }
     }
 }

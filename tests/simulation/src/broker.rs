@@ -114,7 +114,7 @@ impl Queue {
         Some(self.last)
     }
 
-    /// The sequence of the newest message that was ever stored.
+    /// Returns the sequence of the newest message ever stored.
     pub(crate) fn newest(&self) -> u64 {
         self.last
     }
@@ -182,7 +182,7 @@ impl Broker {
         self.queues.entry(stream).or_default()
     }
 
-    /// When a message was stored, by the broker's clock.
+    /// Returns the time at which a message was stored, by the broker's clock.
     pub(crate) fn stored_at(&self, stream: Stream, sequence: u64) -> Option<Timestamp> {
         let message = self.queues.get(&stream)?.messages.get(&sequence);
         message.map(|message| message.stored_at)
@@ -195,7 +195,7 @@ impl Broker {
             .flat_map(|queue| queue.messages.values())
     }
 
-    /// Sets its clock.
+    /// Sets the lead of the broker's clock, in microseconds.
     pub(crate) fn jump(&mut self, skew: i64) {
         self.skew = skew;
     }

@@ -48,7 +48,7 @@ pub(crate) struct Faults {
     pub(crate) cancels: u64,
     /// Dead letters retried by an operator.
     pub(crate) retries: u64,
-    /// Messages before which the broker's clock jumps, by minutes, forth or back.
+    /// Messages before which the broker's clock jumps by minutes, forward or back.
     pub(crate) clock_jumps: u64,
 }
 

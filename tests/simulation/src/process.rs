@@ -240,7 +240,7 @@ impl World {
         };
         let body = queue.messages.get(&sequence).map(|message| message.body.clone());
         if let Some(Body::Task(task)) = body.as_deref()
-            && ended.verdict(&task.header.id.stage, task.claim()).is_wanted()
+            && ended.assess(&task.header.id.stage, task.claim()).is_wanted()
         {
             return;
         }

@@ -20,7 +20,7 @@ pub(crate) const MS: u64 = 1000;
 const FAULTS_FOR: u64 = 12_000 * MS;
 /// How long the work may then take, in microseconds: far above the sum of all timeouts of all attempts.
 const CALM_MAX: u64 = 240_000 * MS;
-/// How wrong the broker's clock may be. A range closes by that clock: the others wait for it as long.
+/// Maximum error of the broker's clock. A range closes by that clock, so its blocks may wait this much longer.
 const CLOCK_JUMP_MAX: u64 = 120_000 * MS;
 
 /// Receiver of the broker's answer to a publish.

@@ -23,7 +23,7 @@ impl Collector {
             let is_replaced = |(number, emitted): &(&u64, &Emitted)| {
                 let (number, hash) = (**number, emitted.hash);
                 let claim = Claim::first(emitted.announcement);
-                !ended.verdict(BlockRef { number, hash }, claim).is_wanted()
+                !ended.assess(BlockRef { number, hash }, claim).is_wanted()
             };
             let numbers = ended.first..=ended.last;
             let replaced = self.emitted.range(numbers).find(is_replaced);
@@ -44,7 +44,7 @@ impl Collector {
         let concerned: Vec<_> = self
             .blocks
             .range(numbers)
-            .filter(|(at, b)| !ended.verdict(block_ref(**at), self.claim(at.0, b)).is_wanted())
+            .filter(|(at, b)| !ended.assess(block_ref(**at), self.claim(at.0, b)).is_wanted())
             .map(|(at, _)| *at)
             .collect();
         let reason = Arc::new(ended.reason.clone());
@@ -63,15 +63,15 @@ impl Collector {
         }
         if ended.reason == EndReason::Reorged {
             let is_replaced =
-                |block: &BlockRef, unit: &Block| !ended.verdict(*block, unit.claim()).is_wanted();
+                |block: &BlockRef, unit: &Block| !ended.assess(*block, unit.claim()).is_wanted();
             handles.extend(self.ranges.replaced(is_replaced, &self.blocks));
         }
         self.ends.insert(&ended, handle);
         self.told(vec![Step::Ack(handles)])
     }
 
-    /// Returns the claim of a block's work. A dead letter may also be retried before the block has its record;
-    /// such a retry amends none.
+    /// Returns the claim of a block's work. A retry of a dead letter before the block has its record amends no
+    /// record, and does not count as a retry.
     fn claim(&self, number: u64, block: &Block) -> Claim {
         let claim = block.claim();
         Claim {
@@ -93,11 +93,11 @@ impl Collector {
 
     /// Handles the block asked for by [`Self::unseen_end`].
     ///
-    /// The fact says of the announcement only which message of BLOCKS it came after. `stored_at` is when the
-    /// broker stored the fact, just before the announcement, and is only displayed.
+    /// `stored_at` is the time at which the broker stored the fact, just before the announcement. No decision
+    /// depends on it.
     pub fn known(&mut self, known: &KnownBlock, stored_at: Timestamp) {
         let block = known.block;
-        let Some((announcement, ended)) = self.ends.of_unseen(&block, known.announced_after) else {
+        let Some((announcement, ended)) = self.ends.find_unseen(&block, known.announced_after) else {
             return;
         };
         let context = BlockContext {

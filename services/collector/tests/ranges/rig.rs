@@ -183,7 +183,7 @@ impl Rig {
         // Like the dispatcher, drop tasks that wait for these blocks.
         self.open.retain(|(id, _), open| {
             let claim = Claim::first(open.ready.context.announcement);
-            ended.verdict(&id.stage, claim).is_wanted()
+            ended.assess(&id.stage, claim).is_wanted()
         });
         self.say(Message::Ended(ended));
     }
@@ -266,13 +266,13 @@ impl Rig {
 
     fn emit(&mut self, record: Emission) {
         let numbers = record.first.number..=record.last.number;
-        // Like the dispatcher on hearing of the record, drop tasks of recorded blocks.
+        // Like the dispatcher, drop tasks of blocks with a record.
         let mut output = Output::default();
         output.note(&record);
         self.open.retain(|(id, _), open| {
             let claim = Claim::first(open.ready.context.first_announcement());
             let first = id.stage.first_block().number;
-            !numbers.contains(&first) || output.verdict(first, claim).is_wanted()
+            !numbers.contains(&first) || output.assess(first, claim).is_wanted()
         });
         self.records.push(record);
     }

@@ -7,7 +7,7 @@ use push0_domain::{
     message::{BlockEnded, Cancel, Emission, EndReason},
     output::Output,
     subject::AttemptKey,
-    wanted::{Claim, Verdict},
+    wanted::{Claim, Demand},
 };
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -51,7 +51,9 @@ impl Dispatcher {
 
     fn drop_recorded(&mut self, pipeline: &PipelineId, last: u64) -> Vec<Effect> {
         let is_recorded = |(_, entry): &(EntryId, &Entry)| {
-            !self.recorded(pipeline, entry.begins(), entry.claim).is_wanted()
+            !self
+                .assess_record(pipeline, entry.begins(), entry.claim)
+                .is_wanted()
         };
         let waiting = self.waiting.between(pipeline, 0, last);
         let dropped = waiting.filter(is_recorded).map(|(id, _)| id).collect();
@@ -72,7 +74,7 @@ impl Dispatcher {
             return true;
         };
         let claim = Claim::first(Announcement(source.sequence()));
-        track.reaches(block.number, ahead) || !track.ended(*block, claim).is_wanted()
+        track.reaches(block.number, ahead) || !track.assess_cancels(*block, claim).is_wanted()
     }
 
     /// Forgets a removed pipeline, unless it has waiting entries. Returns whether the pipeline was forgotten.
@@ -122,7 +124,7 @@ impl Dispatcher {
             reason: cancel.reason.clone(),
         };
         track.cancel(source.sequence(), ended.clone(), is_early);
-        let is_ended = |(_, entry): &(EntryId, &Entry)| !ended.verdict(&entry.key(), entry.claim).is_wanted();
+        let is_ended = |(_, entry): &(EntryId, &Entry)| !ended.assess(&entry.key(), entry.claim).is_wanted();
         let waiting = self.waiting.between(&cancel.pipeline, cancel.first, cancel.last);
         let dropped = waiting.filter(is_ended).map(|(id, _)| id).collect();
         let mut effects = self.let_go(dropped);
@@ -219,19 +221,21 @@ impl Dispatcher {
             .len()
     }
 
-    /// Returns whether a ready stage is wanted, by the records and cancellations known of its pipeline.
-    pub(super) fn verdict(&self, ready: &Ready) -> Verdict {
+    /// Returns the demand for a ready stage, by the records and cancellations of its pipeline.
+    pub(super) fn assess(&self, ready: &Ready) -> Demand {
         let begins = (ready.stage.first_block().number, ready.first_announcement);
-        match self.recorded(&ready.stage.pipeline, begins, ready.claim) {
-            Verdict::Wanted => {
+        match self.assess_record(&ready.stage.pipeline, begins, ready.claim) {
+            Demand::Wanted => {
                 let track = self.tracks.get(&ready.stage.pipeline);
-                track.map_or(Verdict::Wanted, |track| track.ended(&ready.stage, ready.claim))
+                track.map_or(Demand::Wanted, |track| {
+                    track.assess_cancels(&ready.stage, ready.claim)
+                })
             }
             recorded => recorded,
         }
     }
 
-    /// Returns whether the same work waits already. A block may be announced twice.
+    /// Returns whether the same work already waits. A block may be announced twice.
     pub(super) fn waits_already(&self, ready: &Ready) -> bool {
         let (pipeline, number) = (&ready.stage.pipeline, ready.stage.block.number);
         self.waiting.of_number(pipeline, number).any(|(_, entry)| {
@@ -243,15 +247,15 @@ impl Dispatcher {
         })
     }
 
-    /// Returns the verdict of a pipeline's output on work that begins with this block and announcement.
-    fn recorded(&self, pipeline: &PipelineId, begins: (u64, Announcement), claim: Claim) -> Verdict {
+    /// Returns the demand for work that begins with this block and announcement, by the pipeline's output.
+    fn assess_record(&self, pipeline: &PipelineId, begins: (u64, Announcement), claim: Claim) -> Demand {
         let (first, announcement) = begins;
         let track = self.tracks.get(pipeline);
         let claim = Claim {
             announcement,
             ..claim
         };
-        track.map_or(Verdict::Wanted, |track| track.recorded(first, claim))
+        track.map_or(Demand::Wanted, |track| track.assess_record(first, claim))
     }
 }
 

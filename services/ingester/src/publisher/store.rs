@@ -18,12 +18,10 @@ impl Publisher {
             let (known, blobs) = (known.clone(), blobs.clone());
             let (blocks, definition) = (blocks.clone(), definition.clone());
             async move {
-                try_join_all(
-                    blocks
-                        .iter()
-                        .map(|b| store(&known, &blobs, &definition, after, b)),
-                )
-                .await
+                let stored = blocks
+                    .iter()
+                    .map(|b| store(&known, &blobs, &definition, after, b));
+                try_join_all(stored).await
             }
         })
         .await

@@ -66,8 +66,8 @@ impl Watchdog {
                 ..held.header.context.claim()
             };
             let (output, _) = outputs.get(&stage.pipeline)?;
-            let verdict = output.verdict(stage.first_block().number, claim);
-            (!verdict.is_wanted()).then_some(Reason::Emitted)
+            let demand = output.assess(stage.first_block().number, claim);
+            (!demand.is_wanted()).then_some(Reason::Emitted)
         });
         self.outputs = outputs;
         effects
@@ -87,7 +87,7 @@ impl Watchdog {
         let effects = self.stop_where(now, |held| {
             let (stage, claim) = (&held.header.id.stage, held.header.context.claim());
             let is_ended = |(ended, _): &(BlockEnded, Timestamp)| {
-                stage.pipeline == ended.pipeline && !ended.verdict(stage, claim).is_wanted()
+                stage.pipeline == ended.pipeline && !ended.assess(stage, claim).is_wanted()
             };
             ends.iter().any(is_ended).then_some(Reason::Ended)
         });

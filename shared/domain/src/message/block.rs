@@ -2,7 +2,7 @@
 
 use crate::{
     BlockHash, BlockRef, Payload, PipelineId, Timestamp,
-    wanted::{Announcement, Blocks, Claim, Claims, Ended, Verdict},
+    wanted::{Announcement, Blocks, Claim, Claims, Demand, Ended},
 };
 use serde::{Deserialize, Serialize};
 
@@ -51,8 +51,8 @@ pub struct KnownBlock {
     pub revision: u32,
     /// When the ingester observed the block.
     pub observed_at: Timestamp,
-    /// The newest message of BLOCKS known to the ingester when it wrote the fact: the block's announcement
-    /// comes later. The ingester writes the fact again with each announcement of the block.
+    /// The newest message of BLOCKS known to the ingester when it wrote the fact. The block's announcement comes
+    /// later. The ingester writes the fact again before each announcement of the block.
     pub announced_after: Announcement,
     /// Facts about the block as the chain reported them.
     #[serde(default)]
@@ -145,9 +145,9 @@ pub struct BlockEnded {
     /// Limits the notice to blocks of these hashes; empty means every block with these numbers.
     #[serde(default)]
     pub hashes: Vec<BlockHash>,
-    /// The blocks announced before this position end. A cancellation and a reorg end what was announced before
-    /// their own message; a deadline and a refusal end one announcement, and carry the position after it. A
-    /// block announced later, because the chain returned to it, is wanted again.
+    /// Only blocks announced before this position end. A cancellation or reorg carries its own position; a
+    /// deadline or refusal ends a single announcement and carries the next position. A block announced later,
+    /// because the chain returned to it, is wanted again.
     pub before: Announcement,
     /// Why the blocks end without a proof.
     pub reason: EndReason,
@@ -171,20 +171,16 @@ impl BlockEnded {
         }
     }
 
-    /// Returns the blocks that end.
-    pub fn scope(&self) -> Ended<'_> {
-        Ended {
+    /// Returns the demand for work on `blocks` after this end. The caller has compared the pipeline.
+    pub fn assess(&self, blocks: impl Into<Blocks>, claim: Claim) -> Demand {
+        let ended = Ended {
             first: self.first,
             last: self.last,
             hashes: &self.hashes,
             before: self.before,
             is_reorg: self.reason == EndReason::Reorged,
-        }
-    }
-
-    /// Returns the verdict of this end on work for `blocks`. The caller has compared the pipeline.
-    pub fn verdict(&self, blocks: impl Into<Blocks>, claim: Claim) -> Verdict {
-        self.scope().verdict(blocks, claim)
+        };
+        ended.assess(blocks, claim)
     }
 }
 
@@ -205,8 +201,8 @@ impl EndReason {
         }
     }
 
-    /// Returns whether the author of the end held the announcement that ends, as opposed to a cancellation or a
-    /// reorg, which end whatever was announced before.
+    /// Returns whether the end is that of a single announcement. Cancellations and reorgs end all announcements
+    /// before them.
     pub fn is_of_one_announcement(&self) -> bool {
         match self {
             Self::DeadlinePassed | Self::OutOfReach | Self::Refused { .. } => true,

@@ -4,7 +4,7 @@ use proptest::{collection::vec, prelude::*};
 use push0_domain::{
     Announcement, BlockHash, BlockRef, PipelineId, StageKey,
     message::{BlockEnded, EndReason},
-    wanted::{Claim, Verdict, after_record},
+    wanted::{Claim, Demand, assess_record},
 };
 
 /// A message of BLOCKS, or an event about an announcement made before.
@@ -143,24 +143,23 @@ impl Model {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(4000))]
 
-    /// Whoever hears of an end or a record early, late, or in another order comes to the same verdict.
+    /// A service that hears of ends and records early, late, or in another order comes to the same answer.
     #[test]
-    fn the_verdict_is_that_of_the_stream_in_its_order_whenever_an_end_is_heard(events in vec(event(), 1..30)) {
+    fn the_order_in_which_ends_and_records_are_heard_changes_no_answer(events in vec(event(), 1..30)) {
         let mut model = Model::default();
         for (at, event) in events.iter().enumerate() {
             model.play(at as u64 + 1, event);
         }
         for Work { block, claim, is_wanted } in model.work {
-            let by_end = model.ends.iter().map(|end| end.verdict(block, claim));
+            let by_end = model.ends.iter().map(|end| end.assess(block, claim));
             let records = model.records.iter().filter(|(number, _)| *number == block.number);
-            let by_record = records.map(|(_, recorded)| after_record(*recorded, claim));
-            let verdict = by_end.chain(by_record).all(Verdict::is_wanted);
-            prop_assert_eq!(verdict, is_wanted, "{:?} {:?}", block, claim);
+            let by_record = records.map(|(_, recorded)| assess_record(*recorded, claim));
+            let answer = by_end.chain(by_record).all(Demand::is_wanted);
+            prop_assert_eq!(answer, is_wanted, "{:?} {:?}", block, claim);
         }
     }
 
-    /// Of two announcements of a block the later one is wanted whenever the earlier one is, and a retry of an
-    /// announcement whenever its first work is.
+    /// If an announcement of a block is wanted, so are a later announcement of the block and a retry.
     #[test]
     fn a_greater_claim_outlives_a_lesser_one(
         event in event(),
@@ -178,8 +177,8 @@ proptest! {
         model.play(position, &event);
         let block = BlockRef { number, hash: hash(fork) };
         for end in &model.ends {
-            let is_kept = end.verdict(block, lesser).is_wanted();
-            prop_assert!(!is_kept || end.verdict(block, greater).is_wanted());
+            let is_kept = end.assess(block, lesser).is_wanted();
+            prop_assert!(!is_kept || end.assess(block, greater).is_wanted());
         }
     }
 }
@@ -191,7 +190,7 @@ fn range_is_ended_by(
     hashes: Vec<BlockHash>,
     before: u64,
     reason: EndReason,
-) -> Verdict {
+) -> Demand {
     let block = |number, fork| BlockRef {
         number,
         hash: hash(fork),
@@ -211,22 +210,22 @@ fn range_is_ended_by(
         before: Announcement(before),
         reason,
     };
-    ended.verdict(&stage, Claim::first(Announcement(10)))
+    ended.assess(&stage, Claim::first(Announcement(10)))
 }
 
 #[test]
 fn the_end_of_one_block_of_a_range_ends_the_range() {
     assert_eq!(
         range_is_ended_by(6, 6, Vec::new(), 11, cancelled()),
-        Verdict::Ended
+        Demand::Ended
     );
     assert_eq!(
         range_is_ended_by(5, 5, vec![hash(5)], 11, cancelled()),
-        Verdict::Ended
+        Demand::Ended
     );
     assert_eq!(
         range_is_ended_by(7, 9, vec![hash(7)], 11, EndReason::Reorged),
-        Verdict::Replaced
+        Demand::Replaced
     );
 }
 
@@ -234,18 +233,18 @@ fn the_end_of_one_block_of_a_range_ends_the_range() {
 fn a_range_outlives_the_ends_of_other_blocks_and_of_earlier_announcements() {
     assert_eq!(
         range_is_ended_by(8, 9, Vec::new(), 11, cancelled()),
-        Verdict::Wanted
+        Demand::Wanted
     );
     assert_eq!(
         range_is_ended_by(5, 7, vec![hash(1)], 11, cancelled()),
-        Verdict::Wanted
+        Demand::Wanted
     );
     assert_eq!(
         range_is_ended_by(5, 7, Vec::new(), 10, cancelled()),
-        Verdict::Wanted
+        Demand::Wanted
     );
     assert_eq!(
         range_is_ended_by(5, 9, vec![hash(7)], 10, EndReason::Reorged),
-        Verdict::Wanted
+        Demand::Wanted
     );
 }

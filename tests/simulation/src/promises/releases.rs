@@ -47,10 +47,7 @@ impl Promises {
                     of: 1,
                 },
                 attempt: 1,
-                claim: Claim {
-                    announcement,
-                    is_retry: false,
-                },
+                claim: Claim::first(announcement),
                 first_announcement: announcement,
                 deadline_at: block.deadline_at,
                 is_hedge: false,
@@ -74,8 +71,7 @@ impl Promises {
     fn wait(&mut self, source: SourceId, ready: Ready, cursor: u32, pipeline: &Pipeline) {
         let (first, count) = (ready.tasks.first, ready.tasks.count);
         let same = |w: &Waiting| {
-            let claim = |r: &Ready| (r.claim.announcement, r.claim.is_retry);
-            let stays = claim(&w.ready) >= claim(&ready) || matches!(w.source, SourceId::Block(_));
+            let stays = w.ready.claim >= ready.claim || matches!(w.source, SourceId::Block(_));
             let asked = |r: &Ready| (r.stage.clone(), r.attempt, r.tasks);
             stays && asked(&w.ready) == asked(&ready)
         };
