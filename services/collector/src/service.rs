@@ -5,7 +5,7 @@ use futures::{FutureExt, StreamExt};
 use push0_bus::{Backoff, Bus, BusError, Leadership, PipelineChange, Pipelines};
 use push0_domain::PipelineId;
 use push0_runtime::{BoxError, Component, Health, Service};
-use std::{collections::HashSet, panic::AssertUnwindSafe};
+use std::{collections::HashSet, panic::AssertUnwindSafe, time::Instant};
 use tokio::task::JoinSet;
 
 /// Runs the collector until it is asked to stop.
@@ -23,6 +23,7 @@ pub async fn run(service: Service<Config>) -> Result<(), BoxError> {
     };
     let mut backoff = Backoff::default();
     loop {
+        let began = Instant::now();
         let error = tokio::select! {
             () = service.shutdown.requested() => break,
             ended = bus.permitted(collecting.follow(&broker)) => ended.err().unwrap_or(BusError::Interrupted),
@@ -31,7 +32,7 @@ pub async fn run(service: Service<Config>) -> Result<(), BoxError> {
         tracing::warn!(%error, "waiting for the broker");
         tokio::select! {
             () = service.shutdown.requested() => break,
-            () = backoff.pause() => {}
+            () = backoff.pause_after(began) => {}
         }
     }
     // Unacknowledged results pass to another collector, so nothing here needs to be finished.
@@ -91,13 +92,11 @@ impl Collecting {
 async fn collect(bus: Bus, candidate: Leadership, pipeline: PipelineId, metrics: Metrics) {
     let mut backoff = Backoff::default();
     loop {
+        let began = Instant::now();
         let session = pipeline::session(&bus, &candidate, &pipeline, &metrics);
         match AssertUnwindSafe(bus.permitted(session)).catch_unwind().await {
-            Ok(Ok(())) => backoff.reset(),
-            Ok(Err(error)) => {
-                tracing::warn!(%pipeline, %error, "starting over from stored state");
-                backoff.pause().await;
-            }
+            Ok(Ok(())) => continue,
+            Ok(Err(error)) => tracing::warn!(%pipeline, %error, "starting over from stored state"),
             // One message must not stop a pipeline: after a restart another message may settle it first, and
             // an operator who reads this can cancel the block.
             Err(_) => {
@@ -107,8 +106,8 @@ async fn collect(bus: Bus, candidate: Leadership, pipeline: PipelineId, metrics:
                     "the collector of this pipeline panicked and starts over from stored state; \
                      the message before this one says where: please report both"
                 );
-                backoff.pause().await;
             }
         }
+        backoff.pause_after(began).await;
     }
 }

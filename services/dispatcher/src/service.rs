@@ -47,6 +47,7 @@ pub async fn run(service: Service<Config>) -> Result<(), BoxError> {
         Leadership::candidate(&bus, ROLE).watched(move || losses.inc(), role.component.reporter());
     let mut backoff = Backoff::default();
     loop {
+        let began = Instant::now();
         let session = session(&bus, &service.config, &candidate, &metrics, &broker);
         let error = tokio::select! {
             () = service.shutdown.requested() => break,
@@ -60,7 +61,7 @@ pub async fn run(service: Service<Config>) -> Result<(), BoxError> {
         tracing::warn!(%error, "starting over from stored state");
         tokio::select! {
             () = service.shutdown.requested() => break,
-            () = backoff.pause() => {}
+            () = backoff.pause_after(began) => {}
         }
     }
     bus.flush().await;

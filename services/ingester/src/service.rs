@@ -18,7 +18,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     convert::Infallible,
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 use tokio::{net::TcpListener, sync::watch};
 
@@ -127,16 +127,15 @@ impl Roster {
         let (shutdown, bus) = (self.shutdown.clone(), self.bus.clone());
         let mut backoff = Backoff::default();
         loop {
+            let began = Instant::now();
             let outcome = tokio::select! {
                 () = shutdown.requested() => return,
                 outcome = bus.permitted(self.watch()) => outcome,
             };
             match outcome {
-                // An interrupted watch is restarted after the shortest pause.
                 Ok(()) | Err(BusError::Interrupted) => {
                     self.definitions
                         .not_ready("the watch of the pipeline definitions was interrupted");
-                    backoff.reset();
                 }
                 Err(error) => {
                     let reason = format!("the pipeline definitions cannot be watched: {error}");
@@ -145,7 +144,7 @@ impl Roster {
             }
             tokio::select! {
                 () = shutdown.requested() => return,
-                () = backoff.pause() => {}
+                () = backoff.pause_after(began) => {}
             }
         }
     }

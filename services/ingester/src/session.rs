@@ -8,7 +8,12 @@ use crate::{
 use push0_bus::{Backoff, Bus, BusError, Leadership, Term};
 use push0_domain::pipeline::{Pipeline, Source};
 use push0_runtime::Shutdown;
-use std::{convert::Infallible, pin::pin, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible,
+    pin::pin,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 use tokio::sync::watch;
 
 /// Time limit for the current publish to end after the source is stopped. Blocks not stored by then are
@@ -107,6 +112,7 @@ impl Session {
                     *access = Access::new(&source, &self.status);
                 }
                 let stop = Shutdown::new();
+                let began = Instant::now();
                 let mut work = pin!(self.work(access, &stop));
                 let ended = tokio::select! {
                     () = &mut lost => break End::Lost,
@@ -129,7 +135,7 @@ impl Session {
                 tracing::debug!(%pipeline, reason, "starting over from stored state");
                 tokio::select! {
                     () = &mut lost => break End::Lost,
-                    () = backoff.pause() => {}
+                    () = backoff.pause_after(began) => {}
                 }
             }
         };

@@ -18,7 +18,7 @@ use push0_domain::{
 use push0_runtime::{BoxError, Component, Service};
 use quarantine::QUARANTINE;
 use serde::de::IgnoredAny;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Name of the leadership role.
 const ROLE: &str = "watchdog";
@@ -49,6 +49,7 @@ pub async fn run(service: Service<Config>) -> Result<(), BoxError> {
     let mut watched = std::pin::pin!(copies.watch(&bus));
     let mut backoff = Backoff::default();
     loop {
+        let began = Instant::now();
         let error = tokio::select! {
             () = service.shutdown.requested() => break,
             never = &mut watched => match never {},
@@ -63,7 +64,7 @@ pub async fn run(service: Service<Config>) -> Result<(), BoxError> {
         tokio::select! {
             () = service.shutdown.requested() => break,
             never = &mut watched => match never {},
-            () = backoff.pause() => {}
+            () = backoff.pause_after(began) => {}
         }
     }
     bus.flush().await;

@@ -1,6 +1,6 @@
 //! Retry delays: exponential, with jitter, bounded.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// A growing delay with jitter. Each delay is drawn at random from the upper half of a bound, and the bound
 /// doubles each time.
@@ -35,6 +35,20 @@ impl Backoff {
         tokio::time::sleep(self.next_delay()).await;
     }
 
+    /// Sleeps for the next delay after the failure of a session that began at this instant.
+    pub async fn pause_after(&mut self, began: Instant) {
+        self.note(began.elapsed());
+        self.pause().await;
+    }
+
+    /// Resets the bound if a session lasted longer than the longest delay: it had begun to work, so its
+    /// failure counts as a first one.
+    fn note(&mut self, lasted: Duration) {
+        if lasted > self.most {
+            self.reset();
+        }
+    }
+
     /// Resets the bound to `least`; called after a success.
     pub fn reset(&mut self) {
         self.bound = self.least;
@@ -46,5 +60,23 @@ impl Default for Backoff {
     /// election, long enough that an hour without a broker costs nothing.
     fn default() -> Self {
         Self::new(Duration::from_millis(50), Duration::from_millis(500))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_session_that_worked_for_a_while_resets_the_delay() {
+        let most = Duration::from_millis(500);
+        let mut backoff = Backoff::new(Duration::from_millis(50), most);
+        for _ in 0..5 {
+            backoff.note(most);
+            backoff.next_delay();
+        }
+        assert_eq!(backoff.bound, most);
+        backoff.note(most + Duration::from_millis(1));
+        assert_eq!(backoff.bound, Duration::from_millis(50));
     }
 }

@@ -11,7 +11,7 @@ use async_nats::{
     jetstream::{
         Context,
         context::{GetStreamError, GetStreamErrorKind},
-        stream::ClusterInfo,
+        stream::{ClusterInfo, PeerInfo},
     },
 };
 use std::{
@@ -140,15 +140,15 @@ impl Watch {
     }
 }
 
-/// Returns whether the answering leader has heard of a majority of the copies, its own included.
+/// Returns whether the stream's leader answered and has heard of a majority of the copies, its own included.
+///
+/// A copy that knows no leader answers too, without the name of a leader, and lists copies that it has never
+/// heard of as heard of 0 s ago. A broker that can send but not receive answers like that for ever.
 fn has_majority(cluster: Option<&ClusterInfo>) -> bool {
     let Some(cluster) = cluster else { return true };
-    let heard = cluster
-        .replicas
-        .iter()
-        .filter(|r| r.active < HEARD_WITHIN)
-        .count();
-    2 * (heard + 1) > cluster.replicas.len() + 1
+    let is_heard = |copy: &&PeerInfo| !copy.active.is_zero() && copy.active < HEARD_WITHIN;
+    let heard = cluster.replicas.iter().filter(is_heard).count();
+    cluster.leader.is_some() && 2 * (heard + 1) > cluster.replicas.len() + 1
 }
 
 /// Returns whether the error comes from a leader, for example "stream not found". A broker that finds no
@@ -160,7 +160,6 @@ fn is_an_answer(error: &GetStreamError) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use async_nats::jetstream::stream::PeerInfo;
 
     #[test]
     fn the_broker_that_was_just_lost_is_tried_last() {
@@ -192,20 +191,26 @@ mod tests {
     }
 
     #[test]
-    fn a_leader_without_a_majority_does_not_count() {
-        let cluster = |active: &[u64]| ClusterInfo {
-            replicas: active
+    fn only_a_leader_with_a_majority_counts() {
+        let cluster = |leader: Option<&str>, heard_ms: &[u64]| ClusterInfo {
+            leader: leader.map(str::to_owned),
+            replicas: heard_ms
                 .iter()
-                .map(|s| PeerInfo {
-                    active: Duration::from_secs(*s),
+                .map(|ms| PeerInfo {
+                    active: Duration::from_millis(*ms),
                     ..PeerInfo::default()
                 })
                 .collect(),
             ..ClusterInfo::default()
         };
+        let led = |heard_ms: &[u64]| has_majority(Some(&cluster(Some("n1"), heard_ms)));
         assert!(has_majority(None));
-        assert!(has_majority(Some(&cluster(&[]))));
-        assert!(has_majority(Some(&cluster(&[0, 9]))));
-        assert!(!has_majority(Some(&cluster(&[4, 9]))));
+        assert!(led(&[]));
+        assert!(led(&[200, 9_000]));
+        assert!(!led(&[4_000, 9_000]));
+        assert!(!led(&[0, 0]), "copies that were never heard of");
+        // The answer of a deaf broker, as seen on nats-server 2.12.8.
+        assert!(!has_majority(Some(&cluster(None, &[0, 5_439, 0]))));
+        assert!(!has_majority(Some(&cluster(None, &[200, 200]))));
     }
 }

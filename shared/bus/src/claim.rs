@@ -71,7 +71,7 @@ impl Bus {
             return Ok(false);
         }
         tracing::info!(subject, "replacing an older message for the same attempt");
-        let purge = bound.purge().filter(subject).sequence(there.sequence + 1);
-        purge.await.map(|_| true).map_err(|error| away(error.to_string()))
+        let purged = self.purge_up_to(over.stream, subject, there.sequence).await;
+        purged.map(|()| true).map_err(|error| away(error.to_string()))
     }
 }

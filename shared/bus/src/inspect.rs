@@ -42,6 +42,15 @@ pub struct Handed {
     pub unacknowledged: usize,
 }
 
+impl Handed {
+    /// Returns whether the message at `sequence` is known to be acknowledged. A work queue removes a message
+    /// when it is acknowledged, but a broker of a cluster that fails between the two leaves the message in
+    /// its stream, where it is never delivered and occupies its subject (nats-server 2.12.8 and 2.15.1).
+    pub fn is_acknowledged(&self, sequence: u64) -> bool {
+        sequence <= self.floor
+    }
+}
+
 /// The fill level of a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Level {
@@ -179,6 +188,15 @@ impl Bus {
         let purged = self.stream(stream).await?.purge().filter(subjects).await;
         purged
             .map(|p| p.purged)
+            .map_err(|e| BusError::unavailable(stream.name(), e))
+    }
+
+    /// Removes the messages on `subject` up to and including `sequence`. A later one stays.
+    pub async fn purge_up_to(&self, stream: Stream, subject: &str, sequence: u64) -> Result<(), BusError> {
+        let bound = self.stream(stream).await?;
+        let purged = bound.purge().filter(subject).sequence(sequence + 1).await;
+        purged
+            .map(|_| ())
             .map_err(|e| BusError::unavailable(stream.name(), e))
     }
 

@@ -8,7 +8,10 @@ use push0_domain::{
 };
 use push0_runtime::{Component, Shutdown};
 use serde::de::DeserializeOwned;
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 use tokio::task::JoinSet;
 
 /// A kind of work, proving or verifying. The kinds differ only in the messages delivered and the
@@ -82,23 +85,22 @@ pub(crate) async fn serve<J: Job>(
 ) {
     let mut work = JoinSet::new();
     let mut backoff = Backoff::default();
-    let mut failing = false;
+    let mut said = String::new();
     while !shutdown.is_requested() {
+        let began = Instant::now();
         let session = session(&node, &job, &mut work, &ready, &shutdown);
         let Err(error) = node.bus.permitted(session).await else {
             break;
         };
-        ready.not_ready(error.to_string());
-        if !failing {
+        let reason = error.to_string();
+        ready.not_ready(reason.clone());
+        if said != reason {
             tracing::warn!(%error, "cannot take work, retrying");
+            said = reason;
         }
-        failing = matches!(error, BusError::Missing { .. });
         tokio::select! {
             () = shutdown.requested() => break,
-            () = backoff.pause() => {}
-        }
-        if !failing {
-            backoff.reset();
+            () = backoff.pause_after(began) => {}
         }
     }
     leave(&node, work, grace).await;

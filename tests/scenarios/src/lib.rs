@@ -238,10 +238,19 @@ async fn drained_within(bus: &Bus, stream: Stream, patience: Duration) {
     wait_for(&format!("an empty {}", stream.name()), patience, async || {
         let level = bus.level(stream).await.map_err(|e| e.to_string())?;
         if level.messages == 0 {
-            Ok(())
-        } else {
-            Err(format!("{} messages", level.messages))
+            return Ok(());
         }
+        let subjects = bus.subjects(stream, ">").await.map_err(|e| e.to_string())?;
+        let some: Vec<&str> = subjects
+            .iter()
+            .take(5)
+            .map(|(subject, _)| subject.as_str())
+            .collect();
+        Err(format!(
+            "{} messages, among them {}",
+            level.messages,
+            some.join(" ")
+        ))
     })
     .await;
 }

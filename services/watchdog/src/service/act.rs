@@ -219,7 +219,8 @@ impl Active<'_> {
         Ok(())
     }
 
-    /// Passes on an unheld attempt if it was delivered. Otherwise it waits for a prover.
+    /// Passes on an unheld attempt if it was delivered. Otherwise it waits for a prover. An attempt whose
+    /// delivery was acknowledged is over, and is removed.
     async fn pass_on(
         &mut self,
         stream: Stream,
@@ -237,9 +238,15 @@ impl Active<'_> {
         }
         let out = handed.get(&key.zkvm).copied().flatten();
         let kept = self.bus.last::<IgnoredAny>(stream, &subject).await?;
-        let sequence = kept
-            .map(|kept| kept.sequence)
-            .filter(|sequence| out.is_some_and(|out| out.unacknowledged > 0 && *sequence <= out.up_to));
+        let stored = kept.map(|kept| kept.sequence);
+        let is_over = |sequence: &u64| out.is_some_and(|out| out.is_acknowledged(*sequence));
+        if let Some(sequence) = stored.filter(is_over) {
+            tracing::info!(attempt = %key, stream = stream.name(), "removing an acknowledged message");
+            self.metrics.acts.with_label_values(&["removed"]).inc();
+            return self.bus.purge_up_to(stream, &subject, sequence).await;
+        }
+        let sequence =
+            stored.filter(|sequence| out.is_some_and(|out| out.unacknowledged > 0 && *sequence <= out.up_to));
         let Some(sequence) = sequence else {
             self.core.waits(role, &key);
             return Ok(());

@@ -1,5 +1,5 @@
 use crate::{Broker, attempt, message, mock, never, soon};
-use push0_bus::{Delivery, Replay, Stream, consumer_of_tasks};
+use push0_bus::{Delivery, Handed, Replay, Stream, consumer_of_tasks};
 use push0_domain::{
     Announcement, Payload, Payloads, PipelineId, Timestamp,
     message::{
@@ -305,4 +305,30 @@ async fn a_delivery_is_ended_by_whoever_knows_where_its_message_lies() {
     assert_eq!((third.body, third.deliveries), (2, 1));
     let nobody = broker.bus.handed_out(Stream::Tasks, "nobody").await;
     assert_eq!(nobody.unwrap(), None);
+}
+
+#[tokio::test]
+async fn removing_an_acknowledged_message_spares_a_later_one_on_its_subject() {
+    let broker = Broker::start().await;
+    let subject = subject::task(&attempt(1, 0));
+    let publish = async |body: u32| {
+        let stored = broker.bus.publish(message(subject.clone(), &body)).await;
+        stored.unwrap().sequence
+    };
+    let over = publish(0).await;
+    let handed = Handed {
+        up_to: over,
+        floor: over,
+        unacknowledged: 0,
+    };
+    assert!(handed.is_acknowledged(over) && !handed.is_acknowledged(over + 1));
+    let remove = async || {
+        let removed = broker.bus.purge_up_to(Stream::Tasks, &subject, over).await;
+        removed.unwrap();
+    };
+    remove().await;
+    let next = publish(1).await;
+    remove().await;
+    let kept = broker.bus.last::<u32>(Stream::Tasks, &subject).await.unwrap();
+    assert_eq!(kept.map(|kept| kept.sequence), Some(next));
 }
