@@ -35,6 +35,20 @@ def fail(failure_class, message):
     return {"failed": {"class": failure_class, "message": text}}
 
 
+def check(task):
+    """Returns the task if it has the parts that the adapter uses. JSON of any other shape is unreadable."""
+    try:
+        header = task["header"]
+        header["id"]["stage"]["block"]["hash"], header["attempt"], header["kind"]
+        header["timeout_ms"], header["attempts_max"], task["inputs"]
+        # Optional in JSON.
+        header.setdefault("check", False)
+        header.setdefault("busy_us", 0)
+        return task
+    except (TypeError, KeyError, AttributeError) as error:
+        raise Unreadable(f"not a task: {error!r}") from error
+
+
 class Adapter:
     def __init__(self, client, ledger, payloads):
         self.client, self.jetstream, self.ledger, self.payloads = client, client.jetstream(), ledger, payloads
@@ -120,10 +134,10 @@ class Adapter:
     async def handle(self, message):
         """Runs the attempt of a delivery, stores its result and acknowledges the delivery."""
         try:
-            task = decode(message, "task")
+            task = check(decode(message, "task"))
         except Unreadable as error:
             return await self.bury(message, str(error))
-        if self.ledger.prover in task["avoid"] and message.metadata.num_delivered <= AVOIDED_DELIVERIES:
+        if self.ledger.prover in task.get("avoid", []) and message.metadata.num_delivered <= AVOIDED_DELIVERIES:
             return await message.nak(delay=AVOIDED_FOR)
         if not self.ledger.takes_work():
             return await message.nak()

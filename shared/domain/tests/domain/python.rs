@@ -2,10 +2,14 @@
 
 use crate::strategy;
 use proptest::{
+    collection::vec,
     strategy::{Strategy, ValueTree},
     test_runner::TestRunner,
 };
-use push0_domain::codec::{self, Encoding};
+use push0_domain::{
+    Payload,
+    codec::{self, Encoding},
+};
 use serde::Serialize;
 use std::{
     io::Write,
@@ -25,6 +29,13 @@ for line in sys.stdin:
     reader = Bincode(bytes.fromhex(body))
     print(json.dumps(getattr(reader, kind)()))
     reader.end()
+";
+/// Reads lines with a chunk of payloads in hex, and prints each chunk as Python writes it.
+const WRITER: &str = "
+import sys
+for line in sys.stdin:
+    reader = Bincode(bytes.fromhex(line))
+    print(write_payloads(reader.list(reader.payload)).hex())
 ";
 /// Reads lines of bytes in hex, and prints the hash of each, computed without the package `blake3`.
 const HASHER: &str = "
@@ -85,4 +96,21 @@ fn the_hash_in_python_is_blake3() {
     let input: String = bodies.iter().map(|body| hex::encode(body) + "\n").collect();
     let expected = bodies.map(|body| blake3::hash(&body).to_string());
     assert_eq!(run(&format!("{BLAKE3}\n{HASHER}"), input), expected);
+}
+
+#[test]
+fn the_writer_in_python_writes_chunks_of_payloads() {
+    let is_stored = |payload: &Payload| !matches!(payload, Payload::Entry { .. });
+    let chunks = vec(
+        strategy::payload().prop_filter("a chunk has no entries of chunks", is_stored),
+        0..300,
+    );
+    let mut runner = TestRunner::deterministic();
+    let chunk = |_| {
+        let chunk = chunks.new_tree(&mut runner).expect("a sample").current();
+        hex::encode(codec::encode(&chunk, Encoding::Bincode).expect("a sample is small"))
+    };
+    let written: Vec<String> = (0..20).map(chunk).collect();
+    let input = written.iter().map(|chunk| format!("{chunk}\n")).collect();
+    assert_eq!(run(&format!("{BINCODE}\n{WRITER}"), input), written);
 }
