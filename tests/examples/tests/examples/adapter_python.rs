@@ -1,14 +1,16 @@
 //! `examples/adapter-python`: the adapter keeps the rules of docs/protocol.md.
 
 use crate::{PATIENCE, demo, operate, pipeline, run, services, stamp, verifier};
-use push0_bus::Stream;
+use push0_bus::{Message, Stream};
 use push0_domain::{
     Payload,
-    message::{EmissionOutcome, Lease, ProverState},
-    subject,
+    codec::Encoding,
+    message::{Control, Dead, DeadLetter, EmissionOutcome, Lease, ProverState},
+    subject::{self, AttemptKey, Kind},
+    trace::TraceContext,
 };
 use push0_examples::python;
-use push0_harness::{Deployment, ProcessBuilder, assert_complete_in_order, wait_for};
+use push0_harness::{Deployment, ProcessBuilder, assert_complete_in_order, synthetic_block, wait_for};
 
 const ADAPTER: &str = "adapter-python/adapter.py";
 
@@ -104,6 +106,111 @@ async fn the_adapter_in_python_obeys_a_stop_order() {
         matches!(record.outcome, EmissionOutcome::Abandoned(_)),
         "{record:?}"
     );
+}
+
+#[tokio::test]
+async fn the_adapter_in_python_obeys_a_quarantine_and_its_end() {
+    let mut deployment = services(&pipeline("external", "timeout = \"20s\""))
+        .service(verifier())
+        .start()
+        .await;
+    deployment.start_service(adapter("py1", 0.1));
+    wait_for("a heartbeat", PATIENCE, async || lease(&deployment, "py1").await).await;
+    let heartbeats = subject::lease(&"stamp".parse().expect("a name"), &"py1".parse().expect("a name"));
+    let mut heartbeats = deployment
+        .bus()
+        .listen([heartbeats])
+        .await
+        .expect("a subscription");
+    // Listening misses no state. The watchdog may end the quarantine at once, because it knows of none.
+    order_rest(&deployment, 3_600_000).await;
+    for state in [ProverState::Quarantined, ProverState::Active] {
+        let seen = async {
+            while heartbeats
+                .next()
+                .await
+                .expect("heartbeats come")
+                .body::<Lease>()
+                .expect("a lease")
+                .state
+                != state
+            {}
+        };
+        let seen = tokio::time::timeout(PATIENCE, seen).await;
+        seen.unwrap_or_else(|_| unreachable!("never {state:?}"));
+        order_rest(&deployment, 0).await;
+    }
+    deployment.submit_blocks(&demo(), 1..=4).await;
+    let emissions = deployment.wait_emitted(&demo(), 4, PATIENCE).await;
+    assert_complete_in_order(&emissions, 1..=4);
+}
+
+/// Orders the adapter `py1` to rest for this many milliseconds.
+async fn order_rest(deployment: &Deployment, for_ms: u64) {
+    let order = Control::Quarantine {
+        for_ms,
+        reason: "a test".into(),
+    };
+    let subject = subject::control(&"py1".parse().expect("a name"));
+    let message = Message::new(subject, &order, &TraceContext::default()).expect("it can be written");
+    deployment
+        .bus()
+        .publish(message)
+        .await
+        .expect("the order is stored");
+}
+
+#[tokio::test]
+async fn the_adapter_in_python_makes_dead_letters_of_unreadable_tasks() {
+    let mut deployment = services(&pipeline("external", "timeout = \"20s\""))
+        .service(verifier())
+        .start()
+        .await;
+    deployment.start_service(adapter("py1", 0.1));
+    let none = TraceContext::default();
+    let subject = |attempt| {
+        subject::task(&AttemptKey {
+            zkvm: "stamp".parse().expect("a name"),
+            pipeline: demo(),
+            block: synthetic_block(&demo(), 9).key(),
+            proof_type: "main".parse().expect("a name"),
+            stage: "prove".parse().expect("a name"),
+            index: 0,
+            attempt,
+        })
+    };
+    let noise = Message::encoded(subject(1), &[0xff_u8; 32], &none, Encoding::Bincode);
+    let foreign = Message::encoded(subject(2), &[["not a task"]], &none, Encoding::Json);
+    for message in [noise, foreign] {
+        let stored = deployment
+            .bus()
+            .publish(message.expect("it can be written"))
+            .await;
+        stored.expect("the message is stored");
+    }
+    let letters = wait_for("two dead letters", PATIENCE, async || {
+        let all = subject::all(Kind::Dead);
+        let bus = deployment.bus();
+        let letters = bus.scan::<DeadLetter>(Stream::Dead, &all, 1, usize::MAX).await;
+        let letters = letters.expect("the letters are read");
+        if letters.len() == 2 {
+            Ok(letters)
+        } else {
+            Err(letters.len())
+        }
+    })
+    .await;
+    for letter in letters {
+        let letter = letter.body.expect("a readable letter");
+        let is_about = |stream: &str| stream == Stream::Tasks.name();
+        assert!(
+            matches!(&letter.what, Dead::Message { stream, .. } if is_about(stream)),
+            "{letter:?}"
+        );
+    }
+    deployment.submit_blocks(&demo(), 1..=4).await;
+    let emissions = deployment.wait_emitted(&demo(), 4, PATIENCE).await;
+    assert_complete_in_order(&emissions, 1..=4);
 }
 
 #[tokio::test]
