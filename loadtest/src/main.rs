@@ -13,6 +13,7 @@ mod floor;
 mod monitor;
 mod record;
 mod report;
+mod rounding;
 mod scenario;
 mod stand;
 mod stats;

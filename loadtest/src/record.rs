@@ -1,6 +1,6 @@
 //! Results: one JSON object per line, on stdout and in `target/bench/results.jsonl`.
 
-use crate::{scenario::Fault, stats::round};
+use crate::{rounding::round, scenario::Fault};
 use serde_json::{Map, Value, json};
 use std::{fs, io::Write, path::PathBuf};
 

@@ -1,6 +1,7 @@
 //! Percentiles of one run, median and spread of several runs, and detection of growth.
 
 use crate::record::Record;
+pub(crate) use crate::rounding::round;
 use hdrhistogram::Histogram;
 
 /// Times in microseconds with three significant digits, up to ten minutes.
@@ -116,11 +117,6 @@ pub(crate) fn spread(values: &[f64]) -> [f64; 2] {
     let least = values.iter().copied().fold(f64::INFINITY, f64::min);
     let most = values.iter().copied().fold(f64::NEG_INFINITY, f64::max);
     [least, most]
-}
-
-/// Rounds to a thousandth, below which all values are noise in the units used here.
-pub(crate) fn round(value: f64) -> f64 {
-    (value * 1000.0).round() / 1000.0
 }
 
 /// Returns the rate a second in the middle eight tenths of ascending times in microseconds, without the start

@@ -1,6 +1,6 @@
 //! A JetStream work queue: blocks go in, workers take one for each free slot, results come out.
 
-use super::{INPUT, LEASE, PATIENCE, Worker};
+use super::worker::{INPUT, LEASE, PATIENCE, Worker};
 use crate::stand::{Arrivals, Done};
 use anyhow::Context as _;
 use async_nats::jetstream::{

@@ -6,19 +6,15 @@
 
 mod fifo;
 mod table;
+mod worker;
 
 use crate::stand::{self, Arrivals, Done, Stand};
 use fifo::Fifo;
 use push0_harness::{Process, ProcessBuilder};
-use std::{ops::Range, time::Duration};
+use std::ops::Range;
 use table::Table;
-
-/// How long a worker may be silent before its work is given to another worker.
-const LEASE: Duration = Duration::from_secs(5);
-/// Time limit for all work of a run.
-const PATIENCE: Duration = Duration::from_secs(60);
-/// Length in bytes of a job, as long as push0's task for a block.
-const INPUT: usize = 512;
+use worker::PATIENCE;
+pub(crate) use worker::Worker;
 
 /// Kind of queue to measure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -46,14 +42,6 @@ impl Kind {
             Self::PostgresNotify => "postgres_notify",
         }
     }
-}
-
-/// A worker of a queue.
-#[derive(Clone, Debug)]
-pub(crate) struct Worker {
-    pub(crate) id: String,
-    pub(crate) slots: u32,
-    pub(crate) time: Duration,
 }
 
 /// A running queue and its workers.

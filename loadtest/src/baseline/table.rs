@@ -1,7 +1,7 @@
 //! A PostgreSQL table as a queue. A worker claims as many rows as it has free slots, in the order of blocks,
 //! with `FOR UPDATE SKIP LOCKED` and under a lease. A row whose lease has ended can be claimed again.
 
-use super::{INPUT, LEASE, PATIENCE, Worker};
+use super::worker::{INPUT, LEASE, PATIENCE, Worker};
 use crate::stand::{Arrivals, Done};
 use anyhow::anyhow;
 use futures::{FutureExt, StreamExt, future::poll_fn, stream::FuturesUnordered};

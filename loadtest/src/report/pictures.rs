@@ -1,202 +1,157 @@
 //! The four pictures: latency over load, efficiency over provers, a recovery, and a block.
 
 use super::{
-    Line, Results, has, lines, number,
-    svg::{COLOURS, Chart, Scale, named},
+    draw::{self, Bar, COLOURS, Curve},
+    html::escaped,
+    results::{Line, Results, has, lines, number},
 };
-use serde_json::Value;
+use anyhow::Context as _;
+use serde_json::{Value, from_value, json};
 use std::collections::BTreeMap;
 
-pub(super) struct Picture {
-    pub(super) title: &'static str,
-    pub(super) legend: String,
-    pub(super) svg: String,
-}
+/// Title, legend as HTML, and SVG of a picture.
+pub(super) type Picture = (&'static str, String, String);
 
 /// Returns the pictures for which results exist.
-pub(super) fn all(results: &Results) -> Vec<Picture> {
+pub(super) fn all(results: &Results) -> anyhow::Result<Vec<Picture>> {
     let drawn = [
         latency(lines(results, "overhead")),
         efficiency(lines(results, "scaling")),
-        lines(results, "timeline").first().and_then(recovery),
-        lines(results, "gantt").first().and_then(block),
+        lines(results, "timeline").first().map(recovery).transpose(),
+        lines(results, "gantt").first().map(block).transpose(),
     ];
-    drawn.into_iter().flatten().collect()
+    drawn.into_iter().filter_map(Result::transpose).collect()
 }
 
-/// Name, colour, whether dashed, and points of a curve.
-type Curve = (String, &'static str, bool, Vec<(f64, f64)>);
-
-fn curves(all: Vec<Curve>, height: f64, x: (&str, bool), y: (&str, bool)) -> Option<(String, String)> {
-    let points = || all.iter().flat_map(|(.., points)| points.iter());
-    points().next()?;
-    let scale = |log, values: &dyn Fn() -> Vec<f64>| {
-        let values = values().into_iter();
-        if log {
-            Scale::log(values)
-        } else {
-            Scale::even(values)
-        }
-    };
-    let xs = scale(x.1, &|| points().map(|p| p.0).collect());
-    let ys = scale(y.1, &|| points().map(|p| p.1).collect());
-    let mut measured: Vec<f64> = points().map(|p| p.0).collect();
-    measured.sort_by(f64::total_cmp);
-    measured.dedup();
-    let mut chart = Chart::new(height, (xs, x.0, &measured), (ys, y.0));
-    let mut legend = String::new();
-    for (name, colour, dashed, points) in &all {
-        if !points.is_empty() {
-            chart.points(points, colour, *dashed);
-            legend.push_str(&named(name, colour, *dashed));
-        }
-    }
-    Some((legend, chart.done()))
-}
-
-fn latency(lines: &[Line]) -> Option<Picture> {
-    let line = |field: &str, verify: &str, rtt: &str| {
-        let wanted = [("verify", verify), ("added_rtt_ms", rtt)];
+fn latency(lines: &[Line]) -> anyhow::Result<Option<Picture>> {
+    let curve = |name: &str, colour, field: &str, verify: bool, rtt: u32| {
+        let wanted = json!({ "verify": verify, "added_rtt_ms": rtt });
         let of = lines.iter().filter(|line| has(line, &wanted));
-        let mut points: Vec<_> = of
-            .filter_map(|line| Some((number(line, "rate")?, number(line, field)?)))
-            .collect();
-        points.sort_by(|a, b| a.0.total_cmp(&b.0));
-        points
+        let points = of.filter_map(|line| Some((number(line, "rate")?, number(line, field)?)));
+        (name.into(), colour, field.starts_with("floor"), points.collect())
     };
-    let (p50, p99) = ("p50_ms", "p99_ms");
-    let curve =
-        |name: &str, colour: usize, dashed, points| (name.to_owned(), COLOURS[colour], dashed, points);
     let all = vec![
-        curve("p50", 0, false, line(p50, "false", "0")),
-        curve("p50 of the floor", 0, true, line("floor_p50_ms", "false", "0")),
-        curve("p99", 1, false, line(p99, "false", "0")),
-        curve("p99 of the floor", 1, true, line("floor_p99_ms", "false", "0")),
-        curve("p50, verified", 2, false, line(p50, "true", "0")),
-        curve("p50, 1 ms added", 3, false, line(p50, "false", "1")),
-        curve("its floor", 3, true, line("floor_p50_ms", "false", "1")),
-        curve("p50, 2 ms added", 4, false, line(p50, "false", "2")),
-        curve("its floor", 4, true, line("floor_p50_ms", "false", "2")),
+        curve("p50", 0, "p50_ms", false, 0),
+        curve("p50 of the floor", 0, "floor_p50_ms", false, 0),
+        curve("p99", 1, "p99_ms", false, 0),
+        curve("p99 of the floor", 1, "floor_p99_ms", false, 0),
+        curve("p50, verified", 2, "p50_ms", true, 0),
+        curve("p50, 1 ms added", 3, "p50_ms", false, 1),
+        curve("its floor", 3, "floor_p50_ms", false, 1),
+        curve("p50, 2 ms added", 4, "p50_ms", false, 2),
+        curve("its floor", 4, "floor_p50_ms", false, 2),
     ];
-    let (legend, svg) = curves(
+    curves(
+        "Latency over load",
         all,
-        360.0,
-        ("blocks a second", true),
-        ("overhead of a block, ms", true),
-    )?;
-    Some(Picture {
-        title: "Latency over load",
-        legend,
-        svg,
-    })
+        "blocks a second",
+        "overhead of a block, ms",
+        true,
+    )
 }
 
-fn efficiency(lines: &[Line]) -> Option<Picture> {
+fn efficiency(lines: &[Line]) -> anyhow::Result<Option<Picture>> {
     let mut by_time: BTreeMap<u64, Vec<(f64, f64)>> = BTreeMap::new();
-    for line in lines.iter().filter(|line| !has(line, &[("ahead", "always")])) {
-        let point = (number(line, "provers")?, number(line, "efficiency")? * 100.0);
-        by_time
-            .entry(number(line, "prove_ms")? as u64)
-            .or_default()
-            .push(point);
+    for line in lines
+        .iter()
+        .filter(|line| !has(line, &json!({ "ahead": "always" })))
+    {
+        let field = |field: &str| number(line, field).with_context(|| format!("scaling without {field}"));
+        let points = by_time.entry(field("prove_ms")? as u64).or_default();
+        points.push((field("provers")?, field("efficiency")? * 100.0));
     }
-    let each = by_time
-        .into_iter()
-        .zip(COLOURS)
-        .map(|((time, mut points), colour)| {
-            points.sort_by(|a, b| a.0.total_cmp(&b.0));
-            (format!("proofs of {time} ms"), colour, false, points)
-        });
-    let (legend, svg) = curves(each.collect(), 300.0, ("provers", true), ("busy, %", false))?;
-    Some(Picture {
-        title: "Efficiency over provers",
-        legend,
-        svg,
-    })
+    let each = by_time.into_iter().enumerate();
+    let each = each.map(|(at, (time, points))| (format!("proofs of {time} ms"), at, false, points));
+    curves(
+        "Efficiency over provers",
+        each.collect(),
+        "provers",
+        "busy, %",
+        false,
+    )
 }
 
-fn recovery(line: &Line) -> Option<Picture> {
-    let series = line.get("series")?.as_object()?;
-    let slots = number(line, "slots")?;
-    let point = |step: &Value| Some((step.get(0)?.as_f64()? / 1000.0, step.get(1)?.as_f64()?));
-    let steps = |steps: &Value| -> Vec<(f64, f64)> {
-        steps.as_array().into_iter().flatten().filter_map(point).collect()
+/// Draws the curves that have points, each with its name in the legend.
+fn curves(
+    title: &'static str,
+    mut all: Vec<Curve>,
+    x: &str,
+    y: &str,
+    is_log: bool,
+) -> anyhow::Result<Option<Picture>> {
+    for (.., points) in &mut all {
+        points.retain(|(x, y)| *x > 0.0 && *y > 0.0);
+        points.sort_by(|a, b| a.0.total_cmp(&b.0));
+    }
+    all.retain(|(.., points)| !points.is_empty());
+    let named = |(name, colour, is_dashed, _): &Curve| {
+        let (line, colour) = (
+            if *is_dashed { "┅┅" } else { "━━" },
+            COLOURS[colour % COLOURS.len()],
+        );
+        let name = escaped(name);
+        format!("<span class=\"name\"><b style=\"color:#{colour:06x}\">{line}</b> {name}</span> ")
     };
-    let last = series
-        .values()
-        .flat_map(steps)
-        .map(|step| step.0)
-        .fold(0.0, f64::max);
-    let lanes = series.len() as f64;
-    let mut chart = Chart::new(
-        70.0 + 62.0 * lanes,
-        (Scale::Even(0.0, last), "seconds", &[]),
-        (Scale::Lanes(series.len()), ""),
-    );
-    for (lane, (prover, series)) in series.iter().enumerate() {
-        let floor = lanes - 1.0 - lane as f64;
-        let steps = steps(series);
-        let ends = steps.iter().skip(1).map(|next| next.0).chain([last]);
-        for ((from, running), to) in steps.iter().zip(ends) {
-            chart.bar(
-                (*from, to),
-                (floor, floor + running / slots * 0.9),
-                COLOURS[lane % COLOURS.len()],
-                0.75,
-            );
-        }
-        chart.lane(floor + 0.35, prover);
+    if all.is_empty() {
+        return Ok(None);
     }
-    let killed = line.get("killed")?.as_str()?;
-    chart.mark(number(line, "killed_ms")? / 1000.0, &format!("{killed} killed"));
-    chart.mark(number(line, "back_ms")? / 1000.0, "started again");
-    Some(Picture {
-        title: "A recovery",
-        legend: format!(
-            "Running attempts of each prover, of {slots} slots, from its heartbeats. The tasks of {killed} begin \
-             elsewhere within a second; the other provers work at their limit until {killed} is back."
-        ),
-        svg: chart.done(),
-    })
+    let legend = all.iter().map(named).collect();
+    Ok(Some((title, legend, draw::curves(&all, x, y, is_log)?)))
 }
 
-fn block(line: &Line) -> Option<Picture> {
-    let spans = line.get("spans")?.as_array()?;
-    let text = |span: &Value, at: usize| Some(span.get(at)?.as_str()?.to_owned());
-    let time = |span: &Value, at: usize| span.get(at)?.as_f64();
-    let mut lanes: Vec<String> = Vec::new();
-    for span in spans {
-        let who = text(span, 0)?;
-        if !lanes.contains(&who) {
-            lanes.push(who);
-        }
-    }
-    let last = spans.iter().filter_map(|span| time(span, 4)).fold(0.0, f64::max);
-    let count = lanes.len() as f64;
-    let mut chart = Chart::new(
-        70.0 + 34.0 * count,
-        (Scale::Even(0.0, last * 1.06), "ms since the block passed", &[]),
-        (Scale::Lanes(lanes.len()), ""),
+fn recovery(line: &Line) -> anyhow::Result<Picture> {
+    let line = Value::Object(line.clone());
+    let series: BTreeMap<String, Vec<(f64, f64)>> = from_value(line["series"].clone())?;
+    let (slots, killed): (f64, String) = from_value(json!([line["slots"], line["killed"]]))?;
+    let (down, back): (f64, f64) = from_value(json!([line["killed_ms"], line["back_ms"]]))?;
+    let last = series.values().flatten().map(|step| step.0).fold(back, f64::max);
+    let bars = series.values().enumerate().flat_map(|(lane, steps)| {
+        let ends = steps.iter().skip(1).map(|next| next.0).chain([last]);
+        let bar = move |((from, running), end): (&(f64, f64), f64)| -> Bar {
+            (
+                lane,
+                from / 1e3..end / 1e3,
+                0.0..running / slots * 0.9,
+                0.75,
+                String::new(),
+            )
+        };
+        steps.iter().zip(ends).map(bar)
+    });
+    let bars: Vec<Bar> = bars.collect();
+    let names: Vec<String> = series.keys().cloned().collect();
+    let marks = [
+        (down / 1e3, format!("{killed} killed")),
+        (back / 1e3, "started again".into()),
+    ];
+    let legend = format!(
+        "Running attempts of each prover, of {slots} slots, from its heartbeats. The tasks of {killed} begin \
+         elsewhere within a second; the other provers work at their limit until {killed} is back."
     );
-    for (lane, who) in lanes.iter().enumerate() {
-        let floor = count - 1.0 - lane as f64;
-        chart.lane(floor + 0.5, who);
-        for span in spans.iter().filter(|span| text(span, 0).as_ref() == Some(who)) {
-            let (released, began, ended) = (time(span, 2)?, time(span, 3)?, time(span, 4)?);
-            let colour = COLOURS[lane % COLOURS.len()];
-            chart.bar((released, began), (floor + 0.42, floor + 0.5), colour, 0.4);
-            chart.bar((began, ended), (floor + 0.16, floor + 0.84), colour, 0.75);
-            // A word that does not fit would cover the next bar.
-            if ended - began > last * 0.055 || ended >= last {
-                chart.word(began, floor + 0.5, &text(span, 1)?);
-            }
+    let svg = draw::lanes(&names, (0.0..last / 1e3, "seconds"), &bars, &marks)?;
+    Ok(("A recovery", escaped(&legend), svg))
+}
+
+fn block(line: &Line) -> anyhow::Result<Picture> {
+    let spans = line.get("spans").cloned().unwrap_or_default();
+    let spans: Vec<(String, String, f64, f64, f64)> = from_value(spans)?;
+    let last = spans.iter().map(|span| span.4).fold(f64::MIN_POSITIVE, f64::max);
+    let (mut names, mut bars) = (Vec::new(), Vec::<Bar>::new());
+    for (who, what, released, began, ended) in spans {
+        let lane = names.iter().position(|name| *name == who).unwrap_or(names.len());
+        if lane == names.len() {
+            names.push(who);
         }
+        // A word that does not fit would cover the next bar.
+        let fits = ended - began > last * 0.055 || ended >= last;
+        let word = if fits { what } else { String::new() };
+        // An instant is a bar that can be seen.
+        let ended = ended.max(began + last * 0.002);
+        bars.push((lane, released..began, 0.46..0.54, 0.5, String::new()));
+        bars.push((lane, began..ended, 0.16..0.84, 0.75, word));
     }
-    Some(Picture {
-        title: "A block",
-        legend: "Attempts of the block's tasks by process and time, from the messages as they pass. A thin line is a task \
-                 that was released and waits for its prover."
-            .into(),
-        svg: chart.done(),
-    })
+    let legend = "Attempts of the block's tasks by process and time, from the messages as they pass. A thin line is \
+                  a task that was released and waits for its prover.";
+    let time = (0.0..last * 1.09, "ms since the block passed");
+    Ok(("A block", legend.into(), draw::lanes(&names, time, &bars, &[])?))
 }

@@ -1,12 +1,16 @@
 //! Results as tables. Results of one scenario with the same fields share a table.
 
-use super::{KEYS, Line, SAID_ONCE, escaped};
+use super::{
+    html::escaped,
+    results::{KEYS, Line, SAID_ONCE},
+};
+use crate::stats::round;
 use serde_json::Value;
 
 /// A table of results.
 pub(super) struct Table {
-    columns: Vec<String>,
-    rows: Vec<Vec<String>>,
+    pub(super) columns: Vec<String>,
+    pub(super) rows: Vec<Vec<String>>,
 }
 
 /// Returns whether a table shows the value. Data of pictures is left out.
@@ -18,16 +22,15 @@ fn is_told(value: &Value) -> bool {
     }
 }
 
-fn fields(line: &Line) -> impl Iterator<Item = &String> {
-    let told = line
-        .iter()
-        .filter(|(name, value)| is_told(value) && !SAID_ONCE.contains(&name.as_str()));
-    told.map(|(name, _)| name)
-}
-
-/// Returns the names of a result's fields, which identify its table.
-pub(super) fn shape(line: &Line) -> String {
-    fields(line).map(String::as_str).collect::<Vec<_>>().join(" ")
+/// Returns the names of a result's fields, the keys first. Results with the same names share a table.
+pub(super) fn shape(line: &Line) -> Vec<String> {
+    let told = |name: &str| line.get(name).is_some_and(is_told) && !SAID_ONCE.contains(&name);
+    let measured = line
+        .keys()
+        .map(String::as_str)
+        .filter(|name| !KEYS.contains(name));
+    let names = KEYS.into_iter().chain(measured).filter(|name| told(name));
+    names.map(Into::into).collect()
 }
 
 /// Formats a value briefly: a spread as two values, a number with at most three decimals.
@@ -37,7 +40,7 @@ pub(super) fn text(value: &Value) -> String {
         Value::Array(values) => values.iter().map(text).collect::<Vec<_>>().join(" – "),
         Value::Number(number) => match number.as_f64() {
             Some(value) if value.abs() >= 1000.0 => format!("{value:.0}"),
-            Some(value) => format!("{}", (value * 1000.0).round() / 1000.0),
+            Some(value) => round(value).to_string(),
             None => number.to_string(),
         },
         other => other.to_string(),
@@ -46,40 +49,23 @@ pub(super) fn text(value: &Value) -> String {
 
 /// Returns the tables of one scenario.
 pub(super) fn parts(lines: &[Line]) -> Vec<Table> {
-    let mut shapes: Vec<String> = lines.iter().map(shape).collect();
-    shapes.dedup();
-    let mut seen = Vec::new();
-    shapes.retain(|shape| {
-        let new = !shape.is_empty() && !seen.contains(shape);
-        seen.push(shape.clone());
-        new
-    });
-    let table = |wanted: &String| {
-        let lines: Vec<&Line> = lines.iter().filter(|line| shape(line) == *wanted).collect();
-        Table::of(&lines)
-    };
-    shapes.iter().map(table).collect()
+    let mut tables = Vec::<Table>::new();
+    for line in lines {
+        let columns = shape(line);
+        let row = columns.iter().map(|name| text(&line[name])).collect();
+        match tables.iter_mut().find(|table| table.columns == columns) {
+            Some(table) => table.rows.push(row),
+            None if columns.is_empty() => {}
+            None => tables.push(Table {
+                columns,
+                rows: vec![row],
+            }),
+        }
+    }
+    tables
 }
 
 impl Table {
-    fn of(lines: &[&Line]) -> Self {
-        let names: Vec<&String> = lines
-            .first()
-            .map(|line| fields(line).collect())
-            .unwrap_or_default();
-        let keys = KEYS.iter().filter(|key| names.iter().any(|name| name == *key));
-        let measured = names.iter().filter(|name| !KEYS.contains(&name.as_str()));
-        let columns: Vec<String> = keys
-            .map(ToString::to_string)
-            .chain(measured.map(ToString::to_string))
-            .collect();
-        let row = |line: &&Line| columns.iter().map(|name| text(&line[name])).collect();
-        Self {
-            rows: lines.iter().map(row).collect(),
-            columns,
-        }
-    }
-
     pub(super) fn markdown(&self) -> String {
         let line = |cells: &[String]| format!("| {} |\n", cells.join(" | "));
         let rule = format!("|{}\n", "---|".repeat(self.columns.len()));
@@ -87,12 +73,15 @@ impl Table {
         [line(&self.columns), rule].into_iter().chain(rows).collect()
     }
 
+    /// Returns the table as HTML. The verdicts `met` and `missed` are classes of their cells.
     pub(super) fn html(&self) -> String {
-        let line = |tag: &str, cells: &[String]| {
-            let cells = cells.iter().map(|cell| format!("<{tag}>{}", escaped(cell)));
-            format!("<tr>{}\n", cells.collect::<String>())
+        let cell = |tag: &str, cell: &String| match cell.as_str() {
+            "met" | "missed" => format!("<{tag} class=\"{cell}\">{cell}"),
+            _ => format!("<{tag}>{}", escaped(cell)),
         };
-        let rows: String = self.rows.iter().map(|row| line("td", row)).collect();
-        format!("<table>{}{rows}</table>", line("th", &self.columns))
+        let line = |tag, cells: &[String]| -> String { cells.iter().map(|text| cell(tag, text)).collect() };
+        let rows = self.rows.iter().map(|row| format!("<tr>{}\n", line("td", row)));
+        let (head, rows) = (line("th", &self.columns), rows.collect::<String>());
+        format!("<div class=\"scroll\"><table><tr>{head}\n{rows}</table></div>\n")
     }
 }

@@ -7,10 +7,10 @@
 //! compare-and-set, so a leader unaware of its replacement cannot move it back.
 
 mod cursor;
+pub(crate) mod resume;
 mod store;
 
 pub use cursor::Cursor;
-pub(crate) use cursor::Opened;
 
 use crate::{
     decide::{Action, Link, WINDOW},

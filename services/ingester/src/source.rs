@@ -4,38 +4,18 @@
 //! stop is requested. Failures appear in the pipeline's status and are retried. A source ends by itself
 //! only when another process leads, or when this process cannot reach the source and another one may.
 
+mod ended;
 mod ethereum;
 mod file;
 pub(crate) mod http;
 mod submitted;
 
-use crate::{
-    publisher::{Deposed, Opened},
-    status::Status,
-};
+use crate::{publisher::resume::Opened, status::Status};
+pub(crate) use ended::Ended;
 use ethereum::Node;
 use http::Desk;
 use push0_domain::pipeline::Source;
 use push0_runtime::Shutdown;
-use std::time::Duration;
-
-/// Time for which a leader keeps the lead without reaching its source. A node restarted by hand takes
-/// longer; a node that dropped a connection answers the next request.
-const OUT_OF_REACH_MAX: Duration = Duration::from_secs(2);
-
-/// Reasons why a source ended by itself.
-pub(crate) enum Ended {
-    /// Another process leads.
-    Deposed,
-    /// The source was not reached for [`OUT_OF_REACH_MAX`].
-    OutOfReach,
-}
-
-impl From<Deposed> for Ended {
-    fn from(Deposed: Deposed) -> Self {
-        Self::Deposed
-    }
-}
 
 /// Access to a source from this process, including its connections.
 pub(crate) struct Access {

@@ -1,9 +1,8 @@
 //! Definition of the command line.
 
 use crate::command::{block, blocks, cancel, child, dead, pipeline, proof, provision, report, status, up};
-use clap::{Args, Parser, Subcommand};
-use push0_domain::PipelineId;
-use std::path::PathBuf;
+use crate::options::Global;
+use clap::{Parser, Subcommand};
 
 /// Orchestrates zero-knowledge proofs.
 ///
@@ -15,31 +14,6 @@ pub(crate) struct Cli {
     pub(crate) global: Global,
     #[command(subcommand)]
     pub(crate) command: Command,
-}
-
-/// Options common to all commands.
-#[derive(Args, Clone, Debug)]
-pub(crate) struct Global {
-    /// Broker URL [default: the broker of the `push0 up` that runs in DIR, else nats://127.0.0.1:4222].
-    ///
-    /// Credentials and TLS files come from PUSH0_NATS__CREDENTIALS, PUSH0_NATS__NKEY_SEED,
-    /// PUSH0_NATS__TLS_CA, PUSH0_NATS__TLS_CERT and PUSH0_NATS__TLS_KEY, as for the services.
-    #[arg(long, global = true, env = "PUSH0_NATS__URL", value_name = "URL")]
-    pub(crate) nats: Option<String>,
-    /// State directory of `push0 up`.
-    #[arg(long, global = true, default_value = "./.push0", value_name = "DIR")]
-    pub(crate) dir: PathBuf,
-    /// Print JSON instead of text.
-    #[arg(long, global = true)]
-    pub(crate) json: bool,
-}
-
-/// Selection of a pipeline.
-#[derive(Args, Clone, Debug)]
-pub(crate) struct Of {
-    /// Name of the pipeline. May be omitted if there is only one.
-    #[arg(long, value_name = "NAME")]
-    pub(crate) pipeline: Option<PipelineId>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -76,6 +50,7 @@ pub(crate) enum Command {
 mod tests {
     use super::*;
     use clap::CommandFactory as _;
+    use std::path::PathBuf;
 
     #[test]
     fn the_command_line_is_consistent() {

@@ -1,8 +1,8 @@
 //! Context of a command: the broker, the state directory and the selected pipeline.
 
-use crate::cli::{Global, Of};
 use crate::endpoint::Endpoint;
 use crate::failure::Failure;
+use crate::options::{Global, Of};
 use push0_bus::{Bus, NatsConfig, Pipelines, Refusal};
 use push0_domain::PipelineId;
 use push0_domain::pipeline::Pipeline;

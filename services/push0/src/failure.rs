@@ -1,6 +1,7 @@
 //! Failure of a command, with its exit code.
 
 use push0_runtime::exit::{self, BoxError, chain};
+use std::io::Write as _;
 use std::process::ExitCode;
 
 /// Reason for which a command did not succeed.
@@ -30,7 +31,8 @@ impl Failure {
             Self::Failed(_) => exit::FAILURE,
             Self::Told => return ExitCode::from(exit::FAILURE),
         };
-        crate::output::note(&format!("push0: {}", self.text()));
+        // A closed stderr must not change the exit code.
+        let _ = writeln!(std::io::stderr().lock(), "push0: {}", self.text());
         ExitCode::from(code)
     }
 

@@ -14,6 +14,7 @@ mod failure;
 mod graph;
 mod known;
 mod letters;
+mod options;
 mod output;
 mod overrides;
 mod pipeline_file;

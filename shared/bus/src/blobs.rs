@@ -2,7 +2,7 @@
 
 use crate::{
     Bus,
-    streams::{BLOBS, BLOBS_STREAM},
+    provision::{BLOBS, BLOBS_STREAM},
 };
 use async_nats::jetstream::{
     Context,

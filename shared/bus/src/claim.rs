@@ -4,18 +4,10 @@
 //! or replaced, a task for it may stay on the subject, to be stopped or ignored. Left there, the old task
 //! would keep out the same attempt of a retry, or of the same block when the chain returns to it.
 
-use crate::{Bus, Message, PublishError, Stored, Stream, inspect::decoded};
+use crate::{Bus, Message, PublishError, Stored, Stream, inspect::decoded, replacement::Over};
 use async_nats::jetstream::{message::StreamMessage, stream::LastRawMessageErrorKind};
 use push0_domain::message::{Claim, Claims};
 use serde::de::DeserializeOwned;
-
-/// A rule for the stored messages that a new message may replace.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Over {
-    stream: Stream,
-    claim: Claim,
-    yields: fn(&StreamMessage, Claim) -> bool,
-}
 
 impl Message {
     /// Lets the message replace an older claim to the same attempt. `stream` holds messages of type `T`,

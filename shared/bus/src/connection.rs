@@ -1,11 +1,10 @@
 //! The connection to the broker: made once, re-established for ever, with a state for callers to watch.
 
 use crate::{
-    Backoff, Refusal, brokers,
+    Backoff, Connection, NatsConfig, Refusal, brokers,
     refusal::{Refusals, user_of},
 };
 use async_nats::{ConnectOptions, Event, ServerAddr, jetstream};
-use serde::Deserialize;
 use std::{path::PathBuf, sync::Arc, time::Duration};
 use tokio::{sync::watch, task::JoinSet};
 
@@ -17,38 +16,6 @@ pub(crate) const REQUEST_TIMEOUT: Duration = Duration::from_secs(1);
 const STORE_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long making a connection may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
-
-/// Address of the broker and credentials of this process: the `[nats]` section of every service.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct NatsConfig {
-    /// One or more `nats://` or `tls://` URLs, separated by commas.
-    pub url: String,
-    /// A credentials file (JWT and seed).
-    pub credentials: Option<PathBuf>,
-    /// A file with an NKEY seed.
-    pub nkey_seed: Option<PathBuf>,
-    /// A certificate authority to trust besides the system's. Also makes TLS mandatory.
-    pub tls_ca: Option<PathBuf>,
-    /// A client certificate, which also needs `tls_key`.
-    pub tls_cert: Option<PathBuf>,
-    /// The private key of the client certificate.
-    pub tls_key: Option<PathBuf>,
-}
-
-impl Default for NatsConfig {
-    fn default() -> Self {
-        let url = "nats://127.0.0.1:4222".into();
-        Self {
-            url,
-            credentials: None,
-            nkey_seed: None,
-            tls_ca: None,
-            tls_cert: None,
-            tls_key: None,
-        }
-    }
-}
 
 /// An error in the `[nats]` section, independent of the broker.
 #[derive(Debug, thiserror::Error)]
@@ -82,16 +49,6 @@ pub enum ConnectError {
     /// The client refused the options.
     #[error("nats: {0}")]
     Client(String),
-}
-
-/// State of the connection to the broker.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Connection {
-    /// Whether the connection is up now.
-    pub up: bool,
-    /// The number of interruptions. A receiver that derives its state from deliveries starts over when the
-    /// number grows, since messages may have been lost.
-    pub interruptions: u64,
 }
 
 /// A connection to the broker. Cheap to clone.

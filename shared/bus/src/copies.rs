@@ -1,6 +1,6 @@
 //! The state of each stream's copies: which one leads, which are behind, which are away.
 
-use crate::{Bus, BusError, Level, Stream, facts::Bucket, streams::BLOBS_STREAM};
+use crate::{Bus, BusError, Level, Stream, facts::Bucket, provision::BLOBS_STREAM};
 use async_nats::jetstream::stream::ClusterInfo;
 use futures::future::join_all;
 use std::fmt;

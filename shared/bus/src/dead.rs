@@ -1,14 +1,14 @@
 //! Dead letters: unreadable messages and work that was given up, kept until an operator decides.
 
-use crate::{Bus, BusError, Message, PublishError, Stream};
+use crate::{Bus, BusError, Message, PublishError, Stream, now};
 use push0_domain::{
-    PipelineId, Timestamp,
+    PipelineId,
     codec::CodecError,
     message::{Dead, DeadLetter, Happening},
     subject,
     trace::TraceContext,
 };
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 /// The most bytes of an unreadable message that its dead letter keeps: enough to recognize the message.
 const BODY_KEPT_MAX: usize = 16 * 1024;
@@ -86,11 +86,4 @@ impl DeadLetters {
             Err(error) => Err(error.into()),
         }
     }
-}
-
-/// Returns the current time, for messages about to be written. Decisions take the time as
-/// an argument instead.
-pub fn now() -> Timestamp {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    Timestamp(push0_domain::time::micros(since))
 }

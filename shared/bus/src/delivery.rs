@@ -1,14 +1,14 @@
 //! Receiving: typed messages from a durable consumer, and their acknowledgement.
 
-use crate::{Bus, BusError, DeadLetters, Handed, Stream, held::Held};
+use crate::{
+    Bus, BusError, DeadLetters, Handed, Stream,
+    decode::{decode, trace_of},
+    held::Held,
+};
 use async_nats::jetstream::consumer::pull;
 use bytes::Bytes;
 use futures::{FutureExt, StreamExt, future::BoxFuture};
-use push0_domain::{
-    Timestamp,
-    codec::{self, CodecError},
-    trace::TraceContext,
-};
+use push0_domain::{Timestamp, codec::CodecError, trace::TraceContext};
 use serde::de::DeserializeOwned;
 use std::{
     marker::PhantomData,
@@ -425,23 +425,4 @@ pub(crate) fn read<T: DeserializeOwned>(
             Ok(Read::Unreadable(aside.boxed()))
         }
     }
-}
-
-pub(crate) fn decode<T: DeserializeOwned>(
-    body: &[u8],
-    headers: Option<&async_nats::HeaderMap>,
-) -> Result<T, CodecError> {
-    let (schema, encoding) = (codec::SCHEMA_HEADER, codec::ENCODING_HEADER);
-    codec::decode_described(body, header(headers, schema), header(headers, encoding))
-}
-
-pub(crate) fn trace_of(headers: Option<&async_nats::HeaderMap>) -> TraceContext {
-    TraceContext {
-        traceparent: header(headers, "traceparent").map(Into::into),
-        tracestate: header(headers, "tracestate").map(Into::into),
-    }
-}
-
-fn header<'a>(headers: Option<&'a async_nats::HeaderMap>, name: &str) -> Option<&'a str> {
-    headers?.get(name).map(|value| value.as_str())
 }

@@ -1,6 +1,9 @@
 //! Reading streams and their state without consuming messages.
 
-use crate::{Bus, BusError, Stream, delivery};
+use crate::{
+    Bus, BusError, Stream,
+    decode::{decode, trace_of},
+};
 use async_nats::jetstream::{
     ErrorCode,
     context::ConsumerInfoErrorKind,
@@ -216,10 +219,10 @@ fn kept<T: DeserializeOwned>(
 pub(crate) fn decoded<T: DeserializeOwned>(message: &StreamMessage) -> Kept<T> {
     let stored_at = u64::try_from(message.time.unix_timestamp_nanos() / 1000).unwrap_or_default();
     Kept {
-        body: delivery::decode(&message.payload, Some(&message.headers)),
+        body: decode(&message.payload, Some(&message.headers)),
         subject: message.subject.to_string(),
         sequence: message.sequence,
         stored_at: Timestamp(stored_at),
-        trace: delivery::trace_of(Some(&message.headers)),
+        trace: trace_of(Some(&message.headers)),
     }
 }

@@ -1,6 +1,6 @@
 //! Storing messages: a publish succeeds when the broker has confirmed it.
 
-use crate::{Bus, BusError, claim::Over};
+use crate::{Bus, BusError, replacement::Over};
 use async_nats::HeaderMap;
 use async_nats::jetstream::{
     context::{PublishAckFuture, PublishErrorKind},

@@ -5,6 +5,7 @@
 
 use crate::{
     Bus, BusError, Connection, Delivery, Stream,
+    consumer_names::GROUP,
     delivery::{self, Read, SettingAside},
 };
 use async_nats::{
@@ -26,8 +27,6 @@ use tokio::{sync::watch, time::Instant};
 const REQUEST_EXPIRES: Duration = Duration::from_secs(2);
 /// How long the broker's report of an expired request may be late.
 const REQUEST_GRACE: Duration = Duration::from_millis(500);
-/// The only priority group of each consumer. The broker ranks requests within a group only.
-pub(crate) const GROUP: &str = "work";
 /// The last rank of a standby. The broker knows no higher number.
 pub const STANDBY_MAX: u8 = 9;
 /// How long the end of the subscription may take when a puller is closed.

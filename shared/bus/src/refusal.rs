@@ -4,7 +4,7 @@
 //! a request would wait in vain for its answer. So each refusal is reported, and ends the work that
 //! may be waiting.
 
-use crate::{Bus, BusError, NatsConfig};
+use crate::NatsConfig;
 use push0_domain::subject;
 use std::{fmt, sync::Arc};
 use tokio::sync::broadcast;
@@ -72,7 +72,7 @@ pub(crate) type Report = Arc<dyn Fn(Option<&Refusal>) + Send + Sync>;
 pub(crate) struct Refusals {
     user: Arc<str>,
     report: Report,
-    passing: broadcast::Sender<Arc<Refusal>>,
+    pub(crate) passing: broadcast::Sender<Arc<Refusal>>,
 }
 
 impl Refusals {
@@ -102,32 +102,6 @@ impl Refusals {
     /// Withdraws the reports when a connection is made, since permissions may have changed.
     pub(crate) fn forget(&self) {
         (self.report)(None);
-    }
-}
-
-impl Bus {
-    /// Runs `work`, and ends it when the broker refuses an action of this connection, events excepted.
-    ///
-    /// Fails with [`BusError::Forbidden`] after a refusal, otherwise with the error of `work`.
-    pub async fn permitted<T>(&self, work: impl Future<Output = Result<T, BusError>>) -> Result<T, BusError> {
-        tokio::select! {
-            biased;
-            refusal = self.refused() => Err(BusError::Forbidden(refusal)),
-            done = work => done,
-        }
-    }
-
-    /// Waits until the broker refuses an action other than an event.
-    pub async fn refused(&self) -> Arc<Refusal> {
-        let mut passing = self.refusals.passing.subscribe();
-        loop {
-            match passing.recv().await {
-                Ok(refusal) if refusal.is_waited_for() => return refusal,
-                Ok(_) | Err(broadcast::error::RecvError::Lagged(_)) => {}
-                // The sender lives in `self`: the channel cannot close.
-                Err(broadcast::error::RecvError::Closed) => std::future::pending().await,
-            }
-        }
     }
 }
 

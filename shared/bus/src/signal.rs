@@ -4,7 +4,10 @@
 //! Every message published to a stream also reaches plain subscribers at once, so a signal is a fast hint at
 //! no cost. Anything that must not be missed is derived from stored state as well.
 
-use crate::{Bus, BusError, delivery};
+use crate::{
+    Bus, BusError,
+    decode::{decode, trace_of},
+};
 use futures::{StreamExt, stream::SelectAll};
 use push0_domain::{codec::CodecError, trace::TraceContext};
 use serde::de::DeserializeOwned;
@@ -59,11 +62,11 @@ impl Signal {
 
     /// Decodes the message's body.
     pub fn body<T: DeserializeOwned>(&self) -> Result<T, CodecError> {
-        delivery::decode(&self.0.payload, self.0.headers.as_ref())
+        decode(&self.0.payload, self.0.headers.as_ref())
     }
 
     /// Returns the trace context from the message's headers.
     pub fn trace(&self) -> TraceContext {
-        delivery::trace_of(self.0.headers.as_ref())
+        trace_of(self.0.headers.as_ref())
     }
 }

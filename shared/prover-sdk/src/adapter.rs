@@ -1,7 +1,7 @@
 //! Traits and types for the author of an adapter.
 
 use push0_domain::{
-    BlockHash, ProverId, Timestamp,
+    BlockHash, Timestamp,
     message::{FailureClass, KnownBlock, TaskHeader},
     trace::TraceContext,
 };
@@ -157,14 +157,4 @@ pub trait Verify: Send + Sync + 'static {
     fn program_id(&self) -> Option<String> {
         None
     }
-}
-
-/// Returns a random prover id, for processes without a configured one.
-pub(crate) fn default_id(zkvm: &str, random: u32) -> String {
-    format!("{zkvm}-{random:08x}")
-}
-
-/// Parses a prover id, from the configuration or [`default_id`].
-pub(crate) fn parse_id(text: &str) -> Result<ProverId, push0_domain::id::InvalidId> {
-    ProverId::new(text)
 }

@@ -1,6 +1,6 @@
 //! One attempt, from its delivery to its acknowledgement.
 
-use crate::{Prove, ProveError, Work, ledger::Place, serve::Node};
+use crate::{Prove, ProveError, Work, ledger::Place, node::Node};
 use futures::FutureExt;
 use push0_bus::{Backoff, BlobError, Delivery, Message};
 use push0_domain::{
@@ -10,7 +10,7 @@ use push0_domain::{
     time::micros,
     trace::TraceContext,
 };
-use push0_runtime::trace;
+use push0_runtime::{panic_message, trace};
 use std::{
     panic::AssertUnwindSafe,
     sync::Arc,
@@ -149,7 +149,7 @@ async fn outcome<P: Prove>(
         proved = tokio::time::timeout(timeout, proving) => match proved {
             Err(_) => return Err(Failure::new(FailureClass::TimedOut, format!("not done within {timeout:?}"))),
             Ok(Err(panic)) => {
-                let message = format!("the prover panicked: {}", panic_text(panic.as_ref()));
+                let message = format!("the prover panicked: {}", panic_message(panic.as_ref()));
                 return Err(Failure::new(FailureClass::Retryable, message));
             }
             Ok(Ok(outputs)) => outputs.map_err(failure)?,
@@ -160,15 +160,6 @@ async fn outcome<P: Prove>(
 
 fn failure(error: ProveError) -> Failure {
     Failure::new(error.class, error.message)
-}
-
-/// Returns the text of a panic, if the panic was raised with one.
-pub(crate) fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
-    let text = panic
-        .downcast_ref::<&str>()
-        .map(ToString::to_string)
-        .or_else(|| panic.downcast_ref::<String>().cloned());
-    text.unwrap_or_else(|| "no message".into())
 }
 
 async fn read(node: &Node, header: &TaskHeader, inputs: &Payloads) -> Result<Vec<Vec<u8>>, ProveError> {

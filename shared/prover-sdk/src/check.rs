@@ -1,11 +1,6 @@
 //! Verifier mode: checks completed attempts before they count.
 
-use crate::{
-    Statement, Verify,
-    attempt::{GIVEN_BACK_MAX, panic_text},
-    ledger::Place,
-    serve::Node,
-};
+use crate::{Statement, Verify, attempt::GIVEN_BACK_MAX, ledger::Place, node::Node};
 use futures::FutureExt;
 use push0_bus::{BusError, Delivery, Message};
 use push0_domain::{
@@ -14,7 +9,7 @@ use push0_domain::{
     subject::{self, AttemptKey},
     time::micros,
 };
-use push0_runtime::trace;
+use push0_runtime::{panic_message, trace};
 use std::{
     panic::AssertUnwindSafe,
     sync::Arc,
@@ -163,7 +158,10 @@ async fn said<V: Verify>(
     let verifying = AssertUnwindSafe(verifier.verify(statement.clone(), output)).catch_unwind();
     match tokio::time::timeout(timeout, verifying).await {
         Ok(Ok(said)) => said.map_err(|e| e.to_string()),
-        Ok(Err(panic)) => Err(format!("the verifier panicked: {}", panic_text(panic.as_ref()))),
+        Ok(Err(panic)) => Err(format!(
+            "the verifier panicked: {}",
+            panic_message(panic.as_ref())
+        )),
         Err(_) => Err(format!("not verified within {timeout:?}")),
     }
 }

@@ -1,6 +1,6 @@
 //! Orders to this prover: stop an attempt, drain, begin or end a quarantine.
 
-use crate::serve::Node;
+use crate::node::Node;
 use push0_bus::BusError;
 use push0_domain::{message::Control, subject};
 use std::{sync::Arc, time::Duration};

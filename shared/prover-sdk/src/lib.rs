@@ -52,6 +52,7 @@ mod heartbeat;
 mod inbox;
 mod ledger;
 mod metrics;
+mod node;
 mod pace;
 mod serve;
 mod start;

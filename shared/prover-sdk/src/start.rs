@@ -1,16 +1,17 @@
 //! The `main` function of an adapter.
 
 use crate::{
-    Common, Prove, Verify, adapter,
+    Common, Prove, Verify,
     cli::{self, Cli},
     command,
     heartbeat::{Heartbeat, Identity},
     ledger::Ledger,
     metrics::Metrics,
-    serve::{self, Job, Node, Proving, Verifying},
+    node::Node,
+    serve::{self, Job, Proving, Verifying},
 };
 use push0_bus::{Backoff, Bus, BusError};
-use push0_domain::{ZkvmId, message::Role};
+use push0_domain::{ProverId, ZkvmId, message::Role};
 use push0_runtime::{BoxError, HasRuntimeConfig, Service, exit, run_with};
 use serde::de::DeserializeOwned;
 use std::{
@@ -75,11 +76,11 @@ async fn start<C, J: Job>(service: Service<C>, common: Common, zkvm: &str, job: 
         &config.zkvm
     })?;
     let id = if config.id.is_empty() {
-        adapter::default_id(zkvm.as_str(), rand::random())
+        format!("{zkvm}-{:08x}", rand::random::<u32>())
     } else {
         config.id.clone()
     };
-    let id = adapter::parse_id(&id)?;
+    let id = ProverId::new(&id)?;
     let (broker, consumer) = (
         service.health.component("broker"),
         service.health.component("consumer"),
@@ -110,7 +111,7 @@ async fn start<C, J: Job>(service: Service<C>, common: Common, zkvm: &str, job: 
 /// Binds to the provisioned streams, buckets and pipelines, waiting until they exist.
 async fn bind(
     bus: Bus,
-    id: &push0_domain::ProverId,
+    id: &ProverId,
     zkvm: &ZkvmId,
     config: &crate::ProverConfig,
 ) -> Result<Node, BoxError> {

@@ -12,6 +12,7 @@
 
 mod environment;
 mod error;
+mod invalid;
 mod refusal;
 mod sections;
 mod tree;
@@ -23,9 +24,9 @@ use ::config::{Config, File, FileFormat, Value, ValueKind};
 use serde::de::DeserializeOwned;
 
 use environment::Environment;
-pub use error::{ConfigError, Invalid};
+pub use error::ConfigError;
+pub use invalid::Invalid;
 use refusal::Refusal;
-pub(crate) use sections::check;
 pub use sections::{
     DEFAULT_SHUTDOWN_GRACE, HasRuntimeConfig, HttpConfig, LogFormat, OtlpProtocol, TelemetryConfig,
 };

@@ -23,4 +23,4 @@ pub use exit::BoxError;
 pub use health::{Component, Health, Role};
 pub use service::{Service, run, run_with};
 pub use shutdown::Shutdown;
-pub use tasks::{TaskError, TaskGroup};
+pub use tasks::{TaskError, TaskGroup, panic_message};

@@ -11,7 +11,7 @@ use serde::de::DeserializeOwned;
 
 use crate::exit::{self, BoxError};
 use crate::shutdown::Signals;
-use crate::{HasRuntimeConfig, Health, RunArgs, Shutdown, args, config, http, tasks, telemetry};
+use crate::{HasRuntimeConfig, Health, Invalid, RunArgs, Shutdown, args, config, http, tasks, telemetry};
 
 /// Longest time for which the flush of queued traces may delay the end of the process.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
@@ -61,7 +61,7 @@ where
     Fut: Future<Output = Result<(), E>>,
     E: Into<BoxError>,
 {
-    let loaded = config::load_from(args.config.as_deref(), std::env::vars_os(), config::check::<C>);
+    let loaded = config::load_from(args.config.as_deref(), std::env::vars_os(), check::<C>);
     let config = match loaded {
         Ok(config) => config,
         Err(error) => return refuse(name, exit::CONFIG, &error),
@@ -115,6 +115,12 @@ fn runtime(worker_threads: usize) -> std::io::Result<tokio::runtime::Runtime> {
         builder.worker_threads(worker_threads);
     }
     builder.enable_all().build()
+}
+
+/// Runs all checks: those of the sections, then the service's own.
+fn check<C: HasRuntimeConfig>(config: &C) -> Result<(), Invalid> {
+    telemetry::check(config.telemetry())?;
+    config.validate()
 }
 
 async fn supervise<C, F, Fut, E>(name: &'static str, config: C, service: F) -> Result<(), BoxError>

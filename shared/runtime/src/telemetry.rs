@@ -10,6 +10,7 @@
 //! those of push0.
 
 mod endpoint;
+mod error;
 mod export;
 
 use std::io::IsTerminal as _;
@@ -23,24 +24,9 @@ use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::{EnvFilter, Layer, Registry, fmt};
 
 use crate::config::LogFormat;
-use crate::{Invalid, TelemetryConfig, tasks};
+pub use error::TelemetryError;
 
-/// Reasons why telemetry cannot be started.
-#[derive(Debug, thiserror::Error)]
-pub enum TelemetryError {
-    /// A setting is invalid. [`check`] reports this earlier.
-    #[error("{}: expected {}", .0.key, .0.expected)]
-    Config(Invalid),
-    /// The trace exporter cannot be built.
-    #[error("the exporter of traces cannot be built")]
-    Exporter(#[source] opentelemetry_otlp::ExporterBuildError),
-    /// The counter of lost spans cannot be registered.
-    #[error("lost spans cannot be counted")]
-    Metric(#[source] crate::metrics::MetricError),
-    /// Another part of this process has already set a global subscriber.
-    #[error("logs are already set up in this process")]
-    AlreadySet,
-}
+use crate::{Invalid, TelemetryConfig, tasks};
 
 /// Handle for the flush of traces before the process ends. Empty if traces have no receiver.
 #[derive(Debug)]

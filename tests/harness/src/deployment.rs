@@ -61,11 +61,6 @@ impl<B: Broker> Deployment<B> {
         urls.join(",")
     }
 
-    /// Returns the file with the nkey seed of a broker user; `None` if every client may do everything.
-    pub fn seed_of(&self, user: &str) -> Option<PathBuf> {
-        self.accounts.as_ref().map(|accounts| accounts.seed(user))
-    }
-
     /// Returns the proxy between the services and the broker.
     ///
     /// # Panics
@@ -169,8 +164,8 @@ impl<B: Broker> Deployment<B> {
         connect(&self.nats.urls(), user, self.seed(user)).await
     }
 
-    /// Returns the file with this user's seed, for `nats.nkey_seed`; `None` if the deployment
-    /// has no accounts.
+    /// Returns the file with this user's seed, for `nats.nkey_seed`; `None` if the deployment has no accounts,
+    /// so that every client may do everything.
     pub fn seed(&self, user: &str) -> Option<PathBuf> {
         self.accounts.as_ref().map(|accounts| accounts.seed(user))
     }

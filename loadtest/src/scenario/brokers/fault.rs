@@ -1,9 +1,10 @@
 //! Faults of a broker, and the stream or role that the broker leads.
 
-use super::LASTS;
 use push0_harness::NatsCluster;
 use std::time::Duration;
 
+/// Time for which a broker is in trouble.
+pub(super) const LASTS: Duration = Duration::from_secs(15);
 /// Number of brokers killed one after another.
 const KILLS: usize = 4;
 /// Time for which each killed broker is down.

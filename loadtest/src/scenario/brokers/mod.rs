@@ -20,15 +20,13 @@ use health::Positions;
 use push0_bus::{Bus, Limits, Stream};
 use push0_domain::{message::Emission, pipeline::Pipeline, subject};
 use push0_harness::{Deployment, DeploymentBuilder, NatsCluster, Process};
-use std::{collections::BTreeMap, ops::Range, path::Path, time::Duration};
+use std::{ops::Range, path::Path, time::Duration};
 use tokio::time::Instant;
 
 /// Time between two blocks.
 const EVERY: Duration = Duration::from_millis(100);
 /// Time without trouble before a fault.
 const BEFORE: Duration = Duration::from_secs(3);
-/// Time for which a broker is in trouble.
-const LASTS: Duration = Duration::from_secs(15);
 /// Time for which blocks still arrive after the fault.
 const AFTER: Duration = Duration::from_secs(10);
 /// Time limit for all records to be stored afterwards.
@@ -153,7 +151,7 @@ impl Bench {
         let before = Positions::of(&self.deployment.nats).await;
         let listed: Vec<u64> = numbers.clone().collect();
         let urls = self.deployment.url();
-        let operator = self.deployment.seed_of("operator").context("no accounts")?;
+        let operator = self.deployment.seed("operator").context("no accounts")?;
         let trouble = async {
             tokio::time::sleep(BEFORE).await;
             let status = async {
@@ -214,23 +212,29 @@ async fn status(urls: &str, seed: &Path) -> Option<Duration> {
 
 /// Returns the losses, duplicates and longest pause in the records of these blocks.
 async fn records(bus: &Bus, pipeline: &Pipeline, numbers: Range<u64>) -> anyhow::Result<Outcome> {
-    let mut stored: BTreeMap<u64, Vec<u64>> = BTreeMap::new();
-    for number in numbers.clone() {
+    let mut stored = Vec::new();
+    for number in numbers {
         let subject = subject::proof(&pipeline.name, number);
-        for kept in bus
+        let records = bus
             .scan::<Emission>(Stream::Proofs, &subject, 1, usize::MAX)
-            .await?
-        {
-            stored.entry(number).or_default().push(kept.stored_at.0);
-        }
+            .await?;
+        stored.push(records.iter().map(|record| record.stored_at.0).collect());
     }
-    let times = stored.values().flatten().count() as u64;
-    Ok(Outcome {
-        pause_s: pause_s(stored.into_values().flatten().collect()),
-        lost: (numbers.end - numbers.start).saturating_sub(times),
-        doubled: times.saturating_sub(numbers.end - numbers.start),
+    Ok(tally(&stored))
+}
+
+/// Judges the instants in microseconds at which the records of each block were stored. A lost block and a
+/// doubled one both count.
+fn tally(stored: &[Vec<u64>]) -> Outcome {
+    Outcome {
+        pause_s: pause_s(stored.concat()),
+        lost: stored.iter().filter(|times| times.is_empty()).count() as u64,
+        doubled: stored
+            .iter()
+            .map(|times| times.len().saturating_sub(1) as u64)
+            .sum(),
         ..Outcome::default()
-    })
+    }
 }
 
 /// Returns the longest time between two of these instants in microseconds, less the usual gap, in seconds.
@@ -246,6 +250,12 @@ fn pause_s(mut at: Vec<u64>) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_lost_block_and_a_doubled_one_do_not_cancel_out() {
+        let Outcome { lost, doubled, .. } = tally(&[vec![1], vec![], vec![2, 3], vec![]]);
+        assert_eq!((lost, doubled), (2, 1));
+    }
 
     #[test]
     fn a_pause_is_the_longest_gap_less_the_usual_one() {

@@ -5,25 +5,29 @@
 //! and only `eth_getBlockByNumber` is needed of a provider. The header type is alloy's: every header is
 //! rebuilt and hashed, and a node that announces another hash is not believed.
 
+mod answer;
 mod block;
 mod client;
 mod connections;
 mod fetch;
+mod number;
+mod progress;
 mod rpc;
 
-use super::{Ended, OUT_OF_REACH_MAX};
+use super::ended::{Ended, OUT_OF_REACH_MAX};
 use crate::{
     decide::follow::{Effect, Event, Follower, Stuck},
-    publisher::{Deposed, Opened, Publisher},
+    publisher::{Deposed, Publisher, resume::Opened},
     status::{Status, Trouble},
 };
+use answer::ANSWER_MAX;
 use block::FetchedBlock;
-use client::ANSWER_MAX;
-use fetch::{Fetched, Limits};
+use number::Number;
+use progress::{Fetched, Limits};
 use push0_bus::Backoff;
 use push0_domain::pipeline::{EthereumSource, Start};
 use push0_runtime::Shutdown;
-use rpc::{Number, Rpc, RpcError};
+use rpc::{Rpc, RpcError};
 use std::time::Duration;
 use tokio::time::Instant;
 

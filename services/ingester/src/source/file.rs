@@ -4,10 +4,13 @@
 //! pipeline there, with the reason, until the file changes. The cursor counts lines, so lines already
 //! read must not be edited.
 
-use super::{Ended, OUT_OF_REACH_MAX, submitted};
+use super::{
+    ended::{Ended, OUT_OF_REACH_MAX},
+    submitted,
+};
 use crate::{
     decide::{History, WINDOW},
-    publisher::{Deposed, Opened, Publisher, Step},
+    publisher::{Deposed, Publisher, Step, resume::Opened},
     status::{Status, Trouble},
 };
 use push0_runtime::Shutdown;

@@ -6,33 +6,18 @@
 
 mod desk;
 pub(crate) mod server;
+mod submission;
 
 pub(crate) use desk::Desk;
 
-use super::submitted::{self, Submitted};
-use crate::{
-    decide::offer::Conflict,
-    publisher::{Deposed, Opened},
-};
+use super::submitted;
+use crate::publisher::{Deposed, resume::Opened};
 use push0_runtime::Shutdown;
-use tokio::sync::{mpsc, oneshot};
+use submission::{Refused, Submission};
+use tokio::sync::mpsc;
 
 /// Most submissions of one pipeline waiting for their turn.
 const WAITING_MAX: usize = 16;
-
-/// Blocks of one request, and the channel for the answer.
-pub(crate) struct Submission {
-    blocks: Vec<Submitted>,
-    answer: oneshot::Sender<Result<usize, Refused>>,
-}
-
-/// A block in conflict with the published chain.
-#[derive(Debug)]
-pub(crate) struct Refused {
-    /// Position of the block in the request, from 0.
-    position: usize,
-    conflict: Conflict,
-}
 
 /// Takes submissions for one pipeline until the stop is requested.
 pub(super) async fn run(opened: Opened, desk: &Desk, stop: &Shutdown) -> Result<(), Deposed> {

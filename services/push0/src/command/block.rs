@@ -1,8 +1,8 @@
 //! `push0 block N`: shows everything known about one block.
 
-use crate::cli::Of;
 use crate::context::Context;
 use crate::failure::Failure;
+use crate::options::Of;
 use crate::records::{self, Record, RecordJson};
 use crate::work_in_flight::{self, HeldTask, Waiting};
 use crate::{known, letters, output, table};

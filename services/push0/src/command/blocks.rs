@@ -1,8 +1,8 @@
 //! `push0 blocks`: lists emitted blocks, with the time spent on each.
 
-use crate::cli::Of;
 use crate::context::Context;
 use crate::failure::Failure;
+use crate::options::Of;
 use crate::records::{self, Record, RecordJson};
 use crate::{output, table};
 use clap::Args;

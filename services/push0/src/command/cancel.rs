@@ -1,9 +1,9 @@
 //! `push0 cancel`: tells the dispatcher to stop work on blocks that no longer need a proof.
 
 use crate::block_range::BlockRange;
-use crate::cli::Of;
 use crate::context::Context;
 use crate::failure::Failure;
+use crate::options::Of;
 use crate::output;
 use clap::Args;
 use push0_bus::Message;

@@ -1,9 +1,9 @@
 //! `push0 report`: prints the acceptance report of a run.
 
 use crate::audit::{Audit, percentile};
-use crate::cli::Of;
 use crate::context::Context;
 use crate::failure::Failure;
+use crate::options::Of;
 use crate::records::{self, Record};
 use crate::{output, probe, table};
 use clap::Args;

@@ -5,7 +5,7 @@ use std::fmt;
 
 use serde::de::{self, Expected, Unexpected};
 
-use super::error::Invalid;
+use super::invalid::Invalid;
 
 /// A problem with a key, without the value and its origin.
 #[derive(Debug)]

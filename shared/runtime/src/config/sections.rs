@@ -5,8 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::Invalid;
-use crate::telemetry;
+use super::invalid::Invalid;
 
 /// Default time limit for the stop of a service. Kubernetes kills a pod 30 s after asking it to stop; the
 /// limit leaves 2 s for the flush of traces, and a margin.
@@ -103,10 +102,4 @@ pub trait HasRuntimeConfig {
     fn validate(&self) -> Result<(), Invalid> {
         Ok(())
     }
-}
-
-/// Runs all checks: those of the sections, then the service's own.
-pub(crate) fn check<C: HasRuntimeConfig>(config: &C) -> Result<(), Invalid> {
-    telemetry::check(config.telemetry())?;
-    config.validate()
 }

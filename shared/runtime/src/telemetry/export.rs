@@ -13,8 +13,8 @@ use opentelemetry_sdk::trace::{
 };
 use tokio::runtime::Handle;
 
-use super::TelemetryError;
 use super::endpoint::Endpoint;
+use super::error::TelemetryError;
 use crate::config::OtlpProtocol;
 use crate::metrics::{self, IntCounter};
 

@@ -157,8 +157,8 @@ impl<B: Broker> Deployment<B> {
         );
     }
 
-    /// Returns the refusals in the brokers' logs without adjacent duplicates, with users' names in place
-    /// of their keys.
+    /// Returns the refusals in the brokers' logs in ascending order without duplicates, with users' names in
+    /// place of their keys.
     fn refusals(&self) -> Vec<String> {
         let lines = self.nats.servers().iter().flat_map(crate::NatsServer::refusals);
         let named = lines.map(|line| {
@@ -167,6 +167,7 @@ impl<B: Broker> Deployment<B> {
                 .map_or(line.clone(), |a| a.with_names(&line))
         });
         let mut refused: Vec<String> = named.collect();
+        refused.sort();
         refused.dedup();
         refused
     }

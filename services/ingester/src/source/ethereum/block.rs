@@ -1,6 +1,6 @@
 //! Blocks as received from a node, and their verification.
 
-use super::rpc::Number;
+use super::number::Number;
 use crate::decide::Link;
 use alloy_consensus::Header;
 use bytes::Bytes;

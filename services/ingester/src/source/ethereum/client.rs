@@ -1,7 +1,10 @@
 //! HTTP client of a node: POST requests only, each limited in time and in the size of its answer.
 //! Redirects, proxies and compression are not supported: a node that needs them requires another URL.
 
-use super::connections::Connections;
+use super::{
+    answer::{ClientError, TIMEOUT},
+    connections::Connections,
+};
 use base64::{Engine, engine::general_purpose::STANDARD};
 use bytes::Bytes;
 use http_body_util::Full;
@@ -14,28 +17,9 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use percent_encoding::percent_decode_str;
 use push0_runtime::metrics::IntCounter;
 use rustls::{ClientConfig, RootCertStore, crypto::ring};
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 use tokio::time::timeout;
 use url::Url;
-
-/// Time limit for an answer, up to its last byte.
-const TIMEOUT: Duration = Duration::from_secs(5);
-/// Largest answer, in bytes. A full block with as much calldata as the gas limit pays for is well
-/// below this limit.
-pub(super) const ANSWER_MAX: usize = 32 * 1024 * 1024;
-
-/// Reasons why a request got no usable answer.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum ClientError {
-    #[error("no answer: {0}")]
-    Unreachable(String),
-    #[error("no answer within {TIMEOUT:?}")]
-    Timeout,
-    #[error("answered with HTTP status {0}")]
-    Status(u16),
-    #[error("an answer of more than {0} bytes")]
-    TooLarge(usize),
-}
 
 /// A client for one URL.
 pub(super) struct Client {

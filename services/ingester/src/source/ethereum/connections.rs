@@ -4,7 +4,7 @@
 //! The machine then runs out of ports, and with TLS each connection costs a handshake. Here a request
 //! waits for one of a few places, and takes the connection left there.
 
-use super::client::ClientError;
+use super::answer::ClientError;
 use bytes::{Bytes, BytesMut};
 use http_body_util::{BodyExt, Full};
 use hyper::{

@@ -7,10 +7,12 @@
 
 use super::{
     Ethereum, Halt,
+    answer::{ANSWER_MAX, ClientError},
     block::FetchedBlock,
-    client::{ANSWER_MAX, ClientError},
     connections::CONNECTIONS_MAX,
-    rpc::{Number, RpcError},
+    number::Number,
+    progress::{Fetched, Limits},
+    rpc::RpcError,
 };
 use crate::{
     decide::{
@@ -36,21 +38,6 @@ const BATCH_BYTES: usize = 1024 * 1024;
 /// has stored the fetched blocks. A node that does not answer holds up the permit for the timeout
 /// of one request.
 static LARGE: Semaphore = Semaphore::const_new(1);
-
-/// Limits on the blocks requested at once.
-#[derive(Default)]
-pub(super) struct Limits {
-    /// Last number of the blocks requested one at a time; `None` if none are.
-    alone_up_to: Option<u64>,
-}
-
-/// Outcome of fetching a range.
-pub(super) struct Fetched {
-    /// Whether anything was done; then there may be more to do.
-    pub(super) any: bool,
-    /// The follower's next effect, instead of the rest of the range.
-    pub(super) then: Option<Effect>,
-}
 
 /// Steps for some blocks, committed together.
 struct Batch {

@@ -1,8 +1,10 @@
 //! The one JSON-RPC method used of an Ethereum node, with limits on time and size.
 
 use super::{
+    answer::ClientError,
     block::{self, FetchedBlock},
-    client::{Client, ClientError},
+    client::Client,
+    number::Number,
 };
 use push0_runtime::metrics::IntCounter;
 use serde::Deserialize;
@@ -13,13 +15,6 @@ use url::Url;
 const WORDS_MAX: usize = 200;
 /// Error code of a node that received too many requests (EIP-1474).
 const LIMIT_EXCEEDED: i64 = -32005;
-
-/// The block named in a request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Number {
-    Latest,
-    At(u64),
-}
 
 /// Reasons why a request failed. All are retried, and no message contains the URL.
 #[derive(Debug, thiserror::Error)]

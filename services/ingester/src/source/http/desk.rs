@@ -1,6 +1,6 @@
 //! Registry of the pipelines that take submissions, and of those led by this process.
 
-use super::Submission;
+use super::submission::Submission;
 use push0_domain::PipelineId;
 use std::{
     collections::BTreeMap,

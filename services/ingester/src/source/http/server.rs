@@ -9,8 +9,8 @@
 //! connection. `GET` of the same path tells whether a `POST` would be taken, without sending a body.
 
 use super::{
-    Refused, Submission,
     desk::{Desk, Taker},
+    submission::{Refused, Submission},
 };
 use crate::source::submitted::{self, Submitted};
 use axum::{

@@ -1,6 +1,6 @@
 //! `push0 dead drop`: deletes dead letters.
 
-use super::Chosen;
+use super::selection::Chosen;
 use crate::context::Context;
 use crate::failure::Failure;
 use crate::{letters, output};

@@ -1,8 +1,8 @@
 //! `push0 dead list`: lists dead letters.
 
-use crate::cli::Of;
 use crate::context::Context;
 use crate::failure::Failure;
+use crate::options::Of;
 use crate::table::{self, Align, NONE};
 use crate::{letters, output};
 use push0_bus::{Bus, now};

@@ -3,14 +3,14 @@
 mod drop;
 mod list;
 mod retry;
+mod selection;
 mod show;
 
-use crate::cli::Of;
 use crate::context::Context;
 use crate::failure::Failure;
-use crate::letters::Which;
-use clap::{Args, Subcommand};
-use push0_domain::PipelineId;
+use crate::options::Of;
+use clap::Subcommand;
+use selection::{Chosen, One};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum DeadCommand {
@@ -22,39 +22,6 @@ pub(crate) enum DeadCommand {
     Drop(Chosen),
     /// Give the tasks of dead letters one more attempt, and delete the letters.
     Retry(Chosen),
-}
-
-/// Selection of one dead letter.
-#[derive(Args, Debug)]
-pub(crate) struct One {
-    /// Id of the dead letter.
-    #[arg(value_name = "ID")]
-    id: String,
-}
-
-/// Selection of one or more dead letters.
-#[derive(Args, Debug)]
-#[group(required = true, multiple = false)]
-pub(crate) struct Chosen {
-    /// Id of the dead letter.
-    #[arg(value_name = "ID")]
-    id: Option<String>,
-    /// All dead letters of this pipeline.
-    #[arg(long, value_name = "NAME")]
-    pipeline: Option<PipelineId>,
-    /// All dead letters of all pipelines.
-    #[arg(long)]
-    all: bool,
-}
-
-impl Chosen {
-    fn which(&self) -> Which {
-        match (&self.id, &self.pipeline) {
-            (Some(id), _) => Which::One(id.clone()),
-            (None, Some(pipeline)) => Which::OfPipeline(pipeline.clone()),
-            (None, None) => Which::All,
-        }
-    }
 }
 
 pub(crate) async fn run(context: &Context, command: &DeadCommand) -> Result<(), Failure> {

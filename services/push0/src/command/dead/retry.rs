@@ -3,7 +3,7 @@
 //! The next attempt is stored before the letter is dropped. If the command is interrupted in between, the
 //! operator can run it again: the attempt's subject holds one message, so the attempt is stored once.
 
-use super::Chosen;
+use super::selection::Chosen;
 use crate::context::Context;
 use crate::failure::Failure;
 use crate::letters::Place;

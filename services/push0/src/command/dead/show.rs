@@ -1,6 +1,6 @@
 //! `push0 dead show ID`: shows one dead letter.
 
-use super::One;
+use super::selection::One;
 use crate::context::Context;
 use crate::failure::Failure;
 use crate::letters::Which;

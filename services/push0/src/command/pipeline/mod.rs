@@ -4,13 +4,14 @@ mod apply;
 mod check;
 mod list;
 mod remove;
+mod selection;
 mod show;
 
 use crate::context::Context;
 use crate::failure::Failure;
 use crate::pipeline_file::FileArgs;
-use clap::{Args, Subcommand};
-use push0_domain::PipelineId;
+use clap::Subcommand;
+use selection::Named;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum PipelineCommand {
@@ -24,14 +25,6 @@ pub(crate) enum PipelineCommand {
     Show(Named),
     /// Stop ingesting blocks for a pipeline. Blocks in flight continue.
     Remove(Named),
-}
-
-/// Selection of a pipeline by its name.
-#[derive(Args, Debug)]
-pub(crate) struct Named {
-    /// Name of the pipeline.
-    #[arg(value_name = "NAME")]
-    name: PipelineId,
 }
 
 pub(crate) async fn run(context: &Context, command: &PipelineCommand) -> Result<(), Failure> {

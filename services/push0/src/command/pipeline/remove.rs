@@ -1,6 +1,6 @@
 //! `push0 pipeline remove NAME`: stops the ingestion of blocks for a pipeline.
 
-use super::Named;
+use super::selection::Named;
 use crate::context::Context;
 use crate::failure::Failure;
 use crate::output;

@@ -1,6 +1,6 @@
 //! `push0 pipeline show NAME`: shows the current definition of a pipeline.
 
-use super::Named;
+use super::selection::Named;
 use crate::context::Context;
 use crate::failure::Failure;
 use crate::{graph, output};

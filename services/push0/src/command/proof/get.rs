@@ -1,6 +1,6 @@
 //! `push0 proof get N`: fetches the bytes of a proof.
 
-use super::Which;
+use super::selection::Which;
 use crate::context::Context;
 use crate::failure::Failure;
 use crate::output;

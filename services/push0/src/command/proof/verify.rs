@@ -3,7 +3,7 @@
 //! The statement consists of the facts stored by the ingester and the program pinned by the pipeline, never
 //! of data that came with the proof.
 
-use super::{Emitted, Which};
+use super::selection::{Emitted, Which};
 use crate::context::Context;
 use crate::failure::Failure;
 use crate::up::binaries;

@@ -1,6 +1,9 @@
 //! All streams and buckets, declared once. `push0 provision` creates them; services only bind to them.
 
-use crate::{Bus, BusError, pull::GROUP};
+use crate::{
+    Bus, BusError, Stream,
+    consumer_names::{GROUP, consumer_of_checks, consumer_of_tasks},
+};
 use async_nats::jetstream::{
     consumer::{AckPolicy, PriorityPolicy, pull},
     context::CreateStreamError,
@@ -13,31 +16,6 @@ use push0_domain::{
     subject::{self, Kind},
 };
 use std::time::Duration;
-
-/// The streams of a deployment.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Stream {
-    /// From ingester to dispatcher: blocks to prove, and blocks no longer wanted.
-    Blocks,
-    /// From collector and watchdog to dispatcher: stages and attempts ready to run.
-    Stages,
-    /// From dispatcher to provers: released attempts.
-    Tasks,
-    /// From provers to verifiers: completed attempts to verify.
-    Checks,
-    /// From provers, verifiers and watchdog to collector: the results of attempts.
-    Results,
-    /// From provers and verifiers to watchdog and dispatcher: heartbeats, the newest of each.
-    Leases,
-    /// From watchdog and operators to provers: orders.
-    Control,
-    /// From collector to consumers of proofs: one record per block, in order.
-    Proofs,
-    /// Dead letters, kept until an operator decides.
-    Dead,
-    /// Events, for dashboards and other observers.
-    Events,
-}
 
 /// Limits of the store, and the number of copies.
 #[derive(Clone, Copy, Debug)]
@@ -109,36 +87,6 @@ impl ProvisionError {
 const ACK_WAIT: Duration = Duration::from_secs(5);
 
 impl Stream {
-    /// Every stream of a deployment.
-    pub const ALL: [Self; 10] = [
-        Self::Blocks,
-        Self::Stages,
-        Self::Tasks,
-        Self::Checks,
-        Self::Results,
-        Self::Leases,
-        Self::Control,
-        Self::Proofs,
-        Self::Dead,
-        Self::Events,
-    ];
-
-    /// Returns the stream's name on the broker.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Blocks => "PUSH0_BLOCKS",
-            Self::Stages => "PUSH0_STAGES",
-            Self::Tasks => "PUSH0_TASKS",
-            Self::Checks => "PUSH0_CHECKS",
-            Self::Results => "PUSH0_RESULTS",
-            Self::Leases => "PUSH0_LEASES",
-            Self::Control => "PUSH0_CONTROL",
-            Self::Proofs => "PUSH0_PROOFS",
-            Self::Dead => "PUSH0_DEAD",
-            Self::Events => "PUSH0_EVENTS",
-        }
-    }
-
     fn subjects(self) -> Vec<String> {
         let kinds: &[Kind] = match self {
             Self::Blocks => &[Kind::Block, Kind::Cancel],
@@ -341,14 +289,4 @@ impl Bus {
             None => Ok(()),
         }
     }
-}
-
-/// Returns the name of the durable consumer from which the provers of a zkVM take tasks.
-pub fn consumer_of_tasks(zkvm: &ZkvmId) -> String {
-    format!("prover-{zkvm}")
-}
-
-/// Returns the name of the durable consumer from which the verifiers of a zkVM take checks.
-pub fn consumer_of_checks(zkvm: &ZkvmId) -> String {
-    format!("verifier-{zkvm}")
 }

@@ -1,0 +1,81 @@
+//! Selection of an emitted proof on the command line.
+
+use crate::context::Context;
+use crate::failure::Failure;
+use crate::options::Of;
+use crate::records::{self, Record};
+use clap::Args;
+use push0_bus::Bus;
+use push0_domain::message::Proof;
+use push0_domain::{PipelineId, ProofType};
+
+/// Selection of one proof.
+#[derive(Args, Debug)]
+pub(crate) struct Which {
+    #[command(flatten)]
+    of: Of,
+    /// Number of the block.
+    #[arg(value_name = "N")]
+    number: u64,
+    /// Type of the proof. May be omitted if the block has only one proof.
+    #[arg(long = "type", value_name = "T")]
+    proof_type: Option<ProofType>,
+}
+
+/// An emitted proof, its record and its pipeline.
+pub(super) struct Emitted {
+    pub(super) pipeline: PipelineId,
+    pub(super) record: Record,
+    pub(super) proof: Proof,
+}
+
+impl Which {
+    /// Finds the selected proof among the records of its block.
+    pub(super) async fn find(&self, context: &Context, bus: &Bus) -> Result<Emitted, Failure> {
+        let pipeline = context.pipeline(bus, &self.of).await?;
+        let number = self.number;
+        let Some(record) = records::of_number(bus, &pipeline, number).await? else {
+            return Err(Failure::failed(format!(
+                "{pipeline} has no record of block {number}: `push0 block {number}` shows its progress"
+            )));
+        };
+        let proof = self
+            .choose(record.proofs(), &records::outcome(&record.emission.outcome))?
+            .clone();
+        Ok(Emitted {
+            pipeline,
+            record,
+            proof,
+        })
+    }
+
+    fn choose<'a>(&self, proofs: &'a [Proof], outcome: &str) -> Result<&'a Proof, Failure> {
+        let number = self.number;
+        let types = || {
+            proofs
+                .iter()
+                .map(|p| p.proof_type.to_string())
+                .collect::<Vec<_>>()
+                .join(", ")
+        };
+        match (&self.proof_type, proofs) {
+            (_, []) => Err(Failure::failed(format!(
+                "block {number} has no proof: it is {outcome}"
+            ))),
+            (None, [only]) => Ok(only),
+            (None, _) => Err(Failure::usage(format!(
+                "which proof? name it with --type; there are: {}",
+                types()
+            ))),
+            (Some(wanted), _) => proofs
+                .iter()
+                .find(|proof| proof.proof_type == *wanted)
+                .ok_or_else(|| {
+                    Failure::failed(format!(
+                        "block {number} has no proof of type `{wanted}`; there are: {}",
+                        types()
+                    ))
+                }),
+        }
+    }
+}
