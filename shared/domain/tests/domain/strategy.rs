@@ -57,7 +57,7 @@ fn blob() -> impl Strategy<Value = BlobRef> {
     })
 }
 
-fn payload() -> impl Strategy<Value = Payload> {
+pub(crate) fn payload() -> impl Strategy<Value = Payload> {
     prop_oneof![
         vec(any::<u8>(), 0..64).prop_map(Payload::Inline),
         blob().prop_map(Payload::Blob),
