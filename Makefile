@@ -51,6 +51,9 @@ check: ## format, lints, layout rules, documentation
 	scripts/check-layout
 	scripts/check-manifests
 	cargo clippy --release --locked --workspace --all-targets -- -D warnings
+	# As a user builds it, but with the workspace's versions.
+	cp Cargo.lock examples/adapter-rust/Cargo.lock
+	cargo clippy --release --offline --manifest-path examples/adapter-rust/Cargo.toml -- -D warnings
 	RUSTDOCFLAGS='-D warnings' cargo doc --no-deps --release --workspace --locked
 
 manifests: ## check what deployments are made of: k8s, images, compose, alerts, the broker's users

@@ -10,7 +10,7 @@ use anyhow::{Context as _, bail};
 use futures::{StreamExt, TryStreamExt};
 use push0_bus::{Bucket, Bus, Kept, Limits, Message, Outbox, Stream, now};
 use push0_domain::{
-    Payload, PipelineId,
+    Announcement, Payload, PipelineId,
     message::{BlockEvent, BlockFacts, Emission, EmissionOutcome, KnownBlock, ObservedBlock},
     pipeline::Pipeline,
     subject,
@@ -245,6 +245,7 @@ pub(crate) async fn wait_emitted(
 pub(crate) async fn know(bus: &Bus, pipeline: &Pipeline, numbers: Range<u64>) -> anyhow::Result<()> {
     let facts = bus.facts::<KnownBlock>(Bucket::Blocks).await?;
     let facts = &facts;
+    let announced_after = Announcement(bus.newest(Stream::Blocks).await?);
     futures::stream::iter(numbers.map(|number| observed(pipeline, number)))
         .map(|block| async move {
             let known = KnownBlock {
@@ -252,6 +253,7 @@ pub(crate) async fn know(bus: &Bus, pipeline: &Pipeline, numbers: Range<u64>) ->
                 parent_hash: block.parent_hash,
                 revision: block.revision,
                 observed_at: block.observed_at,
+                announced_after,
                 facts: block.facts,
             };
             let key = subject::known_block(&block.pipeline, &block.block);

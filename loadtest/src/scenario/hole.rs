@@ -13,7 +13,7 @@ use crate::{
 use anyhow::Context as _;
 use push0_bus::{Bus, Message, Outbox, now};
 use push0_domain::{
-    Payload, Payloads,
+    Announcement, Payload, Payloads,
     message::{BlockContext, BlockFacts, Outcome, ResultEvent, StageKind, TaskHeader, TaskResult},
     pipeline::Pipeline,
     subject::{self, AttemptKey},
@@ -141,8 +141,9 @@ fn result(pipeline: &Pipeline, number: u64) -> anyhow::Result<Message> {
         context: BlockContext {
             revision: pipeline.revision,
             parent_hash: synthetic_hash(&pipeline.name, number.wrapping_sub(1)),
+            announcement: Announcement(1),
             stored_at: now(),
-            first_stored_at: None,
+            first_announcement: None,
             deadline_at: None,
             amends: false,
             facts: BlockFacts::default(),

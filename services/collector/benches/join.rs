@@ -7,7 +7,7 @@ use push0_collector::{
     state::Handle,
 };
 use push0_domain::{
-    BlockHash, BlockRef, Payload, Payloads, Timestamp,
+    Announcement, BlockHash, BlockRef, Payload, Payloads, Timestamp,
     message::{BlockContext, BlockFacts, Outcome, TaskHeader, TaskResult},
     pipeline::Pipeline,
     task::StageKey,
@@ -51,8 +51,9 @@ fn result(pipeline: &Pipeline, index: u32, of: u32) -> TaskResult {
             context: BlockContext {
                 revision: 1,
                 parent_hash: BlockHash::default(),
+                announcement: Announcement(1),
                 stored_at: Timestamp(1),
-                first_stored_at: None,
+                first_announcement: None,
                 deadline_at: None,
                 amends: false,
                 facts: BlockFacts::default(),

@@ -8,7 +8,6 @@
 mod ends;
 mod records;
 
-pub use self::ends::BlockContextOf;
 use crate::{
     advance::{self, ProofKey},
     bodies::{Bodies, Body},
@@ -24,6 +23,7 @@ use push0_domain::{
     output::Emitted,
     pipeline::{Pipeline, ProofSpec},
     trace::TraceContext,
+    wanted::Claim,
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -225,17 +225,19 @@ impl Collector {
         let ack = vec![Step::Ack(vec![handle])];
         let stage = result.header.id.stage.clone();
         let at = (stage.block.number, stage.block.hash);
-        let announced_at = result.header.context.stored_at;
         let Some(spec) = proof_of(pipeline, &stage) else {
             return ack;
         };
-        let amends = told.amends && self.stands(&at);
+        let claim = Claim {
+            announcement: result.header.context.announcement,
+            is_retry: told.amends && self.stands(&at),
+        };
         let number = stage.first_block().number;
-        if number < self.next && !amends {
+        if number < self.next && !claim.is_retry {
             return vec![Step::Ack(self.intake.settled(handle))];
         }
         // If any block of a range was replaced, so was its last block: checking the last one suffices.
-        if self.ends.is_replaced(&stage.block, announced_at) {
+        if self.ends.is_replaced(&stage.block, claim.announcement) {
             return ack;
         }
         let context = &result.header.context;
@@ -246,7 +248,7 @@ impl Collector {
         let ends = &self.ends;
         let block = match stage.first {
             None => &mut **self.blocks.entry(at).or_insert_with(|| {
-                let ended = ends.of(&stage.block, announced_at, amends);
+                let ended = ends.find(&stage.block, claim);
                 self.due = self.due.min(context.deadline_at.unwrap_or(self.due));
                 let mut block = Block::new(context, Some(origin()), ended);
                 block.facts = spec.range().map(|_| Box::new(context.facts));

@@ -6,8 +6,9 @@
 
 use crate::state::Handle;
 use push0_domain::{
-    BlockHash, BlockRef, Timestamp,
+    Announcement, BlockHash, BlockRef,
     message::{BlockEnded, EndReason},
+    wanted::{Claim, Demand, Ended},
 };
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -27,7 +28,7 @@ pub(crate) struct Ends {
 #[derive(Debug)]
 pub(crate) struct End {
     last: u64,
-    at: Timestamp,
+    before: Announcement,
     hashes: Box<[BlockHash]>,
     /// Why the blocks end. `None` for a reorg.
     reason: Option<Arc<EndReason>>,
@@ -38,7 +39,7 @@ impl Ends {
         let reason = Some(ended.reason.clone()).filter(|reason| *reason != EndReason::Reorged);
         let end = End {
             last: ended.last,
-            at: ended.at,
+            before: ended.before,
             hashes: ended.hashes.as_slice().into(),
             reason: reason.map(Arc::new),
         };
@@ -62,22 +63,40 @@ impl Ends {
         found.into_iter().map(|(_, end)| end)
     }
 
-    /// Returns whether the chain has replaced a block. A reorg also replaces unnamed blocks announced before
-    /// it under its numbers, because an earlier reorg had replaced them already.
-    pub(crate) fn is_replaced(&self, block: &BlockRef, announced_at: Timestamp) -> bool {
-        let mut reorgs = self.at(block.number).filter(|end| end.reason.is_none());
-        reorgs.any(|end| end.covers(block, announced_at) || announced_at < end.at)
+    /// Returns whether the chain has replaced a block.
+    pub(crate) fn is_replaced(&self, block: &BlockRef, announcement: Announcement) -> bool {
+        let claim = Claim::first(announcement);
+        self.at(block.number)
+            .any(|end| end.assess(block, claim) == Demand::Replaced)
     }
 
     /// Returns why a block ends without a proof, if it does. Work that amends a record is not ended.
-    pub(crate) fn of(
+    pub(crate) fn find(&self, block: &BlockRef, claim: Claim) -> Option<Arc<EndReason>> {
+        let mut ends = self.at(block.number);
+        let end = ends.find(|end| end.assess(block, claim) == Demand::Ended)?;
+        end.reason.clone()
+    }
+
+    /// Returns the announcement of a block without results and the reason why the block ends without a proof;
+    /// `None` if the block does not end. The ingester's fact holds only a position before the announcement. The
+    /// end of a single announcement holds the announcement itself.
+    pub(crate) fn find_unseen(
         &self,
         block: &BlockRef,
-        announced_at: Timestamp,
-        amends: bool,
-    ) -> Option<Arc<EndReason>> {
-        let mut ends = self.at(block.number).filter(|_| !amends);
-        ends.find_map(|end| end.reason.clone().filter(|_| end.covers(block, announced_at)))
+        announced_after: Announcement,
+    ) -> Option<(Announcement, Arc<EndReason>)> {
+        self.at(block.number).find_map(|end| {
+            let reason = end.reason.as_ref()?;
+            let is_its_own = reason.is_of_one_announcement() && end.hashes.contains(&block.hash);
+            let announcement = if is_its_own {
+                end.before.previous()
+            } else {
+                announced_after
+            };
+            let is_ended = end.assess(block, Claim::first(announcement)) == Demand::Ended
+                && !self.is_replaced(block, announcement);
+            is_ended.then(|| (announcement, reason.clone()))
+        })
     }
 
     /// Returns whether a number ends without a proof, for any block with this number.
@@ -108,8 +127,15 @@ impl Ends {
 }
 
 impl End {
-    fn covers(&self, block: &BlockRef, announced_at: Timestamp) -> bool {
-        let named = self.hashes.is_empty() || self.hashes.contains(&block.hash);
-        named && announced_at <= self.at
+    fn assess(&self, block: &BlockRef, claim: Claim) -> Demand {
+        let ended = Ended {
+            // `Ends::at` has compared the numbers.
+            first: block.number,
+            last: self.last,
+            hashes: &self.hashes,
+            before: self.before,
+            is_reorg: self.reason.is_none(),
+        };
+        ended.assess(*block, claim)
     }
 }

@@ -1,7 +1,7 @@
 //! The shell of one pipeline: reads results, applies decisions, and stores stages, dead letters and records.
 
 use crate::{
-    decide::{BlockContextOf, Collector, Opening, Step, Told},
+    decide::{Collector, Opening, Step, Told},
     emit::{Batch, Emitter, Ready},
     metrics::Metrics,
     recall::Recall,
@@ -15,10 +15,11 @@ use push0_bus::{
 };
 use push0_domain::{
     Payloads, PipelineId, Timestamp,
-    message::{Claims, Emission, EmissionOutcome, KnownBlock, ResultEvent, StageReady, TaskResult},
+    message::{Emission, EmissionOutcome, KnownBlock, ResultEvent, StageReady, TaskResult},
     output::Output,
     pipeline::Pipeline,
     subject::{self, AttemptKey, Kind},
+    wanted::Claims,
 };
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -246,7 +247,7 @@ impl<'a> Active<'a> {
                 return Ok(false);
             }
             for (block, stored_at) in known {
-                core.known(block.block, BlockContextOf::known(&block, stored_at));
+                core.known(&block, stored_at);
             }
             self.advance().await?;
         }

@@ -437,8 +437,9 @@ fn context<F>(members: &[At], around: &Around<'_, F>) -> Option<(BlockRef, Block
     let context = BlockContext {
         revision: last.revision,
         parent_hash: first.parent_hash,
-        stored_at: last.announced_at,
-        first_stored_at: Some(first.announced_at),
+        announcement: last.announcement,
+        stored_at: last.stored_at,
+        first_announcement: Some(first.announcement),
         deadline_at: last.deadline_at,
         amends: last.amends,
         facts: BlockFacts {

@@ -97,7 +97,8 @@ pub(crate) fn emission(
         parent_hash: block.parent_hash,
         outcome: said(block, outcome, bodies)?,
         next,
-        stored_at: block.announced_at,
+        announcement: block.announcement,
+        stored_at: block.stored_at,
         busy_us: last.map_or(0, |done| done.busy_us),
         facts: facts(block, last),
     };

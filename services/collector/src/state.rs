@@ -6,9 +6,10 @@
 
 use crate::task::{Need, Task};
 use push0_domain::{
-    BlockHash, BlockRef, ProofType, Timestamp,
+    Announcement, BlockHash, BlockRef, ProofType, Timestamp,
     message::{BlockContext, BlockFacts, EndReason},
     trace::TraceContext,
+    wanted::{Claim, Claims},
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -34,8 +35,10 @@ pub(crate) type Blocks = BTreeMap<At, Box<Block>>;
 #[derive(Debug)]
 pub(crate) struct Block {
     pub(crate) parent_hash: BlockHash,
-    /// When the broker stored the block's announcement.
-    pub(crate) announced_at: Timestamp,
+    /// The announcement of the block; for a range, of its last block.
+    pub(crate) announcement: Announcement,
+    /// When the broker stored the announcement, for the record.
+    pub(crate) stored_at: Timestamp,
     pub(crate) deadline_at: Option<Timestamp>,
     pub(crate) revision: u32,
     /// Whether the block's record is to be amended.
@@ -164,6 +167,15 @@ impl Open {
     }
 }
 
+impl Claims for Block {
+    fn claim(&self) -> Claim {
+        Claim {
+            announcement: self.announcement,
+            is_retry: self.amends,
+        }
+    }
+}
+
 impl Block {
     /// Creates a block without results.
     pub(crate) fn new(context: &BlockContext, origin: Option<Origin>, ended: Option<Arc<EndReason>>) -> Self {
@@ -173,7 +185,8 @@ impl Block {
         };
         Self {
             parent_hash: context.parent_hash,
-            announced_at: context.stored_at,
+            announcement: context.announcement,
+            stored_at: context.stored_at,
             deadline_at: context.deadline_at,
             revision: context.revision,
             amends: context.amends,
@@ -186,7 +199,8 @@ impl Block {
     /// Replaces the context, for a range whose blocks have become known.
     pub(crate) fn set_context(&mut self, context: BlockContext) {
         self.parent_hash = context.parent_hash;
-        self.announced_at = context.stored_at;
+        self.announcement = context.announcement;
+        self.stored_at = context.stored_at;
         self.deadline_at = context.deadline_at;
         self.revision = context.revision;
         self.amends = context.amends;

@@ -3,11 +3,11 @@
 
 use proptest::{collection::vec, prelude::*, sample::Index};
 use push0_collector::{
-    decide::{BlockContextOf, Collector, Opening, Step, Told},
+    decide::{Collector, Opening, Step, Told},
     state::Handle,
 };
 use push0_domain::{
-    BlockHash, BlockRef, Payload, Payloads, ProverId, Timestamp,
+    Announcement, BlockHash, BlockRef, Payload, Payloads, ProverId, Timestamp,
     message::{
         BlockContext, BlockEnded, BlockFacts, Emission, EmissionOutcome, EndReason, Failure, FailureClass,
         KnownBlock, Outcome, TaskHeader, TaskResult,
@@ -122,8 +122,9 @@ impl Session {
             context: BlockContext {
                 revision: 1,
                 parent_hash: BlockHash::default(),
+                announcement: Announcement(1),
                 stored_at: Timestamp(1),
-                first_stored_at: None,
+                first_announcement: None,
                 deadline_at: None,
                 amends: false,
                 facts: BlockFacts::default(),
@@ -395,7 +396,7 @@ fn a_retry_before_the_record_does_not_outlive_the_deadline() {
                 first: 7,
                 last: 7,
                 hashes: vec![BlockHash([7; 32])],
-                at: Timestamp(500),
+                before: Announcement(2),
                 reason: EndReason::DeadlinePassed,
             };
             told.core.end(Handle(100), ended);
@@ -425,7 +426,7 @@ fn what_comes_in_time_counts_although_it_was_thought_out_of_reach() {
             first: 7,
             last: 7,
             hashes: vec![BlockHash([7; 32])],
-            at: Timestamp(400),
+            before: Announcement(2),
             reason: EndReason::OutOfReach,
         };
         told.core.end(Handle(1), ended);
@@ -436,7 +437,7 @@ fn what_comes_in_time_counts_although_it_was_thought_out_of_reach() {
             first: 6,
             last: 6,
             hashes: Vec::new(),
-            at: Timestamp(400),
+            before: Announcement(2),
             reason: EndReason::Cancelled { note: String::new() },
         };
         told.core.end(Handle(101), cancelled);
@@ -448,10 +449,10 @@ fn what_comes_in_time_counts_although_it_was_thought_out_of_reach() {
             parent_hash: BlockHash([5; 32]),
             revision: 1,
             observed_at: Timestamp(1),
+            announced_after: Announcement::default(),
             facts: BlockFacts::default(),
         };
-        told.core
-            .known(known.block, BlockContextOf::known(&known, Timestamp(1)));
+        told.core.known(&known, Timestamp(1));
         let pipeline = told.pipeline.clone();
         let steps = told.core.advance(NOW, |_| Some(pipeline.clone()));
         let records: Vec<&Emission> = steps
@@ -469,4 +470,90 @@ fn what_comes_in_time_counts_although_it_was_thought_out_of_reach() {
             records[1]
         );
     }
+}
+
+/// The broker's clock may jump between two messages. A cancellation dated before the announcement that it follows
+/// ends the block all the same, and an announcement dated before the cancellation that it follows is wanted.
+#[test]
+fn the_place_of_an_announcement_in_its_stream_decides_and_no_clock() {
+    const BY_A_WRONG_CLOCK: [fn(&mut TaskHeader); 2] = [
+        |header| header.context.stored_at = Timestamp(9_000_000_000),
+        |header| header.context.stored_at = Timestamp(0),
+    ];
+    for adapt in BY_A_WRONG_CLOCK {
+        for (before, is_proved) in [(Announcement(1), true), (Announcement(2), false)] {
+            let mut told = Session::new(single(1, 1));
+            told.adapt = adapt;
+            let cancelled = BlockEnded {
+                pipeline: told.pipeline.name.clone(),
+                first: 7,
+                last: 7,
+                hashes: Vec::new(),
+                before,
+                reason: EndReason::Cancelled { note: String::new() },
+            };
+            told.core.end(Handle(100), cancelled);
+            told.handles = 100;
+            let steps = told.tell(attempt(1, completed(0)));
+            let outcome = &record(&steps[0]).outcome;
+            assert_eq!(
+                matches!(outcome, EmissionOutcome::Proved(_)),
+                is_proved,
+                "{outcome:?}"
+            );
+        }
+    }
+}
+
+/// A block without results is known only by its fact, which names the message of BLOCKS before the announcement.
+/// The end by a deadline holds the announcement itself.
+#[test]
+fn a_block_without_results_is_ended_by_an_end_behind_its_announcement() {
+    let cancelled = || EndReason::Cancelled { note: String::new() };
+    let is_recorded = |announced_after: u64, ends: &[(u64, EndReason)]| {
+        let mut told = Session::new(single(1, 1));
+        let block = BlockRef {
+            number: 7,
+            hash: BlockHash([7; 32]),
+        };
+        for (at, (before, reason)) in ends.iter().enumerate() {
+            let ended = BlockEnded {
+                pipeline: told.pipeline.name.clone(),
+                first: 7,
+                last: 7,
+                hashes: vec![block.hash],
+                before: Announcement(*before),
+                reason: reason.clone(),
+            };
+            told.core.end(Handle(at as u64 + 1), ended);
+        }
+        let known = KnownBlock {
+            block,
+            parent_hash: BlockHash([6; 32]),
+            revision: 1,
+            observed_at: Timestamp(1),
+            announced_after: Announcement(announced_after),
+            facts: BlockFacts::default(),
+        };
+        told.core.known(&known, Timestamp(1));
+        let pipeline = told.pipeline.clone();
+        let steps = told.core.advance(NOW, |_| Some(pipeline.clone()));
+        steps.iter().any(|step| matches!(step, Step::Emit(..)))
+    };
+    assert!(is_recorded(3, &[(5, cancelled())]));
+    assert!(
+        !is_recorded(5, &[(5, cancelled())]),
+        "announced behind the cancellation"
+    );
+    let replaced = (2, EndReason::Reorged);
+    assert!(
+        is_recorded(2, &[replaced.clone(), (5, cancelled())]),
+        "announced again"
+    );
+    assert!(
+        !is_recorded(1, &[replaced.clone(), (5, cancelled())]),
+        "the chain replaced it"
+    );
+    // The fact was written again for a second announcement, which the broker dropped as a duplicate of the late one.
+    assert!(is_recorded(9, &[replaced, (5, EndReason::DeadlinePassed)]));
 }

@@ -7,7 +7,7 @@ use push0_collector::{
     state::Handle,
 };
 use push0_domain::{
-    BlockHash, BlockRef, Payload, Payloads, Timestamp,
+    Announcement, BlockHash, BlockRef, Payload, Payloads, Timestamp,
     message::{
         BlockContext, BlockEnded, BlockFacts, EndReason, Failure, FailureClass, Outcome, TaskHeader,
         TaskResult,
@@ -131,8 +131,9 @@ impl Session {
                 context: BlockContext {
                     revision: 1,
                     parent_hash: hash(number - 1),
+                    announcement: Announcement(1),
                     stored_at: Timestamp(number),
-                    first_stored_at: None,
+                    first_announcement: None,
                     deadline_at: None,
                     amends: false,
                     facts: BlockFacts {
@@ -189,7 +190,7 @@ impl Session {
             first: number,
             last: number,
             hashes: Vec::new(),
-            at: NOW,
+            before: Announcement(2),
             reason: EndReason::Cancelled { note: "test".into() },
         };
         let steps = self.core.end(Handle(self.handles), ended);

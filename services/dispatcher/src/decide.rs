@@ -26,11 +26,12 @@ pub use crate::{
     track::CANCELS_EARLY_MAX,
 };
 use push0_domain::{
-    BlockRef, PipelineId, Timestamp, ZkvmId,
+    Announcement, BlockRef, PipelineId, Timestamp, ZkvmId,
     message::{Lease, TaskRange},
     pipeline::{Pipeline, ProofSpec},
     subject::AttemptKey,
     task::StageKey,
+    wanted::Claim,
 };
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
@@ -76,14 +77,10 @@ impl Dispatcher {
         &mut self,
         source: SourceId,
         block: BlockRef,
-        announced_at: Timestamp,
         deadline_at: Option<Timestamp>,
         pipeline: &Arc<Pipeline>,
     ) -> Vec<Effect> {
-        let track = self.tracks.get(&pipeline.name);
-        if track.is_some_and(|track| track.is_cancelled(source.sequence(), &block)) {
-            return done(source, 0);
-        }
+        let announcement = Announcement(source.sequence());
         let first = |proof: &ProofSpec| {
             let stage = proof.first()?;
             let key = StageKey {
@@ -103,11 +100,10 @@ impl Dispatcher {
                 zkvm: stage.zkvm.clone(),
                 tasks,
                 attempt: 1,
-                announced_at,
-                first_announced_at: announced_at,
+                claim: Claim::first(announcement),
+                first_announcement: announcement,
                 deadline_at,
                 is_hedge: false,
-                amends: false,
             })
         };
         let ready = pipeline.proofs.iter().filter_map(first).collect();
@@ -142,7 +138,7 @@ impl Dispatcher {
         }
         let mut waits = false;
         for ready in ready {
-            if self.is_settled(source, &ready) || ready.tasks.count == 0 {
+            if !self.assess(&ready).is_wanted() || self.waits_already(&ready) || ready.tasks.count == 0 {
                 continue;
             }
             if let Some(mut entry) = Entry::new(source, &ready, cursor, pipeline) {

@@ -1,10 +1,11 @@
 //! Inputs and outputs of the dispatcher's decisions: source messages, releases and effects.
 
 use push0_domain::{
-    Timestamp, ZkvmId,
-    message::{BlockEnded, TaskRange},
+    Announcement, Timestamp, ZkvmId,
+    message::{BlockEnded, StageReady, TaskRange},
     subject::AttemptKey,
     task::StageKey,
+    wanted::{Claim, Claims},
 };
 
 /// A message not acknowledged yet.
@@ -35,16 +36,29 @@ pub struct Ready {
     pub tasks: TaskRange,
     /// The attempt's number, from 1.
     pub attempt: u32,
-    /// When the broker stored the block's announcement.
-    pub announced_at: Timestamp,
-    /// For a range: when the announcement of its first block was stored. Otherwise equal to `announced_at`.
-    pub first_announced_at: Timestamp,
+    /// The announcement of the block, and whether an operator retries work on a block that has its record.
+    pub claim: Claim,
+    /// The announcement of the block; for a range, of its first block.
+    pub first_announcement: Announcement,
     /// The block's deadline, if its pipeline sets one.
     pub deadline_at: Option<Timestamp>,
     /// Whether the attempt is a hedge, racing an attempt still running.
     pub is_hedge: bool,
-    /// Whether the work is an operator's retry, wanted although the block already has a record.
-    pub amends: bool,
+}
+
+impl From<&StageReady> for Ready {
+    fn from(stage: &StageReady) -> Self {
+        Self {
+            stage: stage.stage.clone(),
+            zkvm: stage.zkvm.clone(),
+            tasks: stage.tasks,
+            attempt: stage.attempt,
+            claim: stage.claim(),
+            first_announcement: stage.context.first_announcement(),
+            deadline_at: stage.context.deadline_at,
+            is_hedge: stage.hedge_of.is_some(),
+        }
+    }
 }
 
 /// One attempt to publish to TASKS.
@@ -69,8 +83,8 @@ pub enum Effect {
     SaveCursor(SourceId, u32),
     /// Delete the saved cursor of a message.
     DropCursor(SourceId),
-    /// Remove an attempt from TASKS if the end concerns it. The shell decides by the body of the task,
-    /// because the key is not enough.
+    /// Remove an attempt from TASKS, unless the attempt is wanted after this end. The shell decides by the body
+    /// of the task, because the key is not enough.
     Purge(AttemptKey, Box<BlockEnded>),
     /// Tell the collector about blocks ending without a proof, then acknowledge the message, if there is one.
     End(BlockEnded, Option<SourceId>),

@@ -8,10 +8,11 @@ use crate::{
 use push0_bus::{BusError, Message, PublishError, Stream, now};
 use push0_domain::{
     ZkvmId,
-    message::{BlockEnded, Claims, ResultEvent, Task, TaskHeader},
+    message::{BlockEnded, ResultEvent, Task},
     subject::{self, AttemptKey, Kind},
     task::StageKey,
     trace::TraceContext,
+    wanted::Claims,
 };
 use push0_runtime::trace;
 use std::collections::{HashMap, HashSet};
@@ -126,14 +127,14 @@ impl Active<'_> {
         Ok(())
     }
 
-    /// Removes an attempt from TASKS, unless the end does not concern it. Only its body distinguishes work
+    /// Removes an attempt from TASKS, unless it is wanted after the end. Only its body distinguishes work
     /// for a replaced block from work for the same block announced again after the chain went back to it.
     async fn purge(&mut self, key: &AttemptKey, ended: &BlockEnded) -> Result<(), BusError> {
         let subject = subject::task(key);
         let task = self.bus.last::<Task>(Stream::Tasks, &subject).await?;
         let is_wanted = |task: Task| {
-            let TaskHeader { id, context, .. } = task.header;
-            !ended.concerns(&id.stage, context.stored_at, context.amends)
+            let claim = task.claim();
+            ended.assess(&task.header.id.stage, claim).is_wanted()
         };
         if task.and_then(|kept| kept.body.ok()).is_some_and(is_wanted) {
             return Ok(());

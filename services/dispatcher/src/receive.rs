@@ -9,7 +9,7 @@ use crate::{
 };
 use push0_bus::{BusError, DeadLetters, Delivery, Signal, Stream, now};
 use push0_domain::{
-    BlockRef, PipelineId, Timestamp,
+    Announcement, BlockRef, PipelineId,
     message::{BlockEnded, BlockEvent, Emission, EndReason, Lease, StageReady},
     pipeline::Pipeline,
     subject::{AttemptKey, Kind},
@@ -36,11 +36,10 @@ impl Active<'_> {
         let Some(pipeline) = self.pipeline(&block.pipeline, block.revision).await? else {
             let blocks = (block.pipeline, block.block..=block.block);
             let letter = (Stream::Blocks, &*announced.subject, source);
-            return self.unknown(letter, stored_at, blocks, block.revision).await;
+            let announcement = Announcement(source.sequence());
+            return self.unknown(letter, announcement, blocks, block.revision).await;
         };
-        let effects = self
-            .core
-            .block(source, block.block, stored_at, block.deadline_at, &pipeline);
+        let effects = self.core.block(source, block.block, block.deadline_at, &pipeline);
         if effects.is_empty() {
             self.bodies
                 .keep(source, Body::Block(block, stored_at), announced.trace);
@@ -78,9 +77,7 @@ impl Active<'_> {
         }
         let held = self.released().await?;
         let held = held.values().flatten();
-        let effects = self
-            .core
-            .cancel(source, cancel, announced.stored_at, held, is_early);
+        let effects = self.core.cancel(source, cancel, held, is_early);
         self.apply(effects).await
     }
 
@@ -92,7 +89,8 @@ impl Active<'_> {
         let Some(pipeline) = self.pipeline(&name, revision).await? else {
             let blocks = (name, stage.stage.first_block()..=stage.stage.block);
             let letter = (Stream::Stages, &*delivery.subject, source);
-            return self.unknown(letter, delivery.stored_at, blocks, revision).await;
+            let announcement = stage.context.announcement.max(stage.context.first_announcement());
+            return self.unknown(letter, announcement, blocks, revision).await;
         };
         // Only a stage of several tasks can have been released in part, so only such stages have a cursor.
         let cursor = match stage.tasks.count {
@@ -103,17 +101,7 @@ impl Active<'_> {
                 .await?
                 .and_then(|fact| fact.value),
         };
-        let ready = Ready {
-            stage: stage.stage.clone(),
-            zkvm: stage.zkvm.clone(),
-            tasks: stage.tasks,
-            attempt: stage.attempt,
-            announced_at: stage.context.stored_at,
-            first_announced_at: stage.context.first_stored_at(),
-            deadline_at: stage.context.deadline_at,
-            is_hedge: stage.hedge_of.is_some(),
-            amends: stage.context.amends,
-        };
+        let ready = Ready::from(&stage);
         let effects = self.core.stage(source, ready, cursor.unwrap_or(0), &pipeline);
         if effects.is_empty() {
             self.bodies.keep(source, Body::Stage(stage), delivery.trace);
@@ -147,7 +135,7 @@ impl Active<'_> {
     async fn unknown(
         &mut self,
         (stream, subject, source): (Stream, &str, SourceId),
-        stored_at: Timestamp,
+        announcement: Announcement,
         (pipeline, blocks): (PipelineId, RangeInclusive<BlockRef>),
         revision: u32,
     ) -> Result<(), BusError> {
@@ -164,15 +152,14 @@ impl Active<'_> {
             pipeline,
             first: first.number,
             last: last.number,
-            // The inner hashes of a range are unknown here. An empty list covers them, and `at` excludes
+            // The inner hashes of a range are unknown here. An empty list names them, and `before` excludes
             // blocks announced later.
             hashes: if first == last {
                 vec![last.hash]
             } else {
                 Vec::new()
             },
-            // The broker dated the message, and its clock may be ahead of this one.
-            at: now().max(stored_at),
+            before: announcement.next(),
             reason: EndReason::Refused { dead_letter, reason },
         };
         self.apply(vec![Effect::End(ended, Some(source))]).await

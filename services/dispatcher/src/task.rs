@@ -2,7 +2,7 @@
 
 use crate::decide::Release;
 use push0_domain::{
-    Payload, Payloads, Timestamp,
+    Announcement, Payload, Payloads, Timestamp,
     message::{BlockContext, ObservedBlock, StageKind, StageReady, Task, TaskHeader},
     pipeline::{Pipeline, Stage},
 };
@@ -40,7 +40,7 @@ impl Body {
         let millis = |d: Duration| u64::try_from(d.as_millis()).unwrap_or(u64::MAX);
         let (context, of, hedge_of, avoid, busy_us, inputs) = match self {
             Self::Block(block, stored_at) => (
-                context(block, *stored_at),
+                context(block, Announcement(release.source.sequence()), *stored_at),
                 1,
                 None,
                 Vec::new(),
@@ -91,13 +91,14 @@ impl Body {
     }
 }
 
-fn context(block: &ObservedBlock, stored_at: Timestamp) -> BlockContext {
+fn context(block: &ObservedBlock, announcement: Announcement, stored_at: Timestamp) -> BlockContext {
     BlockContext {
         amends: false,
         revision: block.revision,
         parent_hash: block.parent_hash,
+        announcement,
         stored_at,
-        first_stored_at: None,
+        first_announcement: None,
         deadline_at: block.deadline_at,
         facts: block.facts,
     }

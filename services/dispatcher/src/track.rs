@@ -1,7 +1,11 @@
 //! State of one pipeline besides its waiting entries: its output, how far ahead of the output blocks may be
 //! read, and the remembered cancellations.
 
-use push0_domain::{BlockRef, Timestamp, message::BlockEnded, output::Output};
+use push0_domain::{
+    message::BlockEnded,
+    output::Output,
+    wanted::{Blocks, Claim, Demand},
+};
 use std::collections::BTreeMap;
 
 /// Cancellations kept per pipeline after their turn, because stages of the blocks they ended may still
@@ -50,22 +54,19 @@ impl Track {
             .is_none_or(|front| number <= front.saturating_add(ahead))
     }
 
-    pub(crate) fn is_emitted(&self, (first, announced_at): (u64, Timestamp)) -> bool {
+    /// Returns the demand for work that begins with the block `first`, by the output.
+    pub(crate) fn assess_record(&self, first: u64, claim: Claim) -> Demand {
         let output = self.output.as_ref();
-        output.is_some_and(|output| output.is_settled(first, announced_at))
+        output.map_or(Demand::Wanted, |output| output.assess(first, claim))
     }
 
-    /// Returns whether a cancellation ends the block announced by the message with this sequence. Positions
-    /// in the stream decide, not clocks: a cancellation ends only blocks stored before it.
-    pub(crate) fn is_cancelled(&self, sequence: u64, block: &BlockRef) -> bool {
-        let mut behind = self.cancels.range(sequence.saturating_add(1)..);
-        behind.any(|(_, cancelled)| cancelled.ended.covers(block, Timestamp::default(), false))
-    }
-
-    /// Returns whether a remembered cancellation ends an arriving stage. A stage carries the time of its
-    /// block's announcement but not the sequence, so `concerns` compares times.
-    pub(crate) fn any_ended(&self, mut concerns: impl FnMut(&BlockEnded) -> bool) -> bool {
-        self.cancels.values().any(|cancelled| concerns(&cancelled.ended))
+    /// Returns the demand for work on these blocks, by the remembered cancellations.
+    pub(crate) fn assess_cancels(&self, blocks: impl Into<Blocks>, claim: Claim) -> Demand {
+        let blocks = blocks.into();
+        let behind = self.cancels.range(claim.announcement.next().0..);
+        let mut demands = behind.map(|(_, cancelled)| cancelled.ended.assess(blocks, claim));
+        let superfluous = demands.find(|demand| !demand.is_wanted());
+        superfluous.unwrap_or(Demand::Wanted)
     }
 
     /// Returns whether a cancellation was already read. A cancellation seen in its turn stops being early.

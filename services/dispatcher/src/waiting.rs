@@ -8,12 +8,13 @@ use crate::{
     queue::{EntryId, Queue},
 };
 use push0_domain::{
-    BlockRef, PipelineId, Timestamp, ZkvmId,
+    Announcement, BlockRef, PipelineId, Timestamp, ZkvmId,
     message::TaskRange,
     pipeline::{Pipeline, ProofSpec, Stage},
     subject::AttemptKey,
     task::StageKey,
     urgency::Urgency,
+    wanted::Claim,
 };
 use slab::Slab;
 use std::{
@@ -28,9 +29,9 @@ pub(crate) struct Entry {
     pub(crate) source: SourceId,
     pub(crate) pipeline: Arc<Pipeline>,
     pub(crate) block: BlockRef,
-    /// For a range: its first block, with the time of its announcement. `None` for a single block.
-    first: Option<Box<(BlockRef, Timestamp)>>,
-    pub(crate) announced_at: Timestamp,
+    /// For a range: its first block, with its announcement. `None` for a single block.
+    first: Option<Box<(BlockRef, Announcement)>>,
+    pub(crate) claim: Claim,
     pub(crate) deadline_at: Option<Timestamp>,
     /// Number of the entry in order of arrival, so older entries go first.
     age: u64,
@@ -46,7 +47,6 @@ pub(crate) struct Entry {
     /// Ready before this dispatcher led, so a predecessor may have released it already, and the work may
     /// even be done.
     pub(crate) is_old: bool,
-    pub(crate) amends: bool,
     /// Set aside: cannot be ready by its deadline, and only waits for the end of its block.
     pub(crate) is_aside: bool,
 }
@@ -73,8 +73,8 @@ impl Entry {
             source,
             pipeline: pipeline.clone(),
             block: ready.stage.block,
-            first: first.map(|first| Box::new((first, ready.first_announced_at))),
-            announced_at: ready.announced_at,
+            first: first.map(|first| Box::new((first, ready.first_announcement))),
+            claim: ready.claim,
             deadline_at: ready.deadline_at,
             age: 0,
             tasks: ready.tasks,
@@ -85,7 +85,6 @@ impl Entry {
             has_more_memory: definition.more_memory.as_ref() == Some(&ready.zkvm),
             is_hedge: ready.is_hedge,
             is_old: false,
-            amends: ready.amends,
             is_aside: false,
         })
     }
@@ -115,9 +114,9 @@ impl Entry {
         }
     }
 
-    /// Returns the number of the entry's first block, and the time of its announcement.
-    pub(crate) fn begins(&self) -> (u64, Timestamp) {
-        let single = (self.block.number, self.announced_at);
+    /// Returns the number of the entry's first block, and the announcement of that block.
+    pub(crate) fn begins(&self) -> (u64, Announcement) {
+        let single = (self.block.number, self.claim.announcement);
         self.first
             .as_ref()
             .map_or(single, |first| (first.0.number, first.1))
@@ -158,7 +157,7 @@ impl Entry {
 
     /// Returns the deadline, or `None` for an operator's retry, which is wanted long after the deadline too.
     fn wanted_until(&self) -> Option<Timestamp> {
-        self.deadline_at.filter(|_| !self.amends)
+        self.deadline_at.filter(|_| !self.claim.is_retry)
     }
 
     /// Returns when `tick` must look at the entry: when its deadline gets out of reach, or at the deadline

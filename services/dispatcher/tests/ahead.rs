@@ -3,7 +3,7 @@
 use proptest::{collection::vec, prelude::*};
 use push0_dispatcher::decide::{CANCELS_EARLY_MAX, Dispatcher, Effect, SourceId};
 use push0_domain::{
-    BlockHash, BlockRef, Timestamp,
+    Announcement, BlockHash, BlockRef, Timestamp,
     message::{BlockFacts, Cancel, Emission, EmissionOutcome, EndReason, Lease, ProverState, Role},
     output::Output,
     pipeline::Pipeline,
@@ -51,7 +51,7 @@ fn cancel(pipeline: &Pipeline, first: u64, last: u64, hashes: Vec<BlockHash>) ->
     }
 }
 
-fn record(pipeline: &Pipeline, block: BlockRef, announced_at: Timestamp) -> Emission {
+fn record(pipeline: &Pipeline, block: BlockRef, announcement: u64) -> Emission {
     Emission {
         pipeline: pipeline.name.clone(),
         first: block,
@@ -61,7 +61,8 @@ fn record(pipeline: &Pipeline, block: BlockRef, announced_at: Timestamp) -> Emis
         parent_hash: BlockHash::default(),
         outcome: EmissionOutcome::Abandoned(EndReason::DeadlinePassed),
         next: block.number + 1,
-        stored_at: announced_at,
+        announcement: Announcement(announcement),
+        stored_at: NOW,
         busy_us: 0,
         facts: BlockFacts::default(),
     }
@@ -88,7 +89,7 @@ fn word() -> impl Strategy<Value = Word> {
 struct Outcome {
     released: BTreeSet<(u64, u64, BlockHash)>,
     acknowledged: BTreeSet<u64>,
-    ends: BTreeSet<(Timestamp, u64, u64)>,
+    ends: BTreeSet<(Announcement, u64, u64)>,
 }
 
 /// Plays the words to a dispatcher. Before word N, the next `early[N]` cancellations behind it
@@ -97,25 +98,21 @@ fn play(words: &[Word], early: &[usize]) -> Outcome {
     let pipeline = pipeline();
     let mut real = idle(&pipeline);
     let mut outcome = Outcome::default();
-    let at = |position: usize| (position as u64 + 1, Timestamp(NOW.0 + position as u64));
     let say = |real: &mut Dispatcher, outcome: &mut Outcome, position: usize, is_early: bool| {
-        let (sequence, stored_at) = at(position);
-        let source = SourceId::Block(sequence);
+        let source = SourceId::Block(position as u64 + 1);
         let effects = match &words[position] {
-            Word::Block(number, fork) => {
-                real.block(source, block(*number, *fork), stored_at, None, &pipeline)
-            }
+            Word::Block(number, fork) => real.block(source, block(*number, *fork), None, &pipeline),
             Word::Cancel(first, last, fork) => {
                 let hashes = fork.map(|fork| BlockHash([fork; 32])).into_iter().collect();
                 let cancel = cancel(&pipeline, *first, *last, hashes);
-                real.cancel(source, &cancel, stored_at, [], is_early)
+                real.cancel(source, &cancel, [], is_early)
             }
         };
         for effect in effects {
             let acknowledged = match effect {
                 Effect::Done(source) => Some(source),
                 Effect::End(ended, source) => {
-                    outcome.ends.insert((ended.at, ended.first, ended.last));
+                    outcome.ends.insert((ended.before, ended.first, ended.last));
                     source
                 }
                 other => unreachable!("{other:?}"),
@@ -175,11 +172,11 @@ proptest! {
         let mut real = idle(&pipeline);
         real.announced(&pipeline.name, first);
         for number in first..first + emitted {
-            real.emitted(&record(&pipeline, block(number, 1), NOW));
+            real.emitted(&record(&pipeline, block(number, 1), number));
         }
         if is_cancelled {
             let cancel = cancel(&pipeline, number, number, Vec::new());
-            real.cancel(SourceId::Block(9), &cancel, NOW, [], true);
+            real.cancel(SourceId::Block(9), &cancel, [], true);
         }
         let room = |sequence| real.has_room(SourceId::Block(sequence), &pipeline.name, &block(number, 1), ahead);
         let is_near = number <= first + emitted + ahead;
@@ -210,14 +207,14 @@ fn cancels_that_wait_for_unread_blocks_are_limited() {
     for sequence in 1..=10_000 {
         if real.has_room_for_cancels(&pipeline.name) {
             let cancel = cancel(&pipeline, sequence, sequence, Vec::new());
-            real.cancel(SourceId::Block(sequence), &cancel, NOW, [], true);
+            real.cancel(SourceId::Block(sequence), &cancel, [], true);
             taken += 1;
         }
     }
     assert_eq!(taken, CANCELS_EARLY_MAX);
     // The first cancellation comes in its turn, which makes room for another.
     let first = cancel(&pipeline, 1, 1, Vec::new());
-    let effects = real.cancel(SourceId::Block(1), &first, NOW, [], false);
+    let effects = real.cancel(SourceId::Block(1), &first, [], false);
     assert_eq!(effects, [Effect::Done(SourceId::Block(1))]);
     assert!(real.has_room_for_cancels(&pipeline.name));
 }
@@ -232,14 +229,13 @@ fn blocks_and_cancels_that_went_by_leave_nothing() {
     let mut length_after = |blocks: std::ops::Range<u64>| {
         for number in blocks {
             let source = SourceId::Block(2 * number);
-            let announced_at = Timestamp(NOW.0 + number);
-            real.block(source, block(number, 1), announced_at, None, &pipeline);
+            real.block(source, block(number, 1), None, &pipeline);
             let release = real.release(NOW).expect("a free place");
             real.stored(release.source, release.index);
             real.ended(&release.key);
-            real.emitted(&record(&pipeline, block(number, 1), announced_at));
+            real.emitted(&record(&pipeline, block(number, 1), 2 * number));
             let gone = cancel(&pipeline, number, number, vec![BlockHash([2; 32])]);
-            real.cancel(SourceId::Block(2 * number + 1), &gone, announced_at, [], false);
+            real.cancel(SourceId::Block(2 * number + 1), &gone, [], false);
         }
         format!("{real:?}").len()
     };

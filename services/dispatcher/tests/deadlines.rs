@@ -2,11 +2,12 @@
 
 use push0_dispatcher::decide::{Dispatcher, Effect, Ready, SourceId};
 use push0_domain::{
-    BlockHash, BlockRef, Timestamp,
+    Announcement, BlockHash, BlockRef, Timestamp,
     message::{EndReason, Lease, ProverState, Role, TaskRange},
     output::Output,
     pipeline::Pipeline,
     task::StageKey,
+    wanted::Claim,
 };
 use std::{sync::Arc, time::Duration};
 
@@ -48,7 +49,7 @@ fn idle(pipeline: &Pipeline) -> Dispatcher {
 /// Announces the block in the message with this sequence.
 fn announce(dispatcher: &mut Dispatcher, sequence: u64, pipeline: &Arc<Pipeline>) {
     let deadline_at = pipeline.deadline_at(NOW);
-    let effects = dispatcher.block(SourceId::Block(sequence), block(), NOW, deadline_at, pipeline);
+    let effects = dispatcher.block(SourceId::Block(sequence), block(), deadline_at, pipeline);
     assert_eq!(effects, []);
 }
 
@@ -75,11 +76,10 @@ fn wrap(pipeline: &Pipeline, is_hedge: bool) -> Ready {
             of: 1,
         },
         attempt: 2,
-        announced_at: NOW,
-        first_announced_at: NOW,
+        claim: Claim::first(Announcement(1)),
+        first_announcement: Announcement(1),
         deadline_at: pipeline.deadline_at(NOW),
         is_hedge,
-        amends: false,
     }
 }
 

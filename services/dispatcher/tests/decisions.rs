@@ -3,7 +3,7 @@
 use proptest::{collection::vec, prelude::*};
 use push0_dispatcher::decide::{Dispatcher, Effect, Ready, Release, SourceId};
 use push0_domain::{
-    BlockHash, BlockRef, PipelineId, ProverId, Timestamp, ZkvmId,
+    Announcement, BlockHash, BlockRef, PipelineId, ProverId, Timestamp, ZkvmId,
     message::{
         BlockContext, BlockFacts, Cancel, EndReason, Held, Lease, ProverState, Role, StageKind, TaskHeader,
         TaskRange,
@@ -13,6 +13,7 @@ use push0_domain::{
     subject::AttemptKey,
     task::StageKey,
     trace::TraceContext,
+    wanted::Claim,
 };
 use std::{
     cmp::Reverse,
@@ -43,7 +44,10 @@ fn block(number: u64) -> BlockRef {
     BlockRef { number, hash }
 }
 
-fn ready(pipeline: &Pipeline, number: u64, stage: &str, tasks: u32, attempt: u32, at: Timestamp) -> Ready {
+/// The announcement of a block, and its time.
+type Announced = (Announcement, Timestamp);
+
+fn ready(pipeline: &Pipeline, number: u64, stage: &str, tasks: u32, attempt: u32, at: Announced) -> Ready {
     Ready {
         stage: StageKey {
             pipeline: pipeline.name.clone(),
@@ -59,11 +63,10 @@ fn ready(pipeline: &Pipeline, number: u64, stage: &str, tasks: u32, attempt: u32
             of: tasks,
         },
         attempt,
-        announced_at: at,
-        first_announced_at: at,
-        deadline_at: pipeline.deadline_at(at),
+        claim: Claim::first(at.0),
+        first_announcement: at.0,
+        deadline_at: pipeline.deadline_at(at.1),
         is_hedge: false,
-        amends: false,
     }
 }
 
@@ -85,8 +88,9 @@ fn held(out: &Release, ends_soon: bool) -> Held {
     let context = BlockContext {
         revision: 1,
         parent_hash: BlockHash([0; 32]),
+        announcement: Announcement(1),
         stored_at: Timestamp(1),
-        first_stored_at: None,
+        first_announcement: None,
         deadline_at: None,
         amends: false,
         facts: BlockFacts::default(),
@@ -153,14 +157,14 @@ struct Waiting {
     rank: (u64, u64, usize, Reverse<u32>, u64),
     tasks: u32,
     next: u32,
-    announced_at: Timestamp,
+    announcement: Announcement,
     is_block: bool,
 }
 
 #[derive(Default)]
 struct Model {
     waiting: BTreeSet<Waiting>,
-    cancelled: Vec<(u64, u64, Timestamp)>,
+    cancelled: Vec<(u64, u64, Announcement)>,
     heard: BTreeMap<u8, (u32, Timestamp)>,
     out: Vec<Release>,
     /// Outstanding attempts about to end: each adds a place.
@@ -170,13 +174,13 @@ struct Model {
 
 impl Model {
     fn add(&mut self, policy: &Policy, ready: &Ready, stage: usize, is_block: bool) {
-        let (number, announced_at) = (ready.stage.block.number, ready.announced_at);
-        let unwanted = |(first, last, at): &(u64, u64, Timestamp)| {
-            (*first..=*last).contains(&number) && announced_at <= *at
+        let (number, announcement) = (ready.stage.block.number, ready.claim.announcement);
+        let unwanted = |(first, last, before): &(u64, u64, Announcement)| {
+            (*first..=*last).contains(&number) && announcement < *before
         };
         let same = |w: &Waiting| {
             // The entry of an older announcement does not stand in for a newer one.
-            let stays = w.is_block || w.announced_at >= announced_at;
+            let stays = w.is_block || w.announcement >= announcement;
             let asked = (w.rank.1, w.rank.2, w.rank.3, w.tasks);
             stays && asked == (number, 2 - stage, Reverse(ready.attempt), ready.tasks.count)
         };
@@ -192,7 +196,7 @@ impl Model {
             rank: (deadline, number, 2 - stage, Reverse(ready.attempt), self.age),
             tasks: ready.tasks.count,
             next: 0,
-            announced_at,
+            announcement,
             is_block,
         });
     }
@@ -244,16 +248,16 @@ proptest! {
         let mut real = Dispatcher::default();
         real.recall(&pipeline.name, Output::default());
         let mut model = Model::default();
-        let mut announced = [Timestamp(1); 6];
+        let mut announced = [(Announcement(0), Timestamp(1)); 6];
         let mut now = Timestamp(1_000_000);
         for (at, op) in ops.into_iter().enumerate() {
             now = Timestamp(now.0 + 1);
             let sequence = at as u64 + 1;
             match op {
                 Op::Block(number) => {
-                    announced[number as usize] = now;
-                    let ready = ready(&pipeline, number, "split", 1, 1, now);
-                    real.block(SourceId::Block(sequence), block(number), now, ready.deadline_at, &pipeline);
+                    announced[number as usize] = (Announcement(sequence), now);
+                    let ready = ready(&pipeline, number, "split", 1, 1, announced[number as usize]);
+                    real.block(SourceId::Block(sequence), block(number), ready.deadline_at, &pipeline);
                     model.add(&policy, &ready, 0, true);
                 }
                 Op::Stage { number, stage, tasks, attempt } => {
@@ -298,12 +302,12 @@ proptest! {
                         reason: EndReason::Cancelled { note: String::new() },
                     };
                     let held: Vec<_> = model.out.iter().map(|out| out.key.clone()).collect();
-                    let effects = real.cancel(SourceId::Block(sequence), &cancel, now, &held, false);
+                    let effects = real.cancel(SourceId::Block(sequence), &cancel, &held, false);
                     let purged = effects.iter().filter(|effect| matches!(effect, Effect::Purge(..))).count();
                     let concerned = model.out.iter().filter(|out| (first..=last).contains(&out.stage.block.number)).count();
                     prop_assert_eq!(purged, concerned);
                     model.waiting.retain(|w| !(first..=last).contains(&w.rank.1));
-                    model.cancelled.push((first, last, now));
+                    model.cancelled.push((first, last, Announcement(sequence)));
                 }
                 Op::Wait(ms) => {
                     now = now.plus(Duration::from_millis(ms));
@@ -324,7 +328,7 @@ proptest! {
             .map(|(at, weight)| pipeline(&format!("lane-{at}"), *weight, Policy::OldestFirst))
             .collect();
         let come = |real: &mut Dispatcher, at: usize| {
-            let ready = ready(&pipelines[at], 1, "segment", 1_000_000, 1, now);
+            let ready = ready(&pipelines[at], 1, "segment", 1_000_000, 1, (Announcement(1), now));
             real.stage(SourceId::Stage(at as u64), ready, 0, &pipelines[at]);
         };
         real.heard(&heartbeat(0, 1), now);
@@ -362,7 +366,7 @@ proptest! {
     ) {
         let pipeline = pipeline("demo", 1, Policy::OldestFirst);
         let now = Timestamp(1);
-        let stage = || ready(&pipeline, 1, "segment", tasks, 1, now);
+        let stage = || ready(&pipeline, 1, "segment", tasks, 1, (Announcement(1), now));
         let source = SourceId::Stage(1);
         let mut real = Dispatcher::default();
         real.heard(&heartbeat(0, 1000), now);
@@ -406,7 +410,7 @@ fn a_stage_of_a_hundred_thousand_tasks_is_one_entry() {
     real.heard(&heartbeat(0, 2), now);
     real.stage(
         SourceId::Stage(1),
-        ready(&pipeline, 1, "segment", TASKS, 1, now),
+        ready(&pipeline, 1, "segment", TASKS, 1, (Announcement(1), now)),
         0,
         &pipeline,
     );

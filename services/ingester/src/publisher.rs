@@ -20,7 +20,7 @@ use crate::{
 use bytes::Bytes;
 use push0_bus::{Blobs, Bus, Facts, Message, PublishError, now};
 use push0_domain::{
-    BlockHash, BlockRef, Payload, Timestamp,
+    Announcement, BlockHash, BlockRef, Payload, Timestamp,
     codec::CodecError,
     message::{BlockEvent, BlockFacts, Cancel, EndReason, KnownBlock, ObservedBlock},
     pipeline::Pipeline,
@@ -69,6 +69,8 @@ pub(crate) struct Publisher {
     definition: watch::Receiver<Arc<Pipeline>>,
     cursor: Cursor,
     cursor_revision: u64,
+    /// The newest message of BLOCKS known to this publisher, which facts hold as `announced_after`.
+    newest: Announcement,
     pub(crate) status: Status,
 }
 
@@ -224,7 +226,7 @@ impl Publisher {
             })
         };
         let bus = self.bus.clone();
-        self.patiently(|| {
+        let stored = self.patiently(|| {
             let (bus, message) = (bus.clone(), message(subject.clone()));
             async move {
                 let stored = match message {
@@ -233,7 +235,7 @@ impl Publisher {
                     // the pipeline would stop here and report the reason.
                     Err(error) => return Err(("refused", error.to_string())),
                 };
-                stored.map(drop).map_err(|error| match error {
+                stored.map(|stored| stored.sequence).map_err(|error| match error {
                     PublishError::Full { .. } => ("full", error.to_string()),
                     PublishError::Unavailable { .. } => ("unavailable", error.to_string()),
                     PublishError::Occupied { .. } | PublishError::Unexpected { .. } => {
@@ -241,8 +243,9 @@ impl Publisher {
                     }
                 })
             }
-        })
-        .await;
+        });
+        let sequence = stored.await;
+        self.newest = self.newest.max(Announcement(sequence));
     }
 
     /// Retries until success. The only other end is a drop of the future when the lead is lost.

@@ -2,7 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a failing test panics, in its helpers as well")]
 
 use push0_domain::{
-    BlockHash, BlockRef, Timestamp,
+    Announcement, BlockHash, BlockRef, Timestamp,
     message::{BlockContext, BlockFacts, FailureClass, KnownBlock, StageKind, TaskHeader},
     task::StageKey,
 };
@@ -50,8 +50,9 @@ fn work(kind: StageKind, inputs: &[&str]) -> Work {
                 amends: false,
                 revision: 1,
                 parent_hash: BlockHash([0xcd; 32]),
+                announcement: Announcement(1),
                 stored_at: Timestamp::default(),
-                first_stored_at: None,
+                first_announcement: None,
                 deadline_at: None,
                 facts: BlockFacts::default(),
             },
@@ -297,6 +298,7 @@ async fn the_verifiers_exit_code_is_its_verdict() {
                 parent_hash: BlockHash([0xcd; 32]),
                 revision: 1,
                 observed_at: Timestamp::default(),
+                announced_after: Announcement::default(),
                 facts: BlockFacts::default(),
             },
             first: None,

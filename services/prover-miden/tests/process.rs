@@ -12,7 +12,7 @@ mod rig;
 
 use push0_bus::Bucket;
 use push0_domain::{
-    BlockHash, BlockRef, Payload, Payloads, Timestamp,
+    Announcement, BlockHash, BlockRef, Payload, Payloads, Timestamp,
     message::{BlockFacts, FailureClass, KnownBlock, Task},
     subject,
 };
@@ -37,6 +37,7 @@ async fn task(rig: &Rig, number: u64) -> Task {
         parent_hash: task.header.context.parent_hash,
         revision: 1,
         observed_at: Timestamp::default(),
+        announced_after: Announcement::default(),
         facts: BlockFacts::default(),
     };
     let facts = rig.bus().facts::<KnownBlock>(Bucket::Blocks).await.unwrap();

@@ -263,7 +263,7 @@ pub(crate) mod tests {
     use super::*;
     use proptest::prelude::*;
     use push0_domain::message::BlockFacts;
-    use push0_domain::{BlockHash, Payload};
+    use push0_domain::{Announcement, BlockHash, Payload};
 
     pub(crate) fn record(number: u64, outcome: EmissionOutcome) -> Record {
         let block = BlockRef {
@@ -279,6 +279,7 @@ pub(crate) mod tests {
             parent_hash: BlockHash([6; 32]),
             outcome,
             next: number + 1,
+            announcement: Announcement(number),
             stored_at: Timestamp(1_000_000),
             busy_us: 2_000_000,
             facts: BlockFacts {

@@ -19,11 +19,12 @@ mod superseded;
 
 use crate::unheld::{LATE_AFTER, Looks, Unheld};
 use push0_domain::{
-    BlockRef, PipelineId, ProverId, Timestamp, ZkvmId,
-    message::{BlockEnded, Claims, EndReason, Happening, Held, Lease, ProverState, Role},
+    Announcement, BlockRef, PipelineId, ProverId, Timestamp, ZkvmId,
+    message::{BlockEnded, EndReason, Happening, Held, Lease, ProverState, Role},
     output::Output,
     subject::AttemptKey,
     task::{AttemptId, TaskId},
+    wanted::Claims,
 };
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque},
@@ -122,25 +123,8 @@ impl Reason {
     }
 }
 
-/// A block out of time: pipeline, block, time of its announcement, and deadline.
-type Late = (PipelineId, BlockRef, Timestamp, Option<Timestamp>);
-
-fn late_block((pipeline, block, announced_at, deadline): Late, now: Timestamp) -> BlockEnded {
-    let has_passed = deadline.is_none_or(|deadline| deadline <= now);
-    BlockEnded {
-        pipeline,
-        first: block.number,
-        last: block.number,
-        hashes: vec![block.hash],
-        // The broker dated the announcement, and its clock may be ahead of this one.
-        at: now.max(announced_at),
-        reason: if has_passed {
-            EndReason::DeadlinePassed
-        } else {
-            EndReason::OutOfReach
-        },
-    }
-}
+/// A block out of time: pipeline, block, its announcement, and deadline.
+type Late = (PipelineId, BlockRef, Announcement, Option<Timestamp>);
 
 #[derive(Debug)]
 struct Prover {
@@ -255,7 +239,7 @@ impl Watchdog {
         effects.extend(self.overdue(now));
         effects.extend(self.slow(now));
         effects.extend(self.past_deadline(now));
-        effects.extend(self.stop_settled(now));
+        effects.extend(self.stop_recorded(now));
         // An attempt taken just before an end appears in a lease only afterwards.
         let ended_lately = self
             .ends
@@ -329,7 +313,7 @@ impl Watchdog {
                 let block = (
                     stage.pipeline.clone(),
                     stage.block,
-                    context.stored_at,
+                    context.announcement,
                     deadline_at,
                 );
                 let key = AttemptKey::of(&header.zkvm, &header.attempt_id());
@@ -337,10 +321,11 @@ impl Watchdog {
             }
         }
         let mut effects = Vec::new();
-        for (block, attempts) in &late {
+        for ((pipeline, block, announcement, deadline_at), attempts) in &late {
             if attempts.iter().any(|attempt| !self.late.contains(attempt)) {
-                let ended = Box::new(late_block(block.clone(), now));
-                effects.push(Effect::Late(attempts.iter().cloned().collect(), ended));
+                let reason = EndReason::late(*deadline_at, now);
+                let ended = BlockEnded::of_one(pipeline.clone(), *block, *announcement, reason);
+                effects.push(Effect::Late(attempts.iter().cloned().collect(), Box::new(ended)));
             }
         }
         self.late = late.into_values().flatten().collect();

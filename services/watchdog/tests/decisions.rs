@@ -6,7 +6,7 @@ mod leases;
 use leases::{START, TICK, held, lease};
 use proptest::{collection::vec, prelude::*};
 use push0_domain::{
-    Timestamp,
+    Announcement, Timestamp,
     message::{BlockEnded, EndReason, Happening, Held, Lease, Role},
 };
 use push0_watchdog::decide::{DEAD_AFTER, Effect, End, HEARTBEAT, TIMEOUT_GRACE, Watchdog};
@@ -273,7 +273,7 @@ fn what_shows_in_a_lease_after_its_block_ended_is_stopped_with_the_next_tick() {
         first: 7,
         last: 7,
         hashes: Vec::new(),
-        at: START,
+        before: Announcement(2),
         reason: EndReason::Cancelled { note: String::new() },
     };
     assert_eq!(watchdog.ended(&ended, START.plus(TICK)), []);

@@ -6,7 +6,7 @@
 
 use crate::{Bus, Message, PublishError, Stored, Stream, inspect::decoded, replacement::Over};
 use async_nats::jetstream::{message::StreamMessage, stream::LastRawMessageErrorKind};
-use push0_domain::message::{Claim, Claims};
+use push0_domain::wanted::{Claim, Claims};
 use serde::de::DeserializeOwned;
 
 impl Message {

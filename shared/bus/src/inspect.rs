@@ -162,7 +162,7 @@ impl Bus {
 
     /// Returns the sequence of the stream's newest message, read from its leader; 0 if the stream
     /// never had one.
-    pub(crate) async fn newest(&self, stream: Stream) -> Result<u64, BusError> {
+    pub async fn newest(&self, stream: Stream) -> Result<u64, BusError> {
         let info = self.stream(stream).await?.get_info().await;
         let info = info.map_err(|e| BusError::unavailable(stream.name(), e))?;
         Ok(info.state.last_sequence)

@@ -2,7 +2,7 @@
 
 use crate::Stream;
 use async_nats::jetstream::message::StreamMessage;
-use push0_domain::message::Claim;
+use push0_domain::wanted::Claim;
 
 /// A rule for the stored messages that a new message may replace.
 #[derive(Clone, Copy, Debug)]

@@ -14,7 +14,8 @@ use serde::{Serialize, de::DeserializeOwned};
 #[global_allocator]
 static ALLOCATOR: AllocProfiler = AllocProfiler::system();
 
-const PAGE: &str = include_str!("../../../docs/protocol.md");
+#[path = "../tests/domain/page.rs"]
+mod page;
 
 fn main() {
     divan::main();
@@ -32,11 +33,8 @@ shown!(BlockEvent StageReady Task TaskResult ResultEvent Lease Control Emission 
 
 /// Returns the page's first example of this type.
 fn example<T: Shown>() -> T {
-    let fence = format!("```json {}\n", T::KIND);
-    let text = PAGE
-        .split_once(&fence)
-        .and_then(|(_, rest)| rest.split_once("```"));
-    let (text, _) = text.unwrap_or_else(|| panic!("docs/protocol.md shows no {}", T::KIND));
+    let text = page::first_example(T::KIND).map(page::fill_in);
+    let text = text.unwrap_or_else(|| panic!("docs/protocol.md shows no {}", T::KIND));
     codec::decode(text.as_bytes(), Encoding::Json).unwrap_or_else(|e| panic!("{}: {e}", T::KIND))
 }
 

@@ -17,9 +17,11 @@ pub mod task;
 pub mod time;
 pub mod trace;
 pub mod urgency;
+pub mod wanted;
 
 pub use block::{BlockHash, BlockKey, BlockRef};
 pub use id::{PipelineId, ProofType, ProverId, StageName, ZkvmId};
 pub use payload::{BlobRef, Payload, Payloads};
 pub use task::{AttemptId, StageKey, TaskId};
 pub use time::Timestamp;
+pub use wanted::Announcement;

@@ -1,8 +1,9 @@
 //! State of a pipeline's output, derived from its newest records.
 
 use crate::{
-    BlockHash, BlockRef, Timestamp,
+    BlockHash, BlockRef,
     message::{Emission, Standing},
+    wanted::{self, Announcement, Claim, Demand},
 };
 use std::collections::BTreeMap;
 
@@ -14,8 +15,8 @@ pub const DEPTH: usize = 64;
 pub struct Emitted {
     /// The block's hash, which the next block must have as its parent.
     pub hash: BlockHash,
-    /// When the broker stored the block's announcement.
-    pub announced_at: Timestamp,
+    /// The announcement that the block's record is about.
+    pub announcement: Announcement,
     /// The last number covered by the block's record. For a block listed as `standing` in a later record:
     /// the first number of that record.
     pub covered_to: u64,
@@ -23,7 +24,7 @@ pub struct Emitted {
 
 /// The number that a pipeline emits next, and the blocks that it emitted last.
 ///
-/// A record settles every announcement of its number up to and including that of its own block, and no
+/// A record is about every announcement of its number up to and including that of its own block, and about no
 /// later one: after a reorg a number is wanted again with another hash, and after a reorg of that reorg the
 /// very same block is wanted again.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -63,16 +64,19 @@ impl Output {
         &self.emitted
     }
 
-    /// Returns whether a block announced at `announced_at` needs no proof any more.
-    pub fn is_settled(&self, number: u64, announced_at: Timestamp) -> bool {
-        let record = self.emitted.get(&number);
-        // Numbers below the newest `DEPTH` blocks are forgotten and count as settled. While fewer blocks
+    /// Returns the demand for work that begins with this block number.
+    pub fn assess(&self, number: u64, claim: Claim) -> Demand {
+        // Numbers below the newest `DEPTH` blocks are forgotten and count as recorded. While fewer blocks
         // are known, an older number may only be one whose record was not read.
         let is_deep = || {
             let first = self.emitted.first_key_value();
             self.emitted.len() == DEPTH && first.is_some_and(|(first, _)| number < *first)
         };
-        record.map_or_else(is_deep, |record| announced_at <= record.announced_at)
+        match self.emitted.get(&number) {
+            Some(record) => wanted::assess_record(record.announcement, claim),
+            None if is_deep() => wanted::assess_record(claim.announcement, claim),
+            None => Demand::Wanted,
+        }
     }
 }
 
@@ -133,16 +137,16 @@ impl Reading {
 
 impl Emitted {
     /// Returns the blocks that a record covers or lists as standing, by number. The blocks of a range were
-    /// announced no later than its last block, so all of them get the time of the last one.
+    /// announced no later than its last block, so all of them get the announcement of the last one.
     fn all(record: &Emission) -> impl Iterator<Item = (u64, Self)> {
         let standing = (!record.amends()).then(|| Self::standing_in(record, record.first.number));
         let own = record
             .blocks()
-            .map(|block| (block, record.stored_at, record.last.number));
-        let own = own.map(|(block, announced_at, covered_to)| {
+            .map(|block| (block, record.announcement, record.last.number));
+        let own = own.map(|(block, announcement, covered_to)| {
             let emitted = Self {
                 hash: block.hash,
-                announced_at,
+                announcement,
                 covered_to,
             };
             (block.number, emitted)
@@ -154,7 +158,7 @@ impl Emitted {
         record.standing.iter().map(move |standing| {
             let emitted = Self {
                 hash: standing.block.hash,
-                announced_at: standing.announced_at,
+                announcement: standing.announcement,
                 covered_to,
             };
             (standing.block.number, emitted)
@@ -170,7 +174,7 @@ impl Emitted {
             let hash = emitted.hash;
             Some(Standing {
                 block: BlockRef { number, hash },
-                announced_at: emitted.announced_at,
+                announcement: emitted.announcement,
             })
         });
         let mut standing: Vec<Standing> = cut.collect();
@@ -183,11 +187,11 @@ impl Emitted {
 mod tests {
     use super::*;
     use crate::{
-        PipelineId,
+        PipelineId, Timestamp,
         message::{BlockFacts, EmissionOutcome, EndReason},
     };
 
-    fn record(number: u64, tag: u8, announced_at: u64) -> Emission {
+    fn record(number: u64, tag: u8, announcement: u64) -> Emission {
         let block = BlockRef {
             number,
             hash: BlockHash([tag; 32]),
@@ -201,7 +205,8 @@ mod tests {
             parent_hash: BlockHash::default(),
             outcome: EmissionOutcome::Abandoned(EndReason::DeadlinePassed),
             next: number + 1,
-            stored_at: Timestamp(announced_at),
+            announcement: Announcement(announcement),
+            stored_at: Timestamp::default(),
             busy_us: 0,
             facts: BlockFacts::default(),
         }
@@ -213,19 +218,23 @@ mod tests {
         output
     }
 
-    #[test]
-    fn a_block_that_was_announced_after_the_record_of_its_number_is_not_settled() {
-        let output = output([record(5, 1, 50), record(6, 1, 60), record(7, 1, 70)]);
-        assert!(output.is_settled(6, Timestamp(60)) && output.is_settled(6, Timestamp(59)));
-        assert!(!output.is_settled(6, Timestamp(61)) && !output.is_settled(8, Timestamp(1)));
+    fn is_recorded(output: &Output, number: u64, announcement: u64) -> bool {
+        output.assess(number, Claim::first(Announcement(announcement))) == Demand::Recorded
     }
 
     #[test]
-    fn an_older_number_is_settled_only_where_no_reorg_reaches() {
+    fn a_block_that_was_announced_after_the_record_of_its_number_is_not_recorded() {
+        let output = output([record(5, 1, 50), record(6, 1, 60), record(7, 1, 70)]);
+        assert!(is_recorded(&output, 6, 60) && is_recorded(&output, 6, 59));
+        assert!(!is_recorded(&output, 6, 61) && !is_recorded(&output, 8, 1));
+    }
+
+    #[test]
+    fn an_older_number_counts_as_recorded_only_where_no_reorg_reaches() {
         let depth = DEPTH as u64;
         let known = |count| output((10..10 + count).map(|n| record(n, 1, n)));
-        assert!(known(depth).is_settled(9, Timestamp(99)));
-        assert!(!known(depth - 1).is_settled(9, Timestamp(1)));
+        assert!(is_recorded(&known(depth), 9, 99));
+        assert!(!is_recorded(&known(depth - 1), 9, 1));
     }
 
     #[test]
@@ -238,11 +247,11 @@ mod tests {
         ];
         let output = output(records);
         assert_eq!(output.next(), 7);
-        assert!(!output.is_settled(7, Timestamp(70)) && output.is_settled(6, Timestamp(80)));
+        assert!(!is_recorded(&output, 7, 70) && is_recorded(&output, 6, 80));
     }
 
     #[test]
-    fn the_record_of_a_range_settles_each_of_its_blocks() {
+    fn the_record_of_a_range_is_about_each_of_its_blocks() {
         let range = |first: u64, last: u64| Emission {
             first: BlockRef {
                 number: first,
@@ -253,7 +262,7 @@ mod tests {
         };
         let mut output = output([record(4, 1, 40), range(5, 8)]);
         assert_eq!((output.next(), output.emitted().len()), (9, 5));
-        assert!(output.is_settled(6, Timestamp(60)) && !output.is_settled(6, Timestamp(81)));
+        assert!(is_recorded(&output, 6, 60) && !is_recorded(&output, 6, 81));
         // The chain replaced the blocks of the range from 7 on.
         output.note(&range(7, 9));
         let numbers: Vec<u64> = output.emitted().keys().copied().collect();
@@ -266,7 +275,7 @@ mod tests {
             (standing(9), standing(7), standing(5)),
             (vec![7, 8], vec![5, 6], vec![])
         );
-        assert!(output.is_settled(5, Timestamp(80)) && output.is_settled(8, Timestamp(90)));
+        assert!(is_recorded(&output, 5, 80) && is_recorded(&output, 8, 90));
     }
 
     #[test]
@@ -290,7 +299,7 @@ mod tests {
         };
         let stands = Standing {
             block: range.first,
-            announced_at: Timestamp(50),
+            announcement: Announcement(50),
         };
         let amending = Emission {
             next: 5,

@@ -3,16 +3,19 @@
 #![expect(clippy::panic, reason = "a failing test panics, in its helpers as well")]
 
 use push0_domain::{
-    Payload, Payloads,
+    Payload, Payloads, StageKey,
     codec::{self, Encoding},
     message::{
-        BlockEvent, Control, DeadLetter, Emission, Event, KnownBlock, Lease, ResultEvent, StageReady, Task,
-        TaskResult,
+        BlockContext, BlockEvent, Control, DeadLetter, Emission, Event, KnownBlock, Lease, ResultEvent,
+        StageReady, Task, TaskHeader, TaskResult,
     },
 };
 use serde::{Serialize, de::DeserializeOwned};
 
-const PAGE: &str = include_str!("../../../docs/protocol.md");
+#[path = "domain/page.rs"]
+mod page;
+
+use page::{PAGE, fill_in};
 
 /// A fenced block of the page.
 struct Example {
@@ -33,7 +36,7 @@ fn examples() -> Vec<Example> {
             found.push(Example {
                 language,
                 kind,
-                text: text.join("\n"),
+                text: fill_in(&text.join("\n")),
             });
         }
     }
@@ -54,6 +57,7 @@ fn bincode_of<T: Serialize + DeserializeOwned>(kind: &str, json: &str) -> Vec<u8
 
 fn checked(kind: &str, json: &str) -> Vec<u8> {
     match kind {
+        "BlockContext" => bincode_of::<BlockContext>(kind, json),
         "BlockEvent" => bincode_of::<BlockEvent>(kind, json),
         "Control" => bincode_of::<Control>(kind, json),
         "DeadLetter" => bincode_of::<DeadLetter>(kind, json),
@@ -64,8 +68,10 @@ fn checked(kind: &str, json: &str) -> Vec<u8> {
         "Payload" => bincode_of::<Payload>(kind, json),
         "Payloads" => bincode_of::<Payloads>(kind, json),
         "ResultEvent" => bincode_of::<ResultEvent>(kind, json),
+        "StageKey" => bincode_of::<StageKey>(kind, json),
         "StageReady" => bincode_of::<StageReady>(kind, json),
         "Task" => bincode_of::<Task>(kind, json),
+        "TaskHeader" => bincode_of::<TaskHeader>(kind, json),
         "TaskResult" => bincode_of::<TaskResult>(kind, json),
         other => panic!("docs/protocol.md has an example of the unknown type {other}"),
     }
@@ -78,7 +84,7 @@ fn every_example_of_the_protocol_decodes() {
     for example in &json {
         checked(example.kind, &example.text);
     }
-    assert!(json.len() >= 18, "only {} examples were found", json.len());
+    assert!(json.len() >= 21, "only {} examples were found", json.len());
 }
 
 #[test]

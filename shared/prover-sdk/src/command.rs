@@ -5,7 +5,7 @@ use crate::{
     cli::{Command, VerifyFile},
 };
 use push0_domain::{
-    BlockRef, Timestamp,
+    Announcement, BlockRef, Timestamp,
     message::{BlockFacts, KnownBlock, Role},
 };
 use push0_runtime::{BoxError, HasRuntimeConfig, RunArgs, config, exit};
@@ -71,6 +71,7 @@ fn verify<V: Verify>(verifier: &V, file: VerifyFile) -> Result<Option<String>, B
         parent_hash: file.parent_hash,
         revision: 0,
         observed_at: Timestamp::default(),
+        announced_after: Announcement::default(),
         facts: BlockFacts::default(),
     };
     let first = file.first_number.zip(file.first_hash);

@@ -94,7 +94,7 @@ pub fn assert_complete_in_order(emissions: &[Kept<Emission>], blocks: RangeInclu
 mod tests {
     use super::*;
     use push0_domain::{
-        Payload, ProofType, ProverId, Timestamp, ZkvmId,
+        Announcement, Payload, ProofType, ProverId, Timestamp, ZkvmId,
         message::{BlockFacts, EndReason, Proof},
     };
 
@@ -120,6 +120,7 @@ mod tests {
                 verify_us: 0,
                 attempt: 1,
             }]),
+            announcement: Announcement(1),
             stored_at: Timestamp(1),
             busy_us: 1,
             facts: BlockFacts::default(),

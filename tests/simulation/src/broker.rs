@@ -7,12 +7,12 @@ use crate::plan::Lane;
 use push0_domain::{
     BlockHash, PipelineId, Timestamp, ZkvmId,
     message::{
-        BlockEnded, BlockEvent, Claim, Claims, DeadLetter, Emission, KnownBlock, Lease, StageReady, Task,
-        TaskResult,
+        BlockEnded, BlockEvent, DeadLetter, Emission, KnownBlock, Lease, StageReady, Task, TaskResult,
     },
     output::{Output, Reading},
     subject::AttemptKey,
     task::AttemptId,
+    wanted::{Claim, Claims},
 };
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -114,6 +114,11 @@ impl Queue {
         Some(self.last)
     }
 
+    /// Returns the sequence of the newest message ever stored.
+    pub(crate) fn newest(&self) -> u64 {
+        self.last
+    }
+
     pub(crate) fn ack(&mut self, sequence: u64) {
         if let Some(key) = self.messages.remove(&sequence).and_then(|gone| gone.key) {
             self.occupied.remove(&key);
@@ -147,6 +152,8 @@ pub(crate) struct Broker {
     last_record: u64,
     pub(crate) letters: BTreeMap<String, DeadLetter>,
     pub(crate) leases: BTreeMap<String, Lease>,
+    /// Lead of the broker's clock over the true time, in microseconds; negative if the clock is behind.
+    skew: i64,
     /// Per pipeline, the facts about blocks written by the ingester.
     pub(crate) known: Vec<BTreeMap<(u64, BlockHash), KnownBlock>>,
 }
@@ -175,11 +182,22 @@ impl Broker {
         self.queues.entry(stream).or_default()
     }
 
+    /// Returns the time at which a message was stored, by the broker's clock.
+    pub(crate) fn stored_at(&self, stream: Stream, sequence: u64) -> Option<Timestamp> {
+        let message = self.queues.get(&stream)?.messages.get(&sequence);
+        message.map(|message| message.stored_at)
+    }
+
     pub(crate) fn messages(&self, stream: Stream) -> impl Iterator<Item = &Message> {
         self.queues
             .get(&stream)
             .into_iter()
             .flat_map(|queue| queue.messages.values())
+    }
+
+    /// Sets the lead of the broker's clock, in microseconds.
+    pub(crate) fn jump(&mut self, skew: i64) {
+        self.skew = skew;
     }
 
     pub(crate) fn store(&mut self, body: &Rc<Body>, now: Timestamp) -> Answer {
@@ -207,7 +225,8 @@ impl Broker {
             }
             Body::Stop(..) => return Answer::Stored(0),
         };
-        let Some(sequence) = self.queue(stream).push(body.clone(), key, now) else {
+        let dated = Timestamp(now.0.saturating_add_signed(self.skew));
+        let Some(sequence) = self.queue(stream).push(body.clone(), key, dated) else {
             return Answer::Occupied;
         };
         if let Some(zkvm) = zkvm {

@@ -1,13 +1,13 @@
 //! A chain and its ingester: blocks, reorgs, reorgs of reorgs, and an operator who cancels blocks.
 
 use crate::{
-    broker::Body,
+    broker::{Body, Stream},
     chance::{Chance, mix},
     plan::Lane,
     world::{Event, MS, Reply, World},
 };
 use push0_domain::{
-    BlockHash, BlockRef,
+    Announcement, BlockHash, BlockRef,
     message::{BlockEvent, BlockFacts, Cancel, Dead, DeadLetter, EndReason, KnownBlock, ObservedBlock},
 };
 use std::{collections::VecDeque, rc::Rc};
@@ -160,6 +160,7 @@ impl World {
                     parent_hash,
                     revision: pipeline.revision,
                     observed_at: self.now,
+                    announced_after: Announcement(self.broker.queue(Stream::Blocks).newest()),
                     facts: BlockFacts::default(),
                 };
                 self.broker.known[lane].insert((block.number, block.hash), known);

@@ -7,7 +7,7 @@ use crate::{
     world::World,
 };
 use push0_collector::{
-    decide::{BlockContextOf, Collector, Step, Told},
+    decide::{Collector, Step, Told},
     state::Handle,
 };
 use push0_domain::{
@@ -201,7 +201,7 @@ impl World {
                 if looks && let Some(number) = core.unseen_end() {
                     let known = self.broker.known[lane].values();
                     for block in known.filter(|known| known.block.number == number) {
-                        core.known(block.block, BlockContextOf::known(block, block.observed_at));
+                        core.known(block, block.observed_at);
                     }
                 }
                 self.advance(lane)

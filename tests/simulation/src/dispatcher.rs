@@ -10,7 +10,7 @@ use push0_dispatcher::{
     task,
 };
 use push0_domain::{
-    PipelineId, Timestamp, ZkvmId,
+    Announcement, PipelineId, Timestamp, ZkvmId,
     message::{BlockEvent, Cancel, ObservedBlock, ResultEvent},
     subject::AttemptKey,
 };
@@ -209,7 +209,7 @@ impl World {
                     ops.extend(self.block(SourceId::Block(sequence), block, stored_at));
                 }
                 Body::Block(BlockEvent::Cancelled(cancel)) => {
-                    ops.extend(self.cancel(sequence, cancel, stored_at, false));
+                    ops.extend(self.cancel(sequence, cancel, false));
                 }
                 _ => {}
             }
@@ -250,29 +250,29 @@ impl World {
         let stored = &self.broker.queue(Stream::Blocks).messages;
         let cancels = stored.iter().filter(|(_, message)| message.body.is_cancel());
         let cancels: Vec<_> = cancels
-            .map(|(sequence, message)| (*sequence, message.body.clone(), message.stored_at))
+            .map(|(sequence, message)| (*sequence, message.body.clone()))
             .collect();
         let mut ops = Vec::new();
-        for (sequence, body, stored_at) in cancels {
+        for (sequence, body) in cancels {
             if let Body::Block(BlockEvent::Cancelled(cancel)) = &*body {
                 let lane = self.lane_of(&cancel.pipeline);
                 let core = &self.dispatcher.core;
                 let is_ahead = sequence > self.dispatcher.lanes[lane].passed;
                 if is_ahead && core.has_room_for_cancels(&cancel.pipeline) {
-                    ops.extend(self.cancel(sequence, cancel, stored_at, true));
+                    ops.extend(self.cancel(sequence, cancel, true));
                 }
             }
         }
         ops
     }
 
-    fn cancel(&mut self, sequence: u64, cancel: &Cancel, stored_at: Timestamp, is_early: bool) -> Vec<Op> {
+    fn cancel(&mut self, sequence: u64, cancel: &Cancel, is_early: bool) -> Vec<Op> {
         let held = self.released_tasks();
         let held = held.values().flatten();
         let source = SourceId::Block(sequence);
         let core = &mut self.dispatcher.core;
-        let effects = core.cancel(source, cancel, stored_at, held, is_early);
-        self.promises.dispatcher_cancels(cancel, stored_at);
+        let effects = core.cancel(source, cancel, held, is_early);
+        self.promises.dispatcher_cancels(cancel, Announcement(sequence));
         self.apply(effects)
     }
 
@@ -280,11 +280,11 @@ impl World {
         let lane = self.lane_of(&block.pipeline);
         let pipeline = self.plan.lanes[lane].pipeline.clone();
         let core = &mut self.dispatcher.core;
-        let effects = core.block(source, block.block, stored_at, block.deadline_at, &pipeline);
+        let effects = core.block(source, block.block, block.deadline_at, &pipeline);
         if effects.is_empty() {
             let body = task::Body::Block(block.clone(), stored_at);
             self.dispatcher.bodies.insert(source, body);
-            self.promises.block_is_ready(source, block, stored_at, &pipeline);
+            self.promises.block_is_ready(source, block, &pipeline);
         }
         self.apply(effects)
     }
@@ -296,17 +296,7 @@ impl World {
             .pipeline
             .clone();
         let cursor = self.broker.cursors.get(&sequence).copied().unwrap_or(0);
-        let ready = Ready {
-            stage: stage.stage.clone(),
-            zkvm: stage.zkvm.clone(),
-            tasks: stage.tasks,
-            attempt: stage.attempt,
-            announced_at: stage.context.stored_at,
-            first_announced_at: stage.context.first_stored_at(),
-            deadline_at: stage.context.deadline_at,
-            is_hedge: stage.hedge_of.is_some(),
-            amends: stage.context.amends,
-        };
+        let ready = Ready::from(stage);
         let effects = self
             .dispatcher
             .core

@@ -48,6 +48,8 @@ pub(crate) struct Faults {
     pub(crate) cancels: u64,
     /// Dead letters retried by an operator.
     pub(crate) retries: u64,
+    /// Messages before which the broker's clock jumps by minutes, forward or back.
+    pub(crate) clock_jumps: u64,
 }
 
 impl Faults {
@@ -75,6 +77,7 @@ impl Faults {
             flips: some(200, 600),
             cancels: some(30, 150),
             retries: some(200, 900),
+            clock_jumps: some(10, 300),
         }
     }
 }

@@ -7,8 +7,9 @@ use crate::{
 };
 use push0_domain::{
     Timestamp,
-    message::{BlockEnded, Held, TaskHeader},
+    message::{BlockEnded, Held},
     subject::AttemptKey,
+    wanted::Claims,
 };
 use std::{collections::VecDeque, rc::Rc};
 
@@ -238,12 +239,8 @@ impl World {
             return;
         };
         let body = queue.messages.get(&sequence).map(|message| message.body.clone());
-        let is_wanted = |header: &TaskHeader| {
-            let context = &header.context;
-            !ended.covers(&header.id.stage.block, context.stored_at, context.amends)
-        };
         if let Some(Body::Task(task)) = body.as_deref()
-            && is_wanted(&task.header)
+            && ended.assess(&task.header.id.stage, task.claim()).is_wanted()
         {
             return;
         }

@@ -12,7 +12,7 @@ use crate::{
 };
 use push0_dispatcher::decide::{Ready, SourceId};
 use push0_domain::{
-    BlockHash, BlockRef, PipelineId, ProverId, Timestamp, ZkvmId,
+    Announcement, BlockHash, BlockRef, PipelineId, ProverId, Timestamp, ZkvmId,
     message::{
         BlockEvent, Cancel, Dead, DeadLetter, Emission, EndReason, FailureClass, Outcome, TaskHeader,
         TaskResult,
@@ -52,17 +52,17 @@ pub(crate) struct Promises {
     /// Source messages still held by the dispatcher's session.
     open: BTreeSet<SourceId>,
     age: u64,
-    /// Cancels read by the dispatcher's session, with their time of storage.
-    given_up: Vec<(Cancel, Timestamp)>,
-    attempts: BTreeMap<(TaskId, Timestamp), BTreeSet<u32>>,
-    stopped: BTreeMap<(TaskId, Timestamp), BTreeSet<u32>>,
+    /// Cancels read by the dispatcher's session, with their sequence in BLOCKS.
+    given_up: Vec<(Cancel, Announcement)>,
+    attempts: BTreeMap<(TaskId, Announcement), BTreeSet<u32>>,
+    stopped: BTreeMap<(TaskId, Announcement), BTreeSet<u32>>,
     /// Tasks with a valid completed attempt.
-    completed: BTreeSet<(TaskId, Timestamp)>,
+    completed: BTreeSet<(TaskId, Announcement)>,
     honest: BTreeSet<(AttemptId, ProverId, Vec<u64>)>,
     expected: BTreeMap<(usize, Vec<BlockRef>, usize), Written>,
     letters: BTreeSet<String>,
     /// Number of retries of a task by an operator.
-    retried: BTreeMap<(TaskId, Timestamp), usize>,
+    retried: BTreeMap<(TaskId, Announcement), usize>,
     /// Per lane, the highest number that was ever the next to emit.
     farthest: Vec<u64>,
     pub(crate) outcomes: [u64; 4],
@@ -119,7 +119,7 @@ impl Promises {
                 self.parents.insert((lane, block.block), block.parent_hash);
             }
             Body::Result(result) | Body::Verdict(result) => {
-                let key = (result.header.id.clone(), result.header.context.stored_at);
+                let key = (result.header.id.clone(), result.header.context.announcement);
                 let valid = result
                     .verdict
                     .as_ref()
@@ -133,7 +133,7 @@ impl Promises {
                 }
             }
             Body::Stage(ready) if ready.context.amends && ready.tasks.count == 1 => {
-                let key = (ready.stage.task(ready.tasks.first), ready.context.stored_at);
+                let key = (ready.stage.task(ready.tasks.first), ready.context.announcement);
                 *self.retried.entry(key).or_default() += 1;
             }
             Body::Letter(letter) => self.letter(letter),
@@ -235,7 +235,7 @@ impl Promises {
     /// a hedge, a second hedge of an attempt that moved to provers with more memory, and one attempt for each
     /// stopped attempt. Each retry by an operator grants the budget and the hedges again.
     pub(crate) fn starts(&mut self, header: &TaskHeader) {
-        let key = (header.id.clone(), header.context.stored_at);
+        let key = (header.id.clone(), header.context.announcement);
         // A crash may lose the knowledge of a completed task, so such a task may run again.
         if self.completed.contains(&key) {
             return;

@@ -20,6 +20,8 @@ pub(crate) const MS: u64 = 1000;
 const FAULTS_FOR: u64 = 12_000 * MS;
 /// How long the work may then take, in microseconds: far above the sum of all timeouts of all attempts.
 const CALM_MAX: u64 = 240_000 * MS;
+/// Maximum error of the broker's clock. A range closes by that clock, so its blocks may wait this much longer.
+const CLOCK_JUMP_MAX: u64 = 120_000 * MS;
 
 /// Receiver of the broker's answer to a publish.
 #[derive(Clone, Debug)]
@@ -180,6 +182,7 @@ impl World {
     fn calm_down(&mut self) {
         self.log(format_args!("calm"));
         self.calm = true;
+        self.broker.jump(0);
         self.plan.faults = Default::default();
         for prover in 0..self.provers.len() {
             self.heal(prover);
@@ -298,6 +301,11 @@ impl World {
     }
 
     fn arrive(&mut self, body: Rc<Body>, reply: Reply) {
+        if self.chance.hit(self.plan.faults.clock_jumps) {
+            let ahead = self.chance.between(0, 2 * CLOCK_JUMP_MAX);
+            self.broker
+                .jump(ahead.cast_signed() - CLOCK_JUMP_MAX.cast_signed());
+        }
         let answer = self.broker.store(&body, self.now);
         if self.log.is_some() {
             self.log(format_args!("{answer:?} {body:?}"));
@@ -370,7 +378,8 @@ impl World {
             && self.processes[&who].bound
         {
             let epoch = self.processes[&who].epoch;
-            let delivery = Input::Delivery(stream, sequence, body.clone(), self.now);
+            let stored_at = self.broker.stored_at(stream, sequence).unwrap_or(self.now);
+            let delivery = Input::Delivery(stream, sequence, body.clone(), stored_at);
             self.reach_in_order(who, epoch, delivery.clone());
             if self.chance.hit(self.plan.faults.redelivered) {
                 // The redelivery arrives behind the first delivery; a lost first delivery is

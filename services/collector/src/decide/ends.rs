@@ -6,6 +6,7 @@ use push0_domain::{
     BlockHash, BlockRef, Timestamp,
     message::{BlockContext, BlockEnded, BlockFacts, EndReason, KnownBlock},
     output::Emitted,
+    wanted::{Claim, Claims},
 };
 use std::sync::Arc;
 
@@ -21,7 +22,8 @@ impl Collector {
         if ended.reason == EndReason::Reorged {
             let is_replaced = |(number, emitted): &(&u64, &Emitted)| {
                 let (number, hash) = (**number, emitted.hash);
-                concerns(&ended, &BlockRef { number, hash }, emitted.announced_at, false)
+                let claim = Claim::first(emitted.announcement);
+                !ended.assess(BlockRef { number, hash }, claim).is_wanted()
             };
             let numbers = ended.first..=ended.last;
             let replaced = self.emitted.range(numbers).find(is_replaced);
@@ -42,7 +44,7 @@ impl Collector {
         let concerned: Vec<_> = self
             .blocks
             .range(numbers)
-            .filter(|(at, b)| concerns(&ended, &block_ref(**at), b.announced_at, self.amends(at.0, b)))
+            .filter(|(at, b)| !ended.assess(block_ref(**at), self.claim(at.0, b)).is_wanted())
             .map(|(at, _)| *at)
             .collect();
         let reason = Arc::new(ended.reason.clone());
@@ -61,16 +63,21 @@ impl Collector {
         }
         if ended.reason == EndReason::Reorged {
             let is_replaced =
-                |block: &BlockRef, unit: &Block| concerns(&ended, block, unit.announced_at, unit.amends);
+                |block: &BlockRef, unit: &Block| !ended.assess(*block, unit.claim()).is_wanted();
             handles.extend(self.ranges.replaced(is_replaced, &self.blocks));
         }
         self.ends.insert(&ended, handle);
         self.told(vec![Step::Ack(handles)])
     }
 
-    /// Returns whether a block amends a record. A dead letter may also be retried before the record exists.
-    fn amends(&self, number: u64, block: &Block) -> bool {
-        block.amends && number < self.next
+    /// Returns the claim of a block's work. A retry of a dead letter before the block has its record amends no
+    /// record, and does not count as a retry.
+    fn claim(&self, number: u64, block: &Block) -> Claim {
+        let claim = block.claim();
+        Claim {
+            is_retry: claim.is_retry && number < self.next,
+            ..claim
+        }
     }
 
     /// Returns the next number to emit if its block ends without a proof and has no results. The shell must
@@ -85,14 +92,23 @@ impl Collector {
     }
 
     /// Handles the block asked for by [`Self::unseen_end`].
-    pub fn known(&mut self, block: BlockRef, context: BlockContextOf) {
-        let BlockContextOf(context) = context;
-        let announced_at = context.stored_at;
-        if self.ends.is_replaced(&block, announced_at) {
+    ///
+    /// `stored_at` is the time at which the broker stored the fact, just before the announcement. No decision
+    /// depends on it.
+    pub fn known(&mut self, known: &KnownBlock, stored_at: Timestamp) {
+        let block = known.block;
+        let Some((announcement, ended)) = self.ends.find_unseen(&block, known.announced_after) else {
             return;
-        }
-        let Some(ended) = self.ends.of(&block, announced_at, false) else {
-            return;
+        };
+        let context = BlockContext {
+            amends: false,
+            revision: known.revision,
+            parent_hash: known.parent_hash,
+            announcement,
+            stored_at,
+            first_announcement: None,
+            deadline_at: None,
+            facts: BlockFacts::default(),
         };
         let at = (block.number, block.hash);
         let entry = || Box::new(Block::new(&context, None, Some(ended)));
@@ -120,33 +136,4 @@ impl Collector {
             }
         }
     }
-}
-
-/// The context of a block known only from the ingester's fact.
-#[derive(Clone, Debug)]
-pub struct BlockContextOf(pub BlockContext);
-
-impl BlockContextOf {
-    /// Builds the context from the ingester's fact, which the broker stored at `stored_at`: just before the
-    /// block's announcement, and by the same clock.
-    pub fn known(known: &KnownBlock, stored_at: Timestamp) -> Self {
-        Self(BlockContext {
-            amends: false,
-            revision: known.revision,
-            parent_hash: known.parent_hash,
-            stored_at,
-            first_stored_at: None,
-            deadline_at: None,
-            facts: BlockFacts::default(),
-        })
-    }
-}
-
-/// Returns whether an end concerns a block announced at `announced_at`.
-///
-/// A reorg also ends blocks it does not name: a block announced earlier under one of its numbers was replaced
-/// already by a reorg before it.
-fn concerns(ended: &BlockEnded, block: &BlockRef, announced_at: Timestamp, amends: bool) -> bool {
-    let is_older = (ended.first..=ended.last).contains(&block.number) && announced_at < ended.at;
-    ended.covers(block, announced_at, amends) || (ended.reason == EndReason::Reorged && is_older)
 }

@@ -7,7 +7,7 @@ use crate::{
     state::{At, Block, Handle, block_ref},
 };
 use push0_domain::{
-    BlockHash, BlockRef, Timestamp,
+    Announcement, BlockHash, BlockRef,
     message::{Emission, EndReason},
     output::Emitted,
     pipeline::Pipeline,
@@ -54,7 +54,7 @@ impl Collector {
         let standing = Emitted::standing(&self.emitted, at.0);
         let mut block = self.blocks.remove(&at)?;
         let mut handles = block.take_handles();
-        handles.extend(self.go_on([(at, block.announced_at)], record::size(&emission)));
+        handles.extend(self.go_on([(at, block.announcement)], record::size(&emission)));
         let emission = Emission {
             standing,
             next: self.next,
@@ -94,18 +94,18 @@ impl Collector {
         let mut unit = range.unit;
         let mut handles = unit.take_handles();
         let mut traces: Vec<TraceContext> = vec![trace];
-        let mut settled: Vec<(At, Timestamp)> = Vec::new();
+        let mut covered: Vec<(At, Announcement)> = Vec::new();
         for at in &range.members {
             if let Some(mut block) = self.blocks.remove(at) {
                 traces.push(record::trace(&block, &self.bodies));
-                settled.push((*at, block.announced_at));
+                covered.push((*at, block.announcement));
                 handles.extend(block.take_handles());
             }
         }
         // The last block's trace is the trace of the range.
         traces.pop();
         let standing = Emitted::standing(&self.emitted, self.next);
-        handles.extend(self.go_on(settled, record::size(&emission)));
+        handles.extend(self.go_on(covered, record::size(&emission)));
         let emission = Emission {
             hashes: range.members.iter().map(|(_, hash)| *hash).collect(),
             standing,
@@ -116,16 +116,16 @@ impl Collector {
     }
 
     /// Moves the output behind these blocks. Returns further messages settled by their record.
-    fn go_on(&mut self, blocks: impl IntoIterator<Item = (At, Timestamp)>, bytes: usize) -> Vec<Handle> {
+    fn go_on(&mut self, blocks: impl IntoIterator<Item = (At, Announcement)>, bytes: usize) -> Vec<Handle> {
         self.intake.decided(bytes);
         let before = self.next;
         let blocks: Vec<_> = blocks.into_iter().collect();
         let covered_to = blocks.last().map_or(before, |((number, _), _)| *number);
-        for ((number, hash), announced_at) in blocks {
+        for ((number, hash), announcement) in blocks {
             self.next = number + 1;
             let emitted = Emitted {
                 hash,
-                announced_at,
+                announcement,
                 covered_to,
             };
             self.emitted.insert(number, emitted);

@@ -2,11 +2,11 @@
 
 use proptest::sample::Index;
 use push0_collector::{
-    decide::{BlockContextOf, Collector, Step, Told},
+    decide::{Collector, Step, Told},
     state::Handle,
 };
 use push0_domain::{
-    BlockHash, BlockRef, Payload, Payloads, PipelineId, StageKey, TaskId, Timestamp,
+    Announcement, BlockHash, BlockRef, Payload, Payloads, PipelineId, StageKey, TaskId, Timestamp,
     message::{
         BlockContext, BlockEnded, BlockFacts, Emission, EmissionOutcome, EndReason, Failure, FailureClass,
         KnownBlock, Outcome, StageKind, StageReady, TaskHeader, TaskRange, TaskResult,
@@ -14,6 +14,7 @@ use push0_domain::{
     output::Output,
     pipeline::Pipeline,
     trace::TraceContext,
+    wanted::Claim,
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -64,6 +65,8 @@ pub(crate) struct Rig {
     /// Unacknowledged messages, by sequence.
     messages: BTreeMap<u64, (Message, Timestamp)>,
     sequence: u64,
+    /// The newest message of BLOCKS.
+    announced: Announcement,
     pub(crate) now: Timestamp,
     /// Tasks asked for and not finished. The broker holds one message of each.
     pub(crate) open: BTreeMap<(TaskId, u32), Open>,
@@ -89,6 +92,7 @@ impl Rig {
             pipelines: (1..=3).map(pipeline).collect(),
             messages: BTreeMap::new(),
             sequence: 0,
+            announced: Announcement::default(),
             now: Timestamp(1_000_000),
             open: BTreeMap::new(),
             records: Vec::new(),
@@ -100,6 +104,7 @@ impl Rig {
 
     /// Adds a block to the chain.
     pub(crate) fn observe(&mut self, number: u64, revision: u32) {
+        self.announced = self.announced.next();
         self.pass(Duration::from_millis(1));
         let parent = number.checked_sub(1).and_then(|n| self.chain.get(&n));
         let mut hash = [self.forks; 32];
@@ -111,8 +116,9 @@ impl Rig {
         let context = BlockContext {
             revision,
             parent_hash: parent.map_or(BlockHash::default(), |(parent, _)| parent.hash),
+            announcement: self.announced,
             stored_at: self.now,
-            first_stored_at: None,
+            first_announcement: None,
             deadline_at: None,
             amends: false,
             facts: BlockFacts {
@@ -165,17 +171,20 @@ impl Rig {
 
     fn end(&mut self, first: u64, last: u64, hashes: Vec<BlockHash>, reason: EndReason) {
         self.pass(Duration::from_millis(1));
+        self.announced = self.announced.next();
         let ended = BlockEnded {
             pipeline: self.name.clone(),
             first,
             last,
             hashes,
-            at: self.now,
+            before: self.announced,
             reason,
         };
         // Like the dispatcher, drop tasks that wait for these blocks.
-        self.open
-            .retain(|(id, _), open| !ended.concerns(&id.stage, open.ready.context.stored_at, false));
+        self.open.retain(|(id, _), open| {
+            let claim = Claim::first(open.ready.context.announcement);
+            ended.assess(&id.stage, claim).is_wanted()
+        });
         self.say(Message::Ended(ended));
     }
 
@@ -257,13 +266,13 @@ impl Rig {
 
     fn emit(&mut self, record: Emission) {
         let numbers = record.first.number..=record.last.number;
-        // Like the dispatcher on hearing of the record, drop tasks of settled blocks.
+        // Like the dispatcher, drop tasks of blocks with a record.
         let mut output = Output::default();
         output.note(&record);
         self.open.retain(|(id, _), open| {
-            let at = open.ready.context.first_stored_at();
-            !numbers.contains(&id.stage.first_block().number)
-                || !output.is_settled(id.stage.first_block().number, at)
+            let claim = Claim::first(open.ready.context.first_announcement());
+            let first = id.stage.first_block().number;
+            !numbers.contains(&first) || output.assess(first, claim).is_wanted()
         });
         self.records.push(record);
     }
@@ -359,10 +368,10 @@ impl Rig {
                     parent_hash: context.parent_hash,
                     revision: context.revision,
                     observed_at: context.stored_at,
+                    announced_after: context.announcement.previous(),
                     facts: BlockFacts::default(),
                 };
-                self.core
-                    .known(*block, BlockContextOf::known(&known, context.stored_at));
+                self.core.known(&known, context.stored_at);
             }
             self.advance();
         }

@@ -3,10 +3,11 @@
 use super::{CANCELS_EARLY_MAX, Dispatcher, Effect, EntryId, Ready, SourceId};
 use crate::{capacity::Capacity, track::Track, waiting::Entry};
 use push0_domain::{
-    BlockRef, PipelineId, Timestamp,
+    Announcement, BlockRef, PipelineId, Timestamp,
     message::{BlockEnded, Cancel, Emission, EndReason},
     output::Output,
     subject::AttemptKey,
+    wanted::{Claim, Demand},
 };
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -38,21 +39,24 @@ impl Dispatcher {
             return Vec::new();
         };
         output.note(record);
-        self.drop_settled(&record.pipeline, record.last.number)
+        self.drop_recorded(&record.pipeline, record.last.number)
     }
 
     /// Replaces a pipeline's output with the stored one, in case signals of records were missed.
     pub fn recall(&mut self, pipeline: &PipelineId, output: Output) -> Vec<Effect> {
         let next = output.next();
         self.tracks.entry(pipeline.clone()).or_default().output = Some(output);
-        self.drop_settled(pipeline, next)
+        self.drop_recorded(pipeline, next)
     }
 
-    fn drop_settled(&mut self, pipeline: &PipelineId, last: u64) -> Vec<Effect> {
-        let settled =
-            |(_, entry): &(EntryId, &Entry)| !entry.amends && self.is_emitted(pipeline, entry.begins());
+    fn drop_recorded(&mut self, pipeline: &PipelineId, last: u64) -> Vec<Effect> {
+        let is_recorded = |(_, entry): &(EntryId, &Entry)| {
+            !self
+                .assess_record(pipeline, entry.begins(), entry.claim)
+                .is_wanted()
+        };
         let waiting = self.waiting.between(pipeline, 0, last);
-        let dropped = waiting.filter(settled).map(|(id, _)| id).collect();
+        let dropped = waiting.filter(is_recorded).map(|(id, _)| id).collect();
         self.let_go(dropped)
     }
 
@@ -69,7 +73,8 @@ impl Dispatcher {
         let Some(track) = self.tracks.get(pipeline) else {
             return true;
         };
-        track.reaches(block.number, ahead) || track.is_cancelled(source.sequence(), block)
+        let claim = Claim::first(Announcement(source.sequence()));
+        track.reaches(block.number, ahead) || !track.assess_cancels(*block, claim).is_wanted()
     }
 
     /// Forgets a removed pipeline, unless it has waiting entries. Returns whether the pipeline was forgotten.
@@ -99,7 +104,6 @@ impl Dispatcher {
         &mut self,
         source: SourceId,
         cancel: &Cancel,
-        at: Timestamp,
         held: impl IntoIterator<Item = &'a AttemptKey>,
         is_early: bool,
     ) -> Vec<Effect> {
@@ -116,18 +120,13 @@ impl Dispatcher {
             first: cancel.first,
             last: cancel.last,
             hashes: cancel.hashes.clone(),
-            at,
+            before: Announcement(source.sequence()),
             reason: cancel.reason.clone(),
         };
         track.cancel(source.sequence(), ended.clone(), is_early);
-        let covered = |(_, entry): &(EntryId, &Entry)| match entry.source {
-            SourceId::Block(sequence) => {
-                sequence < source.sequence() && ended.covers(&entry.block, Timestamp::default(), false)
-            }
-            SourceId::Stage(_) => ended.concerns(&entry.key(), entry.announced_at, entry.amends),
-        };
+        let is_ended = |(_, entry): &(EntryId, &Entry)| !ended.assess(&entry.key(), entry.claim).is_wanted();
         let waiting = self.waiting.between(&cancel.pipeline, cancel.first, cancel.last);
-        let dropped = waiting.filter(covered).map(|(id, _)| id).collect();
+        let dropped = waiting.filter(is_ended).map(|(id, _)| id).collect();
         let mut effects = self.let_go(dropped);
         let mut released: Vec<&AttemptKey> =
             held.into_iter().filter(|key| may_concern(cancel, key)).collect();
@@ -161,11 +160,12 @@ impl Dispatcher {
         }
         let mut effects = Vec::new();
         while let Some(entry) = self.waiting.due(now) {
-            let (pipeline, block, announced_at) = (entry.pipeline.clone(), entry.block, entry.announced_at);
+            let (pipeline, block) = (entry.pipeline.clone(), entry.block);
+            let (announcement, deadline_at) = (entry.claim.announcement, entry.deadline_at);
             let is_late = entry.deadline_at.is_some_and(|deadline| deadline <= now);
             let of_block = self.waiting.of_number(&pipeline.name, block.number);
             let of_block: Vec<(EntryId, &Entry)> = of_block
-                .filter(|(_, entry)| entry.block == block && !entry.amends)
+                .filter(|(_, entry)| entry.block == block && !entry.claim.is_retry)
                 .collect();
             if !is_late && self.lost_proofs(&of_block, now) <= pipeline.spare() {
                 // Enough proofs may still be ready in time, or are not known to be lost.
@@ -174,21 +174,12 @@ impl Dispatcher {
                 hopeless.into_iter().for_each(|id| self.waiting.set_aside(id));
                 continue;
             }
+            // The block may wait for more than one of its announcements.
+            let announced = of_block.iter().map(|(_, entry)| entry.claim.announcement);
+            let announcement = announced.fold(announcement, Announcement::max);
             let dropped = of_block.iter().map(|(id, _)| *id).collect();
-            let reason = if is_late {
-                EndReason::DeadlinePassed
-            } else {
-                EndReason::OutOfReach
-            };
-            let ended = BlockEnded {
-                pipeline: pipeline.name.clone(),
-                first: block.number,
-                last: block.number,
-                hashes: vec![block.hash],
-                // The broker dated the announcement, and its clock may be ahead of this one.
-                at: now.max(announced_at),
-                reason,
-            };
+            let reason = EndReason::late(deadline_at, now);
+            let ended = BlockEnded::of_one(pipeline.name.clone(), block, announcement, reason);
             // The collector is told before the messages are acknowledged, so a crash in between tells
             // the collector again.
             effects.push(Effect::End(ended, None));
@@ -230,32 +221,41 @@ impl Dispatcher {
             .len()
     }
 
-    /// Returns whether a ready stage needs no release, because its block is emitted or cancelled, or because
-    /// the same work already waits. A block may be announced twice.
-    pub(super) fn is_settled(&self, source: SourceId, ready: &Ready) -> bool {
-        let (pipeline, number) = (&ready.stage.pipeline, ready.stage.block.number);
-        let concerns = |ended: &BlockEnded| ended.concerns(&ready.stage, ready.announced_at, ready.amends);
-        // For blocks, `Dispatcher::block` has compared positions in the stream.
-        let is_cancelled = || {
-            let track = self.tracks.get(pipeline);
-            matches!(source, SourceId::Stage(_)) && track.is_some_and(|track| track.any_ended(concerns))
-        };
-        let begins = (ready.stage.first_block().number, ready.first_announced_at);
-        (!ready.amends && self.is_emitted(pipeline, begins))
-            || is_cancelled()
-            || self.waiting.of_number(pipeline, number).any(|(_, entry)| {
-                let same = entry.attempt == ready.attempt && entry.tasks == ready.tasks;
-                // The entry of an older claim is dropped with the block's record or cancellation, but the
-                // newer claim must outlive them.
-                let is_older = (entry.announced_at, entry.amends) < (ready.announced_at, ready.amends);
-                let stays = !is_older || matches!(entry.source, SourceId::Block(_));
-                same && stays && *entry.zkvm() == ready.zkvm && entry.key() == ready.stage
-            })
+    /// Returns the demand for a ready stage, by the records and cancellations of its pipeline.
+    pub(super) fn assess(&self, ready: &Ready) -> Demand {
+        let begins = (ready.stage.first_block().number, ready.first_announcement);
+        match self.assess_record(&ready.stage.pipeline, begins, ready.claim) {
+            Demand::Wanted => {
+                let track = self.tracks.get(&ready.stage.pipeline);
+                track.map_or(Demand::Wanted, |track| {
+                    track.assess_cancels(&ready.stage, ready.claim)
+                })
+            }
+            recorded => recorded,
+        }
     }
 
-    fn is_emitted(&self, pipeline: &PipelineId, begins: (u64, Timestamp)) -> bool {
+    /// Returns whether the same work already waits. A block may be announced twice.
+    pub(super) fn waits_already(&self, ready: &Ready) -> bool {
+        let (pipeline, number) = (&ready.stage.pipeline, ready.stage.block.number);
+        self.waiting.of_number(pipeline, number).any(|(_, entry)| {
+            let same = entry.attempt == ready.attempt && entry.tasks == ready.tasks;
+            // The entry of an older claim is dropped with the block's record or cancellation, but the
+            // newer claim must outlive them.
+            let stays = entry.claim >= ready.claim || matches!(entry.source, SourceId::Block(_));
+            same && stays && *entry.zkvm() == ready.zkvm && entry.key() == ready.stage
+        })
+    }
+
+    /// Returns the demand for work that begins with this block and announcement, by the pipeline's output.
+    fn assess_record(&self, pipeline: &PipelineId, begins: (u64, Announcement), claim: Claim) -> Demand {
+        let (first, announcement) = begins;
         let track = self.tracks.get(pipeline);
-        track.is_some_and(|track| track.is_emitted(begins))
+        let claim = Claim {
+            announcement,
+            ..claim
+        };
+        track.map_or(Demand::Wanted, |track| track.assess_record(first, claim))
     }
 }
 

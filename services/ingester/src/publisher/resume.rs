@@ -5,8 +5,8 @@ use crate::{
     decide::{DEPTH, History},
     status::Status,
 };
-use push0_bus::{Bucket, Bus, BusError, Facts};
-use push0_domain::{BlockRef, PipelineId, message::KnownBlock, pipeline::Pipeline, subject};
+use push0_bus::{Bucket, Bus, BusError, Facts, Stream};
+use push0_domain::{Announcement, BlockRef, PipelineId, message::KnownBlock, pipeline::Pipeline, subject};
 use std::{collections::VecDeque, sync::Arc};
 use tokio::sync::watch;
 
@@ -40,6 +40,7 @@ impl Publisher {
             definition,
             cursor,
             cursor_revision,
+            newest: Announcement(bus.newest(Stream::Blocks).await?),
             status,
         };
         Ok(Opened { publisher, history })

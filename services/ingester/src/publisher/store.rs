@@ -3,7 +3,7 @@
 use super::{NewBlock, Publisher};
 use futures::future::try_join_all;
 use push0_bus::{Blobs, Facts};
-use push0_domain::{Payload, message::KnownBlock, pipeline::Pipeline, subject};
+use push0_domain::{Announcement, Payload, message::KnownBlock, pipeline::Pipeline, subject};
 use std::sync::Arc;
 
 impl Publisher {
@@ -13,10 +13,16 @@ impl Publisher {
         let (known, blobs) = (self.known.clone(), self.blobs.clone());
         let blocks: Arc<[NewBlock]> = window.into();
         let definition = Arc::new(definition.clone());
+        let after = self.newest;
         self.patiently(|| {
             let (known, blobs) = (known.clone(), blobs.clone());
             let (blocks, definition) = (blocks.clone(), definition.clone());
-            async move { try_join_all(blocks.iter().map(|b| store(&known, &blobs, &definition, b))).await }
+            async move {
+                let stored = blocks
+                    .iter()
+                    .map(|b| store(&known, &blobs, &definition, after, b));
+                try_join_all(stored).await
+            }
         })
         .await
     }
@@ -26,6 +32,7 @@ async fn store(
     known: &Facts<KnownBlock>,
     blobs: &Blobs,
     definition: &Pipeline,
+    announced_after: Announcement,
     block: &NewBlock,
 ) -> Result<Payload, (&'static str, String)> {
     let fact = KnownBlock {
@@ -33,6 +40,7 @@ async fn store(
         parent_hash: block.link.parent_hash,
         revision: definition.revision,
         observed_at: block.observed_at,
+        announced_after,
         facts: block.facts,
     };
     let key = subject::known_block(&definition.name, &block.link.block);

@@ -2,7 +2,7 @@
 
 use push0_bus::{Bus, Kept, Message, Stream};
 use push0_domain::{
-    Payload, Payloads, PipelineId, Timestamp, ZkvmId,
+    Announcement, Payload, Payloads, PipelineId, Timestamp, ZkvmId,
     message::{
         BlockContext, BlockFacts, Control, Failure, FailureClass, Held, Lease, Outcome, ProverState,
         ResultEvent, StageKind, Task, TaskHeader, TaskResult,
@@ -70,8 +70,9 @@ impl Rig {
             amends: false,
             revision: 1,
             parent_hash: synthetic_hash(&self.pipeline, number - 1),
+            announcement: Announcement(1),
             stored_at: Timestamp::default(),
-            first_stored_at: None,
+            first_announcement: None,
             deadline_at: None,
             facts: BlockFacts::default(),
         };

@@ -8,7 +8,7 @@ use push0_domain::message::{
 };
 use push0_domain::task::StageKey;
 use push0_domain::trace::TraceContext;
-use push0_domain::{BlockHash, Payload, Payloads, subject};
+use push0_domain::{Announcement, BlockHash, Payload, Payloads, subject};
 
 #[tokio::test]
 async fn dead_letters_are_shown_retried_and_dropped() {
@@ -115,8 +115,9 @@ fn letter(id: &str) -> DeadLetter {
         amends: false,
         revision: 1,
         parent_hash: BlockHash([4; 32]),
+        announcement: Announcement(1),
         stored_at: now(),
-        first_stored_at: None,
+        first_announcement: None,
         deadline_at: None,
         facts: BlockFacts::default(),
     };

@@ -8,7 +8,7 @@ use push0_domain::message::{
 };
 use push0_domain::pipeline::Pipeline;
 use push0_domain::trace::TraceContext;
-use push0_domain::{BlockHash, BlockRef, Payload, Timestamp, subject};
+use push0_domain::{Announcement, BlockHash, BlockRef, Payload, Timestamp, subject};
 use push0_harness::NatsServer;
 use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Output, Stdio};
@@ -95,6 +95,7 @@ impl Deployment {
             parent_hash: BlockHash([9; 32]),
             revision: 1,
             observed_at: now(),
+            announced_after: Announcement::default(),
             facts: BlockFacts {
                 transactions: 5,
                 ..BlockFacts::default()
@@ -117,6 +118,7 @@ impl Deployment {
             parent_hash: known.parent_hash,
             outcome,
             next: number + 1,
+            announcement: Announcement(number),
             stored_at: Timestamp(now().0 - 1_000_000),
             busy_us: 900_000,
             facts: known.facts,

@@ -7,6 +7,7 @@ use push0_domain::{
     message::{BlockEnded, Emission, Held},
     output::Output,
     task::TaskId,
+    wanted::{Claim, Claims},
 };
 use std::time::Duration;
 
@@ -56,15 +57,17 @@ impl Watchdog {
         self.outputs.insert(pipeline.clone(), (output, now));
     }
 
-    pub(super) fn stop_settled(&mut self, now: Timestamp) -> Vec<Effect> {
+    pub(super) fn stop_recorded(&mut self, now: Timestamp) -> Vec<Effect> {
         let outputs = std::mem::take(&mut self.outputs);
         let effects = self.stop_where(now, |held| {
             let stage = &held.header.id.stage;
-            let context = &held.header.context;
-            let settled = outputs.get(&stage.pipeline).is_some_and(|(output, _)| {
-                output.is_settled(stage.first_block().number, context.first_stored_at())
-            });
-            (settled && !context.amends).then_some(Reason::Emitted)
+            let claim = Claim {
+                announcement: held.header.context.first_announcement(),
+                ..held.header.context.claim()
+            };
+            let (output, _) = outputs.get(&stage.pipeline)?;
+            let demand = output.assess(stage.first_block().number, claim);
+            (!demand.is_wanted()).then_some(Reason::Emitted)
         });
         self.outputs = outputs;
         effects
@@ -82,11 +85,11 @@ impl Watchdog {
     pub(super) fn stop_ended(&mut self, now: Timestamp) -> Vec<Effect> {
         let ends = std::mem::take(&mut self.ends);
         let effects = self.stop_where(now, |held| {
-            let (stage, context) = (&held.header.id.stage, &held.header.context);
-            let covers = |(ended, _): &(BlockEnded, Timestamp)| {
-                stage.pipeline == ended.pipeline && ended.concerns(stage, context.stored_at, context.amends)
+            let (stage, claim) = (&held.header.id.stage, held.header.context.claim());
+            let is_ended = |(ended, _): &(BlockEnded, Timestamp)| {
+                stage.pipeline == ended.pipeline && !ended.assess(stage, claim).is_wanted()
             };
-            ends.iter().any(covers).then_some(Reason::Ended)
+            ends.iter().any(is_ended).then_some(Reason::Ended)
         });
         self.ends = ends;
         effects

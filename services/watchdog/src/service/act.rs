@@ -11,12 +11,13 @@ use push0_bus::{
 use push0_domain::{
     PipelineId, ProverId, ZkvmId,
     message::{
-        Claims, Control, Failure, FailureClass, Happening, Held, Outcome, ResultEvent, Role, StageReady,
-        Task, TaskRange, TaskResult,
+        Control, Failure, FailureClass, Happening, Held, Outcome, ResultEvent, Role, StageReady, Task,
+        TaskRange, TaskResult,
     },
     pipeline::Rest,
     subject::{self, AttemptKey, Kind},
     trace::TraceContext,
+    wanted::Claims,
 };
 use push0_runtime::trace;
 use serde::{Serialize, de::IgnoredAny};

@@ -1,7 +1,7 @@
 //! Heartbeats for the tests of decisions.
 
 use push0_domain::{
-    BlockHash, BlockRef, ProverId, Timestamp, ZkvmId,
+    Announcement, BlockHash, BlockRef, ProverId, Timestamp, ZkvmId,
     message::{BlockContext, BlockFacts, Held, Lease, ProverState, Role, StageKind, TaskHeader},
     task::StageKey,
     trace::TraceContext,
@@ -31,8 +31,9 @@ pub(crate) fn held(index: u32, running: Option<Duration>, timeout: Duration) -> 
         context: BlockContext {
             revision: 1,
             parent_hash: BlockHash::default(),
+            announcement: Announcement(1),
             stored_at: Timestamp(1),
-            first_stored_at: None,
+            first_announcement: None,
             deadline_at: None,
             amends: false,
             facts: BlockFacts::default(),

@@ -1,7 +1,7 @@
 use crate::{Broker, attempt, message, mock, never, soon};
 use push0_bus::{Delivery, Handed, Replay, Stream, consumer_of_tasks};
 use push0_domain::{
-    Payload, Payloads, PipelineId, Timestamp,
+    Announcement, Payload, Payloads, PipelineId, Timestamp,
     message::{
         BlockContext, BlockFacts, Dead, DeadLetter, Outcome, ResultEvent, StageKind, TaskHeader, TaskResult,
     },
@@ -40,8 +40,9 @@ fn result(block: u64) -> ResultEvent {
                 amends: false,
                 revision: 1,
                 parent_hash: push0_harness::synthetic_hash(&demo(), block.wrapping_sub(1)),
+                announcement: Announcement(1),
                 stored_at: Timestamp(1),
-                first_stored_at: None,
+                first_announcement: None,
                 deadline_at: None,
                 facts: BlockFacts::default(),
             },

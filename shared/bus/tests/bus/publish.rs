@@ -1,10 +1,11 @@
 use crate::{Broker, attempt, message, soon, trace};
 use push0_bus::{Limits, Message, PublishError, Replay, Stream};
 use push0_domain::{
-    Timestamp,
+    Announcement,
     codec::Encoding,
-    message::{BlockEvent, Cancel, Claim, Claims, EndReason},
+    message::{BlockEvent, Cancel, EndReason},
     subject,
+    wanted::{Claim, Claims},
 };
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
@@ -77,8 +78,8 @@ struct Aged(u64);
 impl Claims for Aged {
     fn claim(&self) -> Claim {
         Claim {
-            announced_at: Timestamp(self.0),
-            amends: false,
+            announcement: Announcement(self.0),
+            is_retry: false,
         }
     }
 }

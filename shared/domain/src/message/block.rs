@@ -1,6 +1,9 @@
 //! Bodies of the stream BLOCKS (blocks to prove and cancellations), and block data in other messages.
 
-use crate::{BlockHash, BlockRef, Payload, PipelineId, StageKey, Timestamp};
+use crate::{
+    BlockHash, BlockRef, Payload, PipelineId, Timestamp,
+    wanted::{Announcement, Blocks, Claim, Claims, Demand, Ended},
+};
 use serde::{Deserialize, Serialize};
 
 /// Body of BLOCKS: a message from the ingester or an operator to the dispatcher.
@@ -48,6 +51,9 @@ pub struct KnownBlock {
     pub revision: u32,
     /// When the ingester observed the block.
     pub observed_at: Timestamp,
+    /// The newest message of BLOCKS known to the ingester when it wrote the fact. The block's announcement comes
+    /// later. The ingester writes the fact again before each announcement of the block.
+    pub announced_after: Announcement,
     /// Facts about the block as the chain reported them.
     #[serde(default)]
     pub facts: BlockFacts,
@@ -68,10 +74,9 @@ pub struct BlockFacts {
 }
 
 impl BlockContext {
-    /// Returns when the broker stored the message of the first block of the range, or of the block itself
-    /// if it is no range.
-    pub fn first_stored_at(&self) -> Timestamp {
-        self.first_stored_at.unwrap_or(self.stored_at)
+    /// Returns the announcement of the first block of the range, or of the block itself if it is no range.
+    pub fn first_announcement(&self) -> Announcement {
+        self.first_announcement.unwrap_or(self.announcement)
     }
 }
 
@@ -92,18 +97,21 @@ pub struct Cancel {
 }
 
 /// Block data that accompanies all work on a block. For a range, the data of its last block, except
-/// `parent_hash` and `first_stored_at`, which are those of its first block.
+/// `parent_hash` and `first_announcement`, which are those of its first block.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BlockContext {
     /// The applicable revision of the pipeline's definition.
     pub revision: u32,
     /// The hash of the block's parent; for a range, of the parent of its first block.
     pub parent_hash: BlockHash,
-    /// When the broker stored the block's message, which is the start of the block's orchestration.
+    /// The announcement of the block.
+    pub announcement: Announcement,
+    /// When the broker stored the announcement, which is the start of the block's orchestration. A
+    /// measurement: no decision depends on it.
     pub stored_at: Timestamp,
-    /// When the broker stored the message of a range's first block; `None` for a single block.
+    /// The announcement of a range's first block; `None` for a single block.
     #[serde(default)]
-    pub first_stored_at: Option<Timestamp>,
+    pub first_announcement: Option<Announcement>,
     /// When the block's proof becomes worthless; `None` without a deadline.
     #[serde(default)]
     pub deadline_at: Option<Timestamp>,
@@ -116,29 +124,11 @@ pub struct BlockContext {
     pub facts: BlockFacts,
 }
 
-/// Grounds on which work on a block is asked for. If two messages ask for the same attempt, only the one
-/// with the greater claim is wanted; the other one is obsolete.
-///
-/// A block is announced again when the chain returns to it, and retried (`amends`) after it was given up.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Claim {
-    /// When the broker stored the announcement of the block.
-    pub announced_at: Timestamp,
-    /// Whether the work is to amend the block's record.
-    pub amends: bool,
-}
-
-/// A message that asks for work on a block.
-pub trait Claims {
-    /// Returns the claim for which the message asks for work.
-    fn claim(&self) -> Claim;
-}
-
 impl Claims for BlockContext {
     fn claim(&self) -> Claim {
         Claim {
-            announced_at: self.stored_at,
-            amends: self.amends,
+            announcement: self.announcement,
+            is_retry: self.amends,
         }
     }
 }
@@ -155,44 +145,42 @@ pub struct BlockEnded {
     /// Limits the notice to blocks of these hashes; empty means every block with these numbers.
     #[serde(default)]
     pub hashes: Vec<BlockHash>,
-    /// When the end was decided, by the broker's clock. A block announced later, because the chain returned
-    /// to it, is wanted again.
-    pub at: Timestamp,
+    /// Only blocks announced before this position end. A cancellation or reorg carries its own position; a
+    /// deadline or refusal ends a single announcement and carries the next position. A block announced later,
+    /// because the chain returned to it, is wanted again.
+    pub before: Announcement,
     /// Why the blocks end without a proof.
     pub reason: EndReason,
 }
 
 impl BlockEnded {
-    /// Returns whether work for `block`, announced at `announced_at`, ends. The caller has
-    /// compared the pipeline.
-    ///
-    /// A block announced after `at`, because the chain returned to it, is wanted. Work with `amends` is
-    /// also wanted, unless the chain replaced the block: a cancellation or a deadline ends only blocks
-    /// without a record.
-    pub fn covers(&self, block: &BlockRef, announced_at: Timestamp, amends: bool) -> bool {
-        let named = self.hashes.is_empty() || self.hashes.contains(&block.hash);
-        (self.first..=self.last).contains(&block.number)
-            && named
-            && announced_at <= self.at
-            && self.may_end(amends)
+    /// Returns the end of a single announcement of one block, because of its deadline or a refusal.
+    pub fn of_one(
+        pipeline: PipelineId,
+        block: BlockRef,
+        announcement: Announcement,
+        reason: EndReason,
+    ) -> Self {
+        Self {
+            pipeline,
+            first: block.number,
+            last: block.number,
+            hashes: vec![block.hash],
+            before: announcement.next(),
+            reason,
+        }
     }
 
-    fn may_end(&self, amends: bool) -> bool {
-        !amends || self.reason == EndReason::Reorged
-    }
-
-    /// Returns whether work on `stage`, whose block was announced at `announced_at`, ends. For a range, one
-    /// of its blocks is enough. The caller has compared the pipeline.
-    ///
-    /// Only the first and the last hash of a range are compared. The blocks between them are ancestors of
-    /// the last one, and the chain replaces no block without the blocks on top of it.
-    pub fn concerns(&self, stage: &StageKey, announced_at: Timestamp, amends: bool) -> bool {
-        let (first, last) = stage.numbers().into_inner();
-        let named = self.hashes.is_empty()
-            || self.hashes.contains(&stage.block.hash)
-            || self.hashes.contains(&stage.first_block().hash);
-        let within = first <= self.last && self.first <= last;
-        within && named && announced_at <= self.at && self.may_end(amends)
+    /// Returns the demand for work on `blocks` after this end. The caller has compared the pipeline.
+    pub fn assess(&self, blocks: impl Into<Blocks>, claim: Claim) -> Demand {
+        let ended = Ended {
+            first: self.first,
+            last: self.last,
+            hashes: &self.hashes,
+            before: self.before,
+            is_reorg: self.reason == EndReason::Reorged,
+        };
+        ended.assess(blocks, claim)
     }
 }
 
@@ -201,6 +189,25 @@ impl EndReason {
     /// still counts then.
     pub fn is_late(&self) -> bool {
         matches!(self, Self::DeadlinePassed | Self::OutOfReach)
+    }
+
+    /// Returns the reason of a block that misses its deadline at `now`: the deadline has passed, or the block
+    /// cannot meet it any more.
+    pub fn late(deadline_at: Option<Timestamp>, now: Timestamp) -> Self {
+        if deadline_at.is_none_or(|deadline| deadline <= now) {
+            Self::DeadlinePassed
+        } else {
+            Self::OutOfReach
+        }
+    }
+
+    /// Returns whether the end is that of a single announcement. Cancellations and reorgs end all announcements
+    /// before them.
+    pub fn is_of_one_announcement(&self) -> bool {
+        match self {
+            Self::DeadlinePassed | Self::OutOfReach | Self::Refused { .. } => true,
+            Self::Cancelled { .. } | Self::Reorged => false,
+        }
     }
 }
 

@@ -12,8 +12,7 @@ mod result;
 mod work;
 
 pub use block::{
-    BlockContext, BlockEnded, BlockEvent, BlockFacts, Cancel, Claim, Claims, EndReason, KnownBlock,
-    ObservedBlock,
+    BlockContext, BlockEnded, BlockEvent, BlockFacts, Cancel, EndReason, KnownBlock, ObservedBlock,
 };
 pub use event::{Event, Happening};
 pub use lease::{Control, Held, Lease, ProverState, Role};

@@ -1,7 +1,9 @@
 //! Bodies of the streams PROOFS (the ordered output) and DEAD (dead letters).
 
 use super::{BlockFacts, EndReason, Failure, StageReady};
-use crate::{BlockHash, BlockRef, Payload, PipelineId, ProofType, ProverId, Timestamp, ZkvmId};
+use crate::{
+    BlockHash, BlockRef, Payload, PipelineId, ProofType, ProverId, Timestamp, ZkvmId, wanted::Announcement,
+};
 use serde::{Deserialize, Serialize};
 
 /// Body of PROOFS: the record of one block or one range, proved or not. Records ascend by number.
@@ -32,7 +34,9 @@ pub struct Emission {
     /// The number that the pipeline emits next. A service that starts reads the newest record and continues
     /// from this number.
     pub next: u64,
-    /// When the broker stored the block's message; for a range, the message of its last block.
+    /// The announcement of the block; for a range, of its last block.
+    pub announcement: Announcement,
+    /// When the broker stored the announcement. A measurement: no decision depends on it.
     pub stored_at: Timestamp,
     /// Time inside provers and verifiers on the critical path, in microseconds.
     pub busy_us: u64,
@@ -46,8 +50,8 @@ pub struct Emission {
 pub struct Standing {
     /// The block's number and hash.
     pub block: BlockRef,
-    /// When the broker stored the announcement of the block, or of a later block of its range.
-    pub announced_at: Timestamp,
+    /// The announcement of the block, or of a later block of its range.
+    pub announcement: Announcement,
 }
 
 impl Emission {

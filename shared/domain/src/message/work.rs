@@ -1,9 +1,10 @@
 //! Bodies of the streams STAGES (tasks that are ready) and TASKS (attempts released to provers).
 
-use super::{BlockContext, Claim, Claims};
+use super::BlockContext;
 use crate::{
     Payloads, ProverId, Timestamp, ZkvmId,
     task::{AttemptId, StageKey, TaskId},
+    wanted::{Claim, Claims},
 };
 use serde::{Deserialize, Serialize};
 

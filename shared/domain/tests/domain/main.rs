@@ -9,3 +9,4 @@ mod strategy;
 mod subject;
 mod tree;
 mod urgency;
+mod wanted;

@@ -1,11 +1,15 @@
-//! The Python adapter in docs/protocol.md must read messages written by push0's own services.
+//! The Python examples must read messages written by push0's own services.
 
 use crate::strategy;
 use proptest::{
+    collection::vec,
     strategy::{Strategy, ValueTree},
     test_runner::TestRunner,
 };
-use push0_domain::codec::{self, Encoding};
+use push0_domain::{
+    Payload,
+    codec::{self, Encoding},
+};
 use serde::Serialize;
 use std::{
     io::Write,
@@ -13,12 +17,32 @@ use std::{
     thread,
 };
 
-const PAGE: &str = include_str!("../../../../docs/protocol.md");
+/// The reader, as the Python examples import it.
+const BINCODE: &str = include_str!("../../../../examples/python/push0_bincode.py");
+/// The hash, as the Python examples import it.
+const BLAKE3: &str = include_str!("../../../../examples/python/push0_blake3.py");
 /// Reads lines of a kind and a body in hex, and prints each body as JSON.
 const READER: &str = "
+import json, sys
 for line in sys.stdin:
     kind, body = line.split()
-    print(json.dumps(getattr(Bincode(bytes.fromhex(body)), kind)()))
+    reader = Bincode(bytes.fromhex(body))
+    print(json.dumps(getattr(reader, kind)()))
+    reader.end()
+";
+/// Reads lines with a chunk of payloads in hex, and prints each chunk as Python writes it.
+const WRITER: &str = "
+import sys
+for line in sys.stdin:
+    reader = Bincode(bytes.fromhex(line))
+    print(write_payloads(reader.list(reader.payload)).hex())
+";
+/// Reads lines of bytes in hex, and prints the hash of each, computed without the package `blake3`.
+const HASHER: &str = "
+import sys
+_fast = None
+for line in sys.stdin:
+    print(digest(bytes.fromhex(line)))
 ";
 const SAMPLES: usize = 300;
 
@@ -34,21 +58,10 @@ fn samples<T: Serialize>(kind: &str, strategy: impl Strategy<Value = T>) -> Vec<
     (0..SAMPLES).map(one).collect()
 }
 
-#[test]
-fn the_adapter_in_python_reads_tasks_and_orders() {
-    let class = PAGE
-        .split("class Bincode:")
-        .nth(1)
-        .and_then(|rest| rest.split("\n\n\n").next());
-    let program = format!(
-        "import json, sys\nclass Bincode:{}\n{READER}",
-        class.expect("the class")
-    );
-    let mut bodies = samples("task", strategy::task());
-    bodies.extend(samples("control", strategy::control()));
-    let input: String = bodies.iter().map(|(line, _)| line.as_str()).collect();
+/// Runs a program in Python and returns the lines that it prints.
+fn run(program: &str, input: String) -> Vec<String> {
     let mut python = Command::new("python3")
-        .args(["-c", &program])
+        .args(["-c", program])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()
@@ -58,10 +71,46 @@ fn the_adapter_in_python_reads_tasks_and_orders() {
     let output = python.wait_with_output().expect("it ends");
     writer.join().expect("it does not panic").expect("it reads all");
     assert!(output.status.success());
-    let read = String::from_utf8(output.stdout).expect("text");
-    assert_eq!(read.lines().count(), bodies.len());
-    for (line, (_, expected)) in read.lines().zip(&bodies) {
+    let printed = String::from_utf8(output.stdout).expect("text");
+    printed.lines().map(str::to_owned).collect()
+}
+
+#[test]
+fn the_reader_in_python_reads_tasks_orders_and_records() {
+    let mut bodies = samples("task", strategy::task());
+    bodies.extend(samples("control", strategy::control()));
+    bodies.extend(samples("emission", strategy::emission()));
+    let input: String = bodies.iter().map(|(line, _)| line.as_str()).collect();
+    let read = run(&format!("{BINCODE}\n{READER}"), input);
+    assert_eq!(read.len(), bodies.len());
+    for (line, (_, expected)) in read.iter().zip(&bodies) {
         let body: serde_json::Value = serde_json::from_str(line).expect("JSON");
         assert_eq!(body, *expected);
     }
+}
+
+#[test]
+fn the_hash_in_python_is_blake3() {
+    let lengths = [0, 1, 63, 64, 65, 1023, 1024, 1025, 2048, 3072, 3073, 8193];
+    let bodies = lengths.map(|length| (0..length).map(|at| (at % 251) as u8).collect::<Vec<u8>>());
+    let input: String = bodies.iter().map(|body| hex::encode(body) + "\n").collect();
+    let expected = bodies.map(|body| blake3::hash(&body).to_string());
+    assert_eq!(run(&format!("{BLAKE3}\n{HASHER}"), input), expected);
+}
+
+#[test]
+fn the_writer_in_python_writes_chunks_of_payloads() {
+    let is_stored = |payload: &Payload| !matches!(payload, Payload::Entry { .. });
+    let chunks = vec(
+        strategy::payload().prop_filter("a chunk has no entries of chunks", is_stored),
+        0..300,
+    );
+    let mut runner = TestRunner::deterministic();
+    let chunk = |_| {
+        let chunk = chunks.new_tree(&mut runner).expect("a sample").current();
+        hex::encode(codec::encode(&chunk, Encoding::Bincode).expect("a sample is small"))
+    };
+    let written: Vec<String> = (0..20).map(chunk).collect();
+    let input = written.iter().map(|chunk| format!("{chunk}\n")).collect();
+    assert_eq!(run(&format!("{BINCODE}\n{WRITER}"), input), written);
 }

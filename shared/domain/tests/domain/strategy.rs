@@ -5,9 +5,9 @@ mod output;
 pub(crate) use output::*;
 use proptest::{collection::vec, option::of, prelude::*};
 use push0_domain::{
-    BlobRef, BlockHash, BlockRef, Payload, Payloads, PipelineId, ProofType, ProverId, StageName, TaskId,
-    Timestamp, ZkvmId, block::BlockKey, message::*, payload::BlobHash, subject::AttemptKey, task::StageKey,
-    trace::TraceContext,
+    Announcement, BlobRef, BlockHash, BlockRef, Payload, Payloads, PipelineId, ProofType, ProverId,
+    StageName, TaskId, Timestamp, ZkvmId, block::BlockKey, message::*, payload::BlobHash,
+    subject::AttemptKey, task::StageKey, trace::TraceContext,
 };
 
 fn name() -> impl Strategy<Value = String> {
@@ -57,7 +57,7 @@ fn blob() -> impl Strategy<Value = BlobRef> {
     })
 }
 
-fn payload() -> impl Strategy<Value = Payload> {
+pub(crate) fn payload() -> impl Strategy<Value = Payload> {
     prop_oneof![
         vec(any::<u8>(), 0..64).prop_map(Payload::Inline),
         blob().prop_map(Payload::Blob),
@@ -180,33 +180,45 @@ pub(crate) fn block_event() -> impl Strategy<Value = BlockEvent> {
 }
 
 pub(crate) fn known_block() -> impl Strategy<Value = KnownBlock> {
-    (block(), hash(), any::<u32>(), time(), facts()).prop_map(
-        |(block, parent_hash, revision, observed_at, facts)| KnownBlock {
+    (block(), hash(), any::<u32>(), time(), announcement(), facts()).prop_map(
+        |(block, parent_hash, revision, observed_at, announced_after, facts)| KnownBlock {
             block,
             parent_hash,
             revision,
             observed_at,
+            announced_after,
             facts,
         },
     )
+}
+
+pub(crate) fn announcement() -> impl Strategy<Value = Announcement> {
+    any::<u64>().prop_map(Announcement)
 }
 
 fn context() -> impl Strategy<Value = BlockContext> {
     (
         any::<u32>(),
         hash(),
-        time(),
-        of(time()),
+        (announcement(), time(), of(announcement())),
         of(time()),
         any::<bool>(),
         facts(),
     )
         .prop_map(
-            |(revision, parent_hash, stored_at, first_stored_at, deadline_at, amends, facts)| BlockContext {
+            |(
                 revision,
                 parent_hash,
+                (announcement, stored_at, first_announcement),
+                deadline_at,
+                amends,
+                facts,
+            )| BlockContext {
+                revision,
+                parent_hash,
+                announcement,
                 stored_at,
-                first_stored_at,
+                first_announcement,
                 deadline_at,
                 amends,
                 facts,
@@ -341,15 +353,15 @@ pub(crate) fn result_event() -> impl Strategy<Value = ResultEvent> {
         any::<u64>(),
         any::<u64>(),
         vec(hash(), 0..3),
-        time(),
+        announcement(),
         reason(),
     );
-    let ended = ended.prop_map(|(pipeline, first, last, hashes, at, reason)| BlockEnded {
+    let ended = ended.prop_map(|(pipeline, first, last, hashes, before, reason)| BlockEnded {
         pipeline,
         first,
         last,
         hashes,
-        at,
+        before,
         reason,
     });
     prop_oneof![

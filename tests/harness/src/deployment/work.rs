@@ -5,7 +5,7 @@ use crate::{blocks, cluster::Broker, wait_for};
 use futures::{StreamExt, TryStreamExt};
 use push0_bus::{Bucket, Kept, Message, Stream};
 use push0_domain::{
-    Payload, PipelineId,
+    Announcement, Payload, PipelineId,
     message::{BlockEvent, BlockFacts, Emission, KnownBlock, ObservedBlock},
     pipeline::Pipeline,
     subject,
@@ -32,10 +32,11 @@ impl<B: Broker> Deployment<B> {
         let blocks: Vec<ObservedBlock> = numbers.map(|number| observed(definition, number)).collect();
         wait_for("the facts to be stored", PATIENCE, async || {
             let known = self.bus.facts::<KnownBlock>(Bucket::Blocks).await?;
+            let after = Announcement(self.bus.newest(Stream::Blocks).await?);
             let put = |block| {
                 let (known, block): (_, &ObservedBlock) = (&known, block);
                 let key = subject::known_block(pipeline, &block.block);
-                async move { known.put(&key, &fact_of(block)).await }
+                async move { known.put(&key, &fact_of(block, after)).await }
             };
             let all = futures::stream::iter(&blocks).map(put);
             all.buffer_unordered(FACTS_IN_FLIGHT)
@@ -105,12 +106,13 @@ fn observed(pipeline: &Pipeline, number: u64) -> ObservedBlock {
     }
 }
 
-fn fact_of(block: &ObservedBlock) -> KnownBlock {
+fn fact_of(block: &ObservedBlock, announced_after: Announcement) -> KnownBlock {
     KnownBlock {
         block: block.block,
         parent_hash: block.parent_hash,
         revision: block.revision,
         observed_at: block.observed_at,
+        announced_after,
         facts: block.facts,
     }
 }

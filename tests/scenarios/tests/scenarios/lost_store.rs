@@ -2,6 +2,7 @@
 
 use push0_bus::{Bucket, Limits, now};
 use push0_domain::{
+    Announcement,
     message::{BlockFacts, KnownBlock},
     subject,
 };
@@ -49,6 +50,7 @@ async fn nobody_waits_for_a_block_that_was_written_down_and_never_published() {
         parent_hash: synthetic_hash(&demo(), 5),
         revision: 1,
         observed_at: now(),
+        announced_after: Announcement::default(),
         facts: BlockFacts::default(),
     };
     let stored = known.put(&subject::known_block(&demo(), &block), &fact).await;

@@ -2,7 +2,7 @@
 
 use push0_bus::{Bucket, Message, Stream};
 use push0_domain::{
-    BlockHash, Payload, PipelineId,
+    Announcement, BlockHash, Payload, PipelineId,
     message::{BlockEvent, BlockFacts, Dead, EmissionOutcome, KnownBlock, ObservedBlock},
     subject,
     trace::TraceContext,
@@ -84,6 +84,7 @@ async fn a_block_of_a_revision_that_nobody_defined_is_dead_and_the_chain_goes_on
         parent_hash: synthetic_hash(&pipeline, 3),
         revision: 77,
         observed_at: push0_bus::now(),
+        announced_after: Announcement::default(),
         facts: BlockFacts::default(),
     };
     let facts = bus.facts(Bucket::Blocks).await.expect("a bucket");

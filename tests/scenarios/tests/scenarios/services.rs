@@ -3,7 +3,7 @@
 use futures::{StreamExt, TryStreamExt};
 use push0_bus::{Message, Stream};
 use push0_domain::{
-    Payload, Payloads, PipelineId, Timestamp,
+    Announcement, Payload, Payloads, PipelineId, Timestamp,
     message::{
         BlockContext, BlockFacts, Outcome, ResultEvent, StageKind, StageReady, TaskHeader, TaskResult,
     },
@@ -136,8 +136,9 @@ fn step(pipeline: &PipelineId, index: u32) -> Message {
         context: BlockContext {
             revision: 1,
             parent_hash: synthetic_hash(pipeline, 0),
+            announcement: Announcement(1),
             stored_at: Timestamp(1),
-            first_stored_at: None,
+            first_announcement: None,
             deadline_at: None,
             amends: false,
             facts: BlockFacts::default(),

@@ -21,7 +21,7 @@ impl Promises {
         let amends = record.next != record.last.number + 1;
         let same = |before: &&Emission| {
             let same = (before.first, before.last) == (record.first, record.last);
-            same && (amends || record.stored_at <= before.stored_at)
+            same && (amends || record.announcement <= before.announcement)
         };
         let is_dead = |before: &Emission| matches!(before.outcome, EmissionOutcome::Dead { .. });
         let judged = if before.filter(same).is_some_and(is_dead) {

@@ -3,10 +3,11 @@
 use super::{Promises, Waiting};
 use push0_dispatcher::decide::{Ready, Release, SourceId};
 use push0_domain::{
-    BlockRef, Timestamp,
+    Announcement, BlockRef, Timestamp,
     message::{BlockEnded, Cancel, Emission, EndReason, ObservedBlock, TaskRange},
     pipeline::{Pipeline, Policy},
     task::StageKey,
+    wanted::Claim,
 };
 use std::cmp::Reverse;
 
@@ -17,17 +18,12 @@ impl Promises {
         self.given_up.clear();
     }
 
-    pub(crate) fn block_is_ready(
-        &mut self,
-        source: SourceId,
-        block: &ObservedBlock,
-        announced_at: Timestamp,
-        pipeline: &Pipeline,
-    ) {
+    pub(crate) fn block_is_ready(&mut self, source: SourceId, block: &ObservedBlock, pipeline: &Pipeline) {
         if !self.open.insert(source) {
             return;
         }
         let lane = self.lane(&pipeline.name);
+        let announcement = Announcement(source.sequence());
         let farthest = self.farthest[lane] + self.lanes[lane].ahead;
         if block.block.number > farthest {
             self.break_with(format_args!("P6: took in {} beyond {farthest}", block.block));
@@ -51,11 +47,10 @@ impl Promises {
                     of: 1,
                 },
                 attempt: 1,
-                announced_at,
-                first_announced_at: announced_at,
+                claim: Claim::first(announcement),
+                first_announcement: announcement,
                 deadline_at: block.deadline_at,
                 is_hedge: false,
-                amends: false,
             };
             self.wait(source, ready, 0, pipeline);
         }
@@ -76,8 +71,7 @@ impl Promises {
     fn wait(&mut self, source: SourceId, ready: Ready, cursor: u32, pipeline: &Pipeline) {
         let (first, count) = (ready.tasks.first, ready.tasks.count);
         let same = |w: &Waiting| {
-            let claim = |r: &Ready| (r.announced_at, r.amends);
-            let stays = claim(&w.ready) >= claim(&ready) || matches!(w.source, SourceId::Block(_));
+            let stays = w.ready.claim >= ready.claim || matches!(w.source, SourceId::Block(_));
             let asked = |r: &Ready| (r.stage.clone(), r.attempt, r.tasks);
             stays && asked(&w.ready) == asked(&ready)
         };
@@ -124,7 +118,7 @@ impl Promises {
             .iter()
             .filter(|w| w.zkvm == this.zkvm && w.ready.stage.pipeline == this.ready.stage.pipeline)
             // Entries that cannot be ready in time may be passed over.
-            .filter(|w| w.ready.amends || w.out_of_reach_at.is_none_or(|at| at > now));
+            .filter(|w| w.ready.claim.is_retry || w.out_of_reach_at.is_none_or(|at| at > now));
         if let Some(first) = rival.min_by_key(|w| w.rank)
             && first.rank < this.rank
         {
@@ -150,10 +144,10 @@ impl Promises {
         }
     }
 
-    pub(crate) fn dispatcher_cancels(&mut self, cancel: &Cancel, stored_at: Timestamp) {
-        self.given_up.push((cancel.clone(), stored_at));
+    pub(crate) fn dispatcher_cancels(&mut self, cancel: &Cancel, sequence: Announcement) {
+        self.given_up.push((cancel.clone(), sequence));
         self.waiting
-            .retain(|waiting| !gives_up(cancel, stored_at, waiting));
+            .retain(|waiting| !gives_up(cancel, sequence, waiting));
     }
 
     pub(crate) fn dispatcher_ends(&mut self, ended: &BlockEnded) {
@@ -161,7 +155,7 @@ impl Promises {
             self.waiting.retain(|w| {
                 let same = w.ready.stage.pipeline == ended.pipeline
                     && ended.hashes.contains(&w.ready.stage.block.hash);
-                w.ready.amends || !same
+                w.ready.claim.is_retry || !same
             });
         }
     }
@@ -171,7 +165,7 @@ impl Promises {
             let first = w.ready.stage.first_block().number;
             let covered = (record.first.number..=record.last.number).contains(&first);
             let same = w.ready.stage.pipeline == record.pipeline && covered;
-            !same || w.ready.amends || w.ready.first_announced_at > record.stored_at
+            !same || w.ready.claim.is_retry || w.ready.first_announcement > record.announcement
         });
     }
 
@@ -183,7 +177,7 @@ impl Promises {
 
 /// Returns whether a cancel ends a waiting entry. A block announced again after the cancel is not ended. A
 /// retry for a block with a record is ended only by a reorg.
-fn gives_up(cancel: &Cancel, stored_at: Timestamp, waiting: &Waiting) -> bool {
+fn gives_up(cancel: &Cancel, sequence: Announcement, waiting: &Waiting) -> bool {
     let stage = &waiting.ready.stage;
     let named = |block: BlockRef| cancel.hashes.is_empty() || cancel.hashes.contains(&block.hash);
     let (first, last) = stage.numbers().into_inner();
@@ -191,6 +185,6 @@ fn gives_up(cancel: &Cancel, stored_at: Timestamp, waiting: &Waiting) -> bool {
         && first <= cancel.last
         && cancel.first <= last
         && (named(stage.block) || named(stage.first_block()))
-        && waiting.ready.announced_at <= stored_at
-        && (!waiting.ready.amends || cancel.reason == EndReason::Reorged)
+        && waiting.ready.claim.announcement < sequence
+        && (!waiting.ready.claim.is_retry || cancel.reason == EndReason::Reorged)
 }

@@ -38,14 +38,15 @@ pub(crate) fn emission() -> impl Strategy<Value = Emission> {
         (text(), text()).prop_map(|(dead_letter, reason)| EmissionOutcome::Dead { dead_letter, reason }),
         reason().prop_map(EmissionOutcome::Abandoned),
     ];
-    let standing = (block(), time()).prop_map(|(block, announced_at)| Standing { block, announced_at });
+    let standing =
+        (block(), announcement()).prop_map(|(block, announcement)| Standing { block, announcement });
     (
         pipeline(),
         block(),
         block(),
         (hash(), vec(hash(), 0..3), vec(standing, 0..3)),
         (any::<u64>(), outcome),
-        time(),
+        (announcement(), time()),
         any::<u64>(),
         facts(),
     )
@@ -56,7 +57,7 @@ pub(crate) fn emission() -> impl Strategy<Value = Emission> {
                 last,
                 (parent_hash, hashes, standing),
                 (next, outcome),
-                stored_at,
+                (announcement, stored_at),
                 busy_us,
                 facts,
             )| {
@@ -69,6 +70,7 @@ pub(crate) fn emission() -> impl Strategy<Value = Emission> {
                     parent_hash,
                     next,
                     outcome,
+                    announcement,
                     stored_at,
                     busy_us,
                     facts,
