@@ -218,12 +218,7 @@ pub(crate) fn row(record: &Record) -> Vec<String> {
         optional_ms(record.prove_us()),
         optional_ms(record.verify_us()),
         overhead,
-        each(&|proof| {
-            proof
-                .verifier
-                .as_ref()
-                .map_or("nobody".into(), ToString::to_string)
-        }),
+        each(&|proof| proof.verifier.as_ref().map_or("-".into(), ToString::to_string)),
     ]
 }
 
@@ -339,7 +334,7 @@ pub(crate) mod tests {
     fn a_proof_without_a_verifier_is_not_verified() {
         let unverified = record(41, EmissionOutcome::Proved(vec![proof(Some("v")), proof(None)]));
         assert!(!unverified.is_verified());
-        assert_eq!(row(&unverified).last().map(String::as_str), Some("v,nobody"));
+        assert_eq!(row(&unverified).last().map(String::as_str), Some("v,-"));
     }
 
     #[test]

@@ -52,7 +52,7 @@ impl Bus {
         }
     }
 
-    /// Purges the message on a subject if its claim is older. Returns whether the message was purged.
+    /// Purges the message on a subject if its claim is older. Returns whether the subject is free now.
     async fn make_way(&self, over: Over, subject: &str) -> Result<bool, PublishError> {
         let away = |reason: String| PublishError::Unavailable {
             subject: subject.to_owned(),
@@ -62,9 +62,9 @@ impl Bus {
         // Asks the stream's leader: a replica may not have the newest message yet.
         let there = match bound.get_last_raw_message_by_subject(subject).await {
             Ok(there) => there,
-            // The stored message was consumed in the meantime, so the attempt is already under way. This
-            // message asks for the same attempt and need not be stored.
-            Err(error) if error.kind() == LastRawMessageErrorKind::NoMessageFound => return Ok(false),
+            // The stored message was consumed or purged in the meantime. If it was consumed, this message asks
+            // for the same attempt again, which costs a second run at most; if it was purged, nothing else asks.
+            Err(error) if error.kind() == LastRawMessageErrorKind::NoMessageFound => return Ok(true),
             Err(error) => return Err(away(error.to_string())),
         };
         if !(over.yields)(&there, over.claim) {

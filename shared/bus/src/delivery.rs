@@ -190,16 +190,18 @@ impl Bus {
         }
     }
 
-    /// Returns a handle to acknowledge the current delivery of a message, given only the message's sequence.
+    /// Returns a handle to acknowledge or give back the current delivery of a message, given the message's
+    /// sequence and the progress of its consumer.
     ///
     /// The acknowledgement subject is documented (NATS ADR-15): stream, consumer, number of deliveries,
-    /// sequence in the stream, sequence of the consumer, time, and number of pending messages. The broker
-    /// uses only the sequence in the stream; a test shows this for the versions in use.
-    pub fn ack_at(&self, stream: Stream, consumer: &str, sequence: u64) -> Ack {
-        self.ack_of(&format!(
-            "$JS.ACK.{}.{consumer}.1.{sequence}.1.0.0",
-            stream.name()
-        ))
+    /// sequence in the stream, sequence of the consumer, time, and number of pending messages. For an
+    /// acknowledgement the broker uses only the sequence in the stream. It drops a give-back whose sequence
+    /// of the consumer lies below the consumer's ack floor, so the newest one is named. Tests show both for
+    /// the version in use.
+    pub fn ack_at(&self, stream: Stream, consumer: &str, sequence: u64, handed: &Handed) -> Ack {
+        let name = stream.name();
+        let newest = handed.deliveries;
+        self.ack_of(&format!("$JS.ACK.{name}.{consumer}.1.{sequence}.{newest}.0.0"))
     }
 
     /// Starts to receive, from the oldest unacknowledged message on.
@@ -310,10 +312,11 @@ impl<T: DeserializeOwned> Deliveries<T> {
     /// Acknowledges the message of this sequence: the broker removes it.
     pub async fn done(&mut self, sequence: u64) {
         self.held.let_go(sequence);
-        self.bus
-            .ack_at(self.stream, &self.consumer, sequence)
-            .done()
-            .await;
+        let (stream, consumer) = (self.stream.name(), &self.consumer);
+        let ack = self
+            .bus
+            .ack_of(&format!("$JS.ACK.{stream}.{consumer}.1.{sequence}.1.0.0"));
+        ack.done().await;
     }
 
     /// Keeps checking for lost acknowledgements while the caller reads no messages. Returns only when an

@@ -71,6 +71,7 @@ mod tests {
             up_to,
             floor,
             unacknowledged,
+            deliveries: up_to,
         }
     }
 

@@ -40,6 +40,8 @@ pub struct Handed {
     pub floor: u64,
     /// The number of unacknowledged deliveries.
     pub unacknowledged: usize,
+    /// The number of deliveries so far, redeliveries included.
+    pub deliveries: u64,
 }
 
 impl Handed {
@@ -131,6 +133,7 @@ impl Bus {
                 up_to: info.delivered.stream_sequence,
                 floor: info.ack_floor.stream_sequence,
                 unacknowledged: info.num_ack_pending,
+                deliveries: info.delivered.consumer_sequence,
             })),
             Err(e) if e.kind() == ConsumerInfoErrorKind::NotFound => Ok(None),
             Err(e) => Err(BusError::unavailable(consumer, e)),

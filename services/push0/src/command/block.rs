@@ -123,19 +123,21 @@ fn emitted(record: &Record) -> Vec<String> {
     match &record.emission.outcome {
         EmissionOutcome::Proved(proofs) => {
             for proof in proofs {
-                let verifier = proof
-                    .verifier
-                    .as_ref()
-                    .map_or("nobody".into(), ToString::to_string);
+                let verified = proof.verifier.as_ref().map_or_else(
+                    || "not verified".to_owned(),
+                    |verifier| {
+                        let took = table::span(Duration::from_micros(proof.verify_us));
+                        format!("verified by {verifier} in {took}")
+                    },
+                );
                 lines.push(format!(
-                    "  proof         {} on {}: {} bytes by {} in {}, attempt {}, verified by {verifier} in {}",
+                    "  proof         {} on {}: {} bytes by {} in {}, attempt {}, {verified}",
                     proof.proof_type,
                     proof.zkvm,
                     proof.bytes,
                     proof.prover,
                     table::span(Duration::from_micros(proof.prove_us)),
                     proof.attempt,
-                    table::span(Duration::from_micros(proof.verify_us)),
                 ));
             }
             lines.push(format!("  overhead      {} ms", table::ms(record.overhead_us())));

@@ -245,13 +245,13 @@ impl Active<'_> {
             self.metrics.acts.with_label_values(&["removed"]).inc();
             return self.bus.purge_up_to(stream, &subject, sequence).await;
         }
-        let sequence =
-            stored.filter(|sequence| out.is_some_and(|out| out.unacknowledged > 0 && *sequence <= out.up_to));
-        let Some(sequence) = sequence else {
+        let delivered = stored.zip(out);
+        let delivered = delivered.filter(|(sequence, out)| out.unacknowledged > 0 && *sequence <= out.up_to);
+        let Some((sequence, out)) = delivered else {
             self.core.waits(role, &key);
             return Ok(());
         };
-        let ack = self.bus.ack_at(stream, &consumer, sequence);
+        let ack = self.bus.ack_at(stream, &consumer, sequence, &out);
         let (prover, end) = match fate {
             Fate::Fell(prover, end) => (prover, end),
             Fate::Suspect => return Ok(()),

@@ -272,7 +272,7 @@ async fn another_connection_gives_a_delivery_to_another_prover() {
 }
 
 #[tokio::test]
-async fn a_delivery_is_ended_by_whoever_knows_where_its_message_lies() {
+async fn a_delivery_is_ended_with_the_sequence_of_its_message() {
     let broker = Broker::start().await;
     let consumer = consumer_of_tasks(&mock());
     let publish = async |index: u32| {
@@ -288,7 +288,7 @@ async fn a_delivery_is_ended_by_whoever_knows_where_its_message_lies() {
     let handed = handed.unwrap().unwrap();
     assert_eq!((handed.up_to, handed.unacknowledged), (2, 2));
     let watchdog = broker.another().await;
-    let at = |sequence| watchdog.ack_at(Stream::Tasks, &consumer, sequence);
+    let at = |sequence| watchdog.ack_at(Stream::Tasks, &consumer, sequence, &handed);
 
     at(lost.sequence).give_back(Duration::ZERO).await;
     let again: Delivery<u32> = soon(prover.next(1)).await.unwrap();
@@ -320,6 +320,7 @@ async fn removing_an_acknowledged_message_spares_a_later_one_on_its_subject() {
         up_to: over,
         floor: over,
         unacknowledged: 0,
+        deliveries: 1,
     };
     assert!(handed.is_acknowledged(over) && !handed.is_acknowledged(over + 1));
     let remove = async || {
@@ -352,9 +353,53 @@ async fn a_redelivery_of_a_held_message_is_skipped() {
     let first = publish(1).await;
     let mut deliveries = broker.bus.replay::<ResultEvent>(&results()).await.unwrap();
     assert_eq!(soon(deliveries.next()).await.unwrap().sequence, first);
-    let again = broker.bus.ack_at(Stream::Results, "collector-demo", first);
+    let handed = broker.bus.handed_out(Stream::Results, "collector-demo").await;
+    let handed = handed.unwrap().unwrap();
+    let again = broker
+        .bus
+        .ack_at(Stream::Results, "collector-demo", first, &handed);
     again.give_back(Duration::ZERO).await;
     let second = publish(2).await;
     assert_eq!(soon(deliveries.next()).await.unwrap().sequence, second);
     assert!(deliveries.holds(first), "the redelivery changes nothing");
+}
+
+/// The broker drops a give-back that names a delivery below the ack floor, and says nothing.
+#[tokio::test]
+async fn a_delivery_is_given_back_although_others_were_acknowledged() {
+    let broker = Broker::start().await;
+    let consumer = consumer_of_tasks(&mock());
+    let mut prover = broker.bus.puller(Stream::Tasks, &consumer).await.unwrap();
+    for index in 0..3_u32 {
+        let message = message(subject::task(&attempt(1, index)), &index);
+        broker.bus.publish(message).await.unwrap();
+        let taken: Delivery<u32> = soon(prover.next(1)).await.unwrap();
+        if index < 2 {
+            taken.ack.done().await;
+        }
+    }
+    let handed = push0_harness::wait_for("two acknowledgements", crate::SOON, async || {
+        let handed = broker
+            .bus
+            .handed_out(Stream::Tasks, &consumer)
+            .await
+            .unwrap()
+            .unwrap();
+        if handed.floor == 2 {
+            Ok(handed)
+        } else {
+            Err(handed)
+        }
+    })
+    .await;
+    let watchdog = broker.another().await;
+    let lost = watchdog.ack_at(Stream::Tasks, &consumer, 3, &handed);
+    let began = Instant::now();
+    lost.give_back(Duration::ZERO).await;
+    let again: Delivery<u32> = soon(prover.next(1)).await.unwrap();
+    assert_eq!((again.body, again.deliveries), (2, 2));
+    assert!(
+        began.elapsed() < Duration::from_secs(1),
+        "it came after the ack wait"
+    );
 }
