@@ -17,6 +17,8 @@
 
 mod superseded;
 
+pub use crate::silence::{DEAD_AFTER, End, HEARTBEAT};
+
 use crate::unheld::{LATE_AFTER, Looks, Unheld};
 use push0_domain::{
     Announcement, BlockRef, PipelineId, ProverId, Timestamp, ZkvmId,
@@ -31,11 +33,6 @@ use std::{
     time::Duration,
 };
 
-/// The interval between a prover's heartbeats.
-pub const HEARTBEAT: Duration = Duration::from_millis(250);
-/// Silence after which a prover counts as dead. Three beats: one may be lost and one late, and with the hop
-/// to the next prover a task still starts elsewhere within a second.
-pub const DEAD_AFTER: Duration = HEARTBEAT.saturating_mul(3);
 /// How long an adapter may take to end an attempt at its timeout by itself, before the attempt
 /// counts as hung.
 pub const TIMEOUT_GRACE: Duration = HEARTBEAT.saturating_mul(2);
@@ -45,7 +42,6 @@ const RECONNECT_MAX: Duration = Duration::from_secs(1);
 const TOLD_AFTER: Duration = HEARTBEAT;
 /// How often a stop order is repeated while it is not obeyed.
 const REPEAT_AFTER: Duration = Duration::from_secs(1);
-const _: () = assert!(DEAD_AFTER.as_millis() < 1000, "P5: reassigned within a second");
 
 /// An action for the shell to carry out.
 #[derive(Clone, Debug, PartialEq)]
@@ -82,17 +78,6 @@ pub enum Effect {
     Late(Vec<AttemptKey>, Box<BlockEnded>),
     /// Publish an event for observers.
     Announce(Happening),
-}
-
-/// How an attempt ended whose prover did not report the end.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum End {
-    /// The prover fell silent for this long.
-    Silent(Duration),
-    /// The prover came back as another process.
-    Restarted,
-    /// The attempt ran over its timeout.
-    Hung,
 }
 
 /// Why an attempt is no longer wanted.

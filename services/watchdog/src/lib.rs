@@ -12,6 +12,7 @@ pub mod decide;
 mod metrics;
 pub mod reputation;
 mod service;
+mod silence;
 pub mod unheld;
 
 pub use service::run;

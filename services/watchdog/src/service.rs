@@ -16,7 +16,6 @@ use push0_domain::{
     subject::{self, Kind},
 };
 use push0_runtime::{BoxError, Component, Service};
-use quarantine::QUARANTINE;
 use serde::de::IgnoredAny;
 use std::time::{Duration, Instant};
 
@@ -131,12 +130,7 @@ impl<'a> Active<'a> {
     /// Reads the stored quarantines and the newest heartbeats.
     async fn recall(&mut self) -> Result<(), BusError> {
         let bus = self.bus;
-        for fact in self.quarantines.list(&format!("{QUARANTINE}.*")).await? {
-            let prover = fact.key.split_once('.').and_then(|(_, id)| id.parse().ok());
-            if let (Some(prover), Some(quarantine)) = (prover, fact.value) {
-                self.reputation.recall(prover, quarantine, now());
-            }
-        }
+        self.recall_quarantines().await?;
         // A prover that died while no watchdog led is silent from now on, like any other.
         for (subject, _) in bus.subjects(Stream::Leases, &subject::all(Kind::Lease)).await? {
             if let Some(Ok(lease)) = bus

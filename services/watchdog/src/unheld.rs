@@ -14,7 +14,7 @@
 //! | again none, for as long after the delivery was confirmed | given to another process: the delivery never arrived |
 //! | a living prover stopped holding the attempt before it began | none: it was handed back, and waits for a free prover |
 
-use crate::decide::{DEAD_AFTER, End, HEARTBEAT};
+use crate::silence::{DEAD_AFTER, End, HEARTBEAT};
 use push0_domain::{ProverId, Timestamp, ZkvmId, message::Role, subject::AttemptKey};
 use std::{
     collections::{BTreeMap, HashSet},

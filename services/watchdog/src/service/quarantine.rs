@@ -1,4 +1,4 @@
-//! Stores, announces and orders quarantines.
+//! Stores, reads, announces and orders quarantines.
 
 use super::Active;
 use crate::reputation::{Change, Quarantine};
@@ -12,9 +12,19 @@ use push0_domain::{
 use std::time::Duration;
 
 /// Key prefix of the facts about quarantines.
-pub(super) const QUARANTINE: &str = "quarantine";
+const QUARANTINE: &str = "quarantine";
 
 impl Active<'_> {
+    pub(super) async fn recall_quarantines(&mut self) -> Result<(), BusError> {
+        for fact in self.quarantines.list(&format!("{QUARANTINE}.*")).await? {
+            let prover = fact.key.split_once('.').and_then(|(_, id)| id.parse().ok());
+            if let (Some(prover), Some(quarantine)) = (prover, fact.value) {
+                self.reputation.recall(prover, quarantine, now());
+            }
+        }
+        Ok(())
+    }
+
     /// Stores quarantines that begin or end early, announces them and tells their provers.
     pub(super) async fn note(&mut self, changes: Vec<Change>) -> Result<(), BusError> {
         for change in changes {
