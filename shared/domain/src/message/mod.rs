@@ -17,17 +17,5 @@ pub use block::{
 pub use event::{Event, Happening};
 pub use lease::{Control, Held, Lease, ProverState, Role};
 pub use proof::{AttemptRecord, Dead, DeadLetter, Emission, EmissionOutcome, Proof, Standing};
-pub use result::{Failure, FailureClass, Outcome, ResultEvent, TaskResult, Verdict};
+pub use result::{Failure, FailureClass, Outcome, ResultEvent, TEXT_LEN_MAX, TaskResult, Verdict, clip};
 pub use work::{StageKind, StageReady, Task, TaskHeader, TaskRange};
-
-/// Maximum length of the text of a failure or a reason, in bytes.
-pub const TEXT_LEN_MAX: usize = 4096;
-
-/// Cuts a text to [`TEXT_LEN_MAX`] bytes and keeps its end, because the last lines of an error say most.
-pub fn clip(text: &str) -> String {
-    let excess = text.len().saturating_sub(TEXT_LEN_MAX);
-    let start = (excess..=text.len())
-        .find(|&at| text.is_char_boundary(at))
-        .unwrap_or(text.len());
-    text[start..].to_owned()
-}

@@ -1,8 +1,11 @@
 //! Bodies of the streams CHECKS and RESULTS: how attempts ended.
 
-use super::{BlockEnded, TaskHeader, clip};
+use super::{BlockEnded, TaskHeader};
 use crate::{Payloads, ProverId};
 use serde::{Deserialize, Serialize};
+
+/// Maximum length of the text of a failure or a reason, in bytes.
+pub const TEXT_LEN_MAX: usize = 4096;
 
 /// Body of RESULTS: the end of an attempt, or of whole blocks.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -53,19 +56,27 @@ pub enum Outcome {
 pub struct Failure {
     /// The class, which decides whether the task is retried.
     pub class: FailureClass,
-    /// Description for people, with the end of stderr if there is one; at most
-    /// [`super::TEXT_LEN_MAX`] bytes.
+    /// Description for people, with the end of stderr if there is one; at most [`TEXT_LEN_MAX`] bytes.
     pub message: String,
 }
 
 impl Failure {
-    /// Creates a failure, cutting its message to [`super::TEXT_LEN_MAX`] bytes.
+    /// Creates a failure, cutting its message to [`TEXT_LEN_MAX`] bytes.
     pub fn new(class: FailureClass, message: impl AsRef<str>) -> Self {
         Self {
             class,
             message: clip(message.as_ref()),
         }
     }
+}
+
+/// Cuts a text to [`TEXT_LEN_MAX`] bytes and keeps its end, because the last lines of an error say most.
+pub fn clip(text: &str) -> String {
+    let excess = text.len().saturating_sub(TEXT_LEN_MAX);
+    let start = (excess..=text.len())
+        .find(|&at| text.is_char_boundary(at))
+        .unwrap_or(text.len());
+    text[start..].to_owned()
 }
 
 /// Class of a failure, which decides whether the task is retried.
