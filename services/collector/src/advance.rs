@@ -3,8 +3,9 @@
 
 use crate::{
     bodies::{Bodies, Failing},
-    decide::{Opening, Step},
-    state::{Dead, Handle, Proof},
+    intake::Handle,
+    state::{Dead, Proof},
+    step::{Opening, Step},
     task::{Need, Task},
 };
 use push0_domain::{

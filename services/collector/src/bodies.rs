@@ -4,11 +4,10 @@
 //! message stays until it is acknowledged. So memory does not grow with the blocks waiting behind one that
 //! hangs. The blocks whose turn comes last make room first.
 
-use crate::{judge, state::Handle};
+use crate::intake::Handle;
 use push0_domain::{
     Payloads, ProverId, Timestamp,
     message::{AttemptRecord, BlockFacts, Failure, Outcome, TaskHeader, TaskResult},
-    pipeline::ProofSpec,
     trace::TraceContext,
 };
 use std::collections::{BTreeMap, BTreeSet};
@@ -49,16 +48,15 @@ pub(crate) struct Failing {
 }
 
 impl Body {
-    /// Extracts the body of a result, and judges it.
+    /// Extracts the body of a result with this verdict.
     pub(crate) fn of(
         result: TaskResult,
-        spec: &ProofSpec,
-        verified: bool,
+        verdict: Result<(), Failure>,
         stored_at: Timestamp,
         trace: &TraceContext,
     ) -> Self {
         let trace = trace.clone();
-        match judge::verdict(&result, spec, verified) {
+        match verdict {
             Ok(()) => Self::completed(result, trace),
             Err(failure) => Self::failed(result, failure, stored_at, trace),
         }

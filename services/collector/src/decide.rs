@@ -8,18 +8,20 @@
 mod ends;
 mod records;
 
+pub use crate::step::{Opening, Step};
+
 use crate::{
     advance::{self, ProofKey},
     bodies::{Bodies, Body},
     ends::Ends,
-    intake::Intake,
+    intake::{Handle, Intake},
     judge::{self, Came},
     range::{Around, Ranges},
-    state::{At, Block, Blocks, Handle, Origin, block_ref},
+    state::{At, Block, Blocks, Origin, block_ref},
 };
 use push0_domain::{
     PipelineId, StageKey, Timestamp,
-    message::{DeadLetter, Emission, StageReady, TaskResult},
+    message::TaskResult,
     output::Emitted,
     pipeline::{Pipeline, ProofSpec},
     trace::TraceContext,
@@ -36,31 +38,6 @@ pub const REORG_DEPTH_MAX: usize = push0_domain::output::DEPTH;
 const ROOM: usize = 2 * 1024 * 1024;
 /// How many amended records are remembered.
 const AMENDED_MAX: usize = 1024;
-
-/// An action for the shell to carry out. The handles of a step are acknowledged when the step is stored.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Step {
-    /// Acknowledge messages from which nothing follows any more.
-    Ack(Vec<Handle>),
-    /// Store a ready stage or attempt. The list of inputs may be long.
-    Open(Box<Opening>, Vec<Handle>),
-    /// Store a dead letter. The failed results stay unacknowledged until the block's record is stored.
-    Bury(Box<DeadLetter>, TraceContext),
-    /// Emit a record; records keep the order of their steps. The first trace is the record's own; a range
-    /// adds those of its other blocks.
-    Emit(Box<Emission>, Vec<TraceContext>, Vec<Handle>),
-    /// Read these messages again, and pass each to [`Collector::recalled`].
-    Recall(Vec<Handle>),
-}
-
-/// A stage or attempt to open.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Opening {
-    /// The message to store. Its list of inputs may be too long for one message.
-    pub ready: StageReady,
-    /// The trace the new stage continues.
-    pub trace: TraceContext,
-}
 
 /// Delivery metadata of a result.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -177,7 +154,8 @@ impl Collector {
         };
         let (number, first) = (stage.first_block().number, stage.first);
         let at = (stage.block.number, stage.block.hash);
-        let body = Body::of(result, spec, told.verified, told.stored_at, trace);
+        let verdict = judge::verdict(&result, spec, told.verified);
+        let body = Body::of(result, verdict, told.stored_at, trace);
         if self.bodies.read(handle, number, body) {
             match first {
                 None => drop(self.touched.insert(at)),

@@ -4,7 +4,7 @@
 //! collectors, or one that emits again after a crash, cannot emit a block twice or out of order. Records
 //! ready together are sent together.
 
-use crate::{record, state::Handle};
+use crate::{intake::Handle, record};
 use push0_bus::{Bus, BusError, Log, Message, PublishError, Stream};
 use push0_domain::{PipelineId, message::Emission, subject, trace::TraceContext};
 use std::{collections::VecDeque, time::Duration};

@@ -4,7 +4,7 @@
 //! number. Nearly all ends cover few numbers, and are found by searching the first numbers just below the
 //! one asked for.
 
-use crate::state::Handle;
+use crate::intake::Handle;
 use push0_domain::{
     Announcement, BlockHash, BlockRef,
     message::{BlockEnded, EndReason},

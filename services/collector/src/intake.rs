@@ -1,7 +1,10 @@
 //! Tracks delivered messages, and when they may be acknowledged.
 
-use crate::state::Handle;
 use std::collections::VecDeque;
+
+/// An unacknowledged message, by its sequence in RESULTS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Handle(pub u64);
 
 /// Most records decided but not stored, in number and in bytes.
 const RECORDS_MAX: usize = 512;

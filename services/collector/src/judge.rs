@@ -3,8 +3,9 @@
 use crate::{
     advance,
     bodies::{Bodies, Body},
-    state::{Done, Handle, Origin, Proof},
-    task::{Failed, Task},
+    intake::Handle,
+    state::{Origin, Proof},
+    task::{Done, Failed, Task},
 };
 use push0_domain::{
     Timestamp,
@@ -65,7 +66,8 @@ pub(crate) fn note(
     let task = task.or_insert_with(|| Task::new(&result.header, context.clone()));
     task.handles.reserve_exact(1);
     task.handles.push(came.handle);
-    match verdict(&result, spec, came.verified) {
+    let verdict = verdict(&result, spec, came.verified);
+    match &verdict {
         Ok(()) => {
             task.complete(Done {
                 handle: came.handle,
@@ -85,7 +87,7 @@ pub(crate) fn note(
             proof.failing.insert(index);
         }
     }
-    let body = Body::of(result, spec, came.verified, came.stored_at, came.trace);
+    let body = Body::of(result, verdict, came.stored_at, came.trace);
     bodies.put(came.handle, came.number, body);
     settled
 }

@@ -13,6 +13,7 @@ mod emit;
 mod ends;
 mod intake;
 mod judge;
+mod known;
 mod metrics;
 mod pipeline;
 mod range;
@@ -22,6 +23,7 @@ mod run;
 mod service;
 mod start;
 pub mod state;
+mod step;
 mod task;
 
 pub use service::run;

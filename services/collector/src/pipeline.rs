@@ -3,10 +3,11 @@
 use crate::{
     decide::{Collector, Opening, Step, Told},
     emit::{Batch, Emitter, Ready},
+    intake::Handle,
+    known::known_at,
     metrics::Metrics,
     recall::Recall,
     start,
-    state::Handle,
 };
 use futures::{FutureExt, future::BoxFuture};
 use push0_bus::{
@@ -14,7 +15,7 @@ use push0_bus::{
     Outbox, Pipelines, PublishError, Replay, Stream, Term, now,
 };
 use push0_domain::{
-    Payloads, PipelineId, Timestamp,
+    Payloads, PipelineId,
     message::{Emission, EmissionOutcome, KnownBlock, ResultEvent, StageReady, TaskResult},
     output::Output,
     pipeline::Pipeline,
@@ -31,9 +32,6 @@ const TICK: Duration = Duration::from_millis(50);
 const LOOK_EVERY: u32 = 10;
 /// How many such blocks are looked up at once, for a cancellation of many.
 const LOOKS_AT_ONCE: u32 = 64;
-/// How many of the first known blocks are searched for the lowest number: more than an ingester
-/// writes at once.
-const FIRST_KNOWN: usize = 256;
 /// Most publishes in flight, in number and in bytes. At this limit no more results are read.
 const IN_FLIGHT_MAX: usize = 1024;
 const IN_FLIGHT_BYTES_MAX: usize = 4 * 1024 * 1024;
@@ -410,27 +408,4 @@ async fn is_dead(bus: &Bus, result: &TaskResult) -> Result<bool, BusError> {
         let same = r.last == stage.block && r.first == stage.first_block();
         same && matches!(r.outcome, EmissionOutcome::Dead { .. })
     }))
-}
-
-/// Returns the lowest number among the blocks that became known first, since an ingester writes the blocks of
-/// one window at once.
-pub(crate) async fn first_known(
-    known: &Facts<KnownBlock>,
-    name: &PipelineId,
-) -> Result<Option<u64>, BusError> {
-    let first = known.first(&format!("{name}.>"), FIRST_KNOWN).await?;
-    let blocks = first.into_iter().filter_map(|fact| fact.value);
-    Ok(blocks.map(|known| known.block.number).min())
-}
-
-pub(crate) async fn known_at(
-    known: &Facts<KnownBlock>,
-    name: &PipelineId,
-    number: u64,
-) -> Result<Vec<(KnownBlock, Timestamp)>, BusError> {
-    let facts = known.list(&subject::known_blocks(name, number)).await?;
-    Ok(facts
-        .into_iter()
-        .filter_map(|fact| Some((fact.value?, fact.stored_at)))
-        .collect())
 }

@@ -14,10 +14,11 @@
 use crate::{
     advance::{self, ProofKey},
     bodies::Bodies,
-    decide::{Opening, Step},
     ends::Ends,
-    run::Rules,
-    state::{At, Block, Blocks, Handle, Origin, block_ref},
+    intake::Handle,
+    run::{Key, Rules},
+    state::{At, Block, Blocks, Origin, block_ref},
+    step::{Opening, Step},
 };
 use push0_domain::{
     BlockHash, BlockRef, Payloads, PipelineId, StageKey, Timestamp,
@@ -29,9 +30,6 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
 };
-
-/// Key of a range: its first number and its last block.
-pub(crate) type Key = (u64, At);
 
 /// Blocks proved as one.
 #[derive(Debug)]

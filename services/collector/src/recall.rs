@@ -1,6 +1,6 @@
 //! Reads messages again whose bodies were dropped from memory but remain in the stream.
 
-use crate::state::Handle;
+use crate::intake::Handle;
 use futures::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use push0_bus::{Bus, BusError, Kept, Stream};
 use push0_domain::message::ResultEvent;

@@ -3,7 +3,9 @@
 use crate::{
     advance,
     bodies::{Bodies, Completed},
-    state::{Block, Dead, Done, Handle},
+    intake::Handle,
+    state::{Block, Dead},
+    task::Done,
 };
 use push0_domain::{
     BlockRef, Payload, PipelineId,

@@ -2,7 +2,6 @@
 
 use crate::{
     ends::Ends,
-    range::Key,
     state::{At, Block, Blocks},
 };
 use push0_domain::{BlockHash, Timestamp};
@@ -10,6 +9,9 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     time::Duration,
 };
+
+/// Key of a range: its first number and its last block.
+pub(crate) type Key = (u64, At);
 
 /// Rules for closing a range, for blocks of one revision.
 pub(crate) struct Rules<'a> {

@@ -5,7 +5,7 @@
 //! such a promise: it says where the pipeline begins before anything is published, and every later leader
 //! goes on from there.
 
-use crate::pipeline::{first_known, known_at};
+use crate::known::{first_known, known_at};
 use push0_bus::{Bucket, Bus, BusError, Facts, Pipelines};
 use push0_domain::{
     BlockRef, PipelineId,

@@ -4,7 +4,9 @@
 //! messages are kept apart (`bodies.rs`), as far as there is room, and read again when a step needs them. A
 //! complete block waiting for its turn is *parked*: only the message of its single proof is remembered.
 
-use crate::task::{Need, Task};
+pub use crate::intake::Handle;
+
+use crate::task::{Done, Need, Task};
 use push0_domain::{
     Announcement, BlockHash, BlockRef, ProofType, Timestamp,
     message::{BlockContext, BlockFacts, EndReason},
@@ -15,10 +17,6 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
 };
-
-/// An unacknowledged message, by its sequence in RESULTS.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Handle(pub u64);
 
 /// Key of a block in chain order: its number and hash.
 pub(crate) type At = (u64, BlockHash);
@@ -77,15 +75,6 @@ pub(crate) struct Origin {
 struct Parked {
     proof_type: ProofType,
     done: Done,
-}
-
-/// A completed attempt that counts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Done {
-    /// The attempt's message. Of several, the highest came last and is on the critical path.
-    pub(crate) handle: Handle,
-    /// When the broker stored the message.
-    pub(crate) stored_at: Timestamp,
 }
 
 /// Index of a task that used up its budget, and the number of its failures. Its dead letter depends

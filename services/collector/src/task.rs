@@ -8,8 +8,11 @@
 //!
 //! A failure is recorded once per attempt, however often and by which service it is reported.
 
-use crate::state::{Done, Handle};
-use push0_domain::message::{BlockContext, FailureClass, TaskHeader};
+use crate::intake::Handle;
+use push0_domain::{
+    Timestamp,
+    message::{BlockContext, FailureClass, TaskHeader},
+};
 use std::sync::Arc;
 
 /// A task with at least one result.
@@ -31,6 +34,15 @@ pub(crate) struct Task {
     /// Results held unacknowledged while the task is open.
     pub(crate) handles: Vec<Handle>,
     pub(crate) done: Option<Done>,
+}
+
+/// A completed attempt that counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Done {
+    /// The attempt's message. Of several, the highest came last and is on the critical path.
+    pub(crate) handle: Handle,
+    /// When the broker stored the message.
+    pub(crate) stored_at: Timestamp,
 }
 
 /// A failed attempt.

@@ -1,7 +1,10 @@
 //! Blocks that end without a proof: cancelled, replaced, or past their deadline.
 
 use super::{Collector, Step};
-use crate::state::{Block, Handle, block_ref};
+use crate::{
+    intake::Handle,
+    state::{Block, block_ref},
+};
 use push0_domain::{
     BlockHash, BlockRef, Timestamp,
     message::{BlockContext, BlockEnded, BlockFacts, EndReason, KnownBlock},

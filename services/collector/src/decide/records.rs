@@ -2,9 +2,10 @@
 
 use super::{AMENDED_MAX, Collector, REORG_DEPTH_MAX, Step};
 use crate::{
-    range::Key,
+    intake::Handle,
     record::{self, Outcome},
-    state::{At, Block, Handle, block_ref},
+    run::Key,
+    state::{At, Block, block_ref},
 };
 use push0_domain::{
     Announcement, BlockHash, BlockRef,
