@@ -5,7 +5,7 @@
 //! So each connection to a cluster is probed every second with a request for a stream's state, for another
 //! stream each time.
 
-use crate::Stream;
+use crate::{Stream, leaderless::has_leader};
 use async_nats::{
     Client, ReconnectToServer, Server, ServerAddr,
     jetstream::{
@@ -145,10 +145,12 @@ impl Watch {
 /// A copy that knows no leader answers too, without the name of a leader, and lists copies that it has never
 /// heard of as heard of 0 s ago. A broker that can send but not receive answers like that for ever.
 fn has_majority(cluster: Option<&ClusterInfo>) -> bool {
-    let Some(cluster) = cluster else { return true };
+    let Some(copies) = cluster.map(|cluster| &cluster.replicas) else {
+        return true;
+    };
     let is_heard = |copy: &&PeerInfo| !copy.active.is_zero() && copy.active < HEARD_WITHIN;
-    let heard = cluster.replicas.iter().filter(is_heard).count();
-    cluster.leader.is_some() && 2 * (heard + 1) > cluster.replicas.len() + 1
+    let heard = copies.iter().filter(is_heard).count();
+    has_leader(cluster) && 2 * (heard + 1) > copies.len() + 1
 }
 
 /// Returns whether the error comes from a leader, for example "stream not found". A broker that finds no

@@ -192,16 +192,8 @@ impl Bus {
 
     /// Returns a handle to acknowledge or give back the current delivery of a message, given the message's
     /// sequence and the progress of its consumer.
-    ///
-    /// The acknowledgement subject is documented (NATS ADR-15): stream, consumer, number of deliveries,
-    /// sequence in the stream, sequence of the consumer, time, and number of pending messages. For an
-    /// acknowledgement the broker uses only the sequence in the stream. It drops a give-back whose sequence
-    /// of the consumer lies below the consumer's ack floor, so the newest one is named. Tests show both for
-    /// the version in use.
     pub fn ack_at(&self, stream: Stream, consumer: &str, sequence: u64, handed: &Handed) -> Ack {
-        let name = stream.name();
-        let newest = handed.deliveries;
-        self.ack_of(&format!("$JS.ACK.{name}.{consumer}.1.{sequence}.{newest}.0.0"))
+        self.ack_of(&ack_subject(stream, consumer, sequence, handed.deliveries))
     }
 
     /// Starts to receive, from the oldest unacknowledged message on.
@@ -312,11 +304,8 @@ impl<T: DeserializeOwned> Deliveries<T> {
     /// Acknowledges the message of this sequence: the broker removes it.
     pub async fn done(&mut self, sequence: u64) {
         self.held.let_go(sequence);
-        let (stream, consumer) = (self.stream.name(), &self.consumer);
-        let ack = self
-            .bus
-            .ack_of(&format!("$JS.ACK.{stream}.{consumer}.1.{sequence}.1.0.0"));
-        ack.done().await;
+        let subject = ack_subject(self.stream, &self.consumer, sequence, 1);
+        self.bus.ack_of(&subject).done().await;
     }
 
     /// Keeps checking for lost acknowledgements while the caller reads no messages. Returns only when an
@@ -354,6 +343,16 @@ impl<T: DeserializeOwned> Deliveries<T> {
             _ => Ok(()),
         }
     }
+}
+
+/// Returns the subject on which a delivery is acknowledged or given back.
+///
+/// The subject is documented (NATS ADR-15): stream, consumer, number of deliveries, sequence in the stream,
+/// sequence of the consumer (`delivery`), time, and number of pending messages. For an acknowledgement the
+/// broker uses only the sequence in the stream. It drops a give-back whose `delivery` lies below the consumer's
+/// ack floor, so a give-back names the newest one. Tests show both for the version in use.
+fn ack_subject(stream: Stream, consumer: &str, sequence: u64, delivery: u64) -> String {
+    format!("$JS.ACK.{}.{consumer}.1.{sequence}.{delivery}.0.0", stream.name())
 }
 
 /// Returns the delivery progress of the consumer, once a comparison is due. Cancel safe.

@@ -4,7 +4,7 @@
 //! Reads go to the leader of the bucket's stream: another copy may lag, and the caller would believe an old
 //! value or a "not found". Only [`Facts::find`] asks any copy, for facts that never change.
 
-use crate::{Bus, BusError};
+use crate::{Bus, BusError, leaderless::refuse_without_leader};
 use async_nats::jetstream::{
     kv::{self, Operation},
     message::StreamMessage,
@@ -229,6 +229,7 @@ impl<T: Serialize + DeserializeOwned> Facts<T> {
     pub async fn newest(&self) -> Result<u64, BusError> {
         let info = self.store.stream.get_info().await;
         let info = info.map_err(|e| BusError::unavailable(self.bucket.name(), e))?;
+        refuse_without_leader(self.bucket.name(), info.cluster.as_ref())?;
         Ok(info.state.last_sequence)
     }
 

@@ -3,6 +3,7 @@
 use crate::{
     Bus, BusError, Stream,
     decode::{decode, trace_of},
+    leaderless::refuse_without_leader,
 };
 use async_nats::jetstream::{
     ErrorCode,
@@ -123,18 +124,22 @@ impl Bus {
         let failed = |e: &dyn std::fmt::Display| BusError::unavailable(stream.name(), e);
         let bound = self.stream(stream).await?;
         let subjects = bound.info_with_subjects(filter).await.map_err(|e| failed(&e))?;
+        refuse_without_leader(stream.name(), subjects.info.cluster.as_ref())?;
         subjects.try_collect().await.map_err(|e| failed(&e))
     }
 
     /// Returns the delivery progress of a durable consumer, `None` if there is no such consumer.
     pub async fn handed_out(&self, stream: Stream, consumer: &str) -> Result<Option<Handed>, BusError> {
         match self.stream(stream).await?.consumer_info(consumer).await {
-            Ok(info) => Ok(Some(Handed {
-                up_to: info.delivered.stream_sequence,
-                floor: info.ack_floor.stream_sequence,
-                unacknowledged: info.num_ack_pending,
-                deliveries: info.delivered.consumer_sequence,
-            })),
+            Ok(info) => {
+                refuse_without_leader(consumer, info.cluster.as_ref())?;
+                Ok(Some(Handed {
+                    up_to: info.delivered.stream_sequence,
+                    floor: info.ack_floor.stream_sequence,
+                    unacknowledged: info.num_ack_pending,
+                    deliveries: info.delivered.consumer_sequence,
+                }))
+            }
             Err(e) if e.kind() == ConsumerInfoErrorKind::NotFound => Ok(None),
             Err(e) => Err(BusError::unavailable(consumer, e)),
         }
@@ -155,6 +160,7 @@ impl Bus {
     pub async fn level(&self, stream: Stream) -> Result<Level, BusError> {
         let info = self.stream(stream).await?.get_info().await;
         let info = info.map_err(|e| BusError::unavailable(stream.name(), e))?;
+        refuse_without_leader(stream.name(), info.cluster.as_ref())?;
         let bytes_max = u64::try_from(info.config.max_bytes).unwrap_or(u64::MAX);
         Ok(Level {
             messages: info.state.messages,
@@ -168,6 +174,7 @@ impl Bus {
     pub async fn newest(&self, stream: Stream) -> Result<u64, BusError> {
         let info = self.stream(stream).await?.get_info().await;
         let info = info.map_err(|e| BusError::unavailable(stream.name(), e))?;
+        refuse_without_leader(stream.name(), info.cluster.as_ref())?;
         Ok(info.state.last_sequence)
     }
 

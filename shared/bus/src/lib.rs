@@ -24,6 +24,7 @@ mod facts;
 mod held;
 mod inspect;
 mod leader;
+mod leaderless;
 mod log;
 mod nats_config;
 mod outbox;

@@ -166,3 +166,19 @@ async fn a_process_leaves_a_broker_that_is_cut_off_from_its_peers() {
         .await
         .expect("the two others store it");
 }
+
+#[tokio::test]
+async fn a_broker_that_hears_nothing_is_not_believed_about_a_stream() {
+    let cluster = NatsCluster::wired(3, &NatsOptions::default()).await;
+    provisioned(&cluster).await;
+    let deaf = 0;
+    let bus = connect(&cluster.server(deaf).url()).await;
+    cluster.deafen(deaf);
+    wait_for("a refusal", PATIENCE, async || {
+        match bus.newest(Stream::Blocks).await {
+            Err(error) if error.to_string().contains("knows no leader") => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    })
+    .await;
+}
