@@ -18,7 +18,7 @@ SEED ?=
 # How much `make bench` measures.
 PROFILE ?= quick
 
-DEMO_PACKAGES := push0-ingester push0-dispatcher push0-collector push0-watchdog push0-cli push0-prover-miden
+DEMO_PACKAGES := push0-ingester push0-dispatcher push0-collector push0-watchdog push0-gateway push0-cli push0-prover-miden
 
 .DEFAULT_GOAL := help
 .PHONY: help setup build demo test check manifests bench chaos clean-state
@@ -53,7 +53,8 @@ check: ## format, lints, layout rules, documentation
 	cargo clippy --release --locked --workspace --all-targets -- -D warnings
 	# As a user builds it, but with the workspace's versions.
 	cp Cargo.lock examples/adapter-rust/Cargo.lock
-	cargo clippy --release --offline --manifest-path examples/adapter-rust/Cargo.toml -- -D warnings
+	cargo clippy --release --offline --manifest-path examples/adapter-rust/Cargo.toml \
+	    --target-dir $${CARGO_TARGET_DIR:-target} -- -D warnings
 	RUSTDOCFLAGS='-D warnings' cargo doc --no-deps --release --workspace --locked
 
 manifests: ## check what deployments are made of: k8s, images, compose, alerts, the broker's users

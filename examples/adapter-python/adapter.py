@@ -19,15 +19,16 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "python"
 
 import nats
 from ledger import Attempt, Heartbeat, Ledger
+from presence import Name
 from prove import ProveError, prove
 from pull import Puller
-from push0_wire import HEADERS, Payloads, Unreadable, decode, encode, is_occupied, retry, trace_of
+from push0_wire import HEADERS, Payloads, Unreadable, decode, encode, retry, trace_of
 
 AVOIDED_DELIVERIES, AVOIDED_FOR = 2, 0.05
 # Deliveries that may have ended without an attempt: twice avoided, twice given back.
 UNCOUNTED_DELIVERIES = 4
 MESSAGE_MAX, QUARANTINE_MAX = 4096, 24 * 3600
-DEAD_BODY_MAX = 16 * 1024
+UNREAD_FIRST, UNREAD_LONGEST = 0.2, 30.0
 
 
 def fail(failure_class, message):
@@ -40,10 +41,9 @@ def check(task):
     try:
         header = task["header"]
         header["id"]["stage"]["block"]["hash"], header["attempt"], header["kind"]
-        header["timeout_ms"], header["attempts_max"], task["inputs"]
+        header["timeout_ms"], header["attempts_max"], header["seal"], task["inputs"]
         # Optional in JSON.
         header.setdefault("check", False)
-        header.setdefault("busy_us", 0)
         return task
     except (TypeError, KeyError, AttributeError) as error:
         raise Unreadable(f"not a task: {error!r}") from error
@@ -136,7 +136,7 @@ class Adapter:
         try:
             task = check(decode(message, "task"))
         except Unreadable as error:
-            return await self.bury(message, str(error))
+            return await self.pass_on(message, str(error))
         if self.ledger.prover in task.get("avoid", []) and message.metadata.num_delivered <= AVOIDED_DELIVERIES:
             return await message.nak(delay=AVOIDED_FOR)
         if not self.ledger.takes_work():
@@ -171,6 +171,12 @@ class Adapter:
         except Exception as error:
             return fail("retryable", f"{type(error).__name__}: {error}")
 
+    def place(self, attempt):
+        """Returns where the outputs of an attempt lie: permissions let an adapter write under its own name only."""
+        stage = attempt.header["id"]["stage"]
+        place = {"zkvm": self.ledger.zkvm, "writer": self.ledger.prover}
+        return place | {"pipeline": stage["pipeline"], "number": stage["block"]["number"]}
+
     async def complete(self, attempt):
         header = attempt.header
         inputs = await retry(lambda: self.payloads.read_all(attempt.task["inputs"]))
@@ -181,36 +187,32 @@ class Adapter:
             outputs = await asyncio.wait_for(proving, header["timeout_ms"] / 1000)
         except asyncio.TimeoutError:
             return fail("timed_out", f"not done within {header['timeout_ms']} ms")
+        finally:
+            # What follows is transfer: a full store must not make the attempt look hung (rule 8).
+            attempt.proved, attempt.started = time.monotonic() - attempt.started, None
         if not outputs or (header["kind"] != "split" and len(outputs) != 1):
-            return fail("fatal", f"{len(outputs)} outputs of a {header['kind']}")
-        return {"completed": {"outputs": await retry(lambda: self.payloads.write_all(outputs))}}
+            return fail("retryable", f"{len(outputs)} outputs of a {header['kind']}")
+        return {"completed": {"outputs": await retry(lambda: self.payloads.write_all(outputs, self.place(attempt)))}}
 
     async def store(self, attempt, outcome):
         """Returns when the broker has stored the result (rules 2 and 4)."""
-        took_us = 0 if attempt.started is None else int((time.monotonic() - attempt.started) * 1e6)
-        header = attempt.header | {"busy_us": attempt.header["busy_us"] + took_us}
-        is_checked = header["check"] and "completed" in outcome
-        result = {"header": header, "prover": self.ledger.prover, "outcome": outcome, "prove_us": took_us}
+        took_us = int(attempt.proved * 1e6)
+        is_checked = attempt.header["check"] and "completed" in outcome
+        result = {"header": attempt.header, "prover": self.ledger.prover, "outcome": outcome, "prove_us": took_us}
+        result["transfer_us"] = int((time.monotonic() - attempt.came) * 1e6) - took_us
         result["inputs"] = attempt.task["inputs"] if is_checked or "failed" in outcome else None
         kind = "check" if is_checked else "result"
-        subject = f"push0.v1.{kind}." + attempt.message.subject.removeprefix("push0.v1.task.")
+        # The subject names who speaks, after the zkVM.
+        zkvm, rest = attempt.message.subject.removeprefix("push0.v1.task.").split(".", 1)
+        subject = f"push0.v1.{kind}.{zkvm}.{self.ledger.prover}.{rest}"
         body = encode(result if is_checked else {"attempt": result})
         await retry(lambda: self.jetstream.publish(subject, body, headers=HEADERS | attempt.trace))
 
-    async def bury(self, message, reason):
-        """Stores a message that cannot be read as a dead letter, then acknowledges it (rule 13)."""
-        sequence = message.metadata.sequence.stream
-        what = {"stream": "PUSH0_TASKS", "subject": message.subject, "sequence": sequence}
-        what["body"] = "0x" + message.data[:DEAD_BODY_MAX].hex()
-        letter = {"id": f"push0_tasks-{sequence}", "reason": reason, "at": int(time.time() * 1e6)}
-        letter["what"] = {"message": what}
-        subject = f"push0.v1.dead._.{letter['id']}"
-        try:
-            await retry(lambda: self.jetstream.publish(subject, encode(letter), headers=HEADERS))
-        except nats.js.errors.APIError as error:
-            if not is_occupied(error):
-                raise
-        await message.ack()
+    async def pass_on(self, message, reason):
+        """Gives a task that cannot be read back, for longer each time: another adapter may read it (rule 13)."""
+        pause = min(UNREAD_FIRST * 2 ** (message.metadata.num_delivered - 1), UNREAD_LONGEST)
+        print(f"cannot read a task, which waits for an adapter that can: {reason}", file=sys.stderr)
+        await message.nak(delay=pause)
 
 
 async def main(zkvm, prover):
@@ -225,10 +227,14 @@ async def main(zkvm, prover):
     client = await nats.connect(
         url, name=prover, max_reconnect_attempts=-1, reconnect_time_wait=0.1, reconnected_cb=reconnected
     )
-    payloads = await retry(lambda: Payloads.bind(client.jetstream()))
+    payloads = Payloads(client.jetstream())
     adapter = Adapter(client, ledger, payloads)
-    await client.subscribe(f"push0.v1.control.{prover}", cb=adapter.obey)
+    await client.subscribe(f"push0.v1.control.{zkvm}.{prover}", cb=adapter.obey)
     heartbeat = Heartbeat(url, ledger)
+    taken_by = await Name(client, zkvm, prover, heartbeat.incarnation).take()
+    if taken_by:
+        await client.close()
+        sys.exit(f"the name {prover} is taken by process {taken_by['pid']} on {taken_by['host']}")
     heartbeat.start()
 
     def leave():

@@ -6,6 +6,7 @@ import threading
 import time
 
 import nats
+from presence import origin
 from push0_wire import HEADERS, TRACE, encode
 
 BEAT_EVERY, LOOK_EVERY, EXTEND_EVERY = 0.25, 0.05, 1.0
@@ -18,6 +19,8 @@ class Attempt:
         self.message, self.task, self.trace = message, task, trace
         self.header = task["header"]
         self.started, self.permille = None, None
+        # Seconds of proving, once that has ended, and the time at which the delivery came.
+        self.proved, self.came = 0.0, time.monotonic()
         # Why the work was cancelled: `stopped` by an order, or `returned` because the process ends.
         self.work, self.stopped, self.returned = None, False, False
 
@@ -29,10 +32,12 @@ class Attempt:
         return self.header["id"] == attempt["task"] and self.header["attempt"] == attempt["number"]
 
     def describe(self, now):
+        # Read once: the heartbeats have a thread of their own, and proving may end at any moment.
+        started = self.started
         return {
             "header": self.header,
-            "ack_subject": self.message.reply,
-            "running_ms": None if self.started is None else int((now - self.started) * 1000),
+            "sequence": self.message.metadata.sequence.stream,
+            "running_ms": None if started is None else int((now - started) * 1000),
             "ends_soon": False,
             "progress_permille": self.permille,
             "trace": {name: self.trace.get(name) for name in TRACE},
@@ -101,7 +106,8 @@ class Heartbeat(threading.Thread):
         self.beat += 1
         ledger, now = self.ledger, time.monotonic()
         lease = {"prover": ledger.prover, "zkvm": ledger.zkvm, "role": "prover"}
-        lease |= {"incarnation": self.incarnation, "beat": self.beat, "slots": ledger.slots, "ahead": 0}
+        lease |= {"incarnation": self.incarnation, "origin": origin(), "beat": self.beat}
+        lease |= {"slots": ledger.slots, "ahead": 0}
         held = [attempt.describe(now) for attempt in list(ledger.attempts.values())]
         lease |= {"state": ledger.state(), "held": held}
         subject = f"push0.v1.lease.{ledger.zkvm}.{ledger.prover}"

@@ -79,15 +79,20 @@ class Bincode:
         header |= {"timeout_ms": self.int(), "hedge_after_ms": self.optional(self.int)}
         header |= {"attempts_max": self.int(), "give_up_at": self.optional(self.int)}
         header |= {"check": self.bool()}
-        return header | {"program_id": self.optional(self.text), "busy_us": self.int()}
+        header |= {"program_id": self.optional(self.text), "busy_us": self.int()}
+        return header | {"seal": "0x" + self.take(32).hex()}
 
     def task(self):
         return {"header": self.header(), "inputs": self.payloads(), "avoid": self.list(self.text)}
 
     # Payloads
 
+    def place(self):
+        place = {"zkvm": self.optional(self.text), "writer": self.text()}
+        return place | {"pipeline": self.text(), "number": self.int()}
+
     def blob(self):
-        return {"hash": self.take(32).hex(), "len": self.int()}
+        return {"place": self.place(), "hash": self.take(32).hex(), "len": self.int()}
 
     def payload(self):
         return self.variant(
@@ -116,6 +121,13 @@ class Bincode:
     def quarantine(self):
         return {"quarantine": {"for_ms": self.int(), "reason": self.text()}}
 
+    # Processes of one name
+
+    def presence(self):
+        presence = {"role": ["prover", "verifier"][self.int()], "incarnation": self.int()}
+        presence |= {"origin": {"host": self.text(), "pid": self.int()}}
+        return presence | {"is_starting": self.bool()}
+
     # Records
 
     def emission(self):
@@ -140,8 +152,8 @@ class Bincode:
         proof = {"proof_type": self.text(), "zkvm": self.text()}
         proof |= {"program_id": self.optional(self.text), "prover": self.text()}
         proof |= {"verifier": self.optional(self.text), "payload": self.payload()}
-        proof |= {"bytes": self.int(), "prove_us": self.int(), "verify_us": self.int()}
-        return proof | {"attempt": self.int()}
+        proof |= {"bytes": self.int(), "prove_us": self.int(), "transfer_us": self.int()}
+        return proof | {"verify_us": self.int(), "attempt": self.int()}
 
     def end_reason(self):
         return self.variant(
@@ -164,6 +176,11 @@ def write_int(value):
     raise ValueError(f"{value} has more than 64 bits")
 
 
+def write_text(text):
+    data = text.encode()
+    return write_int(len(data)) + data
+
+
 def write_payloads(payloads):
     """Encodes a list of inline payloads and blobs, the content of a chunk."""
     parts = [write_int(len(payloads))]
@@ -173,5 +190,8 @@ def write_payloads(payloads):
             parts += [write_int(0), write_int(len(data)), data]
         else:
             blob = payload["blob"]
-            parts += [write_int(1), bytes.fromhex(blob["hash"]), write_int(blob["len"])]
+            place = blob["place"]
+            parts += [write_int(1), b"\0" if place["zkvm"] is None else b"\1" + write_text(place["zkvm"])]
+            parts += [write_text(place["writer"]), write_text(place["pipeline"]), write_int(place["number"])]
+            parts += [bytes.fromhex(blob["hash"]), write_int(blob["len"])]
     return b"".join(parts)

@@ -1,15 +1,16 @@
 """Messages and payloads of push0 for programs in Python. docs/protocol.md describes the formats."""
 
 import asyncio
+import hashlib
 import json
 
 import nats
 import nats.js.errors
-from push0_blake3 import digest
 from push0_bincode import Bincode, write_payloads
 
 HEADERS = {"Push0-Schema": "1", "Push0-Encoding": "json"}
 INLINE_MAX, ENTRIES_PER_CHUNK = 64 * 1024, 256
+STREAM, PART = "PUSH0_BLOBS", 512 * 1024
 # An entry of a chunk is at most this long inline, so that a chunk stays below 1 MiB.
 ENTRY_INLINE_MAX = 2048
 TRACE = ("traceparent", "tracestate")
@@ -50,12 +51,8 @@ def trace_of(message):
 class Payloads:
     """Reads and writes payloads, inline and in the blob store."""
 
-    def __init__(self, blobs):
-        self.blobs = blobs
-
-    @classmethod
-    async def bind(cls, jetstream):
-        return cls(await jetstream.object_store("push0_blobs"))
+    def __init__(self, jetstream):
+        self.jetstream = jetstream
 
     async def read_all(self, payloads):
         """Returns the bytes of each payload of a list."""
@@ -76,37 +73,64 @@ class Payloads:
 
     async def read_blob(self, blob):
         """Returns the bytes of a blob after checking their length and hash."""
-        data = (await self.blobs.get(blob["hash"])).data or b""
+        parts = range(-(-blob["len"] // PART))
+        data = b"".join([await self.read_part(f"{subject_of(blob)}.{part}") for part in parts])
         if len(data) != blob["len"] or await asyncio.to_thread(digest, data) != blob["hash"]:
             raise ValueError(f"blob {blob['hash']} is corrupt")
         return data
 
-    async def write_all(self, outputs):
-        """Stores the outputs of an attempt and returns the list that names them."""
-        payloads = [await self.write(data, INLINE_MAX) for data in outputs]
+    async def read_part(self, subject):
+        """Asks any copy of the stream, and its leader if the copy does not have the part yet."""
+        try:
+            return (await self.jetstream.get_last_msg(STREAM, subject, direct=True)).data or b""
+        except nats.js.errors.NotFoundError:
+            return (await self.jetstream.get_last_msg(STREAM, subject)).data or b""
+
+    async def write_all(self, outputs, place):
+        """Stores the outputs of an attempt and returns the list that names them. `place` has `zkvm`, `writer`,
+        `pipeline` and `number`: who stores them, and for which block."""
+        payloads = [await self.write(data, INLINE_MAX, place) for data in outputs]
         inline = sum(len(payload.get("inline", "")) // 2 for payload in payloads)
         if len(payloads) <= ENTRIES_PER_CHUNK and inline <= INLINE_MAX:
             return {"list": payloads}
-        payloads = [await self.write(data, ENTRY_INLINE_MAX) for data in outputs]
+        payloads = [await self.write(data, ENTRY_INLINE_MAX, place) for data in outputs]
         parts = range(0, len(payloads), ENTRIES_PER_CHUNK)
         chunks = [write_payloads(payloads[at : at + ENTRIES_PER_CHUNK]) for at in parts]
-        return {"chunked": {"count": len(payloads), "chunks": [await self.write_blob(c) for c in chunks]}}
+        return {"chunked": {"count": len(payloads), "chunks": [await self.write_blob(c, place) for c in chunks]}}
 
-    async def write(self, data, inline_max):
+    async def write(self, data, inline_max, place):
         if len(data) <= inline_max:
             return {"inline": "0x" + data.hex()}
-        return {"blob": await self.write_blob(data)}
+        return {"blob": await self.write_blob(data, place)}
 
-    async def write_blob(self, data):
-        """Stores a blob before any message names it. Storing the same bytes again is harmless."""
-        name = await asyncio.to_thread(digest, data)
-        await self.blobs.put(name, data)
-        return {"hash": name, "len": len(data)}
+    async def write_blob(self, data, place):
+        """Stores a blob before any message names it. A part that is there already was stored by an earlier try."""
+        blob = {"place": place, "hash": await asyncio.to_thread(digest, data), "len": len(data)}
+        for part, at in enumerate(range(0, len(data), PART)):
+            try:
+                await self.jetstream.publish(f"{subject_of(blob)}.{part}", data[at : at + PART])
+            except nats.js.errors.APIError as error:
+                if not is_occupied(error):
+                    raise
+        return blob
+
+
+def digest(data):
+    return hashlib.sha256(data).hexdigest()
+
+
+def subject_of(blob):
+    """Returns the subject of a blob's parts, without the number of the part."""
+    place = blob["place"]
+    zkvm = place["zkvm"] or "_"
+    return f"push0.v1.blob.{zkvm}.{place['writer']}.{place['pipeline']}.{place['number']}.{blob['hash']}"
 
 
 def is_occupied(error):
     """Returns whether a publish was refused because the stream has a message of this subject already."""
-    return isinstance(error, nats.js.errors.APIError) and error.err_code == 10077
+    # A full stream has the same code.
+    is_store = isinstance(error, nats.js.errors.APIError) and error.err_code == 10077
+    return is_store and "per subject" in (error.description or "")
 
 
 def is_transient(error):

@@ -218,6 +218,22 @@ impl<B: Broker> Stand<B> {
     }
 }
 
+/// Waits until a process ends because a living process has its name.
+pub(crate) async fn refused(twin: &Process, within: Duration) -> anyhow::Result<()> {
+    let end = Instant::now() + within;
+    while twin.is_running() {
+        if Instant::now() > end {
+            bail!("{} runs although a living process has its name", twin.label());
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let log = twin.log();
+    if !log.contains("is taken by") {
+        bail!("{} did not end because of its name: {log}", twin.label());
+    }
+    Ok(())
+}
+
 /// Waits until block `number` and all blocks before it are emitted.
 pub(crate) async fn wait_emitted(
     bus: &Bus,
@@ -254,6 +270,7 @@ pub(crate) async fn know(bus: &Bus, pipeline: &Pipeline, numbers: Range<u64>) ->
                 revision: block.revision,
                 observed_at: block.observed_at,
                 announced_after,
+                input: None,
                 facts: block.facts,
             };
             let key = subject::known_block(&block.pipeline, &block.block);

@@ -114,6 +114,8 @@ mod tests {
 not a result
 {"scenario":"brokers","seed":1,"profile":"quick","fault":"frozen","leads":"meta","lost":7}
 {"scenario":"brokers","seed":1,"profile":"quick","fault":"killed","leads":"meta","lost":0}
+{"scenario":"incidents","seed":1,"profile":"quick","trial":"outage","dead":0,"lag_s":1.5}
+{"scenario":"incidents","seed":1,"profile":"quick","trial":"kills","dead":1,"lag_s":2.5}
 {"scenario":"scaling","seed":1,"profile":"quick","provers":32,"prove_ms":100,"efficiency":0.97}
 {"scenario":"timeline","seed":1,"profile":"quick","killed":"p1","killed_ms":300,"back_ms":900,"slots":2,"series":{"p1":[[0,2],[300,0]],"p2":[[0,1],[800,2]]}}
 {"scenario":"gantt","seed":1,"profile":"quick","spans":[["p1","prove <0>",1.0,2.0,9.0]]}
@@ -131,6 +133,16 @@ not a result
             shown.contains("| frozen | meta | 7 |\n| killed | meta | 0 |"),
             "{shown}"
         );
+        assert!(
+            shown.contains("| outage | 0 | 1.5 |\n| kills | 1 | 2.5 |"),
+            "{shown}"
+        );
+        for bar in [
+            "outage: dead blocks | ≤ 0 | 0 | met |",
+            "kills: dead blocks | ≤ 0 | 1 | missed |",
+        ] {
+            assert!(shown.contains(bar), "{shown}");
+        }
         assert!(
             shown.contains("| 32 provers, 100 ms | ≥ 0.98 | 0.97 | missed |"),
             "{shown}"

@@ -8,7 +8,8 @@ pub(super) type Line = Map<String, Value>;
 pub(super) type Results = Vec<(String, Vec<Line>)>;
 
 /// Fields that identify a variant within a scenario; all other fields are measurements.
-pub(super) const KEYS: [&str; 18] = [
+pub(super) const KEYS: [&str; 19] = [
+    "trial",
     "brokers",
     "fault",
     "leads",

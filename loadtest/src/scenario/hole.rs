@@ -13,10 +13,11 @@ use crate::{
 use anyhow::Context as _;
 use push0_bus::{Bus, Message, Outbox, now};
 use push0_domain::{
-    Announcement, Payload, Payloads,
+    Announcement, Payload, Payloads, SealKeys,
     message::{BlockContext, BlockFacts, Outcome, ResultEvent, StageKind, TaskHeader, TaskResult},
     pipeline::Pipeline,
-    subject::{self, AttemptKey},
+    seal::Seal,
+    subject,
     task::StageKey,
 };
 use push0_harness::{synthetic_block, synthetic_hash, synthetic_trace};
@@ -111,11 +112,12 @@ impl Peaks {
 /// Writes the results of these blocks, in ascending order.
 async fn write(bus: &Bus, pipeline: &Pipeline, numbers: std::ops::Range<u64>) -> anyhow::Result<()> {
     let mut outbox = Outbox::new(bus.clone(), PATIENCE);
+    let seals = bus.seals().await?;
     for number in numbers {
         while outbox.len() >= IN_FLIGHT {
             outbox.next().await.1?;
         }
-        outbox.push(result(pipeline, number)?, ());
+        outbox.push(result(pipeline, number, seals.keys())?, ());
     }
     while !outbox.is_empty() {
         outbox.next().await.1?;
@@ -123,7 +125,7 @@ async fn write(bus: &Bus, pipeline: &Pipeline, numbers: std::ops::Range<u64>) ->
     Ok(())
 }
 
-fn result(pipeline: &Pipeline, number: u64) -> anyhow::Result<Message> {
+fn result(pipeline: &Pipeline, number: u64, keys: &SealKeys) -> anyhow::Result<Message> {
     let spec = pipeline.proofs.first().context("a proof")?;
     let stage = spec.first().context("a stage")?;
     let key = StageKey {
@@ -157,17 +159,21 @@ fn result(pipeline: &Pipeline, number: u64) -> anyhow::Result<Message> {
         check: false,
         program_id: None,
         busy_us: 0,
+        seal: Seal::default(),
     };
-    let subject = subject::result(&AttemptKey::of(&header.zkvm, &header.attempt_id()));
+    let header = keys.seal(header)?;
+    let prover = "hole".parse()?;
+    let subject = subject::result(&prover, &header.key());
     let output = Payload::Inline(vec![u8::try_from(number % 251).unwrap_or_default(); OUTPUT_LEN]);
     let event = ResultEvent::Attempt(TaskResult {
         header,
-        prover: "hole".parse()?,
+        prover,
         outcome: Outcome::Completed {
             outputs: Payloads::one(output),
         },
         inputs: None,
         prove_us: 1,
+        transfer_us: 0,
         verdict: None,
     });
     let trace = synthetic_trace(&pipeline.name, number);

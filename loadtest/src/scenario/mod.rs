@@ -10,6 +10,7 @@ mod fanout;
 mod floor;
 mod gantt;
 mod hole;
+mod incidents;
 mod ingest;
 mod memory;
 mod multistep;
@@ -78,6 +79,8 @@ pub(crate) enum Scenario {
     Chaos,
     /// Faults of one of three brokers (frozen, killed, cut off); emission may pause, no block may be lost.
     Brokers,
+    /// Outages, stalls and kills one by one under a steady load; each may cost time, and no block.
+    Incidents,
     /// A hop of the floor, started by other scenarios.
     #[value(hide = true)]
     Relay,
@@ -118,6 +121,7 @@ impl Scenario {
                 Self::Shipped,
                 Self::Baseline,
                 Self::Chaos,
+                Self::Incidents,
                 Self::Brokers,
             ],
             one => vec![one],
@@ -151,6 +155,7 @@ impl Scenario {
             Self::Baseline => baseline::run(context).await,
             Self::Chaos => chaos::run(context).await,
             Self::Brokers => brokers::run(context).await,
+            Self::Incidents => incidents::run(context).await,
         }
     }
 }

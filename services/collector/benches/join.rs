@@ -67,6 +67,7 @@ fn result(pipeline: &Pipeline, index: u32, of: u32) -> TaskResult {
             check: false,
             program_id: None,
             busy_us: 0,
+            seal: push0_domain::seal::Seal::default(),
         },
         prover: "p-1".parse().unwrap(),
         outcome: Outcome::Completed {
@@ -74,6 +75,7 @@ fn result(pipeline: &Pipeline, index: u32, of: u32) -> TaskResult {
         },
         inputs: None,
         prove_us: 1,
+        transfer_us: 0,
         verdict: None,
     }
 }

@@ -15,6 +15,11 @@ use push0_domain::{
     task::{StageKey, TaskId},
 };
 
+/// Most copies of an attempt that may be in flight under the numbers behind its own: a hedge, or copies of attempts
+/// whose provers fell silent. An attempt that moves to provers with more memory skips these numbers, because it must
+/// not collide with a copy on the smaller ones.
+const COPIES_MAX: u32 = 2;
+
 /// Identifies a proof.
 pub(crate) struct ProofKey {
     pub(crate) pipeline: PipelineId,
@@ -50,7 +55,7 @@ pub(crate) fn advance(
         .collect();
     let dead = needs.iter().find(|(_, need)| *need == Need::Burial);
     if let Some((index, task)) = dead.and_then(|(index, _)| Some((*index, proof.tasks.get(index)?))) {
-        let dead = (index, task.failures().len());
+        let dead = (index, task.failed_times());
         if proof.dead != Some(dead) {
             // The proof is dead only once its letter is written.
             match bury(task, spec, bodies, now) {
@@ -110,7 +115,7 @@ pub(crate) fn death(proof: &Proof, dead: Dead, bodies: &Bodies) -> Option<(Strin
     let failures: Option<Vec<&Failing>> = failures.iter().map(|handle| bodies.failed(*handle)).collect();
     let failures = failures?;
     let id = &failures.first()?.header.id;
-    Some((letter_id(id), reason(id, &failures)))
+    Some((letter_id(id), reason(id, task.failed_times(), &failures)))
 }
 
 /// Returns the messages about a dead task's failures.
@@ -124,9 +129,8 @@ fn one_more(task: &mut Task, spec: &ProofSpec, number: u32, bodies: &mut Bodies)
     let newest = newest(&failures)?;
     let mut avoid: Vec<ProverId> = failures.iter().map(|f| f.record.prover.clone()).collect();
     avoid.dedup();
-    // Skip the hedge's attempt number: the high-memory attempt must not collide with it.
     let moves = *takers(task, &newest.header.zkvm, spec, newest) != newest.header.zkvm;
-    let number = number + u32::from(moves && task.may_be_hedged());
+    let number = if moves { number + COPIES_MAX } else { number };
     let ready = another(task, spec, &failures, number, avoid)?;
     let trace = failures.first()?.trace.clone();
     task.ask(number);
@@ -167,10 +171,11 @@ fn another(
         },
         attempt: number,
         hedge_of: None,
+        failed: task.setbacks(),
         avoid,
         // The inputs are unknown, but an operator who retries the task may know them.
         inputs: inputs.unwrap_or_else(|| Payloads::one(Payload::empty())),
-        busy_us: header.busy_us,
+        busy_us: newest.busy_us,
     })
 }
 
@@ -181,15 +186,16 @@ fn letter(task: &Task, spec: &ProofSpec, failures: &[&Failing], now: Timestamp) 
     let mut retry = another(task, spec, failures, number, Vec::new())?;
     // By the time an operator looks at the letter, the block's record is written.
     retry.context.amends = true;
+    retry.failed = 0;
     Some(DeadLetter {
         id: letter_id(id),
-        reason: reason(id, failures),
+        reason: reason(id, task.failed_times(), failures),
         at: now,
         what: DeadTask::Task { retry, history },
     })
 }
 
-fn reason(id: &TaskId, failures: &[&Failing]) -> String {
+fn reason(id: &TaskId, times: usize, failures: &[&Failing]) -> String {
     let last = failures.last().map_or_else(String::new, |failed| {
         let record = &failed.record;
         let first_line = record.failure.message.lines().next().unwrap_or_default();
@@ -199,7 +205,7 @@ fn reason(id: &TaskId, failures: &[&Failing]) -> String {
             record.prover
         )
     });
-    format!("task {id} failed {} times; last: {last}", failures.len())
+    format!("task {id} failed {times} times; last: {last}")
 }
 
 /// The id depends on the task only, so that each death has one letter, however often and by which collector
@@ -259,6 +265,7 @@ fn next_level_or_stage(
         tasks,
         attempt: 1,
         hedge_of: None,
+        failed: 0,
         avoid: Vec::new(),
         inputs,
         busy_us,

@@ -31,6 +31,7 @@ pub(crate) struct Completed {
     pub(crate) prover: ProverId,
     pub(crate) verifier: Option<ProverId>,
     pub(crate) prove_us: u64,
+    pub(crate) transfer_us: u64,
     pub(crate) verify_us: u64,
     pub(crate) busy_us: u64,
     pub(crate) attempt: u32,
@@ -42,6 +43,7 @@ pub(crate) struct Completed {
 #[derive(Clone, Debug)]
 pub(crate) struct Failing {
     pub(crate) header: TaskHeader,
+    pub(crate) busy_us: u64,
     pub(crate) inputs: Option<Payloads>,
     pub(crate) record: AttemptRecord,
     pub(crate) trace: TraceContext,
@@ -63,6 +65,7 @@ impl Body {
     }
 
     fn completed(result: TaskResult, trace: TraceContext) -> Self {
+        let busy_us = result.busy_us();
         let outputs = match result.outcome {
             Outcome::Completed { outputs } => outputs,
             Outcome::Failed(_) => Payloads::List(Vec::new()),
@@ -74,7 +77,8 @@ impl Body {
             verify_us: verdict.as_ref().map_or(0, |v| v.verify_us),
             verifier: verdict.map(|v| v.verifier),
             prove_us: result.prove_us,
-            busy_us: result.header.busy_us,
+            transfer_us: result.transfer_us,
+            busy_us,
             attempt: result.header.attempt,
             facts: result.header.context.facts,
             trace,
@@ -82,6 +86,7 @@ impl Body {
     }
 
     fn failed(result: TaskResult, failure: Failure, stored_at: Timestamp, trace: TraceContext) -> Self {
+        let busy_us = result.busy_us();
         let record = AttemptRecord {
             attempt: result.header.attempt,
             prover: result.prover,
@@ -90,6 +95,7 @@ impl Body {
             failure,
         };
         Self::Failed(Box::new(Failing {
+            busy_us,
             header: result.header,
             inputs: result.inputs,
             record,

@@ -1,7 +1,7 @@
 //! The collector's configuration.
 
 use push0_bus::NatsConfig;
-use push0_runtime::{HasRuntimeConfig, HttpConfig, TelemetryConfig};
+use push0_runtime::{BoxError, HasRuntimeConfig, HttpConfig, TelemetryConfig};
 use serde::Deserialize;
 
 /// The whole configuration. Nothing here needs tuning: pipelines define how results are joined,
@@ -24,5 +24,9 @@ impl HasRuntimeConfig for Config {
 
     fn http(&self) -> &HttpConfig {
         &self.http
+    }
+
+    fn check_files(&self) -> Result<(), BoxError> {
+        Ok(self.nats.check_files()?)
     }
 }

@@ -12,16 +12,18 @@ pub use crate::step::{Opening, Step};
 
 use crate::{
     advance::{self, ProofKey},
+    around::Around,
     bodies::{Bodies, Body},
     ends::Ends,
+    evidence::Evidence,
     intake::{Handle, Intake},
     judge::{self, Came},
-    range::{Around, Ranges},
+    range::Ranges,
     state::{At, Block, Blocks, Origin, block_ref},
 };
 use push0_domain::{
     PipelineId, StageKey, Timestamp,
-    message::TaskResult,
+    message::{Dead, TaskResult},
     output::Emitted,
     pipeline::{Pipeline, ProofSpec},
     trace::TraceContext,
@@ -30,9 +32,10 @@ use push0_domain::{
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
+    time::Duration,
 };
 
-/// How many emitted hashes are remembered. A deeper reorg is not undone.
+/// How many emitted hashes are remembered.
 pub const REORG_DEPTH_MAX: usize = push0_domain::output::DEPTH;
 /// Bytes of message bodies kept in memory, so that messages need not be read again.
 const ROOM: usize = 2 * 1024 * 1024;
@@ -65,6 +68,8 @@ pub struct Collector {
     ranges: Ranges,
     /// Cancellations and reorgs that may still concern a block.
     ends: Ends,
+    /// Which failures are the task's own.
+    evidence: Evidence,
     /// Blocks touched by an event since they were last advanced.
     touched: BTreeSet<At>,
     /// Blocks whose next step needs messages to be read again.
@@ -89,6 +94,7 @@ impl Collector {
             bodies: Bodies::new(ROOM),
             ranges: Ranges::default(),
             ends: Ends::default(),
+            evidence: Evidence::default(),
             touched: BTreeSet::new(),
             deferred: BTreeSet::new(),
             intake: Intake::default(),
@@ -202,15 +208,12 @@ impl Collector {
         }
         let ack = vec![Step::Ack(vec![handle])];
         let stage = result.header.id.stage.clone();
-        let at = (stage.block.number, stage.block.hash);
+        let (at, number) = ((stage.block.number, stage.block.hash), stage.first_block().number);
         let Some(spec) = proof_of(pipeline, &stage) else {
             return ack;
         };
-        let claim = Claim {
-            announcement: result.header.context.announcement,
-            is_retry: told.amends && self.stands(&at),
-        };
-        let number = stage.first_block().number;
+        let claim = self.claim_of(&result, told, &at);
+        let charges = self.weigh(&result, spec, told);
         if number < self.next && !claim.is_retry {
             return vec![Step::Ack(self.intake.settled(handle))];
         }
@@ -219,6 +222,9 @@ impl Collector {
             return ack;
         }
         let context = &result.header.context;
+        let Some(mut outdated) = self.outdated(&stage, claim, context.stored_at) else {
+            return ack;
+        };
         let origin = || Origin {
             context: Arc::new(context.clone()),
             trace: trace.clone(),
@@ -241,22 +247,83 @@ impl Collector {
             let open = block.open();
             open.origin.get_or_insert_with(origin);
             open.proof(&stage.proof_type).handles.push(handle);
-            return Vec::new();
+            return self.told(vec![Step::Ack(outdated)]);
         }
         let came = Came {
             handle,
             number,
             verified: told.verified,
             trace,
+            charges,
             stored_at: told.stored_at,
         };
-        let settled = note(block, spec, result, &came, &mut self.bodies);
+        outdated.extend(note(block, spec, result, &came, &mut self.bodies));
         // A parked block has no next step before its turn, unless it goes into a range.
         let waits_for_its_turn = block.is_parked() && spec.range().is_none();
         if stage.first.is_none() && !waits_for_its_turn {
             self.touched.insert(at);
         }
-        self.told(vec![Step::Ack(settled)])
+        self.told(vec![Step::Ack(outdated)])
+    }
+
+    fn claim_of(&self, result: &TaskResult, told: Told, at: &At) -> Claim {
+        Claim {
+            announcement: result.header.context.announcement,
+            is_retry: told.amends && self.stands(at),
+        }
+    }
+
+    /// Returns the messages that a result of a retry settles: those of an earlier retry. Returns `None` if the result
+    /// itself is of an earlier one.
+    fn outdated(&mut self, stage: &StageKey, claim: Claim, asked_at: Timestamp) -> Option<Vec<Handle>> {
+        match self.retried_at(stage).filter(|_| claim.is_retry) {
+            Some(at) if asked_at < at => None,
+            Some(at) if at < asked_at => Some(self.forget_retry(stage)),
+            _ => Some(Vec::new()),
+        }
+    }
+
+    /// Returns when the retry was asked for whose results are known for a block or range.
+    fn retried_at(&self, stage: &StageKey) -> Option<Timestamp> {
+        let at = (stage.block.number, stage.block.hash);
+        match stage.first {
+            None => self.blocks.get(&at).map(|block| block.stored_at),
+            Some(first) => self
+                .ranges
+                .get(&(first.number, at))
+                .map(|range| range.unit.stored_at),
+        }
+    }
+
+    /// Forgets the results of an earlier retry, which may be those of a few tasks only: the rest of that retry was
+    /// forgotten when it died. Returns their messages.
+    fn forget_retry(&mut self, stage: &StageKey) -> Vec<Handle> {
+        let at = (stage.block.number, stage.block.hash);
+        if let Some(first) = stage.first {
+            return self.ranges.forget(&(first.number, at), &self.blocks);
+        }
+        let mut handles = self.ranges.without(&at, &self.blocks);
+        let block = self.blocks.remove(&at);
+        handles.extend(block.into_iter().flat_map(|mut block| block.take_handles()));
+        handles
+    }
+
+    /// Takes a result as evidence for or against its prover. Returns how many failures of its own the task has.
+    fn weigh(&mut self, result: &TaskResult, spec: &ProofSpec, told: Told) -> u32 {
+        let (task, prover) = (&result.header.id, &result.prover);
+        match judge::verdict(result, spec, told.verified) {
+            Ok(()) => {
+                let began_at = told.stored_at.minus(Duration::from_micros(result.prove_us));
+                self.evidence.completed(task, prover, began_at, told.stored_at);
+                0
+            }
+            Err(failure) if failure.class.is_evidence() => {
+                self.evidence
+                    .failed(&result.header.attempt_id(), prover, told.stored_at)
+            }
+            // Any other failure says nothing of the task, so the task does not die of it.
+            Err(_) => 0,
+        }
     }
 
     /// Returns all steps that follow from the current state.
@@ -284,7 +351,19 @@ impl Collector {
             steps.push(step);
         }
         steps.extend(self.amend(&definition));
+        self.acquit_buried(&steps);
         self.told(steps)
+    }
+
+    /// Forgets the evidence against the tasks of a dead block: a retry of the block begins anew.
+    fn acquit_buried(&mut self, steps: &[Step]) {
+        for step in steps {
+            if let Step::Bury(letter, _) = step
+                && let Dead::Task { retry, .. } = &letter.what
+            {
+                self.evidence.forget(retry.stage.block_key());
+            }
+        }
     }
 
     /// Returns the steps that follow for one block, except its record.

@@ -12,15 +12,14 @@ use push0_domain::{
 };
 use std::{collections::BTreeMap, sync::Arc};
 
-/// Most numbers covered by an end that is found by its first number. A reorg covers fewer: the ingester
-/// undoes no deeper one.
+/// Most numbers covered by an end that is found by its first number. Nearly all reorgs cover fewer.
 const NEAR: u64 = push0_domain::output::DEPTH as u64;
 
 /// All ends, by their first number and their message.
 #[derive(Debug, Default)]
 pub(crate) struct Ends {
     near: BTreeMap<(u64, Handle), End>,
-    /// Ends covering more numbers, which only operators send.
+    /// Ends covering more numbers: deep reorgs, and ends sent by operators.
     wide: BTreeMap<(u64, Handle), End>,
 }
 

@@ -5,11 +5,11 @@ use crate::{
     bodies::{Bodies, Body},
     intake::Handle,
     state::{Origin, Proof},
-    task::{Done, Failed, Task},
+    task::{Budget, Done, Failed, Task},
 };
 use push0_domain::{
-    Timestamp,
-    message::{Failure, FailureClass, Outcome, TaskResult},
+    ProverId, Timestamp,
+    message::{BlockContext, Failure, FailureClass, TaskResult},
     pipeline::ProofSpec,
     trace::TraceContext,
 };
@@ -23,6 +23,8 @@ pub(crate) struct Came<'a> {
     /// Whether a verifier reported the result.
     pub(crate) verified: bool,
     pub(crate) trace: &'a TraceContext,
+    /// How many failures of its own the task has with this result.
+    pub(crate) charges: u32,
     /// When the broker stored the result.
     pub(crate) stored_at: Timestamp,
 }
@@ -56,19 +58,14 @@ pub(crate) fn note(
         settled.push(came.handle);
         return settled;
     }
-    // Most messages about a block carry the same context, so they share one copy.
-    let context = if *origin.context == result.header.context {
-        origin.context.clone()
-    } else {
-        Arc::new(result.header.context.clone())
-    };
+    let context = shared_context(origin, &result);
+    let budget = Budget::of(&result.header, stage, spec);
     let task = proof.tasks.entry(index);
-    let task = task.or_insert_with(|| Task::new(&result.header, context.clone()));
-    task.handles.reserve_exact(1);
-    task.handles.push(came.handle);
+    let task = task.or_insert_with(|| Task::new(&result.header, budget, context.clone()));
     let verdict = verdict(&result, spec, came.verified);
     match &verdict {
         Ok(()) => {
+            task.hold(came.handle);
             task.complete(Done {
                 handle: came.handle,
                 stored_at: came.stored_at,
@@ -77,14 +74,19 @@ pub(crate) fn note(
             proof.failing.remove(&index);
         }
         Err(failure) => {
-            let failed = Failed {
-                attempt: result.header.attempt,
-                class: failure.class,
-                has_inputs: result.inputs.is_some(),
-                handle: came.handle,
-            };
-            task.fail(&result.header, context, failed);
-            proof.failing.insert(index);
+            let failed = Failed::of(&result, failure, came);
+            if task.has_failed(failed.attempt) {
+                // A prover may repeat a failure without end, so of each attempt one is kept.
+                let repeated = task.fail_again(failed);
+                settled.push(repeated);
+                if repeated == came.handle {
+                    return settled;
+                }
+            } else {
+                task.hold(came.handle);
+                settled.extend(task.fail(&result.header, context, failed));
+                proof.failing.insert(index);
+            }
         }
     }
     let body = Body::of(result, verdict, came.stored_at, came.trace);
@@ -92,11 +94,41 @@ pub(crate) fn note(
     settled
 }
 
+impl Failed {
+    fn of(result: &TaskResult, failure: &Failure, came: &Came<'_>) -> Self {
+        Self {
+            attempt: result.header.attempt,
+            class: failure.class,
+            prover: hash_of(&result.prover),
+            charges: came.charges,
+            has_inputs: result.inputs.is_some(),
+            handle: came.handle,
+        }
+    }
+}
+
+/// Returns the context of a result. Most messages about a block carry the same context, so they share one copy.
+fn shared_context(origin: &Origin, result: &TaskResult) -> Arc<BlockContext> {
+    if *origin.context == result.header.context {
+        origin.context.clone()
+    } else {
+        Arc::new(result.header.context.clone())
+    }
+}
+
+/// Returns a number that tells a prover from others, for decisions that need not name the prover.
+fn hash_of(prover: &ProverId) -> u64 {
+    use std::hash::{DefaultHasher, Hash, Hasher};
+    let mut hasher = DefaultHasher::new();
+    prover.hash(&mut hasher);
+    hasher.finish()
+}
+
 /// Returns whether a result counts. Where the pipeline asks for verification, a completed attempt counts only
 /// with a verifier's verdict.
 pub(crate) fn verdict(result: &TaskResult, spec: &ProofSpec, verified: bool) -> Result<(), Failure> {
-    if let Outcome::Failed(failure) = &result.outcome {
-        return Err(failure.clone());
+    if let Some(failure) = result.failure() {
+        return Err(failure);
     }
     if !spec.is_checked(&result.header.id.stage.stage) {
         return Ok(());

@@ -6,11 +6,14 @@
 //! knows no provers.
 
 mod advance;
+mod around;
 mod bodies;
 pub mod config;
 pub mod decide;
 mod emit;
 mod ends;
+mod evidence;
+mod gate;
 mod intake;
 mod judge;
 mod known;

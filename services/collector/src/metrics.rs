@@ -14,6 +14,7 @@ pub(crate) struct Metrics {
     pub(crate) leading: IntGaugeVec,
     pub(crate) pending: IntGaugeVec,
     pub(crate) next: IntGaugeVec,
+    pub(crate) refused: IntCounterVec,
     emitted: IntCounterVec,
     seconds: HistogramVec,
     overhead: HistogramVec,
@@ -33,6 +34,11 @@ impl Metrics {
                 &["pipeline"],
             )?,
             next: metrics::gauge_vec("next_block", "The next block number to emit", &["pipeline"])?,
+            refused: metrics::counter_vec(
+                "reports_refused_total",
+                "Reports of participants that changed nothing, by reason",
+                &["pipeline", "reason"],
+            )?,
             emitted: metrics::counter_vec(
                 "blocks_emitted_total",
                 "Records emitted",

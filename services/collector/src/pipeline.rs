@@ -3,6 +3,7 @@
 use crate::{
     decide::{Collector, Opening, Step, Told},
     emit::{Batch, Emitter, Ready},
+    gate::{Gate, Refusals},
     intake::Handle,
     known::known_at,
     metrics::Metrics,
@@ -12,17 +13,17 @@ use crate::{
 use futures::{FutureExt, future::BoxFuture};
 use push0_bus::{
     Blobs, Bucket, Bus, BusError, DeadLetters, Deliveries, Delivery, Facts, Kept, Leadership, Log, Message,
-    Outbox, Pipelines, PublishError, Replay, Stream, Term, now,
+    Outbox, Pipelines, PublishError, Replay, Service, Stream, Term, now,
 };
 use push0_domain::{
     Payloads, PipelineId,
-    message::{Emission, EmissionOutcome, KnownBlock, ResultEvent, StageReady, TaskResult},
+    message::{Dead, Emission, EmissionOutcome, KnownBlock, ResultEvent, StageReady, TaskResult},
     output::Output,
     pipeline::Pipeline,
     subject::{self, AttemptKey, Kind},
     wanted::Claims,
 };
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, pin::pin, sync::Arc, time::Duration};
 
 /// How long a publish is retried before the pipeline starts over from stored state.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -36,25 +37,43 @@ const LOOKS_AT_ONCE: u32 = 64;
 const IN_FLIGHT_MAX: usize = 1024;
 const IN_FLIGHT_BYTES_MAX: usize = 4 * 1024 * 1024;
 
-/// Waits for leadership, serves while leading, and resigns on any error.
+/// How long a process stands by, or a leader serves, without trouble before the pipeline counts as well: far longer than
+/// an attempt that fails at once.
+const WORKS_AFTER: Duration = Duration::from_secs(2);
+
+/// Waits for leadership, serves while leading, and resigns on any error. Calls `works` after standing by, and after
+/// serving, for [`WORKS_AFTER`] without trouble.
 pub(crate) async fn session(
     bus: &Bus,
     candidate: &Leadership,
     pipeline: &PipelineId,
     metrics: &Metrics,
+    works: impl Fn(),
 ) -> Result<(), BusError> {
     bus.connected().await;
-    let mut term = candidate.win().await?;
+    let mut term = watched(candidate.win(), &works).await?;
     tracing::info!(%pipeline, "collecting");
     let leading = metrics.leading.with_label_values(&[pipeline.as_str()]);
     leading.set(1);
     let ended = match term.during(Active::start(bus, pipeline, metrics)).await {
-        Ok(active) => active.serve(&mut term).await,
+        Ok(active) => watched(active.serve(&mut term), &works).await,
         Err(error) => Err(error),
     };
     leading.set(0);
     term.resign().await;
     ended
+}
+
+/// Waits for the end of a part of a session. Calls `works` once the part has lasted for [`WORKS_AFTER`].
+async fn watched<T>(part: impl Future<Output = T>, works: &impl Fn()) -> T {
+    let mut part = pin!(part);
+    tokio::select! {
+        ended = &mut part => ended,
+        () = tokio::time::sleep(WORKS_AFTER) => {
+            works();
+            part.await
+        }
+    }
 }
 
 /// A stage or attempt in flight to STAGES.
@@ -78,6 +97,7 @@ struct Active<'a> {
     outbox: Outbox<Opened>,
     opened_bytes: usize,
     recall: Recall,
+    gate: Gate,
     emitter: Emitter,
     emitting: Option<Emitting>,
     ticks: u32,
@@ -93,11 +113,15 @@ impl<'a> Active<'a> {
             consumer: format!("collector-{name}"),
             filters: subject::results_of_pipeline(name),
         };
+        let refusals = Refusals::new(name.clone(), metrics.refused.clone());
+        let unreadable = refusals.clone();
+        let results = bus.replay(&replay).await?;
         Ok(Self {
+            gate: Gate::start(bus, refusals).await?,
             pipelines: Pipelines::bind(bus).await?,
             known: bus.facts(Bucket::Blocks).await?,
-            blobs: bus.blobs().await?,
-            results: bus.replay(&replay).await?,
+            blobs: bus.blobs(),
+            results: results.dropping(move |subject, error| unreadable.drops(subject, error)),
             core: None,
             emitter: Emitter::new(bus.clone(), name, last_sequence.unwrap_or(0)),
             output,
@@ -122,8 +146,9 @@ impl<'a> Active<'a> {
             let room = self.outbox.len() < IN_FLIGHT_MAX && self.opened_bytes < IN_FLIGHT_BYTES_MAX;
             tokio::select! {
                 biased;
-                () = &mut held => {
-                    tracing::warn!(pipeline = %self.name, "lost leadership to another collector");
+                loss = &mut held => {
+                    loss.of_broker("collector")?;
+                    tracing::warn!(pipeline = %self.name, "another collector leads");
                     return Ok(());
                 }
                 () = &mut interrupted => return Err(BusError::Interrupted),
@@ -147,6 +172,14 @@ impl<'a> Active<'a> {
 
     async fn receive(&mut self, delivery: Delivery<ResultEvent, ()>) -> Result<(), BusError> {
         let handle = Handle(delivery.sequence);
+        let is_believed = match &delivery.body {
+            ResultEvent::Attempt(result) => self.gate.admits(&delivery.subject, result).await?,
+            ResultEvent::Ended(_) => self.gate.admits_end(&delivery.subject),
+        };
+        if !is_believed {
+            self.results.done(delivery.sequence).await;
+            return Ok(());
+        }
         let known = self.core.is_some();
         let Some(core) = core(
             &mut self.core,
@@ -169,17 +202,7 @@ impl<'a> Active<'a> {
         let steps = match delivery.body {
             ResultEvent::Ended(ended) => core.end(handle, ended),
             ResultEvent::Attempt(ref result) => {
-                let header = &result.header;
-                let key = AttemptKey::of(&header.zkvm, &header.attempt_id());
-                let verified = AttemptKey::parse(&delivery.subject, Kind::Verdict);
-                let is_verified = verified.is_ok();
-                let named = verified.or_else(|_| AttemptKey::parse(&delivery.subject, Kind::Result));
-                if named.as_ref() != Ok(&key) || *self.name != header.id.stage.pipeline {
-                    return self
-                        .refuse(&delivery, "the body is about another attempt than the subject")
-                        .await;
-                }
-                let revision = header.context.revision;
+                let revision = result.header.context.revision;
                 let Some(pipeline) = self.pipelines.revision(self.name, revision).await? else {
                     return self
                         .refuse(
@@ -189,7 +212,7 @@ impl<'a> Active<'a> {
                         .await;
                 };
                 let told = Told {
-                    verified: is_verified,
+                    verified: Kind::of(&delivery.subject) == Some(Kind::Verdict),
                     stored_at: delivery.stored_at,
                     amends: core.asks_to_amend(result) && is_dead(self.bus, result).await?,
                 };
@@ -272,7 +295,10 @@ impl<'a> Active<'a> {
                     let settles = handles;
                     self.outbox.push(message, Opened { settles, bytes });
                 }
-                Step::Bury(letter, trace) => {
+                Step::Bury(mut letter, trace) => {
+                    if let Dead::Task { retry, .. } = &mut letter.what {
+                        self.shorten(retry).await?;
+                    }
                     tracing::warn!(pipeline = %self.name, letter = letter.id, reason = letter.reason, "dead letter");
                     DeadLetters::new(self.bus.clone())
                         .store(Some(self.name), &letter, &trace)
@@ -291,13 +317,7 @@ impl<'a> Active<'a> {
 
     async fn opening(&mut self, opening: Opening) -> Result<Message, BusError> {
         let Opening { mut ready, trace } = opening;
-        if let Payloads::List(inputs) = ready.inputs {
-            let inputs = self.blobs.list(inputs).await;
-            ready.inputs = inputs.map_err(|e| BusError::Unavailable {
-                what: format!("inputs of {}", ready.stage),
-                reason: e.to_string(),
-            })?;
-        }
+        self.shorten(&mut ready).await?;
         let key = AttemptKey::of(
             &ready.zkvm,
             &ready.stage.task(ready.tasks.first).attempt(ready.attempt),
@@ -310,6 +330,20 @@ impl<'a> Active<'a> {
                 source,
             }),
         }
+    }
+
+    /// Stores a list of inputs that is too long for a message.
+    async fn shorten(&mut self, ready: &mut StageReady) -> Result<(), BusError> {
+        if let Payloads::List(inputs) = &mut ready.inputs {
+            let (pipeline, number) = (&ready.stage.pipeline, ready.stage.block.number);
+            let blobs = self.blobs.of_service(Service::Collector, pipeline, number);
+            let inputs = blobs.list(std::mem::take(inputs)).await;
+            ready.inputs = inputs.map_err(|e| BusError::Unavailable {
+                what: format!("inputs of {}", ready.stage),
+                reason: e.to_string(),
+            })?;
+        }
+        Ok(())
     }
 
     async fn acknowledge(&mut self, handles: Vec<Handle>) {
@@ -359,7 +393,7 @@ impl<'a> Active<'a> {
             return Err(BusError::Interrupted);
         };
         let told = Told {
-            verified: AttemptKey::parse(&subject, Kind::Verdict).is_ok(),
+            verified: Kind::of(&subject) == Some(Kind::Verdict),
             stored_at,
             amends: false,
         };

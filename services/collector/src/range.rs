@@ -13,18 +13,14 @@
 
 use crate::{
     advance::{self, ProofKey},
+    around::{Around, context, first_stage, from_its_blocks, ready_in},
     bodies::Bodies,
-    ends::Ends,
     intake::Handle,
     run::{Key, Rules},
     state::{At, Block, Blocks, Origin, block_ref},
     step::{Opening, Step},
 };
-use push0_domain::{
-    BlockHash, BlockRef, Payloads, PipelineId, StageKey, Timestamp,
-    message::{BlockContext, BlockFacts, StageReady},
-    pipeline::Pipeline,
-};
+use push0_domain::{BlockHash, BlockRef, Timestamp, pipeline::Pipeline};
 use std::{
     cmp::Reverse,
     collections::{BTreeMap, BTreeSet},
@@ -43,17 +39,6 @@ pub(crate) struct Range {
     /// Whether the budget is used up and two halves are tried instead. The range is kept until they are
     /// emitted, so a collector that starts over finds the same cut.
     halved: bool,
-}
-
-/// Read-only inputs for forming ranges.
-pub(crate) struct Around<'a, F> {
-    pub(crate) pipeline: &'a PipelineId,
-    pub(crate) blocks: &'a Blocks,
-    /// The number to emit next.
-    pub(crate) next: u64,
-    /// Tells which numbers were cancelled.
-    pub(crate) ends: &'a Ends,
-    pub(crate) definition: F,
 }
 
 /// All ranges of a pipeline without a record.
@@ -131,6 +116,11 @@ impl Ranges {
         let replaced: Vec<Key> = replaced.map(|(key, _)| *key).collect();
         let settled = replaced.iter().flat_map(|key| self.take_apart(key, blocks));
         settled.collect()
+    }
+
+    /// Forgets a range that amends a record. Returns the settled messages.
+    pub(crate) fn forget(&mut self, key: &Key, blocks: &Blocks) -> Vec<Handle> {
+        self.take_apart(key, blocks)
     }
 
     fn take_apart(&mut self, key: &Key, blocks: &Blocks) -> Vec<Handle> {
@@ -291,6 +281,15 @@ impl Ranges {
         let Some(pipeline) = (around.definition)(unit.revision) else {
             return Vec::new();
         };
+        let dies = unit
+            .proofs()
+            .iter()
+            .any(|(_, p)| p.dead.is_none() && p.is_hopeless());
+        if dies && !bodies.have(&ready_in(&range.members, around)) {
+            // The dead letter holds the inputs of the whole range.
+            self.deferred.insert(*key);
+            return Vec::new();
+        }
         let mut steps = Vec::new();
         for (proof_type, proof) in &mut unit.open().proofs {
             let Some(spec) = pipeline.proof(proof_type) else {
@@ -303,7 +302,11 @@ impl Ranges {
                 proof_type: proof_type.clone(),
             };
             let follows = advance::advance(proof, spec, &whose, bodies, now);
-            steps.extend(follows.steps);
+            let anew = |letter| from_its_blocks(letter, &range.members, around, bodies);
+            steps.extend(follows.steps.into_iter().map(|step| match step {
+                Step::Bury(letter, trace) => Step::Bury(Box::new(anew(*letter)), trace),
+                other => other,
+            }));
             if follows.waits {
                 self.deferred.insert(*key);
             }
@@ -370,46 +373,23 @@ impl Ranges {
     where
         F: Fn(u32) -> Option<Arc<Pipeline>>,
     {
-        let ready = |at: &At| Some(around.blocks.get(at)?.ready()?.handle);
-        let handles: Vec<Handle> = run.iter().filter_map(ready).collect();
+        let handles = ready_in(&run, around);
         if !bodies.have(&handles) {
             return None;
         }
         for at in &run {
             self.free.remove(at);
         }
-        let done = || handles.iter().filter_map(|handle| bodies.completed(*handle));
-        let last_at = *run.last()?;
-        let definition = (around.definition)(around.blocks.get(&last_at)?.revision)?;
-        let spec = definition.proofs.iter().find(|spec| spec.range().is_some())?;
-        let (position, stage) = spec.stage(&spec.range()?.name)?;
-        let trace = done().next_back()?.trace.clone();
-        let (first, context) = context(&run, around)?;
-        let tasks = stage.task_count(u32::try_from(run.len()).unwrap_or(u32::MAX));
-        let newest = handles.iter().max()?;
-        let ready = StageReady {
-            stage: StageKey {
-                pipeline: around.pipeline.clone(),
-                block: block_ref(last_at),
-                first: Some(first),
-                proof_type: spec.proof_type.clone(),
-                stage: stage.name.clone(),
-            },
-            context: context.clone(),
-            zkvm: stage.zkvm.clone(),
-            tasks: advance::level(stage, tasks, 0),
-            attempt: 1,
-            hedge_of: None,
-            avoid: Vec::new(),
-            inputs: Payloads::List(done().filter_map(|d| d.outputs.get(0)).collect()),
-            busy_us: bodies.completed(*newest)?.busy_us,
-        };
+        let (ready, position) = first_stage(&run, around, bodies)?;
+        let last_handle = handles.last()?;
+        let trace = bodies.completed(*last_handle)?.trace.clone();
         let origin = Origin {
-            context: Arc::new(context.clone()),
+            context: Arc::new(ready.context.clone()),
             trace: trace.clone(),
         };
-        let mut unit = Block::new(&context, Some(origin), None);
-        unit.open().proof(&spec.proof_type).position = position;
+        let mut unit = Block::new(&ready.context, Some(origin), None);
+        unit.open().proof(&ready.stage.proof_type).position = position;
+        let (first, last_at) = (ready.stage.first_block(), *run.last()?);
         let key = (first.number, last_at);
         self.taken.extend(run.iter().map(|at| (*at, key)));
         let range = Range {
@@ -421,32 +401,4 @@ impl Ranges {
         self.all.insert(key, range);
         Some(Opening { ready, trace })
     }
-}
-
-/// Returns the first of these blocks, and the context for messages about their range.
-fn context<F>(members: &[At], around: &Around<'_, F>) -> Option<(BlockRef, BlockContext)> {
-    let blocks = members
-        .iter()
-        .filter_map(|at| Some((*at, around.blocks.get(at)?)));
-    let blocks: Vec<(At, &Box<Block>)> = blocks.collect();
-    let (first_at, first) = *blocks.first()?;
-    let (_, last) = *blocks.last()?;
-    let facts = || blocks.iter().filter_map(|(_, block)| block.facts.as_deref());
-    let context = BlockContext {
-        revision: last.revision,
-        parent_hash: first.parent_hash,
-        announcement: last.announcement,
-        stored_at: last.stored_at,
-        first_announcement: Some(first.announcement),
-        deadline_at: last.deadline_at,
-        amends: last.amends,
-        facts: BlockFacts {
-            gas_used: facts().map(|facts| facts.gas_used).fold(0, u64::saturating_add),
-            transactions: facts()
-                .map(|facts| facts.transactions)
-                .fold(0, u32::saturating_add),
-            timestamp_s: facts().next_back().map_or(0, |facts| facts.timestamp_s),
-        },
-    };
-    Some((block_ref(first_at), context))
 }

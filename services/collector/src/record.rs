@@ -140,6 +140,7 @@ fn proof(spec: &ProofSpec, done: &Completed) -> Proof {
         bytes: payload.len(),
         payload,
         prove_us: done.prove_us,
+        transfer_us: done.transfer_us,
         verify_us: done.verify_us,
         attempt: done.attempt,
     }

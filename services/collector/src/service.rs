@@ -4,21 +4,24 @@ use crate::{config::Config, metrics::Metrics, pipeline};
 use futures::{FutureExt, StreamExt};
 use push0_bus::{Backoff, Bus, BusError, Leadership, PipelineChange, Pipelines};
 use push0_domain::PipelineId;
-use push0_runtime::{BoxError, Component, Health, Service};
-use std::{collections::HashSet, panic::AssertUnwindSafe, time::Instant};
+use push0_runtime::{BoxError, Component, Health, Service, Serving, UnreadableState};
+use std::{collections::HashMap, panic::AssertUnwindSafe, time::Instant};
 use tokio::task::JoinSet;
 
 /// Runs the collector until it is asked to stop.
 pub async fn run(service: Service<Config>) -> Result<(), BoxError> {
     let broker = service.health.component("broker");
     let permissions = service.health.component("permissions").reporter();
+    let connection = service.health.component("connection").quiet_reporter();
     let metrics = Metrics::register()?;
-    let bus = Bus::connect_reporting(&service.config.nats, "collector", permissions).await?;
+    let bus = Bus::connect_reporting(&service.config.nats, "collector", permissions, connection).await?;
     let mut collecting = Collecting {
         bus: bus.clone(),
+        definitions: service.health.unreadable("definition")?,
+        state: service.health.unreadable("state")?,
         health: service.health.clone(),
         metrics,
-        known: HashSet::new(),
+        known: HashMap::new(),
         tasks: JoinSet::new(),
     };
     let mut backoff = Backoff::default();
@@ -44,37 +47,74 @@ pub async fn run(service: Service<Config>) -> Result<(), BoxError> {
 struct Collecting {
     bus: Bus,
     health: Health,
+    definitions: UnreadableState,
+    state: UnreadableState,
     metrics: Metrics,
-    known: HashSet<PipelineId>,
+    /// The pipelines with a task, and whether that task serves.
+    known: HashMap<PipelineId, Serving>,
     tasks: JoinSet<()>,
 }
 
 impl Collecting {
-    /// Starts a task for each pipeline that appears. A removed pipeline is collected until this process ends,
-    /// because its last blocks may still be in flight.
+    /// Starts a task for each pipeline that appears, and for each removed one with blocks in flight. A removed
+    /// pipeline is collected until this process ends.
     async fn follow(&mut self, broker: &Component) -> Result<(), BusError> {
         self.bus.connected().await;
         self.bus.check_provisioned().await?;
-        let (current, mut changes) = Pipelines::bind(&self.bus).await?.watch().await?;
+        let pipelines = Pipelines::bind(&self.bus).await?;
+        let (current, mut changes) = pipelines.watch().await?;
+        // Removals that this process did not hear of count as well.
+        let is_current = |name: &PipelineId| current.iter().any(|pipeline| pipeline.name == *name);
+        let gone = self.known.iter().filter(|(name, _)| !is_current(name));
+        gone.for_each(|(_, serving)| serving.withdraw());
         for pipeline in current {
+            self.definitions.mended(pipeline.name.as_str());
             self.collect(pipeline.name.clone());
+        }
+        for pipeline in pipelines.removed().await? {
+            let in_flight = self.bus.in_flight(&pipeline).await?;
+            if in_flight > 0 {
+                tracing::info!(%pipeline, in_flight, "collecting a removed pipeline, whose blocks are in flight");
+                self.collect(pipeline.clone());
+                self.withdraw(&pipeline);
+            }
         }
         broker.ready();
         while let Some(change) = changes.next().await {
             match change? {
                 PipelineChange::Defined(name) => self.collect(name),
-                PipelineChange::Current(pipeline) => self.collect(pipeline.name.clone()),
-                PipelineChange::Removed(_) => {}
+                PipelineChange::Current(pipeline) => {
+                    self.definitions.mended(pipeline.name.as_str());
+                    self.collect(pipeline.name.clone());
+                }
+                PipelineChange::Removed(name) => {
+                    self.definitions.mended(name.as_str());
+                    self.withdraw(&name);
+                }
+                // Its blocks in flight go on: they name revisions, and not the current definition.
+                PipelineChange::Unreadable(name, reason) => {
+                    self.definitions.found(name.as_str(), reason);
+                    self.collect(name);
+                }
             }
         }
         Ok(())
     }
 
+    /// Shows no trouble of a removed pipeline any more.
+    fn withdraw(&self, pipeline: &PipelineId) {
+        if let Some(serving) = self.known.get(pipeline) {
+            serving.withdraw();
+        }
+    }
+
     /// Starts the task of a pipeline, unless it runs.
     fn collect(&mut self, pipeline: PipelineId) {
-        if !self.known.insert(pipeline.clone()) {
-            return;
+        if let Some(serving) = self.known.get(&pipeline) {
+            return serving.restore();
         }
+        let serving = Serving::new(&self.health, "collecting", pipeline.as_str());
+        self.known.insert(pipeline.clone(), serving.clone());
         let role = format!("collector.{pipeline}");
         let mut candidate = Leadership::candidate(&self.bus, &role);
         match self.health.role(&role) {
@@ -84,28 +124,47 @@ impl Collecting {
             }
             Err(error) => tracing::error!(%error, "cannot count losses of leadership for this role"),
         }
-        let collecting = collect(self.bus.clone(), candidate, pipeline, self.metrics.clone());
+        let (metrics, state) = (self.metrics.clone(), self.state.clone());
+        let collecting = collect(self.bus.clone(), candidate, pipeline, metrics, (state, serving));
         self.tasks.spawn(collecting);
     }
 }
 
-async fn collect(bus: Bus, candidate: Leadership, pipeline: PipelineId, metrics: Metrics) {
+async fn collect(
+    bus: Bus,
+    candidate: Leadership,
+    pipeline: PipelineId,
+    metrics: Metrics,
+    (state, serving): (UnreadableState, Serving),
+) {
+    let leading = metrics.leading.with_label_values(&[pipeline.as_str()]);
     let mut backoff = Backoff::default();
     loop {
         let began = Instant::now();
-        let session = pipeline::session(&bus, &candidate, &pipeline, &metrics);
-        match AssertUnwindSafe(bus.permitted(session)).catch_unwind().await {
+        let works = || {
+            state.mended(pipeline.as_str());
+            serving.serves();
+        };
+        let session = pipeline::session(&bus, &candidate, &pipeline, &metrics, works);
+        let ended = AssertUnwindSafe(bus.permitted(session)).catch_unwind().await;
+        // A refusal or a panic ends the session before it says so.
+        leading.set(0);
+        match ended {
             Ok(Ok(())) => continue,
-            Ok(Err(error)) => tracing::warn!(%pipeline, %error, "starting over from stored state"),
+            Ok(Err(error @ BusError::Corrupt { .. })) => state.found(pipeline.as_str(), error),
+            Ok(Err(error)) => {
+                tracing::warn!(%pipeline, %error, "starting over from stored state");
+                serving.failed(error);
+            }
             // One message must not stop a pipeline: after a restart another message may settle it first, and
             // an operator who reads this can cancel the block.
             Err(_) => {
-                metrics.leading.with_label_values(&[pipeline.as_str()]).set(0);
                 tracing::error!(
                     %pipeline,
                     "the collector of this pipeline panicked and starts over from stored state; \
                      the message before this one says where: please report both"
                 );
+                serving.failed("the collector of this pipeline panics, its log says where");
             }
         }
         backoff.pause_after(began).await;

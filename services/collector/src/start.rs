@@ -8,20 +8,10 @@
 use crate::known::{first_known, known_at};
 use push0_bus::{Bucket, Bus, BusError, Facts, Pipelines};
 use push0_domain::{
-    BlockRef, PipelineId,
+    PipelineId,
     message::KnownBlock,
-    pipeline::{Pipeline, Source},
+    pipeline::{Pipeline, Position, Source},
 };
-use serde::{Deserialize, Serialize};
-
-/// The part of the fact `cursor.ingester.<pipeline>` needed here.
-#[derive(Debug, Default, Serialize, Deserialize)]
-struct Cursor {
-    /// The number of the pipeline's first block.
-    first: Option<u64>,
-    /// The last published block.
-    block: Option<BlockRef>,
-}
 
 /// Returns the first number, or `None` if no block of the pipeline was ever observed.
 ///
@@ -32,12 +22,12 @@ pub(crate) async fn first_number(
     known: &Facts<KnownBlock>,
     name: &PipelineId,
 ) -> Result<Option<u64>, BusError> {
-    let cursors: Facts<Cursor> = bus.facts(Bucket::State).await?;
-    let cursor = cursors.get(&format!("cursor.ingester.{name}")).await?;
+    let cursors: Facts<Position> = bus.facts(Bucket::State).await?;
+    let cursor = cursors.get(&Position::key(name)).await?;
     let cursor = cursor.and_then(|fact| fact.value).unwrap_or_default();
     if let Some(first) = cursor.first {
-        // Records expire, and facts about their blocks expire before them. A pipeline that rested for so long
-        // continues with the blocks that come now.
+        // Of a pipeline that was removed and emitted nothing, the facts go. Applied again, the pipeline continues
+        // with the blocks that come now.
         let is_new = cursor.block.is_none() || !known_at(known, name, first).await?.is_empty();
         return if is_new {
             Ok(Some(first))

@@ -127,6 +127,8 @@ impl Proof {
     /// the tasks left behind.
     pub(crate) fn move_to(&mut self, position: usize, settled: u32) -> Vec<Handle> {
         let handles = self.take_handles();
+        // A letter of a task left behind, whose late failure came first, is none of a task with the same index.
+        self.dead = None;
         self.position = position;
         self.settled = settled;
         handles

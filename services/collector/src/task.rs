@@ -2,18 +2,25 @@
 //!
 //! | state | on a completed attempt | on a failed attempt |
 //! |---|---|---|
-//! | open | done | the failure is recorded; retried, or dead when its budget is used up or the failure is final |
+//! | open | done | the failure is recorded; retried after a pause, or dead when its budget is used up or the failure is final |
 //! | done | ignored | ignored |
 //! | dead | revived as done | the failure is recorded; stays dead |
 //!
-//! A failure is recorded once per attempt, however often and by which service it is reported.
+//! A failure is recorded once per attempt, however often and by which service it is reported. Only the task's
+//! own failures use up its budget ([`crate::evidence`]); deaths of provers have a budget of their own.
 
 use crate::intake::Handle;
 use push0_domain::{
     Timestamp,
     message::{BlockContext, FailureClass, TaskHeader},
+    pipeline::{ProofSpec, Stage},
 };
 use std::sync::Arc;
+
+/// Most failures kept of a task, and how many of them are the first ones. An outage of days would otherwise
+/// fill RESULTS with failures of tasks that wait for its end.
+const FAILURES_KEPT: usize = 16;
+const FIRST_KEPT: usize = 4;
 
 /// A task with at least one result.
 #[derive(Debug)]
@@ -24,16 +31,83 @@ pub(crate) struct Task {
     pub(crate) of: u32,
     /// The newest failed attempt, or the first attempt that ended.
     attempt: u32,
-    attempts_max: u32,
+    budget: Budget,
+    /// Failures that are the task's own, by the evidence when it last failed.
+    charges: u32,
     hedge_of: Option<u32>,
-    has_hedges: bool,
     /// The highest attempt number known to be asked for.
     asked: u32,
-    /// Failed attempts, sorted by number.
+    /// Failed attempts, sorted by number: at most [`FAILURES_KEPT`], the first and the newest.
     failures: Vec<Failed>,
+    tally: Tally,
+    /// The attempts up to this number whose failures are not kept have failed.
+    dropped_to: u32,
     /// Results held unacknowledged while the task is open.
     pub(crate) handles: Vec<Handle>,
     pub(crate) done: Option<Done>,
+}
+
+/// The failures a task may have before it is dead.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Budget {
+    /// Failures of its own.
+    attempts: u32,
+    /// Attempts that died with their prover.
+    deaths: u32,
+    /// Whether every failure counts as the task's own: a range that is tried as two halves loses nothing.
+    counts_all: bool,
+}
+
+impl Budget {
+    /// Returns the budget of a task in this stage.
+    pub(crate) fn of(header: &TaskHeader, stage: &Stage, spec: &ProofSpec) -> Self {
+        let is_range = header.id.stage.block_key().blocks > 1;
+        Self {
+            attempts: stage.attempts,
+            deaths: stage.deaths,
+            counts_all: is_range && spec.range().is_some_and(|range| range.split_on_failure),
+        }
+    }
+}
+
+/// Counts of all failed attempts of a task, those no longer kept included: a budget may be larger than
+/// [`FAILURES_KEPT`].
+#[derive(Clone, Copy, Debug, Default)]
+struct Tally {
+    all: usize,
+    deaths: u32,
+    fatal: u32,
+    /// Failures of the kinds that may be the task's own.
+    evidence: u32,
+    /// The first prover that said no attempt can succeed.
+    fatal_by: Option<u64>,
+    /// Whether a second prover said so too.
+    is_fatal_agreed: bool,
+    /// Failures that lengthen the pause, deaths not included.
+    setbacks: u32,
+}
+
+impl Tally {
+    /// Takes back a failure that says nothing of the task.
+    fn remove(&mut self, class: FailureClass) {
+        self.all -= 1;
+        self.deaths -= u32::from(class == FailureClass::Died);
+        self.setbacks -= u32::from(class == FailureClass::Surroundings);
+    }
+
+    fn add(&mut self, failed: &Failed) {
+        use FailureClass::{Died, Fatal, Stopped};
+        let class = failed.class;
+        self.all += 1;
+        self.deaths += u32::from(class == Died);
+        self.evidence += u32::from(class.is_evidence());
+        self.setbacks += u32::from(!matches!(class, Died | Stopped | Fatal));
+        if class == Fatal {
+            self.fatal += 1;
+            self.is_fatal_agreed |= self.fatal_by.is_some_and(|first| first != failed.prover);
+            self.fatal_by.get_or_insert(failed.prover);
+        }
+    }
 }
 
 /// A completed attempt that counts.
@@ -50,6 +124,10 @@ pub(crate) struct Done {
 pub(crate) struct Failed {
     pub(crate) attempt: u32,
     pub(crate) class: FailureClass,
+    /// Tells the prover of the attempt from others.
+    pub(crate) prover: u64,
+    /// How many failures of its own the task had with this one.
+    pub(crate) charges: u32,
     /// Whether the message carries the inputs for a next attempt.
     pub(crate) has_inputs: bool,
     /// The message about the failure.
@@ -68,19 +146,27 @@ pub(crate) enum Need {
 }
 
 impl Task {
-    pub(crate) fn new(header: &TaskHeader, context: Arc<BlockContext>) -> Self {
+    pub(crate) fn new(header: &TaskHeader, budget: Budget, context: Arc<BlockContext>) -> Self {
         Self {
             context,
             of: header.of,
             attempt: header.attempt,
-            attempts_max: header.attempts_max,
+            budget,
+            charges: 0,
             hedge_of: header.hedge_of,
-            has_hedges: header.hedge_after_ms.is_some(),
             asked: header.attempt,
             failures: Vec::new(),
+            tally: Tally::default(),
+            dropped_to: 0,
             handles: Vec::new(),
             done: None,
         }
+    }
+
+    /// Keeps a message unacknowledged while the task is open.
+    pub(crate) fn hold(&mut self, handle: Handle) {
+        self.handles.reserve_exact(1);
+        self.handles.push(handle);
     }
 
     /// Records a completed attempt. Only the first one counts.
@@ -91,31 +177,70 @@ impl Task {
         }
     }
 
-    /// Records a failed attempt.
-    pub(crate) fn fail(&mut self, header: &TaskHeader, context: Arc<BlockContext>, failed: Failed) {
+    /// Records a failed attempt. Returns a message about an earlier failure that is no longer kept.
+    pub(crate) fn fail(
+        &mut self,
+        header: &TaskHeader,
+        context: Arc<BlockContext>,
+        failed: Failed,
+    ) -> Option<Handle> {
+        self.charges = self.charges.max(failed.charges);
         self.asked = self.asked.max(failed.attempt);
-        let Err(at) = self.failures.binary_search_by_key(&failed.attempt, |f| f.attempt) else {
-            return;
-        };
-        if self.done.is_some() {
-            return;
+        if self.has_failed(failed.attempt) || self.done.is_some() {
+            return None;
         }
         // A hedge and the attempt it races are both in flight. The header of the later attempt
         // names the earlier.
         if failed.attempt >= self.attempt {
             *self = Self {
                 asked: self.asked,
+                charges: self.charges,
                 failures: std::mem::take(&mut self.failures),
+                tally: self.tally,
+                dropped_to: self.dropped_to,
                 handles: std::mem::take(&mut self.handles),
-                ..Self::new(header, context)
+                ..Self::new(header, self.budget, context)
             };
         }
+        let at = self
+            .failures
+            .partition_point(|other| other.attempt < failed.attempt);
         self.failures.reserve_exact(1);
         self.failures.insert(at, failed);
+        self.tally.add(&failed);
+        if self.failures.len() <= FAILURES_KEPT {
+            return None;
+        }
+        let dropped = self.failures.remove(FIRST_KEPT);
+        self.dropped_to = self.dropped_to.max(dropped.attempt);
+        self.handles.retain(|handle| *handle != dropped.handle);
+        Some(dropped.handle)
     }
 
-    fn has_failed(&self, attempt: u32) -> bool {
-        self.failures.iter().any(|failed| failed.attempt == attempt)
+    /// Handles a failure of an attempt that is recorded as failed. A failure that may be the task's own replaces one that
+    /// says nothing of the task, such as the watchdog's word that the prover died: the evidence counts the former. Returns
+    /// the message that is settled: the one that was replaced, or this one.
+    pub(crate) fn fail_again(&mut self, failed: Failed) -> Handle {
+        let mut recorded = self.failures.iter_mut();
+        let recorded = recorded.find(|other| other.attempt == failed.attempt);
+        let says_nothing = |class: FailureClass| !class.is_evidence() && class != FailureClass::Fatal;
+        let Some(recorded) = recorded.filter(|other| says_nothing(other.class) && failed.class.is_evidence())
+        else {
+            return failed.handle;
+        };
+        self.charges = self.charges.max(failed.charges);
+        self.tally.remove(recorded.class);
+        self.tally.add(&failed);
+        let replaced = std::mem::replace(recorded, failed);
+        self.handles.retain(|handle| *handle != replaced.handle);
+        self.hold(failed.handle);
+        replaced.handle
+    }
+
+    /// Returns whether the failure of an attempt is recorded.
+    pub(crate) fn has_failed(&self, attempt: u32) -> bool {
+        let is_kept = self.failures.iter().any(|failed| failed.attempt == attempt);
+        is_kept || attempt <= self.dropped_to
     }
 
     /// Returns the next action. The answer stays the same until [`Self::ask`] is called or a result comes.
@@ -123,13 +248,15 @@ impl Task {
         if self.done.is_some() || self.failures.is_empty() {
             return Need::Nothing;
         }
-        let mut classes = self.failures.iter().map(|failed| failed.class);
-        let hopeless = classes.any(|class| class == FailureClass::Fatal);
-        let classes = self.failures.iter().map(|failed| failed.class);
-        let counted = classes.filter(|class| *class != FailureClass::Stopped).count();
+        let own = if self.budget.counts_all {
+            self.tally.evidence + self.tally.deaths
+        } else {
+            self.charges
+        };
+        let is_spent = own >= self.budget.attempts || self.tally.deaths >= self.budget.deaths;
         // While the last requested attempt is in flight, it may still save the task.
         let is_on_its_way = !self.has_failed(self.asked);
-        if hopeless || (counted >= self.attempts_max as usize && !is_on_its_way) {
+        if self.is_hopeless() || (is_spent && !is_on_its_way) {
             return Need::Burial;
         }
         if is_on_its_way {
@@ -145,9 +272,16 @@ impl Task {
         Need::Attempt(self.asked + 1)
     }
 
-    /// Returns whether a hedge of the newest attempt may be in flight, under the next number.
-    pub(crate) fn may_be_hedged(&self) -> bool {
-        self.has_hedges && self.hedge_of.is_none()
+    /// Returns whether no attempt can succeed, by the word of two provers, or of a single one that says so again and
+    /// again. A first such word is one prover's, and may be a lie or a fault of its machine.
+    fn is_hopeless(&self) -> bool {
+        self.tally.is_fatal_agreed || self.tally.fatal >= self.budget.attempts.max(2)
+    }
+
+    /// Returns the number of failures that lengthen the pause before the next attempt. A first death calls for
+    /// no pause: another prover takes the task at once. So does a word that no attempt can succeed.
+    pub(crate) fn setbacks(&self) -> u32 {
+        self.tally.setbacks + self.tally.deaths.saturating_sub(1)
     }
 
     /// Records the request for an attempt with this number.
@@ -161,9 +295,9 @@ impl Task {
         classes.any(|class| class == FailureClass::OutOfMemory)
     }
 
-    /// Returns the failed attempts, oldest first.
-    pub(crate) fn failures(&self) -> &[Failed] {
-        &self.failures
+    /// Returns how many attempts failed.
+    pub(crate) fn failed_times(&self) -> usize {
+        self.tally.all
     }
 
     /// Returns the messages about the failed attempts.

@@ -150,11 +150,13 @@ impl Session {
                 check: false,
                 program_id: None,
                 busy_us: number * 10,
+                seal: push0_domain::seal::Seal::default(),
             },
             prover: format!("p-{}", ended.attempt).parse().expect("valid"),
             outcome,
             inputs: Some(Payloads::one(Payload::Inline(text))),
             prove_us: 1,
+            transfer_us: 0,
             verdict: None,
         }
     }

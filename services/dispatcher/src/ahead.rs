@@ -31,7 +31,15 @@ impl Active<'_> {
         message: Announced,
         is_replay: bool,
     ) -> Result<(), BusError> {
-        let has_room = self.has_room(lane, &message).await?;
+        let revision = match &message.body {
+            BlockEvent::Observed(block) if block.pipeline == *lane => Some(block.revision),
+            _ => None,
+        };
+        let can_go_on = match revision {
+            Some(revision) => self.can_read(lane, revision).await?,
+            None => true,
+        };
+        let has_room = can_go_on && self.has_room(lane, &message).await?;
         let Some(open) = self.lanes.get(lane) else {
             return Ok(());
         };
@@ -94,6 +102,9 @@ impl Active<'_> {
     /// Reads on in lanes whose output has moved on, or whose parked block was cancelled.
     pub(crate) async fn unpark(&mut self) -> Result<(), BusError> {
         for lane in self.lanes.with_parked() {
+            if self.unreadable.rests(&lane) {
+                continue;
+            }
             let Some((block, is_replay)) = self.lanes.get(&lane).and_then(|lane| lane.unpark()) else {
                 continue;
             };
@@ -139,6 +150,9 @@ impl Active<'_> {
         }
         let now = Instant::now();
         for name in self.lanes.with_parked() {
+            if self.unreadable.stands(&name) {
+                continue;
+            }
             let ahead = self.lanes.ahead(0);
             let (Some(front), Some(lane)) = (self.core.front(&name), self.lanes.get(&name)) else {
                 continue;
@@ -172,9 +186,21 @@ impl Active<'_> {
                 next => subject::proof(&name, next),
             };
             let missed = self.bus.last::<IgnoredAny>(Stream::Proofs, &subject).await?;
-            if missed.is_some()
-                && let Some((output, _)) = self.bus.output(&name).await?
-            {
+            if missed.is_none() {
+                if !self.unreadable.stands(&name) {
+                    self.unreadable.mended(&name);
+                }
+                continue;
+            }
+            let output = match self.bus.output(&name).await {
+                Err(error @ BusError::Corrupt { .. }) => {
+                    self.unreadable.found(&name, error);
+                    continue;
+                }
+                output => output?,
+            };
+            if let Some((output, _)) = output {
+                self.unreadable.mended(&name);
                 let effects = self.core.recall(&name, output);
                 self.apply(effects).await?;
             }

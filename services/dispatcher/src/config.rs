@@ -1,7 +1,7 @@
 //! The dispatcher's configuration.
 
 use push0_bus::NatsConfig;
-use push0_runtime::{HasRuntimeConfig, HttpConfig, Invalid, TelemetryConfig};
+use push0_runtime::{BoxError, HasRuntimeConfig, HttpConfig, Invalid, TelemetryConfig};
 use serde::Deserialize;
 
 /// The whole configuration. Urgency comes from pipelines, and free provers from leases.
@@ -39,6 +39,10 @@ impl HasRuntimeConfig for Config {
 
     fn http(&self) -> &HttpConfig {
         &self.http
+    }
+
+    fn check_files(&self) -> Result<(), BoxError> {
+        Ok(self.nats.check_files()?)
     }
 
     fn validate(&self) -> Result<(), Invalid> {

@@ -9,22 +9,30 @@
 //! | a cancellation, in its turn or before | as for a deadline, and released tasks are purged; acknowledged in its turn |
 //! | a block stored before a cancellation of it | its message is acknowledged, nothing is released |
 //! | a block was emitted | entries still waiting for the block are dropped |
+//! | a further attempt | the attempt waits for its pause, then in the queue |
+//! | attempts of a zkVM fail without a success | its queue is held: see `hold.rs` |
 //!
 //! No message is acknowledged before everything it asks for is stored. A restart replays the unacknowledged
 //! messages. Releasing an attempt twice is harmless, since its subject holds one message.
 
+mod holds;
 mod superseded;
 
 use crate::{
     capacity::Capacity,
+    hold::Hold,
     queue::EntryId,
+    reserve::Reserve,
     track::Track,
     waiting::{Entry, Waiting},
 };
 pub use crate::{
     effect::{Effect, Ready, Release, SourceId},
+    hold::Turn,
+    outcome::Outcome,
     track::CANCELS_EARLY_MAX,
 };
+use push0_bus::Room;
 use push0_domain::{
     Announcement, BlockRef, PipelineId, Timestamp, ZkvmId,
     message::{Lease, TaskRange},
@@ -62,14 +70,45 @@ pub struct Dispatcher {
     waiting: Waiting,
     begun: HashMap<SourceId, Source>,
     capacity: BTreeMap<ZkvmId, Capacity>,
+    holds: BTreeMap<ZkvmId, Hold>,
     tracks: HashMap<PipelineId, Track>,
     is_replaying: bool,
+    room: Room,
+    reserve: Reserve,
 }
 
 impl Dispatcher {
     /// Sets whether the following messages were stored before this dispatcher led.
     pub fn replays(&mut self, is_replaying: bool) {
         self.is_replaying = is_replaying;
+    }
+
+    /// Sets the room for the results of released work.
+    pub fn has_room_for_results(&mut self, room: Room) {
+        self.room = room;
+    }
+
+    /// Returns the reserve of the blob store, to tell it of the store's level.
+    pub fn reserve(&mut self) -> &mut Reserve {
+        &mut self.reserve
+    }
+
+    /// Handles a completed attempt, whose outputs take up `bytes` in the blob store. An attempt that is not outstanding
+    /// stores nothing.
+    pub fn stores(&mut self, key: &AttemptKey, bytes: u64) {
+        let capacity = self.capacity.get(&key.zkvm);
+        if capacity.is_some_and(|capacity| capacity.released_at(key).is_some()) {
+            self.reserve.stores(&key.zkvm, bytes);
+        }
+    }
+
+    /// Returns whether the blob store has room for one more output that is not needed next.
+    fn fits(&self, zkvm: &ZkvmId) -> bool {
+        let outstanding = self
+            .capacity
+            .iter()
+            .map(|(zkvm, capacity)| (zkvm, capacity.out()));
+        self.reserve.fits(zkvm, outstanding, self.tracks.len())
     }
 
     /// Handles a block to prove: the first stage of every proof is ready.
@@ -104,29 +143,39 @@ impl Dispatcher {
                 first_announcement: announcement,
                 deadline_at,
                 is_hedge: false,
+                failed: 0,
+                races: None,
             })
         };
         let ready = pipeline.proofs.iter().filter_map(first).collect();
-        self.add(source, ready, 0, pipeline)
+        self.add(source, ready, (0, Timestamp::default()), pipeline)
     }
 
     /// Handles a ready stage or a further attempt. `cursor` counts the tasks already released
-    /// before a restart.
+    /// before a restart. A pause begins now: the clocks of other machines do not matter, and a pause that
+    /// begins anew after a restart is short.
     pub fn stage(
         &mut self,
         source: SourceId,
         ready: Ready,
         cursor: u32,
         pipeline: &Arc<Pipeline>,
+        now: Timestamp,
     ) -> Vec<Effect> {
-        self.add(source, vec![ready], cursor, pipeline)
+        if let Some((attempt, prover)) = &ready.races
+            && let Some(capacity) = self.capacity.get_mut(&ready.zkvm)
+        {
+            let raced = ready.stage.task(ready.tasks.first).attempt(*attempt);
+            capacity.doubted(&AttemptKey::of(&ready.zkvm, &raced), prover);
+        }
+        self.add(source, vec![ready], (cursor, now), pipeline)
     }
 
     fn add(
         &mut self,
         source: SourceId,
         ready: Vec<Ready>,
-        cursor: u32,
+        (cursor, now): (u32, Timestamp),
         pipeline: &Arc<Pipeline>,
     ) -> Vec<Effect> {
         let is_known = |ready: &Ready| {
@@ -138,16 +187,32 @@ impl Dispatcher {
         }
         let mut waits = false;
         for ready in ready {
-            if !self.assess(&ready).is_wanted() || self.waits_already(&ready) || ready.tasks.count == 0 {
+            let is_known = self.waits_already(&ready) || self.is_out_already(&ready);
+            if !self.assess(&ready).is_wanted() || is_known || ready.tasks.count == 0 {
                 continue;
             }
             if let Some(mut entry) = Entry::new(source, &ready, cursor, pipeline) {
                 entry.is_old = self.is_replaying;
+                entry.paused_until = (ready.failed > 0).then(|| now.plus(entry.pause(ready.failed)));
                 self.waiting.add(entry);
                 waits = true;
             }
         }
         if waits { Vec::new() } else { done(source, cursor) }
+    }
+
+    /// Returns whether a further attempt is out already: a hedge, asked for again as the retry of the attempt that it
+    /// raced. If it waited for a place, it would be done twice as soon as the first run has ended.
+    fn is_out_already(&self, ready: &Ready) -> bool {
+        let key = || {
+            AttemptKey::of(
+                &ready.zkvm,
+                &ready.stage.task(ready.tasks.first).attempt(ready.attempt),
+            )
+        };
+        let is_one = ready.attempt > 1 && ready.tasks.count == 1;
+        let capacity = self.capacity.get(&ready.zkvm).filter(|_| is_one);
+        capacity.is_some_and(|capacity| capacity.is_out(&key(), ready.claim))
     }
 
     /// Counts the waiting entries of a message about the block with this number.
@@ -159,11 +224,24 @@ impl Dispatcher {
 
     /// Returns the next attempt to release, or `None` if nothing waits for a zkVM with a free slot.
     pub fn release(&mut self, now: Timestamp) -> Option<Release> {
-        let has_place = |zkvm: &ZkvmId| self.capacity.get(zkvm).is_some_and(|c| c.free() > 0);
-        let (zkvm, id) = self.waiting.next().find(|(zkvm, _)| has_place(zkvm))?;
+        let untried_first = self.probes_untried_first();
+        self.waiting.resume(now, |zkvm| untried_first.contains(zkvm));
+        let has_place = |zkvm: &ZkvmId| {
+            let allows = self.holds.get(zkvm).is_none_or(|hold| hold.allows(now));
+            allows && self.capacity.get(zkvm).is_some_and(|c| c.free() > 0)
+        };
+        let (zkvm, id) = match self.room {
+            Room::Enough => {
+                let fitting = |(zkvm, _): &(&ZkvmId, EntryId)| has_place(zkvm) && self.fits(zkvm);
+                let next = self.waiting.next().find(fitting);
+                next.or_else(|| self.next_to_emit().find(|(zkvm, _)| has_place(zkvm)))?
+            }
+            Room::Scarce(_) => self.next_to_emit().find(|(zkvm, _)| has_place(zkvm))?,
+            Room::None(_) => return None,
+        };
         let zkvm = zkvm.clone();
         let entry = self.waiting.get(id)?;
-        let (stage, source, attempt) = (entry.key(), entry.source, entry.attempt);
+        let (stage, source, attempt, claim) = (entry.key(), entry.source, entry.attempt, entry.claim);
         if !self.begun.contains_key(&source) {
             let saved = entry.next - entry.tasks.first;
             let begun = Source {
@@ -180,7 +258,12 @@ impl Dispatcher {
         }
         let (index, is_last) = self.waiting.take(id)?;
         let key = AttemptKey::of(&zkvm, &stage.task(index).attempt(attempt));
-        self.capacity.get_mut(&zkvm)?.released(key.clone(), now);
+        self.capacity
+            .get_mut(&zkvm)?
+            .released(key.clone(), Some(claim), now);
+        if let Some(hold) = self.holds.get_mut(&zkvm) {
+            hold.released(&key, now);
+        }
         if let Some(source) = self.begun.get_mut(&source) {
             source.unanswered += 1;
             source.in_flight.insert(index);
@@ -194,6 +277,21 @@ impl Dispatcher {
             index,
             key,
         })
+    }
+
+    /// Returns the held zkVMs whose probe may be any task. Where room is scarce, only the next block's task may go,
+    /// whether or not the task failed before: a probe that waited for untried tasks would never go.
+    fn probes_untried_first(&self) -> BTreeSet<ZkvmId> {
+        let held = self.holds.iter().filter(|(_, hold)| hold.is_held());
+        held.filter(|(zkvm, _)| self.room == Room::Enough && self.fits(zkvm))
+            .map(|(zkvm, _)| zkvm.clone())
+            .collect()
+    }
+
+    /// Returns the entries for the next block, or the next range, that each pipeline emits.
+    fn next_to_emit(&self) -> impl Iterator<Item = (&ZkvmId, EntryId)> {
+        let fronts = self.tracks.iter();
+        fronts.flat_map(|(name, track)| self.waiting.first_from(name, track.front()))
     }
 
     /// Handles the broker's confirmation of a stored release.
@@ -252,6 +350,9 @@ impl Dispatcher {
         if let Some(capacity) = self.capacity.get_mut(&key.zkvm) {
             capacity.ended(key);
         }
+        if let Some(hold) = self.holds.get_mut(&key.zkvm) {
+            hold.ended(key);
+        }
     }
 
     /// Counts the attempts released on a zkVM before this dispatcher led.
@@ -261,10 +362,11 @@ impl Dispatcher {
 
     /// Corrects the outstanding attempts of a zkVM against the contents of TASKS.
     pub fn reconcile(&mut self, zkvm: &ZkvmId, present: &HashSet<AttemptKey>, before: Timestamp) {
-        self.capacity
-            .entry(zkvm.clone())
-            .or_default()
-            .reconcile(present, before);
+        let capacity = self.capacity.entry(zkvm.clone()).or_default();
+        capacity.reconcile(present, before);
+        if let Some(hold) = self.holds.get_mut(zkvm) {
+            hold.reconcile(|key| capacity.released_at(key).is_some());
+        }
     }
 
     /// Returns the number of waiting stages per zkVM.

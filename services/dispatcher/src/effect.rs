@@ -1,7 +1,8 @@
 //! Inputs and outputs of the dispatcher's decisions: source messages, releases and effects.
 
+use crate::hold::Turn;
 use push0_domain::{
-    Announcement, Timestamp, ZkvmId,
+    Announcement, ProverId, Timestamp, ZkvmId,
     message::{BlockEnded, StageReady, TaskRange},
     subject::AttemptKey,
     task::StageKey,
@@ -44,6 +45,10 @@ pub struct Ready {
     pub deadline_at: Option<Timestamp>,
     /// Whether the attempt is a hedge, racing an attempt still running.
     pub is_hedge: bool,
+    /// The number of failures that lengthen the pause before the attempt.
+    pub failed: u32,
+    /// The attempt raced by a hedge, and its prover, which is slow or silent.
+    pub races: Option<(u32, ProverId)>,
 }
 
 impl From<&StageReady> for Ready {
@@ -57,6 +62,8 @@ impl From<&StageReady> for Ready {
             first_announcement: stage.context.first_announcement(),
             deadline_at: stage.context.deadline_at,
             is_hedge: stage.hedge_of.is_some(),
+            failed: stage.failed,
+            races: stage.hedge_of.zip(stage.avoid.last().cloned()),
         }
     }
 }
@@ -88,4 +95,6 @@ pub enum Effect {
     Purge(AttemptKey, Box<BlockEnded>),
     /// Tell the collector about blocks ending without a proof, then acknowledge the message, if there is one.
     End(BlockEnded, Option<SourceId>),
+    /// Store, announce and log that the queue of a zkVM is held or open again.
+    Hold(ZkvmId, Turn),
 }

@@ -238,8 +238,13 @@ async fn sight(bus: Bus, pipelines: Pipelines, definitions: bool) -> Result<Sigh
         names.filter_map(|name| Some((subject::pipeline_of_block(name)?, Kind::of(name)?)))
     };
     let defined = if definitions {
-        let current = pipelines.current().await?;
-        Some(current.iter().map(|pipeline| pipeline.name.clone()).collect())
+        let (current, unreadable) = pipelines.all().await?;
+        let current = current.iter().map(|pipeline| pipeline.name.clone());
+        Some(
+            current
+                .chain(unreadable.into_iter().map(|(name, _)| name))
+                .collect(),
+        )
     } else {
         None
     };

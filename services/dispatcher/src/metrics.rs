@@ -2,6 +2,7 @@
 
 use crate::{decide::Dispatcher, lanes::Lanes};
 use prometheus::{IntCounter, IntGauge, IntGaugeVec};
+use push0_bus::Place;
 use push0_domain::PipelineId;
 use push0_runtime::metrics::{self, MetricError};
 
@@ -14,6 +15,8 @@ pub(crate) struct Metrics {
     provers: IntGaugeVec,
     outstanding: IntGaugeVec,
     parked: IntGaugeVec,
+    held: IntGaugeVec,
+    room: IntGaugeVec,
 }
 
 impl Metrics {
@@ -37,7 +40,25 @@ impl Metrics {
                 "1 while the next block to dispatch is too far ahead of the next one to emit",
                 &["pipeline"],
             )?,
+            held: metrics::gauge_vec(
+                "queue_held",
+                "1 while the attempts of a zkVM fail without a success and its queue is held",
+                &["zkvm"],
+            )?,
+            room: metrics::gauge_vec(
+                "dispatch_waits_for_room",
+                "1 while releases stop or are few because the stream is nearly full",
+                &["stream"],
+            )?,
         })
+    }
+
+    /// Shows which queues are held.
+    pub(crate) fn hold(&self, core: &Dispatcher) {
+        self.held.reset();
+        for (zkvm, _) in core.held() {
+            self.held.with_label_values(&[zkvm.as_str()]).set(1);
+        }
     }
 
     pub(crate) fn observe(&self, core: &Dispatcher, lanes: &Lanes) {
@@ -46,6 +67,7 @@ impl Metrics {
                 .with_label_values(&[lane.name.as_str()])
                 .set(i64::from(lane.parked().is_some()));
         }
+        self.hold(core);
         for (zkvm, waiting) in core.waiting() {
             self.waiting
                 .with_label_values(&[zkvm.as_str()])
@@ -59,6 +81,12 @@ impl Metrics {
                 .with_label_values(&[zkvm.as_str()])
                 .set(i64::try_from(outstanding).unwrap_or(i64::MAX));
         }
+    }
+
+    pub(crate) fn waits_for_room(&self, place: Place, waits: bool) {
+        self.room
+            .with_label_values(&[&place.name()])
+            .set(i64::from(waits));
     }
 
     /// Removes the metrics of a removed pipeline.

@@ -54,25 +54,22 @@ impl Active<'_> {
             Body::Stage(stage) => (&stage.stage.pipeline, stage.context.revision),
         };
         let pipeline = self.pipelines.revision(name, revision).await?;
-        let Some(task) = pipeline.and_then(|pipeline| body.task(release, &pipeline)) else {
+        let keys = self.seals.keys();
+        let Some(task) = pipeline.and_then(|pipeline| body.task(release, &pipeline, keys)) else {
             return self.stored(release.source, release.index, Ok(())).await;
         };
+        let corrupt = |source| BusError::Corrupt {
+            what: release.stage.task(release.index).to_string(),
+            source,
+        };
+        let task = task.map_err(corrupt)?;
         let context = trace::context(
             &span(&release.stage, release.index, release.key.attempt, came),
             came,
         );
-        match Message::new(subject::task(&release.key), &task, &context) {
-            Ok(message) => {
-                let message = message.claiming::<Task>(Stream::Tasks, task.claim());
-                self.outbox.push(message, (release.source, release.index));
-            }
-            Err(source) => {
-                return Err(BusError::Corrupt {
-                    what: task.header.id.to_string(),
-                    source,
-                });
-            }
-        }
+        let message = Message::new(subject::task(&release.key), &task, &context).map_err(corrupt)?;
+        let message = message.claiming::<Task>(Stream::Tasks, task.claim());
+        self.outbox.push(message, (release.source, release.index));
         self.metrics.released.inc();
         Ok(())
     }
@@ -104,6 +101,7 @@ impl Active<'_> {
                         tracing::debug!(%error, "could not delete the cursor of an acknowledged message");
                     }
                 }
+                Effect::Hold(zkvm, turn) => self.hold(&zkvm, turn).await?,
                 Effect::Purge(key, ended) => self.purge(&key, &ended).await?,
                 Effect::End(ended, source) => {
                     let subject = subject::ended(&ended.pipeline);

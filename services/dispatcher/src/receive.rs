@@ -1,7 +1,7 @@
 //! Receives blocks, stages and signals, and applies the dispatcher's decisions on each.
 
 use crate::{
-    decide::{Effect, Ready, SourceId},
+    decide::{Effect, Outcome, Ready, SourceId},
     lane::Announced,
     perform::cursor_key,
     service::Active,
@@ -10,11 +10,22 @@ use crate::{
 use push0_bus::{BusError, DeadLetters, Delivery, Signal, Stream, now};
 use push0_domain::{
     Announcement, BlockRef, PipelineId,
-    message::{BlockEnded, BlockEvent, Emission, EndReason, Lease, StageReady},
+    message::{
+        self, BlockEnded, BlockEvent, Emission, EndReason, Lease, ResultEvent, StageReady, TaskResult,
+    },
     pipeline::Pipeline,
-    subject::{AttemptKey, Kind},
+    subject::Kind,
 };
 use std::{ops::RangeInclusive, sync::Arc};
+
+/// Returns the bytes that an attempt stored in the blob store; `None` if the report tells of no output for the first
+/// time.
+fn stored_bytes(kind: Kind, result: &TaskResult) -> Option<u64> {
+    match &result.outcome {
+        message::Outcome::Completed { outputs } if kind != Kind::Verdict => Some(outputs.blob_len()),
+        _ => None,
+    }
+}
 
 impl Active<'_> {
     /// Takes in a block received in turn or found late. A body about another pipeline than the lane's is
@@ -86,6 +97,10 @@ impl Active<'_> {
         self.core.replays(self.stages.is_replay());
         let stage = delivery.body;
         let (name, revision) = (stage.stage.pipeline.clone(), stage.context.revision);
+        if !self.can_read(&name, revision).await? {
+            self.unreadable.set_aside(name, delivery.sequence);
+            return Ok(());
+        }
         let Some(pipeline) = self.pipeline(&name, revision).await? else {
             let blocks = (name, stage.stage.first_block()..=stage.stage.block);
             let letter = (Stream::Stages, &*delivery.subject, source);
@@ -95,14 +110,18 @@ impl Active<'_> {
         // Only a stage of several tasks can have been released in part, so only such stages have a cursor.
         let cursor = match stage.tasks.count {
             0 | 1 => None,
+            // Without the cursor, tasks that were released are released again, and those still there are refused.
             _ => self
                 .cursors
-                .get(&cursor_key(source))
+                .look(&cursor_key(source))
                 .await?
+                .and_then(Result::ok)
                 .and_then(|fact| fact.value),
         };
         let ready = Ready::from(&stage);
-        let effects = self.core.stage(source, ready, cursor.unwrap_or(0), &pipeline);
+        let effects = self
+            .core
+            .stage(source, ready, cursor.unwrap_or(0), &pipeline, now());
         if effects.is_empty() {
             self.bodies.keep(source, Body::Stage(stage), delivery.trace);
         }
@@ -142,7 +161,12 @@ impl Active<'_> {
         let reason =
             format!("pipeline `{pipeline}` has no revision {revision}: `push0 pipeline apply` defines it");
         let dead_letter = self.refuse((stream, subject, source), &reason).await?;
-        if self.pipelines.current_of(&pipeline).await?.is_none() {
+        let is_defined = match self.pipelines.current_of(&pipeline).await {
+            // The pipeline is defined, and its collector goes on.
+            Err(BusError::Corrupt { .. }) => true,
+            current => current?.is_some(),
+        };
+        if !is_defined {
             // The pipeline has no definition at all, so no collector emits its blocks and no consumer
             // waits for them.
             return self.apply(vec![Effect::Done(source)]).await;
@@ -178,14 +202,19 @@ impl Active<'_> {
     pub(crate) async fn hear(&mut self, signal: &Signal) -> Result<(), BusError> {
         let subject = signal.subject();
         match Kind::of(subject) {
-            Some(kind @ (Kind::Result | Kind::Check | Kind::Verdict)) => {
-                if let Ok(key) = AttemptKey::parse(subject, kind) {
-                    self.core.ended(&key);
+            Some(kind @ (Kind::Result | Kind::Verdict)) => {
+                if let Ok(ResultEvent::Attempt(result)) = signal.body() {
+                    self.report(subject, kind, &result).await?;
+                }
+            }
+            Some(kind @ Kind::Check) => {
+                if let Ok(result) = signal.body::<TaskResult>() {
+                    self.report(subject, kind, &result).await?;
                 }
             }
             Some(Kind::Lease) => {
                 if let Ok(lease) = signal.body::<Lease>() {
-                    self.core.heard(&lease, now());
+                    self.lease(subject, lease).await?;
                 }
             }
             Some(Kind::Proof) => {
@@ -195,6 +224,75 @@ impl Active<'_> {
                 }
             }
             _ => {}
+        }
+        Ok(())
+    }
+
+    /// Handles the end of an attempt, unless it is not to be believed. The collector counts those.
+    async fn report(&mut self, subject: &str, kind: Kind, result: &TaskResult) -> Result<(), BusError> {
+        if let Ok(report) = self.seals.admit(subject, kind, result).await? {
+            let outcome = match kind {
+                Kind::Check => Outcome::Unverified,
+                _ => Outcome::of(result),
+            };
+            if let Some(bytes) = stored_bytes(kind, result) {
+                self.core.stores(&report.attempt, bytes);
+            }
+            let effects = self.core.came(&report.attempt, outcome, now());
+            self.apply(effects).await?;
+        }
+        Ok(())
+    }
+
+    /// Handles a heartbeat, unless it is not to be believed. The watchdog counts those.
+    pub(crate) async fn lease(&mut self, subject: &str, mut lease: Lease) -> Result<(), BusError> {
+        if self.seals.admit_lease(subject, &mut lease).await?.is_ok() {
+            self.core.heard(&lease, now());
+        }
+        Ok(())
+    }
+}
+
+impl Active<'_> {
+    /// Returns whether the stored state of a pipeline, needed for work of this revision, can be read.
+    pub(crate) async fn can_read(&mut self, name: &PipelineId, revision: u32) -> Result<bool, BusError> {
+        if self.unreadable.rests(name) {
+            return Ok(false);
+        }
+        match self.pipeline(name, revision).await {
+            Ok(_) => {
+                self.unreadable.mended(name);
+                Ok(true)
+            }
+            Err(error @ BusError::Corrupt { .. }) => {
+                self.unreadable.found(name, error);
+                Ok(false)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Takes in stages whose pipeline stood still.
+    pub(crate) async fn resume(&mut self) -> Result<(), BusError> {
+        while let Some(stages) = self.unreadable.due() {
+            for sequence in stages {
+                let kept = self.bus.at::<StageReady>(Stream::Stages, sequence).await?;
+                if let Some(kept) = kept
+                    && let Ok(body) = kept.body
+                {
+                    let (trace, subject, stored_at) = (kept.trace, kept.subject, kept.stored_at);
+                    let delivery = Delivery {
+                        body,
+                        trace,
+                        subject,
+                        sequence,
+                        stored_at,
+                        deliveries: 1,
+                        ack: (),
+                    };
+                    self.stage(delivery).await?;
+                }
+            }
         }
         Ok(())
     }

@@ -6,17 +6,19 @@ use crate::{
     decide::{Dispatcher, SourceId},
     lanes::Lanes,
     metrics::Metrics,
+    room::RoomWatch,
+    standstill::Standstill,
 };
 use push0_bus::{
-    Backoff, Bucket, Bus, BusError, Deliveries, Facts, Leadership, Outbox, Pipelines, Replay, Signals,
+    Backoff, Bucket, Bus, BusError, Deliveries, Facts, Leadership, Outbox, Pipelines, Replay, Seals, Signals,
     Stream, Term, now,
 };
 use push0_domain::{
     ZkvmId,
-    message::{KnownBlock, Lease, StageReady},
+    message::{HeldQueue, KnownBlock, Lease, StageReady},
     subject::{self, Kind},
 };
-use push0_runtime::{BoxError, Component, Service};
+use push0_runtime::{BoxError, Component, Service, UnreadableState};
 use std::{
     collections::HashSet,
     time::{Duration, Instant},
@@ -39,16 +41,18 @@ pub(crate) const IN_FLIGHT_MAX: usize = 1024;
 pub async fn run(service: Service<Config>) -> Result<(), BoxError> {
     let broker = service.health.component("broker");
     let permissions = service.health.component("permissions").reporter();
+    let connection = service.health.component("connection").quiet_reporter();
     let role = service.health.role(ROLE)?;
     let losses = role.losses;
     let metrics = Metrics::register()?;
-    let bus = Bus::connect_reporting(&service.config.nats, "dispatcher", permissions).await?;
+    let state = service.health.unreadable("state")?;
+    let bus = Bus::connect_reporting(&service.config.nats, "dispatcher", permissions, connection).await?;
     let candidate =
         Leadership::candidate(&bus, ROLE).watched(move || losses.inc(), role.component.reporter());
     let mut backoff = Backoff::default();
     loop {
         let began = Instant::now();
-        let session = session(&bus, &service.config, &candidate, &metrics, &broker);
+        let session = session(&bus, &service.config, &candidate, (&metrics, &state), &broker);
         let error = tokio::select! {
             () = service.shutdown.requested() => break,
             ended = bus.permitted(session) => match ended {
@@ -73,21 +77,21 @@ async fn session(
     bus: &Bus,
     config: &Config,
     candidate: &Leadership,
-    metrics: &Metrics,
+    (metrics, state): (&Metrics, &UnreadableState),
     broker: &Component,
 ) -> Result<(), BusError> {
     bus.connected().await;
     bus.check_provisioned().await?;
     // A standby counts as ready, although it does not lead.
-    broker.ready();
-    let mut term = candidate.win().await?;
+    let mut term = candidate.win_reporting(|| broker.ready()).await?;
     tracing::info!("this dispatcher is the active one");
     metrics.leading.set(1);
-    let ended = match term.during(Active::start(bus, config, metrics)).await {
+    let ended = match term.during(Active::start(bus, config, metrics, state)).await {
         Ok(active) => active.serve(&mut term).await,
         Err(error) => Err(error),
     };
     metrics.leading.set(0);
+    state.clear();
     term.resign().await;
     ended
 }
@@ -99,19 +103,28 @@ type Token = (SourceId, u32);
 pub(crate) struct Active<'a> {
     pub(crate) bus: &'a Bus,
     pub(crate) metrics: &'a Metrics,
+    pub(crate) unreadable: Standstill<'a>,
     pub(crate) pipelines: Pipelines,
     pub(crate) cursors: Facts<u32>,
     pub(crate) known: Facts<KnownBlock>,
+    pub(crate) holds: Facts<HeldQueue>,
     pub(crate) core: Dispatcher,
     pub(crate) bodies: Bodies,
     pub(crate) outbox: Outbox<Token>,
     pub(crate) lanes: Lanes,
     pub(crate) stages: Deliveries<StageReady>,
     pub(crate) signals: Signals,
+    pub(crate) seals: Seals,
+    room: RoomWatch,
 }
 
 impl<'a> Active<'a> {
-    async fn start(bus: &'a Bus, config: &Config, metrics: &'a Metrics) -> Result<Self, BusError> {
+    async fn start(
+        bus: &'a Bus,
+        config: &Config,
+        metrics: &'a Metrics,
+        state: &'a UnreadableState,
+    ) -> Result<Self, BusError> {
         let heard = [Kind::Lease, Kind::Result, Kind::Verdict, Kind::Check, Kind::Proof].map(subject::all);
         // Listen before reading stored state, to miss no events in between.
         let signals = bus.listen(heard).await?;
@@ -124,17 +137,23 @@ impl<'a> Active<'a> {
         let mut active = Self {
             cursors: bus.facts(Bucket::State).await?,
             known: bus.facts(Bucket::Blocks).await?,
+            holds: bus.facts(Bucket::State).await?,
             core: Dispatcher::default(),
             bodies: Bodies::default(),
             outbox: Outbox::new(bus.clone(), PATIENCE),
             lanes: Lanes::start(bus, &pipelines, u64::from(config.dispatch.ahead)).await?,
             stages: bus.replay(&stages).await?,
+            room: RoomWatch::start(bus, metrics).await?,
+            unreadable: Standstill::new(state),
+            seals: bus.seals().await?,
             pipelines,
             signals,
             bus,
             metrics,
         };
+        active.sees_room(active.room.room());
         active.recall().await?;
+        active.recall_holds().await?;
         Ok(active)
     }
 
@@ -145,13 +164,9 @@ impl<'a> Active<'a> {
             .subjects(Stream::Leases, &subject::all(Kind::Lease))
             .await?
         {
-            if let Some(Ok(lease)) = self
-                .bus
-                .last::<Lease>(Stream::Leases, &subject)
-                .await?
-                .map(|kept| kept.body)
-            {
-                self.core.heard(&lease, now());
+            let lease = self.bus.last::<Lease>(Stream::Leases, &subject).await?;
+            if let Some(Ok(lease)) = lease.map(|kept| kept.body) {
+                self.lease(&subject, lease).await?;
             }
         }
         for (zkvm, released) in self.released().await? {
@@ -168,17 +183,21 @@ impl<'a> Active<'a> {
         let held = term.hold();
         let (mut interrupted, mut held) = (std::pin::pin!(interrupted), std::pin::pin!(held));
         loop {
-            let room = self.outbox.len() < IN_FLIGHT_MAX;
+            let may_read = self.outbox.len() < IN_FLIGHT_MAX;
             tokio::select! {
                 biased;
-                () = &mut held => {
-                    tracing::warn!("lost leadership to another dispatcher");
+                loss = &mut held => {
+                    loss.of_broker(ROLE)?;
+                    tracing::warn!("another dispatcher leads");
                     return Ok(());
                 }
                 () = &mut interrupted => return Err(BusError::Interrupted),
                 _ = tick.tick() => {
                     ticks = ticks.wrapping_add(1);
                     self.lanes.tick(Instant::now());
+                    if self.room.tick(Instant::now()) {
+                        self.core.reserve().looks();
+                    }
                     if ticks.is_multiple_of(RECONCILE_EVERY) {
                         self.reconcile().await?;
                         self.metrics.observe(&self.core, &self.lanes);
@@ -191,11 +210,20 @@ impl<'a> Active<'a> {
                     let signal = signal?;
                     self.hear(&signal).await?;
                 }
-                delivery = self.stages.next(), if room => self.stage(delivery?).await?,
-                news = self.lanes.next(), if room => self.news(news?).await?,
+                room = self.room.seen(self.metrics) => self.sees_room(room),
+                delivery = self.stages.next(), if may_read => self.stage(delivery?).await?,
+                news = self.lanes.next(), if may_read => self.news(news?).await?,
             }
+            self.resume().await?;
             self.unpark().await?;
             self.release().await?;
+        }
+    }
+
+    fn sees_room(&mut self, room: push0_bus::Room) {
+        self.core.has_room_for_results(room);
+        if let Some(level) = self.room.blobs() {
+            self.core.reserve().sees(&level);
         }
     }
 

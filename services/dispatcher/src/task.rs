@@ -2,9 +2,11 @@
 
 use crate::decide::Release;
 use push0_domain::{
-    Announcement, Payload, Payloads, Timestamp,
+    Announcement, Payload, Payloads, SealKeys, Timestamp,
+    codec::CodecError,
     message::{BlockContext, ObservedBlock, StageKind, StageReady, Task, TaskHeader},
     pipeline::{Pipeline, Stage},
+    seal::Seal,
 };
 use std::time::Duration;
 
@@ -33,8 +35,21 @@ impl Body {
         }
     }
 
-    /// Builds the task of a release. Returns `None` if the pipeline does not define its stage.
-    pub fn task(&self, release: &Release, pipeline: &Pipeline) -> Option<Task> {
+    /// Builds the task of a release, with the seal on its header. Returns `None` if the pipeline does not define its
+    /// stage.
+    pub fn task(
+        &self,
+        release: &Release,
+        pipeline: &Pipeline,
+        keys: &SealKeys,
+    ) -> Option<Result<Task, CodecError>> {
+        let task = self.unsealed(release, pipeline)?;
+        let sealed =
+            Seal::of_inputs(&task.inputs).and_then(|seal| keys.seal(TaskHeader { seal, ..task.header }));
+        Some(sealed.map(|header| Task { header, ..task }))
+    }
+
+    fn unsealed(&self, release: &Release, pipeline: &Pipeline) -> Option<Task> {
         let proof = pipeline.proof(&release.stage.proof_type)?;
         let (_, stage) = proof.stage(&release.stage.stage)?;
         let millis = |d: Duration| u64::try_from(d.as_millis()).unwrap_or(u64::MAX);
@@ -82,6 +97,7 @@ impl Body {
             check: proof.is_checked(&stage.name),
             program_id: proof.program_id.clone(),
             busy_us,
+            seal: Seal::default(),
         };
         Some(Task {
             header,

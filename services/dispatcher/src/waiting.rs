@@ -21,6 +21,7 @@ use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     ops::Range,
     sync::Arc,
+    time::Duration,
 };
 
 /// A stage or attempt with at least one unreleased task.
@@ -47,6 +48,8 @@ pub(crate) struct Entry {
     /// Ready before this dispatcher led, so a predecessor may have released it already, and the work may
     /// even be done.
     pub(crate) is_old: bool,
+    /// When the pause before this attempt ends. `None` if there is no pause, or it has ended.
+    pub(crate) paused_until: Option<Timestamp>,
     /// Set aside: cannot be ready by its deadline, and only waits for the end of its block.
     pub(crate) is_aside: bool,
 }
@@ -85,8 +88,14 @@ impl Entry {
             has_more_memory: definition.more_memory.as_ref() == Some(&ready.zkvm),
             is_hedge: ready.is_hedge,
             is_old: false,
+            paused_until: None,
             is_aside: false,
         })
+    }
+
+    /// Returns the pause before the attempt.
+    pub(crate) fn pause(&self, failed: u32) -> Duration {
+        self.stage().retry.pause(failed, self.source)
     }
 
     // The positions index this definition: `new` found them there.
@@ -191,6 +200,8 @@ impl Entry {
 pub(crate) struct Waiting {
     entries: Slab<Entry>,
     queues: BTreeMap<ZkvmId, Queue>,
+    /// Entries whose pause has not ended, and that are in no queue, by the end of the pause.
+    paused: BTreeMap<ZkvmId, BTreeSet<(Timestamp, EntryId)>>,
     moments: BTreeSet<(Timestamp, EntryId)>,
     /// Entries by block number. A range is listed under each of its blocks.
     by_block: HashMap<PipelineId, BTreeSet<(u64, EntryId)>>,
@@ -204,12 +215,13 @@ impl Waiting {
         let slot = self.entries.vacant_entry();
         let id = EntryId(slot.key());
         let pipeline = &entry.pipeline;
-        self.queues.entry(entry.zkvm().clone()).or_default().push(
-            &pipeline.name,
-            pipeline.weight,
-            entry.urgency(),
-            id,
-        );
+        match entry.paused_until {
+            Some(until) => {
+                let paused = self.paused.entry(entry.zkvm().clone()).or_default();
+                paused.insert((until, id));
+            }
+            None => enqueue(&mut self.queues, &entry, id),
+        }
         self.moments.extend(entry.moment().map(|at| (at, id)));
         let of_pipeline = self.by_block.entry(pipeline.name.clone()).or_default();
         of_pipeline.extend(entry.numbers().map(|number| (number, id)));
@@ -225,6 +237,7 @@ impl Waiting {
         if let Some(queue) = self.queues.get_mut(entry.zkvm()) {
             queue.remove(&entry.pipeline.name, entry.urgency());
         }
+        unpause(&mut self.paused, &entry, id);
         if let Some(at) = entry.moment() {
             self.moments.remove(&(at, id));
         }
@@ -245,11 +258,40 @@ impl Waiting {
         if let Some(queue) = self.queues.get_mut(entry.zkvm()) {
             queue.remove(&entry.pipeline.name, entry.urgency());
         }
+        unpause(&mut self.paused, entry, id);
         if let Some(at) = entry.moment() {
             self.moments.remove(&(at, id));
         }
         entry.is_aside = true;
         self.moments.extend(entry.moment().map(|at| (at, id)));
+    }
+
+    /// Moves the entries whose pause has ended by `now` into their queues. The entries of a held queue stay
+    /// paused while others wait there: tasks not tried yet are better probes.
+    pub(crate) fn resume(&mut self, now: Timestamp, is_held: impl Fn(&ZkvmId) -> bool) {
+        for (zkvm, paused) in &mut self.paused {
+            if is_held(zkvm) && self.queues.get(zkvm).is_some_and(|queue| !queue.is_empty()) {
+                continue;
+            }
+            let later = paused.split_off(&(now.plus(Duration::from_millis(1)), EntryId(0)));
+            for (_, id) in std::mem::replace(paused, later) {
+                if let Some(entry) = self.entries.get_mut(id.0) {
+                    entry.paused_until = None;
+                    enqueue(&mut self.queues, entry, id);
+                }
+            }
+        }
+        self.paused.retain(|_, paused| !paused.is_empty());
+    }
+
+    /// Ends all pauses of a zkVM.
+    pub(crate) fn resume_all(&mut self, zkvm: &ZkvmId) {
+        for (_, id) in self.paused.remove(zkvm).unwrap_or_default() {
+            if let Some(entry) = self.entries.get_mut(id.0) {
+                entry.paused_until = None;
+                enqueue(&mut self.queues, entry, id);
+            }
+        }
     }
 
     /// Returns the zkVMs with waiting entries, each with the entry whose task goes next.
@@ -296,6 +338,28 @@ impl Waiting {
         ids.into_iter().filter_map(|id| Some((id, self.get(id)?)))
     }
 
+    /// Returns the entries for the block `front`, or for the blocks of a range that begins there, lowest numbers
+    /// first. Without a known front, the lowest number is the front.
+    pub(crate) fn first_from(
+        &self,
+        pipeline: &PipelineId,
+        front: Option<u64>,
+    ) -> impl Iterator<Item = (&ZkvmId, EntryId)> {
+        let of_pipeline = self.by_block.get(pipeline);
+        let lowest = of_pipeline.and_then(|of| of.first()).copied();
+        let front = front.or(lowest.map(|(number, _)| number)).unwrap_or_default();
+        let range = lowest.and_then(|(_, id)| self.get(id)?.pipeline.range()?.every);
+        let last = front.saturating_add(u64::from(range.unwrap_or(1)).saturating_sub(1));
+        let numbers = (front, EntryId(0))..=(last, EntryId(usize::MAX));
+        let entries = of_pipeline
+            .into_iter()
+            .flat_map(move |of| of.range(numbers.clone()));
+        let entries = entries.filter_map(|(_, id)| Some((*id, self.get(*id)?)));
+        entries
+            .filter(|(_, entry)| !entry.is_aside && entry.paused_until.is_none())
+            .map(|(id, entry)| (entry.zkvm(), id))
+    }
+
     /// Drops the tables of a pipeline, unless entries of it wait. Returns whether they were dropped.
     pub(crate) fn forget(&mut self, pipeline: &PipelineId) -> bool {
         let is_empty = self.by_block.get(pipeline).is_none_or(BTreeSet::is_empty);
@@ -314,8 +378,28 @@ impl Waiting {
         self.get(*id).filter(|_| *at <= now)
     }
 
-    /// Returns the number of waiting entries per zkVM.
+    /// Returns the number of waiting entries per zkVM, paused ones included.
     pub(crate) fn len(&self) -> impl Iterator<Item = (&ZkvmId, usize)> {
-        self.queues.iter().map(|(zkvm, queue)| (zkvm, queue.len()))
+        let names: BTreeSet<&ZkvmId> = self.queues.keys().chain(self.paused.keys()).collect();
+        names.into_iter().map(|zkvm| {
+            let queued = self.queues.get(zkvm).map_or(0, Queue::len);
+            (zkvm, queued + self.paused.get(zkvm).map_or(0, BTreeSet::len))
+        })
+    }
+}
+
+fn enqueue(queues: &mut BTreeMap<ZkvmId, Queue>, entry: &Entry, id: EntryId) {
+    let pipeline = &entry.pipeline;
+    queues.entry(entry.zkvm().clone()).or_default().push(
+        &pipeline.name,
+        pipeline.weight,
+        entry.urgency(),
+        id,
+    );
+}
+
+fn unpause(paused: &mut BTreeMap<ZkvmId, BTreeSet<(Timestamp, EntryId)>>, entry: &Entry, id: EntryId) {
+    if let (Some(until), Some(of_zkvm)) = (entry.paused_until, paused.get_mut(entry.zkvm())) {
+        of_zkvm.remove(&(until, id));
     }
 }

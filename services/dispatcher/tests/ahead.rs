@@ -31,6 +31,7 @@ fn idle(pipeline: &Pipeline) -> Dispatcher {
         zkvm: "mock".parse().expect("valid"),
         role: Role::Prover,
         incarnation: 1,
+        origin: None,
         beat: 1,
         slots: 1_000,
         ahead: 0,

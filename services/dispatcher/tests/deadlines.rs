@@ -80,6 +80,8 @@ fn wrap(pipeline: &Pipeline, is_hedge: bool) -> Ready {
         first_announcement: Announcement(1),
         deadline_at: pipeline.deadline_at(NOW),
         is_hedge,
+        failed: 0,
+        races: None,
     }
 }
 
@@ -97,6 +99,7 @@ fn released(dispatcher: &mut Dispatcher, now: Timestamp) -> Vec<String> {
         zkvm: "mock".parse().expect("valid"),
         role: Role::Prover,
         incarnation: 1,
+        origin: None,
         beat: 1,
         slots: 10,
         ahead: 0,
@@ -148,7 +151,13 @@ fn from_a_second_copy_that_comes_too_late_nothing_follows() {
     let pipeline = pipeline(2);
     for is_hedge in [true, false] {
         let mut dispatcher = idle(&pipeline);
-        dispatcher.stage(SourceId::Stage(1), wrap(&pipeline, is_hedge), 0, &pipeline);
+        dispatcher.stage(
+            SourceId::Stage(1),
+            wrap(&pipeline, is_hedge),
+            0,
+            &pipeline,
+            Timestamp::default(),
+        );
         let now = NOW.plus(Duration::from_secs(5));
         let expected: &[EndReason] = if is_hedge { &[] } else { &[EndReason::OutOfReach] };
         assert_eq!(reasons(&dispatcher.tick(now)), expected);
@@ -192,8 +201,14 @@ fn a_stage_of_which_a_later_one_is_known_ends_no_block() {
         },
         ..wrap(&pipeline, false)
     };
-    dispatcher.stage(SourceId::Stage(1), retry, 0, &pipeline);
-    dispatcher.stage(SourceId::Stage(2), wrap(&pipeline, false), 0, &pipeline);
+    dispatcher.stage(SourceId::Stage(1), retry, 0, &pipeline, Timestamp::default());
+    dispatcher.stage(
+        SourceId::Stage(2),
+        wrap(&pipeline, false),
+        0,
+        &pipeline,
+        Timestamp::default(),
+    );
     // The retry would need 6 s, the later stage 5.
     assert_eq!(dispatcher.tick(NOW.plus(Duration::from_millis(4500))), []);
     let effects = dispatcher.tick(NOW.plus(Duration::from_secs(5)));

@@ -67,6 +67,8 @@ fn ready(pipeline: &Pipeline, number: u64, stage: &str, tasks: u32, attempt: u32
         first_announcement: at.0,
         deadline_at: pipeline.deadline_at(at.1),
         is_hedge: false,
+        failed: 0,
+        races: None,
     }
 }
 
@@ -76,6 +78,7 @@ fn heartbeat(prover: u8, slots: u32) -> Lease {
         zkvm: ZkvmId::new("mock").expect("valid"),
         role: Role::Prover,
         incarnation: 1,
+        origin: None,
         beat: 1,
         slots,
         ahead: 0,
@@ -111,8 +114,9 @@ fn held(out: &Release, ends_soon: bool) -> Held {
             check: false,
             program_id: None,
             busy_us: 0,
+            seal: push0_domain::seal::Seal::default(),
         },
-        ack_subject: String::new(),
+        sequence: 1,
         running_ms: Some(1),
         ends_soon,
         progress_permille: None,
@@ -167,6 +171,10 @@ struct Model {
     cancelled: Vec<(u64, u64, Announcement)>,
     heard: BTreeMap<u8, (u32, Timestamp)>,
     out: Vec<Release>,
+    /// The prover that was the last to list an outstanding attempt.
+    holders: Vec<(AttemptKey, u8)>,
+    /// The announcement for which an attempt was released last.
+    claims: Vec<(AttemptKey, Announcement)>,
     /// Outstanding attempts about to end: each adds a place.
     ending: Vec<AttemptKey>,
     age: u64,
@@ -184,7 +192,12 @@ impl Model {
             let asked = (w.rank.1, w.rank.2, w.rank.3, w.tasks);
             stays && asked == (number, 2 - stage, Reverse(ready.attempt), ready.tasks.count)
         };
-        if self.cancelled.iter().any(unwanted) || self.waiting.iter().any(same) {
+        // A further attempt that is out already does not wait for a second place.
+        let key = AttemptKey::of(&ready.zkvm, &ready.stage.task(0).attempt(ready.attempt));
+        let is_one = ready.attempt > 1 && ready.tasks.count == 1;
+        let mut out = self.claims.iter();
+        let is_out = is_one && out.any(|(out, by)| *out == key && *by == announcement);
+        if self.cancelled.iter().any(unwanted) || self.waiting.iter().any(same) || is_out {
             return;
         }
         let deadline = match policy {
@@ -201,20 +214,27 @@ impl Model {
         });
     }
 
-    /// Returns number, stage, attempt and index of the task to release next.
-    fn release(&mut self) -> Option<(u64, &'static str, u32, u32)> {
+    /// Returns number, stage, attempt and index of the task to release next, and its announcement.
+    fn release(&mut self) -> Option<(u64, &'static str, u32, u32, Announcement)> {
         let places: u32 = self.heard.values().map(|(slots, _)| slots).sum();
-        if self.out.len() >= places as usize + self.ending.len() {
+        // An attempt with a silent prover takes no place of the others.
+        let is_away = |key: &AttemptKey| {
+            let mut holders = self.holders.iter();
+            holders.any(|(held, by)| held == key && !self.heard.contains_key(by))
+        };
+        let here = self.out.iter().filter(|out| !is_away(&out.key)).count();
+        let ending = self.ending.iter().filter(|key| !is_away(key)).count();
+        if here >= places as usize + ending {
             return None;
         }
         let mut first = self.waiting.pop_first()?;
         let (_, number, left, Reverse(attempt), _) = first.rank;
-        let index = first.next;
+        let (index, announcement) = (first.next, first.announcement);
         first.next += 1;
         if first.next < first.tasks {
             self.waiting.insert(first);
         }
-        Some((number, STAGES[2 - left], attempt, index))
+        Some((number, STAGES[2 - left], attempt, index, announcement))
     }
 
     fn wait(&mut self, policy: &Policy, now: Timestamp) {
@@ -263,7 +283,7 @@ proptest! {
                 Op::Stage { number, stage, tasks, attempt } => {
                     let ready = ready(&pipeline, number, STAGES[stage], tasks, attempt, announced[number as usize]);
                     model.add(&policy, &ready, stage, false);
-                    real.stage(SourceId::Stage(sequence), ready, 0, &pipeline);
+                    real.stage(SourceId::Stage(sequence), ready, 0, &pipeline, Timestamp::default());
                 }
                 Op::Beat(prover, slots, soon) => {
                     let mut lease = heartbeat(prover, slots);
@@ -273,13 +293,18 @@ proptest! {
                     model.heard.insert(prover, (slots, now));
                     let ending = model.out.iter().enumerate().filter(|(place, _)| ends_soon(*place));
                     model.ending = ending.map(|(_, out)| out.key.clone()).collect();
+                    model.holders = model.out.iter().map(|out| (out.key.clone(), prover)).collect();
                 }
                 Op::Release => {
                     let released = real.release(now);
                     let named = released.as_ref().map(|r| (r.stage.block.number, r.stage.stage.to_string(), r.key.attempt, r.index));
-                    let expected = model.release().map(|(number, stage, attempt, index)| (number, stage.to_owned(), attempt, index));
+                    let expected = model.release();
+                    let claim = expected.map(|(.., announcement)| announcement);
+                    let expected = expected.map(|(number, stage, attempt, index, _)| (number, stage.to_owned(), attempt, index));
                     prop_assert_eq!(named, expected);
-                    if let Some(released) = released {
+                    if let Some((released, claim)) = released.zip(claim) {
+                        model.claims.retain(|(key, _)| *key != released.key);
+                        model.claims.push((released.key.clone(), claim));
                         real.stored(released.source, released.index);
                         // The same attempt may be out already, and then takes no second place.
                         if model.out.iter().all(|out| out.key != released.key) {
@@ -291,6 +316,8 @@ proptest! {
                     let ended = model.out.swap_remove(which % model.out.len());
                     real.ended(&ended.key);
                     model.ending.retain(|key| *key != ended.key);
+                    model.holders.retain(|(key, _)| *key != ended.key);
+                    model.claims.retain(|(key, _)| *key != ended.key);
                 }
                 Op::End(_) => {}
                 Op::Cancel(first, last) => {
@@ -329,7 +356,7 @@ proptest! {
             .collect();
         let come = |real: &mut Dispatcher, at: usize| {
             let ready = ready(&pipelines[at], 1, "segment", 1_000_000, 1, (Announcement(1), now));
-            real.stage(SourceId::Stage(at as u64), ready, 0, &pipelines[at]);
+            real.stage(SourceId::Stage(at as u64), ready, 0, &pipelines[at], Timestamp::default());
         };
         real.heard(&heartbeat(0, 1), now);
         let take = |real: &mut Dispatcher| {
@@ -370,7 +397,7 @@ proptest! {
         let source = SourceId::Stage(1);
         let mut real = Dispatcher::default();
         real.heard(&heartbeat(0, 1000), now);
-        real.stage(source, stage(), 0, &pipeline);
+        real.stage(source, stage(), 0, &pipeline, Timestamp::default());
         let (mut unanswered, mut stored, mut cursor, mut is_done) = (Vec::new(), BTreeSet::new(), 0, false);
         for pick in answered {
             unanswered.extend(real.release(now).map(|release| release.index));
@@ -392,12 +419,82 @@ proptest! {
         if !is_done {
             let mut successor = Dispatcher::default();
             successor.heard(&heartbeat(0, 1000), now);
-            successor.stage(source, stage(), cursor, &pipeline);
+            successor.stage(source, stage(), cursor, &pipeline, Timestamp::default());
             let again: BTreeSet<u32> = std::iter::from_fn(|| successor.release(now)).map(|release| release.index).collect();
             let missed = (0..tasks).find(|index| !stored.contains(index) && !again.contains(index));
             prop_assert_eq!(missed, None);
         }
     }
+}
+
+/// P5: the attempt of a prover that stands still leaves the place of a live prover to its second copy, also if
+/// no lease shows the attempt, and takes a place again when its prover is back.
+#[test]
+fn an_attempt_with_a_silent_prover_takes_no_place_of_a_live_one() {
+    for is_listed in [true, false] {
+        let pipeline = pipeline("demo", 1, Policy::OldestFirst);
+        let at = |ms: u64| Timestamp(1_000_000).plus(Duration::from_millis(ms));
+        let mut real = Dispatcher::default();
+        let announced = (Announcement(1), at(0));
+        real.heard(&heartbeat(1, 1), at(0));
+        real.stage(
+            SourceId::Stage(1),
+            ready(&pipeline, 1, "segment", 1, 1, announced),
+            0,
+            &pipeline,
+            at(0),
+        );
+        let first = real.release(at(0)).expect("a place is free");
+        let mut lease = heartbeat(1, 1);
+        if is_listed {
+            lease.held = vec![held(&first, false)];
+        }
+        real.heard(&lease, at(10));
+        real.heard(&heartbeat(2, 1), at(700));
+        real.tick(at(10 + SILENT_MS));
+        let copy = Ready {
+            is_hedge: true,
+            races: Some((1, lease.prover.clone())),
+            ..ready(&pipeline, 1, "segment", 1, 2, announced)
+        };
+        real.stage(SourceId::Stage(2), copy, 0, &pipeline, at(760));
+        let second = real.release(at(770)).expect("the place of the other prover");
+        assert_eq!(second.key.attempt, 2, "listed: {is_listed}");
+        // Both are back, each with one attempt: no place is free for a third.
+        lease.held = vec![held(&first, false)];
+        real.heard(&lease, at(800));
+        let mut other = heartbeat(2, 1);
+        other.held = vec![held(&second, false)];
+        real.heard(&other, at(800));
+        real.stage(
+            SourceId::Stage(3),
+            ready(&pipeline, 2, "segment", 1, 1, announced),
+            0,
+            &pipeline,
+            at(0),
+        );
+        assert_eq!(real.release(at(800)), None, "listed: {is_listed}");
+    }
+}
+
+/// The collector asks for the retry of an attempt that died, under the number of the copy that already runs. It does
+/// not wait for a place, to be done once more after the copy.
+#[test]
+fn a_copy_that_is_out_already_is_not_released_again() {
+    let pipeline = pipeline("demo", 1, Policy::OldestFirst);
+    let now = Timestamp(1);
+    let again = |sequence: u64| ready(&pipeline, 1, "segment", 1, 2, (Announcement(sequence), now));
+    let mut real = Dispatcher::default();
+    real.heard(&heartbeat(0, 1), now);
+    real.stage(SourceId::Stage(1), again(1), 0, &pipeline, now);
+    let copy = real.release(now).expect("a place is free");
+    real.stored(copy.source, copy.index);
+    let effects = real.stage(SourceId::Stage(2), again(1), 0, &pipeline, now);
+    assert_eq!(effects, [Effect::Done(SourceId::Stage(2))]);
+    // Work for a newer announcement of the block replaces it, and work that is over does not count.
+    assert_eq!(real.stage(SourceId::Stage(3), again(2), 0, &pipeline, now), []);
+    real.ended(&copy.key);
+    assert!(real.release(now).is_some());
 }
 
 /// P6: memory grows with stages. An unreleased stage is one entry, however many tasks it has.
@@ -413,6 +510,7 @@ fn a_stage_of_a_hundred_thousand_tasks_is_one_entry() {
         ready(&pipeline, 1, "segment", TASKS, 1, (Announcement(1), now)),
         0,
         &pipeline,
+        now,
     );
     let mut effects = Vec::new();
     for index in 0..TASKS {

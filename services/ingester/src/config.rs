@@ -1,9 +1,9 @@
 //! Configuration of the ingester. The sources of blocks are configured in the pipelines, not here.
 
 use push0_bus::NatsConfig;
-use push0_runtime::{HasRuntimeConfig, HttpConfig, TelemetryConfig};
+use push0_runtime::{BoxError, HasRuntimeConfig, HttpConfig, TelemetryConfig};
 use serde::Deserialize;
-use std::net::SocketAddr;
+use std::{io, net::SocketAddr, path::PathBuf};
 
 /// The configuration of the ingester.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -24,8 +24,11 @@ pub struct Config {
 #[serde(default, deny_unknown_fields)]
 pub struct SubmitConfig {
     /// Address of `POST /v1/pipelines/{name}/blocks`, such as `127.0.0.1:8090`. Port 0 picks a free port,
-    /// which is logged. Every client able to reach the address can submit blocks. Default: no server.
+    /// which is logged. Without `token_file`, every client able to reach the address can submit blocks. Default: no
+    /// server.
     pub listen: Option<SocketAddr>,
+    /// A file with the token that submitters send as `Authorization: Bearer TOKEN`. Default: no token is asked for.
+    pub token_file: Option<PathBuf>,
 }
 
 impl HasRuntimeConfig for Config {
@@ -35,5 +38,26 @@ impl HasRuntimeConfig for Config {
 
     fn http(&self) -> &HttpConfig {
         &self.http
+    }
+
+    fn check_files(&self) -> Result<(), BoxError> {
+        self.nats.check_files()?;
+        self.submit.token().map(drop)
+    }
+}
+
+impl SubmitConfig {
+    /// Reads the token that submitters must send; `None` if they need none.
+    pub(crate) fn token(&self) -> Result<Option<String>, BoxError> {
+        let Some(path) = &self.token_file else {
+            return Ok(None);
+        };
+        let wrong = |e: io::Error| format!("submit.token_file `{}`: {e}", path.display());
+        let token = std::fs::read_to_string(path).map_err(wrong)?.trim().to_owned();
+        if token.is_empty() || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
+            let expected = "expected a token, a word of printable characters";
+            return Err(wrong(io::Error::other(expected)).into());
+        }
+        Ok(Some(token))
     }
 }

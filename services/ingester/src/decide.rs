@@ -3,18 +3,23 @@
 //! [`History`] is the end of the published chain. [`follow`] compares the history with an external chain,
 //! [`offer`] with submitted blocks. Both return [`Action`]s. If the actions are carried out in order, the
 //! published chain is unbroken and linked by parents, and every block removed from the chain was
-//! cancelled. There is no clock, no randomness and no I/O.
+//! cancelled. There is no clock, no randomness and no I/O: times are arguments.
 
+pub mod ancestor;
+pub mod begin;
 pub mod follow;
 pub mod offer;
+pub mod patience;
+pub mod reset;
+pub mod silence;
 #[cfg(test)]
 mod tests;
 
 use push0_domain::{BlockHash, BlockRef};
 use std::collections::VecDeque;
 
-/// Number of published blocks that are remembered: only reorgs of fewer blocks are followed. Ethereum
-/// finalises after 64 blocks; a deeper reorg means another chain, or needs an operator.
+/// Number of published blocks that are remembered where the source does not say otherwise: a deeper replacement
+/// needs an operator.
 pub const DEPTH: usize = 64;
 /// Most blocks of a pipeline in flight, and thus most blocks published a second time after a crash.
 pub const WINDOW: u64 = 32;
@@ -45,18 +50,28 @@ pub enum Action {
 }
 
 /// The end of a pipeline's published chain.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct History {
+    /// Number of blocks remembered.
+    depth: usize,
     first: Option<u64>,
     recent: VecDeque<BlockRef>,
     ahead: VecDeque<BlockRef>,
 }
 
+impl Default for History {
+    fn default() -> Self {
+        Self::resumed(DEPTH, None, Vec::new(), Vec::new())
+    }
+}
+
 impl History {
-    /// Restores a stored history: the number of the pipeline's first block, the last published blocks in
-    /// ascending order without gaps, and the blocks after them that may or may not have been published.
-    pub fn resumed(first: Option<u64>, recent: Vec<BlockRef>, ahead: Vec<BlockRef>) -> Self {
+    /// Restores a stored history: the number of blocks to remember, the number of the pipeline's first block, the
+    /// last published blocks in ascending order without gaps, and the blocks after them that may or may not have
+    /// been published.
+    pub fn resumed(depth: usize, first: Option<u64>, recent: Vec<BlockRef>, ahead: Vec<BlockRef>) -> Self {
         Self {
+            depth,
             first,
             recent: recent.into(),
             ahead: ahead.into(),
@@ -66,6 +81,19 @@ impl History {
     /// Sets the number of the first block, unless already set.
     pub fn start_at(&mut self, first: u64) {
         self.first.get_or_insert(first);
+    }
+
+    /// Returns the number of blocks remembered.
+    pub fn depth(&self) -> usize {
+        self.depth
+    }
+
+    /// Returns whether a block stands on the published chain: its parent is published, or the block is the
+    /// pipeline's first one.
+    pub fn carries(&self, link: &Link) -> bool {
+        let number = link.block.number;
+        let parent = number.checked_sub(1).and_then(|before| self.hash_at(before));
+        self.first == Some(number) || parent == Some(link.parent_hash)
     }
 
     /// Returns the number of the pipeline's first block; `None` until known.
@@ -107,7 +135,7 @@ impl History {
         }
         self.first.get_or_insert(link.block.number);
         self.recent.push_back(link.block);
-        if self.recent.len() > DEPTH {
+        if self.recent.len() > self.depth {
             self.recent.pop_front();
         }
         actions.push(Action::Publish(link));

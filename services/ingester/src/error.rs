@@ -21,6 +21,9 @@ pub enum Error {
         /// The error of the operating system.
         source: std::io::Error,
     },
+    /// The file with the token of submitters cannot be used.
+    #[error("{0}")]
+    Token(push0_runtime::BoxError),
     /// One of the service's tasks failed.
     #[error(transparent)]
     Task(#[from] TaskError),

@@ -8,11 +8,12 @@
 //! same message ids.
 //!
 //! The ingester neither proves nor schedules. A restart loses nothing: the state consists of the cursor
-//! and the facts of the last [`decide::DEPTH`] blocks, both stored on the broker.
+//! and the facts of the last published blocks, both stored on the broker.
 
 mod config;
 pub mod decide;
 mod error;
+mod memory;
 mod metrics;
 mod publisher;
 mod service;

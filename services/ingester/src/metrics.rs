@@ -23,6 +23,8 @@ pub(crate) struct Metrics {
     pub(crate) connections_opened: IntCounterVec,
     /// Writes to the broker that had to be repeated, by reason.
     pub(crate) store_retries: IntCounterVec,
+    /// 1 while no blocks are taken in because a stream is nearly full.
+    pub(crate) waits_for_room: IntGaugeVec,
 }
 
 impl Metrics {
@@ -68,6 +70,11 @@ impl Metrics {
                 "ingester_store_retries_total",
                 "Writes to the broker that had to be repeated, by reason.",
                 &["pipeline", "reason"],
+            )?,
+            waits_for_room: gauge_vec(
+                "ingester_waits_for_room",
+                "1 while no blocks are taken in because the broker is nearly full of blocks that are not emitted.",
+                by_pipeline,
             )?,
         })
     }

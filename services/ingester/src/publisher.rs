@@ -7,7 +7,9 @@
 //! compare-and-set, so a leader unaware of its replacement cannot move it back.
 
 mod cursor;
+mod reset;
 pub(crate) mod resume;
+mod room;
 mod store;
 
 pub use cursor::Cursor;
@@ -23,14 +25,20 @@ use push0_domain::{
     Announcement, BlockHash, BlockRef, Payload, Timestamp,
     codec::CodecError,
     message::{BlockEvent, BlockFacts, Cancel, EndReason, KnownBlock, ObservedBlock},
-    pipeline::Pipeline,
+    pipeline::{Pipeline, Reset},
     subject,
     trace::TraceContext,
 };
 use push0_runtime::trace;
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 use tokio::sync::watch;
 use tracing::{Instrument, Span};
+
+/// Bytes of witnesses after which no more blocks join a window: room is looked for before each window.
+const WINDOW_BYTES: usize = 8 << 20;
 
 /// A block that was observed and is to be published.
 #[derive(Clone, Debug)]
@@ -65,12 +73,15 @@ pub(crate) struct Publisher {
     bus: Bus,
     known: Facts<KnownBlock>,
     cursors: Facts<Cursor>,
+    resets: Facts<Reset>,
     blobs: Blobs,
     definition: watch::Receiver<Arc<Pipeline>>,
     cursor: Cursor,
     cursor_revision: u64,
     /// The newest message of BLOCKS known to this publisher, which facts hold as `announced_after`.
     newest: Announcement,
+    /// When there was room for blocks.
+    room_at: Option<Instant>,
     pub(crate) status: Status,
 }
 
@@ -111,15 +122,20 @@ impl Publisher {
     /// long as the broker is away or full, so that nothing is skipped.
     pub(crate) async fn commit(&mut self, steps: Vec<Step>) -> Result<(), Deposed> {
         let mut window = Vec::new();
+        let mut bytes = 0;
         for step in steps {
             match step {
-                Step::Publish(block) => window.push(block),
+                Step::Publish(block) => {
+                    bytes += block.witness.len();
+                    window.push(block);
+                }
                 Step::Cancel { replaced, back_to } => {
                     self.publish(std::mem::take(&mut window)).await?;
                     self.cancel(&replaced, back_to).await?;
                 }
             }
-            if window.len() as u64 >= WINDOW {
+            if window.len() as u64 >= WINDOW || bytes >= WINDOW_BYTES {
+                bytes = 0;
                 self.publish(std::mem::take(&mut window)).await?;
             }
         }
@@ -130,6 +146,7 @@ impl Publisher {
         let (Some(first), Some(last)) = (window.first(), window.last()) else {
             return Ok(());
         };
+        self.wait_for_room().await;
         let mut cursor = self.cursor.clone();
         cursor.first.get_or_insert(first.link.block.number);
         // Blocks of a predecessor beyond this window are still in doubt.
@@ -198,17 +215,23 @@ impl Publisher {
             hashes,
             reason: EndReason::Reorged,
         };
-        // Without a message id: a chain may return to replaced blocks and replace the same ones again.
-        self.store_event(&BlockEvent::Cancelled(cancel), &TraceContext::default(), None)
-            .await;
-        let count = replaced.len() as u64;
-        let cancelled = &self.status.metrics().cancelled;
-        cancelled.with_label_values(&[pipeline.as_str()]).inc_by(count);
+        self.store_cancel(cancel, replaced.len() as u64).await;
         let mut cursor = self.cursor.clone();
         cursor.block = back_to;
         cursor.ahead = Vec::new();
         cursor.reorgs += 1;
         self.move_cursor(cursor).await
+    }
+
+    /// Stores the cancellation of `count` blocks.
+    async fn store_cancel(&mut self, cancel: Cancel, count: u64) {
+        // Without a message id: a chain may return to replaced blocks and replace the same ones again.
+        self.store_event(&BlockEvent::Cancelled(cancel), &TraceContext::default(), None)
+            .await;
+        let cancelled = &self.status.metrics().cancelled;
+        cancelled
+            .with_label_values(&[self.status.pipeline().as_str()])
+            .inc_by(count);
     }
 
     /// Stores an event, with retries until the broker accepts the message.

@@ -1,7 +1,7 @@
 //! The service: connects, waits for provisioning, then runs one task for each pipeline.
 
 use crate::{
-    Config, Error,
+    Config, Error, memory,
     metrics::Metrics,
     session::Session,
     source::http::{Desk, server},
@@ -13,7 +13,7 @@ use push0_domain::{
     PipelineId,
     pipeline::{Pipeline, Source},
 };
-use push0_runtime::{Component, Health, Service, Shutdown, TaskGroup};
+use push0_runtime::{Component, Health, Service, Shutdown, TaskGroup, UnreadableState};
 use std::{
     collections::{BTreeMap, BTreeSet},
     convert::Infallible,
@@ -38,11 +38,13 @@ pub async fn run(service: Service<Config>) -> Result<(), Error> {
         health,
         name,
     } = service;
+    memory::return_large_buffers();
     let broker = health.component("broker");
     let definitions = health.component("pipelines");
     let metrics = Metrics::register()?;
     let permissions = health.component("permissions").reporter();
-    let bus = Bus::connect_reporting(&config.nats, &format!("push0-{name}"), permissions).await?;
+    let connection = health.component("connection").quiet_reporter();
+    let bus = Bus::connect_reporting(&config.nats, &format!("push0-{name}"), permissions, connection).await?;
     let listener = match config.submit.listen {
         None => None,
         Some(address) => {
@@ -61,12 +63,17 @@ pub async fn run(service: Service<Config>) -> Result<(), Error> {
     let desk = Desk::default();
     group.spawn("broker", follow_connection(bus.clone(), broker, shutdown.clone()));
     if let Some(listener) = listener {
-        group.spawn("submit", server::serve(listener, desk.clone(), shutdown.clone()));
+        let token = config.submit.token().map_err(Error::Token)?;
+        group.spawn(
+            "submit",
+            server::serve(listener, desk.clone(), token, shutdown.clone()),
+        );
     }
     let mut roster = Roster {
         bus: bus.clone(),
         group: group.clone(),
         desk,
+        unreadable: health.unreadable("definition")?,
         health,
         definitions,
         metrics,
@@ -115,6 +122,7 @@ struct Roster {
     health: Health,
     /// Ready while changes of definitions arrive.
     definitions: Component,
+    unreadable: UnreadableState,
     metrics: Metrics,
     shutdown: Shutdown,
     /// Dropping a sender ends the pipeline's task.
@@ -156,10 +164,13 @@ impl Roster {
         let pipelines = Pipelines::bind(&bus).await?;
         let (current, mut changes) = pipelines.watch().await?;
         let names: BTreeSet<_> = current.iter().map(|p| p.name.clone()).collect();
+        let (_, unreadable) = pipelines.all().await?;
+        let is_there =
+            |name: &PipelineId| names.contains(name) || unreadable.iter().any(|(there, _)| there == name);
         let gone: Vec<_> = self
             .running
             .keys()
-            .filter(|name| !names.contains(*name))
+            .filter(|name| !is_there(name))
             .cloned()
             .collect();
         for name in gone {
@@ -175,8 +186,9 @@ impl Roster {
                 Some(Ok(PipelineChange::Removed(name))) => self.remove(&name),
                 // Blocks are ingested by the current definition only.
                 Some(Ok(PipelineChange::Defined(_))) => {}
-                Some(Err(error @ BusError::Corrupt { .. })) => {
-                    tracing::error!(%error, "ignored an unreadable pipeline definition: apply it again");
+                // A pipeline that runs goes on as it was defined before.
+                Some(Ok(PipelineChange::Unreadable(name, reason))) => {
+                    self.unreadable.found(name.as_str(), reason);
                 }
                 Some(Err(error)) => return Err(error),
                 None => return Ok(()),
@@ -186,6 +198,7 @@ impl Roster {
 
     fn apply(&mut self, definition: Arc<Pipeline>) {
         let name = definition.name.clone();
+        self.unreadable.mended(name.as_str());
         let posted = definition.source == Source::Http;
         if let Some(running) = self.running.get(&name)
             && !running.is_closed()
@@ -229,6 +242,7 @@ impl Roster {
     }
 
     fn remove(&mut self, name: &PipelineId) {
+        self.unreadable.mended(name.as_str());
         self.desk.define(name, false);
         if self.running.remove(name).is_some() {
             tracing::info!(pipeline = %name, "the pipeline was removed");

@@ -5,7 +5,7 @@ use crate::{
     source::{Access, Ended, http::Desk},
     status::{Status, Trouble},
 };
-use push0_bus::{Backoff, Bus, BusError, Leadership, Term};
+use push0_bus::{Backoff, Bus, BusError, Leadership, Loss, Term};
 use push0_domain::pipeline::{Pipeline, Source};
 use push0_runtime::Shutdown;
 use std::{
@@ -14,14 +14,11 @@ use std::{
     sync::Arc,
     time::{Duration, Instant},
 };
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 /// Time limit for the current publish to end after the source is stopped. Blocks not stored by then are
 /// published again by the next leader.
 const FINISH: Duration = Duration::from_secs(5);
-/// Time without the lead after which another process is assumed to hold it; longer than a term
-/// takes to expire.
-const STANDBY_AFTER: Duration = Duration::from_secs(1);
 
 /// Everything that a pipeline's task needs.
 pub(crate) struct Session {
@@ -35,12 +32,12 @@ pub(crate) struct Session {
 }
 
 /// Reasons why a lead ended.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 enum End {
     /// The process stops, or the pipeline was removed or needs no ingester.
     Finished,
-    /// Another process leads, or the broker is away.
-    Lost,
+    /// Another process leads, or the broker stores no renewals.
+    Lost(Loss),
     /// This process cannot reach the source; another one may.
     OutOfReach,
 }
@@ -115,12 +112,12 @@ impl Session {
                 let began = Instant::now();
                 let mut work = pin!(self.work(access, &stop));
                 let ended = tokio::select! {
-                    () = &mut lost => break End::Lost,
+                    loss = &mut lost => break End::Lost(loss),
                     ended = &mut work => ended,
                     () = self.changed(&source) => {
                         stop.trigger();
                         tokio::select! {
-                            () = &mut lost => break End::Lost,
+                            loss = &mut lost => break End::Lost(loss),
                             ended = &mut work => ended,
                             () = tokio::time::sleep(FINISH) => Ok(()),
                         }
@@ -130,11 +127,18 @@ impl Session {
                     Ok(()) => continue,
                     Err(Failure::Source(Ended::OutOfReach)) => break End::OutOfReach,
                     Err(Failure::Source(Ended::Deposed)) => "another process moved the cursor".to_owned(),
-                    Err(Failure::Broker(error)) => error.to_string(),
+                    Err(Failure::Source(Ended::Reset)) => continue,
+                    Err(Failure::Broker(error)) => {
+                        if matches!(error, BusError::Corrupt { .. }) {
+                            let reason = format!("{error}; `push0 repair` mends it");
+                            self.status.clone().blocked(Trouble::State, &reason);
+                        }
+                        error.to_string()
+                    }
                 };
                 tracing::debug!(%pipeline, reason, "starting over from stored state");
                 tokio::select! {
-                    () = &mut lost => break End::Lost,
+                    loss = &mut lost => break End::Lost(loss),
                     () = backoff.pause_after(began) => {}
                 }
             }
@@ -148,12 +152,21 @@ impl Session {
                 term.resign().await;
                 tracing::warn!(%pipeline, "resigned: this process cannot reach the source");
             }
-            End::Lost => tracing::info!(%pipeline, "lost the lead"),
+            End::Lost(Loss::Taken) => tracing::info!(%pipeline, "another ingester leads"),
+            End::Lost(Loss::Unanswered(reason)) => {
+                self.status
+                    .failing(Trouble::Broker, &format!("the broker renews no lead: {reason}"));
+            }
         }
     }
 
     async fn work(&self, access: &Access, stop: &Shutdown) -> Result<(), Failure> {
-        let opened = Publisher::open(&self.bus, self.definition.clone(), self.status.clone());
+        let opened = Publisher::open(
+            &self.bus,
+            access.depth(),
+            self.definition.clone(),
+            self.status.clone(),
+        );
         let opened = opened.await.map_err(Failure::Broker)?;
         let ended = access.run(opened, &self.desk, stop).await;
         ended.map_err(Failure::Source)
@@ -180,10 +193,12 @@ async fn campaign(bus: &Bus, candidate: &Leadership, status: &mut Status) -> Ter
     let mut backoff = Backoff::default();
     loop {
         bus.connected().await;
-        let mut won = pin!(bus.permitted(candidate.win()));
+        let is_served = Notify::new();
+        let mut won = pin!(bus.permitted(candidate.win_reporting(|| is_served.notify_one())));
         let outcome = tokio::select! {
+            biased;
             outcome = &mut won => outcome,
-            () = tokio::time::sleep(STANDBY_AFTER) => {
+            () = is_served.notified() => {
                 // Another process leads. This one has nothing to do, and is ready to take over.
                 status.fine();
                 won.await

@@ -10,7 +10,7 @@ mod file;
 pub(crate) mod http;
 mod submitted;
 
-use crate::{publisher::resume::Opened, status::Status};
+use crate::{decide::DEPTH, publisher::resume::Opened, status::Status};
 pub(crate) use ended::Ended;
 use ethereum::Node;
 use http::Desk;
@@ -38,6 +38,11 @@ impl Access {
 
     pub(crate) fn source(&self) -> &Source {
         &self.source
+    }
+
+    /// Returns the number of published blocks to remember.
+    pub(crate) fn depth(&self) -> usize {
+        self.node.as_ref().map_or(DEPTH, Node::depth)
     }
 
     /// Waits until the source is reachable. Until then, the status gives the reason.

@@ -9,21 +9,27 @@ use push0_runtime::{Component, Health, metrics::IntCounter};
 pub(crate) enum Trouble {
     /// The node does not answer, or answers wrongly.
     Node,
+    /// The node has no block yet at which the pipeline may begin.
+    Begin,
     /// The node's chain differs from the published one.
     Chain,
     /// A file cannot be read, or one of its lines is wrong.
     File,
     /// The broker does not accept the blocks.
     Broker,
+    /// The stored position of the pipeline cannot be read.
+    State,
 }
 
 impl Trouble {
     fn label(self) -> &'static str {
         match self {
             Self::Node => "node",
+            Self::Begin => "begin",
             Self::Chain => "chain",
             Self::File => "file",
             Self::Broker => "broker",
+            Self::State => "state",
         }
     }
 }

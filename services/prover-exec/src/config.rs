@@ -1,10 +1,13 @@
 //! Configuration of the adapter: the programs, their arguments, and the meaning of their exit codes.
 
-use crate::template;
+use crate::{
+    classes::{Classes, ExitCodes, Patterns},
+    template,
+};
 use push0_bus::NatsConfig;
 use push0_domain::payload::PAYLOAD_MAX;
 use push0_prover_sdk::{Common, ProverConfig};
-use push0_runtime::{HasRuntimeConfig, HttpConfig, Invalid, TelemetryConfig};
+use push0_runtime::{BoxError, HasRuntimeConfig, HttpConfig, Invalid, TelemetryConfig};
 use serde::Deserialize;
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
@@ -36,18 +39,36 @@ pub struct ExecConfig {
     pub program: PathBuf,
     /// Arguments of `program`; `{input}` and `{output}` are its files.
     pub args: Vec<String>,
-    /// Variables added to the programs' environment, which is the adapter's without `PUSH0_…`.
+    /// Variables set for the programs, beside a few that they inherit: `PATH`, `HOME` and the like.
     pub env: BTreeMap<String, String>,
+    /// Names of further variables that the programs inherit from the adapter.
+    pub inherit: Vec<String>,
     /// Content of the input file.
     pub input: Input,
     /// Size limit of an output file, in bytes.
     pub output_bytes_max: u64,
     /// Parent of the attempts' directories, one per attempt. Empty: the system's temporary directory.
     pub work_dir: PathBuf,
-    /// Exit codes with a special meaning. Any other code except 0 is a retryable failure.
+    /// How long a program that was told to end (SIGTERM) may take before it is killed (SIGKILL), with
+    /// everything that it started. Default 5 s.
+    #[serde(with = "humantime_serde")]
+    pub grace: Duration,
+    /// Exit codes with a special meaning. They are asked before `patterns`. Any other code except 0 is a
+    /// retryable failure.
     pub exit_codes: ExitCodes,
-    /// Program that verifies. Exit code 0: the proof is valid; 1: the proof is false; any other: no
-    /// verdict. Required to verify.
+    /// Regular expressions on the output of a program that failed, by the class that they mean.
+    pub patterns: Patterns,
+    /// Directory for the whole output of attempts, one file each. Empty: `prover-exec-logs-UID` in the
+    /// system's directory for temporary files.
+    pub log_dir: PathBuf,
+    /// Size limit of an attempt's log, in bytes; of a longer output, the end is kept. 0 keeps no logs.
+    pub log_bytes_each: u64,
+    /// Size limit of all logs in `log_dir`; the oldest are removed first.
+    pub log_bytes_total: u64,
+    /// Limits for each program.
+    pub limits: Limits,
+    /// Program that verifies. Exit code 0: the proof is valid. Exit code 65 with the line `push0: invalid:
+    /// REASON` on stdout: the proof is false. Anything else: no verdict. Required to verify.
     pub verify_program: PathBuf,
     /// Arguments of `verify_program`; `{proof}` is the proof's file.
     pub verify_args: Vec<String>,
@@ -68,24 +89,23 @@ pub enum Input {
     Json,
 }
 
-/// Exit codes with a special meaning.
-#[derive(Clone, Debug, Deserialize)]
+/// Limits for each program and all that it starts. 0, the default, means no limit. The time limit is the
+/// stage's `timeout`.
+#[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct ExitCodes {
-    /// Codes of permanent failures: no further attempt can succeed.
-    pub fatal: Vec<i32>,
-    /// Codes for lack of memory: a larger machine may succeed.
-    pub out_of_memory: Vec<i32>,
-}
-
-impl Default for ExitCodes {
-    fn default() -> Self {
-        Self {
-            fatal: Vec::new(),
-            // 128 + 9: a shell's exit code for a command killed by SIGKILL.
-            out_of_memory: vec![137],
-        }
-    }
+pub struct Limits {
+    /// Memory, in bytes. In a cgroup, the memory of all processes together; otherwise the address space of
+    /// each process.
+    pub memory_bytes: u64,
+    /// Processors, in thousandths. Needs a cgroup.
+    pub cpu_millis: u64,
+    /// Seconds of processor time of each process.
+    pub cpu_seconds: u64,
+    /// Size of each file that the program writes, in bytes.
+    pub file_bytes: u64,
+    /// A writable directory of cgroup v2 under which each program gets a cgroup of its own. Empty: limits
+    /// are those of `setrlimit`.
+    pub cgroup: PathBuf,
 }
 
 fn list(words: &[&str]) -> Vec<String> {
@@ -98,10 +118,17 @@ impl Default for ExecConfig {
             program: PathBuf::new(),
             args: list(&["--input-path", "{input}", "--output-path", "{output}"]),
             env: BTreeMap::new(),
+            inherit: Vec::new(),
             input: Input::Raw,
             output_bytes_max: PAYLOAD_MAX,
             work_dir: PathBuf::new(),
+            grace: Duration::from_secs(5),
             exit_codes: ExitCodes::default(),
+            patterns: Patterns::default(),
+            log_dir: PathBuf::new(),
+            log_bytes_each: 1 << 20,
+            log_bytes_total: 256 << 20,
+            limits: Limits::default(),
             verify_program: PathBuf::new(),
             verify_args: list(&[
                 "--proof",
@@ -116,6 +143,9 @@ impl Default for ExecConfig {
         }
     }
 }
+
+/// Longest grace of a program. The next attempt waits for it.
+const GRACE_MAX: Duration = Duration::from_secs(600);
 
 impl ExecConfig {
     fn validate(&self) -> Result<(), Invalid> {
@@ -135,7 +165,16 @@ impl ExecConfig {
             let expected = format!("a number from 1 to {PAYLOAD_MAX}");
             return Err(Invalid::new("exec.output_bytes_max", expected));
         }
-        Ok(())
+        if let Some(own) = self.inherit.iter().position(|name| name.starts_with("PUSH0_")) {
+            let expected = "a name without PUSH0_: the adapter's own settings include credentials";
+            return Err(Invalid::new(format!("exec.inherit[{own}]"), expected));
+        }
+        if self.grace > GRACE_MAX {
+            return Err(Invalid::new("exec.grace", format!("at most {GRACE_MAX:?}")));
+        }
+        Classes::new(&self.patterns)
+            .map(drop)
+            .map_err(|wrong| Invalid::new(wrong.key, wrong.expected))
     }
 }
 
@@ -155,6 +194,10 @@ impl HasRuntimeConfig for Config {
 
     fn http(&self) -> &HttpConfig {
         &self.http
+    }
+
+    fn check_files(&self) -> Result<(), BoxError> {
+        Ok(self.nats.check_files()?)
     }
 
     fn shutdown_grace(&self) -> Duration {

@@ -75,7 +75,8 @@ fn values(work: &Work) -> Result<Vec<&RawValue>, ProveError> {
     for (index, input) in work.inputs.iter().enumerate() {
         values.push(serde_json::from_slice(input).map_err(|e| {
             let hint = "set exec.input = \"json\" for inputs of other formats";
-            ProveError::fatal(format!("input {index} is not JSON: {e}; {hint}"))
+            // The input or this adapter's configuration is at fault: the results of other tasks tell.
+            ProveError::retryable(format!("input {index} is not JSON: {e}; {hint}"))
         })?);
     }
     Ok(values)

@@ -6,8 +6,9 @@
 mod rig;
 
 use push0_domain::message::FailureClass;
-use push0_harness::Process;
-use rig::{Rig, class, failure, output};
+use push0_harness::{Process, ProcessBuilder, wait_for};
+use rig::{PATIENCE, Rig, class, failure, output};
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// Configuration of a prover that fails for every block but block 1, and of a verifier.
@@ -20,7 +21,7 @@ program = "/bin/sh"
 args = ["-c", '[ "$(cat "$1")" = 1 ] || { echo "not block 1" >&2; exit 4; }; echo proof of "$3" > "$2"', "x", "{input}", "{output}", "{block_number}"]
 exit_codes.fatal = [4]
 verify_program = "/bin/sh"
-verify_args = ["-c", '[ "$(cat "$1")" = "proof of $2" ]', "x", "{proof}", "{block_number}"]
+verify_args = ["-c", '[ "$(cat "$1")" = "proof of $2" ] || { echo push0: invalid: not of block "$2"; exit 65; }', "x", "{proof}", "{block_number}"]
 "#;
 
 #[tokio::test]
@@ -45,10 +46,119 @@ async fn a_program_proves_and_another_verifies() {
     rig.publish(&task).await;
     let result = rig.result(&task).await;
     assert_eq!(class(&result), FailureClass::Fatal);
-    assert_eq!(
-        failure(&result).message,
-        "the program exited with code 4: not block 1"
+    let message = &failure(&result).message;
+    let (said, log) = message.split_once("\nwhole output: ").expect("a log");
+    assert_eq!(said, "the program exited with code 4: not block 1");
+    // HOST:PATH
+    let (_, path) = log.split_once(':').expect("a host");
+    let log = std::fs::read_to_string(path).expect("a log");
+    assert!(log.contains("\nnot block 1\n"), "{log}");
+}
+
+/// Waits until a script has written the process ids in its file, one a line.
+async fn pids(file: &Path, count: usize) -> Vec<String> {
+    wait_for("the program", PATIENCE, async || {
+        let text = std::fs::read_to_string(file).ok()?;
+        let pids: Vec<String> = text.lines().map(str::to_owned).collect();
+        (pids.len() == count).then_some(pids)
+    })
+    .await
+}
+
+fn is_running(pid: &str) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    // An orphan may stay a zombie if process 1 does not reap.
+    stat.rsplit_once(") ")
+        .is_some_and(|(_, rest)| !rest.starts_with(['Z', 'X']))
+}
+
+fn scratch_folders(parent: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(parent).expect("it is there");
+    let paths = entries.map(|entry| entry.expect("an entry").path());
+    paths.filter(|path| path.is_dir()).collect()
+}
+
+/// A prover whose program writes its own pid and those of two more processes: one that left its group and
+/// one that ignores SIGTERM.
+fn endless(folder: &Path) -> ProcessBuilder {
+    let script = r#"echo $$ >> "$1/pids"
+        setsid sh -c "echo \$\$ >> $1/pids; sleep 600; sleep 600" &
+        (trap "" TERM; sh -c "echo \$\$ >> $1/pids; sleep 600; sleep 600") &
+        trap "touch $1/cleaned; exit 1" TERM
+        while :; do sleep 0.1; done"#;
+    let toml = format!(
+        "[prover]\nid = \"a\"\nzkvm = \"script\"\ngrace = \"100ms\"\n[exec]\nprogram = \"/bin/sh\"\ngrace = \"500ms\"\n\
+         work_dir = {0:?}\nlog_dir = {1:?}\nargs = [\"-c\", '''{script}''', \"x\", {0:?}]\n",
+        folder,
+        folder.join("logs"),
     );
+    Process::program("prover-exec").config(&toml)
+}
+
+#[tokio::test]
+async fn a_killed_adapter_takes_its_program_with_it_and_the_next_one_sweeps_its_folder() {
+    let folder = tempfile::tempdir().expect("a directory");
+    let mut rig = Rig::start("script", vec![endless(folder.path())]).await;
+    rig.publish(&rig.task(1)).await;
+    let started = pids(&folder.path().join("pids"), 3).await;
+    let scratch = || {
+        let mut folders = scratch_folders(folder.path());
+        folders.retain(|path| !path.ends_with("logs"));
+        folders
+    };
+    let of_the_first = scratch();
+    assert_eq!(of_the_first.len(), 1);
+    rig.deployment.service("prover-exec").kill();
+    for pid in &started {
+        wait_for("its end", PATIENCE, async || !is_running(pid)).await;
+    }
+    assert!(folder.path().join("cleaned").exists());
+    std::fs::remove_file(folder.path().join("pids")).expect("it is there");
+    rig.deployment.service_mut("prover-exec").restart();
+    // The broker gives the task to the new adapter.
+    let again = pids(&folder.path().join("pids"), 3).await;
+    let of_the_second = scratch();
+    assert_eq!(of_the_second.len(), 1, "{of_the_second:?}");
+    assert_ne!(of_the_second, of_the_first);
+
+    // In order: nothing is left, and the program has cleaned up before the adapter ends.
+    std::fs::remove_file(folder.path().join("cleaned")).expect("it is there");
+    let adapter = rig.deployment.service("prover-exec");
+    adapter.terminate();
+    adapter.wait_exit(PATIENCE).await;
+    assert!(folder.path().join("cleaned").exists());
+    assert!(again.iter().all(|pid| !is_running(pid)));
+    assert_eq!(scratch(), Vec::<PathBuf>::new());
+}
+
+#[tokio::test]
+async fn a_killed_keeper_takes_the_program_with_it() {
+    let folder = tempfile::tempdir().expect("a directory");
+    let rig = Rig::start("script", vec![endless(folder.path())]).await;
+    let task = rig.task(1);
+    rig.publish(&task).await;
+    let started = pids(&folder.path().join("pids"), 3).await;
+    let stat = std::fs::read_to_string(format!("/proc/{}/stat", started[0])).expect("it runs");
+    let (_, fields) = stat.rsplit_once(") ").expect("a name");
+    let keeper = fields.split(' ').nth(1).expect("a parent");
+    let name = std::fs::read_to_string(format!("/proc/{keeper}/comm")).expect("it runs");
+    assert_eq!(name, "push0-keeper\n");
+    let killed = Command::new("kill")
+        .args(["-KILL", keeper])
+        .status()
+        .expect("it runs");
+    assert!(killed.success());
+    let result = rig.result(&task).await;
+    assert_eq!(class(&result), FailureClass::Retryable);
+    assert!(failure(&result).message.contains("push0-keeper"), "{result:?}");
+    // What the keeper left has become the adapter's, and is killed as well.
+    let adapter = rig.deployment.service("prover-exec").pid();
+    wait_for("the end of all", PATIENCE, async || {
+        let children = std::fs::read_to_string(format!("/proc/{adapter}/task/{adapter}/children"));
+        let is_alone = children.is_ok_and(|children| children.trim().is_empty());
+        is_alone && started.iter().all(|pid| !is_running(pid))
+    })
+    .await;
 }
 
 #[test]

@@ -52,37 +52,61 @@ fn pinned(text: Option<&str>) -> Result<[u8; 32], String> {
     Ok(id)
 }
 
+/// Returns the error of an attempt without a proof. A build without its program fails every block alike, so
+/// only a header that contradicts its block is the task's own failure.
+fn unproved(error: &Failure) -> ProveError {
+    let said = error.to_string();
+    match error {
+        Failure::Header(_) => ProveError::fatal(said),
+        Failure::Program(_) => ProveError::surroundings(format!(
+            "{said}: this build of prover-miden is at fault, run another"
+        )),
+        Failure::Vm(_) => ProveError::retryable(said),
+    }
+}
+
+/// Returns the program that the pipeline pins, if this build has it. Another program is a fault of the
+/// pipeline's definition or of this build, and says nothing about the task or the proof.
+fn pinned_here(pin: Option<&str>) -> Result<[u8; 32], ProveError> {
+    let pinned = pinned(pin).map_err(|wrong| {
+        ProveError::surroundings(format!(
+            "{wrong}: correct program_id in the pipeline (`prover-miden program-id` prints this build's)"
+        ))
+    })?;
+    if pinned != program_id() {
+        return Err(ProveError::surroundings(format!(
+            "the pipeline pins program {}, this build of prover-miden has {}: run the build that has the \
+             pinned program, or pin this build's",
+            hex(&pinned),
+            hex(&program_id())
+        )));
+    }
+    Ok(pinned)
+}
+
 impl Prove for Miden {
     async fn prove(&self, work: Work) -> Result<Vec<Vec<u8>>, ProveError> {
         let header = &work.header;
-        let pinned = pinned(header.program_id.as_deref()).map_err(ProveError::fatal)?;
-        if pinned != program_id() {
-            let (pinned, ours) = (hex(&pinned), hex(&program_id()));
-            let message = format!("the pipeline pins program {pinned}, this prover has {ours}");
-            return Err(ProveError::fatal(message));
-        }
+        pinned_here(header.program_id.as_deref())?;
         let statement = statement(&header.id.stage.block, &header.context.parent_hash);
         let rlp = work.input()?.to_vec();
         let pool = rayon::ThreadPoolBuilder::new().num_threads(self.threads);
-        let pool = pool.build().map_err(|e| ProveError::retryable(e.to_string()))?;
+        let pool = pool.build().map_err(|e| {
+            ProveError::surroundings(format!(
+                "{} threads did not start (miden.threads): {e}",
+                self.threads
+            ))
+        })?;
         let proved = spawn_blocking(move || pool.install(|| prove(&statement, &rlp))).await;
         // A panic of the prover is resumed here: the SDK turns it into a failure.
-        match proved.unwrap_or_else(|ended| std::panic::resume_unwind(ended.into_panic())) {
-            Ok(proof) => Ok(vec![proof]),
-            Err(error @ (Failure::Header(_) | Failure::Program(_))) => {
-                Err(ProveError::fatal(error.to_string()))
-            }
-            Err(error @ Failure::Vm(_)) => Err(ProveError::retryable(error.to_string())),
-        }
+        let proved = proved.unwrap_or_else(|ended| std::panic::resume_unwind(ended.into_panic()));
+        proved.map(|proof| vec![proof]).map_err(|error| unproved(&error))
     }
 }
 
 impl Verify for Miden {
     async fn verify(&self, wanted: sdk::Statement, output: Vec<u8>) -> Result<Option<String>, ProveError> {
-        let program = match pinned(wanted.program_id.as_deref()) {
-            Ok(program) => program,
-            Err(reason) => return Ok(Some(reason)),
-        };
+        let program = pinned_here(wanted.program_id.as_deref())?;
         if wanted.first.is_some() {
             return Ok(Some("this program proves single blocks, not ranges".into()));
         }
@@ -96,5 +120,30 @@ impl Verify for Miden {
 
     fn program_id(&self) -> Option<String> {
         Some(hex(&program_id()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ProgramError;
+    use push0_domain::message::FailureClass;
+
+    #[test]
+    fn a_build_without_its_program_is_no_fault_of_the_task() {
+        let program = Failure::Program(ProgramError::Assemble("no such instruction".into()));
+        let error = unproved(&program);
+        assert_eq!(error.class, FailureClass::Surroundings, "{error}");
+        assert!(error.message.contains("no such instruction"), "{error}");
+    }
+
+    #[test]
+    fn a_pin_that_this_build_does_not_have_is_no_fault_of_the_task() {
+        assert_eq!(pinned_here(None).unwrap(), program_id());
+        assert_eq!(pinned_here(Some(&hex(&program_id()))).unwrap(), program_id());
+        for pin in ["abc", &hex(&[0; 32])] {
+            let error = pinned_here(Some(pin)).unwrap_err();
+            assert_eq!(error.class, FailureClass::Surroundings, "{error}");
+        }
     }
 }

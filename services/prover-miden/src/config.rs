@@ -2,7 +2,7 @@
 
 use push0_bus::NatsConfig;
 use push0_prover_sdk::{Common, ProverConfig};
-use push0_runtime::{HasRuntimeConfig, HttpConfig, Invalid, TelemetryConfig};
+use push0_runtime::{BoxError, HasRuntimeConfig, HttpConfig, Invalid, TelemetryConfig};
 use serde::Deserialize;
 use std::{num::NonZeroUsize, thread, time::Duration};
 
@@ -55,6 +55,10 @@ impl HasRuntimeConfig for Config {
 
     fn http(&self) -> &HttpConfig {
         &self.http
+    }
+
+    fn check_files(&self) -> Result<(), BoxError> {
+        Ok(self.nats.check_files()?)
     }
 
     fn shutdown_grace(&self) -> Duration {

@@ -3,7 +3,7 @@
 use push0_bus::NatsConfig;
 use push0_domain::message::FailureClass;
 use push0_prover_sdk::{Common, ProverConfig};
-use push0_runtime::{HasRuntimeConfig, HttpConfig, Invalid, TelemetryConfig, config::duration};
+use push0_runtime::{BoxError, HasRuntimeConfig, HttpConfig, Invalid, TelemetryConfig, config::duration};
 use serde::Deserialize;
 use std::time::Duration;
 
@@ -51,7 +51,7 @@ pub struct MockConfig {
     pub per_gas: Option<f64>,
     /// Fraction of attempts that fail after their duration.
     pub failure_rate: f64,
-    /// Class of these failures: `retryable`, `fatal` or `out-of-memory`.
+    /// Class of these failures: `retryable`, `fatal`, `out-of-memory` or `surroundings`.
     pub failure_class: MockFailure,
     /// Fraction of attempts whose proof the mock's verifier refuses.
     pub false_rate: f64,
@@ -87,6 +87,8 @@ pub enum MockFailure {
     Fatal,
     /// The prover ran out of memory.
     OutOfMemory,
+    /// The prover's surroundings failed.
+    Surroundings,
 }
 
 impl From<MockFailure> for FailureClass {
@@ -95,6 +97,7 @@ impl From<MockFailure> for FailureClass {
             MockFailure::Retryable => Self::Retryable,
             MockFailure::Fatal => Self::Fatal,
             MockFailure::OutOfMemory => Self::OutOfMemory,
+            MockFailure::Surroundings => Self::Surroundings,
         }
     }
 }
@@ -201,6 +204,10 @@ impl HasRuntimeConfig for Config {
 
     fn http(&self) -> &HttpConfig {
         &self.http
+    }
+
+    fn check_files(&self) -> Result<(), BoxError> {
+        Ok(self.nats.check_files()?)
     }
 
     fn shutdown_grace(&self) -> Duration {

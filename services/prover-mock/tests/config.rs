@@ -100,8 +100,9 @@ fn a_proof_in_a_file_is_verified() {
         ])
     };
     let (code, out, err) = about(path);
-    assert_eq!((code, out.as_str()), (Some(1), ""), "{err}");
-    assert!(err.contains("not 0x and 64 or more hex digits"), "{err}");
+    assert_eq!(code, Some(65), "{err}");
+    assert!(out.starts_with("push0: invalid: "), "{out}");
+    assert!(out.contains("not 0x and 64 or more hex digits"), "{out}");
     let (code, _, err) = about("/nowhere");
     assert_eq!(code, Some(2), "{err}");
     assert_eq!(run(&["verify-file", "--proof", path]).0, Some(64));

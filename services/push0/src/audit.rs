@@ -1,8 +1,8 @@
 //! Audit of an output: every block once, in order, proved and verified.
 
 use crate::records::Record;
-use push0_domain::message::EmissionOutcome;
-use std::collections::{HashMap, HashSet};
+use push0_domain::{ProofType, message::EmissionOutcome};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 /// The parts of a record used by the audit.
 #[derive(Clone, Copy, Debug)]
@@ -31,18 +31,22 @@ pub(crate) struct Audit {
 }
 
 impl Audit {
-    /// Audits records, given in stream order.
-    pub(crate) fn of(records: &[Record]) -> Self {
+    /// Audits records, given in stream order. A record that amends an older record than these is left out.
+    /// Proofs of the `unchecked` types need no verifier.
+    pub(crate) fn of(records: &[Record], unchecked: &BTreeSet<ProofType>) -> Self {
         let mut seen: Vec<Seen> = Vec::with_capacity(records.len());
         // Newest record of each number. A later record amends the record of a dead block.
         let mut newest: HashMap<u64, (usize, &Record)> = HashMap::with_capacity(records.len());
         for record in records {
             let emission = &record.emission;
+            if emission.amends() && !newest.contains_key(&emission.last.number) {
+                continue;
+            }
             let new = Seen {
                 first: emission.first.number,
                 last: emission.last.number,
                 proved: !record.proofs().is_empty(),
-                verified: record.is_verified(),
+                verified: record.is_verified(unchecked),
             };
             let before = newest.get(&new.last).filter(|(_, before)| {
                 let before = &before.emission;
@@ -127,6 +131,10 @@ mod tests {
         }
     }
 
+    fn of(records: &[Record]) -> Audit {
+        Audit::of(records, &BTreeSet::new())
+    }
+
     fn walk(numbers: &[u64]) -> Audit {
         Audit::walk(numbers.iter().copied().map(block))
     }
@@ -149,7 +157,7 @@ mod tests {
             record(2, EmissionOutcome::Proved(vec![proof(None)])),
             record(3, EmissionOutcome::Abandoned(EndReason::DeadlinePassed)),
         ];
-        let audit = Audit::of(&records);
+        let audit = of(&records);
         assert_eq!((audit.emitted, audit.proved, audit.verified), (3, 2, 1));
         assert_eq!(audit.complaints(3), ["1 not proved", "1 not verified"]);
     }
@@ -165,10 +173,28 @@ mod tests {
             vec![dead(1), proved(2), proved(1)],
             vec![proved(1), dead(2), proved(2)],
         ] {
-            assert_eq!(Audit::of(&records).complaints(2), Vec::<String>::new());
+            assert_eq!(of(&records).complaints(2), Vec::<String>::new());
         }
         let twice = [proved(1), dead(2), proved(2), proved(2)];
-        assert_eq!(Audit::of(&twice).complaints(2), ["1 emitted twice"]);
+        assert_eq!(of(&twice).complaints(2), ["1 emitted twice"]);
+    }
+
+    #[test]
+    fn a_record_that_amends_an_older_record_than_these_is_left_out() {
+        let proved = |number| record(number, EmissionOutcome::Proved(vec![proof(Some("v"))]));
+        let mut amended = proved(1);
+        amended.emission.next = 9;
+        assert_eq!(
+            of(&[proved(7), proved(8), amended]).complaints(2),
+            Vec::<String>::new()
+        );
+    }
+
+    #[test]
+    fn a_proof_that_the_pipeline_does_not_verify_is_no_complaint() {
+        let records = [record(1, EmissionOutcome::Proved(vec![proof(None)]))];
+        let audit = Audit::of(&records, &BTreeSet::from(["miden".parse().unwrap()]));
+        assert_eq!(audit.complaints(1), Vec::<String>::new());
     }
 
     #[test]

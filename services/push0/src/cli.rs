@@ -1,6 +1,9 @@
 //! Definition of the command line.
 
-use crate::command::{block, blocks, cancel, child, dead, pipeline, proof, provision, report, status, up};
+use crate::command::{
+    auth, block, blocks, cancel, child, dead, logs, pipeline, proof, provision, repair, report, retry,
+    status, sweep, up,
+};
 use crate::options::Global;
 use clap::{Parser, Subcommand};
 
@@ -22,6 +25,9 @@ pub(crate) enum Command {
     Up(up::UpArgs),
     /// Create or update the streams and buckets on the broker. Safe to repeat; does not touch messages.
     Provision(provision::ProvisionArgs),
+    /// Make and change keys and the broker's accounts, in a directory of files.
+    #[command(subcommand)]
+    Auth(auth::AuthCommand),
     /// Check, apply, list, show and remove pipelines.
     #[command(subcommand)]
     Pipeline(pipeline::PipelineCommand),
@@ -31,16 +37,26 @@ pub(crate) enum Command {
     Blocks(blocks::BlocksArgs),
     /// Show everything known about one block.
     Block(block::BlockArgs),
+    /// Print the output of the programs of a block's attempts (adapter `exec`), as far as this machine has it.
+    Logs(logs::LogsArgs),
     /// Fetch and verify proofs.
     #[command(subcommand)]
     Proof(proof::ProofCommand),
     /// List, show, retry and drop dead letters.
     #[command(subcommand)]
     Dead(dead::DeadCommand),
+    /// Prove dead blocks again, whatever they died of, and show the progress.
+    Retry(retry::RetryArgs),
     /// Stop work on blocks that no longer need a proof.
     Cancel(cancel::CancelArgs),
+    /// Remove what a banned participant stored, or messages of a pipeline that does not exist.
+    Sweep(sweep::SweepArgs),
     /// Wait until blocks are emitted, then check them: complete, in order, once, proved, verified.
     Report(report::ReportArgs),
+    /// Show stored state that cannot be read, and mend it.
+    Repair(repair::RepairArgs),
+    /// Print the broker's URL of the `push0 up` that runs in DIR, with its secret, for other clients.
+    Endpoint,
     /// Replace this process by a program that dies with its parent.
     #[command(name = "__child", hide = true)]
     Child(child::ChildArgs),

@@ -3,6 +3,7 @@
 use crate::endpoint::Endpoint;
 use crate::failure::Failure;
 use crate::options::{Global, Of};
+use crate::secrets::without_userinfo;
 use push0_bus::{Bus, NatsConfig, Pipelines, Refusal};
 use push0_domain::PipelineId;
 use push0_domain::pipeline::Pipeline;
@@ -69,7 +70,9 @@ impl Context {
     /// uses another broker.
     pub(crate) fn endpoint(&self) -> Option<Endpoint> {
         let endpoint = Endpoint::of_running(&self.dir)?;
-        let other = self.nats.as_ref().is_some_and(|url| *url != endpoint.nats_url);
+        // A URL without the secret means the same broker.
+        let same = |url: &String| *url == endpoint.nats_url || is_bare(url, &endpoint);
+        let other = self.nats.as_ref().is_some_and(|url| !same(url));
         (!other).then_some(endpoint)
     }
 
@@ -79,8 +82,8 @@ impl Context {
             .filter(|(name, value)| name.to_str().is_some_and(is_ours) && !value.is_empty());
         let loaded = push0_runtime::config::load_from::<Environment>(None, ours, |_| Ok(()));
         let mut config = loaded.map_err(|error| Failure::usage(error.to_string()))?.nats;
-        let running = || self.endpoint().map(|endpoint| endpoint.nats_url);
-        if let Some(url) = self.nats.clone().or_else(running) {
+        let running = self.endpoint().map(|endpoint| endpoint.nats_url);
+        if let Some(url) = running.or_else(|| self.nats.clone()) {
             config.url = url;
         }
         Ok(config)
@@ -101,7 +104,7 @@ impl Context {
                 refusals.send_replace(Some(refusal.to_string()));
             }
         };
-        let bus = Bus::connect_reporting(&config, "push0", report)
+        let bus = Bus::connect_reporting(&config, "push0", report, |_| {})
             .await
             .map_err(|error| Failure::usage(error.to_string()))?;
         match tokio::time::timeout(wait.max(CONNECT_TIMEOUT), bus.connected()).await {
@@ -109,7 +112,7 @@ impl Context {
             Err(_) => Err(Failure::failed(format!(
                 "no broker answers at {}: start one with `push0 up`, or name it with --nats or, where `push0 up` \
                  runs in another directory, --dir",
-                without_secrets(&config.url)
+                without_userinfo(&config.url)
             ))),
         }
     }
@@ -143,17 +146,20 @@ impl Context {
     }
 }
 
+/// Returns whether a URL is that of the running broker without its secret.
+fn is_bare(url: &str, endpoint: &Endpoint) -> bool {
+    let port = endpoint.nats_port;
+    [
+        format!("nats://127.0.0.1:{port}"),
+        format!("nats://localhost:{port}"),
+    ]
+    .contains(&url.to_owned())
+}
+
 fn names(pipelines: &[Arc<Pipeline>]) -> String {
     if pipelines.is_empty() {
         return "there are none: `push0 pipeline apply FILE` adds one".into();
     }
     let names: Vec<&str> = pipelines.iter().map(|p| p.name.as_str()).collect();
     format!("there are: {}", names.join(", "))
-}
-
-fn without_secrets(url: &str) -> String {
-    match url.rsplit_once('@') {
-        Some((_, host)) => format!("***@{host}"),
-        None => url.to_owned(),
-    }
 }

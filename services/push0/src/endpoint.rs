@@ -14,12 +14,21 @@ use std::path::{Path, PathBuf};
 pub(crate) struct Endpoint {
     /// Process id of `push0 up`.
     pub(crate) pid: u32,
-    /// URL of the broker.
+    /// URL of the broker, with the user and the password that it asks for.
     pub(crate) nats_url: String,
+    /// The password in `nats_url`, drawn by the first run. The file is private.
+    #[serde(default)]
+    pub(crate) secret: String,
     /// Port of the broker on 127.0.0.1.
     pub(crate) nats_port: u16,
     /// Size limit of the broker's store in bytes, chosen by the first run.
     pub(crate) store_bytes: u64,
+    /// Address to which blocks of `http` pipelines are posted, if one was asked for.
+    #[serde(default)]
+    pub(crate) submit: Option<SocketAddr>,
+    /// Address of the live page.
+    #[serde(default)]
+    pub(crate) page: Option<SocketAddr>,
     /// Services, provers and verifiers.
     pub(crate) services: Vec<ServiceEntry>,
 }
@@ -116,8 +125,11 @@ mod tests {
         let endpoint = Endpoint {
             pid: 7,
             nats_url: "nats://127.0.0.1:4300".into(),
+            secret: "s".into(),
             nats_port: 4300,
             store_bytes: 1 << 30,
+            submit: Some("127.0.0.1:8090".parse().unwrap()),
+            page: Some("127.0.0.1:8480".parse().unwrap()),
             services: vec![ServiceEntry {
                 name: "miden-1".into(),
                 zkvm: Some("miden".parse().unwrap()),

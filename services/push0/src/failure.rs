@@ -1,5 +1,6 @@
 //! Failure of a command, with its exit code.
 
+use push0_domain::plain::plain;
 use push0_runtime::exit::{self, BoxError, chain};
 use std::io::Write as _;
 use std::process::ExitCode;
@@ -32,7 +33,7 @@ impl Failure {
             Self::Told => return ExitCode::from(exit::FAILURE),
         };
         // A closed stderr must not change the exit code.
-        let _ = writeln!(std::io::stderr().lock(), "push0: {}", self.text());
+        let _ = writeln!(std::io::stderr().lock(), "push0: {}", plain(&self.text()));
         ExitCode::from(code)
     }
 

@@ -1,7 +1,8 @@
 //! Text form of a pipeline, for an operator to check.
 
+use crate::secrets::host;
 use push0_domain::message::StageKind;
-use push0_domain::pipeline::{Pipeline, Policy, ProofSpec, Source, Stage, Start, Verify, Witness};
+use push0_domain::pipeline::{HashRule, Pipeline, Policy, ProofSpec, Source, Stage, Start, Verify, Witness};
 use std::fmt::Write as _;
 
 /// Returns the policy as text.
@@ -107,10 +108,17 @@ fn source(source: &Source) -> String {
                 Witness::Header => "header",
                 Witness::Block => "block",
             };
+            let hosts: Vec<String> = node.rpc_urls.iter().map(|url| host(url)).collect();
+            let hash = match node.hash {
+                HashRule::Header => "",
+                HashRule::Node => ", hashes by the node's word",
+            };
             format!(
-                "ethereum at {}, from {start}, {} confirmations, asked every {}, witness: {witness}",
-                host(&node.rpc_url),
+                "ethereum at {}, from {start}, {} confirmations, reorgs of up to {} blocks, asked every {}, \
+                 witness: {witness}{hash}",
+                hosts.join(", then "),
                 node.confirmations,
+                node.depth,
                 humantime::format_duration(node.poll)
             )
         }
@@ -118,14 +126,6 @@ fn source(source: &Source) -> String {
         Source::Http => "blocks posted to the ingester".into(),
         Source::External => "blocks published by another program".into(),
     }
-}
-
-/// Strips user, path and query from a URL: providers put keys there.
-fn host(url: &str) -> String {
-    let (scheme, rest) = url.split_once("://").unwrap_or(("http", url));
-    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
-    let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
-    format!("{scheme}://{host}")
 }
 
 #[cfg(test)]
@@ -158,7 +158,7 @@ mod tests {
         let pipeline = Pipeline::from_toml("x.toml", text).unwrap();
         let expected = "\
 multistep: oldest-first, weight 1, 1 of 1 proofs
-source: ethereum at https://node.example, from the latest block, 0 confirmations, asked every 500ms, witness: header
+source: ethereum at https://node.example, from the latest block, 0 confirmations, reorgs of up to 64 blocks, asked every 500ms, witness: header
 
 proof final (the proof is verified)
   block

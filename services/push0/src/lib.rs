@@ -9,22 +9,25 @@ mod block_range;
 mod cli;
 mod command;
 mod context;
+mod damage;
 mod endpoint;
 mod failure;
 mod graph;
-mod known;
-mod letters;
 mod options;
 mod output;
 mod overrides;
 mod pipeline_file;
 mod probe;
 mod records;
+mod room;
+mod secrets;
 mod table;
+mod unverified;
 mod up;
 mod work_in_flight;
 
-use clap::Parser as _;
+use clap::error::ErrorKind;
+use clap::{CommandFactory as _, Parser as _};
 use failure::Failure;
 use std::process::ExitCode;
 
@@ -32,6 +35,11 @@ use std::process::ExitCode;
 pub fn main() -> ExitCode {
     let cli = match cli::Cli::try_parse() {
         Ok(cli) => cli,
+        Err(error) if error.kind() == ErrorKind::MissingSubcommand => {
+            // The error's own text would list commands that are not for people.
+            output::note(&cli::Cli::command().render_help().to_string());
+            return ExitCode::from(push0_runtime::exit::CONFIG);
+        }
         Err(error) => {
             // There is no way to report an error if stdout or stderr is closed.
             let _ = error.print();

@@ -11,7 +11,13 @@ pub(crate) struct Global {
     ///
     /// Credentials and TLS files come from PUSH0_NATS__CREDENTIALS, PUSH0_NATS__NKEY_SEED,
     /// PUSH0_NATS__TLS_CA, PUSH0_NATS__TLS_CERT and PUSH0_NATS__TLS_KEY, as for the services.
-    #[arg(long, global = true, env = "PUSH0_NATS__URL", value_name = "URL")]
+    #[arg(
+        long,
+        global = true,
+        env = "PUSH0_NATS__URL",
+        hide_env_values = true,
+        value_name = "URL"
+    )]
     pub(crate) nats: Option<String>,
     /// State directory of `push0 up`.
     #[arg(long, global = true, default_value = "./.push0", value_name = "DIR")]

@@ -2,17 +2,19 @@
 //! in `push0 blocks | head`.
 
 use crate::failure::Failure;
+use push0_domain::plain::plain;
 use serde::Serialize;
 use std::io::{ErrorKind, Write as _};
 
-/// Writes a text and a newline to stdout.
+/// Writes a text and a newline to stdout. Participants and chains choose parts of texts, so everything that could
+/// rewrite the operator's screen is left out.
 pub(crate) fn line(text: &str) -> Result<(), Failure> {
-    raw(format!("{text}\n").as_bytes())
+    raw(format!("{}\n", plain(text)).as_bytes())
 }
 
 /// Writes a value as one line of JSON to stdout.
 pub(crate) fn json<T: Serialize>(value: &T) -> Result<(), Failure> {
-    line(&serde_json::to_string(value)?)
+    raw(format!("{}\n", serde_json::to_string(value)?).as_bytes())
 }
 
 /// Writes bytes to stdout.
@@ -24,7 +26,12 @@ pub(crate) fn raw(bytes: &[u8]) -> Result<(), Failure> {
     }
 }
 
-/// Writes a line to stderr. Errors are ignored: a closed stderr must not end the command.
+/// Writes a text to stderr like [`line`]. Errors are ignored: a closed stderr must not end the command.
 pub(crate) fn note(text: &str) {
-    let _ = writeln!(std::io::stderr().lock(), "{text}");
+    note_behind("", text);
+}
+
+/// Writes a text to stderr, behind a prefix that is left as it is.
+pub(crate) fn note_behind(prefix: &str, text: &str) {
+    let _ = writeln!(std::io::stderr().lock(), "{prefix}{}", plain(text));
 }

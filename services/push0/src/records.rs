@@ -1,11 +1,14 @@
 //! Reading of block records from PROOFS, and values derived from them.
 
 use crate::failure::Failure;
+use crate::output;
 use crate::table::{self, Align, NONE};
 use push0_bus::{Bus, Kept, Stream};
-use push0_domain::message::{Emission, EmissionOutcome, EndReason, Proof};
+use push0_domain::codec::CodecError;
+use push0_domain::message::{Emission, EmissionOutcome, Proof};
 use push0_domain::trace::TraceContext;
-use push0_domain::{BlockRef, PipelineId, Timestamp, subject};
+use push0_domain::{BlockRef, PipelineId, ProofType, Timestamp, subject};
+use push0_operate::outcome;
 use serde::Serialize;
 use std::collections::BTreeSet;
 
@@ -22,11 +25,17 @@ pub(crate) struct Record {
 }
 
 impl Record {
-    fn new(kept: Kept<Emission>) -> Result<Self, Failure> {
-        let emission = kept.body.map_err(|error| {
-            Failure::failed(format!("{} (sequence {}): {error}", kept.subject, kept.sequence))
-        })?;
-        Ok(Self {
+    /// Returns the record; `None` for an unreadable one, which is named on stderr.
+    fn read(kept: Kept<Emission>) -> Option<Self> {
+        let named = |error: &CodecError| {
+            let text = format!(
+                "passed over {} (sequence {}): {error}; `push0 repair` mends it",
+                kept.subject, kept.sequence
+            );
+            output::note(&text);
+        };
+        let emission = kept.body.inspect_err(named).ok()?;
+        Some(Self {
             emission,
             sequence: kept.sequence,
             stored_at: kept.stored_at,
@@ -42,21 +51,27 @@ impl Record {
         }
     }
 
-    /// Returns whether the block was proved and each of its proofs was verified by a verifier.
-    pub(crate) fn is_verified(&self) -> bool {
-        !self.proofs().is_empty() && self.proofs().iter().all(|proof| proof.verifier.is_some())
+    /// Returns whether the block was proved and each of its proofs was verified by a verifier, except those of
+    /// the `unchecked` types, which the pipeline does not verify.
+    pub(crate) fn is_verified(&self, unchecked: &BTreeSet<ProofType>) -> bool {
+        let is_verified = |proof: &Proof| proof.verifier.is_some() || unchecked.contains(&proof.proof_type);
+        !self.proofs().is_empty() && self.proofs().iter().all(is_verified)
     }
 
-    /// Returns the orchestration overhead in microseconds: the time from "block stored" to "record
-    /// stored", minus the time inside provers and verifiers on the critical path. Negative only if a
-    /// prover's clock runs fast.
+    /// Returns the orchestration overhead in microseconds.
     pub(crate) fn overhead_us(&self) -> i64 {
-        overhead_us(self.emission.stored_at, self.stored_at, self.emission.busy_us)
+        self.emission.overhead_us(self.stored_at)
     }
 
     /// Returns the longest final-stage time among the block's proofs, in microseconds.
     pub(crate) fn prove_us(&self) -> Option<u64> {
         self.proofs().iter().map(|proof| proof.prove_us).max()
+    }
+
+    /// Returns the longest time in which one of the final stages read its inputs and stored its outputs, in
+    /// microseconds.
+    fn transfer_us(&self) -> Option<u64> {
+        self.proofs().iter().map(|proof| proof.transfer_us).max()
     }
 
     fn verify_us(&self) -> Option<u64> {
@@ -78,31 +93,50 @@ pub(crate) fn trace_id(trace: &TraceContext) -> Option<&str> {
     trace.traceparent.as_deref()?.split('-').nth(1)
 }
 
-fn overhead_us(block_stored_at: Timestamp, record_stored_at: Timestamp, busy_us: u64) -> i64 {
-    let signed = |micros: u64| i64::try_from(micros).unwrap_or(i64::MAX);
-    signed(record_stored_at.0)
-        .saturating_sub(signed(block_stored_at.0))
-        .saturating_sub(signed(busy_us))
-}
-
-/// Returns the outcome of a block in one or two words.
-pub(crate) fn outcome(outcome: &EmissionOutcome) -> String {
-    match outcome {
-        EmissionOutcome::Proved(_) => "proved".into(),
-        EmissionOutcome::Dead { .. } => "dead".into(),
-        EmissionOutcome::Abandoned(EndReason::Cancelled { .. }) => "cancelled".into(),
-        EmissionOutcome::Abandoned(EndReason::Reorged) => "reorged".into(),
-        EmissionOutcome::Abandoned(EndReason::DeadlinePassed | EndReason::OutOfReach) => "too late".into(),
-        EmissionOutcome::Abandoned(EndReason::Refused { .. }) => "dead".into(),
-    }
-}
-
 /// Returns the newest record of a pipeline.
 pub(crate) async fn newest(bus: &Bus, pipeline: &PipelineId) -> Result<Option<Record>, Failure> {
-    let kept = bus
-        .last(Stream::Proofs, &subject::proofs_of_pipeline(pipeline))
-        .await?;
-    kept.map(Record::new).transpose()
+    let subjects = subject::proofs_of_pipeline(pipeline);
+    match bus.last(Stream::Proofs, &subjects).await?.map(Record::read) {
+        None => return Ok(None),
+        Some(Some(newest)) => return Ok(Some(newest)),
+        Some(None) => {}
+    }
+    // The newest message cannot be read: the readable record of the highest number is the newest but for amendments.
+    let all = bus.subjects(Stream::Proofs, &subjects).await?;
+    let numbers = all
+        .iter()
+        .filter_map(|(subject, _)| subject::number_of_proof(subject));
+    for number in numbers.collect::<BTreeSet<u64>>().into_iter().rev() {
+        if let Own::Record(record) = own(bus, pipeline, number).await? {
+            return Ok(Some(*record));
+        }
+    }
+    Ok(None)
+}
+
+/// The messages under a number.
+enum Own {
+    Record(Box<Record>),
+    /// There are messages, and none of them can be read.
+    Unreadable,
+    Nothing,
+}
+
+/// Reads the newest readable record under a number.
+async fn own(bus: &Bus, pipeline: &PipelineId, number: u64) -> Result<Own, Failure> {
+    let subject = subject::proof(pipeline, number);
+    let Some(kept) = bus.last(Stream::Proofs, &subject).await? else {
+        return Ok(Own::Nothing);
+    };
+    let newest = match Record::read(kept) {
+        Some(record) => Some(record),
+        None => {
+            let all = bus.scan(Stream::Proofs, &subject, 1, SCAN_MAX).await?;
+            let readable = all.into_iter().filter(|kept| kept.body.is_ok());
+            readable.last().and_then(Record::read)
+        }
+    };
+    Ok(newest.map_or(Own::Unreadable, |record| Own::Record(Box::new(record))))
 }
 
 /// Returns the record of a block by number: its own record, or the record of its range.
@@ -111,11 +145,14 @@ pub(crate) async fn of_number(
     pipeline: &PipelineId,
     number: u64,
 ) -> Result<Option<Record>, Failure> {
-    let own = bus
-        .last(Stream::Proofs, &subject::proof(pipeline, number))
-        .await?;
-    if let Some(kept) = own {
-        return Record::new(kept).map(Some);
+    match own(bus, pipeline, number).await? {
+        Own::Record(record) => return Ok(Some(*record)),
+        Own::Unreadable => {
+            return Err(Failure::failed(format!(
+                "{pipeline}: the record of block {number} cannot be read"
+            )));
+        }
+        Own::Nothing => {}
     }
     // A range is stored under the number of its last block, so the next higher number with a record
     // may cover this block.
@@ -131,7 +168,9 @@ pub(crate) async fn of_number(
         let found = bus.scan(Stream::Proofs, &under, 1, SCAN_MAX).await?;
         let (mut covering, mut stands) = (None, false);
         for kept in found {
-            let record = Record::new(kept)?;
+            let Some(record) = Record::read(kept) else {
+                continue;
+            };
             let mut standing = record.emission.standing.iter();
             stands |= standing.any(|standing| standing.block.number == number);
             covering = (record.emission.first.number <= number)
@@ -151,12 +190,19 @@ pub(crate) async fn of_number(
 /// without a record. This takes one read per record, even if many other pipelines share the stream.
 pub(crate) async fn tail(bus: &Bus, pipeline: &PipelineId, count: usize) -> Result<Vec<Record>, Failure> {
     let mut found = Vec::new();
-    let mut next = newest(bus, pipeline).await?;
+    let mut next = match newest(bus, pipeline).await? {
+        // The newest record amends an older one: the output ends at another number.
+        Some(Record { emission, .. }) if emission.amends() => match emission.next.checked_sub(1) {
+            Some(last) => at_or_below(bus, pipeline, last).await?,
+            None => None,
+        },
+        newest => newest,
+    };
     while let Some(record) = next.take() {
         let before = record.emission.first.number.checked_sub(1);
         found.push(record);
         if let Some(number) = before.filter(|_| found.len() < count) {
-            next = of_number(bus, pipeline, number).await?;
+            next = at_or_below(bus, pipeline, number).await?;
         }
     }
     found.truncate(count);
@@ -164,16 +210,32 @@ pub(crate) async fn tail(bus: &Bus, pipeline: &PipelineId, count: usize) -> Resu
     Ok(found)
 }
 
-/// Returns up to [`SCAN_MAX`] records from a sequence on, in stream order; empty if there are
-/// no more at the moment.
-pub(crate) async fn from(bus: &Bus, pipeline: &PipelineId, sequence: u64) -> Result<Vec<Record>, Failure> {
+/// Returns the record of a block, or of the nearest block before it if its own cannot be read.
+async fn at_or_below(bus: &Bus, pipeline: &PipelineId, mut number: u64) -> Result<Option<Record>, Failure> {
+    while matches!(own(bus, pipeline, number).await?, Own::Unreadable) {
+        let Some(before) = number.checked_sub(1) else {
+            return Ok(None);
+        };
+        number = before;
+    }
+    of_number(bus, pipeline, number).await
+}
+
+/// Returns the records among the next [`SCAN_MAX`] messages from a sequence on, in stream order, and the sequence after
+/// the last of them.
+pub(crate) async fn from(
+    bus: &Bus,
+    pipeline: &PipelineId,
+    sequence: u64,
+) -> Result<(Vec<Record>, u64), Failure> {
     let subjects = subject::proofs_of_pipeline(pipeline);
     let found = bus.scan(Stream::Proofs, &subjects, sequence, SCAN_MAX).await?;
-    found.into_iter().map(Record::new).collect()
+    let next = found.last().map_or(sequence, |last| last.sequence + 1);
+    Ok((found.into_iter().filter_map(Record::read).collect(), next))
 }
 
 /// Columns of the table whose rows [`row`] returns.
-pub(crate) const COLUMNS: [(&str, Align); 10] = [
+pub(crate) const COLUMNS: [(&str, Align); 11] = [
     ("block", Align::Right),
     ("hash", Align::Left),
     ("txs", Align::Right),
@@ -181,6 +243,7 @@ pub(crate) const COLUMNS: [(&str, Align); 10] = [
     ("zkvm", Align::Left),
     ("proof bytes", Align::Right),
     ("prove ms", Align::Right),
+    ("transfer ms", Align::Right),
     ("verify ms", Align::Right),
     ("overhead ms", Align::Right),
     ("verified by", Align::Left),
@@ -216,6 +279,7 @@ pub(crate) fn row(record: &Record) -> Vec<String> {
         each(&|proof| proof.zkvm.to_string()),
         each(&|proof| proof.bytes.to_string()),
         optional_ms(record.prove_us()),
+        optional_ms(record.transfer_us()),
         optional_ms(record.verify_us()),
         overhead,
         each(&|proof| proof.verifier.as_ref().map_or("-".into(), ToString::to_string)),
@@ -305,6 +369,7 @@ pub(crate) mod tests {
             payload: Payload::Inline(vec![1, 2, 3]),
             bytes: 3,
             prove_us: 1_990_000,
+            transfer_us: 30_000,
             verify_us: 10_000,
             attempt: 1,
         }
@@ -321,30 +386,47 @@ pub(crate) mod tests {
             "miden",
             "3",
             "1990.0",
+            "30.0",
             "10.0",
             "4.3",
             "miden-verifier-1",
         ];
         assert_eq!(row(&record), expected);
         assert_eq!(record.trace_id(), Some("0af7651916cd43dd8448eb211c80319c"));
-        assert!(record.is_verified());
+        assert!(record.is_verified(&BTreeSet::new()));
     }
 
     #[test]
     fn a_proof_without_a_verifier_is_not_verified() {
         let unverified = record(41, EmissionOutcome::Proved(vec![proof(Some("v")), proof(None)]));
-        assert!(!unverified.is_verified());
+        assert!(!unverified.is_verified(&BTreeSet::new()));
+        assert!(unverified.is_verified(&BTreeSet::from(["miden".parse().unwrap()])));
         assert_eq!(row(&unverified).last().map(String::as_str), Some("v,-"));
     }
 
     #[test]
     fn a_block_without_a_proof_is_a_row_without_times() {
-        let record = record(9, EmissionOutcome::Abandoned(EndReason::DeadlinePassed));
+        let record = record(
+            9,
+            EmissionOutcome::Abandoned(push0_domain::message::EndReason::DeadlinePassed),
+        );
         assert_eq!(
             row(&record),
-            ["9", "0x07070707", "12", "too late", "-", "-", "-", "-", "-", "-"]
+            [
+                "9",
+                "0x07070707",
+                "12",
+                "too late",
+                "-",
+                "-",
+                "-",
+                "-",
+                "-",
+                "-",
+                "-"
+            ]
         );
-        assert!(!record.is_verified());
+        assert!(!record.is_verified(&BTreeSet::new()));
     }
 
     proptest! {
@@ -352,8 +434,10 @@ pub(crate) mod tests {
         fn overhead_and_busy_time_add_up_to_the_whole(
             stored in 0..u64::MAX / 4, took in 0..u64::MAX / 4, busy in 0..u64::MAX / 4,
         ) {
-            let overhead = overhead_us(Timestamp(stored), Timestamp(stored + took), busy);
-            prop_assert_eq!(i128::from(overhead) + i128::from(busy), i128::from(took));
+            let mut record = record(1, EmissionOutcome::Proved(Vec::new()));
+            record.stored_at = Timestamp(stored + took);
+            (record.emission.stored_at, record.emission.busy_us) = (Timestamp(stored), busy);
+            prop_assert_eq!(i128::from(record.overhead_us()) + i128::from(busy), i128::from(took));
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Tables, and short forms of the values in them.
 
 use comfy_table::{CellAlignment, Table, presets};
-use push0_domain::BlockHash;
+use push0_domain::{BlockHash, plain::one_line};
 use std::time::Duration;
 
 /// Alignment of a column's cells.
@@ -17,7 +17,10 @@ pub(crate) fn render(columns: &[(&str, Align)], rows: &[Vec<String>]) -> String 
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
     table.set_header(columns.iter().map(|(name, _)| name.to_uppercase()));
-    table.add_rows(rows.iter().cloned());
+    table.add_rows(
+        rows.iter()
+            .map(|row| row.iter().map(|cell| one_line(cell)).collect::<Vec<_>>()),
+    );
     for (column, (_, align)) in table.column_iter_mut().zip(columns) {
         column.set_padding((0, 2));
         if *align == Align::Right {

@@ -5,7 +5,7 @@ use push0_bus::{Bus, Pipelines, Stream, now};
 use push0_domain::message::{BlockEvent, Lease};
 use push0_domain::{
     BlockKey, PipelineId,
-    subject::{self, AttemptKey, Kind},
+    subject::{self, Kind},
 };
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -63,9 +63,8 @@ pub(crate) async fn waiting_in_ranges(
         let subjects = subject::attempts_of_pipeline(kind, pipeline);
         let mut messages = bus.subjects(stream, &subjects).await?;
         messages.retain(|(subject, _)| {
-            let key = AttemptKey::parse(subject, kind);
-            let block = key.map(|key| key.block);
-            block.is_ok_and(|b| b.blocks > 1 && (b.first()..=b.number).contains(&number))
+            let block = subject::attempt_of(subject, kind).map(|key| key.block);
+            block.is_some_and(|b| b.blocks > 1 && (b.first()..=b.number).contains(&number))
         });
         found.extend(Waiting::of(kind, &messages));
     }
@@ -141,7 +140,7 @@ pub(crate) async fn held(bus: &Bus, pipeline: &PipelineId, number: u64) -> Resul
 #[cfg(test)]
 mod tests {
     use super::*;
-    use push0_domain::subject::stage;
+    use push0_domain::subject::{AttemptKey, stage};
 
     #[test]
     fn a_subject_tells_its_stage() {

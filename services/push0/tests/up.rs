@@ -10,11 +10,12 @@ use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
 
 const SOON: Duration = Duration::from_secs(30);
-const PROCESSES: [&str; 6] = [
+const PROCESSES: [&str; 7] = [
     "ingester",
     "dispatcher",
     "collector",
     "watchdog",
+    "gateway",
     "vm-1",
     "vm-verifier-1",
 ];
@@ -26,8 +27,8 @@ import http.server, os, signal, sys
 name = os.environ.get("PUSH0_PROVER__ID", os.path.basename(sys.argv[0]))
 here = os.path.dirname(os.path.abspath(sys.argv[0]))
 unknown = [key for key in os.environ if key.startswith("PUSH0_") and key not in (
-    "PUSH0_NATS__URL", "PUSH0_HTTP__LISTEN", "PUSH0_PROVER__ID", "PUSH0_PROVER__ZKVM",
-    "PUSH0_PROVER__SLOTS", "PUSH0_PROVER__GRACE", "PUSH0_TELEMETRY__LOG")]
+    "PUSH0_NATS__URL", "PUSH0_HTTP__LISTEN", "PUSH0_SUBMIT__LISTEN", "PUSH0_GATEWAY__LISTEN", "PUSH0_PROVER__ID", "PUSH0_PROVER__ZKVM",
+    "PUSH0_PROVER__SLOTS", "PUSH0_PROVER__GRACE", "PUSH0_PROVER__SPOOL", "PUSH0_TELEMETRY__LOG")]
 if unknown or os.path.exists(f"{here}/refuse"):
     print(f"wrong: {unknown}", flush=True)
     sys.exit(64)
@@ -47,7 +48,7 @@ server = http.server.HTTPServer((host, int(port)), Ready)
 with open(f"{here}/{name}.new", "w") as file:
     file.write(str(os.getpid()))
 os.rename(f"{here}/{name}.new", f"{here}/{name}.pid")
-print("args", sys.argv[1:], flush=True)
+print("args", sys.argv[1:], "submit", os.environ.get("PUSH0_SUBMIT__LISTEN"), flush=True)
 server.serve_forever()
 "#;
 
@@ -75,6 +76,7 @@ impl Place {
             "push0-dispatcher",
             "collector",
             "watchdog",
+            "gateway",
             "prover-vm",
         ] {
             let path = place.bin().join(name);
@@ -226,7 +228,27 @@ async fn everything_starts_and_ctrl_c_stops_it_in_order() {
     let log = place.log();
     assert!(log.contains("pipeline test: revision 1"), "{log}");
     assert!(log.contains("vm-verifier-1 | args ['--verify']"), "{log}");
-    assert!(log.contains("vm-1          | args []"), "{log}");
+    assert!(log.contains("vm-1          | args [] submit None"), "{log}");
+    let submit = place.endpoint()["submit"]
+        .as_str()
+        .expect("an address")
+        .to_owned();
+    assert!(
+        log.contains(&format!("ingester      | args [] submit {submit}")),
+        "{log}"
+    );
+    let way_in = format!("pipeline test: post blocks to http://{submit}/v1/pipelines/test/blocks");
+    assert!(log.contains(&way_in), "{log}");
+    // Another user of the machine has the port, and not the secret.
+    let url = place.endpoint()["nats_url"].as_str().expect("a URL").to_owned();
+    assert!(url.starts_with("nats://push0:") && !log.contains(&url), "{log}");
+    assert_eq!(place.run(&["endpoint"]).stdout, format!("{url}\n").into_bytes());
+    assert!(place.run(&["pipeline", "list"]).status.success());
+    let bare = format!("nats://127.0.0.1:{}", place.endpoint()["nats_port"]);
+    let stranger = Command::new(env!("CARGO_BIN_EXE_push0"))
+        .args(["pipeline", "list", "--dir", "/nowhere", "--nats", &bare])
+        .output();
+    assert!(!stranger.expect("push0 runs").status.success());
 
     up.signal(Signal::SIGINT);
     assert_eq!(up.ended().await, Some(0), "{}", place.log());
@@ -243,6 +265,54 @@ async fn everything_starts_and_ctrl_c_stops_it_in_order() {
         );
     }
     assert!(!place.log().contains("killed"), "{}", place.log());
+}
+
+#[tokio::test]
+async fn the_first_run_reads_the_settings_of_provers_beside_its_directory() {
+    let place = Place::new();
+    std::fs::write(
+        place.0.path().join("provers.toml"),
+        "[[prover]]\nzkvm = \"vm\"\ncount = 2\n[[prover]]\nzkvm = \"vn\"\n",
+    )
+    .expect("a file");
+    assert!(!place.dir().exists());
+    let mut up = place.up();
+    place.is_up().await;
+    assert!(place.pid("vm-2").is_some(), "{}", place.log());
+    assert!(
+        place.log().contains("no pipeline asks for zkVM vn"),
+        "{}",
+        place.log()
+    );
+    up.signal(Signal::SIGTERM);
+    assert_eq!(up.ended().await, Some(0));
+}
+
+#[tokio::test]
+async fn a_prover_has_its_own_grace() {
+    let place = Place::new();
+    std::fs::write(
+        place.0.path().join("provers.toml"),
+        "[[prover]]\nzkvm = \"vm\"\nenv = { PUSH0_PROVER__GRACE = \"0s\" }\n",
+    )
+    .expect("a file");
+    // Stands for a prover that ignores the signal.
+    let program = place.bin().join("prover-vm");
+    let deaf = SERVICE.replace(
+        "signal.signal(signal.SIGTERM, stop)",
+        "signal.signal(signal.SIGTERM, signal.SIG_IGN)",
+    );
+    std::fs::write(program, deaf).expect("a file");
+    let mut up = place.up();
+    place.is_up().await;
+    up.signal(Signal::SIGTERM);
+    assert_eq!(up.ended().await, Some(0));
+    // The grace of 0 s, and 6 s to stop.
+    assert!(
+        place.log().contains("did not stop within 6.0 s, killed"),
+        "{}",
+        place.log()
+    );
 }
 
 #[tokio::test]
@@ -299,6 +369,7 @@ async fn a_sigkill_leaves_nothing_and_the_next_run_goes_on_with_the_same_broker(
     let after = place.endpoint();
     assert_eq!(after["nats_url"], before["nats_url"]);
     assert_eq!(after["store_bytes"], before["store_bytes"]);
+    assert_eq!(after["submit"], before["submit"]);
     up.signal(Signal::SIGTERM);
     assert_eq!(up.ended().await, Some(0));
     place.all_are_gone(&pids).await;

@@ -1,4 +1,4 @@
-//! State of each stream's copies, as metrics. Brokers report their own messages, but not each other's copies.
+//! Level of each stream and state of its copies, as metrics. Brokers report their own messages, but not each other's copies.
 
 use push0_bus::{Bus, Standing};
 use push0_runtime::metrics::{self, IntGaugeVec, MetricError};
@@ -11,6 +11,8 @@ const LOOK_EVERY: Duration = Duration::from_secs(15);
 pub(crate) struct Copies {
     leading: IntGaugeVec,
     current: IntGaugeVec,
+    bytes: IntGaugeVec,
+    bytes_max: IntGaugeVec,
 }
 
 impl Copies {
@@ -25,6 +27,12 @@ impl Copies {
                 "stream_copy_current",
                 "1 if the broker's copy of the stream is present and complete",
                 &["stream", "broker"],
+            )?,
+            bytes: metrics::gauge_vec("stream_bytes", "Bytes that the stream holds", &["stream"])?,
+            bytes_max: metrics::gauge_vec(
+                "stream_bytes_max",
+                "Most bytes that the stream may hold",
+                &["stream"],
             )?,
         })
     }
@@ -50,6 +58,12 @@ impl Copies {
         self.leading
             .with_label_values(&[stream])
             .set(i64::from(has_leader));
+        if let Some(standing) = standing {
+            let gauge = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
+            let (bytes, bytes_max) = (standing.level.bytes, standing.level.bytes_max);
+            self.bytes.with_label_values(&[stream]).set(gauge(bytes));
+            self.bytes_max.with_label_values(&[stream]).set(gauge(bytes_max));
+        }
         for copy in standing.map_or(&[][..], |standing| &standing.copies) {
             self.current
                 .with_label_values(&[stream, copy.broker.as_str()])

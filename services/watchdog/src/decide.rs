@@ -2,8 +2,12 @@
 //!
 //! | observation | action of the watchdog |
 //! |---|---|
-//! | a prover silent for three beats, or back under a new incarnation | each attempt it ran is reported as died, each attempt not begun goes to another prover |
-//! | the same of a verifier | its checks go to another verifier |
+//! | a prover silent for three beats | suspected: a second copy of each attempt that it runs is asked for, each attempt not begun goes to another prover |
+//! | a verifier silent for three beats | its checks go to another verifier |
+//! | a suspected prover is heard | its attempts go on |
+//! | a suspected prover silent for long, or without a connection for two seconds | dead: each attempt it ran is reported as died |
+//! | a newer process of the name, and the older one is silent or without a connection | the older one is dead |
+//! | two processes of one name, both heard | said once; both go on |
 //! | an attempt over its timeout | stopped, and reported as timed out |
 //! | an attempt slower than its hedge threshold | a hedge is requested |
 //! | an attempt at a task of which another copy was accepted | stopped |
@@ -15,18 +19,22 @@
 //! Each decision is repeated as long as heartbeats show no effect: orders and reports may be lost, and doing
 //! any of this twice is harmless.
 
+mod copies;
+mod fleet;
 mod superseded;
 
-pub use crate::silence::{DEAD_AFTER, End, HEARTBEAT};
+pub use crate::silence::{CONDEMN_AFTER, End, GONE_FOR, HEARTBEAT, SUSPECT_AFTER};
 
-use crate::unheld::{LATE_AFTER, Looks, Unheld};
+use crate::{
+    process::Process,
+    unheld::{Looks, Seat},
+};
 use push0_domain::{
-    Announcement, BlockRef, PipelineId, ProverId, Timestamp, ZkvmId,
-    message::{BlockEnded, EndReason, Happening, Held, Lease, ProverState, Role},
+    Announcement, BlockRef, Participant, PipelineId, Timestamp,
+    message::{BlockEnded, EndReason, Happening, Held, Role},
     output::Output,
     subject::AttemptKey,
     task::{AttemptId, TaskId},
-    wanted::Claims,
 };
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque},
@@ -36,8 +44,6 @@ use std::{
 /// How long an adapter may take to end an attempt at its timeout by itself, before the attempt
 /// counts as hung.
 pub const TIMEOUT_GRACE: Duration = HEARTBEAT.saturating_mul(2);
-/// How long a live prover may take to reach a broker that came back.
-const RECONNECT_MAX: Duration = Duration::from_secs(1);
 /// How long after an attempt's end a heartbeat may still list the attempt: it was sent before.
 const TOLD_AFTER: Duration = HEARTBEAT;
 /// How often a stop order is repeated while it is not obeyed.
@@ -49,25 +55,29 @@ pub enum Effect {
     /// Write the failure of an attempt whose prover cannot, and end its delivery.
     Report {
         /// The prover holding the attempt.
-        prover: ProverId,
+        prover: Participant,
         /// The attempt as last listed.
         held: Box<Held>,
         /// How the attempt ended.
         end: End,
     },
     /// Give a delivery to another process.
-    GiveBack(Box<Held>),
+    GiveBack(Role, Box<Held>),
     /// Ask for a second copy of an attempt.
     Hedge {
-        /// The prover to avoid, because it is slow.
-        prover: ProverId,
+        /// The prover to avoid.
+        prover: Participant,
         /// The attempt to hedge.
         held: Box<Held>,
+        /// Why a second copy is wanted.
+        because: Because,
     },
+    /// Tell the broker to wait longer for a delivery, in place of its prover.
+    Extend(Box<Held>),
     /// Tell a prover to end an attempt.
     Stop {
         /// The prover to tell.
-        prover: ProverId,
+        prover: Participant,
         /// The attempt to end.
         attempt: AttemptId,
         /// Why the attempt is stopped.
@@ -78,6 +88,15 @@ pub enum Effect {
     Late(Vec<AttemptKey>, Box<BlockEnded>),
     /// Publish an event for observers.
     Announce(Happening),
+}
+
+/// Why a second copy of an attempt is wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Because {
+    /// The attempt is slower than its hedge threshold.
+    Slow,
+    /// The prover fell silent.
+    Silent,
 }
 
 /// Why an attempt is no longer wanted.
@@ -111,22 +130,22 @@ impl Reason {
 /// A block out of time: pipeline, block, its announcement, and deadline.
 type Late = (PipelineId, BlockRef, Announcement, Option<Timestamp>);
 
-#[derive(Debug)]
-struct Prover {
-    lease: Lease,
-    heard_at: Timestamp,
-}
-
 /// The watchdog's state: the newest heartbeat of every prover and verifier, and recent ends.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Watchdog {
-    provers: BTreeMap<ProverId, Prover>,
+    condemn_after: Duration,
+    /// The processes heard lately. Two of them may have the same name.
+    processes: BTreeMap<Seat, Process>,
+    /// Names of which two living processes were heard.
+    twins: BTreeSet<Participant>,
     /// Attempts for which a hedge was requested.
     hedged: HashSet<AttemptId>,
+    /// How many copies of a task were asked for because of silent provers, and when the last one.
+    copied: BTreeMap<AttemptKey, (usize, Timestamp)>,
     /// Completed attempts possibly still listed by heartbeats, by completion time.
-    over: HashMap<(ProverId, AttemptId), Timestamp>,
+    over: HashMap<(Participant, AttemptId), Timestamp>,
     /// When each attempt was last ordered to stop.
-    ordered: HashMap<(ProverId, AttemptId), Timestamp>,
+    ordered: HashMap<(Participant, AttemptId), Timestamp>,
     /// Attempts already reported as making their block late.
     late: BTreeSet<AttemptKey>,
     /// The output of each pipeline, and when it was last heard or read.
@@ -140,87 +159,51 @@ pub struct Watchdog {
     ticked_at: Timestamp,
 }
 
+impl Default for Watchdog {
+    fn default() -> Self {
+        Self::new(CONDEMN_AFTER)
+    }
+}
+
 impl Watchdog {
-    /// Handles a heartbeat stored before this watchdog led. Its prover gets extra time to be heard again, as
-    /// after an outage of the broker.
-    pub fn recall(&mut self, lease: Lease, now: Timestamp) {
-        let heard_at = now.plus(RECONNECT_MAX);
-        self.provers
-            .insert(lease.prover.clone(), Prover { lease, heard_at });
-    }
-
-    /// Handles a heartbeat.
-    pub fn heard(&mut self, lease: Lease, now: Timestamp) -> Vec<Effect> {
-        let (id, role, incarnation) = (lease.prover.clone(), lease.role, lease.incarnation);
-        let found = Effect::Announce(Happening::ProverFound {
-            prover: id.clone(),
-            zkvm: lease.zkvm.clone(),
-            role,
-        });
-        if let Some(before) = self.provers.get(&id).map(|before| &before.lease)
-            && before.incarnation == incarnation
-        {
-            let kept: HashSet<&str> = lease.held.iter().map(|h| h.ack_subject.as_str()).collect();
-            let waited = before.held.iter().filter(|h| h.running_ms.is_none());
-            for held in waited.filter(|h| !kept.contains(h.ack_subject.as_str())) {
-                let key = AttemptKey::of(&held.header.zkvm, &held.header.attempt_id());
-                self.looks.handed_back(role, key);
-            }
+    /// Creates a watchdog that has heard no prover. A prover counts as dead after a silence of `condemn_after`.
+    pub fn new(condemn_after: Duration) -> Self {
+        Self {
+            condemn_after: condemn_after.max(SUSPECT_AFTER),
+            processes: BTreeMap::new(),
+            twins: BTreeSet::new(),
+            hedged: HashSet::new(),
+            copied: BTreeMap::new(),
+            over: HashMap::new(),
+            ordered: HashMap::new(),
+            late: BTreeSet::new(),
+            outputs: HashMap::new(),
+            won: HashMap::new(),
+            ends: VecDeque::new(),
+            looks: Looks::default(),
+            swept_at: Timestamp::default(),
+            ticked_at: Timestamp::default(),
         }
-        let before = self.provers.insert(id, Prover { lease, heard_at: now });
-        match before {
-            None => vec![found],
-            Some(before) if before.lease.incarnation != incarnation && before.lease.role == role => {
-                let mut effects = self.lost(before.lease, End::Restarted, now);
-                effects.push(found);
-                effects
-            }
-            Some(_) => Vec::new(),
-        }
-    }
-
-    /// Returns the provers able to work on a zkVM: alive and not draining.
-    pub fn fleet(&self, zkvm: &ZkvmId) -> BTreeSet<ProverId> {
-        let lease = |p: &Prover| {
-            let Lease { role, state, .. } = p.lease;
-            role == Role::Prover && state != ProverState::Draining && p.lease.zkvm == *zkvm
-        };
-        let fleet = self.provers.iter().filter(|(_, p)| lease(p));
-        fleet.map(|(id, _)| id.clone()).collect()
-    }
-
-    /// Returns the zkVMs with at least one prover or verifier.
-    pub fn zkvms(&self) -> BTreeSet<ZkvmId> {
-        self.provers.values().map(|p| p.lease.zkvm.clone()).collect()
     }
 
     /// Handles a completed attempt, which needs no stop any more. Its delivery stays with the prover until a
     /// heartbeat no longer lists the attempt.
-    pub fn over(&mut self, prover: &ProverId, attempt: AttemptId, now: Timestamp) {
+    pub fn over(&mut self, prover: &Participant, attempt: AttemptId, now: Timestamp) {
         self.over.insert((prover.clone(), attempt), now);
     }
 
     /// Handles the passing of time.
     pub fn tick(&mut self, now: Timestamp) -> Vec<Effect> {
-        let mut effects = Vec::new();
-        if now.since(self.ticked_at) > HEARTBEAT {
+        let delay = now.since(self.ticked_at);
+        if delay > HEARTBEAT {
             // The watchdog itself was delayed, so the silence seen is its own and not the provers'.
-            self.provers.values_mut().for_each(|prover| prover.heard_at = now);
+            self.processes
+                .values_mut()
+                .for_each(|process| process.excuse(delay, now));
         }
         self.ticked_at = now;
-        let silent: Vec<ProverId> = self
-            .provers
-            .iter()
-            .filter(|(_, p)| now.since(p.heard_at) >= DEAD_AFTER)
-            .map(|(id, _)| id.clone())
-            .collect();
-        for id in silent {
-            let Some(prover) = self.provers.remove(&id) else {
-                continue;
-            };
-            let end = End::Silent(now.since(prover.heard_at));
-            effects.extend(self.lost(prover.lease, end, now));
-        }
+        let mut effects = self.judge_silence(now);
+        effects.extend(self.copies(now));
         effects.extend(self.overdue(now));
         effects.extend(self.slow(now));
         effects.extend(self.past_deadline(now));
@@ -244,29 +227,62 @@ impl Watchdog {
 
     /// Returns effects for attempts over their timeout: a report, in case the prover hangs, and a stop order.
     fn overdue(&mut self, now: Timestamp) -> Vec<Effect> {
-        let over: Vec<(ProverId, Held)> = self
-            .running(now)
+        let over: Vec<(Participant, Held)> = self
+            .running_and_heard(now)
             .filter(|(_, held, ran)| *ran >= Duration::from_millis(held.header.timeout_ms) + TIMEOUT_GRACE)
             .map(|(prover, held, _)| (prover.clone(), held.clone()))
             .collect();
+        let ordered: Vec<(Participant, Held, Effect)> = over
+            .into_iter()
+            .filter_map(|(prover, held)| {
+                let stop = self.order(&prover, &held, Reason::TimedOut, now)?;
+                Some((prover, held, stop))
+            })
+            .collect();
+        if ordered.is_empty() {
+            return Vec::new();
+        }
+        let elsewhere = self.run_elsewhere(ordered.iter().map(|(prover, held, _)| (prover, held)), now);
         let mut effects = Vec::new();
-        for (prover, held) in over {
-            if let Some(stop) = self.order(&prover, &held, Reason::TimedOut, now) {
-                // Report first: an adapter obeying the order would only report the attempt as stopped.
-                effects.push(Effect::Report {
-                    prover,
-                    held: Box::new(held),
-                    end: End::Hung,
-                });
-                effects.push(stop);
-            }
+        for ((prover, held, stop), is_run_elsewhere) in ordered.into_iter().zip(elsewhere) {
+            // Report first: an adapter obeying the order would only report the attempt as stopped.
+            let report = (!is_run_elsewhere).then(|| Effect::Report {
+                prover,
+                held: Box::new(held),
+                end: End::Hung,
+            });
+            effects.extend(report.into_iter().chain([stop]));
         }
         effects
     }
 
+    /// Returns for each attempt whether another prover that is heard runs the same one, within its timeout: the broker
+    /// delivered it again. Reads the leases once, because a hostile lease may list thousands of attempts.
+    fn run_elsewhere<'a>(
+        &self,
+        attempts: impl Iterator<Item = (&'a Participant, &'a Held)>,
+        now: Timestamp,
+    ) -> Vec<bool> {
+        let mut within: HashMap<(&TaskId, u32), Vec<(&Participant, &Held)>> = HashMap::new();
+        for (prover, held, ran) in self.running_and_heard(now) {
+            if ran < Duration::from_millis(held.header.timeout_ms) {
+                let key = (&held.header.id, held.header.attempt);
+                within.entry(key).or_default().push((prover, held));
+            }
+        }
+        let is_run_elsewhere = |(prover, held): (&Participant, &Held)| {
+            let same = within.get(&(&held.header.id, held.header.attempt));
+            same.is_some_and(|same| {
+                same.iter()
+                    .any(|(other, h)| *other != prover && h.header == held.header)
+            })
+        };
+        attempts.map(is_run_elsewhere).collect()
+    }
+
     fn slow(&mut self, now: Timestamp) -> Vec<Effect> {
-        let slow: Vec<(ProverId, Held)> = self
-            .running(now)
+        let slow: Vec<(Participant, Held)> = self
+            .running_and_heard(now)
             .filter(|(_, held, ran)| held.header.hedge_after_ms.is_some_and(|after| *ran >= Duration::from_millis(after)))
             // A hedge is not hedged again, because the threshold asks for two copies.
             .filter(|(_, held, _)| held.header.hedge_of.is_none())
@@ -279,6 +295,7 @@ impl Watchdog {
             .map(|(prover, held)| Effect::Hedge {
                 prover,
                 held: Box::new(held),
+                because: Because::Slow,
             })
             .collect()
     }
@@ -318,12 +335,15 @@ impl Watchdog {
         effects
     }
 
-    fn held(&self) -> impl Iterator<Item = (&ProverId, &Held)> {
-        let provers = self.provers.iter().filter(|(_, p)| p.lease.role == Role::Prover);
-        provers.flat_map(|(id, p)| p.lease.held.iter().map(move |held| (id, held)))
+    fn held(&self) -> impl Iterator<Item = (&Participant, &Held)> {
+        let provers = self
+            .processes
+            .iter()
+            .filter(|(_, p)| p.lease.role == Role::Prover);
+        provers.flat_map(|((id, _), p)| p.lease.held.iter().map(move |held| (id, held)))
     }
 
-    fn is_over(&self, prover: &ProverId, held: &Held) -> bool {
+    fn is_over(&self, prover: &Participant, held: &Held) -> bool {
         // Usually there is nothing to find, so the key is built only if there may be.
         !self.over.is_empty()
             && self
@@ -331,18 +351,27 @@ impl Watchdog {
                 .contains_key(&(prover.clone(), held.header.attempt_id()))
     }
 
-    /// Returns the running attempts, with the time they have been running.
-    fn running(&self, now: Timestamp) -> impl Iterator<Item = (&ProverId, &Held, Duration)> {
-        self.held()
-            .filter(|(id, held)| !self.is_over(id, held))
-            .filter_map(move |(id, held)| {
-                let since_beat = now.since(self.provers.get(id)?.heard_at);
-                Some((id, held, Duration::from_millis(held.running_ms?) + since_beat))
+    /// Returns the running attempts, with the time they have been running. Those of suspected provers are left
+    /// out: whether they still run is not known.
+    fn running_and_heard(&self, now: Timestamp) -> impl Iterator<Item = (&Participant, &Held, Duration)> {
+        let heard = self
+            .processes
+            .iter()
+            .filter(|(_, p)| p.lease.role == Role::Prover && !p.is_suspected());
+        heard
+            .flat_map(|((id, _), p)| p.lease.held.iter().map(move |held| (id, held, p.heard_at)))
+            .filter(|(id, held, _)| !self.is_over(id, held))
+            .filter_map(move |(id, held, heard_at)| {
+                Some((
+                    id,
+                    held,
+                    Duration::from_millis(held.running_ms?) + now.since(heard_at),
+                ))
             })
     }
 
     /// Returns an order to stop an attempt, unless one was given within `REPEAT_AFTER`.
-    fn order(&mut self, prover: &ProverId, held: &Held, reason: Reason, now: Timestamp) -> Option<Effect> {
+    fn order(&mut self, prover: &Participant, held: &Held, reason: Reason, now: Timestamp) -> Option<Effect> {
         let attempt = held.header.attempt_id();
         let key = (prover.clone(), attempt.clone());
         if self
@@ -363,6 +392,7 @@ impl Watchdog {
     /// Forgets state about attempts in no lease.
     fn forget(&mut self, now: Timestamp) {
         self.forget_superseded(now);
+        self.forget_copies(now);
         let held: HashSet<AttemptId> = self.held().map(|(_, held)| held.header.attempt_id()).collect();
         self.hedged.retain(|attempt| held.contains(attempt));
         self.ordered.retain(|(_, attempt), _| held.contains(attempt));
@@ -370,95 +400,10 @@ impl Watchdog {
             .retain(|(_, attempt), at| now.since(*at) < TOLD_AFTER || held.contains(attempt));
     }
 
-    /// Returns the number of live provers and verifiers.
-    pub fn alive(&self) -> usize {
-        self.provers.len()
-    }
-
-    /// Returns whether TASKS and CHECKS should be compared with the leases now.
-    pub fn is_look_due(&mut self, now: Timestamp) -> bool {
-        let somebody_is_late = self.late(now).next().is_some();
-        self.looks.is_due(somebody_is_late, now)
-    }
-
-    /// Compares the attempts in TASKS, or in CHECKS for verifiers, with the leases.
-    pub fn look(&mut self, role: Role, present: Vec<AttemptKey>, now: Timestamp) -> Vec<Unheld> {
-        let of_role = self.provers.values().filter(|p| p.lease.role == role);
-        let held = of_role.flat_map(|p| &p.lease.held);
-        let held = held
-            .map(|h| AttemptKey::of(&h.header.zkvm, &h.header.attempt_id()))
-            .collect();
-        let late = self.late(now).filter(|p| p.lease.role == role);
-        let late = late.map(|p| p.lease.zkvm.clone()).collect();
-        self.looks.look(role, present, &held, &late, now)
-    }
-
-    /// Handles a suspect found not delivered yet.
-    pub fn waits(&mut self, role: Role, key: &AttemptKey) {
-        self.looks.waits(role, key);
-    }
-
-    fn late(&self, now: Timestamp) -> impl Iterator<Item = &Prover> {
-        let provers = self.provers.values();
-        provers.filter(move |p| now.since(p.heard_at) >= LATE_AFTER)
-    }
-
     /// Returns the pipelines with tasks held by provers.
     pub fn pipelines(&self) -> HashSet<PipelineId> {
         self.held()
             .map(|(_, held)| held.header.id.stage.pipeline.clone())
             .collect()
-    }
-
-    /// Returns effects for the deliveries of a lost process.
-    fn lost(&mut self, lease: Lease, end: End, now: Timestamp) -> Vec<Effect> {
-        let Lease {
-            prover,
-            zkvm,
-            role,
-            held,
-            state,
-            slots,
-            ..
-        } = lease;
-        let left = state == ProverState::Draining && held.is_empty();
-        if role == Role::Prover {
-            self.looks.fell(prover.clone(), zkvm.clone(), end, now);
-        }
-        let lost = Effect::Announce(Happening::ProverLost {
-            prover: prover.clone(),
-            zkvm,
-            role,
-            held: u32::try_from(held.len()).unwrap_or(u32::MAX),
-        });
-        // While no watchdog led, the broker's ack wait may have given the delivery to another prover.
-        let elsewhere = |lost: &Held| {
-            self.held().any(|(other, held)| {
-                let same = held.header.context.claim() == lost.header.context.claim();
-                *other != prover && same && held.header.attempt_id() == lost.header.attempt_id()
-            })
-        };
-        // With a free slot, a waiting attempt begins at once, too late for this lease to show.
-        let running = held.iter().filter(|held| held.running_ms.is_some()).count();
-        let mut free = (slots as usize).saturating_sub(running);
-        let one = |held: Held| {
-            let began = held.running_ms.is_some() || free > 0;
-            if held.running_ms.is_none() {
-                free = free.saturating_sub(1);
-            }
-            if role == Role::Prover && began {
-                let (prover, held) = (prover.clone(), Box::new(held));
-                return Effect::Report { prover, held, end };
-            }
-            // The delivery never ran, so it does not count as an attempt.
-            Effect::GiveBack(Box::new(held))
-        };
-        let told = (!left).then_some(lost);
-        let ended: Vec<Effect> = held
-            .into_iter()
-            .filter(|held| !elsewhere(held))
-            .map(one)
-            .collect();
-        told.into_iter().chain(ended).collect()
     }
 }

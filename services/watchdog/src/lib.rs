@@ -9,10 +9,14 @@
 pub mod config;
 mod copies;
 pub mod decide;
+pub mod janitor;
+pub mod lost;
 mod metrics;
+mod process;
 pub mod reputation;
 mod service;
 mod silence;
 pub mod unheld;
+pub mod unverified;
 
 pub use service::run;

@@ -17,7 +17,7 @@
 //! At most half of the provers of a zkVM are in quarantine at a time. The duration doubles with every
 //! quarantine soon after the last.
 
-use push0_domain::{ProverId, TaskId, Timestamp, message::FailureClass};
+use push0_domain::{Participant, TaskId, Timestamp, message::FailureClass};
 use serde::{Deserialize, Serialize};
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -77,23 +77,23 @@ pub struct Quarantine {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Change {
     /// A quarantine began.
-    Begun(ProverId, Quarantine),
+    Begun(Participant, Quarantine),
     /// A quarantine was ended early.
-    Ended(ProverId, Quarantine),
+    Ended(Participant, Quarantine),
 }
 
 /// Recent failures and quarantines of all provers.
 #[derive(Debug, Default)]
 pub struct Reputation {
     terms: Terms,
-    provers: BTreeMap<ProverId, Record>,
+    provers: BTreeMap<Participant, Record>,
     cases: BTreeMap<TaskId, Case>,
 }
 
 /// A task that failed and was not completed since.
 #[derive(Debug, Default)]
 struct Case {
-    failed_by: BTreeMap<ProverId, (Timestamp, FailureClass)>,
+    failed_by: BTreeMap<Participant, (Timestamp, FailureClass)>,
     at: Timestamp,
 }
 
@@ -156,7 +156,7 @@ impl Reputation {
     }
 
     /// Restores a stored quarantine.
-    pub fn recall(&mut self, prover: ProverId, quarantine: Quarantine, now: Timestamp) {
+    pub fn recall(&mut self, prover: Participant, quarantine: Quarantine, now: Timestamp) {
         if now.since(quarantine.until) >= PROBATION {
             return;
         }
@@ -170,8 +170,8 @@ impl Reputation {
     pub fn completed(
         &mut self,
         task: &TaskId,
-        prover: &ProverId,
-        fleet: &BTreeSet<ProverId>,
+        prover: &Participant,
+        fleet: &BTreeSet<Participant>,
         now: Timestamp,
     ) -> Vec<Change> {
         if let Some(record) = self.provers.get_mut(prover) {
@@ -185,7 +185,7 @@ impl Reputation {
                 *class == FailureClass::OutOfMemory && !fleet.contains(other)
             })
             .map(|(other, _)| other);
-        let small: Vec<ProverId> = small.collect();
+        let small: Vec<Participant> = small.collect();
         let acquitted = small.iter().filter_map(|other| self.acquit(task, other, now));
         let acquitted: Vec<Change> = acquitted.collect();
         if failed_by.len() + small.len() < 2 || failed_by.is_empty() {
@@ -203,9 +203,9 @@ impl Reputation {
     pub fn failed(
         &mut self,
         task: &TaskId,
-        prover: &ProverId,
+        prover: &Participant,
         class: FailureClass,
-        fleet: &BTreeSet<ProverId>,
+        fleet: &BTreeSet<Participant>,
         now: Timestamp,
     ) -> Vec<Change> {
         if class.is_final() {
@@ -220,14 +220,14 @@ impl Reputation {
             self.charge(task, prover, class, now);
             return self.judge(prover, fleet, now).into_iter().collect();
         }
-        let accused: Vec<ProverId> = case.failed_by.keys().cloned().collect();
+        let accused: Vec<Participant> = case.failed_by.keys().cloned().collect();
         accused
             .iter()
             .filter_map(|id| self.acquit(task, id, now))
             .collect()
     }
 
-    fn charge(&mut self, task: &TaskId, prover: &ProverId, class: FailureClass, at: Timestamp) {
+    fn charge(&mut self, task: &TaskId, prover: &Participant, class: FailureClass, at: Timestamp) {
         make_room(&mut self.provers, PROVERS_MAX, prover, |record| {
             record.charges.last().map_or(record.completed_at, |c| c.at)
         });
@@ -258,7 +258,7 @@ impl Reputation {
     }
 
     /// Drops a charge, because another prover failed the task too.
-    fn acquit(&mut self, task: &TaskId, prover: &ProverId, now: Timestamp) -> Option<Change> {
+    fn acquit(&mut self, task: &TaskId, prover: &Participant, now: Timestamp) -> Option<Change> {
         let record = self.provers.get_mut(prover)?;
         record.charges.retain(|c| !c.tasks.contains(task));
         let before = record.grounds.len();
@@ -274,8 +274,13 @@ impl Reputation {
         Some(Change::Ended(prover.clone(), ended))
     }
 
-    fn judge(&mut self, prover: &ProverId, fleet: &BTreeSet<ProverId>, now: Timestamp) -> Option<Change> {
-        let rest = |id: &&ProverId| self.provers.get(*id).is_some_and(|record| record.rests(now));
+    fn judge(
+        &mut self,
+        prover: &Participant,
+        fleet: &BTreeSet<Participant>,
+        now: Timestamp,
+    ) -> Option<Change> {
+        let rest = |id: &&Participant| self.provers.get(*id).is_some_and(|record| record.rests(now));
         let resting = fleet.iter().filter(rest).count();
         let all = fleet.len() + usize::from(!fleet.contains(prover));
         let record = self.provers.get_mut(prover)?;
@@ -310,8 +315,8 @@ impl Reputation {
 
     /// Ends the quarantine due to end first if no other prover of the zkVM is there. `fleet` lists the
     /// provers able to work on the zkVM.
-    pub fn relieve(&mut self, fleet: &BTreeSet<ProverId>, now: Timestamp) -> Option<Change> {
-        let until = |id: &ProverId| {
+    pub fn relieve(&mut self, fleet: &BTreeSet<Participant>, now: Timestamp) -> Option<Change> {
+        let until = |id: &Participant| {
             let record = self.provers.get(id).filter(|record| record.rests(now))?;
             Some((record.quarantine.as_ref()?.until, id.clone()))
         };
@@ -338,7 +343,7 @@ impl Reputation {
     }
 
     /// Returns the provers whose quarantine has expired since the last call.
-    pub fn over(&mut self, now: Timestamp) -> Vec<ProverId> {
+    pub fn over(&mut self, now: Timestamp) -> Vec<Participant> {
         let mut over = Vec::new();
         for (id, record) in &mut self.provers {
             if record.to_end && !record.rests(now) {
@@ -356,7 +361,12 @@ impl Reputation {
 
     /// Returns a reminder for a prover that rests but should work, or works but should rest: the time left
     /// and the reason. The prover has missed the order, or has restarted.
-    pub fn remind(&mut self, prover: &ProverId, rests: bool, now: Timestamp) -> Option<(Duration, String)> {
+    pub fn remind(
+        &mut self,
+        prover: &Participant,
+        rests: bool,
+        now: Timestamp,
+    ) -> Option<(Duration, String)> {
         let record = self.provers.get_mut(prover)?;
         let quarantine = record.quarantine.as_ref()?;
         // The prover's clock may be a little behind.

@@ -1,26 +1,42 @@
 //! The shell: reads heartbeats, and sends reports, orders and hedges.
 
 mod act;
+mod lost;
+mod place;
+mod presence;
 mod quarantine;
+mod unheld;
+mod unverified;
 
 use crate::{
     config::Config,
     copies::Copies,
     decide::{Effect, Watchdog},
+    janitor::Janitor,
+    lost::Heads,
     metrics::Metrics,
     reputation::{Quarantine, Reputation},
+    service::presence::Asking,
+    unverified::Unverified,
 };
-use push0_bus::{Backoff, Bucket, Bus, BusError, Facts, Leadership, Pipelines, Signals, Stream, Term, now};
+use push0_bus::{
+    Backoff, Bucket, Bus, BusError, Facts, Leadership, Pipelines, Seals, Signals, Stream, Term, now,
+};
 use push0_domain::{
-    message::{Emission, FailureClass, Lease, Outcome, ResultEvent, TaskResult},
+    PipelineId,
+    message::{Emission, Event, FailureClass, Lease, Outcome, ResultEvent, TaskResult},
+    output::Output,
+    report::Refusal,
     subject::{self, Kind},
 };
-use push0_runtime::{BoxError, Component, Service};
+use push0_runtime::{BoxError, Component, Service, UnreadableState};
 use serde::de::IgnoredAny;
 use std::time::{Duration, Instant};
 
 /// Name of the leadership role.
 const ROLE: &str = "watchdog";
+/// The kinds of events by which verifiers tell of checks without a verdict.
+const CHECK_EVENTS: [&str; 2] = ["check-unverified", "check-paused"];
 /// How often silence, timeouts and deadlines are checked: a tenth of a heartbeat.
 const TICK: Duration = Duration::from_millis(25);
 /// How much of a tick the watchdog sleeps, blocking its thread. The end of every attempt is signalled, and no
@@ -33,16 +49,21 @@ const _: () = assert!(
 );
 /// After how many ticks outputs are read from the stream, in case signals of records were missed.
 const RECONCILE_EVERY: u32 = 40;
+/// After how many ticks pipelines that stand are looked at.
+const LOST_EVERY: u32 = 120;
 
 /// Runs the watchdog until it is asked to stop.
 pub async fn run(service: Service<Config>) -> Result<(), BoxError> {
     let broker = service.health.component("broker");
     let permissions = service.health.component("permissions").reporter();
+    let connection = service.health.component("connection").quiet_reporter();
     let role = service.health.role(ROLE)?;
     let losses = role.losses;
     let metrics = Metrics::register()?;
     let copies = Copies::register()?;
-    let bus = Bus::connect_reporting(&service.config.nats, "watchdog", permissions).await?;
+    let state = service.health.unreadable("state")?;
+    let janitor = Janitor::start(service.config.nats.clone(), &service.health)?;
+    let bus = Bus::connect_reporting(&service.config.nats, "watchdog", permissions, connection).await?;
     let candidate =
         Leadership::candidate(&bus, ROLE).watched(move || losses.inc(), role.component.reporter());
     let mut watched = std::pin::pin!(copies.watch(&bus));
@@ -52,12 +73,13 @@ pub async fn run(service: Service<Config>) -> Result<(), BoxError> {
         let error = tokio::select! {
             () = service.shutdown.requested() => break,
             never = &mut watched => match never {},
-            ended = bus.permitted(session(&bus, &candidate, &service.config, &metrics, &broker)) => match ended {
+            ended = bus.permitted(session(&bus, &candidate, &service.config, (&metrics, &state), &broker, &janitor)) => match ended {
                 Ok(()) => continue,
                 Err(error) => error,
             },
         };
         metrics.leading.set(0);
+        janitor.leads(false);
         broker.not_ready(error.to_string());
         tracing::warn!(%error, "starting over from stored state");
         tokio::select! {
@@ -74,20 +96,25 @@ async fn session(
     bus: &Bus,
     candidate: &Leadership,
     config: &Config,
-    metrics: &Metrics,
+    (metrics, state): (&Metrics, &UnreadableState),
     broker: &Component,
+    janitor: &Janitor,
 ) -> Result<(), BusError> {
     bus.connected().await;
     bus.check_provisioned().await?;
-    broker.ready();
-    let mut term = candidate.win().await?;
+    // A standby counts as ready, although it does not lead.
+    let mut term = candidate.win_reporting(|| broker.ready()).await?;
     tracing::info!("this watchdog is the active one");
     metrics.leading.set(1);
-    let ended = match term.during(Active::start(bus, config, metrics)).await {
+    janitor.leads(true);
+    let ended = match term.during(Active::start(bus, config, metrics, state)).await {
         Ok(active) => active.serve(&mut term).await,
         Err(error) => Err(error),
     };
     metrics.leading.set(0);
+    metrics.unverified.reset();
+    state.clear();
+    janitor.leads(false);
     term.resign().await;
     ended
 }
@@ -103,25 +130,44 @@ fn rest() {
 struct Active<'a> {
     bus: &'a Bus,
     metrics: &'a Metrics,
+    state: &'a UnreadableState,
     pipelines: Pipelines,
     core: Watchdog,
     reputation: Reputation,
     quarantines: Facts<Quarantine>,
     signals: Signals,
+    /// How many dropped signals were counted.
+    dropped: u64,
+    seals: Seals,
+    asking: Asking,
+    unverified: Unverified,
+    heads: Heads,
 }
 
 impl<'a> Active<'a> {
-    async fn start(bus: &'a Bus, config: &Config, metrics: &'a Metrics) -> Result<Self, BusError> {
-        let heard = [Kind::Lease, Kind::Result, Kind::Verdict, Kind::Ended, Kind::Proof].map(subject::all);
-        let signals = bus.listen(heard).await?;
+    async fn start(
+        bus: &'a Bus,
+        config: &Config,
+        metrics: &'a Metrics,
+        state: &'a UnreadableState,
+    ) -> Result<Self, BusError> {
+        let kinds = [Kind::Lease, Kind::Result, Kind::Verdict, Kind::Ended, Kind::Proof].map(subject::all);
+        let signals = bus.listen(kinds.into_iter().chain(CHECK_EVENTS.map(subject::notices)));
+        let signals = signals.await?;
         let mut active = Self {
             pipelines: Pipelines::bind(bus).await?,
-            core: Watchdog::default(),
+            core: Watchdog::new(config.condemn_after),
             reputation: Reputation::new(config.quarantine),
             quarantines: bus.facts(Bucket::State).await?,
             signals,
+            dropped: 0,
+            seals: bus.seals().await?,
+            asking: Asking::default(),
+            unverified: Unverified::default(),
+            heads: Heads::default(),
             bus,
             metrics,
+            state,
         };
         active.recall().await?;
         Ok(active)
@@ -133,10 +179,9 @@ impl<'a> Active<'a> {
         self.recall_quarantines().await?;
         // A prover that died while no watchdog led is silent from now on, like any other.
         for (subject, _) in bus.subjects(Stream::Leases, &subject::all(Kind::Lease)).await? {
-            if let Some(Ok(lease)) = bus
-                .last::<Lease>(Stream::Leases, &subject)
-                .await?
-                .map(|kept| kept.body)
+            let lease = bus.last::<Lease>(Stream::Leases, &subject).await?;
+            if let Some(Ok(lease)) = lease.map(|kept| kept.body)
+                && let Some(lease) = self.admitted(&subject, lease).await?
             {
                 self.core.recall(lease, now());
             }
@@ -155,20 +200,34 @@ impl<'a> Active<'a> {
             // silence of provers.
             let (effects, has_ticked) = tokio::select! {
                 biased;
-                () = &mut held => return Ok(()),
+                loss = &mut held => {
+                    loss.of_broker(ROLE)?;
+                    tracing::warn!("another watchdog leads");
+                    return Ok(());
+                }
                 () = &mut interrupted => return Err(BusError::Interrupted),
                 signal = self.signals.next() => {
                     let signal = signal?;
                     (self.hear(&signal).await?, false)
+                }
+                (seat, is_gone) = self.asking.next() => {
+                    self.core.presence(&seat, is_gone, now());
+                    continue;
                 }
                 _ = tick.tick() => {
                     ticks = ticks.wrapping_add(1);
                     if ticks.is_multiple_of(RECONCILE_EVERY) {
                         self.reconcile().await?;
                     }
+                    if ticks.is_multiple_of(LOST_EVERY) {
+                        self.look_for_lost_blocks().await?;
+                    }
                     let effects = self.core.tick(now());
                     if self.core.is_look_due(now()) {
                         self.look().await?;
+                    }
+                    for seat in self.core.to_ask(now()) {
+                        self.asking.about(self.bus, seat);
                     }
                     (effects, true)
                 }
@@ -177,9 +236,9 @@ impl<'a> Active<'a> {
             for effect in effects {
                 self.perform(effect).await?;
             }
-            self.metrics
-                .alive
-                .set(i64::try_from(self.core.alive()).unwrap_or(i64::MAX));
+            let count = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
+            self.metrics.alive.set(count(self.core.alive()));
+            self.metrics.suspected.set(count(self.core.suspected()));
             if may_rest {
                 // Let pending messages be sent first.
                 tokio::task::yield_now().await;
@@ -192,19 +251,43 @@ impl<'a> Active<'a> {
 
     async fn hear(&mut self, signal: &push0_bus::Signal) -> Result<Vec<Effect>, BusError> {
         let effects = match Kind::of(signal.subject()) {
-            Some(Kind::Result | Kind::Verdict) => match signal.body() {
-                Ok(ResultEvent::Attempt(result)) => return self.attempt_ended(&result).await,
-                _ => Vec::new(),
-            },
-            Some(Kind::Lease) => match signal.body::<Lease>() {
-                Ok(lease) => {
-                    self.remind(&lease).await?;
-                    self.core.heard(lease, now())
+            Some(kind @ (Kind::Result | Kind::Verdict)) => {
+                if let Ok(ResultEvent::Attempt(result)) = signal.body()
+                    && self.seals.admit(signal.subject(), kind, &result).await?.is_ok()
+                {
+                    return self.attempt_ended(&result).await;
                 }
-                Err(_) => Vec::new(),
-            },
+                Vec::new()
+            }
+            Some(Kind::Notice) => {
+                let sender = subject::sender_of_notice(signal.subject());
+                if let (Some(sender), Ok(event)) = (sender, signal.body::<Event>()) {
+                    self.unverified.heard(&sender, &event.what);
+                }
+                Vec::new()
+            }
+            Some(Kind::Lease) => {
+                let lease = match signal.body::<Lease>() {
+                    Ok(lease) => self.admitted(signal.subject(), lease).await?,
+                    Err(_) => {
+                        self.refused(Refusal::Unreadable, 1);
+                        None
+                    }
+                };
+                match lease {
+                    Some(lease) => {
+                        self.remind(&lease).await?;
+                        self.core.heard(lease, now())
+                    }
+                    None => Vec::new(),
+                }
+            }
             Some(Kind::Ended) => match signal.body() {
-                Ok(ResultEvent::Ended(ended)) => self.core.ended(&ended, now()),
+                Ok(ResultEvent::Ended(ended)) => {
+                    let effects = self.core.ended(&ended, now());
+                    self.unverified.ended(ended);
+                    effects
+                }
                 _ => Vec::new(),
             },
             Some(Kind::Proof) => {
@@ -218,29 +301,52 @@ impl<'a> Active<'a> {
         Ok(effects)
     }
 
+    /// Returns a lease without the deliveries in it that are not to be believed; `None` if the whole lease is not.
+    async fn admitted(&mut self, subject: &str, mut lease: Lease) -> Result<Option<Lease>, BusError> {
+        match self.seals.admit_lease(subject, &mut lease).await? {
+            Ok(dropped) => {
+                self.refused(Refusal::Seal, dropped.unsealed);
+                self.refused(Refusal::Repeated, dropped.repeated);
+                Ok(Some(lease))
+            }
+            Err(refusal) => {
+                self.refused(refusal, 1);
+                Ok(None)
+            }
+        }
+    }
+
+    fn refused(&self, refusal: Refusal, count: usize) {
+        if count > 0 {
+            let counter = self.metrics.refused.with_label_values(&[refusal.as_str()]);
+            counter.inc_by(u64::try_from(count).unwrap_or(u64::MAX));
+        }
+    }
+
     /// Updates the reputation of the attempt's prover. If the attempt was accepted, other copies of its
     /// task are stopped.
     async fn attempt_ended(&mut self, result: &TaskResult) -> Result<Vec<Effect>, BusError> {
         let header = &result.header;
+        if result.verdict.is_some() {
+            self.unverified.settled(&header.key());
+        }
         if matches!(result.outcome, Outcome::Completed { .. }) {
-            self.core.over(&result.prover, header.attempt_id(), now());
+            self.core.over(&result.participant(), header.attempt_id(), now());
         }
         let invalid = result
             .verdict
             .as_ref()
             .is_some_and(|verdict| verdict.invalid.is_some());
-        let class = match &result.outcome {
-            Outcome::Failed(failure) => failure.class,
-            Outcome::Completed { .. } if invalid => FailureClass::InvalidProof,
-            Outcome::Completed { .. } if header.check && result.verdict.is_none() => {
-                return Ok(Vec::new());
-            }
-            Outcome::Completed { .. } => {
+        let class = match result.failure() {
+            Some(failure) => failure.class,
+            None if invalid => FailureClass::InvalidProof,
+            None if header.check && result.verdict.is_none() => return Ok(Vec::new()),
+            None => {
                 let effects = self.core.accepted(&header.id, header.attempt, now());
                 let fleet = self.core.fleet(&header.zkvm);
                 let changes = self
                     .reputation
-                    .completed(&header.id, &result.prover, &fleet, now());
+                    .completed(&header.id, &result.participant(), &fleet, now());
                 self.note(changes).await?;
                 return Ok(effects);
             }
@@ -248,14 +354,34 @@ impl<'a> Active<'a> {
         let fleet = self.core.fleet(&header.zkvm);
         let changes = self
             .reputation
-            .failed(&header.id, &result.prover, class, &fleet, now());
+            .failed(&header.id, &result.participant(), class, &fleet, now());
         self.note(changes).await?;
         Ok(Vec::new())
     }
 
+    /// Returns the output of a pipeline. An unreadable record counts as no output: nothing of that pipeline is swept.
+    async fn output(&self, pipeline: &PipelineId) -> Result<Option<Output>, BusError> {
+        match self.bus.output(pipeline).await {
+            Ok(output) => {
+                self.state.mended(pipeline.as_str());
+                Ok(output.map(|(output, _)| output))
+            }
+            Err(error @ BusError::Corrupt { .. }) => {
+                self.state.found(pipeline.as_str(), error);
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
     /// Reads the outputs from the stream, in case signals were missed.
     async fn reconcile(&mut self) -> Result<(), BusError> {
+        let dropped = self.signals.dropped();
+        self.metrics.signals_dropped.inc_by(dropped - self.dropped);
+        self.dropped = dropped;
         self.end_quarantines().await?;
+        self.sweep_unverified().await?;
+        self.count_unverified();
         self.reputation.forget(now());
         for pipeline in self.core.pipelines() {
             // Ask for one number: to find the newest record, the broker would search all subjects.
@@ -267,7 +393,7 @@ impl<'a> Active<'a> {
                 }
                 None => true,
             };
-            if missed && let Some((output, _)) = self.bus.output(&pipeline).await? {
+            if missed && let Some(output) = self.output(&pipeline).await? {
                 self.core.recall_output(&pipeline, output, now());
             }
         }

@@ -11,7 +11,7 @@ use push0_domain::{
     subject::AttemptKey,
 };
 use push0_watchdog::{
-    decide::{DEAD_AFTER, HEARTBEAT, Watchdog},
+    decide::{GONE_FOR, HEARTBEAT, SUSPECT_AFTER, Watchdog},
     unheld::{Fate, LOST_AFTER, UNHELD_AFTER, Unheld},
 };
 use std::time::Duration;
@@ -74,43 +74,80 @@ proptest! {
                 watchdog.heard(lease(1, Role::Prover, shows.iter().copied().map(attempt).collect()), now);
                 shown = shows;
             }
-            let found = tick(&mut watchdog, Role::Prover, there(0).map(key).collect(), now);
+            let mut found = tick(&mut watchdog, Role::Prover, there(0).map(key).collect(), now);
+            // A suspect is only looked at.
+            found.retain(|unheld| unheld.fate != Fate::Suspect);
             prop_assert_eq!(found, []);
             now = now.plus(TICK);
         }
     }
 
-    /// P5: an attempt taken after a prover's last heartbeat is known when the prover is declared dead, and
-    /// dies with that prover.
+    /// P5: an attempt taken after a prover's last heartbeat is known when the prover is suspected: a copy is asked
+    /// for. The attempt dies with that prover, and starts over as unheld if the prover is back without it.
     #[test]
-    fn what_a_dead_prover_took_last_dies_with_it(taken_after in 0..250_u64, calm_for in 0..3000_u64) {
+    fn what_a_silent_prover_took_last_is_copied_and_shares_its_fate(
+        taken_after in 0..250_u64,
+        calm_for in 0..3000_u64,
+        is_back in any::<bool>(),
+    ) {
         let mut watchdog = Watchdog::default();
         let mut now = START;
         let mut last_heard = START;
-        let mut found = Vec::new();
-        while found.is_empty() && now.since(last_heard) < ms(2000) {
+        let mut fates = Vec::new();
+        let seat = (lease(1, Role::Prover, Vec::new()).sender(), 1);
+        while now.since(START) < ms(calm_for + 6000) && !matches!(fates.last(), Some((_, Fate::Fell(..) | Fate::Lost))) {
             if beats(now, 100) {
                 watchdog.heard(lease(2, Role::Prover, Vec::new()), now);
             }
-            if beats(now, 0) && now.since(START) <= ms(calm_for) {
+            let returns = is_back && now.since(last_heard) > ms(2000);
+            if beats(now, 0) && (now.since(START) <= ms(calm_for) || returns) {
                 watchdog.heard(lease(1, Role::Prover, Vec::new()), now);
-                last_heard = now;
+                last_heard = if now.since(START) <= ms(calm_for) { now } else { last_heard };
             }
             let taken = now.since(START) > ms(calm_for) && now.since(last_heard) >= ms(taken_after);
             let present = if taken { vec![key(7)] } else { Vec::new() };
-            found = tick(&mut watchdog, Role::Prover, present, now);
+            for unheld in tick(&mut watchdog, Role::Prover, present, now) {
+                prop_assert_eq!((&unheld.key, unheld.role), (&key(7), Role::Prover));
+                fates.push((now.since(last_heard), unheld.fate));
+            }
+            watchdog.presence(&seat, !is_back, now);
             now = now.plus(TICK);
         }
-        let [Unheld { key: found, role: Role::Prover, fate: Fate::Fell(prover, _) }] = &found[..] else {
-            return Err(TestCaseError::fail(format!("{found:?}")));
+        fates.retain(|(_, fate)| !matches!(fate, Fate::Extended | Fate::Suspect));
+        let [(copied_at, Fate::Doubted(doubted)), (ended_at, end)] = &fates[..] else {
+            return Err(TestCaseError::fail(format!("{fates:?}")));
         };
-        prop_assert_eq!((found, prover.as_str()), (&key(7), "p-1"));
-        let after = now.since(last_heard);
-        let known_after = DEAD_AFTER.max(ms(taken_after) + UNHELD_AFTER + ms(100));
-        prop_assert!(after <= known_after + TICK * 3, "{after:?}");
+        prop_assert_eq!(doubted.name.as_str(), "p-1");
+        let known_after = SUSPECT_AFTER.max(ms(taken_after) + UNHELD_AFTER + ms(100));
+        prop_assert!(*copied_at <= known_after + TICK * 3, "{fates:?}");
+        let as_expected = match end {
+            Fate::Fell(prover, _) => !is_back && prover.name.as_str() == "p-1" && *ended_at >= GONE_FOR,
+            end => is_back && *end == Fate::Lost,
+        };
+        prop_assert!(as_expected, "{fates:?}");
     }
 
-    /// An attempt that waited in its stream and kills its prover at once dies with that prover too, and is
+    /// P5: an attempt that the broker hands to a process that stands still goes to another process within a second,
+    /// also later than the process was suspected, and no prover is in doubt about it.
+    #[test]
+    fn what_is_delivered_to_a_process_that_stands_still_goes_on_within_a_second(delivered_after in 1000..9000_u64) {
+        let mut watchdog = Watchdog::default();
+        let mut now = START;
+        watchdog.heard(lease(1, Role::Prover, Vec::new()), now);
+        let mut fates = Vec::new();
+        while now.since(START) < ms(delivered_after) + ms(800) {
+            if beats(now, 100) {
+                watchdog.heard(lease(2, Role::Prover, Vec::new()), now);
+            }
+            let present = if now.since(START) >= ms(delivered_after) { vec![key(7)] } else { Vec::new() };
+            let found = tick(&mut watchdog, Role::Prover, present, now);
+            fates.extend(found.into_iter().map(|unheld| unheld.fate));
+            now = now.plus(TICK);
+        }
+        prop_assert_eq!(&fates[..2], [Fate::Suspect, Fate::Lost]);
+    }
+
+    /// An attempt that waited in its stream and kills its prover at once is in doubt with that prover too, and is
     /// not handed to the next one in the meantime.
     #[test]
     fn what_waited_and_kills_at_once_is_not_handed_on(waited in 0..3000_u64, beat in 0..250_u64) {
@@ -134,8 +171,8 @@ proptest! {
             }
             now = now.plus(TICK);
         }
-        let fell = matches!(&fates[..], [Fate::Fell(prover, _)] if prover.as_str() == "p-1");
-        prop_assert!(fell, "{fates:?}");
+        let doubted = matches!(&fates[..], [Fate::Doubted(prover)] if prover.name.as_str() == "p-1");
+        prop_assert!(doubted, "{fates:?}");
     }
 
     /// A delivery lost on the way goes to another process soon, and no prover is blamed.
@@ -180,12 +217,13 @@ fn what_was_handed_back_is_left_alone_until_somebody_takes_it() {
             let held = [attempt(1)].into_iter().chain(behind).collect();
             watchdog.heard(lease(1, Role::Prover, held), now);
         }
-        // One prover dies while the attempt waits, another after the attempt was taken and shown.
+        // One prover dies while the attempt waits. Another takes the attempt, and loses it.
         if beats(now, 100) && at < 3000 {
             watchdog.heard(lease(2, Role::Prover, Vec::new()), now);
         }
-        if beats(now, 100) && (5000..6000).contains(&at) {
-            watchdog.heard(lease(3, Role::Prover, vec![attempt(7)]), now);
+        if beats(now, 100) && at >= 5000 {
+            let held = if at < 6000 { vec![attempt(7)] } else { Vec::new() };
+            watchdog.heard(lease(3, Role::Prover, held), now);
         }
         for unheld in tick(&mut watchdog, Role::Prover, vec![key(1), key(7)], now) {
             fates.push((at, unheld.fate));
@@ -193,7 +231,7 @@ fn what_was_handed_back_is_left_alone_until_somebody_takes_it() {
         now = now.plus(TICK);
     }
     assert!(
-        matches!(&fates[..], [(6000.., Fate::Fell(prover, _)), ..] if prover.as_str() == "p-3"),
+        matches!(&fates[..], [(6000.., Fate::Suspect), (_, Fate::Lost), ..]),
         "{fates:?}"
     );
 }

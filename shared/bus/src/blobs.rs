@@ -1,101 +1,109 @@
-//! Blobs: large payloads stored under their content hash, which is verified when a blob is read.
+//! Blobs: large payloads, stored in parts under their writer, their block and their content hash, which is verified
+//! when a blob is read.
+//!
+//! A subject takes one message, and no message is ever replaced (docs/adr/0038). So a part that is there already was
+//! stored by an earlier try of the same writer, and a broken upload is finished by the next try.
 
-use crate::{
-    Bus,
-    provision::{BLOBS, BLOBS_STREAM},
-};
-use async_nats::jetstream::{
-    Context,
-    message::StreamMessage,
-    object_store::{GetErrorKind, InfoErrorKind, ObjectInfo, ObjectStore},
-    stream::{self, DirectGetErrorKind, LastRawMessageErrorKind},
-};
-use base64::{Engine as _, prelude::BASE64_URL_SAFE};
+mod error;
+mod reached;
+mod stored;
+
+pub use error::BlobError;
+pub use reached::Reached;
+
+use crate::{Bus, Message, PublishError, provision::BLOBS};
+use async_nats::jetstream::stream::{self, DirectGetErrorKind, LastRawMessageErrorKind};
+use bytes::Bytes;
+use futures::{StreamExt, TryStreamExt};
 use lru::LruCache;
 use push0_domain::{
-    BlobRef, Payload, Payloads,
-    codec::{self, CodecError, Encoding},
-    payload::{CHUNK_LEN, INLINE_MAX, PAYLOAD_MAX},
+    BlobPlace, BlobRef, Payload, Payloads, PipelineId, ProverId, ZkvmId,
+    codec::{self, Encoding},
+    payload::{BLOB_PART_LEN, BlobHash, CHUNK_LEN, INLINE_MAX, PAYLOAD_MAX},
+    subject,
 };
+use sha2::{Digest, Sha256};
 use std::{
-    io::ErrorKind,
+    collections::BTreeMap,
     num::NonZeroUsize,
+    ops::Range,
     sync::{Arc, Mutex, PoisonError},
-    time::Duration,
 };
-use tokio::io::AsyncReadExt;
 
 /// How many chunks of long lists are kept in memory. Neighbouring entries of a list share a chunk.
 const CHUNKS_KEPT: NonZeroUsize = NonZeroUsize::new(8).expect("not zero");
 
-/// How long a read may receive no bytes before it checks whether the blob's bytes exist at all.
-const STALL: Duration = Duration::from_secs(2);
-
-/// The reason why a blob was not read or written.
-#[derive(Debug, thiserror::Error)]
-pub enum BlobError {
-    /// The store does not have the blob: it expired, or its producer must run again.
-    #[error("blob {0:?} is not in the store")]
-    Missing(BlobRef),
-    /// The store has other bytes under the blob's name.
-    #[error("blob {0:?} is corrupt: its bytes have another hash or length")]
-    Corrupt(BlobRef),
-    /// The payload is larger than [`PAYLOAD_MAX`].
-    #[error("payload of {0} bytes: expected at most {PAYLOAD_MAX}")]
-    TooLarge(u64),
-    /// A message refers to an entry beyond the end of its chunk, or to a chunk that is no list.
-    #[error("entry {entry} is not in chunk {chunk:?}: {reason}")]
-    Entry {
-        /// The blob of the chunk.
-        chunk: BlobRef,
-        /// The entry's position in the chunk, from 0.
-        entry: u32,
-        /// A description of the defect.
-        reason: String,
-    },
-    /// The store did not answer, or refused for the moment.
-    #[error("blob store: {0}")]
-    Unavailable(String),
-    /// A list could not be encoded.
-    #[error(transparent)]
-    Codec(#[from] CodecError),
-}
-
-impl BlobError {
-    /// Returns whether the same call may succeed later.
-    pub fn is_transient(&self) -> bool {
-        matches!(self, Self::Unavailable(_))
-    }
-}
+/// How many parts of one blob are under way at once.
+const PARTS_IN_FLIGHT: usize = 4;
 
 /// Decoded chunks of long lists, by content hash.
 type Chunks = LruCache<[u8; 32], Arc<Vec<Payload>>>;
 
-/// A handle to the blob store.
+/// A handle to the blob store, for reading.
 #[derive(Clone)]
 pub struct Blobs {
-    store: ObjectStore,
-    jetstream: Context,
+    bus: Bus,
     chunks: Arc<Mutex<Chunks>>,
+    reached: Reached,
 }
 
-impl Bus {
-    /// Binds to the blob store.
-    pub async fn blobs(&self) -> Result<Blobs, crate::BusError> {
-        let store = self
-            .jetstream
-            .get_object_store(BLOBS)
-            .await
-            .map_err(|e| crate::BusError::unavailable(BLOBS, e))?;
-        Ok(Blobs {
-            store,
-            jetstream: self.jetstream.as_ref().clone(),
-            chunks: Arc::new(Mutex::new(LruCache::new(CHUNKS_KEPT))),
-        })
+/// A handle to store the blobs of one block.
+#[derive(Clone)]
+pub struct BlobWriter {
+    blobs: Blobs,
+    place: BlobPlace,
+}
+
+/// The blobs of the store by their place, as of one look.
+#[derive(Debug, Default)]
+pub struct StoredBlobs {
+    /// The bytes at each place, at most: every part counts as a full one.
+    pub places: BTreeMap<BlobPlace, u64>,
+    /// Subjects that name no blob.
+    pub strays: Vec<String>,
+}
+
+/// A service of push0 that stores blobs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Service {
+    /// Stores witnesses.
+    Ingester,
+    /// Stores long lists of inputs.
+    Collector,
+    /// A person at the command line, and tests.
+    Operator,
+}
+
+impl Service {
+    fn name(self) -> ProverId {
+        let name = match self {
+            Self::Ingester => "ingester",
+            Self::Collector => "collector",
+            Self::Operator => "operator",
+        };
+        ProverId::new(name).expect("a valid name")
     }
 }
 
-impl Blobs {
+impl Bus {
+    /// Returns a handle to the blob store. Asks the broker nothing.
+    pub fn blobs(&self) -> Blobs {
+        Blobs {
+            bus: self.clone(),
+            chunks: Arc::new(Mutex::new(LruCache::new(CHUNKS_KEPT))),
+            reached: Reached::default(),
+        }
+    }
+}
+
+impl BlobWriter {
+    /// Returns a handle for one transfer, and how far the transfer comes.
+    pub fn watched(&self) -> (Self, Reached) {
+        let (blobs, reached) = self.blobs.watched();
+        let place = self.place.clone();
+        (Self { blobs, place }, reached)
+    }
+
     /// Makes a payload of bytes: up to [`INLINE_MAX`] bytes stay inline, more are stored as a blob.
     pub async fn payload(&self, bytes: &[u8]) -> Result<Payload, BlobError> {
         if bytes.len() <= INLINE_MAX {
@@ -139,32 +147,102 @@ impl Blobs {
         Ok(entries)
     }
 
-    /// Stores bytes as a blob. The same bytes are stored once.
+    /// Returns the reference to bytes as [`Self::put`] stores them. Stores nothing.
+    pub async fn name(&self, bytes: &[u8]) -> BlobRef {
+        let mut hasher = Hasher::default();
+        for part in bytes.chunks(PART_LEN) {
+            hasher.add(part).await;
+        }
+        BlobRef {
+            place: self.place.clone(),
+            hash: hasher.hash(),
+            len: bytes.len() as u64,
+        }
+    }
+
+    /// Stores bytes as a blob, or what an earlier try has not stored of them.
     pub async fn put(&self, bytes: &[u8]) -> Result<BlobRef, BlobError> {
-        let blob = BlobRef::of(bytes);
+        self.put_parts(bytes, |range| Bytes::copy_from_slice(&bytes[range]))
+            .await
+    }
+
+    /// Stores bytes like [`Self::put`], without a copy of each part.
+    pub async fn put_shared(&self, bytes: &Bytes) -> Result<BlobRef, BlobError> {
+        self.put_parts(bytes, |range| bytes.slice(range)).await
+    }
+
+    async fn put_parts(
+        &self,
+        bytes: &[u8],
+        part: impl Fn(Range<usize>) -> Bytes,
+    ) -> Result<BlobRef, BlobError> {
+        let blob = self.name(bytes).await;
         if blob.len > PAYLOAD_MAX {
             return Err(BlobError::TooLarge(blob.len));
         }
-        let name = blob.hash.to_string();
-        let stored = match self.store.info(&name).await {
-            // The bytes may have expired or been removed while the description stayed.
-            Ok(info) if info.size as u64 == blob.len && !info.deleted => {
-                blob.len == 0 || self.has_parts(&info.nuid).await?
-            }
-            Err(e) if e.kind() != InfoErrorKind::NotFound => {
-                return Err(BlobError::Unavailable(e.to_string()));
-            }
-            _ => false,
-        };
-        if stored {
-            return Ok(blob);
+        let starts = (0_u64..).zip((0..bytes.len()).step_by(PART_LEN));
+        let stored = starts.map(|(at, start)| {
+            let end = bytes.len().min(start + PART_LEN);
+            self.put_part(subject::blobs::part(&blob, at), part(start..end))
+        });
+        let mut stored = futures::stream::iter(stored).buffered(PARTS_IN_FLIGHT);
+        let mut sent = 0;
+        while let Some(len) = stored.try_next().await? {
+            sent += len;
+            self.blobs.reached.note(sent);
         }
-        let mut reader = bytes;
-        self.store
-            .put(name.as_str(), &mut reader)
-            .await
-            .map_err(|e| BlobError::Unavailable(e.to_string()))?;
+        drop(stored);
         Ok(blob)
+    }
+
+    /// Stores one part. Returns its length.
+    async fn put_part(&self, subject: String, part: Bytes) -> Result<usize, BlobError> {
+        let len = part.len();
+        match self.blobs.bus.publish(Message::raw(subject, part)).await {
+            Ok(_) | Err(PublishError::Occupied { .. }) => Ok(len),
+            Err(error @ PublishError::Full { .. }) => Err(BlobError::Full(error.to_string())),
+            Err(error) => Err(BlobError::Unavailable(error.to_string())),
+        }
+    }
+}
+
+impl Blobs {
+    /// Returns a handle for a service of push0 to store what belongs to a block of this number.
+    pub fn of_service(&self, writer: Service, pipeline: &PipelineId, number: u64) -> BlobWriter {
+        self.of(None, writer.name(), pipeline, number)
+    }
+
+    /// Returns a handle for a prover to store what belongs to a block of this number, for a range to its last block.
+    pub fn of_prover(
+        &self,
+        zkvm: &ZkvmId,
+        prover: &ProverId,
+        pipeline: &PipelineId,
+        number: u64,
+    ) -> BlobWriter {
+        self.of(Some(zkvm.clone()), prover.clone(), pipeline, number)
+    }
+
+    fn of(&self, zkvm: Option<ZkvmId>, writer: ProverId, pipeline: &PipelineId, number: u64) -> BlobWriter {
+        BlobWriter {
+            blobs: self.clone(),
+            place: BlobPlace {
+                zkvm,
+                writer,
+                pipeline: pipeline.clone(),
+                number,
+            },
+        }
+    }
+
+    /// Returns a handle for one transfer, and how far the transfer comes.
+    pub fn watched(&self) -> (Self, Reached) {
+        let reached = Reached::default();
+        let watched = Self {
+            reached: reached.clone(),
+            ..self.clone()
+        };
+        (watched, reached)
     }
 
     /// Reads a blob and verifies its length and hash.
@@ -172,80 +250,21 @@ impl Blobs {
         if blob.len > PAYLOAD_MAX {
             return Err(BlobError::TooLarge(blob.len));
         }
-        let object = match self.store.get(blob.hash.to_string()).await {
-            Ok(object) => object,
-            Err(e) if e.kind() == GetErrorKind::NotFound => return Err(self.not_found(blob).await),
-            Err(e) => return Err(BlobError::Unavailable(e.to_string())),
-        };
-        let nuid = object.info.nuid.clone();
-        if object.info.chunks == 1 {
-            return self.only_part(blob, &nuid).await;
+        let stream = self.bus.jetstream.get_stream_no_info(BLOBS).await;
+        let stream = &stream.map_err(|e| BlobError::Unavailable(e.to_string()))?;
+        let parts: Vec<_> = (0..blob.parts()).map(|at| part(stream, blob, at)).collect();
+        let mut parts = futures::stream::iter(parts).buffered(PARTS_IN_FLIGHT);
+        let (mut bytes, mut hasher) = (Vec::new(), Hasher::default());
+        while let Some(part) = parts.try_next().await? {
+            hasher.add(&part).await;
+            bytes.extend_from_slice(&part);
+            self.reached.note(bytes.len());
         }
-        let mut bytes = Vec::new();
-        let mut object = object.take(blob.len + 1);
-        loop {
-            match tokio::time::timeout(STALL, object.read_buf(&mut bytes)).await {
-                Ok(Ok(0)) => break,
-                Ok(Ok(_)) => {}
-                Ok(Err(e)) if e.kind() == ErrorKind::InvalidData => return Err(BlobError::Corrupt(*blob)),
-                Ok(Err(e)) => return Err(BlobError::Unavailable(e.to_string())),
-                Err(_) => return Err(self.stalled(blob, &nuid).await),
-            }
+        if hasher.hash() == blob.hash {
+            Ok(bytes)
+        } else {
+            Err(BlobError::Corrupt(blob.clone()))
         }
-        checked(blob, bytes)
-    }
-
-    /// Reads a blob stored as one part. The client reads through a consumer of its own, which the broker
-    /// keeps for some seconds afterwards: many tasks that read small blobs at once would use up all consumers
-    /// the broker allows.
-    async fn only_part(&self, blob: &BlobRef, nuid: &str) -> Result<Vec<u8>, BlobError> {
-        let part = self.last_part(nuid).await?.ok_or(BlobError::Missing(*blob))?;
-        checked(blob, part.payload.to_vec())
-    }
-
-    /// Returns the reason why a blob's bytes do not arrive. If they expired or were removed while the
-    /// description stayed, the client waits for them for ever.
-    async fn stalled(&self, blob: &BlobRef, nuid: &str) -> BlobError {
-        match self.has_parts(nuid).await {
-            Ok(true) => BlobError::Unavailable(format!("no bytes of {blob:?} for {STALL:?}")),
-            Ok(false) => BlobError::Missing(*blob),
-            Err(error) => error,
-        }
-    }
-
-    /// Returns whether the store has bytes of the object with this id.
-    async fn has_parts(&self, nuid: &str) -> Result<bool, BlobError> {
-        Ok(self.last_part(nuid).await?.is_some())
-    }
-
-    async fn last_part(&self, nuid: &str) -> Result<Option<StreamMessage>, BlobError> {
-        let stream = self.bound().await?;
-        let parts = format!("$O.{BLOBS}.C.{nuid}");
-        match stream.direct_get_last_for_subject(&parts).await {
-            Ok(message) => Ok(Some(message)),
-            Err(e) if e.kind() == DirectGetErrorKind::NotFound => led(&stream, &parts).await,
-            Err(e) => Err(BlobError::Unavailable(e.to_string())),
-        }
-    }
-
-    /// Returns the reason why the client did not find a blob. The client asks any copy of the store, and a
-    /// lagging copy may not have the blob yet: only the leader's word makes a blob missing.
-    async fn not_found(&self, blob: &BlobRef) -> BlobError {
-        let name = BASE64_URL_SAFE.encode(blob.hash.to_string());
-        let known = async { led(&self.bound().await?, &format!("$O.{BLOBS}.M.{name}")).await };
-        match known.await {
-            Ok(None) => BlobError::Missing(*blob),
-            // A deleted description belongs to a removed blob. Otherwise a copy lags, and the
-            // next try decides.
-            Ok(Some(message)) if is_deleted(&message) => BlobError::Missing(*blob),
-            Ok(Some(_)) => BlobError::Unavailable(format!("a copy of the store does not have {blob:?} yet")),
-            Err(error) => error,
-        }
-    }
-
-    async fn bound(&self) -> Result<stream::Stream<()>, BlobError> {
-        let stream = self.jetstream.get_stream_no_info(BLOBS_STREAM).await;
-        stream.map_err(|e| BlobError::Unavailable(e.to_string()))
     }
 
     /// Returns the bytes of a payload, read from the store if they are not inline.
@@ -258,7 +277,7 @@ impl Blobs {
             Payload::Inline(bytes) => Ok(bytes.clone()),
             Payload::Blob(blob) => self.get(blob).await,
             Payload::Entry { chunk, entry } => Err(BlobError::Entry {
-                chunk: *chunk,
+                chunk: chunk.clone(),
                 entry: *entry,
                 reason: "the entry refers to another chunk".into(),
             }),
@@ -267,7 +286,7 @@ impl Blobs {
 
     async fn entry(&self, chunk: &BlobRef, entry: u32) -> Result<Payload, BlobError> {
         let wrong = |reason: String| BlobError::Entry {
-            chunk: *chunk,
+            chunk: chunk.clone(),
             entry,
             reason,
         };
@@ -292,24 +311,44 @@ impl Blobs {
     }
 }
 
-/// Returns the newest message on a subject, read from the leader of the store's stream.
-async fn led(stream: &stream::Stream<()>, subject: &str) -> Result<Option<StreamMessage>, BlobError> {
-    match stream.get_last_raw_message_by_subject(subject).await {
-        Ok(message) => Ok(Some(message)),
-        Err(e) if e.kind() == LastRawMessageErrorKind::NoMessageFound => Ok(None),
-        Err(e) => Err(BlobError::Unavailable(e.to_string())),
+/// A part's length in memory.
+const PART_LEN: usize = BLOB_PART_LEN as usize;
+
+/// Reads one part. Any copy may answer, since a part never changes, but only the leader's word makes it missing.
+async fn part(stream: &stream::Stream<()>, blob: &BlobRef, at: u64) -> Result<Bytes, BlobError> {
+    let unavailable = |e: &dyn std::fmt::Display| BlobError::Unavailable(e.to_string());
+    let subject = subject::blobs::part(blob, at);
+    let part = match stream.direct_get_last_for_subject(&subject).await {
+        Ok(message) => message,
+        Err(e) if e.kind() == DirectGetErrorKind::NotFound => {
+            match stream.get_last_raw_message_by_subject(&subject).await {
+                Ok(message) => message,
+                Err(e) if e.kind() == LastRawMessageErrorKind::NoMessageFound => {
+                    return Err(BlobError::Missing(blob.clone()));
+                }
+                Err(e) => return Err(unavailable(&e)),
+            }
+        }
+        Err(e) => return Err(unavailable(&e)),
+    };
+    if part.payload.len() as u64 == blob.part_len(at) {
+        Ok(part.payload)
+    } else {
+        Err(BlobError::Corrupt(blob.clone()))
     }
 }
 
-fn is_deleted(description: &StreamMessage) -> bool {
-    let info = serde_json::from_slice::<ObjectInfo>(&description.payload);
-    info.is_ok_and(|info| info.deleted)
-}
+/// Computes a hash part by part: the hash of a large blob must not hold up other tasks.
+#[derive(Default)]
+struct Hasher(Sha256);
 
-fn checked(blob: &BlobRef, bytes: Vec<u8>) -> Result<Vec<u8>, BlobError> {
-    if BlobRef::of(&bytes) == *blob {
-        Ok(bytes)
-    } else {
-        Err(BlobError::Corrupt(*blob))
+impl Hasher {
+    async fn add(&mut self, part: &[u8]) {
+        self.0.update(part);
+        tokio::task::yield_now().await;
+    }
+
+    fn hash(self) -> BlobHash {
+        BlobHash(self.0.finalize().into())
     }
 }

@@ -3,14 +3,14 @@
 //! A frozen broker is noticed by its silence. A broker cut off from its peers answers every ping but can
 //! store nothing: the streams that it leads have no majority, and it cannot reach the leaders of the others.
 //! So each connection to a cluster is probed every second with a request for a stream's state, for another
-//! stream each time.
+//! stream each time. A member of an account of its own may only ask about its consumer.
 
 use crate::{Stream, leaderless::has_leader};
 use async_nats::{
     Client, ReconnectToServer, Server, ServerAddr,
     jetstream::{
         Context,
-        context::{GetStreamError, GetStreamErrorKind},
+        context::{ConsumerInfoErrorKind, GetStreamError, GetStreamErrorKind},
         stream::{ClusterInfo, PeerInfo},
     },
 };
@@ -75,6 +75,7 @@ fn pick(known: &[(usize, bool)], drawn: u32) -> Option<usize> {
 pub(crate) async fn keep_to_the_majority(
     client: Arc<Client>,
     jetstream: Arc<Context>,
+    consumer: Option<(Stream, String)>,
     mut up: watch::Receiver<crate::Connection>,
 ) {
     let mut due = interval(ASK_EVERY);
@@ -89,12 +90,13 @@ pub(crate) async fn keep_to_the_majority(
         if client.server_info().cluster.is_none() {
             continue;
         }
-        let answered = timeout(ANSWER_MAX, jetstream.get_stream(stream.name())).await;
-        let is_good = match answered {
-            Err(_) => false,
-            Ok(Ok(stream)) => has_majority(stream.cached_info().cluster.as_ref()),
-            Ok(Err(error)) => is_an_answer(&error),
+        let asked = async {
+            match &consumer {
+                Some((stream, consumer)) => consumer_is_good(&jetstream, *stream, consumer).await,
+                None => stream_is_good(&jetstream, *stream).await,
+            }
         };
+        let is_good = timeout(ANSWER_MAX, asked).await.unwrap_or(false);
         if watch.note(is_good, connection.interruptions, Instant::now()) {
             let broker = client.server_info().server_name;
             tracing::warn!(
@@ -105,6 +107,26 @@ pub(crate) async fn keep_to_the_majority(
                 tracing::debug!(%error, "the connection has ended");
             }
         }
+    }
+}
+
+async fn stream_is_good(jetstream: &Context, stream: Stream) -> bool {
+    match jetstream.get_stream(stream.name()).await {
+        Ok(stream) => has_majority(stream.cached_info().cluster.as_ref()),
+        Err(error) => is_an_answer(&error),
+    }
+}
+
+async fn consumer_is_good(jetstream: &Context, stream: Stream, consumer: &str) -> bool {
+    let Ok(stream) = jetstream.get_stream_no_info(stream.name()).await else {
+        return false;
+    };
+    match stream.consumer_info(consumer).await {
+        Ok(info) => has_majority(info.cluster.as_ref()),
+        Err(error) => matches!(
+            error.kind(),
+            ConsumerInfoErrorKind::NotFound | ConsumerInfoErrorKind::StreamNotFound
+        ),
     }
 }
 

@@ -1,11 +1,16 @@
 //! The connection to the broker: made once, re-established for ever, with a state for callers to watch.
 
 use crate::{
-    Backoff, Connection, NatsConfig, Refusal, brokers,
+    Backoff, ConnectError, Connection, NatsConfig, Refusal, brokers,
+    outage::Outage,
     refusal::{Refusals, user_of},
 };
-use async_nats::{ConnectOptions, Event, ServerAddr, jetstream};
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use async_nats::{ClientError, ConnectOptions, Event, ServerAddr, jetstream};
+use std::{
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 use tokio::{sync::watch, task::JoinSet};
 
 /// How long a request to the broker may take before it counts as unanswered. A stream does not answer while
@@ -16,40 +21,6 @@ pub(crate) const REQUEST_TIMEOUT: Duration = Duration::from_secs(1);
 const STORE_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long making a connection may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
-
-/// An error in the `[nats]` section, independent of the broker.
-#[derive(Debug, thiserror::Error)]
-pub enum ConnectError {
-    /// The URL cannot be parsed.
-    #[error("nats.url `{url}`: {reason}; expected nats://HOST:PORT, several separated by commas")]
-    Url {
-        /// The URL as configured, without the user and password before the `@`.
-        url: String,
-        /// The parser's error text.
-        reason: String,
-    },
-    /// A configured file cannot be read.
-    #[error("nats.{key} `{path}`: {source}")]
-    File {
-        /// The key in the configuration.
-        key: &'static str,
-        /// The configured path.
-        path: String,
-        /// The operating system's error.
-        source: std::io::Error,
-    },
-    /// The client certificate or its private key is missing.
-    #[error("nats.{given} is set without nats.{missing}; a client certificate needs both")]
-    HalfCertificate {
-        /// The key that is set.
-        given: &'static str,
-        /// The key that is missing.
-        missing: &'static str,
-    },
-    /// The client refused the options.
-    #[error("nats: {0}")]
-    Client(String),
-}
 
 /// A connection to the broker. Cheap to clone.
 #[derive(Clone)]
@@ -67,31 +38,44 @@ impl Bus {
     /// Starts to connect and returns at once; the broker may start later. Retries for ever, with backoff, and
     /// logs each change of state once. `name` is shown in the broker's monitoring.
     pub async fn connect(config: &NatsConfig, name: &str) -> Result<Self, ConnectError> {
-        Self::connect_reporting(config, name, |_| {}).await
+        Self::connect_reporting(config, name, |_| {}, |_| {}).await
     }
 
-    /// Connects like [`Self::connect`]. Calls `report` with each refusal of the broker, and with `None`
-    /// whenever a connection is made.
+    /// Connects like [`Self::connect`]. Calls `refused` with each refusal of the broker, and with `None`
+    /// whenever a connection is made. Calls `away` with the reason while the broker cannot be reached, and
+    /// with `None` when it can.
     pub async fn connect_reporting(
         config: &NatsConfig,
         name: &str,
-        report: impl Fn(Option<&Refusal>) + Send + Sync + 'static,
+        refused: impl Fn(Option<&Refusal>) + Send + Sync + 'static,
+        away: impl Fn(Option<&String>) + Send + Sync + 'static,
     ) -> Result<Self, ConnectError> {
         let (state, _) = watch::channel(Connection::default());
         let state = Arc::new(state);
+        config.check_files()?;
         let (options, user) = options(config).await?;
-        let refusals = Refusals::new(user, Arc::new(report));
-        let (for_events, reported) = (state.clone(), refusals.clone());
-        let shown = without_secrets(&config.url);
+        let refusals = Refusals::new(user, Arc::new(refused));
+        let noting = Arc::new(Noting {
+            state: state.clone(),
+            refusals: refusals.clone(),
+            outage: Outage::new(
+                config,
+                without_secrets(&config.url),
+                addresses(config)?,
+                Box::new(away),
+            ),
+        });
         let options = options.name(name).event_callback(move |event| {
-            note(&for_events, &reported, &event, &shown);
-            std::future::ready(())
+            let noting = noting.clone();
+            async move { noting.note(&event).await }
         });
         let client = options
             .connect(addresses(config)?)
             .await
             .map_err(|e| ConnectError::Client(e.to_string()))?;
+        let membership = config.membership.as_ref();
         let jetstream = jetstream::context::ContextBuilder::new()
+            .api_prefix(membership.map_or("$JS.API", |m| &m.api_prefix))
             .timeout(REQUEST_TIMEOUT)
             .ack_timeout(STORE_TIMEOUT)
             .max_ack_inflight(PUBLISHES_IN_FLIGHT_MAX)
@@ -102,6 +86,7 @@ impl Bus {
         watching.spawn(brokers::keep_to_the_majority(
             client.clone(),
             jetstream.clone(),
+            membership.map(|m| m.consumer.clone()),
             state.subscribe(),
         ));
         Ok(Self {
@@ -131,6 +116,11 @@ impl Bus {
         let _ = state.wait_for(|c| !c.up || c.interruptions != seen).await;
     }
 
+    /// Counts an interruption: messages that came were dropped, from anybody.
+    pub(crate) fn interrupt(&self) {
+        self.state.send_modify(|c| c.interruptions += 1);
+    }
+
     /// Sends all buffered messages.
     pub async fn flush(&self) {
         let _ = tokio::time::timeout(REQUEST_TIMEOUT, self.client.flush()).await;
@@ -143,36 +133,53 @@ const RECONNECT_DELAY_MAX: Duration = Duration::from_millis(500);
 /// How often the client pings the broker. A broker counts as lost after three unanswered pings in a row: it
 /// is frozen, or the connection is dead.
 const PING_EVERY: Duration = Duration::from_secs(1);
+/// How many messages of a subscription may wait to be read; further ones are dropped, and count as an interruption. A
+/// message that is heard has some 700 bytes, so this takes some 12 MB of a container of 64 MiB. Enough for 1.5 s of the
+/// highest rate that push0 reaches, and ten times the largest batch of a receiver (docs/adr/0026).
+pub const UNREAD_MAX: usize = 16_384;
 /// How many publishes may be in flight before the next one has to wait.
 const PUBLISHES_IN_FLIGHT_MAX: usize = 4096;
 
-fn note(state: &watch::Sender<Connection>, refusals: &Refusals, event: &Event, url: &str) {
-    match event {
-        Event::Connected => {
-            tracing::info!(nats.url = url, "connected to the broker");
-            refusals.forget();
-            state.send_modify(|c| c.up = true);
-        }
-        Event::Disconnected => {
-            tracing::warn!(nats.url = url, "lost the broker, reconnecting");
-            state.send_modify(|c| {
-                c.up = false;
-                c.interruptions += 1;
-            });
-        }
-        Event::SlowConsumer(_) => {
-            tracing::warn!("the client dropped messages that came faster than they were read");
-            state.send_modify(|c| c.interruptions += 1);
-        }
-        // Failed attempts to reconnect end here. The loss of the connection was already logged as a warning.
-        Event::ClientError(error) => tracing::debug!(%error, "NATS client error"),
-        Event::ServerError(error) => {
-            if !refusals.note(&error.to_string()) {
-                tracing::warn!(%error, "the broker reports an error");
+/// What the events of a connection change.
+struct Noting {
+    state: Arc<watch::Sender<Connection>>,
+    refusals: Refusals,
+    outage: Outage,
+}
+
+impl Noting {
+    async fn note(&self, event: &Event) {
+        match event {
+            Event::Connected => {
+                tracing::info!(nats.url = self.outage.url(), "connected to the broker");
+                self.refusals.forget();
+                self.outage.ended();
+                self.state.send_modify(|c| c.up = true);
             }
+            Event::Disconnected => {
+                self.outage.began(Instant::now());
+                self.state.send_modify(|c| {
+                    c.up = false;
+                    c.interruptions += 1;
+                });
+            }
+            Event::SlowConsumer(_) => {
+                tracing::warn!("the client dropped messages that came faster than they were read");
+                self.state.send_modify(|c| c.interruptions += 1);
+            }
+            // Failed attempts to connect end here.
+            Event::ClientError(ClientError::Other(error)) if !self.state.borrow().up => {
+                self.outage.goes_on(error, Instant::now()).await;
+            }
+            Event::ClientError(error) => tracing::debug!(%error, "NATS client error"),
+            Event::ServerError(error) => {
+                if !self.refusals.note(&error.to_string()) {
+                    tracing::warn!(%error, "the broker reports an error");
+                }
+            }
+            Event::LameDuckMode => tracing::info!("the broker is about to shut down"),
+            Event::Draining | Event::Closed => {}
         }
-        Event::LameDuckMode => tracing::info!("the broker is about to shut down"),
-        Event::Draining | Event::Closed => {}
     }
 }
 
@@ -194,6 +201,7 @@ async fn options(config: &NatsConfig) -> Result<(ConnectOptions, String), Connec
         .connection_timeout(CONNECT_TIMEOUT)
         .request_timeout(Some(REQUEST_TIMEOUT))
         .ping_interval(PING_EVERY)
+        .subscription_capacity(UNREAD_MAX)
         .reconnect_to_server_callback(move |pool, _| std::future::ready(choice.next(&pool)))
         .reconnect_delay_callback(|attempts| {
             let mut backoff = Backoff::new(Duration::from_millis(50), RECONNECT_DELAY_MAX);
@@ -219,13 +227,13 @@ async fn options(config: &NatsConfig) -> Result<(ConnectOptions, String), Connec
             source,
         })?;
     }
-    let seed = match &config.nkey_seed {
-        Some(path) => Some(read("nkey_seed", path).await?.trim().to_owned()),
-        None => None,
+    let drawn = config.membership.as_ref().and_then(|m| m.drawn.as_ref());
+    let seed = match (drawn, &config.nkey_seed) {
+        (Some(drawn), _) => Some(drawn.seed.clone()),
+        (None, Some(path)) => Some(read("nkey_seed", path).await?.trim().to_owned()),
+        (None, None) => None,
     };
-    if let Some(seed) = &seed {
-        options = options.nkey(seed.clone());
-    }
+    options = with_key(options, config, seed.as_deref());
     let user = user_of(
         config,
         seed.as_deref(),
@@ -234,12 +242,25 @@ async fn options(config: &NatsConfig) -> Result<(ConnectOptions, String), Connec
     if let Some(path) = &config.tls_ca {
         options = options.add_root_certificates(path.clone()).require_tls(true);
     }
-    let half = |given, missing| ConnectError::HalfCertificate { given, missing };
-    match (&config.tls_cert, &config.tls_key) {
-        (Some(cert), Some(key)) => Ok((options.add_client_certificate(cert.clone(), key.clone()), user)),
-        (None, None) => Ok((options, user)),
-        (Some(_), None) => Err(half("tls_cert", "tls_key")),
-        (None, Some(_)) => Err(half("tls_key", "tls_cert")),
+    if let (Some(cert), Some(key)) = (&config.tls_cert, &config.tls_key) {
+        options = options.add_client_certificate(cert.clone(), key.clone());
+    }
+    Ok((options, user))
+}
+
+/// Returns the options of a connection that signs in with this seed and gets its answers on a private inbox.
+fn with_key(mut options: ConnectOptions, config: &NatsConfig, seed: Option<&str>) -> ConnectOptions {
+    if let Some(seed) = seed {
+        options = options.nkey(seed.to_owned());
+    }
+    if let Some(drawn) = config.membership.as_ref().and_then(|m| m.drawn.as_ref()) {
+        options = options.token(drawn.word.clone());
+    }
+    let key = seed.and_then(|seed| nkeys::KeyPair::from_seed(seed).ok());
+    let private = key.map(|key| format!("_INBOX_{}", key.public_key()));
+    match config.inbox_prefix.clone().or(private) {
+        Some(prefix) => options.custom_inbox_prefix(prefix),
+        None => options,
     }
 }
 

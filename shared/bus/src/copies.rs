@@ -1,6 +1,6 @@
 //! The state of each stream's copies: which one leads, which are behind, which are away.
 
-use crate::{Bus, BusError, Level, Stream, facts::Bucket, provision::BLOBS_STREAM};
+use crate::{Bus, BusError, Level, Stream, facts::Bucket, provision::BLOBS};
 use async_nats::jetstream::stream::ClusterInfo;
 use futures::future::join_all;
 use std::fmt;
@@ -102,7 +102,7 @@ impl fmt::Display for Trouble {
 pub fn stream_names() -> Vec<String> {
     let streams = Stream::ALL.map(|stream| stream.name().to_owned());
     let buckets = Bucket::ALL.map(|bucket| format!("KV_{}", bucket.name()));
-    let blobs = [BLOBS_STREAM.to_owned()];
+    let blobs = [BLOBS.to_owned()];
     streams.into_iter().chain(buckets).chain(blobs).collect()
 }
 
@@ -122,12 +122,7 @@ impl Bus {
         let bound = self.jetstream.get_stream_no_info(name).await;
         let info = bound.map_err(|e| failed(&e))?.get_info().await;
         let info = info.map_err(|e| failed(&e))?;
-        let level = Level {
-            messages: info.state.messages,
-            bytes: info.state.bytes,
-            bytes_max: u64::try_from(info.config.max_bytes).unwrap_or(u64::MAX),
-        };
-        Ok(Standing::new(name, level, info.cluster))
+        Ok(Standing::new(name, Level::of(&info), info.cluster))
     }
 }
 

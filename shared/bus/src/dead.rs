@@ -15,6 +15,9 @@ const BODY_KEPT_MAX: usize = 16 * 1024;
 /// How long storing a dead letter may take before the receiver of the message starts over.
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// The header with the expected sequence of the subject's newest message, 0 for none.
+const EXPECTED_NEWEST_OF_SUBJECT: &str = "Nats-Expected-Last-Subject-Sequence";
+
 /// Writer of dead letters.
 #[derive(Clone)]
 pub struct DeadLetters {
@@ -76,13 +79,15 @@ impl DeadLetters {
             what: subject,
             source,
         })?;
+        // DEAD would replace a letter that is there, and tell of it again.
+        let message = message.header(EXPECTED_NEWEST_OF_SUBJECT, "0");
         match self.bus.publish_patiently(message, PATIENCE).await {
             Ok(_) => {
                 let (id, reason) = (letter.id.clone(), letter.reason.clone());
                 self.bus.announce(pipeline, Happening::DeadLetter { id, reason });
                 Ok(())
             }
-            Err(PublishError::Occupied { .. }) => Ok(()),
+            Err(PublishError::Occupied { .. } | PublishError::Unexpected { .. }) => Ok(()),
             Err(error) => Err(error.into()),
         }
     }

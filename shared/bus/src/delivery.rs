@@ -77,10 +77,11 @@ pub struct Deliveries<T> {
     is_replay: bool,
     since: Instant,
     aside: Option<SettingAside>,
+    drops: Option<Drops>,
     body: PhantomData<fn() -> T>,
 }
 
-/// The storing of an unreadable message as a dead letter. The receiver keeps the future until it
+/// The end of an unreadable message, such as the storing of its dead letter. The receiver keeps the future until it
 /// ends, because a caller may cancel its wait for the next message at any time and the storing must
 /// not stop half way.
 pub(crate) type SettingAside = BoxFuture<'static, Result<(), BusError>>;
@@ -89,11 +90,39 @@ pub(crate) type SettingAside = BoxFuture<'static, Result<(), BusError>>;
 pub(crate) enum Read<T> {
     /// A message that can be acted on.
     Delivery(Box<Delivery<T>>),
-    /// An undecodable message, and the future that stores its dead letter.
-    Unreadable(SettingAside),
+    /// An undecodable message.
+    Unreadable(Box<Unreadable>),
 }
 
-/// Completes the storing of a dead letter, if one is in progress. Cancel safe.
+/// A message that cannot be decoded.
+pub(crate) struct Unreadable {
+    pub(crate) subject: String,
+    pub(crate) sequence: u64,
+    pub(crate) deliveries: u32,
+    pub(crate) body: Bytes,
+    pub(crate) error: CodecError,
+    pub(crate) ack: Ack,
+}
+
+impl Unreadable {
+    /// Stores the message as a dead letter, then acknowledges it.
+    fn bury(self, bus: &Bus, stream: Stream) -> SettingAside {
+        let letters = DeadLetters::new(bus.clone());
+        let aside = async move {
+            letters
+                .unreadable(stream, &self.subject, self.sequence, &self.body, &self.error)
+                .await?;
+            self.ack.done().await;
+            Ok(())
+        };
+        aside.boxed()
+    }
+}
+
+/// Returns whether an unreadable message is to be dropped, given its subject and the error.
+type Drops = Box<dyn Fn(&str, &CodecError) -> bool + Send>;
+
+/// Completes the end of an unreadable message, if one is in progress. Cancel safe.
 pub(crate) async fn finish(aside: &mut Option<SettingAside>) -> Result<(), BusError> {
     let Some(begun) = aside else { return Ok(()) };
     let ended = begun.await;
@@ -121,8 +150,7 @@ pub struct Delivery<T, A = Ack> {
     pub ack: A,
 }
 
-/// A handle to acknowledge a delivery. The acknowledgement subject suffices, so the watchdog can end the
-/// deliveries of a dead prover.
+/// A handle to acknowledge a delivery.
 #[derive(Clone)]
 pub struct Ack {
     client: Arc<async_nats::Client>,
@@ -136,9 +164,10 @@ impl std::fmt::Debug for Ack {
 }
 
 impl Ack {
-    /// Returns the acknowledgement subject, to be written into leases.
-    pub fn subject(&self) -> &str {
-        &self.subject
+    /// Returns a handle to the same delivery that uses the connection of `bus`.
+    #[must_use]
+    pub fn over(&self, bus: &Bus) -> Self {
+        bus.ack_of(&self.subject)
     }
 
     /// Acknowledges the message: the broker removes it.
@@ -183,7 +212,7 @@ impl<T> Delivery<T> {
 
 impl Bus {
     /// Returns a handle to acknowledge a delivery, given its acknowledgement subject.
-    pub fn ack_of(&self, ack_subject: &str) -> Ack {
+    pub(crate) fn ack_of(&self, ack_subject: &str) -> Ack {
         Ack {
             client: self.client.clone(),
             subject: ack_subject.into(),
@@ -227,12 +256,23 @@ impl Bus {
             is_replay: false,
             since: Instant::now(),
             aside: None,
+            drops: None,
             body: PhantomData,
         })
     }
 }
 
 impl<T: DeserializeOwned> Deliveries<T> {
+    /// Has unreadable messages acknowledged without a dead letter if `drops` returns `true` for their subject and the
+    /// error. A letter costs room, so a sender that is not trusted must not be able to cause one.
+    #[must_use]
+    pub fn dropping(self, drops: impl Fn(&str, &CodecError) -> bool + Send + 'static) -> Self {
+        Self {
+            drops: Some(Box::new(drops)),
+            ..self
+        }
+    }
+
     /// Returns how many messages older than this receiver are still to come; at 0 the state is complete. A
     /// message may vanish from the stream before its delivery, so after ten seconds the answer is always 0.
     pub fn to_replay(&self) -> u64 {
@@ -286,7 +326,20 @@ impl<T: DeserializeOwned> Deliveries<T> {
                         return Err(BusError::unavailable(self.stream.name(), reason));
                     }
                 },
-                Read::Unreadable(aside) => self.aside = Some(aside),
+                Read::Unreadable(message) => {
+                    let drops = self.drops.as_ref();
+                    self.aside = Some(
+                        if drops.is_some_and(|drops| drops(&message.subject, &message.error)) {
+                            async move {
+                                message.ack.done().await;
+                                Ok(())
+                            }
+                            .boxed()
+                        } else {
+                            message.bury(&self.bus, self.stream)
+                        },
+                    );
+                }
             }
         }
     }
@@ -376,7 +429,7 @@ async fn compare(
     answer
 }
 
-/// Decodes a message. If decoding fails, awaiting the returned future stores the message as a dead letter.
+/// Decodes a message.
 pub(crate) fn read<T: DeserializeOwned>(
     bus: &Bus,
     stream: Stream,
@@ -424,16 +477,13 @@ pub(crate) fn read<T: DeserializeOwned>(
             deliveries,
             ack,
         }))),
-        Err(error) => {
-            let letters = DeadLetters::new(bus.clone());
-            let aside = async move {
-                letters
-                    .unreadable(stream, &message.subject, sequence, &message.payload, &error)
-                    .await?;
-                ack.done().await;
-                Ok(())
-            };
-            Ok(Read::Unreadable(aside.boxed()))
-        }
+        Err(error) => Ok(Read::Unreadable(Box::new(Unreadable {
+            subject: message.subject.to_string(),
+            sequence,
+            deliveries,
+            body: message.payload,
+            error,
+            ack,
+        }))),
     }
 }

@@ -3,7 +3,7 @@
 use crate::{Bus, Message, now};
 use futures::FutureExt;
 use push0_domain::{
-    PipelineId,
+    Participant, PipelineId,
     codec::Encoding,
     message::{Event, Happening},
     subject,
@@ -15,7 +15,15 @@ impl Bus {
     /// is JSON because dashboards read it. Never waits and never fails: events hold up no work, and one
     /// may be lost.
     pub fn announce(&self, pipeline: Option<&PipelineId>, what: Happening) {
-        let subject = subject::event(pipeline, what.kind());
+        self.say_event(subject::event(pipeline, what.kind()), what);
+    }
+
+    /// Publishes an event in the name of a verifier, which may tell some. Otherwise as [`Self::announce`].
+    pub fn notice(&self, verifier: &Participant, what: Happening) {
+        self.say_event(subject::notice(verifier, what.kind()), what);
+    }
+
+    fn say_event(&self, subject: String, what: Happening) {
         let event = Event { at: now(), what };
         match Message::encoded(subject, &event, &TraceContext::default(), Encoding::Json) {
             Ok(message) => {

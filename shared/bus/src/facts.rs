@@ -4,15 +4,16 @@
 //! Reads go to the leader of the bucket's stream: another copy may lag, and the caller would believe an old
 //! value or a "not found". Only [`Facts::find`] asks any copy, for facts that never change.
 
-use crate::{Bus, BusError, leaderless::refuse_without_leader};
+use crate::{Bus, BusError, Unreadable, inspect::stored_at, leaderless::refuse_without_leader};
 use async_nats::jetstream::{
     kv::{self, Operation},
     message::StreamMessage,
     stream::{DirectGetErrorKind, LastRawMessageErrorKind},
 };
+use futures::TryStreamExt;
 use push0_domain::{
     Timestamp,
-    codec::{self, Encoding},
+    codec::{self, CodecError, Encoding},
 };
 use serde::{Serialize, de::DeserializeOwned};
 use std::marker::PhantomData;
@@ -27,13 +28,15 @@ pub enum Bucket {
     /// Blocks as the ingester saw them, under [`push0_domain::subject::known_block`]. The statement of every
     /// proof is checked against these facts.
     Blocks,
-    /// State that services must remember, under `leader.*`, `cursor.*` and `quarantine.*`.
+    /// State that services must remember, under `leader.*`, `cursor.*`, `quarantine.*` and `held.*`.
     State,
+    /// The keys of the seals of task headers, under `keys`. Only those may read it that seal or compare seals.
+    Seals,
 }
 
 impl Bucket {
     /// Every bucket of a deployment.
-    pub const ALL: [Self; 3] = [Self::Pipelines, Self::Blocks, Self::State];
+    pub const ALL: [Self; 4] = [Self::Pipelines, Self::Blocks, Self::State, Self::Seals];
 
     /// Returns the bucket's name on the broker.
     pub fn name(self) -> &'static str {
@@ -41,11 +44,8 @@ impl Bucket {
             Self::Pipelines => "push0_pipelines",
             Self::Blocks => "push0_blocks",
             Self::State => "push0_state",
+            Self::Seals => "push0_seals",
         }
-    }
-
-    pub(crate) fn expires(self) -> bool {
-        self == Self::Blocks
     }
 }
 
@@ -107,38 +107,28 @@ impl<T: Serialize + DeserializeOwned> Facts<T> {
         format!("$KV.{}.{key}", self.bucket.name())
     }
 
-    /// Converts a stored message of the bucket's stream to an entry.
-    fn entry(&self, message: StreamMessage) -> kv::Entry {
+    fn key<'a>(&self, message: &'a StreamMessage) -> &'a str {
         let prefix = self.subject("");
-        let key = message.subject.strip_prefix(&prefix).unwrap_or(&message.subject);
-        kv::Entry {
-            bucket: self.bucket.name().to_owned(),
-            key: key.to_owned(),
-            operation: operation(&message),
-            value: message.payload,
-            revision: message.sequence,
-            created: message.time,
-            delta: 0,
-            seen_current: false,
-        }
+        message.subject.strip_prefix(&prefix).unwrap_or(&message.subject)
     }
 
-    fn read(&self, entry: kv::Entry) -> Result<Fact<T>, BusError> {
-        let corrupt = |source| BusError::Corrupt {
-            what: self.what(&entry.key),
+    fn read(&self, message: &StreamMessage) -> Result<Fact<T>, BusError> {
+        self.decode(message).map_err(|source| BusError::Corrupt {
+            what: self.what(self.key(message)),
             source,
-        };
-        let value = match entry.operation {
-            Operation::Put => Some(codec::decode(&entry.value, Encoding::Json).map_err(corrupt)?),
+        })
+    }
+
+    fn decode(&self, message: &StreamMessage) -> Result<Fact<T>, CodecError> {
+        let value = match operation(message) {
+            Operation::Put => Some(codec::decode(&message.payload, Encoding::Json)?),
             Operation::Delete | Operation::Purge => None,
         };
         Ok(Fact {
-            key: entry.key,
+            key: self.key(message).to_owned(),
             value,
-            revision: entry.revision,
-            stored_at: Timestamp(
-                u64::try_from(entry.created.unix_timestamp_nanos() / 1000).unwrap_or_default(),
-            ),
+            revision: message.sequence,
+            stored_at: stored_at(message),
         })
     }
 
@@ -152,11 +142,12 @@ impl<T: Serialize + DeserializeOwned> Facts<T> {
             .into())
     }
 
-    /// Returns the fact under a key, `None` if the key was never set. A deleted fact has no value.
+    /// Returns the fact under a key, `None` if the key was never set. A deleted fact has no value. With wildcards
+    /// in `key`, returns the matching fact that was written last.
     pub async fn get(&self, key: &str) -> Result<Option<Fact<T>>, BusError> {
         let subject = self.subject(key);
         match self.store.stream.get_last_raw_message_by_subject(&subject).await {
-            Ok(message) => self.read(self.entry(message)).map(Some),
+            Ok(message) => self.read(&message).map(Some),
             Err(e) if e.kind() == LastRawMessageErrorKind::NoMessageFound => Ok(None),
             Err(e) => Err(BusError::unavailable(self.what(key), e)),
         }
@@ -167,7 +158,7 @@ impl<T: Serialize + DeserializeOwned> Facts<T> {
     pub async fn find(&self, key: &str) -> Result<Option<Fact<T>>, BusError> {
         let subject = self.subject(key);
         match self.store.stream.direct_get_last_for_subject(subject).await {
-            Ok(message) => self.read(self.entry(message)).map(Some),
+            Ok(message) => self.read(&message).map(Some),
             Err(e) if e.kind() == DirectGetErrorKind::NotFound => self.get(key).await,
             Err(e) => Err(BusError::unavailable(self.what(key), e)),
         }
@@ -201,6 +192,12 @@ impl<T: Serialize + DeserializeOwned> Facts<T> {
             .map_err(|e| BusError::unavailable(self.what(key), e))
     }
 
+    /// Removes a fact if its revision is still `revision`.
+    pub async fn delete_at(&self, key: &str, revision: u64) -> Result<(), BusError> {
+        let purged = self.store.purge_expect_revision(key, Some(revision)).await;
+        purged.map_err(|e| BusError::unavailable(self.what(key), e))
+    }
+
     /// Returns the facts whose key matches `filter` (such as `a.*` or `>`), sorted by key. Each fact costs a
     /// request, so the filter should match few facts.
     pub async fn list(&self, filter: &str) -> Result<Vec<Fact<T>>, BusError> {
@@ -218,11 +215,75 @@ impl<T: Serialize + DeserializeOwned> Facts<T> {
             let Some(entry) = self.next_entry(&subject, from).await? else {
                 break;
             };
-            from = entry.revision + 1;
-            let fact = self.read(entry)?;
+            from = entry.sequence + 1;
+            let fact = self.read(&entry)?;
             facts.extend(Some(fact).filter(|fact| fact.value.is_some()));
         }
         Ok(facts)
+    }
+
+    /// Returns the readable facts whose key matches, sorted by key, and the unreadable ones.
+    pub async fn sorted(&self, filter: &str) -> Result<(Vec<Fact<T>>, Vec<Unreadable>), BusError> {
+        let subject = self.subject(filter);
+        let (mut facts, mut unreadable, mut from) = (Vec::new(), Vec::new(), 1);
+        while let Some(message) = self.next_entry(&subject, from).await? {
+            from = message.sequence + 1;
+            match self.decode(&message) {
+                Ok(fact) => facts.extend(Some(fact).filter(|fact| fact.value.is_some())),
+                Err(reason) => {
+                    unreadable.push(Unreadable::new(self.key(&message).to_owned(), &message, reason));
+                }
+            }
+        }
+        facts.sort_by(|a, b| a.key.cmp(&b.key));
+        Ok((facts, unreadable))
+    }
+
+    /// Returns the readable facts whose key matches, sorted by key, and logs the unreadable ones. For facts whose
+    /// loss costs less than the work that would stand still for them.
+    pub async fn readable(&self, filter: &str) -> Result<Vec<Fact<T>>, BusError> {
+        let (facts, unreadable) = self.sorted(filter).await?;
+        for Unreadable { name, reason, .. } in unreadable {
+            tracing::warn!(fact = self.what(&name), %reason, "passed over an unreadable fact: `push0 repair` mends it");
+        }
+        Ok(facts)
+    }
+
+    /// Returns the fact under a key like [`Self::get`], or the revision of an unreadable one.
+    pub async fn look(&self, key: &str) -> Result<Option<Result<Fact<T>, u64>>, BusError> {
+        let subject = self.subject(key);
+        match self.store.stream.get_last_raw_message_by_subject(&subject).await {
+            Ok(message) => Ok(Some(self.decode(&message).map_err(|_| message.sequence))),
+            Err(e) if e.kind() == LastRawMessageErrorKind::NoMessageFound => Ok(None),
+            Err(e) => Err(BusError::unavailable(self.what(key), e)),
+        }
+    }
+
+    /// Returns the keys that match, those of deleted facts included.
+    pub async fn keys(&self, filter: &str) -> Result<Vec<String>, BusError> {
+        let failed = |e: &dyn std::fmt::Display| BusError::unavailable(self.bucket.name(), e);
+        let subjects = self.store.stream.info_with_subjects(self.subject(filter)).await;
+        let subjects = subjects.map_err(|e| failed(&e))?;
+        refuse_without_leader(self.bucket.name(), subjects.info.cluster.as_ref())?;
+        let prefix = self.subject("");
+        let keys =
+            subjects.map_ok(|(subject, _)| subject.strip_prefix(&prefix).unwrap_or(&subject).to_owned());
+        keys.try_collect().await.map_err(|e| failed(&e))
+    }
+
+    /// Returns the first fact whose key matches, from this revision on. A deleted fact has no value.
+    pub async fn next(&self, filter: &str, from: u64) -> Result<Option<Fact<T>>, BusError> {
+        let entry = self.next_entry(&self.subject(filter), from).await?;
+        entry.map(|entry| self.read(&entry)).transpose()
+    }
+
+    /// Removes all facts whose key matches, up to and including a revision, and leaves no trace of them.
+    pub async fn erase(&self, filter: &str, revision: u64) -> Result<(), BusError> {
+        let purge = self.store.stream.purge().filter(self.subject(filter));
+        let purged = purge.sequence(revision + 1).await;
+        purged
+            .map(|_| ())
+            .map_err(|e| BusError::unavailable(self.bucket.name(), e))
     }
 
     /// Returns the newest revision in the bucket; 0 if the bucket never had a fact.
@@ -234,10 +295,10 @@ impl<T: Serialize + DeserializeOwned> Facts<T> {
     }
 
     /// Returns the first entry of a subject (wildcards allowed) at or after a revision.
-    async fn next_entry(&self, subject: &str, from: u64) -> Result<Option<kv::Entry>, BusError> {
+    async fn next_entry(&self, subject: &str, from: u64) -> Result<Option<StreamMessage>, BusError> {
         let stream = &self.store.stream;
         match stream.get_first_raw_message_by_subject(subject, from).await {
-            Ok(message) => Ok(Some(self.entry(message))),
+            Ok(message) => Ok(Some(message)),
             Err(e) if e.kind() == LastRawMessageErrorKind::NoMessageFound => Ok(None),
             Err(e) => Err(BusError::unavailable(subject, e)),
         }

@@ -10,7 +10,8 @@ use async_nats::jetstream::{
     context::ConsumerInfoErrorKind,
     message::StreamMessage,
     stream::{
-        ConsumerErrorKind, DirectGetError, DirectGetErrorKind, LastRawMessageError, LastRawMessageErrorKind,
+        ConsumerErrorKind, DirectGetError, DirectGetErrorKind, Info, LastRawMessageError,
+        LastRawMessageErrorKind,
     },
 };
 use futures::TryStreamExt;
@@ -63,6 +64,23 @@ pub struct Level {
     pub bytes: u64,
     /// The most bytes the stream may hold.
     pub bytes_max: u64,
+}
+
+impl Level {
+    pub(crate) fn of(info: &Info) -> Self {
+        Self {
+            messages: info.state.messages,
+            bytes: info.state.bytes,
+            bytes_max: u64::try_from(info.config.max_bytes).unwrap_or(u64::MAX),
+        }
+    }
+
+    /// Returns the used part of the limit in thousandths.
+    pub fn permille(&self) -> u64 {
+        (u128::from(self.bytes) * 1000)
+            .checked_div(u128::from(self.bytes_max))
+            .map_or(0, |permille| u64::try_from(permille).unwrap_or(u64::MAX))
+    }
 }
 
 impl Bus {
@@ -158,15 +176,19 @@ impl Bus {
 
     /// Returns the fill level of a stream.
     pub async fn level(&self, stream: Stream) -> Result<Level, BusError> {
-        let info = self.stream(stream).await?.get_info().await;
-        let info = info.map_err(|e| BusError::unavailable(stream.name(), e))?;
-        refuse_without_leader(stream.name(), info.cluster.as_ref())?;
-        let bytes_max = u64::try_from(info.config.max_bytes).unwrap_or(u64::MAX);
-        Ok(Level {
-            messages: info.state.messages,
-            bytes: info.state.bytes,
-            bytes_max,
-        })
+        self.level_of(stream.name()).await
+    }
+
+    /// Returns the fill level of a stream, a bucket or the blob store, by its stream's name.
+    pub(crate) async fn level_of(&self, name: &str) -> Result<Level, BusError> {
+        let bound = self.jetstream.get_stream_no_info(name).await;
+        let info = bound
+            .map_err(|e| BusError::unavailable(name, e))?
+            .get_info()
+            .await;
+        let info = info.map_err(|e| BusError::unavailable(name, e))?;
+        refuse_without_leader(name, info.cluster.as_ref())?;
+        Ok(Level::of(&info))
     }
 
     /// Returns the sequence of the stream's newest message, read from its leader; 0 if the stream
@@ -245,12 +267,16 @@ fn kept<T: DeserializeOwned>(
 }
 
 pub(crate) fn decoded<T: DeserializeOwned>(message: &StreamMessage) -> Kept<T> {
-    let stored_at = u64::try_from(message.time.unix_timestamp_nanos() / 1000).unwrap_or_default();
     Kept {
         body: decode(&message.payload, Some(&message.headers)),
         subject: message.subject.to_string(),
         sequence: message.sequence,
-        stored_at: Timestamp(stored_at),
+        stored_at: stored_at(message),
         trace: trace_of(Some(&message.headers)),
     }
+}
+
+/// Returns the time at which the broker stored a message.
+pub(crate) fn stored_at(message: &StreamMessage) -> Timestamp {
+    Timestamp(u64::try_from(message.time.unix_timestamp_nanos() / 1000).unwrap_or_default())
 }

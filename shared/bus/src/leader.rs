@@ -15,7 +15,6 @@ mod contest;
 pub use contest::Contest;
 
 use crate::{Bucket, Bus, BusError, Facts, Signals};
-use async_nats::client::RequestErrorKind;
 use contest::Losses;
 use futures::{FutureExt, future::BoxFuture};
 use push0_domain::subject;
@@ -68,6 +67,25 @@ pub struct Leadership {
     report: Arc<Report>,
 }
 
+/// Why a term ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Loss {
+    /// Another instance leads.
+    Taken,
+    /// The broker stored no renewal for 10 s, for this reason.
+    Unanswered(String),
+}
+
+impl Loss {
+    /// Returns the broker's failure, or an `Ok` if another instance has taken the role, as it may at any time.
+    pub fn of_broker(self, role: &str) -> Result<(), BusError> {
+        match self {
+            Self::Taken => Ok(()),
+            Self::Unanswered(reason) => Err(BusError::unavailable(format!("the lead as {role}"), reason)),
+        }
+    }
+}
+
 /// A term won by a candidate, renewed until the role is lost or resigned.
 pub struct Term {
     candidate: Leadership,
@@ -117,27 +135,41 @@ impl Leadership {
 
     /// Waits until this candidate leads, and returns its term.
     pub async fn win(&self) -> Result<Term, BusError> {
+        self.win_reporting(|| ()).await
+    }
+
+    /// Waits like [`Self::win`]. Calls `is_served` once it is known that the broker stores the renewals of a
+    /// leader: this one, or another that this one stands by for.
+    pub async fn win_reporting(&self, is_served: impl Fn()) -> Result<Term, BusError> {
         if let Some(pause) = self.contest() {
             tokio::time::sleep(pause.mul_f64(rand::random_range(0.5..=1.0))).await;
         }
         let facts = self.bus.facts::<Holder>(Bucket::State).await?;
         let mut seen: Option<(u64, Instant)> = None;
         loop {
-            let current = facts.get(&self.key).await?;
+            let current = facts.look(&self.key).await?;
             let now = Instant::now();
             let free_at = match &current {
                 None => Some(0),
-                Some(fact) if fact.value.as_ref().is_none_or(|h| h.instance.is_empty()) => {
+                Some(Ok(fact)) if fact.value.as_ref().is_none_or(|h| h.instance.is_empty()) => {
                     Some(fact.revision)
                 }
+                // An entry that cannot be read counts as one whose leader does not renew it, and is overwritten.
                 Some(fact) => {
+                    let there = fact
+                        .as_ref()
+                        .map_or_else(|revision| *revision, |fact| fact.revision);
                     let since = match seen {
-                        Some((revision, since)) if revision == fact.revision => since,
-                        _ => now,
+                        Some((revision, since)) if revision == there => since,
+                        Some(_) => {
+                            is_served();
+                            now
+                        }
+                        None => now,
                     };
-                    seen = Some((fact.revision, since));
+                    seen = Some((there, since));
                     let is_over = now.duration_since(since) >= TERM || self.is_deserted().await;
-                    is_over.then_some(fact.revision)
+                    is_over.then_some(there)
                 }
             };
             if let Some(revision) = free_at {
@@ -149,6 +181,7 @@ impl Leadership {
                 // finds the listener.
                 let presence = self.bus.listen([self.subject.clone()]).await?;
                 if let Some(revision) = facts.swap(&self.key, &holder, revision).await? {
+                    is_served();
                     return Ok(Term {
                         candidate: self.clone(),
                         facts,
@@ -170,19 +203,20 @@ impl Leadership {
     /// Returns whether the leader's subject has no listener, so its connection has ended. A leader that is
     /// frozen or cut off still listens as far as the broker knows, and keeps its term.
     async fn is_deserted(&self) -> bool {
-        let question = async_nats::Request::new().timeout(Some(ASK_MAX));
-        let asked = self.bus.client.send_request(self.subject.clone(), question).await;
-        asked.is_err_and(|error| error.kind() == RequestErrorKind::NoResponders)
+        self.bus.has_no_listener(self.subject.clone(), ASK_MAX).await
     }
 
     fn losses(&self) -> std::sync::MutexGuard<'_, Losses> {
         self.losses.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn note_loss(&self) {
+    /// Counts the end of a term, for whichever reason: a role whose renewals a slow broker does not answer is lost
+    /// again and again as well.
+    fn lost(&self, loss: Loss) -> Loss {
         self.losses().note(Instant::now());
         (self.on_loss)();
         self.contest();
+        loss
     }
 
     /// Reports whether the role is lost repeatedly. If so, returns how long to leave the role to others.
@@ -203,7 +237,7 @@ impl Leadership {
             return Ok(renewed);
         }
         // An earlier renewal may have been stored although its answer was lost.
-        let current = facts.get(&self.key).await?;
+        let current = facts.look(&self.key).await?.and_then(Result::ok);
         let ours = current.filter(|f| f.value.as_ref().is_some_and(|h| h.instance == self.instance));
         Ok(ours.map(|fact| fact.revision))
     }
@@ -216,15 +250,18 @@ impl Term {
         work: impl Future<Output = Result<T, BusError>>,
     ) -> Result<T, BusError> {
         tokio::select! {
-            () = self.hold() => Err(BusError::unavailable(self.candidate.key.clone(), "lost the role")),
+            loss = self.hold() => {
+                loss.of_broker(&self.candidate.role)?;
+                Err(BusError::unavailable(self.candidate.key.clone(), "another instance leads"))
+            }
             done = work => done,
         }
     }
 
-    /// Renews the term for as long as possible and returns when it is lost.
+    /// Renews the term for as long as possible. Returns when and why it is lost.
     ///
     /// Cancel safe: called again, it continues the renewal in progress.
-    pub async fn hold(&mut self) {
+    pub async fn hold(&mut self) -> Loss {
         loop {
             let renewed = tokio::select! {
                 renewed = renewed(
@@ -243,7 +280,7 @@ impl Term {
             self.renewing = None;
             let now = Instant::now();
             self.renew_at = now + RENEW_EVERY;
-            match renewed {
+            return match renewed {
                 Ok(Some(revision)) => {
                     self.revision = revision;
                     self.renewal += 1;
@@ -256,10 +293,9 @@ impl Term {
                 // The stream of facts may be electing its leader. If another candidate has taken the role,
                 // the next answer shows it. Until then both do the same work.
                 Err(_) if now.duration_since(self.renewed_at) < UNANSWERED_MAX => continue,
-                Ok(None) | Err(_) => {}
-            }
-            self.candidate.note_loss();
-            return;
+                Ok(None) => self.candidate.lost(Loss::Taken),
+                Err(error) => self.candidate.lost(Loss::Unanswered(error.to_string())),
+            };
         }
     }
 

@@ -1,5 +1,6 @@
 //! The `[nats]` section of the configuration.
 
+use crate::Stream;
 use serde::Deserialize;
 use std::path::PathBuf;
 
@@ -19,6 +20,39 @@ pub struct NatsConfig {
     pub tls_cert: Option<PathBuf>,
     /// The private key of the client certificate.
     pub tls_key: Option<PathBuf>,
+    /// The prefix of the subjects on which this process gets answers. Default for a process with an NKEY: `_INBOX_` and
+    /// its public key, where no other user may listen.
+    pub inbox_prefix: Option<String>,
+    /// Set by adapters on a broker with accounts; not a setting.
+    #[serde(skip)]
+    pub membership: Option<Membership>,
+}
+
+/// How a prover or verifier reaches the streams from an account of its own.
+#[derive(Clone, Debug)]
+pub struct Membership {
+    /// The prefix of the broker's API in the account.
+    pub api_prefix: String,
+    /// The consumer from which the process takes work, and its stream: all of the API that it may ask about.
+    pub consumer: (Stream, String),
+    /// The process's own key and the word of its fleet; `None` for a process with a key of its own in `nkey_seed`.
+    pub drawn: Option<DrawnKey>,
+}
+
+/// The key that a replica drew for itself.
+#[derive(Clone)]
+pub struct DrawnKey {
+    /// The seed of the key.
+    pub seed: String,
+    /// The word of the fleet's credential for the key, shown as a token.
+    pub word: String,
+}
+
+// Seed and word stay out of logs.
+impl std::fmt::Debug for DrawnKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("DrawnKey(…)")
+    }
 }
 
 impl Default for NatsConfig {
@@ -31,6 +65,8 @@ impl Default for NatsConfig {
             tls_ca: None,
             tls_cert: None,
             tls_key: None,
+            inbox_prefix: None,
+            membership: None,
         }
     }
 }

@@ -1,14 +1,27 @@
 //! Reading how far a pipeline's output has come.
 
-use crate::{Bus, BusError, Stream};
+use crate::{Bucket, Bus, BusError, Stream};
 use push0_domain::{
     PipelineId,
-    message::Emission,
+    message::{Emission, KnownBlock},
     output::{Output, Reading},
     subject,
 };
 
 impl Bus {
+    /// Returns how many of a pipeline's blocks are in flight, judged by the block that became known last and by
+    /// the newest record.
+    pub async fn in_flight(&self, pipeline: &PipelineId) -> Result<u64, BusError> {
+        let known = self.facts::<KnownBlock>(Bucket::Blocks).await?;
+        let known = known.get(&format!("{pipeline}.>")).await?;
+        let Some(known) = known.and_then(|fact| fact.value) else {
+            return Ok(0);
+        };
+        let behind = known.block.number.saturating_add(1);
+        let next = self.output(pipeline).await?.map(|(output, _)| output.next());
+        Ok(next.map_or(1, |next| behind.saturating_sub(next)))
+    }
+
     /// Returns the state of a pipeline's output and the sequence of its newest record. `None` if the pipeline
     /// has no record yet.
     pub async fn output(&self, pipeline: &PipelineId) -> Result<Option<(Output, u64)>, BusError> {

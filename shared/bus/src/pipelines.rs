@@ -1,6 +1,6 @@
 //! The pipelines of a deployment: every revision of every definition, and the current revision of each.
 
-use crate::{Bucket, Bus, BusError, Connection, Fact, Facts, ProvisionError};
+use crate::{Bucket, Bus, BusError, Connection, Fact, Facts, ProvisionError, Unreadable};
 use futures::{Stream, StreamExt, stream};
 use push0_domain::{PipelineId, pipeline::Pipeline};
 use std::{
@@ -31,11 +31,29 @@ pub enum PipelineChange {
     Current(Arc<Pipeline>),
     /// A pipeline was removed.
     Removed(PipelineId),
+    /// The current definition of a pipeline cannot be read, for this reason.
+    Unreadable(PipelineId, String),
 }
 
 impl PipelineChange {
     /// Reads a changed fact; `None` if the key names no pipeline.
-    fn of(fact: Fact<Pipeline>) -> Option<Self> {
+    fn of(fact: Result<Fact<Pipeline>, BusError>) -> Option<Result<Self, BusError>> {
+        match fact {
+            Ok(fact) => Self::read(fact).map(Ok),
+            Err(BusError::Corrupt { what, source }) => {
+                let (name, revision) = what.rsplit_once('/')?.1.rsplit_once('.')?;
+                let name = name.parse().ok()?;
+                Some(Ok(if revision == CURRENT {
+                    Self::Unreadable(name, format!("{what}: {source}"))
+                } else {
+                    Self::Defined(name)
+                }))
+            }
+            Err(error) => Some(Err(error)),
+        }
+    }
+
+    fn read(fact: Fact<Pipeline>) -> Option<Self> {
         let (name, revision) = fact.key.rsplit_once('.')?;
         let name = name.parse().ok()?;
         Some(match fact.value {
@@ -59,25 +77,27 @@ impl Pipelines {
     }
 
     /// Makes `pipeline` the current definition of its name and creates the consumers of its zkVMs. Returns
-    /// the revision. Applying an unchanged definition keeps its revision.
+    /// the revision. Applying an unchanged definition keeps its revision. A definition that cannot be read is
+    /// overwritten.
     pub async fn apply(&self, mut pipeline: Pipeline) -> Result<u32, ApplyError> {
         for zkvm in pipeline.zkvms() {
             self.bus.provision_zkvm(&zkvm).await?;
         }
         loop {
             let key = format!("{}.{CURRENT}", pipeline.name);
-            let current = self.facts.get(&key).await?;
-            let (revision, last) = match current {
-                Some(fact) => (
-                    fact.revision,
-                    self.newest(&pipeline.name, fact.value.as_ref()).await?,
-                ),
+            let (revision, last) = match self.facts.look(&key).await? {
+                Some(Ok(fact)) => (fact.revision, fact.value),
+                Some(Err(unreadable)) => (unreadable, None),
                 None => (0, None),
             };
-            pipeline.revision = last.as_ref().map_or(1, |p| p.revision);
+            let (highest, last) = match last {
+                Some(last) => (last.revision, Some(last)),
+                None => self.newest(&pipeline.name).await?,
+            };
+            pipeline.revision = highest.max(1);
             let unchanged = last.as_ref() == Some(&pipeline);
             if !unchanged {
-                pipeline.revision = last.map_or(1, |p| p.revision + 1);
+                pipeline.revision = highest + 1;
             }
             self.facts
                 .put(&format!("{}.{}", pipeline.name, pipeline.revision), &pipeline)
@@ -88,18 +108,19 @@ impl Pipelines {
         }
     }
 
-    /// Returns the newest revision, current or not. A pipeline applied again after its removal continues to
-    /// count from its last revision.
-    async fn newest(
-        &self,
-        name: &PipelineId,
-        current: Option<&Pipeline>,
-    ) -> Result<Option<Pipeline>, BusError> {
-        if let Some(current) = current {
-            return Ok(Some(current.clone()));
-        }
-        let all = self.facts.list(&format!("{name}.*")).await?;
-        Ok(all.into_iter().filter_map(|f| f.value).max_by_key(|p| p.revision))
+    /// Returns the newest revision of a pipeline, current or not.
+    pub async fn newest_of(&self, name: &PipelineId) -> Result<Option<Pipeline>, BusError> {
+        Ok(self.newest(name).await?.1)
+    }
+
+    /// Returns the highest number of a revision, 0 if there is none, and the newest readable revision, current or
+    /// not. A pipeline applied again after its removal continues to count from its last revision.
+    async fn newest(&self, name: &PipelineId) -> Result<(u32, Option<Pipeline>), BusError> {
+        let (all, unreadable) = self.facts.sorted(&format!("{name}.*")).await?;
+        let number = |fact: &Unreadable| fact.name.rsplit_once('.').and_then(|(_, n)| n.parse().ok());
+        let unread = unreadable.iter().filter_map(number).max().unwrap_or(0);
+        let newest = all.into_iter().filter_map(|f| f.value).max_by_key(|p| p.revision);
+        Ok((newest.as_ref().map_or(0, |p| p.revision).max(unread), newest))
     }
 
     /// Removes a pipeline: no more blocks are ingested for it. Blocks in flight continue.
@@ -107,14 +128,43 @@ impl Pipelines {
         self.facts.delete(&format!("{name}.{CURRENT}")).await
     }
 
-    /// Returns the current definition of every pipeline.
+    /// Returns the names of all pipelines that were ever defined.
+    pub async fn names(&self) -> Result<Vec<PipelineId>, BusError> {
+        let firsts = self.facts.keys("*.1").await?;
+        let names = firsts.iter().filter_map(|key| key.rsplit_once('.'));
+        Ok(names.filter_map(|(name, _)| name.parse().ok()).collect())
+    }
+
+    /// Returns the current definition of every pipeline whose definition can be read.
     pub async fn current(&self) -> Result<Vec<Arc<Pipeline>>, BusError> {
-        let all = self.facts.list(&format!("*.{CURRENT}")).await?;
-        Ok(all
-            .into_iter()
-            .filter_map(|fact| fact.value)
-            .map(Arc::new)
-            .collect())
+        Ok(self.all().await?.0)
+    }
+
+    /// Returns the current definition of every pipeline, and the pipelines whose definition cannot be read, with
+    /// the reason.
+    pub async fn all(&self) -> Result<(Vec<Arc<Pipeline>>, Vec<(PipelineId, String)>), BusError> {
+        let (all, unreadable) = self.facts.sorted(&format!("*.{CURRENT}")).await?;
+        let readable = all.into_iter().filter_map(|fact| fact.value).map(Arc::new);
+        let named = |fact: Unreadable| {
+            let name = fact.name.rsplit_once('.')?.0.parse().ok()?;
+            let reason = format!("{}/{}: {}", Bucket::Pipelines.name(), fact.name, fact.reason);
+            Some((name, reason))
+        };
+        Ok((
+            readable.collect(),
+            unreadable.into_iter().filter_map(named).collect(),
+        ))
+    }
+
+    /// Returns the removed pipelines, which have definitions and no current one.
+    pub async fn removed(&self) -> Result<Vec<PipelineId>, BusError> {
+        let (current, unreadable) = self.all().await?;
+        let is_current = |name: &PipelineId| {
+            current.iter().any(|p| p.name == *name) || unreadable.iter().any(|(there, _)| there == name)
+        };
+        // The first revision of every pipeline is kept.
+        let names = self.names().await?;
+        Ok(names.into_iter().filter(|name| !is_current(name)).collect())
     }
 
     /// Returns the current definition of a pipeline, `None` if there is none.
@@ -151,7 +201,8 @@ impl Pipelines {
         self.cache().retain(|(known, _), _| known != name);
     }
 
-    /// Returns the current definition of every pipeline, and the changes since as they come. The changes end with
+    /// Returns the current definition of every pipeline, and the changes since as they come, after those whose
+    /// definition cannot be read. The changes end with
     /// [`BusError::Interrupted`] when some may have been missed; the caller then starts over.
     pub async fn watch(
         &self,
@@ -165,7 +216,7 @@ impl Pipelines {
         let mut connection = self.bus.connection();
         let seen = connection.borrow_and_update().interruptions;
         let newest = self.facts.newest().await?;
-        let current = self.current().await?;
+        let (current, unreadable) = self.all().await?;
         let changes = self.facts.changes("*.*", newest).await?;
         let interrupted = async move {
             let is_interrupted = |now: &Connection| !now.up || now.interruptions != seen;
@@ -173,8 +224,10 @@ impl Pipelines {
         };
         let ended = stream::once(async { Err(BusError::Interrupted) });
         let changes = changes.take_until(Box::pin(interrupted)).chain(ended);
-        let changes = changes.filter_map(async |fact| fact.map(PipelineChange::of).transpose());
-        Ok((current, Box::pin(changes)))
+        let changes = changes.filter_map(async |fact| PipelineChange::of(fact));
+        let unreadable = unreadable.into_iter();
+        let unreadable = unreadable.map(|(name, reason)| Ok(PipelineChange::Unreadable(name, reason)));
+        Ok((current, Box::pin(stream::iter(unreadable).chain(changes))))
     }
 
     fn cache(&self) -> std::sync::MutexGuard<'_, Revisions> {

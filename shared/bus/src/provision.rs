@@ -3,16 +3,18 @@
 use crate::{
     Bus, BusError, Stream,
     consumer_names::{GROUP, consumer_of_checks, consumer_of_tasks},
+    leaderless::refuse_without_leader,
 };
 use async_nats::jetstream::{
     consumer::{AckPolicy, PriorityPolicy, pull},
     context::CreateStreamError,
-    kv, object_store,
+    kv,
     stream::{Config, DiscardPolicy, RetentionPolicy, StorageType},
 };
 use futures::future::join_all;
 use push0_domain::{
     ZkvmId,
+    payload::BLOB_PART_LEN,
     subject::{self, Kind},
 };
 use std::time::Duration;
@@ -24,7 +26,7 @@ pub struct Limits {
     pub replicas: usize,
     /// The most bytes for all streams and buckets together. Each has a fixed share.
     pub store_bytes: u64,
-    /// How long proofs, blobs and facts about blocks are kept.
+    /// How long proofs, blobs and facts of emitted blocks are kept, unless their room is needed.
     pub keep: Duration,
 }
 
@@ -98,7 +100,7 @@ impl Stream {
             Self::Control => &[Kind::Control],
             Self::Proofs => &[Kind::Proof],
             Self::Dead => &[Kind::Dead],
-            Self::Events => &[Kind::Event],
+            Self::Events => &[Kind::Event, Kind::Notice],
         };
         kinds.iter().map(|kind| subject::all(*kind)).collect()
     }
@@ -116,6 +118,18 @@ impl Stream {
         }
     }
 
+    /// Returns the size of the largest message that the stream takes, headers included; -1 for the broker's limit. What
+    /// participants send has inputs and outputs of 64 KiB each at most, or references to them. Leases list all
+    /// deliveries of their process, of some 500 bytes each.
+    fn message_max(self) -> i32 {
+        match self {
+            Self::Checks | Self::Results => 256 * 1024,
+            Self::Leases => 1024 * 1024,
+            Self::Events => 32 * 1024,
+            _ => -1,
+        }
+    }
+
     fn config(self, limits: &Limits) -> Config {
         let mut config = Config {
             name: self.name().into(),
@@ -123,6 +137,7 @@ impl Stream {
             storage: StorageType::File,
             num_replicas: limits.replicas,
             max_bytes: share(limits, self.percent()),
+            max_message_size: self.message_max(),
             allow_direct: true,
             retention: RetentionPolicy::WorkQueue,
             // A full stream refuses new messages, and the producer waits: no stored message is dropped.
@@ -140,15 +155,20 @@ impl Stream {
             Self::Proofs => {
                 // A log, not a queue: the stream has several readers, and its end is the frontier
                 // of the pipeline.
+                // The newest record is the frontier of its pipeline and must never expire. The janitor
+                // removes old records, and reads here for how long they are kept.
                 config.retention = RetentionPolicy::Limits;
-                config.max_age = limits.keep;
+                let keep = limits.keep.as_secs().to_string();
+                config.metadata.insert(KEEP.to_owned(), keep);
                 // Records ready together are stored together, as an atomic batch.
                 config.allow_atomic_publish = true;
             }
             Self::Dead => {
+                // A block's record waits for its letter, so a full stream must not refuse one: the oldest
+                // letter goes. The janitor removes old letters before that, and says so.
                 config.retention = RetentionPolicy::Limits;
+                config.discard = DiscardPolicy::Old;
                 config.max_messages_per_subject = 1;
-                config.discard_new_per_subject = true;
             }
             Self::Leases | Self::Control | Self::Events => {
                 config.retention = RetentionPolicy::Limits;
@@ -161,17 +181,45 @@ impl Stream {
     }
 }
 
+/// The key under which PROOFS says for how many seconds emitted blocks are kept.
+const KEEP: &str = "push0-keep-seconds";
+
+/// Room for the keys of the seals: one small fact.
+const SEALS_BYTES: i64 = 1 << 20;
 const BLOBS_PERCENT: u64 = 20;
 const FACTS_PERCENT: u64 = 7;
+
+/// Headers that a client may add to a part of a blob, in bytes.
+const HEADERS_MAX: u64 = 1024;
+/// The largest message in the stream of blobs: a part.
+const BLOB_MESSAGE_MAX: i32 = (BLOB_PART_LEN + HEADERS_MAX) as i32;
 
 fn share(limits: &Limits, percent: u64) -> i64 {
     i64::try_from(limits.store_bytes / 100 * percent).unwrap_or(i64::MAX)
 }
 
-/// The name of the blob bucket.
-pub(crate) const BLOBS: &str = "push0_blobs";
-/// The stream behind the blob bucket.
-pub(crate) const BLOBS_STREAM: &str = "OBJ_push0_blobs";
+/// The name of the stream of blobs.
+pub(crate) const BLOBS: &str = "PUSH0_BLOBS";
+
+/// Returns the configuration of the stream of blobs: a log whose messages are never replaced. A subject names the
+/// content, so a second message on it is refused, and no header removes another one.
+fn blobs(limits: &Limits) -> Config {
+    Config {
+        name: BLOBS.into(),
+        subjects: vec![subject::all(Kind::Blob)],
+        storage: StorageType::File,
+        num_replicas: limits.replicas,
+        max_bytes: share(limits, BLOBS_PERCENT),
+        max_message_size: BLOB_MESSAGE_MAX,
+        allow_direct: true,
+        allow_rollup: false,
+        retention: RetentionPolicy::Limits,
+        discard: DiscardPolicy::New,
+        max_messages_per_subject: 1,
+        discard_new_per_subject: true,
+        ..Config::default()
+    }
+}
 
 impl Bus {
     /// Creates or updates every stream and bucket. Idempotent; touches no message.
@@ -183,16 +231,16 @@ impl Bus {
                 .await;
             made.map_err(|e| ProvisionError::new(stream.name(), &e))?;
         }
+        let made = self.jetstream.create_or_update_stream(blobs(limits)).await;
+        made.map_err(|e| ProvisionError::new(BLOBS, &e))?;
         for bucket in crate::Bucket::ALL {
             let config = kv::Config {
                 bucket: bucket.name().into(),
                 history: 1,
-                max_age: if bucket.expires() {
-                    limits.keep
-                } else {
-                    Duration::ZERO
+                max_bytes: match bucket {
+                    crate::Bucket::Seals => SEALS_BYTES,
+                    _ => share(limits, FACTS_PERCENT) / 3,
                 },
-                max_bytes: share(limits, FACTS_PERCENT) / 3,
                 storage: StorageType::File,
                 num_replicas: limits.replicas,
                 ..kv::Config::default()
@@ -200,31 +248,20 @@ impl Bus {
             let made = self.jetstream.create_or_update_key_value(config).await;
             made.map_err(|e| ProvisionError::later(bucket.name(), &e))?;
         }
-        let blobs = object_store::Config {
-            bucket: BLOBS.into(),
-            max_age: limits.keep,
-            max_bytes: share(limits, BLOBS_PERCENT),
-            storage: StorageType::File,
-            num_replicas: limits.replicas,
-            ..object_store::Config::default()
-        };
-        let made = self.make_or_update_store(blobs).await;
-        made.map_err(|e| ProvisionError::later(BLOBS, &e))
+        let drawn = self.draw_first_key().await;
+        drawn.map_err(|e| ProvisionError::later(crate::Bucket::Seals.name(), &e))
     }
 
-    /// Creates or updates the blob bucket. The client cannot update an object store, so its
-    /// stream is updated.
-    async fn make_or_update_store(&self, store: object_store::Config) -> Result<(), async_nats::Error> {
-        let Ok(stream) = self.jetstream.get_stream(BLOBS_STREAM).await else {
-            self.jetstream.create_object_store(store).await?;
-            return Ok(());
-        };
-        let mut config = stream.cached_info().config.clone();
-        config.max_age = store.max_age;
-        config.max_bytes = store.max_bytes;
-        config.num_replicas = store.num_replicas;
-        self.jetstream.update_stream(config).await?;
-        Ok(())
+    /// Returns for how long proofs, blobs and facts of emitted blocks are kept, as provisioned. Read from the leader
+    /// of PROOFS.
+    pub async fn keep(&self) -> Result<Duration, BusError> {
+        let proofs = Stream::Proofs.name();
+        let info = self.stream(Stream::Proofs).await?.get_info().await;
+        let info = info.map_err(|e| BusError::unavailable(proofs, e))?;
+        // Messages are removed by this time: an old answer might remove some too soon.
+        refuse_without_leader(proofs, info.cluster.as_ref())?;
+        let seconds = info.config.metadata.get(KEEP).and_then(|keep| keep.parse().ok());
+        Ok(seconds.map_or(Limits::default().keep, Duration::from_secs))
     }
 
     /// Creates the consumers from which the provers and verifiers of a zkVM take work. Idempotent.

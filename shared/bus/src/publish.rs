@@ -92,6 +92,16 @@ impl Message {
         self.body.len()
     }
 
+    /// Creates a message of opaque bytes, without headers.
+    pub(crate) fn raw(subject: String, body: Bytes) -> Self {
+        Self {
+            subject,
+            body,
+            headers: HeaderMap::new(),
+            over: None,
+        }
+    }
+
     /// Creates a message with a body in the given encoding.
     pub fn encoded<T: Serialize>(
         subject: String,

@@ -6,7 +6,7 @@
 use crate::{
     Bus, BusError, Connection, Delivery, Stream,
     consumer_names::GROUP,
-    delivery::{self, Read, SettingAside},
+    delivery::{self, Read, SettingAside, Unreadable},
 };
 use async_nats::{
     StatusCode,
@@ -29,6 +29,12 @@ const REQUEST_EXPIRES: Duration = Duration::from_secs(2);
 const REQUEST_GRACE: Duration = Duration::from_millis(500);
 /// The last rank of a standby. The broker knows no higher number.
 pub const STANDBY_MAX: u8 = 9;
+/// Pauses of a message that cannot be decoded: the first one and the longest one.
+const UNREAD_FIRST: Duration = Duration::from_millis(200);
+const UNREAD_LONGEST: Duration = Duration::from_secs(30);
+/// The delivery at which a check that cannot be decoded ends, about two minutes after the first one. Its sender may be
+/// hostile, and the block must not wait for ever.
+const CHECK_DELIVERIES_MAX: u32 = 11;
 /// How long the end of the subscription may take when a puller is closed.
 const CLOSE_MAX: Duration = Duration::from_millis(500);
 
@@ -103,7 +109,8 @@ impl Puller {
 
     /// Returns the next delivery, given `free` places. Waits for ever if no place is free.
     ///
-    /// Cancel safe. Undecodable messages become dead letters and are skipped.
+    /// Cancel safe. Undecodable messages are skipped: another version of this program may decode them. They go back, after
+    /// a growing pause; a check ends after some deliveries, and the collector has its attempt released again.
     pub async fn next<T: DeserializeOwned>(&mut self, free: usize) -> Result<Delivery<T>, BusError> {
         loop {
             delivery::finish(&mut self.aside).await?;
@@ -130,7 +137,7 @@ impl Puller {
                     };
                     match delivery::read(&self.bus, self.stream, message)? {
                         Read::Delivery(delivery) => return Ok(*delivery),
-                        Read::Unreadable(aside) => self.aside = Some(aside),
+                        Read::Unreadable(message) => self.aside = Some(self.pass_on(*message)),
                     }
                 }
                 None | Some(StatusCode::IDLE_HEARTBEAT) => {}
@@ -190,6 +197,38 @@ impl Puller {
         }
     }
 
+    /// Passes an undecodable message on, and tells the operator.
+    fn pass_on(&self, message: Unreadable) -> SettingAside {
+        let Unreadable {
+            subject,
+            deliveries,
+            error,
+            ack,
+            ..
+        } = message;
+        let is_given_up = self.stream == Stream::Checks && deliveries >= CHECK_DELIVERIES_MAX;
+        if is_given_up {
+            tracing::error!(subject, %error, "dropping a check that no verifier can read, its attempt is released again");
+            return async move {
+                ack.done().await;
+                Ok(())
+            }
+            .boxed();
+        }
+        tracing::error!(
+            subject,
+            deliveries,
+            %error,
+            "cannot read a message, which waits for an adapter that can: run one of the version of the other services"
+        );
+        let pause = unread_pause(deliveries);
+        async move {
+            ack.give_back(pause).await;
+            Ok(())
+        }
+        .boxed()
+    }
+
     async fn ask(&mut self, free: usize) -> Result<(), BusError> {
         let Some(batch) = free.checked_sub(self.asked).filter(|more| *more > 0) else {
             return Ok(());
@@ -234,6 +273,12 @@ impl Puller {
         tokio::time::sleep(REQUEST_GRACE / 10).await;
         self.start_over().await
     }
+}
+
+/// Returns for how long a message that cannot be decoded stays away: twice as long with each delivery.
+fn unread_pause(deliveries: u32) -> Duration {
+    let doubled = UNREAD_FIRST.saturating_mul(1 << deliveries.saturating_sub(1).min(16));
+    doubled.min(UNREAD_LONGEST)
 }
 
 /// Returns whether a message is a delivery, not a status of a request.

@@ -32,8 +32,8 @@ impl fmt::Display for Refusal {
         } = self;
         write!(
             f,
-            "the broker does not let {user} {action} `{subject}`: widen the permissions of that user \
-             (deploy/nats/nats-auth.conf has what each service needs)"
+            "the broker does not let {user} {action} `{subject}`: `push0 auth show DIR` lists the users, and `push0 auth \
+             init DIR` writes the broker's configuration of this version"
         )
     }
 }
@@ -59,7 +59,10 @@ impl Refusal {
 
     /// Returns whether any work may wait for the refused action. No work waits for an event.
     pub fn is_waited_for(&self) -> bool {
-        subject::Kind::of(&self.subject) != Some(subject::Kind::Event)
+        !matches!(
+            subject::Kind::of(&self.subject),
+            Some(subject::Kind::Event | subject::Kind::Notice)
+        )
     }
 }
 

@@ -120,6 +120,21 @@ id!(
     StageName, "stage name"
 );
 
+/// A prover or verifier, as subjects name it. Provers of two zkVMs may have one name.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Participant {
+    /// The zkVM that it serves.
+    pub zkvm: ZkvmId,
+    /// Its name among the provers and verifiers of the zkVM.
+    pub name: ProverId,
+}
+
+impl fmt::Display for Participant {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.zkvm, self.name)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

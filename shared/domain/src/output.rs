@@ -7,7 +7,7 @@ use crate::{
 };
 use std::collections::BTreeMap;
 
-/// Number of remembered blocks. The ingester follows no deeper reorg.
+/// Number of remembered blocks. Of a deeper reorg, the order of announcements tells enough.
 pub const DEPTH: usize = 64;
 
 /// A block that has its record.
@@ -66,11 +66,15 @@ impl Output {
 
     /// Returns the demand for work that begins with this block number.
     pub fn assess(&self, number: u64, claim: Claim) -> Demand {
-        // Numbers below the newest `DEPTH` blocks are forgotten and count as recorded. While fewer blocks
-        // are known, an older number may only be one whose record was not read.
+        // Numbers below the newest `DEPTH` blocks are forgotten and count as recorded, unless they were announced
+        // after a block above them: then a deep reorg replaced both. While fewer blocks are known, an older number
+        // may only be one whose record was not read.
         let is_deep = || {
-            let first = self.emitted.first_key_value();
-            self.emitted.len() == DEPTH && first.is_some_and(|(first, _)| number < *first)
+            let oldest = self.emitted.first_key_value();
+            let is_older = |(oldest, record): (&u64, &Emitted)| {
+                number < *oldest && claim.announcement <= record.announcement
+            };
+            self.emitted.len() == DEPTH && oldest.is_some_and(is_older)
         };
         match self.emitted.get(&number) {
             Some(record) => wanted::assess_record(record.announcement, claim),
@@ -230,10 +234,11 @@ mod tests {
     }
 
     #[test]
-    fn an_older_number_counts_as_recorded_only_where_no_reorg_reaches() {
+    fn an_older_number_counts_as_recorded_unless_a_deep_reorg_announced_it_again() {
         let depth = DEPTH as u64;
-        let known = |count| output((10..10 + count).map(|n| record(n, 1, n)));
-        assert!(is_recorded(&known(depth), 9, 99));
+        let known = |count| output((10..10 + count).map(|n| record(n, 1, 10 * n)));
+        assert!(is_recorded(&known(depth), 9, 90) && is_recorded(&known(depth), 3, 100));
+        assert!(!is_recorded(&known(depth), 9, 101) && !is_recorded(&known(depth), 3, 5000));
         assert!(!is_recorded(&known(depth - 1), 9, 1));
     }
 

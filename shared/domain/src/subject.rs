@@ -3,9 +3,13 @@
 //! Subjects serve routing, filtering and deduplication. The content of a message is in its body.
 
 use crate::{
-    BlockKey, BlockRef, PipelineId, ProofType, ProverId, StageName, ZkvmId, id::InvalidId, task::AttemptId,
+    BlockKey, BlockRef, Participant, PipelineId, ProofType, ProverId, StageName, ZkvmId, id::InvalidId,
+    task::AttemptId,
 };
 use std::fmt;
+
+pub mod blobs;
+pub mod participant;
 
 /// Root of all subjects. A protocol change that old services cannot read changes the root.
 pub const ROOT: &str = "push0.v1";
@@ -46,13 +50,17 @@ pub enum Kind {
     Proof,
     /// Dead letters (stream DEAD).
     Dead,
-    /// Notices for dashboards and people (stream EVENTS).
+    /// Events for dashboards and people, from services (stream EVENTS).
     Event,
+    /// Events for dashboards and people, from verifiers (stream EVENTS).
+    Notice,
+    /// Parts of large payloads (the stream of blobs).
+    Blob,
 }
 
 impl Kind {
     /// All kinds, in the order of declaration.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 15] = [
         Self::Block,
         Self::Cancel,
         Self::Stage,
@@ -66,6 +74,8 @@ impl Kind {
         Self::Proof,
         Self::Dead,
         Self::Event,
+        Self::Notice,
+        Self::Blob,
     ];
 
     /// Returns the token for the kind in subjects.
@@ -84,7 +94,20 @@ impl Kind {
             Self::Proof => "proof",
             Self::Dead => "dead",
             Self::Event => "event",
+            Self::Notice => "notice",
+            Self::Blob => "blob",
         }
+    }
+
+    /// Returns whether subjects of the kind name who speaks, right after the zkVM. The permissions of a participant fix
+    /// both tokens.
+    fn names_speaker(self) -> bool {
+        matches!(self, Self::Check | Self::Result | Self::Verdict)
+    }
+
+    /// Returns the tokens that select every zkVM, and every speaker if subjects of the kind name one.
+    fn anybody(self) -> &'static str {
+        if self.names_speaker() { "*.*" } else { "*" }
     }
 
     /// Returns the kind of a subject; `None` if the subject is not one of push0's.
@@ -128,53 +151,47 @@ impl AttemptKey {
         }
     }
 
-    /// Parses the subject of an attempt. Fails if the subject is not of the kind `kind`.
+    /// Parses the subject of an attempt. Fails if the subject is not of the kind `kind`, and for kinds whose subjects
+    /// name who speaks: see [`Report::parse`].
     pub fn parse(subject: &str, kind: Kind) -> Result<Self, InvalidSubject> {
-        let kind = kind.as_str();
-        let invalid = |reason: String| InvalidSubject {
-            subject: subject.chars().take(300).collect(),
-            kind,
-            reason,
-        };
-        let rest = subject
-            .strip_prefix(ROOT)
-            .and_then(|s| s.strip_prefix('.'))
-            .and_then(|s| s.strip_prefix(kind))
-            .and_then(|s| s.strip_prefix('.'))
-            .ok_or_else(|| invalid(format!("expected it to start with {ROOT}.{kind}.")))?;
-        let tokens: Vec<&str> = rest.split('.').collect();
+        let invalid = |reason: String| InvalidSubject::new(subject, kind, reason);
+        if kind.names_speaker() {
+            return Err(invalid("it names who speaks".into()));
+        }
+        Self::parse_tokens(rest_of(subject, kind)?).map_err(invalid)
+    }
+
+    /// Parses the tokens of an attempt.
+    fn parse_tokens(text: &str) -> Result<Self, String> {
+        let tokens: Vec<&str> = text.split('.').collect();
         let [zkvm, pipeline, block, proof_type, stage, index, attempt] = tokens[..] else {
-            return Err(invalid(format!(
-                "expected 7 tokens after {ROOT}.{kind}, found {}",
-                tokens.len()
-            )));
+            return Err(format!("expected 7 tokens of an attempt, found {}", tokens.len()));
         };
-        let id = |e: InvalidId| invalid(e.to_string());
-        let number = |text: &str| text.parse::<u32>().map_err(|e| invalid(format!("`{text}`: {e}")));
+        let id = |e: InvalidId| e.to_string();
+        let number = |text: &str| text.parse::<u32>().map_err(|e| format!("`{text}`: {e}"));
         let key = Self {
             zkvm: zkvm.parse().map_err(id)?,
             pipeline: pipeline.parse().map_err(id)?,
             block: block
                 .parse()
-                .map_err(|e: crate::block::InvalidBlock| invalid(e.to_string()))?,
+                .map_err(|e: crate::block::InvalidBlock| e.to_string())?,
             proof_type: proof_type.parse().map_err(id)?,
             stage: stage.parse().map_err(id)?,
             index: number(index)?,
             attempt: number(attempt)?,
         };
         // `+1` and `01` parse as numbers but would be second spellings of one attempt.
-        if key.to_string() == rest {
+        if key.to_string() == text {
             Ok(key)
         } else {
-            Err(invalid("not in its one spelling".into()))
+            Err("not in its one spelling".into())
         }
     }
-}
 
-impl fmt::Display for AttemptKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    /// Returns the tokens of the attempt after its zkVM.
+    fn rest(&self) -> String {
         let Self {
-            zkvm,
+            zkvm: _,
             pipeline,
             block,
             proof_type,
@@ -182,10 +199,82 @@ impl fmt::Display for AttemptKey {
             index,
             attempt,
         } = self;
-        write!(
-            f,
-            "{zkvm}.{pipeline}.{block}.{proof_type}.{stage}.{index}.{attempt}"
-        )
+        format!("{pipeline}.{block}.{proof_type}.{stage}.{index}.{attempt}")
+    }
+}
+
+/// The token of the watchdog in place of a prover's name. No id may be this text.
+const WATCHDOG: &str = "_";
+
+/// A report on an attempt, as its subject names it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Report {
+    /// The prover or verifier that speaks; `None` for the watchdog, which reports in place of a prover.
+    pub speaker: Option<ProverId>,
+    /// The attempt that the report is about.
+    pub attempt: AttemptKey,
+}
+
+impl Report {
+    /// Parses the subject of a check, a result or a verdict. Fails if the subject is not of the kind `kind`.
+    pub fn parse(subject: &str, kind: Kind) -> Result<Self, InvalidSubject> {
+        let invalid = |reason: String| InvalidSubject::new(subject, kind, reason);
+        let rest = rest_of(subject, kind)?;
+        let mut tokens = rest.splitn(3, '.');
+        let (Some(zkvm), Some(speaker), Some(rest)) = (tokens.next(), tokens.next(), tokens.next()) else {
+            return Err(invalid("expected the zkVM, the speaker and an attempt".into()));
+        };
+        let speaker = match speaker {
+            WATCHDOG if kind == Kind::Result => None,
+            name => Some(name.parse().map_err(|e: InvalidId| invalid(e.to_string()))?),
+        };
+        let attempt = AttemptKey::parse_tokens(&format!("{zkvm}.{rest}")).map_err(invalid)?;
+        Ok(Self { speaker, attempt })
+    }
+}
+
+/// Returns the attempt that a subject of this kind is about, whether or not it names a speaker; `None` for other subjects.
+pub fn attempt_of(subject: &str, kind: Kind) -> Option<AttemptKey> {
+    if kind.names_speaker() {
+        Report::parse(subject, kind).ok().map(|report| report.attempt)
+    } else {
+        AttemptKey::parse(subject, kind).ok()
+    }
+}
+
+/// Returns the subject of a report.
+fn report(kind: Kind, speaker: &str, attempt: &AttemptKey) -> String {
+    let (kind, zkvm) = (kind.as_str(), &attempt.zkvm);
+    format!("{ROOT}.{kind}.{zkvm}.{speaker}.{}", attempt.rest())
+}
+
+impl InvalidSubject {
+    fn new(subject: &str, kind: Kind, reason: String) -> Self {
+        Self {
+            subject: subject.chars().take(300).collect(),
+            kind: kind.as_str(),
+            reason,
+        }
+    }
+}
+
+/// Returns the tokens of a subject after its kind.
+fn rest_of(subject: &str, kind: Kind) -> Result<&str, InvalidSubject> {
+    let name = kind.as_str();
+    let rest = subject
+        .strip_prefix(ROOT)
+        .and_then(|s| s.strip_prefix('.'))
+        .and_then(|s| s.strip_prefix(name))
+        .and_then(|s| s.strip_prefix('.'));
+    rest.ok_or_else(|| {
+        let reason = format!("expected it to start with {ROOT}.{name}.");
+        InvalidSubject::new(subject, kind, reason)
+    })
+}
+
+impl fmt::Display for AttemptKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.zkvm, self.rest())
     }
 }
 
@@ -226,17 +315,17 @@ pub fn tasks_of_zkvm(zkvm: &ZkvmId) -> String {
 
 /// Returns the filter for all attempts of one pipeline, on any zkVM, among subjects of one kind.
 pub fn attempts_of_pipeline(kind: Kind, pipeline: &PipelineId) -> String {
-    format!("{ROOT}.{}.*.{pipeline}.>", kind.as_str())
+    format!("{ROOT}.{}.{}.{pipeline}.>", kind.as_str(), kind.anybody())
 }
 
 /// Returns the filter for all attempts for one block, on any zkVM, among subjects of one kind.
 pub fn attempts_of_block(kind: Kind, pipeline: &PipelineId, block: BlockKey) -> String {
-    format!("{ROOT}.{}.*.{pipeline}.{block}.>", kind.as_str())
+    format!("{ROOT}.{}.{}.{pipeline}.{block}.>", kind.as_str(), kind.anybody())
 }
 
-/// Returns the subject in CHECKS for a completed attempt waiting for a verifier.
-pub fn check(attempt: &AttemptKey) -> String {
-    format!("{ROOT}.check.{attempt}")
+/// Returns the subject in CHECKS for a completed attempt of a prover, waiting for a verifier.
+pub fn check(prover: &ProverId, attempt: &AttemptKey) -> String {
+    report(Kind::Check, prover.as_str(), attempt)
 }
 
 /// Returns the filter for all attempts in CHECKS waiting for verifiers of one zkVM.
@@ -244,22 +333,32 @@ pub fn checks_of_zkvm(zkvm: &ZkvmId) -> String {
     format!("{ROOT}.check.{zkvm}.>")
 }
 
-/// Returns the subject in RESULTS for the end of an attempt.
-pub fn result(attempt: &AttemptKey) -> String {
-    format!("{ROOT}.result.{attempt}")
+/// Returns the subject in RESULTS for the end of an attempt, as its prover reports it.
+pub fn result(prover: &ProverId, attempt: &AttemptKey) -> String {
+    report(Kind::Result, prover.as_str(), attempt)
+}
+
+/// Returns the subject in RESULTS for the end of an attempt that the watchdog reports in place of a prover.
+pub fn result_by_watchdog(attempt: &AttemptKey) -> String {
+    report(Kind::Result, WATCHDOG, attempt)
 }
 
 /// Returns the subject in RESULTS for a verifier's verdict on a completed attempt. Provers have no
 /// permission to publish on it. A proof that must be verified counts only if it arrives on this subject.
-pub fn verdict(attempt: &AttemptKey) -> String {
-    format!("{ROOT}.verdict.{attempt}")
+pub fn verdict(verifier: &ProverId, attempt: &AttemptKey) -> String {
+    report(Kind::Verdict, verifier.as_str(), attempt)
+}
+
+/// Returns the filter for the reports of one kind on an attempt, from any participant.
+pub fn reports_of_attempt(kind: Kind, attempt: &AttemptKey) -> String {
+    report(kind, "*", attempt)
 }
 
 /// Returns the filters for everything in RESULTS about one pipeline.
 pub fn results_of_pipeline(pipeline: &PipelineId) -> Vec<String> {
     vec![
-        format!("{ROOT}.result.*.{pipeline}.>"),
-        format!("{ROOT}.verdict.*.{pipeline}.>"),
+        attempts_of_pipeline(Kind::Result, pipeline),
+        attempts_of_pipeline(Kind::Verdict, pipeline),
         ended(pipeline),
     ]
 }
@@ -274,9 +373,16 @@ pub fn lease(zkvm: &ZkvmId, prover: &ProverId) -> String {
     format!("{ROOT}.lease.{zkvm}.{prover}")
 }
 
+/// Returns who sent a lease, by its subject; `None` for other subjects.
+pub fn sender_of_lease(subject: &str) -> Option<Participant> {
+    let (zkvm, prover) = rest_of(subject, Kind::Lease).ok()?.split_once('.')?;
+    let (zkvm, name) = (zkvm.parse().ok()?, prover.parse().ok()?);
+    Some(Participant { zkvm, name })
+}
+
 /// Returns the subject in CONTROL for orders to one prover or verifier.
-pub fn control(prover: &ProverId) -> String {
-    format!("{ROOT}.control.{prover}")
+pub fn control(to: &Participant) -> String {
+    format!("{ROOT}.control.{to}")
 }
 
 /// Returns the subject in PROOFS for the record of one block. The record of a range has the number of
@@ -294,6 +400,21 @@ pub fn proofs_of_pipeline(pipeline: &PipelineId) -> String {
 pub fn number_of_proof(subject: &str) -> Option<u64> {
     let rest = subject.strip_prefix(ROOT)?.strip_prefix(".proof.")?;
     rest.rsplit_once('.')?.1.parse().ok()
+}
+
+/// Returns the key of the fact about the held queue of a zkVM.
+pub fn hold(zkvm: &ZkvmId) -> String {
+    format!("held.{zkvm}")
+}
+
+/// Returns the zkVM in the key of the fact about its held queue.
+pub fn zkvm_of_hold(key: &str) -> Option<ZkvmId> {
+    key.strip_prefix("held.")?.parse().ok()
+}
+
+/// Returns the filter of the facts about held queues.
+pub fn holds() -> String {
+    "held.*".into()
 }
 
 /// Returns the key of the ingester's facts about a block. Number and hash are separate tokens, so
@@ -320,10 +441,39 @@ pub fn event(pipeline: Option<&PipelineId>, kind: &str) -> String {
     format!("{ROOT}.event.{}.{kind}", pipeline.map_or("_", PipelineId::as_str))
 }
 
+/// Returns the subject in EVENTS of an event that a verifier tells.
+pub fn notice(verifier: &Participant, kind: &str) -> String {
+    format!("{ROOT}.notice.{verifier}.{kind}")
+}
+
+/// Returns the filter for all notices of one kind, as [`crate::message::Happening::kind`] names it.
+pub fn notices(kind: &str) -> String {
+    format!("{ROOT}.notice.*.*.{kind}")
+}
+
+/// Returns the verifier that tells a notice, by its subject; `None` for other subjects.
+pub fn sender_of_notice(subject: &str) -> Option<Participant> {
+    let mut tokens = rest_of(subject, Kind::Notice).ok()?.split('.');
+    let (zkvm, name) = (tokens.next()?.parse().ok()?, tokens.next()?.parse().ok()?);
+    Some(Participant { zkvm, name })
+}
+
 /// Returns the subject on which the leader of a role listens while it is connected. No stream stores this
 /// subject, and no message is ever published on it: the subscription itself is the signal.
 pub fn leader(role: &str) -> String {
     format!("{ROOT}.leader.{role}")
+}
+
+/// Returns the subject on which processes of one name listen and speak to each other. No stream stores this
+/// subject. If the broker knows no listener, no process of the name is connected.
+pub fn presence(of: &Participant) -> String {
+    format!("{ROOT}.presence.{of}")
+}
+
+/// Returns the subject on which a single process listens while it is connected, named by its incarnation. No
+/// stream stores this subject, and no service answers: the subscription itself is the signal.
+pub fn presence_of(of: &Participant, incarnation: u64) -> String {
+    format!("{ROOT}.presence.{of}.{incarnation:016x}")
 }
 
 /// Returns the filter for all subjects of one kind, as streams are declared: for tasks, `push0.v1.task.>`.

@@ -6,8 +6,8 @@ use push0_domain::{
     Payload, Payloads, StageKey,
     codec::{self, Encoding},
     message::{
-        BlockContext, BlockEvent, Control, DeadLetter, Emission, Event, KnownBlock, Lease, ResultEvent,
-        StageReady, Task, TaskHeader, TaskResult,
+        BlockContext, BlockEvent, Control, DeadLetter, Emission, Event, KnownBlock, Lease, Presence,
+        ResultEvent, StageReady, Task, TaskHeader, TaskResult,
     },
 };
 use serde::{Serialize, de::DeserializeOwned};
@@ -67,6 +67,7 @@ fn checked(kind: &str, json: &str) -> Vec<u8> {
         "Lease" => bincode_of::<Lease>(kind, json),
         "Payload" => bincode_of::<Payload>(kind, json),
         "Payloads" => bincode_of::<Payloads>(kind, json),
+        "Presence" => bincode_of::<Presence>(kind, json),
         "ResultEvent" => bincode_of::<ResultEvent>(kind, json),
         "StageKey" => bincode_of::<StageKey>(kind, json),
         "StageReady" => bincode_of::<StageReady>(kind, json),

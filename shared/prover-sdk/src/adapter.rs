@@ -82,7 +82,9 @@ impl ProveError {
         }
     }
 
-    /// Creates an error after which no attempt can succeed. The task becomes a dead letter at once.
+    /// Creates an error after which no attempt can succeed, because of the task itself. The task becomes a
+    /// dead letter if another prover agrees. A build or configuration that does not fit is
+    /// [`ProveError::surroundings`].
     pub fn fatal(message: impl Into<String>) -> Self {
         Self {
             class: FailureClass::Fatal,
@@ -98,12 +100,21 @@ impl ProveError {
             message: message.into(),
         }
     }
+
+    /// Creates an error of the prover's surroundings: the disk is full, the program is missing or not the
+    /// pinned one, or a dependency is away. The error says nothing about the task.
+    pub fn surroundings(message: impl Into<String>) -> Self {
+        Self {
+            class: FailureClass::Surroundings,
+            message: message.into(),
+        }
+    }
 }
 
 /// The proving half of an adapter.
 pub trait Prove: Send + Sync + 'static {
     /// Runs one attempt and returns its outputs: one or more for a `split`, exactly one otherwise, each at
-    /// most 256 MiB. Any other number of outputs fails the task for good.
+    /// most 256 MiB. Any other number of outputs fails the attempt.
     ///
     /// The future may block its thread only inside `spawn_blocking`. The SDK drops the future when the
     /// attempt is stopped and when the stage's timeout is over. A panic counts as a retryable failure.
@@ -144,7 +155,7 @@ pub trait Verify: Send + Sync + 'static {
     ///
     /// As with [`Prove::prove`], the future may block its thread only inside `spawn_blocking`, and is
     /// dropped at the stage's timeout. A panic or a timeout is no verdict either. A check without a verdict
-    /// after 20 deliveries counts as a failed attempt, not as a false proof.
+    /// is tried again for as long as it takes, with a pause that grows to 30 s.
     fn verify(
         &self,
         statement: Statement,

@@ -1,14 +1,18 @@
 //! One attempt, from its delivery to its acknowledgement.
 
-use crate::{Prove, ProveError, Work, ledger::Place, node::Node};
+use crate::{
+    Prove, ProveError, Work,
+    ledger::Place,
+    node::Node,
+    offer::{self, Fate},
+    spool::{About, Unstored},
+    transfer,
+};
 use futures::FutureExt;
-use push0_bus::{Backoff, BlobError, Delivery, Message};
+use push0_bus::Delivery;
 use push0_domain::{
-    Payloads,
-    message::{Failure, FailureClass, Outcome, ResultEvent, StageKind, Task, TaskHeader, TaskResult},
-    subject::{self, AttemptKey},
+    message::{Failure, FailureClass, StageKind, Task},
     time::micros,
-    trace::TraceContext,
 };
 use push0_runtime::{panic_message, trace};
 use std::{
@@ -16,13 +20,9 @@ use std::{
     sync::Arc,
     time::{Duration, Instant},
 };
+use tokio::sync::SemaphorePermit;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
-
-/// How long storing a result is retried while the broker is away or full, and how long calls to the blob
-/// store are retried. A finished proof is expensive to lose: this is far beyond any restart, and by then
-/// the broker has redelivered the task long ago.
-const RESULT_PATIENCE: Duration = Duration::from_secs(600);
 
 /// How many deliveries of a task a prover hands back if it failed the task before, and the delay of each.
 const AVOIDED_ROUNDS: u32 = 2;
@@ -31,6 +31,9 @@ const AVOIDED_FOR: Duration = Duration::from_millis(50);
 pub(crate) const GIVEN_BACK_MAX: u32 = 2;
 /// How many deliveries may have ended without an attempt.
 const UNCOUNTED: u32 = AVOIDED_ROUNDS + GIVEN_BACK_MAX;
+/// How long a delivery stays away whose result is in the spool of this process, which leaves: the next process
+/// may store the result meanwhile.
+const LEFT_FOR: Duration = Duration::from_secs(5);
 
 /// Runs the attempt of a delivery, stores its result and acknowledges the delivery.
 pub(crate) async fn run<P: Prove>(
@@ -41,29 +44,18 @@ pub(crate) async fn run<P: Prove>(
     stop: CancellationToken,
     progress: crate::Progress,
 ) {
+    if node.adopted.has(&delivery.body) {
+        return proved_before(&node, &delivery, &place, &stop).await;
+    }
     // Another prover should take this task. After two rounds there seems to be no other prover.
     if delivery.body.avoid.contains(&node.id) && delivery.deliveries <= AVOIDED_ROUNDS {
         return delivery.ack.give_back(AVOIDED_FOR).await;
     }
     // On draining, a task is handed back at once, as if it had never been taken. A stopped task ends
     // without waiting for a slot.
-    let slot = tokio::select! {
-        biased;
-        () = node.draining.cancelled() => {
-            delivery.ack.give_back(Duration::ZERO).await;
-            return;
-        }
-        () = stop.cancelled() => None,
-        slot = node.slots.acquire() => slot.ok(),
-        () = node.ledger.waited_too_long(), if delivery.deliveries <= GIVEN_BACK_MAX => {
-            delivery.ack.give_back(Duration::ZERO).await;
-            return;
-        }
-    };
-    // The task waited behind an attempt that led to a quarantine.
-    if !node.ledger.takes_work() && !stop.is_cancelled() {
+    let Turn::Taken(slot) = turn(&node, delivery.deliveries, &stop).await else {
         return delivery.ack.give_back(Duration::ZERO).await;
-    }
+    };
     let header = &delivery.body.header;
     let span = tracing::info_span!(
         "prove",
@@ -76,33 +68,102 @@ pub(crate) async fn run<P: Prove>(
         outcome = tracing::field::Empty,
     );
     trace::set_parent(&span, &delivery.trace);
-    let began = Instant::now();
-    let outcome = outcome(&node, prover, &delivery, &place, stop, progress)
+    let mut times = Times::default();
+    let outcome = outcome(&node, prover, &delivery, &place, &stop, progress, &mut times)
         .instrument(span.clone())
         .await;
-    let took = began.elapsed();
-    place.proved();
-    drop(slot);
+    place.ended();
     if node.leaving.is_cancelled() && matches!(&outcome, Err(f) if f.class == FailureClass::Stopped) {
         // The process ends, but the task is still wanted, so a result of class `Stopped` would be wrong.
+        place.proved();
         return delivery.ack.give_back(Duration::ZERO).await;
     }
-
-    let result = result(&node, &delivery.body, outcome, took);
-    node.metrics.attempt(&result, took);
-    span.record("outcome", outcome_name(&result.outcome));
-    if let Outcome::Failed(failure) = &result.outcome {
-        let class = failure.class.as_str();
+    let (outputs, failure) = match outcome {
+        Ok(outputs) => (outputs, None),
+        Err(failure) => (Vec::new(), Some(failure)),
+    };
+    let class = failure
+        .as_ref()
+        .map_or("completed", |failure| failure.class.as_str());
+    span.record("outcome", class);
+    if let Some(failure) = &failure {
         tracing::warn!(parent: &span, class, reason = failure.message, "attempt failed");
     }
-    store(&node, &delivery, result, &trace::context(&span, &delivery.trace)).await;
+    let about = About {
+        header: delivery.body.header.clone(),
+        prover: node.id.clone(),
+        inputs: delivery.body.inputs.clone(),
+        failure,
+        prove_us: micros(times.proved),
+        transfer_us: micros(times.read),
+        trace: trace::context(&span, &delivery.trace),
+    };
+    // While the store takes no outputs, this process proves no more: it would only fill its memory.
+    let freed = || {
+        place.proved();
+        drop(slot);
+    };
+    let fate = offer::store(&node, Unstored { about, outputs }, &stop, freed).await;
+    settle(&delivery, fate).await;
 }
 
-fn outcome_name(outcome: &Outcome) -> &'static str {
-    match outcome {
-        Outcome::Completed { .. } => "completed",
-        Outcome::Failed(failure) => failure.class.as_str(),
+/// Ends a delivery as the fate of its result asks for.
+async fn settle(delivery: &Delivery<Task>, fate: Fate) {
+    match fate {
+        Fate::Stored => delivery.ack.done().await,
+        Fate::Left { is_kept: true } => delivery.ack.give_back(LEFT_FOR).await,
+        Fate::Left { is_kept: false } => delivery.ack.give_back(Duration::ZERO).await,
+        // The task stays unacknowledged: the broker gives it to another prover after its ack wait.
+        Fate::Refused => {}
     }
+}
+
+/// Waits for the result of an attempt that an ended process has proved, and acknowledges the delivery. A result
+/// that is being stored needs no slot.
+async fn proved_before(node: &Node, delivery: &Delivery<Task>, place: &Place, stop: &CancellationToken) {
+    place.proved();
+    let is_stored = tokio::select! {
+        biased;
+        () = node.draining.cancelled() => return delivery.ack.give_back(LEFT_FOR).await,
+        () = stop.cancelled() => false,
+        is_stored = node.adopted.stored(&delivery.body) => is_stored,
+    };
+    if is_stored {
+        delivery.ack.done().await;
+    } else {
+        delivery.ack.give_back(Duration::ZERO).await;
+    }
+}
+
+/// Whether a delivery is worked on here.
+enum Turn<'a> {
+    /// It is, in this slot. A stopped task ends without one.
+    Taken(Option<SemaphorePermit<'a>>),
+    /// It goes back, as if it had never been taken.
+    Returned,
+}
+
+/// Waits for a slot.
+async fn turn<'a>(node: &'a Node, deliveries: u32, stop: &CancellationToken) -> Turn<'a> {
+    let slot = tokio::select! {
+        biased;
+        () = node.draining.cancelled() => return Turn::Returned,
+        () = stop.cancelled() => None,
+        slot = node.slots.acquire() => slot.ok(),
+        () = node.ledger.waited_too_long(), if deliveries <= GIVEN_BACK_MAX => return Turn::Returned,
+    };
+    // The task waited behind an attempt that led to a quarantine.
+    if !node.ledger.takes_work() && !stop.is_cancelled() {
+        return Turn::Returned;
+    }
+    Turn::Taken(slot)
+}
+
+/// The parts of the time of an attempt before its outputs are stored.
+#[derive(Default)]
+struct Times {
+    read: Duration,
+    proved: Duration,
 }
 
 async fn outcome<P: Prove>(
@@ -110,9 +171,10 @@ async fn outcome<P: Prove>(
     prover: Arc<P>,
     delivery: &Delivery<Task>,
     place: &Place,
-    stop: CancellationToken,
+    stop: &CancellationToken,
     progress: crate::Progress,
-) -> Result<Payloads, Failure> {
+    times: &mut Times,
+) -> Result<Vec<Vec<u8>>, Failure> {
     let Task { header, inputs, .. } = &delivery.body;
     let stopped = || Failure::new(FailureClass::Stopped, "told to stop");
     if stop.is_cancelled() {
@@ -126,13 +188,18 @@ async fn outcome<P: Prove>(
         );
         return Err(Failure::new(FailureClass::Died, message));
     }
+    let began = Instant::now();
     let inputs = tokio::select! {
         biased;
         () = stop.cancelled() => return Err(stopped()),
-        inputs = read(node, header, inputs) => inputs.map_err(failure)?,
+        inputs = transfer::read(node, header, inputs) => {
+            times.read = began.elapsed();
+            inputs.map_err(failure)?
+        }
     };
     // The attempt starts only now: an unavailable store must not use up its time.
     place.started();
+    let began = Instant::now();
     let work = Work {
         header: header.clone(),
         inputs,
@@ -141,123 +208,64 @@ async fn outcome<P: Prove>(
         progress,
         trace: delivery.trace.clone(),
     };
-    let timeout = Duration::from_millis(header.timeout_ms);
+    let proved = proved(prover, work, stop).await;
+    times.proved = began.elapsed();
+    counted(header.kind, proved?)
+}
+
+/// Runs the adapter's `prove` under the stage's timeout.
+async fn proved<P: Prove>(
+    prover: Arc<P>,
+    work: Work,
+    stop: &CancellationToken,
+) -> Result<Vec<Vec<u8>>, Failure> {
+    let timeout = Duration::from_millis(work.header.timeout_ms);
     let proving = AssertUnwindSafe(prover.prove(work)).catch_unwind();
-    let outputs = tokio::select! {
+    tokio::select! {
         biased;
-        () = stop.cancelled() => return Err(stopped()),
+        () = stop.cancelled() => Err(Failure::new(FailureClass::Stopped, "told to stop")),
         proved = tokio::time::timeout(timeout, proving) => match proved {
-            Err(_) => return Err(Failure::new(FailureClass::TimedOut, format!("not done within {timeout:?}"))),
+            Err(_) => Err(Failure::new(FailureClass::TimedOut, format!("not done within {timeout:?}"))),
             Ok(Err(panic)) => {
                 let message = format!("the prover panicked: {}", panic_message(panic.as_ref()));
-                return Err(Failure::new(FailureClass::Retryable, message));
+                Err(Failure::new(FailureClass::Retryable, message))
             }
-            Ok(Ok(outputs)) => outputs.map_err(failure)?,
+            Ok(Ok(outputs)) => outputs.map_err(failure),
         },
-    };
-    write(node, header, outputs).await.map_err(failure)
+    }
 }
 
 fn failure(error: ProveError) -> Failure {
     Failure::new(error.class, error.message)
 }
 
-async fn read(node: &Node, header: &TaskHeader, inputs: &Payloads) -> Result<Vec<Vec<u8>>, ProveError> {
-    let mut read = Vec::new();
-    for index in 0..inputs.count() {
-        let payload = inputs
-            .get(index)
-            .ok_or_else(|| ProveError::fatal(format!("input {index} is missing")))?;
-        let bytes = patiently(|| node.blobs.resolve(&payload)).await;
-        read.push(bytes.map_err(|e| ProveError::retryable(format!("input {index} of {}: {e}", header.id)))?);
-    }
-    Ok(read)
+/// Returns the outputs if their number fits the stage.
+fn counted(kind: StageKind, outputs: Vec<Vec<u8>>) -> Result<Vec<Vec<u8>>, Failure> {
+    let wrong = match outputs.len() {
+        0 if kind == StageKind::Split => "a split wrote no outputs: expected at least one".into(),
+        1 => return Ok(outputs),
+        _ if kind == StageKind::Split => return Ok(outputs),
+        other => format!("{other} outputs: expected one"),
+    };
+    // A wrong build of the adapter fails every task this way. The results of other tasks tell the owner.
+    Err(Failure::new(FailureClass::Retryable, wrong))
 }
 
-async fn write(node: &Node, header: &TaskHeader, outputs: Vec<Vec<u8>>) -> Result<Payloads, ProveError> {
-    if header.kind != StageKind::Split && outputs.len() != 1 {
-        return Err(ProveError::fatal(format!(
-            "{} outputs: expected one",
-            outputs.len()
-        )));
-    }
-    if outputs.is_empty() {
-        return Err(ProveError::fatal(
-            "a split wrote no outputs: expected at least one",
-        ));
-    }
-    let unstored = |e: BlobError| ProveError::retryable(format!("output not stored: {e}"));
-    let mut payloads = Vec::with_capacity(outputs.len());
-    for output in outputs {
-        let payload = patiently(|| node.blobs.payload(&output)).await;
-        payloads.push(payload.map_err(unstored)?);
-    }
-    let list = patiently(|| node.blobs.list(payloads.clone())).await;
-    list.map_err(unstored)
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-/// Retries a call to the blob store while the store is away, because the attempt is not at fault. Only the
-/// first failure is logged.
-async fn patiently<T, F: Future<Output = Result<T, BlobError>>>(
-    call: impl Fn() -> F,
-) -> Result<T, BlobError> {
-    let give_up_at = Instant::now() + RESULT_PATIENCE;
-    let mut backoff = Backoff::default();
-    let mut said = false;
-    loop {
-        let error = match call().await {
-            Err(error) if error.is_transient() && Instant::now() < give_up_at => error,
-            outcome => return outcome,
-        };
-        if !said {
-            tracing::warn!(%error, "the blob store does not answer, retrying");
-            said = true;
+    #[test]
+    fn a_wrong_number_of_outputs_is_weighed_like_any_failure_and_kills_no_task_at_once() {
+        for (kind, count) in [(StageKind::Map, 0), (StageKind::Join, 2), (StageKind::Split, 0)] {
+            let failure = counted(kind, vec![Vec::new(); count]).unwrap_err();
+            assert_eq!(failure.class, FailureClass::Retryable, "{kind:?} {count}");
         }
-        backoff.pause().await;
-    }
-}
-
-fn result(node: &Node, task: &Task, outcome: Result<Payloads, Failure>, took: Duration) -> TaskResult {
-    let mut header = task.header.clone();
-    header.busy_us += micros(took);
-    let outcome = match outcome {
-        Ok(outputs) => Outcome::Completed { outputs },
-        Err(failure) => Outcome::Failed(failure),
-    };
-    let done = matches!(outcome, Outcome::Completed { .. }) && !header.check;
-    let inputs = (!done).then(|| task.inputs.clone());
-    TaskResult {
-        header,
-        prover: node.id.clone(),
-        outcome,
-        inputs,
-        prove_us: micros(took),
-        verdict: None,
-    }
-}
-
-/// Stores the result in CHECKS or RESULTS, then acknowledges the task, never the other way round.
-async fn store(node: &Node, delivery: &Delivery<Task>, result: TaskResult, trace: &TraceContext) {
-    let key = AttemptKey::of(&result.header.zkvm, &result.header.attempt_id());
-    let to_check = result.header.check && matches!(result.outcome, Outcome::Completed { .. });
-    let message = if to_check {
-        Message::new(subject::check(&key), &result, trace)
-    } else {
-        Message::new(subject::result(&key), &ResultEvent::Attempt(result), trace)
-    };
-    let stored = match message {
-        Ok(message) => node
-            .bus
-            .publish_patiently(message, RESULT_PATIENCE)
-            .await
-            .map_err(|e| e.to_string()),
-        Err(error) => Err(error.to_string()),
-    };
-    match stored {
-        Ok(_) => delivery.ack.done().await,
-        // The task stays unacknowledged: the broker gives it to another prover after its ack wait.
-        Err(error) => {
-            tracing::error!(task.id = %delivery.body.header.id, error, "result not stored, another prover will get the task")
+        for (kind, count) in [(StageKind::Map, 1), (StageKind::Split, 1), (StageKind::Split, 3)] {
+            assert_eq!(
+                counted(kind, vec![Vec::new(); count]).map(|outputs| outputs.len()),
+                Ok(count)
+            );
         }
     }
 }

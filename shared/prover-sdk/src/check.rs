@@ -1,12 +1,26 @@
-//! Verifier mode: checks completed attempts before they count.
+//! Verification of one completed attempt.
+//!
+//! Only an explicit verdict is a verdict. Whatever else keeps a verifier from it leaves the check in CHECKS, for
+//! as long as it takes: the proof is not proved again, and its prover is not charged.
+//!
+//! A check is judged for its prover only if its subject, which that prover's permissions fix, names the prover too. The
+//! limits of the work on it come from the pipeline's definition, because a verifier cannot tell whether its header is
+//! sealed.
 
-use crate::{Statement, Verify, attempt::GIVEN_BACK_MAX, ledger::Place, node::Node};
+use crate::{
+    Verify, again,
+    again::Turn,
+    attempt::GIVEN_BACK_MAX,
+    ledger::Place,
+    node::Node,
+    statement::{Checkable, NoStatement, statement},
+};
 use futures::FutureExt;
-use push0_bus::{BusError, Delivery, Message};
+use push0_bus::{BlobError, Delivery, Message, now};
 use push0_domain::{
-    BlockRef, StageKey,
-    message::{Failure, FailureClass, KnownBlock, Outcome, ResultEvent, TaskResult, Verdict},
-    subject::{self, AttemptKey},
+    message::{Failure, FailureClass, Happening, Obstacle, Outcome, ResultEvent, TaskResult, Verdict, clip},
+    report::{Refusal, admit_unsealed},
+    subject::{self, Kind},
     time::micros,
 };
 use push0_runtime::{panic_message, trace};
@@ -18,12 +32,18 @@ use std::{
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
-/// How many times a check is delivered before the attempt counts as failed, though not as false. The proof
-/// may kill its verifiers, or their stores may be away for long.
-const DELIVERIES_MAX: u32 = 20;
-/// Delay before a check without a verdict is delivered again.
-const AGAIN_AFTER: Duration = Duration::from_millis(200);
 const VERDICT_PATIENCE: Duration = Duration::from_secs(60);
+
+/// The end of one try to verify a check.
+enum Said {
+    Valid,
+    /// The proof is false, for this reason.
+    Invalid(String),
+    /// There is no verdict.
+    Untold(Obstacle, String),
+    /// The output is lost, so no verifier can ever give a verdict.
+    Lost(String),
+}
 
 /// Verifies one completed attempt, stores the verdict and acknowledges the check.
 pub(crate) async fn run<V: Verify>(
@@ -33,6 +53,13 @@ pub(crate) async fn run<V: Verify>(
     place: Place,
     stop: CancellationToken,
 ) {
+    if let Err(refusal) = admit_unsealed(&delivery.subject, Kind::Check, &delivery.body) {
+        return refused(&node, &delivery, refusal).await;
+    }
+    let pause = match again::turn(delivery.deliveries, rand::random_range(0.5..=1.0)) {
+        Turn::Try(pause) => pause,
+        Turn::Pause(pause) => return rest(&node, &delivery, pause).await,
+    };
     let slot = tokio::select! {
         biased;
         () = node.draining.cancelled() => None,
@@ -59,46 +86,113 @@ pub(crate) async fn run<V: Verify>(
     let began = Instant::now();
     let said = tokio::select! {
         biased;
-        () = stop.cancelled() => Err("told to stop".into()),
-        said = invalid(&node, verifier.as_ref(), &delivery).instrument(span.clone()) => said,
+        () = stop.cancelled() => None,
+        said = verdict(&node, verifier.as_ref(), &delivery).instrument(span.clone()) => Some(said),
     };
     let took = began.elapsed();
     place.proved();
     drop(slot);
-    let mut result = delivery.body.clone();
-    result.header.busy_us += micros(took);
     match said {
-        Ok(invalid) => {
-            node.metrics.verdict(invalid.is_none(), took);
-            if let Some(reason) = &invalid {
-                tracing::warn!(parent: &span, reason, "false proof");
-            } else {
-                result.inputs = None;
-            }
-            let verify_us = micros(took);
-            result.verdict = Some(Verdict {
-                verifier: node.id.clone(),
-                verify_us,
-                invalid,
-            });
+        None => delivery.ack.give_back(Duration::ZERO).await,
+        Some(Said::Untold(obstacle, reason)) => {
+            untold(&node, &delivery, &span, obstacle, reason, pause).await
         }
-        Err(reason) if delivery.deliveries < DELIVERIES_MAX => {
-            tracing::warn!(parent: &span, reason, "could not verify, trying again");
-            return delivery.ack.give_back(AGAIN_AFTER).await;
+        Some(Said::Lost(reason)) => {
+            tracing::error!(parent: &span, reason, "the proof is lost, its task is proved again");
+            let mut result = delivery.body.clone();
+            result.outcome = Outcome::Failed(Failure::new(FailureClass::Surroundings, reason));
+            store(&node, &delivery, result, &span).await;
         }
-        Err(reason) => {
-            let message = format!("not verified in {} deliveries: {reason}", delivery.deliveries);
-            result.outcome = Outcome::Failed(Failure::new(FailureClass::Retryable, message));
-        }
+        Some(Said::Valid) => told(&node, &delivery, &span, None, took).await,
+        Some(Said::Invalid(reason)) => told(&node, &delivery, &span, Some(reason), took).await,
     }
-    store(&node, &delivery, result, &span).await;
+}
+
+/// Takes a check away that its sender may not have written. There is no verdict, so it harms no prover that it names.
+async fn refused(node: &Node, delivery: &Delivery<TaskResult>, refusal: Refusal) {
+    let reason = refusal.as_str();
+    if node.metrics.refused(refusal) {
+        tracing::warn!(
+            check = delivery.subject,
+            prover.id = %delivery.body.prover,
+            reason,
+            "refused a check, which is not verified and changes nothing: its sender, which the subject names, is of another \
+             version, faulty or hostile; further ones are only counted for a minute"
+        );
+    }
+    delivery.ack.done().await;
+}
+
+/// Stores a verdict.
+async fn told(
+    node: &Node,
+    delivery: &Delivery<TaskResult>,
+    span: &tracing::Span,
+    invalid: Option<String>,
+    took: Duration,
+) {
+    node.metrics.verdict(invalid.is_none(), took);
+    let mut result = delivery.body.clone();
+    if let Some(reason) = &invalid {
+        tracing::warn!(parent: span, reason, "false proof");
+    } else {
+        result.inputs = None;
+    }
+    result.verdict = Some(Verdict {
+        verifier: node.id.clone(),
+        verify_us: micros(took),
+        invalid,
+    });
+    store(node, delivery, result, span).await;
+}
+
+/// Gives a check back for a pause that its last verifier may not have asked for.
+async fn rest(node: &Node, delivery: &Delivery<TaskResult>, pause: Duration) {
+    let header = &delivery.body.header;
+    let what = Happening::CheckPaused {
+        check: delivery.subject.clone(),
+        prover: delivery.body.prover.clone(),
+        verifier: node.id.clone(),
+        zkvm: header.zkvm.clone(),
+        deliveries: delivery.deliveries,
+        again_at: now().plus(pause),
+    };
+    node.bus.notice(&node.participant(), what);
+    delivery.ack.give_back(pause).await;
+}
+
+/// Reports a check without a verdict, and gives it back for a pause.
+async fn untold(
+    node: &Node,
+    delivery: &Delivery<TaskResult>,
+    span: &tracing::Span,
+    obstacle: Obstacle,
+    reason: String,
+    pause: Duration,
+) {
+    let (header, deliveries) = (&delivery.body.header, delivery.deliveries);
+    let obstacle_name = obstacle.as_str();
+    tracing::warn!(parent: span, reason, deliveries, obstacle = obstacle_name, "could not verify, the proof waits and is tried again");
+    node.metrics.unverified(obstacle);
+    let what = Happening::CheckUnverified {
+        check: delivery.subject.clone(),
+        prover: delivery.body.prover.clone(),
+        verifier: node.id.clone(),
+        zkvm: header.zkvm.clone(),
+        deliveries,
+        obstacle,
+        reason: clip(&reason),
+        again_at: now().plus(pause),
+    };
+    node.bus.notice(&node.participant(), what);
+    delivery.ack.give_back(pause).await;
 }
 
 /// Stores the verdict, then acknowledges the check.
 async fn store(node: &Node, delivery: &Delivery<TaskResult>, result: TaskResult, span: &tracing::Span) {
-    let key = AttemptKey::of(&result.header.zkvm, &result.header.attempt_id());
+    let subject = subject::verdict(&node.id, &result.header.key());
     let context = trace::context(span, &delivery.trace);
-    match Message::new(subject::verdict(&key), &ResultEvent::Attempt(result), &context) {
+    match Message::new(subject, &ResultEvent::Attempt(result), &context) {
         Ok(message) => match node.bus.publish_patiently(message, VERDICT_PATIENCE).await {
             Ok(_) => delivery.ack.done().await,
             Err(error) => {
@@ -109,119 +203,66 @@ async fn store(node: &Node, delivery: &Delivery<TaskResult>, result: TaskResult,
     }
 }
 
-/// Verifies all outputs of an attempt. Returns the reason if the proof is false, `None` if the proof is
-/// valid, and an error if there is no verdict now.
-async fn invalid<V: Verify>(
-    node: &Node,
-    verifier: &V,
-    delivery: &Delivery<TaskResult>,
-) -> Result<Option<String>, String> {
+/// Verifies all outputs of an attempt.
+async fn verdict<V: Verify>(node: &Node, verifier: &V, delivery: &Delivery<TaskResult>) -> Said {
     let result = &delivery.body;
-    if delivery.deliveries > DELIVERIES_MAX {
-        return Err("its verifiers seem to die".into());
-    }
     if result.prover == node.id && !node.verify_own {
-        return Err("made by a prover with the name of this verifier, another verifier must check it".into());
+        let reason = "made by a prover with the name of this verifier, another verifier must check it";
+        return Said::Untold(Obstacle::OwnProof, reason.into());
     }
-    let statement = match statement(node, result).await.map_err(|e| e.to_string())? {
-        Ok(statement) => statement,
-        Err(reason) => return Ok(Some(reason)),
+    // No verifier is needed to see that these outputs are no proof.
+    if let Some(failure) = result.failure() {
+        return Said::Invalid(failure.message);
+    }
+    let checkable = match statement(node, result).await {
+        Ok(checkable) => checkable,
+        Err(NoStatement::Contradicted(reason)) => return Said::Invalid(reason),
+        Err(NoStatement::Unknown(obstacle, reason)) => return Said::Untold(obstacle, reason),
     };
     let Outcome::Completed { outputs } = &result.outcome else {
-        return Ok(Some("a failed attempt has no proof".into()));
+        return Said::Invalid("a failed attempt has no proof".into());
     };
     for index in 0..outputs.count() {
         let Some(payload) = outputs.get(index) else {
-            return Ok(Some(format!("output {index} is missing")));
+            return Said::Invalid(format!("output {index} is missing"));
         };
         let bytes = match node.blobs.resolve(&payload).await {
             Ok(bytes) => bytes,
-            Err(error) if error.is_transient() => return Err(error.to_string()),
-            Err(error) => return Ok(Some(error.to_string())),
+            Err(error) => return unread(&error, delivery.deliveries),
         };
-        if let Some(reason) = said(verifier, &statement, bytes, result).await? {
-            return Ok(Some(reason));
+        match said(verifier, &checkable, bytes).await {
+            Said::Valid => {}
+            other => return other,
         }
     }
-    Ok(None)
+    Said::Valid
 }
 
-/// Runs the verifier on one output. A panic or a timeout is an error and no verdict, so that other
-/// verifiers try the same output.
-async fn said<V: Verify>(
-    verifier: &V,
-    statement: &Statement,
-    output: Vec<u8>,
-    result: &TaskResult,
-) -> Result<Option<String>, String> {
-    let timeout = Duration::from_millis(result.header.timeout_ms);
-    let verifying = AssertUnwindSafe(verifier.verify(statement.clone(), output)).catch_unwind();
+/// Returns the consequence of an output that cannot be read. A blob that expired or was damaged says nothing
+/// about the prover, who may have stored it well.
+fn unread(error: &BlobError, deliveries: u32) -> Said {
+    let reason = format!("the output cannot be read: {error}");
+    match error {
+        BlobError::Missing(_) | BlobError::Corrupt(_) if again::is_lost(deliveries) => Said::Lost(reason),
+        BlobError::Missing(_) | BlobError::Corrupt(_) => Said::Untold(Obstacle::Output, reason),
+        error if error.is_transient() => Said::Untold(Obstacle::Store, reason),
+        // The message itself is wrong: it names an entry that its list cannot have, or too many bytes.
+        _ => Said::Invalid(reason),
+    }
+}
+
+/// Runs the verifier on one output. An error, a panic or a timeout is no verdict.
+async fn said<V: Verify>(verifier: &V, checkable: &Checkable, output: Vec<u8>) -> Said {
+    let timeout = checkable.timeout;
+    let verifying = AssertUnwindSafe(verifier.verify(checkable.statement.clone(), output)).catch_unwind();
     match tokio::time::timeout(timeout, verifying).await {
-        Ok(Ok(said)) => said.map_err(|e| e.to_string()),
-        Ok(Err(panic)) => Err(format!(
-            "the verifier panicked: {}",
-            panic_message(panic.as_ref())
-        )),
-        Err(_) => Err(format!("not verified within {timeout:?}")),
+        Ok(Ok(Ok(None))) => Said::Valid,
+        Ok(Ok(Ok(Some(reason)))) => Said::Invalid(reason),
+        Ok(Ok(Err(error))) => Said::Untold(Obstacle::Verifier, error.to_string()),
+        Ok(Err(panic)) => {
+            let reason = format!("the verifier panicked: {}", panic_message(panic.as_ref()));
+            Said::Untold(Obstacle::Verifier, reason)
+        }
+        Err(_) => Said::Untold(Obstacle::Timeout, format!("not verified within {timeout:?}")),
     }
-}
-
-/// Builds the statement from the ingester's facts and the operator's pipeline. The prover's claims are only
-/// compared with it. The inner error is the reason why the proof is false.
-async fn statement(node: &Node, result: &TaskResult) -> Result<Result<Statement, String>, BusError> {
-    let stage = &result.header.id.stage;
-    let block = match observed(node, stage, stage.block).await? {
-        Ok(block) => block,
-        Err(reason) => return Ok(Err(reason)),
-    };
-    let first = match stage.first {
-        None => None,
-        Some(first) => match observed(node, stage, first).await? {
-            Ok(first) => Some(first),
-            Err(reason) => return Ok(Err(reason)),
-        },
-    };
-    let Some(pipeline) = node.pipelines.revision(&stage.pipeline, block.revision).await? else {
-        return Ok(Err(format!(
-            "pipeline {} has no revision {}",
-            stage.pipeline, block.revision
-        )));
-    };
-    let Some(proof) = pipeline.proof(&stage.proof_type) else {
-        return Ok(Err(format!(
-            "pipeline {} wants no proof of type {}",
-            stage.pipeline, stage.proof_type
-        )));
-    };
-    let statement = Statement {
-        block,
-        first,
-        program_id: proof.program_id.clone(),
-        header: Some(result.header.clone()),
-    };
-    let (claimed, parent) = (result.header.context.parent_hash, statement.parent_hash());
-    if claimed != parent {
-        return Ok(Err(format!("has parent {claimed}, but {parent} was observed")));
-    }
-    Ok(Ok(statement))
-}
-
-/// Returns the ingester's facts about a block. The inner error tells of missing facts, or of facts about a
-/// block with another hash.
-async fn observed(
-    node: &Node,
-    stage: &StageKey,
-    block: BlockRef,
-) -> Result<Result<KnownBlock, String>, BusError> {
-    let key = subject::known_block(&stage.pipeline, &block);
-    let Some(known) = node.known.find(&key).await?.and_then(|fact| fact.value) else {
-        return Ok(Err(format!("block {block} was never observed")));
-    };
-    if known.block != block {
-        let (claimed, observed) = (block.hash, known.block.hash);
-        return Ok(Err(format!(
-            "is about block {claimed}, but {observed} was observed"
-        )));
-    }
-    Ok(Ok(known))
 }

@@ -7,13 +7,12 @@ use crate::{
 use push0_domain::{
     Announcement, BlockRef, Timestamp,
     message::{BlockFacts, KnownBlock, Role},
+    verdict,
 };
 use push0_runtime::{BoxError, HasRuntimeConfig, RunArgs, config, exit};
 use serde::de::DeserializeOwned;
 use std::process::ExitCode;
 
-/// Exit code: the proof is false.
-const FALSE: u8 = 1;
 /// Exit code: verification gave no verdict.
 const UNTOLD: u8 = 2;
 
@@ -49,13 +48,12 @@ where
         },
         Command::VerifyFile(file) => match verify(&verifier, file) {
             Ok(None) => {
-                println!("valid");
+                println!("{}", verdict::VALID);
                 ExitCode::SUCCESS
             }
             Ok(Some(reason)) => {
-                // The line holds only the reason, for display by other programs.
-                eprintln!("{reason}");
-                ExitCode::from(FALSE)
+                println!("{}", verdict::invalid_line(&reason));
+                ExitCode::from(verdict::INVALID_CODE)
             }
             Err(error) => end(UNTOLD, &exit::chain(error.as_ref())),
         },
@@ -72,6 +70,7 @@ fn verify<V: Verify>(verifier: &V, file: VerifyFile) -> Result<Option<String>, B
         revision: 0,
         observed_at: Timestamp::default(),
         announced_after: Announcement::default(),
+        input: None,
         facts: BlockFacts::default(),
     };
     let first = file.first_number.zip(file.first_hash);

@@ -1,9 +1,10 @@
 //! Configuration shared by all adapters.
 
 use push0_bus::{NatsConfig, STANDBY_MAX};
-use push0_runtime::{HasRuntimeConfig, HttpConfig, Invalid, TelemetryConfig};
+use push0_domain::message::SLOTS_MAX;
+use push0_runtime::{BoxError, HasRuntimeConfig, HttpConfig, Invalid, TelemetryConfig};
 use serde::Deserialize;
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
 
 /// The `[prover]` section of the configuration.
 #[derive(Clone, Debug, Deserialize)]
@@ -12,6 +13,9 @@ pub struct ProverConfig {
     /// The process's name, unique in the deployment. If empty, a random name is drawn at each start. A
     /// fixed name lets the watchdog recognize a bad machine after a restart.
     pub id: String,
+    /// A file with the credential of a fleet. The process then draws a key of its own at each start, and is named after
+    /// it, so `id` stays empty. Any number of replicas use the same file.
+    pub enrol: Option<PathBuf>,
     /// The name of the zkVM to serve; if empty, the adapter's default. Another name makes a separate group
     /// of provers, for example those with more memory.
     pub zkvm: String,
@@ -31,6 +35,15 @@ pub struct ProverConfig {
     /// The rank among standby provers, from 1 to 9; 0, the default, for a regular prover. The broker gives
     /// work to a standby only while no process of a lower rank for the same zkVM has a free slot.
     pub standby: u8,
+    /// Directory for results that the broker cannot take; created if it does not exist. Adapters may share
+    /// one. If empty, the default, such results are kept in memory only, and are lost with the process.
+    pub spool: PathBuf,
+    /// Most bytes in the spool. Default 1 GiB.
+    pub spool_bytes: u64,
+    /// For how long the transfer of an input may make no progress before the attempt fails and another prover
+    /// is asked. Default 60 s.
+    #[serde(with = "humantime_serde")]
+    pub stall: Duration,
     /// Whether this process, as a verifier, may check proofs of a prover with the same name. Default false.
     pub verify_own: bool,
 }
@@ -52,12 +65,16 @@ impl Default for ProverConfig {
     fn default() -> Self {
         Self {
             id: String::new(),
+            enrol: None,
             zkvm: String::new(),
             slots: 1,
             ahead: Ahead::Auto,
             ahead_below: Duration::from_millis(200),
             grace: Duration::from_secs(20),
             standby: 0,
+            spool: PathBuf::new(),
+            spool_bytes: 1 << 30,
+            stall: Duration::from_secs(60),
             verify_own: false,
         }
     }
@@ -105,6 +122,10 @@ impl HasRuntimeConfig for AdapterConfig {
         &self.http
     }
 
+    fn check_files(&self) -> Result<(), BoxError> {
+        Ok(self.nats.check_files()?)
+    }
+
     fn shutdown_grace(&self) -> Duration {
         self.prover.shutdown_grace()
     }
@@ -113,9 +134,6 @@ impl HasRuntimeConfig for AdapterConfig {
         self.prover.validate()
     }
 }
-
-/// Maximum of `slots`, the number of concurrent attempts in one process.
-const SLOTS_MAX: u32 = 1024;
 
 impl ProverConfig {
     /// Returns how long the process may take to stop: the grace of its attempts, and 5 s to
@@ -131,6 +149,12 @@ impl ProverConfig {
             return Err(Invalid::new(
                 "prover.slots",
                 format!("a number from 1 to {SLOTS_MAX}"),
+            ));
+        }
+        if self.enrol.is_some() && !self.id.is_empty() {
+            return Err(Invalid::new(
+                "prover.id",
+                "no name where prover.enrol is set: the name follows from the key",
             ));
         }
         if self.standby > STANDBY_MAX {

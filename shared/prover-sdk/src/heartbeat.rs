@@ -1,16 +1,16 @@
 //! Heartbeats, sent from a thread and a connection of their own. A proof that takes every core and every
 //! thread of the runtime must not make its prover look dead.
 
-use crate::ledger::{Ledger, Snapshot, Told};
-use push0_bus::{Bus, Message, NatsConfig};
-use push0_domain::{
-    ProverId, ZkvmId,
-    message::{Lease, Role},
-    subject,
-    trace::TraceContext,
+use crate::{
+    identity::Identity,
+    ledger::{Ledger, Snapshot, Told},
+    presence::{Name, NameTaken},
 };
+use push0_bus::{Bus, BusError, Message, NatsConfig};
+use push0_domain::{message::Lease, subject, trace::TraceContext};
+use push0_runtime::{BoxError, Health};
 use std::{sync::Arc, thread, time::Duration};
-use tokio::time::Instant;
+use tokio::{sync::oneshot, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 /// Interval of heartbeats while nothing changes.
@@ -23,38 +23,50 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// Interval at which held deliveries are extended, well within the broker's ack wait of 5 s.
 const EXTEND_EVERY: Duration = Duration::from_secs(1);
 
-/// The process for which the heartbeats are sent.
-#[derive(Clone)]
-pub(crate) struct Identity {
-    pub(crate) prover: ProverId,
-    pub(crate) zkvm: ZkvmId,
-    pub(crate) role: Role,
-    pub(crate) slots: u32,
-    pub(crate) incarnation: u64,
-}
-
 /// The heartbeat thread. Sends a last heartbeat when dropped.
 pub(crate) struct Heartbeat {
     stop: CancellationToken,
     thread: Option<thread::JoinHandle<()>>,
 }
 
+/// Answers once whether the process has its name. Dropped without an answer if the thread ends before.
+pub(crate) type Named = oneshot::Receiver<Result<(), NameTaken>>;
+
 impl Heartbeat {
-    pub(crate) fn start(nats: NatsConfig, identity: Identity, ledger: Arc<Ledger>) -> std::io::Result<Self> {
+    /// Starts the thread. No heartbeat is sent before the process has its name, and none if the name is taken.
+    /// The process is not ready while the connection of the thread is away, or refused an action: a prover that is
+    /// not heard gets no work.
+    pub(crate) fn start(
+        nats: NatsConfig,
+        identity: Identity,
+        ledger: Arc<Ledger>,
+        health: &Health,
+    ) -> std::io::Result<(Self, Named)> {
+        let permissions = health.component("heartbeat.permissions").reporter();
+        let connection = health.component("heartbeat.connection");
         let stop = CancellationToken::new();
+        let (tell, named) = oneshot::channel();
         let stopped = stop.clone();
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()?;
         let thread = thread::Builder::new().name("heartbeat".into()).spawn(move || {
-            if let Err(error) = runtime.block_on(beat(nats, identity, ledger, stopped)) {
-                tracing::error!(%error, "no heartbeats are sent, so this process gets no work");
+            let ended = runtime.block_on(async {
+                let name = format!("{}-heartbeat", identity.prover);
+                let away = connection.clone().quiet_reporter();
+                let bus = Bus::connect_reporting(&nats, &name, permissions, away).await?;
+                beat(bus, identity, ledger, tell, stopped).await
+            });
+            if let Err(error) = ended {
+                tracing::error!(%error, "no heartbeats are sent, so this process gets no work: restart it");
+                connection.not_ready(format!("no heartbeats are sent until a restart: {error}"));
             }
         })?;
-        Ok(Self {
+        let heartbeat = Self {
             stop,
             thread: Some(thread),
-        })
+        };
+        Ok((heartbeat, named))
     }
 }
 
@@ -70,16 +82,29 @@ impl Drop for Heartbeat {
 }
 
 async fn beat(
-    nats: NatsConfig,
+    bus: Bus,
     who: Identity,
     ledger: Arc<Ledger>,
+    tell: oneshot::Sender<Result<(), NameTaken>>,
     stop: CancellationToken,
-) -> Result<(), push0_bus::ConnectError> {
-    let bus = Bus::connect(&nats, &format!("{}-heartbeat", who.prover)).await?;
+) -> Result<(), BoxError> {
     tokio::select! {
         () = bus.connected() => {}
         () = stop.cancelled() => return Ok(()),
     }
+    let name = Name::take(&bus, &who);
+    let mut name = tokio::select! {
+        name = name => match name? {
+            Ok(name) => name,
+            Err(taken) => {
+                // Fails only if the process is stopping.
+                let _ = tell.send(Err(taken));
+                return Ok(());
+            }
+        },
+        () = stop.cancelled() => return Ok(()),
+    };
+    let _ = tell.send(Ok(()));
     let mut beats = Beats {
         bus,
         who,
@@ -100,6 +125,17 @@ async fn beat(
             () = tokio::time::sleep_until(sent_at + INTERVAL) => {}
             () = beats.has_news() => {}
             () = stop.cancelled() => {}
+            ended = answer(&mut name) => return Err(ended.into()),
+        }
+    }
+}
+
+/// Answers other processes of the name until the connection is closed for good.
+async fn answer(name: &mut Name) -> BusError {
+    loop {
+        match name.next().await {
+            Ok(word) => name.answer(&word).await,
+            Err(error) => return error,
         }
     }
 }
@@ -141,8 +177,8 @@ impl Beats {
         self.told = Some(told);
         if at.duration_since(self.extended_at) >= EXTEND_EVERY {
             self.extended_at = at;
-            for held in &now.held {
-                self.bus.ack_of(&held.ack_subject).progress().await;
+            for ack in &now.acks {
+                ack.over(&self.bus).progress().await;
             }
         }
         if let Err(error) = self.say(now).await {
@@ -157,6 +193,7 @@ impl Beats {
             zkvm: who.zkvm.clone(),
             role: who.role,
             incarnation: who.incarnation,
+            origin: Some(who.origin.clone()),
             beat: self.count,
             slots: who.slots,
             ahead: now.ahead,

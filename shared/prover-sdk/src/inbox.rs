@@ -11,7 +11,7 @@ const QUARANTINE_MAX: Duration = Duration::from_secs(24 * 3600);
 /// Listens for orders until the connection breaks. An order may be lost; the watchdog repeats the order as
 /// long as the lease does not reflect it.
 pub(crate) async fn obey(node: Arc<Node>) -> Result<(), BusError> {
-    let mut orders = node.bus.listen([subject::control(&node.id)]).await?;
+    let mut orders = node.bus.listen([subject::control(&node.participant())]).await?;
     loop {
         let order = orders.next().await?;
         match order.body::<Control>() {

@@ -4,6 +4,7 @@ use crate::{
     Ahead, Progress, ProverConfig,
     pace::{Pace, Phase},
 };
+use push0_bus::Ack;
 use push0_domain::{
     message::{Held, ProverState, TaskHeader},
     task::AttemptId,
@@ -37,7 +38,8 @@ struct Book {
 
 struct Entry {
     header: TaskHeader,
-    ack_subject: String,
+    sequence: u64,
+    ack: Ack,
     started: Option<Instant>,
     proved: bool,
     progress: Progress,
@@ -56,6 +58,8 @@ pub(crate) struct Snapshot {
     pub(crate) state: ProverState,
     pub(crate) ahead: u32,
     pub(crate) held: Vec<Held>,
+    /// The acknowledgements of the deliveries in `held`.
+    pub(crate) acks: Vec<Ack>,
 }
 
 /// The part of a lease whose change triggers an extra heartbeat.
@@ -153,7 +157,7 @@ impl Ledger {
     pub(crate) fn take(
         self: &std::sync::Arc<Self>,
         header: &TaskHeader,
-        ack_subject: &str,
+        (sequence, ack): (u64, &Ack),
         trace: &TraceContext,
     ) -> (Place, CancellationToken, Progress) {
         let (stop, progress) = (CancellationToken::new(), Progress::default());
@@ -162,7 +166,8 @@ impl Ledger {
         book.next += 1;
         let entry = Entry {
             header: header.clone(),
-            ack_subject: ack_subject.into(),
+            sequence,
+            ack: ack.clone(),
             started: None,
             proved: false,
             progress: progress.clone(),
@@ -213,7 +218,7 @@ impl Ledger {
         let book = self.book();
         let held = book.entries.values().map(|e| Held {
             header: e.header.clone(),
-            ack_subject: e.ack_subject.clone(),
+            sequence: e.sequence,
             running_ms: e.started.map(|s| millis(now.duration_since(s))),
             ends_soon: self.ends_soon(&book, e, now),
             progress_permille: e.progress.permille(),
@@ -223,6 +228,7 @@ impl Ledger {
             state: book.state(now),
             ahead: self.ahead(&book, now),
             held: held.collect(),
+            acks: book.entries.values().map(|e| e.ack.clone()).collect(),
         };
         (snapshot, self.told_of(&book, now))
     }
@@ -268,17 +274,24 @@ impl Place {
         }
     }
 
-    /// Marks the attempt as ended and frees its slot. The result is still to be stored.
-    pub(crate) fn proved(&self) {
+    /// Marks the attempt as not running any more. Its outputs are still to be stored, which may take long and
+    /// must not make the attempt look hung.
+    pub(crate) fn ended(&self) {
         let mut book = self.ledger.book();
         if let Some(entry) = book.entries.get_mut(&self.id) {
-            entry.proved = true;
             // The time for reading inputs does not count, and neither does an attempt stopped
             // before it began.
-            let ran = entry.started.map(|started| started.elapsed());
+            let ran = entry.started.take().map(|started| started.elapsed());
             ran.into_iter().for_each(|ran| book.pace.took(ran));
         }
-        drop(book);
+    }
+
+    /// Marks the attempt as ended and frees its slot. The result is still to be stored.
+    pub(crate) fn proved(&self) {
+        self.ended();
+        if let Some(entry) = self.ledger.book().entries.get_mut(&self.id) {
+            entry.proved = true;
+        }
         self.ledger.freed.notify_one();
     }
 }

@@ -43,19 +43,28 @@
 //! the messages, for adapters in other languages.
 
 mod adapter;
+mod adopted;
+mod again;
 mod attempt;
 mod check;
 mod cli;
 mod command;
 mod config;
 mod heartbeat;
+mod identity;
 mod inbox;
 mod ledger;
+mod membership;
 mod metrics;
 mod node;
+mod offer;
 mod pace;
+mod presence;
 mod serve;
+mod spool;
 mod start;
+mod statement;
+mod transfer;
 
 pub use push0_domain::message::Role;
 

@@ -1,9 +1,9 @@
 //! The state of a running adapter, which its parts share.
 
-use crate::{ledger::Ledger, metrics::Metrics};
+use crate::{adopted::Adopted, ledger::Ledger, metrics::Metrics, spool::Spool};
 use push0_bus::{Blobs, Bus, Facts, Pipelines};
-use push0_domain::{ProverId, ZkvmId, message::KnownBlock};
-use std::sync::Arc;
+use push0_domain::{Participant, ProverId, ZkvmId, message::KnownBlock};
+use std::{sync::Arc, time::Duration};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
@@ -11,8 +11,8 @@ use tokio_util::sync::CancellationToken;
 pub(crate) struct Node {
     pub(crate) bus: Bus,
     pub(crate) blobs: Blobs,
-    pub(crate) known: Facts<KnownBlock>,
-    pub(crate) pipelines: Pipelines,
+    /// `None` for provers, which may not read them.
+    pub(crate) facts: Option<StatementFacts>,
     pub(crate) ledger: Arc<Ledger>,
     pub(crate) slots: Semaphore,
     /// Cancelled when no more work is taken. Tasks that have not begun are handed back.
@@ -24,10 +24,28 @@ pub(crate) struct Node {
     /// The rank among standby provers; 0 if the process is no standby.
     pub(crate) standby: u8,
     pub(crate) verify_own: bool,
+    /// For how long the transfer of an input may make no progress.
+    pub(crate) stall: Duration,
+    pub(crate) spool: Spool,
+    pub(crate) adopted: Adopted,
     pub(crate) metrics: Metrics,
 }
 
+/// What the statement of a proof is built from.
+pub(crate) struct StatementFacts {
+    pub(crate) known: Facts<KnownBlock>,
+    pub(crate) pipelines: Pipelines,
+}
+
 impl Node {
+    /// Returns this process as subjects name it.
+    pub(crate) fn participant(&self) -> Participant {
+        Participant {
+            zkvm: self.zkvm.clone(),
+            name: self.id.clone(),
+        }
+    }
+
     /// Stops taking work and hands back tasks that have not begun.
     pub(crate) fn drain(&self) {
         self.ledger.drain();

@@ -44,9 +44,11 @@ impl<P: Prove> Job for Proving<P> {
     }
 
     fn begin(&self, node: &Arc<Node>, delivery: Delivery<Task>, work: &mut JoinSet<()>) {
-        let (place, stop, progress) =
-            node.ledger
-                .take(&delivery.body.header, delivery.ack.subject(), &delivery.trace);
+        let (place, stop, progress) = node.ledger.take(
+            &delivery.body.header,
+            (delivery.sequence, &delivery.ack),
+            &delivery.trace,
+        );
         work.spawn(attempt::run(
             node.clone(),
             self.0.clone(),
@@ -68,9 +70,11 @@ impl<V: Verify> Job for Verifying<V> {
     }
 
     fn begin(&self, node: &Arc<Node>, delivery: Delivery<TaskResult>, work: &mut JoinSet<()>) {
-        let (place, stop, _) =
-            node.ledger
-                .take(&delivery.body.header, delivery.ack.subject(), &delivery.trace);
+        let (place, stop, _) = node.ledger.take(
+            &delivery.body.header,
+            (delivery.sequence, &delivery.ack),
+            &delivery.trace,
+        );
         work.spawn(check::run(node.clone(), self.0.clone(), delivery, place, stop));
     }
 }

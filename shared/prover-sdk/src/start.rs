@@ -2,13 +2,19 @@
 
 use crate::{
     Common, Prove, Verify,
+    adopted::Adopted,
     cli::{self, Cli},
     command,
-    heartbeat::{Heartbeat, Identity},
+    heartbeat::Heartbeat,
+    identity::Identity,
     ledger::Ledger,
+    membership::{self, NoCredential},
     metrics::Metrics,
-    node::Node,
+    node::{Node, StatementFacts},
+    offer,
+    presence::{self, NameTaken},
     serve::{self, Job, Proving, Verifying},
+    spool::Spool,
 };
 use push0_bus::{Backoff, Bus, BusError};
 use push0_domain::{ProverId, ZkvmId, message::Role};
@@ -31,7 +37,8 @@ use tokio_util::sync::CancellationToken;
 /// name of the adapter's zkVM; `[prover] zkvm` overrides it.
 ///
 /// `make` builds the adapter from its configuration, for proving or for verifying; the two commands build
-/// it for verifying. An error from `make` is reported as a mistake in the configuration (exit code 64). `C`
+/// it for verifying. An error from `make` is reported as a mistake in the configuration (exit code 64), and so is
+/// a name (`[prover] id`) that a living process has. `C`
 /// is the adapter's configuration type: [`crate::AdapterConfig`], or a type with more sections and a
 /// conversion to [`Common`].
 pub fn main<A, C>(
@@ -57,10 +64,13 @@ where
     let code = run_with(name, version, &run, |service: Service<C>| async {
         let adapter = make(&service.config, role).inspect_err(|_| refused.store(true, Ordering::Relaxed))?;
         let (adapter, common) = (Arc::new(adapter), Common::from(&service.config));
-        match role {
+        let ended = match role {
             Role::Verifier => start(service, common, zkvm, Verifying(adapter)).await,
             Role::Prover => start(service, common, zkvm, Proving(adapter)).await,
-        }
+        };
+        // A second process of a name is a mistake in its configuration, and so is a credential that is none.
+        let is_mistake = |error: &BoxError| error.is::<NameTaken>() || error.is::<NoCredential>();
+        ended.inspect_err(|error| refused.store(is_mistake(error), Ordering::Relaxed))
     });
     if refused.load(Ordering::Relaxed) {
         return ExitCode::from(exit::CONFIG);
@@ -69,18 +79,16 @@ where
 }
 
 async fn start<C, J: Job>(service: Service<C>, common: Common, zkvm: &str, job: J) -> Result<(), BoxError> {
-    let Common { nats, prover: config } = common;
+    let Common {
+        mut nats,
+        prover: config,
+    } = common;
     let zkvm = ZkvmId::new(if config.zkvm.is_empty() {
         zkvm
     } else {
         &config.zkvm
     })?;
-    let id = if config.id.is_empty() {
-        format!("{zkvm}-{:08x}", rand::random::<u32>())
-    } else {
-        config.id.clone()
-    };
-    let id = ProverId::new(&id)?;
+    let id = membership::join(&mut nats, &config, &zkvm, J::ROLE)?;
     let (broker, consumer) = (
         service.health.component("broker"),
         service.health.component("consumer"),
@@ -88,9 +96,10 @@ async fn start<C, J: Job>(service: Service<C>, common: Common, zkvm: &str, job: 
     tracing::info!(prover.id = %id, %zkvm, slots = config.slots, role = ?J::ROLE, "adapter starts");
 
     let permissions = service.health.component("permissions").reporter();
-    let bus = Bus::connect_reporting(&nats, id.as_str(), permissions).await?;
+    let connection = service.health.component("connection").quiet_reporter();
+    let bus = Bus::connect_reporting(&nats, id.as_str(), permissions, connection).await?;
     let node = tokio::select! {
-        node = bind(bus, &id, &zkvm, &config) => Arc::new(node?),
+        node = bind(bus, &id, &zkvm, J::ROLE, &config) => Arc::new(node?),
         () = service.shutdown.requested() => return Ok(()),
     };
     broker.ready();
@@ -100,9 +109,26 @@ async fn start<C, J: Job>(service: Service<C>, common: Common, zkvm: &str, job: 
         role: J::ROLE,
         slots: config.slots,
         incarnation: rand::random(),
+        origin: presence::origin(),
     };
-    let heartbeat = Heartbeat::start(nats, identity, node.ledger.clone())?;
-    serve::serve(node, job, consumer, service.shutdown, config.grace).await;
+    let (heartbeat, named) = Heartbeat::start(nats, identity, node.ledger.clone(), &service.health)?;
+    tokio::select! {
+        // Without an answer the thread has ended, and has logged the reason.
+        named = named => named.unwrap_or(Ok(()))?,
+        () = service.shutdown.requested() => return Ok(()),
+    }
+    let serving = serve::serve(node.clone(), job, consumer, service.shutdown, config.grace);
+    match J::ROLE {
+        Role::Verifier => serving.await,
+        Role::Prover => {
+            // Taken over first: an attempt whose result is here must not be proved again.
+            let taken = offer::adopt(&node).await;
+            tokio::select! {
+                () = serving => {}
+                never = offer::offer_adopted(&node, taken) => match never {},
+            }
+        }
+    }
     // Joins the heartbeat thread, which waits for the network only for a moment.
     tokio::task::spawn_blocking(move || drop(heartbeat)).await?;
     Ok(())
@@ -113,19 +139,20 @@ async fn bind(
     bus: Bus,
     id: &ProverId,
     zkvm: &ZkvmId,
+    role: Role,
     config: &crate::ProverConfig,
 ) -> Result<Node, BoxError> {
     let metrics = Metrics::register()?;
+    let spool = Spool::new(config).map_err(|e| format!("prover.spool: {}: {e}", config.spool.display()))?;
     let mut backoff = Backoff::default();
     let mut said = false;
     loop {
         bus.connected().await;
-        match bus.permitted(parts(&bus)).await {
-            Ok((blobs, known, pipelines)) => {
+        match bus.permitted(parts(&bus, role)).await {
+            Ok((blobs, facts)) => {
                 return Ok(Node {
                     blobs,
-                    known,
-                    pipelines,
+                    facts,
                     ledger: Arc::new(Ledger::new(config.clone())),
                     slots: Semaphore::new(config.slots as usize),
                     draining: CancellationToken::new(),
@@ -134,6 +161,9 @@ async fn bind(
                     zkvm: zkvm.clone(),
                     standby: config.standby,
                     verify_own: config.verify_own,
+                    stall: config.stall,
+                    spool,
+                    adopted: Adopted::default(),
                     metrics,
                     bus,
                 });
@@ -146,18 +176,14 @@ async fn bind(
     }
 }
 
-type Parts = (
-    push0_bus::Blobs,
-    push0_bus::Facts<push0_domain::message::KnownBlock>,
-    push0_bus::Pipelines,
-);
-
-async fn parts(bus: &Bus) -> Result<Parts, BusError> {
-    bus.check_provisioned().await?;
-    let pipelines = push0_bus::Pipelines::bind(bus).await?;
-    Ok((
-        bus.blobs().await?,
-        bus.facts(push0_bus::Bucket::Blocks).await?,
-        pipelines,
-    ))
+/// Binds to the stores. Only verifiers may read facts and definitions.
+async fn parts(bus: &Bus, role: Role) -> Result<(push0_bus::Blobs, Option<StatementFacts>), BusError> {
+    let facts = match role {
+        Role::Prover => None,
+        Role::Verifier => Some(StatementFacts {
+            known: bus.facts(push0_bus::Bucket::Blocks).await?,
+            pipelines: push0_bus::Pipelines::bind(bus).await?,
+        }),
+    };
+    Ok((bus.blobs(), facts))
 }

@@ -71,14 +71,19 @@ pub fn load_from<T: DeserializeOwned>(
         .map_err(|error| error::malformed(file, &error))?;
     let root = merged.cache;
     let config = T::deserialize(Node::root(&root)).map_err(|r| locate(&root, file, r))?;
-    check(&config).map_err(|invalid| locate(&root, file, Refusal::from(invalid)))?;
+    check(&config).map_err(|invalid| match &invalid.found {
+        Some(found) => ConfigError::in_variable(&invalid.key, found, &invalid.expected),
+        None => locate(&root, file, Refusal::from(invalid)),
+    })?;
     Ok(config)
 }
 
 /// Completes a refusal with the value found and its origin, both taken from the merged values.
 fn locate(root: &Value, file: Option<&Path>, refusal: Refusal) -> ConfigError {
     let mut key = refusal.path.unwrap_or_default();
-    let mut value = at(root, &key);
+    // A list from a variable is one text, so its items have no value of their own.
+    let whole = |list: &&Value| matches!(list.kind, ValueKind::String(_));
+    let mut value = at(root, &key).or_else(|| at(root, key.split('[').next()?).filter(whole));
     if refusal.problem.is_unknown() {
         // For an unknown section, the error names its first setting, which leads to the line or variable.
         while let Some((name, inner)) = value.and_then(first_entry) {

@@ -40,6 +40,46 @@ pub struct Role {
     pub component: Component,
 }
 
+/// Stored state that cannot be read, as components `<kind>.<pipeline>` and the gauge `unreadable_state`. Each pipeline
+/// with such state stands still, and the others go on.
+#[derive(Clone, Debug)]
+pub struct UnreadableState {
+    health: Health,
+    kind: &'static str,
+    gauge: metrics::IntGaugeVec,
+    found: Arc<Mutex<BTreeSet<String>>>,
+}
+
+impl UnreadableState {
+    /// Marks the state of a pipeline unreadable. Each new reason is logged.
+    pub fn found(&self, pipeline: &str, reason: impl std::fmt::Display) {
+        lock(&self.found).insert(pipeline.to_owned());
+        let component = self.health.named_component(&format!("{}.{pipeline}", self.kind));
+        component.not_ready(format!("{reason}; `push0 repair` mends it"));
+        self.gauge.with_label_values(&[pipeline, self.kind]).set(1);
+    }
+
+    /// Marks the state of a pipeline readable again.
+    pub fn mended(&self, pipeline: &str) {
+        if lock(&self.found).remove(pipeline) {
+            let component = self.health.named_component(&format!("{}.{pipeline}", self.kind));
+            component.ready();
+            self.gauge.with_label_values(&[pipeline, self.kind]).set(0);
+        }
+    }
+
+    /// Returns whether the state of a pipeline is marked unreadable.
+    pub fn holds(&self, pipeline: &str) -> bool {
+        lock(&self.found).contains(pipeline)
+    }
+
+    /// Marks the state of all pipelines readable, when this process no longer looks at it.
+    pub fn clear(&self) {
+        let found = lock(&self.found).clone();
+        found.iter().for_each(|pipeline| self.mended(pipeline));
+    }
+}
+
 /// Body of the `/health/ready` response.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Readiness {
@@ -103,13 +143,36 @@ impl Health {
     pub fn role(&self, role: &str) -> Result<Role, MetricError> {
         let losses = metrics::counter_vec(
             "role_losses_total",
-            "How often another process took a role from this one",
+            "How often this process lost a role: to another process, or because the broker stored no renewal for 10 s",
             &["role"],
         )?;
         Ok(Role {
             losses: losses.with_label_values(&[role]),
             component: self.named_component(&format!("role.{role}")),
         })
+    }
+
+    /// Registers the gauge by which unreadable state of one kind is reported, such as `state` or `definition`.
+    ///
+    /// # Errors
+    /// The gauge cannot be registered.
+    pub fn unreadable(&self, kind: &'static str) -> Result<UnreadableState, MetricError> {
+        let gauge = metrics::gauge_vec(
+            "unreadable_state",
+            "1 while stored state of a pipeline cannot be read, so that the pipeline stands still",
+            &["pipeline", "kind"],
+        )?;
+        Ok(UnreadableState {
+            health: self.clone(),
+            kind,
+            gauge,
+            found: Arc::default(),
+        })
+    }
+
+    /// Removes a component, whose state no longer matters. Its next report registers it again.
+    pub(crate) fn remove(&self, name: &str) {
+        lock(&self.components).remove(name);
     }
 
     /// Returns the state of all components at this moment.
@@ -162,8 +225,21 @@ impl Component {
         }
     }
 
+    /// Like [`Self::reporter`], for trouble that its source logs by itself. Until the first report, the component
+    /// stays as it is.
+    pub fn quiet_reporter<R: std::fmt::Display>(self) -> impl Fn(Option<&R>) + Send + Sync + use<R> {
+        move |trouble| {
+            self.put(trouble.map(ToString::to_string));
+        }
+    }
+
+    /// Sets the state, and returns the state before.
+    fn put(&self, state: Option<String>) -> Option<Option<String>> {
+        lock(&self.components).insert(self.name, state)
+    }
+
     fn set(&self, state: Option<String>) {
-        let before = lock(&self.components).insert(self.name, state.clone());
+        let before = self.put(state.clone());
         if before.as_ref() == Some(&state) {
             return;
         }
@@ -174,9 +250,9 @@ impl Component {
     }
 }
 
-/// Locks the map even after a panic elsewhere: every change is one insertion, so a panic leaves
-/// the map intact.
-fn lock(components: &Mutex<Components>) -> MutexGuard<'_, Components> {
+/// Locks even after a panic elsewhere: every change is one insertion or removal, so a panic leaves
+/// the collection intact.
+fn lock<T>(components: &Mutex<T>) -> MutexGuard<'_, T> {
     components.lock().unwrap_or_else(PoisonError::into_inner)
 }
 

@@ -6,7 +6,6 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Json;
@@ -19,20 +18,18 @@ use hyper::server::conn::http1;
 use hyper_util::rt::TokioIo;
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
+use crate::connections::Connections;
 use crate::health::{Health, Readiness};
 use crate::{HttpConfig, metrics};
 
-/// Number of connections served at a time; more wait in the backlog of the socket.
+/// Number of connections served at a time. A further one closes the oldest.
 const MAX_CONNECTIONS: usize = 64;
 /// Age at which a connection is closed: the usual scrape timeout of Prometheus.
 const MAX_CONNECTION_AGE: Duration = Duration::from_secs(10);
 /// Longest request head, in bytes; hyper's minimum is 8 KiB.
 const MAX_REQUEST_HEAD: usize = 16 * 1024;
-/// Pause after a failed accept: without free file descriptors, the next accept would fail at once.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// The server cannot listen on its address.
 #[derive(Debug, thiserror::Error)]
@@ -70,7 +67,14 @@ pub async fn serve(config: &HttpConfig, health: Health) -> Result<Option<HttpSer
     let listener = TcpListener::bind(address).await.map_err(failed)?;
     let address = listener.local_addr().map_err(failed)?;
     let mut tasks = JoinSet::new();
-    tasks.spawn(accept(listener, router(health)));
+    let router = router(health);
+    tasks.spawn(async move {
+        let mut connections = Connections::new(MAX_CONNECTIONS);
+        // An answer takes no time, so the oldest connection waits for its request: none is busy.
+        match connections
+            .accept(&listener, |stream, _| answer(stream, router.clone()))
+            .await {}
+    });
     tracing::info!(%address, "listening for probes and scrapes");
     Ok(Some(HttpServer {
         address,
@@ -100,32 +104,6 @@ async fn scrape() -> Response {
     match metrics::text() {
         Ok(text) => ([(header::CONTENT_TYPE, prometheus::TEXT_FORMAT)], text).into_response(),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
-    }
-}
-
-async fn accept(listener: TcpListener, router: Router) {
-    let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-    let mut connections = JoinSet::new();
-    loop {
-        // The semaphore is never closed.
-        let Ok(slot) = Arc::clone(&slots).acquire_owned().await else {
-            return;
-        };
-        match listener.accept().await {
-            Ok((stream, _)) => {
-                let router = router.clone();
-                connections.spawn(async move {
-                    answer(stream, router).await;
-                    drop(slot);
-                });
-            }
-            Err(error) => {
-                tracing::debug!(%error, "a connection was not accepted");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-            }
-        }
-        // Ended connections are removed from the set, which therefore holds at most MAX_CONNECTIONS.
-        while connections.try_join_next().is_some() {}
     }
 }
 

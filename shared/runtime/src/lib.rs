@@ -7,11 +7,13 @@
 
 pub mod args;
 pub mod config;
+pub mod connections;
 pub mod exit;
 pub mod health;
 pub mod http;
 pub mod metrics;
 pub mod service;
+pub mod serving;
 pub mod shutdown;
 pub mod tasks;
 pub mod telemetry;
@@ -20,7 +22,8 @@ pub mod trace;
 pub use args::RunArgs;
 pub use config::{ConfigError, HasRuntimeConfig, HttpConfig, Invalid, TelemetryConfig};
 pub use exit::BoxError;
-pub use health::{Component, Health, Role};
+pub use health::{Component, Health, Role, UnreadableState};
 pub use service::{Service, run, run_with};
+pub use serving::Serving;
 pub use shutdown::Shutdown;
 pub use tasks::{TaskError, TaskGroup, panic_message};

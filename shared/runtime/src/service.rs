@@ -70,6 +70,9 @@ where
         println!("push0-{name}: configuration ok");
         return ExitCode::from(exit::OK);
     }
+    if let Err(error) = config.check_files() {
+        return refuse(name, exit::CONFIG, error.as_ref());
+    }
     let runtime = match runtime(config.worker_threads()) {
         Ok(runtime) => runtime,
         Err(error) => return refuse(name, exit::FAILURE, &error),

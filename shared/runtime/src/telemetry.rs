@@ -19,6 +19,7 @@ use std::time::Duration;
 use opentelemetry::trace::TracerProvider as _;
 use opentelemetry_sdk::trace::SdkTracerProvider;
 use tracing::{Dispatch, Level, Metadata};
+use tracing_subscriber::filter::FilterExt as _;
 use tracing_subscriber::filter::filter_fn;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::{EnvFilter, Layer, Registry, fmt};
@@ -75,7 +76,12 @@ pub fn build(
     config: &TelemetryConfig,
 ) -> Result<(Dispatch, TelemetryGuard), TelemetryError> {
     let filter = log_filter(&config.log).map_err(TelemetryError::Config)?;
-    let logs = log_layer(config.format).with_filter(filter);
+    // A filter such as `warn` keeps push0's spans: a warning takes block and prover from the span around it.
+    let logs = log_layer(config.format).with_filter(
+        filter
+            .or(filter_fn(is_span_of_push0))
+            .and(filter_fn(is_free_of_secrets)),
+    );
 
     let target =
         endpoint::resolve(config, |name| std::env::var(name).ok()).map_err(TelemetryError::Config)?;
@@ -97,6 +103,15 @@ pub fn build(
         None => Dispatch::new(registry),
     };
     Ok((dispatch, TelemetryGuard(provider)))
+}
+
+/// Below `info`, the NATS client logs what it sends to sign in, its password included.
+fn is_free_of_secrets(metadata: &Metadata<'_>) -> bool {
+    !metadata.target().starts_with("async_nats") || *metadata.level() <= Level::INFO
+}
+
+fn is_span_of_push0(metadata: &Metadata<'_>) -> bool {
+    metadata.is_span() && is_traced(metadata)
 }
 
 fn is_traced(metadata: &Metadata<'_>) -> bool {
@@ -153,6 +168,20 @@ mod tests {
         for bad in ["", "inof", "push0_bus=loud", "info,push0_bus"] {
             assert!(log_filter(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn a_warning_keeps_the_block_and_prover_of_its_span() {
+        let config = TelemetryConfig {
+            log: "warn".to_owned(),
+            ..TelemetryConfig::default()
+        };
+        let (dispatch, _guard) = build("tester", "1.2.3", &config).expect("telemetry starts");
+        tracing::dispatcher::with_default(&dispatch, || {
+            let span = tracing::info_span!("reassign", block.number = 7);
+            assert!(!span.is_disabled(), "the span is dropped with its fields");
+            assert!(!tracing::enabled!(Level::INFO), "information is logged");
+        });
     }
 
     #[test]

@@ -125,7 +125,8 @@ fn a_bad_configuration_is_one_line_and_exit_64() {
         (
             "OTEL_EXPORTER_OTLP_ENDPOINT",
             "nowhere",
-            "OTEL_EXPORTER_OTLP_ENDPOINT: ",
+            "OTEL_EXPORTER_OTLP_ENDPOINT: found \"nowhere\", expected a URL such as http://collector:4317 (TLS is not \
+             supported) (environment variable)\n",
         ),
         (
             "PUSH0_CONFIG",

@@ -1,113 +1,75 @@
-//! The broker's users, from the shipped file `deploy/nats/nats-auth.conf` itself.
+//! The broker's users, as `push0 auth` makes them.
 //!
-//! A key is drawn for every user of the file. A test's prover or verifier becomes a user in the way
-//! prescribed by the file: the block of a shipped prover or verifier is copied, with its name and zkVM
-//! replaced. An additional user, `test`, has all permissions, because tests publish as external ingesters
-//! and inspect everything.
+//! The book and the configuration come from `push0-accounts`, as in every deployment. An additional user, `test`, has all
+//! permissions in the account of the control services, because tests publish as external ingesters and inspect everything.
 
-use nkeys::KeyPair;
+use push0_accounts::{Book, Control, Member, configuration};
+use push0_domain::{ProverId, ZkvmId, message::Role};
 use std::{
     collections::BTreeMap,
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::{Mutex, MutexGuard, PoisonError},
 };
 use tempfile::TempDir;
 
-/// Name of the users file, which lies beside the configuration.
-pub(crate) const FILE: &str = "nats-auth.conf";
+/// Name of the directory included by the broker's configuration, which lies beside it.
+pub(crate) const PUBLIC: &str = "auth";
 /// Name of the user with all permissions.
 pub(crate) const TEST: &str = "test";
-/// Text before the name of a user in the file.
-const VARIABLE: &str = "nkey: $PUSH0_NKEY_";
-/// The shipped prover and verifier whose blocks are copied.
-const PROVER: Model = Model {
-    user: "prover-mock-0",
-    consumer: "prover-mock",
-    zkvm: "mock",
-};
-const VERIFIER: Model = Model {
-    user: "verifier-miden-0",
-    consumer: "verifier-miden",
-    zkvm: "miden",
-};
-
-/// A shipped user whose permissions are copied for other users of its kind.
-struct Model {
-    user: &'static str,
-    consumer: &'static str,
-    zkvm: &'static str,
-}
-
-/// The work of an adapter's process.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Role {
-    /// A process that makes proofs.
-    Prover,
-    /// A process that verifies proofs.
-    Verifier,
-}
 
 /// A key for every user, in a directory of their own.
 #[derive(Debug)]
 pub(crate) struct Accounts {
     folder: TempDir,
-    /// Text of the shipped users file.
-    shipped: String,
-    /// Public keys for the broker's environment, by variable name.
-    public: BTreeMap<String, String>,
-    /// User blocks added to those of the shipped file, by user name.
-    others: Mutex<BTreeMap<String, String>>,
+    book: Mutex<Book>,
+    /// Public key of [`TEST`].
+    test: String,
     /// User names by public key.
-    keys: Mutex<BTreeMap<String, String>>,
+    names: Mutex<BTreeMap<String, String>>,
 }
 
 impl Accounts {
-    /// Draws a key for every user of the shipped file, and for [`TEST`].
+    /// Draws a key for every control user, and for [`TEST`].
     pub(crate) fn draw() -> Self {
-        let shipped = shipped_file(FILE);
         let mut accounts = Self {
             folder: TempDir::new().expect("a temporary directory"),
-            public: BTreeMap::new(),
-            others: Mutex::default(),
-            keys: Mutex::default(),
-            shipped,
+            book: Mutex::default(),
+            test: String::new(),
+            names: Mutex::default(),
         };
-        let variables = accounts
-            .shipped
-            .lines()
-            .filter_map(|line| line.trim().strip_prefix(VARIABLE));
-        let variables: Vec<String> = variables.map(str::to_owned).collect();
-        for variable in variables {
-            let public = accounts.key_for(&variable.to_lowercase().replace('_', "-"));
-            accounts.public.insert(format!("PUSH0_NKEY_{variable}"), public);
+        accounts.test = accounts.key_for(TEST);
+        let missing = accounts.book().missing();
+        for name in missing {
+            let key = accounts.key_for(name);
+            accounts.book().set_key(name, key).expect("the name is needed");
         }
-        let public = accounts.key_for(TEST);
-        let all = "permissions: { publish: \">\", subscribe: \">\" }";
-        accounts
-            .others()
-            .insert(TEST.into(), format!("    {{ nkey: {public}, {all} }}\n"));
+        std::fs::create_dir(accounts.public()).expect("a directory");
         accounts.write();
         accounts
     }
 
-    /// Adds a prover or verifier as a user; returns `false` if the user exists already.
-    pub(crate) fn add(&self, name: &str, role: Role, zkvm: &str) -> bool {
+    /// Adds a prover or verifier as a user, or a fleet of them; returns `false` if the name exists already.
+    pub(crate) fn add(&self, name: &str, role: Role, zkvm: &str, fleet: bool) -> bool {
         if self.seed(name).exists() {
             return false;
         }
-        let model = if role == Role::Prover { PROVER } else { VERIFIER };
-        let public = self.key_for(name);
-        let variable = format!("$PUSH0_NKEY_{}", model.user.to_uppercase().replace('-', "_"));
-        let block = block_of(&self.shipped, &variable)
-            .replace(&variable, &public)
-            // The placeholder protects the model's user name, which the consumer's name begins.
-            .replace(model.user, "\0")
-            .replace(model.consumer, &model.consumer.replace(model.zkvm, zkvm))
-            .replace(&format!(".{}.", model.zkvm), &format!(".{zkvm}."))
-            .replace('\0', name);
-        self.others().insert(name.into(), block);
+        let member = Member {
+            role,
+            zkvm: ZkvmId::new(zkvm).expect("a name"),
+            key: self.key_for(name),
+            fleet,
+        };
+        let added = self.book().add(ProverId::new(name).expect("a name"), member);
+        added.unwrap_or_else(|e| panic!("{e}"));
         self.write();
         true
+    }
+
+    /// Removes a member, or refuses a replica.
+    pub(crate) fn revoke(&self, name: &str) {
+        let revoked = self.book().revoke(name);
+        revoked.unwrap_or_else(|e| panic!("{e}"));
+        self.write();
     }
 
     /// Returns the file with this user's seed.
@@ -115,96 +77,50 @@ impl Accounts {
         self.folder.path().join(format!("{user}.nk"))
     }
 
-    /// Returns the users file included by the broker's configuration.
-    pub(crate) fn file(&self) -> PathBuf {
-        self.folder.path().join(FILE)
+    /// Returns the directory included by the broker's configuration.
+    pub(crate) fn public(&self) -> PathBuf {
+        self.folder.path().join(PUBLIC)
     }
 
-    /// Returns the public keys, for the broker's environment.
-    pub(crate) fn environment(&self) -> Vec<(String, String)> {
-        self.public.clone().into_iter().collect()
+    /// Returns the variables of an enroller.
+    pub(crate) fn of_enroller(&self) -> [(&'static str, PathBuf); 3] {
+        [
+            ("PUSH0_NATS__NKEY_SEED", self.seed(Control::Enroller.as_str())),
+            ("PUSH0_ENROL__ACCOUNTS", self.public().join("accounts.json")),
+            ("PUSH0_ENROL__ISSUER_SEED", self.seed("issuer")),
+        ]
     }
 
     /// Replaces users' keys by their names in a line of the broker's log.
     pub(crate) fn with_names(&self, line: &str) -> String {
-        let keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
-        keys.iter()
+        let names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
+        names
+            .iter()
             .fold(line.to_owned(), |line, (public, name)| line.replace(public, name))
     }
 
     /// Draws a key, stores its seed, and returns its public half.
     fn key_for(&self, user: &str) -> String {
-        let key = KeyPair::new_user();
-        let seed = key.seed().expect("a drawn key has a seed");
+        let (seed, public) = Book::draw(Book::is_issuer(user));
         std::fs::write(self.seed(user), seed).expect("the seed is written");
-        let mut keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
-        keys.insert(key.public_key(), user.into());
-        key.public_key()
+        let mut names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
+        names.insert(public.clone(), user.into());
+        public
     }
 
     fn write(&self) {
-        let end = self
-            .shipped
-            .rfind("\n  ]")
-            .expect("nats-auth.conf lists its users in `users: [`");
-        let (before, after) = self.shipped.split_at(end + 1);
-        let others: String = self.others().values().cloned().collect();
-        std::fs::write(self.file(), format!("{before}{others}{after}")).expect("the users are written");
+        let book = self.book();
+        let all = format!("users: [\n      {{ nkey: {} }}\n", self.test);
+        let text = configuration(&book).replacen("users: [\n", &all, 1);
+        let json = serde_json::to_string(&*book).expect("a book is JSON");
+        for (name, text) in [("nats-auth.conf", text), ("accounts.json", json)] {
+            let (new, path) = (self.public().join("new"), self.public().join(name));
+            std::fs::write(&new, text).expect("the accounts are written");
+            std::fs::rename(new, path).expect("the accounts are replaced");
+        }
     }
 
-    fn others(&self) -> MutexGuard<'_, BTreeMap<String, String>> {
-        self.others.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// Returns the lines of the user with this key, braces included.
-fn block_of(file: &str, key: &str) -> String {
-    let at = file
-        .find(&format!("nkey: {key}\n"))
-        .unwrap_or_else(|| panic!("{FILE} has no user {key}"));
-    let begin = file[..at].rfind("    {\n").expect("a user begins with a brace");
-    let end = at + file[at..].find("\n    }\n").expect("a user ends with a brace") + "\n    }\n".len();
-    file[begin..end].to_owned()
-}
-
-/// Returns the text of a file of `deploy/nats`.
-pub(crate) fn shipped_file(name: &str) -> String {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("../../deploy/nats")
-        .join(name);
-    std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_copied_prover_may_say_and_take_what_is_its_own_and_nothing_of_the_model() {
-        let accounts = Accounts::draw();
-        assert!(accounts.add("p1", Role::Prover, "zisk"));
-        assert!(accounts.add("v1", Role::Verifier, "zisk"));
-        assert!(!accounts.add("p1", Role::Prover, "zisk"), "it is a user already");
-        let others = accounts.others();
-        for said in [
-            ".lease.zisk.p1",
-            ".control.p1",
-            "PUSH0_TASKS.prover-zisk.>",
-            ".result.zisk.>",
-        ] {
-            assert!(others["p1"].contains(said), "{said}: {}", others["p1"]);
-        }
-        for said in [
-            ".lease.zisk.v1",
-            "PUSH0_CHECKS.verifier-zisk.>",
-            ".verdict.zisk.>",
-        ] {
-            assert!(others["v1"].contains(said), "{said}: {}", others["v1"]);
-        }
-        for (name, block) in others.iter().filter(|(name, _)| *name != TEST) {
-            for foreign in ["mock", "miden", "NKEY"] {
-                assert!(!block.contains(foreign), "{name} has {foreign}: {block}");
-            }
-        }
+    fn book(&self) -> MutexGuard<'_, Book> {
+        self.book.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,9 +1,10 @@
-//! Synthetic blocks, and a check of the records emitted for them.
+//! Synthetic blocks and the headers of their tasks, and a check of the records emitted for them.
 
 use push0_bus::Kept;
 use push0_domain::{
-    BlockHash, BlockRef, PipelineId,
-    message::{Emission, EmissionOutcome},
+    Announcement, BlockHash, BlockRef, PipelineId, StageKey, Timestamp, ZkvmId,
+    message::{BlockContext, BlockFacts, Emission, EmissionOutcome, StageKind, TaskHeader},
+    seal::Seal,
     trace::TraceContext,
 };
 use std::ops::RangeInclusive;
@@ -23,6 +24,44 @@ pub fn synthetic_block(pipeline: &PipelineId, number: u64) -> BlockRef {
     BlockRef {
         number,
         hash: synthetic_hash(pipeline, number),
+    }
+}
+
+/// Returns the unsealed header of the first attempt at a task `main/<stage>` of a synthetic block: a map of one task,
+/// without verification.
+pub fn synthetic_header(pipeline: &PipelineId, number: u64, zkvm: &ZkvmId, stage: &str) -> TaskHeader {
+    let stage = StageKey {
+        pipeline: pipeline.clone(),
+        block: synthetic_block(pipeline, number),
+        first: None,
+        proof_type: "main".parse().expect("a name"),
+        stage: stage.parse().expect("a name"),
+    };
+    TaskHeader {
+        id: stage.task(0),
+        attempt: 1,
+        hedge_of: None,
+        zkvm: zkvm.clone(),
+        context: BlockContext {
+            amends: false,
+            revision: 1,
+            parent_hash: synthetic_hash(pipeline, number.wrapping_sub(1)),
+            announcement: Announcement(1),
+            stored_at: Timestamp::default(),
+            first_announcement: None,
+            deadline_at: None,
+            facts: BlockFacts::default(),
+        },
+        kind: StageKind::Map,
+        of: 1,
+        timeout_ms: 10_000,
+        hedge_after_ms: None,
+        attempts_max: 3,
+        give_up_at: None,
+        check: false,
+        program_id: None,
+        busy_us: 0,
+        seal: Seal::default(),
     }
 }
 
@@ -117,6 +156,7 @@ mod tests {
                 payload: Payload::empty(),
                 bytes: 0,
                 prove_us: 1,
+                transfer_us: 0,
                 verify_us: 0,
                 attempt: 1,
             }]),

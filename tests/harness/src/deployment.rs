@@ -15,7 +15,14 @@ use crate::{
 };
 use push0_bus::{Bus, NatsConfig, Pipelines};
 use push0_domain::{PipelineId, pipeline::Pipeline};
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 /// Time limit for a service to become ready and for a publish to be stored.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -33,6 +40,8 @@ pub struct Deployment<B: Broker = NatsServer> {
     proxies: Vec<Proxy>,
     /// The broker's users; `None` if every client may do everything.
     accounts: Option<Arc<Accounts>>,
+    /// Whether the test provokes refusals of the broker.
+    refusals_expected: AtomicBool,
     /// Receiver of the traces, which accepts connections and never reads from them.
     _nobody: Option<std::net::TcpListener>,
     /// The broker or the cluster, to kill, pause and restart.
@@ -158,10 +167,25 @@ impl<B: Broker> Deployment<B> {
         self.bus_as(TEST).await
     }
 
-    /// Opens a connection as this user of `deploy/nats/nats-auth.conf`, or without a user if there
+    /// Opens a connection as this user of the shipped accounts, or without a user if there
     /// are no accounts.
     pub async fn bus_as(&self, user: &str) -> Bus {
         connect(&self.nats.urls(), user, self.seed(user)).await
+    }
+
+    /// Lets the broker refuse operations in this test, because the test provokes refusals.
+    pub fn expect_refusals(&self) {
+        self.refusals_expected.store(true, Ordering::Relaxed);
+    }
+
+    /// Revokes a prover, verifier, fleet or replica, and has the brokers take it over.
+    ///
+    /// # Panics
+    /// The deployment has no accounts, or there is no such name.
+    pub fn revoke(&self, name: &str) {
+        let accounts = self.accounts.as_ref().expect("a deployment with accounts");
+        accounts.revoke(name);
+        self.nats.servers().iter().for_each(NatsServer::reload);
     }
 
     /// Returns the file with this user's seed, for `nats.nkey_seed`; `None` if the deployment has no accounts,

@@ -27,7 +27,9 @@ mod wait;
 mod wires;
 
 pub use anvil::Anvil;
-pub use blocks::{assert_complete_in_order, synthetic_block, synthetic_hash, synthetic_trace};
+pub use blocks::{
+    assert_complete_in_order, synthetic_block, synthetic_hash, synthetic_header, synthetic_trace,
+};
 pub use cluster::{Broker, NatsCluster};
 pub use deployment::{Deployment, DeploymentBuilder, MEMORY_MAX_MB};
 pub use nats::{NatsOptions, NatsServer};

@@ -110,7 +110,6 @@ impl NatsOptions {
 pub struct NatsServer {
     child: Option<Child>,
     port: u16,
-    environment: Vec<(String, String)>,
     folder: TempDir,
     monitor_url: String,
 }
@@ -147,8 +146,8 @@ impl NatsServer {
         let mut config = match &options.accounts {
             None => own_configuration(&place),
             Some(accounts) => {
-                let link = folder.path().join(accounts::FILE);
-                std::os::unix::fs::symlink(accounts.file(), link).expect("the users are linked");
+                let link = folder.path().join(accounts::PUBLIC);
+                std::os::unix::fs::symlink(accounts.public(), link).expect("the users are linked");
                 shipped::configuration(&place)
             }
         };
@@ -165,13 +164,9 @@ impl NatsServer {
         }
         config.push_str(&options.extra);
         std::fs::write(folder.path().join("nats.conf"), config).expect("the configuration is written");
-        let accounts = options.accounts.as_ref();
         Self {
             child: None,
             port,
-            environment: accounts
-                .map(|accounts| accounts.environment())
-                .unwrap_or_default(),
             folder,
             monitor_url: String::new(),
         }
@@ -182,7 +177,7 @@ impl NatsServer {
         let spec = Spec {
             program: child::tool("NATS_SERVER", "nats-server"),
             args: vec!["-c".into(), self.folder.path().join("nats.conf").into()],
-            env: self.environment.clone(),
+            env: Vec::new(),
             log: self.log_file(),
         };
         let child = Child::spawn(&spec).unwrap_or_else(|e| panic!("{}: {e}", spec.program.display()));
@@ -234,10 +229,16 @@ impl NatsServer {
         self.child.is_some()
     }
 
-    /// Tells the server to reload its configuration.
+    /// Has the server reload its configuration, twice: the imports of a new account work from the second reload on.
     pub(crate) fn reload(&self) {
-        if let Some(child) = &self.child {
+        let Some(child) = &self.child else { return };
+        let reloads = || child.log().matches("Reloaded server configuration").count();
+        for _ in 0..2 {
+            let (before, began) = (reloads(), std::time::Instant::now());
             child.signal(Signal::SIGHUP);
+            while reloads() == before && began.elapsed() < START {
+                std::thread::park_timeout(Duration::from_millis(5));
+            }
         }
     }
 

@@ -151,6 +151,11 @@ impl Process {
         }
     }
 
+    /// Returns the path of the program of this name, for a test that starts the program by itself.
+    pub fn path(name: &str) -> PathBuf {
+        built(name)
+    }
+
     /// Returns the process id.
     pub fn pid(&self) -> u32 {
         self.child.pid()
@@ -253,6 +258,23 @@ impl Process {
                 .await
                 .map_err(|e| e.to_string())?;
             if status == 200 { Ok(()) } else { Err(body) }
+        })
+        .await;
+    }
+
+    /// Waits until `/health/ready` answers 503 with `reason` in its body.
+    ///
+    /// # Panics
+    /// The process does not say so within `timeout`, or the program ended.
+    pub async fn not_ready(&self, reason: &str, timeout: Duration) {
+        let what = format!("{} to be not ready: {reason}", self.label);
+        wait_for(&what, timeout, async || {
+            assert!(self.is_running(), "{} ended", self.label);
+            let address = self.http_address().ok_or("no address in its log".to_owned())?;
+            match get(&format!("http://{address}/health/ready")).await {
+                Ok((503, body)) if body.contains(reason) => Ok(()),
+                other => Err(format!("{other:?}")),
+            }
         })
         .await;
     }

@@ -3,7 +3,6 @@
 //! Settings that tie the files to a container are replaced: addresses, names, directories, the size of the
 //! store. TLS is left out, because its certificates hold the names of pods.
 
-use crate::accounts::shipped_file;
 use std::path::Path;
 
 /// Name, port, directory and peers of a test's server.
@@ -79,6 +78,14 @@ pub(crate) fn configuration(place: &Place<'_>) -> String {
     lines.join("\n") + "\n"
 }
 
+/// Returns the text of a file of `deploy/nats`.
+fn shipped_file(name: &str) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../../deploy/nats")
+        .join(name);
+    std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
+}
+
 /// Returns the text without its `tls` blocks.
 fn without_tls(text: &str) -> String {
     let mut kept = String::new();
@@ -122,7 +129,7 @@ mod tests {
                 "listen: \"127.0.0.1:5000\"",
                 "max_file_store: 77",
                 "server_name: n1",
-                "include \"nats-auth.conf\"",
+                "include \"auth/nats-auth.conf\"",
             ] {
                 assert!(text.contains(said), "no {said}: {text}");
             }

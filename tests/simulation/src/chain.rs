@@ -161,6 +161,7 @@ impl World {
                     revision: pipeline.revision,
                     observed_at: self.now,
                     announced_after: Announcement(self.broker.queue(Stream::Blocks).newest()),
+                    input: None,
                     facts: BlockFacts::default(),
                 };
                 self.broker.known[lane].insert((block.number, block.hash), known);

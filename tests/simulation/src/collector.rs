@@ -162,6 +162,10 @@ impl World {
                 let steps = match &*body {
                     Body::Ended(ended) => core.end(handle, ended.clone()),
                     Body::Result(result) | Body::Verdict(result) => {
+                        if !self.plan.keys.verify(&result.header) {
+                            self.promises
+                                .break_with(format_args!("a seal is wrong: {:?}", result.header));
+                        }
                         shell.revisions.insert(pipeline.revision);
                         let verified = matches!(*body, Body::Verdict(_));
                         let stage = &result.header.id.stage;

@@ -6,7 +6,7 @@ use crate::{
     world::World,
 };
 use push0_dispatcher::{
-    decide::{Dispatcher, Effect, Ready, SourceId},
+    decide::{Dispatcher, Effect, Outcome, Ready, SourceId},
     task,
 };
 use push0_domain::{
@@ -156,7 +156,8 @@ impl World {
             Body::Lease(lease) => self.dispatcher.core.heard(lease, self.now),
             Body::Check(result) | Body::Result(result) | Body::Verdict(result) => {
                 let key = AttemptKey::of(&result.header.zkvm, &result.header.attempt_id());
-                self.dispatcher.core.ended(&key);
+                let effects = self.dispatcher.core.came(&key, Outcome::of(result), self.now);
+                return self.apply(effects);
             }
             Body::Records(_, _, records) => {
                 let mut ops = Vec::new();
@@ -300,7 +301,7 @@ impl World {
         let effects = self
             .dispatcher
             .core
-            .stage(source, ready.clone(), cursor, &pipeline);
+            .stage(source, ready.clone(), cursor, &pipeline, self.now);
         if effects.is_empty() {
             self.dispatcher
                 .bodies
@@ -320,8 +321,8 @@ impl World {
                 .dispatcher
                 .bodies
                 .get(&release.source)
-                .and_then(|body| body.task(&release, &pipeline));
-            let Some(task) = task else {
+                .and_then(|body| body.task(&release, &pipeline, &self.plan.keys));
+            let Some(Ok(task)) = task else {
                 self.promises.break_with(format_args!("no task for {release:?}"));
                 break;
             };
@@ -342,6 +343,7 @@ impl World {
                 Effect::Done(source) => ops.extend(self.done(source)),
                 Effect::SaveCursor(source, next) => ops.push(Op::SaveCursor(source.sequence(), next)),
                 Effect::DropCursor(source) => ops.push(Op::DropCursor(source.sequence())),
+                Effect::Hold(..) => {}
                 Effect::Purge(key, ended) => ops.push(Op::Purge(key, ended)),
                 Effect::End(ended, source) => {
                     self.promises.dispatcher_ends(&ended);

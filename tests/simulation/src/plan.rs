@@ -4,9 +4,11 @@
 
 use crate::chance::Chance;
 use push0_domain::{
-    PipelineId, ProofType, StageName, ZkvmId,
+    PipelineId, ProofType, SealKeys, StageName, ZkvmId,
     message::StageKind,
     pipeline::{Pipeline, Policy, ProofSpec, Rest, Source, Stage, Verify},
+    retry::Retry,
+    seal_keys::SealKey,
 };
 use std::{sync::Arc, time::Duration};
 
@@ -101,6 +103,8 @@ pub(crate) struct Plan {
     pub(crate) zkvms: Vec<ZkvmId>,
     /// Limit of a collector's memory for the content of messages, in bytes.
     pub(crate) room: usize,
+    /// The keys of the seals.
+    pub(crate) keys: SealKeys,
 }
 
 impl Plan {
@@ -118,6 +122,7 @@ impl Plan {
             lanes,
             zkvms,
             room,
+            keys: SealKeys::new(SealKey::new([7; 32])),
         }
     }
 }
@@ -140,6 +145,11 @@ fn lane(chance: &mut Chance, at: usize, zkvms: &[ZkvmId]) -> Lane {
         split_on_failure: false,
         timeout: Duration::from_millis(1500),
         attempts,
+        deaths: 10,
+        retry: Retry {
+            first: Duration::from_millis(50),
+            longest: Duration::from_millis(400),
+        },
         hedge_after: hedge,
         fastest,
         more_memory: more_memory.then(|| zkvms[1 - zkvm].clone()),

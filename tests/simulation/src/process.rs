@@ -49,10 +49,11 @@ pub(crate) enum Op {
     Purge(AttemptKey, Box<BlockEnded>),
     /// Looks the task up, reports its end, and acknowledges its delivery.
     Report(Box<Held>, Body),
-    EndDelivery(String),
-    GiveBack(String),
+    GiveBack(Stream, u64),
+    /// Lets the broker wait longer for a delivery.
+    Extend(Stream, u64),
     /// Looks the task up and asks for a second copy.
-    Hedge(Box<Held>, push0_domain::ProverId),
+    Hedge(Box<Held>, push0_domain::Participant),
 }
 
 /// A process of a service and its connections.
@@ -203,7 +204,7 @@ impl World {
             Op::Report(held, body) => {
                 if let Some(body) = self.with_task(&held, body) {
                     let ops = &mut self.process(who).ops;
-                    ops.push_front(Op::EndDelivery(held.ack_subject.clone()));
+                    ops.push_front(Op::Ack(Stream::Tasks, held.sequence));
                     ops.push_front(Op::Store(body));
                 }
             }
@@ -212,16 +213,8 @@ impl World {
                     self.process(who).ops.push_front(Op::Store(body));
                 }
             }
-            Op::EndDelivery(subject) => {
-                if let Some((stream, sequence)) = parse_ack(&subject) {
-                    self.leave(who, Event::Ack(stream, sequence));
-                }
-            }
-            Op::GiveBack(subject) => {
-                if let Some((stream, sequence)) = parse_ack(&subject) {
-                    self.leave(who, Event::GiveBack(stream, sequence));
-                }
-            }
+            Op::Extend(stream, sequence) => self.leave(who, Event::Extend(stream, sequence)),
+            Op::GiveBack(stream, sequence) => self.leave(who, Event::GiveBack(stream, sequence)),
         }
         true
     }
@@ -333,22 +326,4 @@ impl World {
             self.stop(who, MS);
         }
     }
-}
-
-/// Returns the acknowledgement subject of a delivery.
-pub(crate) fn ack_subject(stream: Stream, sequence: u64) -> String {
-    format!(
-        "{}.{sequence}",
-        if stream == Stream::Tasks { "task" } else { "check" }
-    )
-}
-
-fn parse_ack(subject: &str) -> Option<(Stream, u64)> {
-    let (kind, sequence) = subject.split_once('.')?;
-    let stream = if kind == "task" {
-        Stream::Tasks
-    } else {
-        Stream::Checks
-    };
-    Some((stream, sequence.parse().ok()?))
 }

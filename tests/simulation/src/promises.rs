@@ -39,6 +39,9 @@ struct Waiting {
     rank: (u64, u64, usize, Reverse<u32>, u64),
 }
 
+/// Most second copies of a task in flight because its provers are silent.
+const COPIES_MAX: usize = 2;
+
 /// The onlooker: the state of all checks.
 pub(crate) struct Promises {
     pub(crate) broken: Option<String>,
@@ -55,7 +58,8 @@ pub(crate) struct Promises {
     /// Cancels read by the dispatcher's session, with their sequence in BLOCKS.
     given_up: Vec<(Cancel, Announcement)>,
     attempts: BTreeMap<(TaskId, Announcement), BTreeSet<u32>>,
-    stopped: BTreeMap<(TaskId, Announcement), BTreeSet<u32>>,
+    failed: BTreeMap<(TaskId, Announcement), BTreeSet<u32>>,
+    provers_that_completed: BTreeSet<ProverId>,
     /// Tasks with a valid completed attempt.
     completed: BTreeSet<(TaskId, Announcement)>,
     honest: BTreeSet<(AttemptId, ProverId, Vec<u64>)>,
@@ -84,7 +88,8 @@ impl Promises {
             age: 0,
             given_up: Vec::new(),
             attempts: BTreeMap::new(),
-            stopped: BTreeMap::new(),
+            failed: BTreeMap::new(),
+            provers_that_completed: BTreeSet::new(),
             completed: BTreeSet::new(),
             honest: BTreeSet::new(),
             expected: BTreeMap::new(),
@@ -125,11 +130,11 @@ impl Promises {
                     .as_ref()
                     .is_none_or(|verdict| verdict.invalid.is_none());
                 match &result.outcome {
-                    Outcome::Completed { .. } if valid => drop(self.completed.insert(key)),
-                    Outcome::Failed(failure) if failure.class == FailureClass::Stopped => {
-                        self.stopped.entry(key).or_default().insert(result.header.attempt);
+                    Outcome::Completed { .. } if valid => {
+                        self.completed.insert(key);
+                        self.provers_that_completed.insert(result.prover.clone());
                     }
-                    _ => {}
+                    _ => drop(self.failed.entry(key).or_default().insert(result.header.attempt)),
                 }
             }
             Body::Stage(ready) if ready.context.amends && ready.tasks.count == 1 => {
@@ -147,7 +152,8 @@ impl Promises {
         }
     }
 
-    /// Checks P6: a task dies of as many counted failures as its budget, or of a final failure.
+    /// Checks P6: a task dies of a final failure that two provers report or one reports again and again, of as many deaths as their budget, or of failures of its own:
+    /// at least as many as its budget, one of them by a prover that completes other tasks.
     fn letter(&mut self, letter: &DeadLetter) {
         self.letters.insert(letter.id.clone());
         let Dead::Task { retry, history } = &letter.what else {
@@ -155,17 +161,31 @@ impl Promises {
         };
         let lane = self.lane(&retry.stage.pipeline);
         let spec = self.lanes[lane].pipeline.proof(&retry.stage.proof_type);
-        let budget = spec
-            .and_then(|spec| spec.stage(&retry.stage.stage))
-            .map_or(0, |(_, s)| s.attempts);
-        let counted = history
+        // A letter that asks for the whole range does not name the stage that died.
+        let is_anew = retry.attempt == 1;
+        let stages = spec.into_iter().flat_map(|spec| &spec.stages);
+        let died = stages.filter(|stage| is_anew || stage.name == retry.stage.stage);
+        let budgets = died.map(|stage| (stage.attempts, stage.deaths));
+        let (budget, deaths_max) = budgets.min().unwrap_or((0, 0));
+        let fatal: Vec<_> = history
             .iter()
-            .filter(|r| r.failure.class != FailureClass::Stopped)
-            .count();
-        let fatal = history.iter().any(|r| r.failure.class == FailureClass::Fatal);
-        if !fatal && counted < budget as usize {
+            .filter(|r| r.failure.class == FailureClass::Fatal)
+            .collect();
+        let speakers: BTreeSet<_> = fatal.iter().map(|r| &r.prover).collect();
+        let fatal = speakers.len() > 1 || fatal.len() >= (budget as usize).max(2);
+        let deaths = history.iter().filter(|r| r.failure.class == FailureClass::Died);
+        let (deaths, own) = (
+            deaths.count(),
+            history.iter().filter(|r| r.failure.class.is_evidence()),
+        );
+        let has_witness = own
+            .clone()
+            .any(|r| self.provers_that_completed.contains(&r.prover));
+        let is_own = own.clone().count() >= budget as usize && has_witness;
+        if !fatal && deaths < deaths_max as usize && !is_own {
+            let own = own.count();
             self.break_with(format_args!(
-                "P6: {} died of {counted} failures, its budget is {budget}",
+                "P6: {} died of {own} failures and {deaths} deaths, its budgets are {budget} and {deaths_max}",
                 retry.stage
             ));
         }
@@ -231,9 +251,9 @@ impl Promises {
         }
     }
 
-    /// Checks P6: the attempts of an unfinished task are bounded. In addition to its budget, a task may have
-    /// a hedge, a second hedge of an attempt that moved to provers with more memory, and one attempt for each
-    /// stopped attempt. Each retry by an operator grants the budget and the hedges again.
+    /// Checks P6: each attempt at an unfinished task has a cause. An attempt is the first, follows a failed
+    /// one or an operator's retry, or is a hedge: one of the newest attempt, one of an attempt that moved
+    /// to provers with more memory, and two copies of attempts whose provers are silent.
     pub(crate) fn starts(&mut self, header: &TaskHeader) {
         let key = (header.id.clone(), header.context.announcement);
         // A crash may lose the knowledge of a completed task, so such a task may run again.
@@ -242,16 +262,16 @@ impl Promises {
         }
         let attempts = self.attempts.entry(key.clone()).or_default();
         attempts.insert(header.attempt);
-        let stopped = self.stopped.get(&key).map_or(0, BTreeSet::len);
-        let budgets = 1 + self.retried.get(&key).copied().unwrap_or_default();
+        let failed = self.failed.get(&key).map_or(0, BTreeSet::len);
+        let retried = self.retried.get(&key).copied().unwrap_or_default();
         let count = attempts.len();
         let lane = &self.lanes[self.lane(&header.id.stage.pipeline)];
         let stage = lane.pipeline.proof(&header.id.stage.proof_type);
         let stage = stage.and_then(|proof| proof.stage(&header.id.stage.stage));
         let moves =
             stage.is_some_and(|(_, stage)| stage.hedge_after.is_some() && stage.more_memory.is_some());
-        let hedges = 1 + usize::from(moves);
-        let max = (header.attempts_max as usize + hedges) * budgets + stopped;
+        let hedges = 1 + usize::from(moves) + COPIES_MAX;
+        let max = 1 + hedges + failed + retried * (1 + hedges);
         if count > max {
             self.break_with(format_args!("P6: attempt {count} of {max} at {}", header.id));
         }

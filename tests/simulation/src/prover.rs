@@ -7,12 +7,11 @@ use crate::{
     broker::{Body, Stream},
     chance::Chance,
     plan::{Plan, valid},
-    process::ack_subject,
     world::{Event, MS, Reply, World},
 };
 use push0_domain::{
-    ProverId, Timestamp, ZkvmId,
-    message::{FailureClass, Held, Lease, ProverState, Role, Task, TaskHeader},
+    Participant, ProverId, Timestamp, ZkvmId,
+    message::{FailureClass, Held, Lease, Origin, ProverState, Role, Task, TaskHeader},
     task::AttemptId,
     trace::TraceContext,
 };
@@ -134,6 +133,11 @@ impl Prover {
         self.up && self.held.is_empty() && self.coming == 0
     }
 
+    /// Returns whether this process, by name and incarnation, has a connection to the broker.
+    pub(crate) fn is_connected(&self, (who, incarnation): &(Participant, u64)) -> bool {
+        self.up && self.id == who.name && self.zkvm == who.zkvm && u64::from(self.epoch) == *incarnation
+    }
+
     fn takes(&self) -> Stream {
         match self.role {
             Role::Prover => Stream::Tasks,
@@ -155,7 +159,7 @@ impl Prover {
         let held = self.held.iter().filter_map(|e| {
             Some(Held {
                 header: e.header()?.clone(),
-                ack_subject: ack_subject(e.stream, e.sequence),
+                sequence: e.sequence,
                 running_ms: e.started.map(|at| (now.0 - at.0) / 1000),
                 ends_soon: self.ends_soon(e),
                 progress_permille: None,
@@ -167,6 +171,10 @@ impl Prover {
             zkvm: self.zkvm.clone(),
             role: self.role,
             incarnation: u64::from(self.epoch),
+            origin: Some(Origin {
+                host: "simulated".into(),
+                pid: self.epoch,
+            }),
             beat: self.beat,
             slots: u32::try_from(self.slots).unwrap_or(1),
             ahead: u32::try_from(self.ahead).unwrap_or(0),
@@ -257,12 +265,16 @@ impl World {
     }
 
     fn prover_suffers(&mut self, at: usize) {
-        let wait = self.chance.one_of(&[100 * MS, 400 * MS, 3000 * MS]);
         if self.chance.hit(self.plan.faults.freezes) {
+            // The longest is longer than the watchdog waits for a prover that is connected.
+            let wait = self
+                .chance
+                .one_of(&[100 * MS, 400 * MS, 1000 * MS, 3000 * MS, 12_000 * MS]);
             self.log(format_args!("prover {at} freezes"));
             self.provers[at].frozen_until = self.now.0 + wait;
             self.schedule_death(at);
         } else {
+            let wait = self.chance.one_of(&[100 * MS, 400 * MS, 3000 * MS]);
             self.die(at, wait);
         }
     }

@@ -6,10 +6,9 @@ use crate::{
     world::World,
 };
 use push0_domain::{
-    ProverId,
-    message::{Emission, Failure, FailureClass, Held, Outcome, StageReady, TaskRange, TaskResult},
+    Participant,
+    message::{Emission, Failure, FailureClass, Held, Outcome, Role, StageReady, TaskRange, TaskResult},
     pipeline::Rest,
-    subject::AttemptKey,
 };
 use push0_watchdog::decide::{Effect, End, Reason, Watchdog};
 
@@ -51,6 +50,11 @@ impl World {
                     }
                 }
                 effects.extend(core.tick(now));
+                // The broker answers at once. It knows a frozen prover's connection, and not that of a dead one.
+                for seat in core.to_ask(now) {
+                    let is_connected = self.provers.iter().any(|prover| prover.is_connected(&seat));
+                    core.presence(&seat, !is_connected, now);
+                }
                 effects
             }
             Input::Signal(body) => match &*body {
@@ -90,10 +94,17 @@ impl World {
                 let body = Body::Result(report(prover, &held, end));
                 Some(Op::Report(held, body))
             }
-            Effect::GiveBack(held) => Some(Op::GiveBack(held.ack_subject)),
+            Effect::GiveBack(role, held) => {
+                let stream = match role {
+                    Role::Prover => Stream::Tasks,
+                    Role::Verifier => Stream::Checks,
+                };
+                Some(Op::GiveBack(stream, held.sequence))
+            }
             // Announcements have no listener in the simulation.
             Effect::Announce(_) => None,
-            Effect::Hedge { prover, held } => Some(Op::Hedge(held, prover)),
+            Effect::Hedge { prover, held, .. } => Some(Op::Hedge(held, prover)),
+            Effect::Extend(held) => Some(Op::Extend(Stream::Tasks, held.sequence)),
             Effect::Stop {
                 prover,
                 attempt,
@@ -103,7 +114,7 @@ impl World {
                 if reason == Reason::Emitted && self.plan.lanes[lane].pipeline.rest == Rest::Finish {
                     return None;
                 }
-                let prover = self.provers.iter().position(|p| p.id == prover)?;
+                let prover = self.provers.iter().position(|p| p.id == prover.name)?;
                 Some(Op::Store(Body::Stop(prover, attempt)))
             }
             Effect::Late(attempts, ended) => {
@@ -115,9 +126,11 @@ impl World {
     }
 
     fn task_of(&mut self, held: &Held) -> Option<push0_domain::message::Task> {
-        let key = AttemptKey::of(&held.header.zkvm, &held.header.attempt_id());
+        let key = held.header.key();
         let queue = self.broker.queue(Stream::Tasks);
-        let sequence = queue.sequence_of(&key)?;
+        let sequence = queue
+            .sequence_of(&key)
+            .filter(|sequence| *sequence == held.sequence)?;
         match &*queue.messages.get(&sequence)?.body {
             Body::Task(task) => Some(task.clone()),
             _ => None,
@@ -137,7 +150,7 @@ impl World {
         }
     }
 
-    pub(crate) fn second_copy(&mut self, held: &Held, prover: ProverId) -> Option<Body> {
+    pub(crate) fn second_copy(&mut self, held: &Held, prover: Participant) -> Option<Body> {
         let task = self.task_of(held)?;
         let header = task.header;
         Some(Body::Stage(StageReady {
@@ -150,7 +163,8 @@ impl World {
             zkvm: header.zkvm,
             attempt: header.attempt + 1,
             hedge_of: Some(header.attempt),
-            avoid: vec![prover],
+            failed: 0,
+            avoid: vec![prover.name],
             inputs: task.inputs,
             busy_us: header.busy_us,
             context: header.context,
@@ -158,17 +172,18 @@ impl World {
     }
 }
 
-fn report(prover: ProverId, held: &Held, end: End) -> TaskResult {
+fn report(prover: Participant, held: &Held, end: End) -> TaskResult {
     let class = match end {
-        End::Silent(_) | End::Restarted => FailureClass::Died,
+        End::Silent(_) | End::Gone | End::Restarted => FailureClass::Died,
         End::Hung => FailureClass::TimedOut,
     };
     TaskResult {
         header: held.header.clone(),
-        prover,
+        prover: prover.name,
         outcome: Outcome::Failed(Failure::new(class, "reported by the watchdog")),
         inputs: None,
         prove_us: held.running_ms.unwrap_or(0) * 1000,
+        transfer_us: 0,
         verdict: None,
     }
 }

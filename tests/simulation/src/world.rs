@@ -52,6 +52,7 @@ pub(crate) enum Event {
     GiveBack(Stream, u64),
     /// A prover reports progress on a delivery.
     Progress(Stream, u64, u32),
+    Extend(Stream, u64),
     /// The ack wait of a delivery ends, unless there was progress.
     Expire(Stream, u64, u32),
     /// An operator removes a dead letter after a retry of its task.
@@ -264,6 +265,7 @@ impl World {
             Event::DropLetter(id) => drop(self.broker.letters.remove(&id)),
             Event::GiveBack(stream, sequence) => self.again(stream, sequence),
             Event::Progress(stream, sequence, delivery) => self.progress(stream, sequence, delivery),
+            Event::Extend(stream, sequence) => self.extend(stream, sequence),
             Event::Expire(stream, sequence, delivery) => self.expire(stream, sequence, delivery),
             Event::Left(who, sent, event) => self.left_service(who, sent, *event),
             Event::Reach(who, epoch, input) => self.reach(who, epoch, input),

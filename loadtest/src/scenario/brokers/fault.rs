@@ -51,6 +51,11 @@ impl Fault {
         }
     }
 
+    /// Returns whether a single broker is in trouble, once.
+    pub(super) fn is_of_one_broker(self) -> bool {
+        !matches!(self, Self::KilledInTurn | Self::KilledOverlapping)
+    }
+
     /// Returns the duration of the fault.
     pub(super) fn lasts(self) -> Duration {
         match self {

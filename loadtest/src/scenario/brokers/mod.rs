@@ -1,9 +1,9 @@
 //! One of three brokers in trouble: the longest time without a stored record, and any loss of blocks.
 //!
 //! Blocks arrive at a steady rate, and each fault hits the broker that leads one particular stream
-//! or JetStream itself. The result is the longest time between two records. Kills of one broker
-//! after another have no limit of that time: they must lose or double no block, and every stream
-//! must take messages afterwards.
+//! or JetStream itself. The result is the longest time between two records, which fails the run above 10 s, as
+//! does a `push0 status` that fails meanwhile. Kills of one broker after another have neither limit: they must
+//! lose or double no block, and every stream must take messages afterwards.
 
 mod fault;
 mod health;
@@ -13,7 +13,7 @@ use crate::{
     stand::{self, Arrivals},
     stats::round,
 };
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, bail, ensure};
 pub(crate) use fault::Fault;
 use fault::Led;
 use health::Positions;
@@ -35,6 +35,8 @@ const DRAIN: Duration = Duration::from_secs(90);
 const ASKED_AFTER: Duration = Duration::from_secs(2);
 /// Time limit for `push0 status`.
 const STATUS_MAX: Duration = Duration::from_secs(30);
+/// Longest time without a record because of one broker, in seconds.
+const PAUSE_MAX_S: f64 = 10.0;
 
 /// Consequences of one fault.
 #[derive(Clone, Copy, Debug, Default)]
@@ -59,6 +61,30 @@ impl Outcome {
             status_s: self.status_s.max(other.status_s),
             status_failed: self.status_failed + other.status_failed,
         }
+    }
+
+    /// Returns what is wrong with these consequences. While brokers are killed one after another, a pause may
+    /// be long and `push0 status` may find no broker.
+    fn wrong(self, fault: Fault) -> Vec<String> {
+        let mut wrong: Vec<String> = [
+            (self.lost, "blocks lost"),
+            (self.doubled, "blocks emitted twice"),
+            (self.wedged, "streams that take no message, or unwell brokers"),
+        ]
+        .into_iter()
+        .filter(|(count, _)| *count > 0)
+        .map(|(count, what)| format!("{count} {what}"))
+        .collect();
+        if fault.is_of_one_broker() && self.pause_s > PAUSE_MAX_S {
+            wrong.push(format!(
+                "no record for {:.1} s, at most {PAUSE_MAX_S} s",
+                self.pause_s
+            ));
+        }
+        if fault.is_of_one_broker() && self.status_failed > 0 {
+            wrong.push(format!("`push0 status` failed {} times", self.status_failed));
+        }
+        wrong
     }
 
     fn record(self, context: &Context, fault: Fault, leads: &str, times: u32) -> Record {
@@ -99,6 +125,7 @@ fn deployment() -> DeploymentBuilder {
 pub(crate) async fn run(context: &Context) -> anyhow::Result<()> {
     let mut bench = Bench::on(deployment().start_wired(3).await).await?;
     let times = context.times.unwrap_or(context.profile.pick(2, 20));
+    let mut wrong = Vec::new();
     for fault in Fault::all().filter(|fault| context.fault.is_none_or(|only| only == *fault)) {
         let mut all = Outcome::default();
         for time in 0..times {
@@ -108,10 +135,17 @@ pub(crate) async fn run(context: &Context) -> anyhow::Result<()> {
             all = all.and(outcome);
         }
         all.record(context, fault, "each in turn", times).publish()?;
+        let found = all.wrong(fault);
         if all.lost + all.doubled + all.wedged > 0 {
-            return bench.keep();
+            return bench.keep(&found);
         }
+        wrong.extend(
+            found
+                .into_iter()
+                .map(|found| format!("{}: {found}", fault.name())),
+        );
     }
+    ensure!(wrong.is_empty(), "{}", wrong.join("; "));
     Ok(())
 }
 
@@ -179,7 +213,7 @@ impl Bench {
     }
 
     /// Leaves all processes' files for inspection.
-    fn keep(self) -> anyhow::Result<()> {
+    fn keep(self, wrong: &[String]) -> anyhow::Result<()> {
         for at in 0..self.deployment.nats.size() {
             let server = self.deployment.nats.server(at);
             eprintln!("--- n{at}, pid {}\n{}", server.pid(), server.log_tail());
@@ -187,7 +221,7 @@ impl Bench {
         // The system ends the processes together with this one, and the forgotten value
         // keeps their directories.
         std::mem::forget(self);
-        bail!("blocks were lost or doubled, or a stream takes no messages; the brokers' logs are above")
+        bail!("{}; the brokers' logs are above", wrong.join("; "))
     }
 }
 
@@ -255,6 +289,53 @@ mod tests {
     fn a_lost_block_and_a_doubled_one_do_not_cancel_out() {
         let Outcome { lost, doubled, .. } = tally(&[vec![1], vec![], vec![2, 3], vec![]]);
         assert_eq!((lost, doubled), (2, 1));
+    }
+
+    #[test]
+    fn a_long_pause_and_a_failed_status_fail_a_run_unless_several_brokers_are_killed() {
+        let slow = Outcome {
+            pause_s: 10.1,
+            ..Outcome::default()
+        };
+        let silent = Outcome {
+            status_failed: 1,
+            ..Outcome::default()
+        };
+        let fine = Outcome {
+            pause_s: 10.0,
+            status_s: 29.0,
+            ..Outcome::default()
+        };
+        for fault in Fault::all() {
+            let is_judged = !matches!(fault, Fault::KilledInTurn | Fault::KilledOverlapping);
+            assert_eq!(!slow.wrong(fault).is_empty(), is_judged, "{fault:?}");
+            assert_eq!(!silent.wrong(fault).is_empty(), is_judged, "{fault:?}");
+            assert_eq!(fine.wrong(fault), Vec::<String>::new(), "{fault:?}");
+        }
+    }
+
+    #[test]
+    fn harm_to_blocks_and_streams_fails_every_run() {
+        let harms = [
+            Outcome {
+                lost: 1,
+                ..Outcome::default()
+            },
+            Outcome {
+                doubled: 1,
+                ..Outcome::default()
+            },
+            Outcome {
+                wedged: 1,
+                ..Outcome::default()
+            },
+        ];
+        for (harm, fault) in harms
+            .iter()
+            .flat_map(|harm| Fault::all().map(move |fault| (harm, fault)))
+        {
+            assert_eq!(harm.wrong(fault).len(), 1, "{harm:?} {fault:?}");
+        }
     }
 
     #[test]

@@ -1,5 +1,6 @@
-//! Random kills, freezes and restarts of all processes while blocks arrive. Afterwards all faults are healed,
-//! the streams are drained, and the output is compared with the submitted blocks.
+//! Random kills, freezes and restarts of all processes while blocks arrive, with outages of a dependency and of all
+//! verifiers, and second processes of a prover's name. Afterwards all faults are healed, the streams are drained, and
+//! the output is compared with the submitted blocks.
 //!
 //! A seed fixes the schedule of faults and blocks; the effect of each fault depends on the machine. There are
 //! two pipelines: one of split, prove and join with a verified end, and one with an external program per
@@ -7,6 +8,7 @@
 //! that reason would be no error of the orchestrator.
 
 mod faults;
+mod processes;
 
 use crate::{
     monitor::Monitor,
@@ -14,20 +16,25 @@ use crate::{
     stand::{self, Arrivals},
 };
 use anyhow::bail;
-use faults::{Fault, Schedule};
+use faults::{DEPENDENCY, Fault, Schedule, TWINS, VERIFIERS_AWAY};
+use processes::SPLIT;
 use push0_bus::{Bus, Stream};
 use push0_domain::{
     message::{Emission, EmissionOutcome},
     pipeline::Pipeline,
     subject,
 };
-use push0_harness::{Broker, Deployment, DeploymentBuilder, NatsCluster, Process};
-use std::{collections::BTreeMap, fs, path::PathBuf, time::Duration};
+use push0_harness::{Broker, Deployment, DeploymentBuilder, NatsCluster};
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+use tempfile::TempDir;
 
 /// Blocks a second of each pipeline: about the capacity of two cores while services restart.
 const RATE: f64 = 5.0;
-/// Number of a split's outputs. A block has this many proofs, plus the split and the join.
-const SPLIT: u64 = 3;
 /// Time limit for draining after all faults are healed.
 const DRAIN: Duration = Duration::from_secs(90);
 
@@ -40,17 +47,17 @@ zkvm = "mock"
 name = "split"
 kind = "split"
 timeout = "10s"
-attempts = 20
+attempts = 3
 [[proof.stage]]
 name = "prove"
 kind = "map"
 timeout = "10s"
-attempts = 20
+attempts = 3
 [[proof.stage]]
 name = "join"
 kind = "join"
 timeout = "10s"
-attempts = 20
+attempts = 3
 "#;
 
 const EXEC: &str = r#"name = "programs"
@@ -63,7 +70,7 @@ verify = "off"
 name = "prove"
 kind = "map"
 timeout = "10s"
-attempts = 20
+attempts = 3
 "#;
 
 /// Comparison of the output with the submitted blocks.
@@ -75,28 +82,17 @@ struct Verdict {
     dead: u64,
 }
 
-fn deployment() -> DeploymentBuilder {
+fn deployment(outage: &Path) -> DeploymentBuilder {
     let mut builder = Deployment::builder().as_shipped().pipeline(MAIN).pipeline(EXEC);
     for n in 1..=3 {
-        let mock = Process::program("prover-mock")
-            .label(&format!("mock-{n}"))
-            .env("PUSH0_PROVER__ID", format!("mock-{n}"))
-            .env("PUSH0_PROVER__SLOTS", 8)
-            .env("PUSH0_MOCK__TIME_MIN", "200ms")
-            .env("PUSH0_MOCK__TIME_MAX", "1000ms")
-            .env("PUSH0_MOCK__SPLIT", SPLIT);
-        builder = builder.service(mock);
+        let name = format!("{}{n}", processes::MOCK);
+        builder = builder.service(processes::mock(&name, &name));
+    }
+    for verifier in processes::VERIFIERS {
+        builder = builder.service(processes::verifier(verifier));
     }
     for n in 1..=2 {
-        builder = builder.service(stand::verifier(&format!("verifier-{n}"), 4));
-        let exec = Process::program("prover-exec")
-            .label(&format!("exec-{n}"))
-            .env("PUSH0_PROVER__ID", format!("exec-{n}"))
-            .config(
-                "[prover]\nzkvm = \"exec\"\nslots = 2\n[exec]\nprogram = \"cp\"\n\
-                 args = [\"{input}\", \"{output}\"]\n",
-            );
-        builder = builder.service(exec);
+        builder = builder.service(processes::exec(&format!("exec-{n}"), outage));
     }
     builder
 }
@@ -116,8 +112,18 @@ fn victims() -> Vec<String> {
     counts.into_iter().flat_map(named).collect()
 }
 
+/// Returns everything that a fault may hit, besides the brokers.
+fn breakable() -> Vec<String> {
+    let mut names = victims();
+    // A second process of a name twice: most draws find a broker or the prover in trouble.
+    names.extend([DEPENDENCY, VERIFIERS_AWAY, TWINS, TWINS].map(ToOwned::to_owned));
+    names
+}
+
 pub(crate) async fn run(context: &Context) -> anyhow::Result<()> {
-    let mut deployment = deployment().start_cluster(context.brokers).await;
+    let folder = TempDir::new()?;
+    let outage = folder.path().join("outage");
+    let mut deployment = deployment(&outage).start_cluster(context.brokers).await;
     let bus = deployment.bus().clone();
     let main = Pipeline::from_toml("chaos.toml", MAIN)?.name;
     let programs = Pipeline::from_toml("programs.toml", EXEC)?.name;
@@ -132,7 +138,7 @@ pub(crate) async fn run(context: &Context) -> anyhow::Result<()> {
         pipelines.push(pipeline);
     }
     let length = Duration::from_secs(context.seconds);
-    let schedule = Schedule::draw(context.seed, length, &victims(), context.brokers);
+    let schedule = Schedule::draw(context.seed, length, &breakable(), context.brokers);
     let monitor = Monitor::listen(&bus).await?;
     let arrivals = |n| Arrivals::Rate {
         per_second: RATE,
@@ -142,15 +148,16 @@ pub(crate) async fn run(context: &Context) -> anyhow::Result<()> {
         tokio::join!(
             stand::publish(&bus, &pipelines[0], &numbers, arrivals(1)),
             stand::publish(&bus, &pipelines[1], &numbers, arrivals(2)),
-            schedule.carry_out(&mut deployment, &monitor),
+            schedule.carry_out(&mut deployment, &monitor, &outage),
         )
     };
-    let (first, second, ()) = tokio::select! {
+    let (first, second, injected) = tokio::select! {
         done = work => done,
         error = monitor.follow() => return Err(error),
     };
     first?;
     second?;
+    let twins = injected?;
     let mut drained = Vec::new();
     for pipeline in &pipelines {
         drained.push(stand::wait_emitted(&bus, &pipeline.name, count, DRAIN).await);
@@ -162,6 +169,8 @@ pub(crate) async fn run(context: &Context) -> anyhow::Result<()> {
     let sum = |of: fn(&Verdict) -> u64| verdicts.iter().map(of).sum::<u64>();
     let lost = sum(|v| v.lost.len() as u64);
     let (duplicates, inversions) = (sum(|v| v.duplicates), sum(|v| v.inversions));
+    // No block is at fault, so each dead one was condemned for the fault of something else.
+    let dead = sum(|v| v.dead);
     let reassigned = monitor.reassigned();
     context
         .record("chaos")
@@ -172,14 +181,16 @@ pub(crate) async fn run(context: &Context) -> anyhow::Result<()> {
         .with("lost", lost)
         .with("duplicates", duplicates)
         .with("inversions", inversions)
-        .with("dead", sum(|v| v.dead))
+        .with("dead", dead)
+        .with("twins", twins.started)
+        .with("twins_not_refused", twins.not_refused)
         .with("reassign_ms_p50", reassigned.ms(0.5))
         .with("reassign_ms_p99", reassigned.ms(0.99))
         .with("reassigned", reassigned.len())
         .with("left", left(&bus).await?)
         .with("seconds", context.seconds)
         .publish()?;
-    if lost + duplicates + inversions == 0 {
+    if lost + duplicates + inversions + dead + twins.not_refused == 0 {
         return Ok(());
     }
     for error in drained.into_iter().filter_map(Result::err) {
@@ -266,7 +277,8 @@ fn keep(
     // The system ends the processes together with this one, and the forgotten value keeps their directories.
     std::mem::forget(deployment);
     bail!(
-        "blocks were lost, emitted twice or out of order: run again with --seed {}",
+        "blocks were lost, dead, emitted twice or out of order, or a second process of a name was not refused: run \
+         again with --seed {}",
         context.seed
     )
 }

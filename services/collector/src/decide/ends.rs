@@ -30,7 +30,16 @@ impl Collector {
             };
             let numbers = ended.first..=ended.last;
             let replaced = self.emitted.range(numbers).find(is_replaced);
-            if let Some(number) = replaced.map(|(number, _)| *number) {
+            let replaced = replaced.map(|(number, _)| *number);
+            let oldest = self.emitted.keys().next().copied();
+            let is_deeper = match oldest {
+                // Blocks below the remembered ones were emitted before them.
+                Some(_) => replaced == oldest,
+                // Only an operator goes back behind the first block of a pipeline without records.
+                None => ended.hashes.is_empty(),
+            };
+            let replaced = if is_deeper { Some(ended.first) } else { replaced };
+            if let Some(number) = replaced {
                 // These blocks were emitted: the output goes back to the first of them, and
                 // their replacements follow.
                 self.emitted.split_off(&number);

@@ -8,10 +8,7 @@ use crate::{
     state::{At, Block, block_ref},
 };
 use push0_domain::{
-    Announcement, BlockHash, BlockRef,
-    message::{Emission, EndReason},
-    output::Emitted,
-    pipeline::Pipeline,
+    Announcement, BlockHash, BlockRef, message::Emission, output::Emitted, pipeline::Pipeline,
     trace::TraceContext,
 };
 use std::{collections::VecDeque, sync::Arc};
@@ -240,18 +237,12 @@ fn amended(emission: Option<(Emission, TraceContext)>, handles: Vec<Handle>) -> 
     }
 }
 
-/// Returns the amendments that can be closed: decided ones, and the oldest beyond [`AMENDING_MAX`]. A block
-/// that is dead again is kept with its proofs, because another retry may complete it.
+/// Returns the amendments that can be closed: decided ones, and the oldest beyond [`AMENDING_MAX`]. A block that
+/// is dead again is closed too: its next retry begins anew.
 fn over<K>(amending: impl Iterator<Item = (K, Option<Outcome>)>) -> Vec<(K, Option<Outcome>)> {
     let mut amending: VecDeque<_> = amending.collect();
     let crowded = amending.len().saturating_sub(AMENDING_MAX);
     let mut over: Vec<_> = amending.drain(..crowded).map(|(key, _)| (key, None)).collect();
-    let is_dead = |outcome: &Outcome| match outcome {
-        Outcome::Dead(..) => true,
-        Outcome::GivenUp(reason) => matches!(**reason, EndReason::Refused { .. }),
-        Outcome::Proved(_) => false,
-    };
-    let is_over = |outcome: &Option<Outcome>| outcome.as_ref().is_some_and(|o| !is_dead(o));
-    over.extend(amending.into_iter().filter(|(_, outcome)| is_over(outcome)));
+    over.extend(amending.into_iter().filter(|(_, outcome)| outcome.is_some()));
     over
 }

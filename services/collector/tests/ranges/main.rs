@@ -110,8 +110,7 @@ fn a_dead_block_has_a_record_of_its_own_between_two_ranges() {
     for number in [0, 1, 3] {
         rig.finish(&prove(&rig, number), true);
     }
-    rig.finish(&prove(&rig, 2), false);
-    rig.finish(&prove(&rig, 2), false);
+    rig.doom(&prove(&rig, 2));
     rig.calm();
     assert_eq!(
         records(&rig),
@@ -191,8 +190,7 @@ fn a_range_that_cannot_be_halved_dies_as_a_whole() {
     let mut rig = Rig::new(0);
     (0..3).for_each(|number| rig.observe(number, 2));
     (0..3).for_each(|number| rig.finish(&prove(&rig, number), true));
-    rig.finish(&range_task(&rig, 0), false);
-    rig.finish(&range_task(&rig, 0), false);
+    rig.doom(&range_task(&rig, 0));
     assert_eq!(records(&rig), [(0, 2, "dead")]);
     assert_eq!((rig.records[0].hashes.len(), rig.buried.len()), (3, 1));
     rig.calm();
@@ -218,8 +216,7 @@ fn a_dead_block_that_is_retried_amends_its_record_as_a_range_of_one() {
     rig.observe(0, 2);
     let first = prove(&rig, 0);
     let again = rig.open[&first].clone();
-    rig.finish(&first, false);
-    rig.finish(&prove(&rig, 0), false);
+    rig.doom(&first);
     assert_eq!(records(&rig), [(0, 0, "dead")]);
     rig.retry(again);
     rig.calm();

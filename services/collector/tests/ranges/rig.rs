@@ -146,6 +146,7 @@ impl Rig {
             },
             attempt: 1,
             hedge_of: None,
+            failed: 0,
             avoid: Vec::new(),
             inputs: Payloads::one(witness),
             busy_us: 0,
@@ -328,23 +329,40 @@ impl Rig {
 
     /// A prover ends an open task. The output is the inputs in brackets.
     pub(crate) fn finish(&mut self, key: &(TaskId, u32), succeeds: bool) {
+        self.conclude(key, (!succeeds).then_some(FailureClass::Retryable));
+    }
+
+    /// Two provers say that no attempt at an open task can succeed.
+    pub(crate) fn doom(&mut self, (task, attempt): &(TaskId, u32)) {
+        for attempt in [*attempt, attempt + 1] {
+            self.conclude(&(task.clone(), attempt), Some(FailureClass::Fatal));
+        }
+    }
+
+    fn conclude(&mut self, key: &(TaskId, u32), failure: Option<FailureClass>) {
         let Some(open) = self.open.remove(key) else { return };
+        let prover = match failure {
+            Some(FailureClass::Fatal) => format!("p{}", key.1),
+            _ => "p1".to_owned(),
+        };
         let inputs = inputs(&self.pipelines, &open);
         let read = inputs.iter().map(text).collect::<Vec<_>>().join(" ");
-        let outcome = if succeeds {
-            let output = Payload::Inline(format!("({read})").into_bytes());
-            Outcome::Completed {
-                outputs: Payloads::one(output),
+        let outcome = match failure {
+            None => {
+                let output = Payload::Inline(format!("({read})").into_bytes());
+                Outcome::Completed {
+                    outputs: Payloads::one(output),
+                }
             }
-        } else {
-            Outcome::Failed(Failure::new(FailureClass::Retryable, "as it was told"))
+            Some(class) => Outcome::Failed(Failure::new(class, "as it was told")),
         };
         let result = TaskResult {
             header: header(&open),
-            prover: "p1".parse().expect("a name"),
+            prover: prover.parse().expect("a name"),
             outcome,
             inputs: Some(Payloads::List(inputs)),
             prove_us: 1,
+            transfer_us: 0,
             verdict: None,
         };
         self.pass(Duration::from_millis(1));
@@ -369,6 +387,7 @@ impl Rig {
                     revision: context.revision,
                     observed_at: context.stored_at,
                     announced_after: context.announcement.previous(),
+                    input: None,
                     facts: BlockFacts::default(),
                 };
                 self.core.known(&known, context.stored_at);
@@ -409,6 +428,7 @@ fn header(open: &Open) -> TaskHeader {
         check: false,
         program_id: None,
         busy_us: ready.busy_us,
+        seal: push0_domain::seal::Seal::default(),
     }
 }
 

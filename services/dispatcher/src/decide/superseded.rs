@@ -158,7 +158,7 @@ impl Dispatcher {
         for capacity in self.capacity.values_mut() {
             capacity.forget_silent(now);
         }
-        let mut effects = Vec::new();
+        let mut effects = self.tick_holds(now);
         while let Some(entry) = self.waiting.due(now) {
             let (pipeline, block) = (entry.pipeline.clone(), entry.block);
             let (announcement, deadline_at) = (entry.claim.announcement, entry.deadline_at);

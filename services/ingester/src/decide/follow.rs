@@ -1,4 +1,8 @@
 //! Following an external chain, which grows and is sometimes rewritten.
+//!
+//! A published block counts as replaced only after two looks at the node that agree. Between the looks lies a
+//! pause, because a load balancer may answer one look from a node that lags behind or is on a branch of its own. The
+//! blocks cancelled are exactly those above the last common block.
 
 use super::{Action, History, Link, RANGE};
 use push0_domain::{BlockHash, BlockRef};
@@ -30,13 +34,9 @@ pub enum Effect {
 }
 
 /// Reasons why the follower cannot continue.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stuck {
     /// All remembered blocks were replaced.
-    #[error(
-        "the node's chain has none of the published blocks from {oldest} to {tip}: expected the same chain with a reorg of fewer than {} blocks",
-        super::DEPTH
-    )]
     TooDeep {
         /// Number of the oldest remembered block.
         oldest: u64,
@@ -44,27 +44,42 @@ pub enum Stuck {
         tip: u64,
     },
     /// The node is so far behind that no remembered block can be compared.
-    #[error(
-        "the node's chain ends before block {oldest}, but blocks up to {tip} were published: expected the same chain"
-    )]
     Behind {
-        /// Number of the oldest remembered block.
-        oldest: u64,
+        /// Number of the node's last confirmed block.
+        target: u64,
         /// Number of the last published block.
         tip: u64,
     },
+    /// The node's block of this number does not follow the block that the node has before it.
+    Contradiction {
+        /// Number of the block.
+        number: u64,
+    },
 }
 
-/// Direction of the search.
+/// State of the comparison with the node's chain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Looking {
     Forward,
-    /// Back to the last block common to both chains. `replaced` is set once a published block is known
-    /// to be gone.
-    Back {
-        at: u64,
-        replaced: bool,
-    },
+    /// Back to the last block common to both chains.
+    Back(Search),
+    /// A look found that the chain carries this block in the place of a published one, on top of a block that it
+    /// has in common with the published chain, or in the place of the oldest remembered block. The next look must
+    /// find the same.
+    Doubt(Link),
+}
+
+/// Search for the last common block, between a block found equal and a block found different.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Search {
+    /// The number asked for last.
+    asked: u64,
+    /// The highest number found equal.
+    same: Option<u64>,
+    /// The lowest block found different, as the node has it.
+    different: Option<Link>,
+    /// How far back the next question goes while no block was found equal.
+    step: u64,
 }
 
 /// Follower of a chain's head, at a distance of `confirmations` blocks.
@@ -74,6 +89,10 @@ pub struct Follower {
     confirmations: u64,
     looking: Looking,
     head: Option<BlockHash>,
+    /// Number of the node's last confirmed block.
+    target: u64,
+    /// Whether the look before found the node too far behind to compare anything.
+    was_behind: bool,
     /// The head at which the node's chain was last found to agree with the published one: at the
     /// published tip, or at the end of the node's confirmed blocks if the node is behind.
     agreed: Option<BlockHash>,
@@ -88,6 +107,8 @@ impl Follower {
             confirmations,
             looking,
             head: None,
+            target: 0,
+            was_behind: false,
             agreed: None,
         }
     }
@@ -95,6 +116,12 @@ impl Follower {
     /// Returns the history of published blocks.
     pub fn history(&self) -> &History {
         &self.history
+    }
+
+    /// Returns whether the node's chain seems to have replaced a block, and another look must confirm it. That look
+    /// comes after a pause.
+    pub fn is_in_doubt(&self) -> bool {
+        matches!(self.looking, Looking::Doubt(_))
     }
 
     /// Processes one answer of the node.
@@ -108,19 +135,23 @@ impl Follower {
     fn head(&mut self, head: BlockRef) -> Option<Effect> {
         self.head = Some(head.hash);
         let target = head.number.checked_sub(self.confirmations)?;
+        self.target = target;
         let Some((oldest, tip)) = self.history.oldest().zip(self.history.tip()) else {
             let first = self.history.first().unwrap_or(target);
             return forward(first, target);
         };
         if target < oldest {
+            // One of several nodes behind a load balancer may lag; the next look may meet another one.
+            let persists = std::mem::replace(&mut self.was_behind, true);
             let tip = tip.number;
-            return Some(Effect::Stuck(Stuck::Behind { oldest, tip }));
+            return persists.then_some(Effect::Stuck(Stuck::Behind { target, tip }));
         }
+        self.was_behind = false;
         match self.looking {
-            Looking::Back { at, replaced } => {
-                let at = at.min(target);
-                self.looking = Looking::Back { at, replaced };
-                Some(Effect::Fetch { first: at, last: at })
+            Looking::Back(search) => self.search(search).pop(),
+            Looking::Doubt(seen) => {
+                let at = seen.block.number;
+                (at <= target).then_some(Effect::Fetch { first: at, last: at })
             }
             Looking::Forward if target > tip.number => forward(tip.number + 1, target),
             Looking::Forward if self.agreed == self.head => None,
@@ -128,27 +159,17 @@ impl Follower {
                 self.agreed = self.head;
                 None
             }
-            Looking::Forward => Some(Effect::Fetch {
-                first: target,
-                last: target,
-            }),
+            Looking::Forward => self.search(Search::at(target)).pop(),
         }
     }
 
     fn block(&mut self, link: Link) -> Vec<Effect> {
         let number = link.block.number;
         match self.looking {
-            Looking::Back { at, .. } if at != number => return Vec::new(),
-            Looking::Back { .. } => {}
-            Looking::Forward if self.history.next().is_none_or(|next| next == number) => {
-                return self.next(link);
-            }
-            Looking::Forward => {}
-        }
-        match self.history.hash_at(number) {
-            None => Vec::new(),
-            Some(hash) if hash == link.block.hash => self.same(number),
-            Some(_) => self.different(link),
+            Looking::Forward if self.history.next().is_none_or(|next| next == number) => self.next(link),
+            Looking::Doubt(seen) if seen.block.number == number => self.confirm(link, seen),
+            Looking::Back(search) if search.asked == number => self.compare(link, search),
+            _ => Vec::new(),
         }
     }
 
@@ -157,64 +178,103 @@ impl Follower {
             && tip.hash != link.parent_hash
         {
             // The tip is not proved to be gone: the node may have switched chains between two answers.
-            self.looking = Looking::Back {
-                at: tip.number,
-                replaced: false,
-            };
-            return vec![Effect::Fetch {
-                first: tip.number,
-                last: tip.number,
-            }];
+            return self.search(Search::at(tip.number));
         }
         self.history.append(link).into_iter().map(Effect::Act).collect()
     }
 
-    fn same(&mut self, number: u64) -> Vec<Effect> {
-        self.agreed = self.head;
-        let was = std::mem::replace(&mut self.looking, Looking::Forward);
-        if matches!(was, Looking::Back { replaced: true, .. }) {
-            self.history
-                .roll_back(number + 1)
-                .map(Effect::Act)
-                .into_iter()
-                .collect()
-        } else {
-            Vec::new()
+    fn compare(&mut self, link: Link, mut search: Search) -> Vec<Effect> {
+        let number = link.block.number;
+        match self.history.hash_at(number) {
+            None => return Vec::new(),
+            Some(hash) if hash == link.block.hash => search.same = search.same.max(Some(number)),
+            Some(_) => search.different = Some(link),
+        }
+        match search.different {
+            None => {
+                self.agreed = self.head;
+                self.looking = Looking::Forward;
+                Vec::new()
+            }
+            Some(link) if self.history.carries(&link) || self.is_oldest(&link) => {
+                self.looking = Looking::Doubt(link);
+                Vec::new()
+            }
+            Some(_) => self.search(search),
         }
     }
 
-    fn different(&mut self, link: Link) -> Vec<Effect> {
-        let number = link.block.number;
-        let (oldest, tip) = (self.history.oldest(), self.history.tip());
-        if self.history.first() == Some(number) {
-            // No published block lies below, so the pipeline begins again with the replacement.
-            self.looking = Looking::Forward;
-            let cancel = self.history.roll_back(number);
-            let again = self.history.append(link);
-            return cancel.into_iter().chain(again).map(Effect::Act).collect();
+    /// Asks the next question of a search, unless the node's chain is too short for it at the moment.
+    fn search(&mut self, mut search: Search) -> Vec<Effect> {
+        let (Some(oldest), Some(tip)) = (self.history.oldest(), self.history.tip()) else {
+            return Vec::new();
+        };
+        let asked = match (search.different.map(|link| link.block.number), search.same) {
+            (None, _) => tip.number,
+            (Some(different), None) => {
+                let back = different.saturating_sub(search.step).max(oldest);
+                search.step = search.step.saturating_mul(2);
+                back
+            }
+            (Some(different), Some(same)) => same + (different - same) / 2,
+        };
+        search.asked = asked.min(self.target);
+        if search.same.is_some_and(|same| search.asked <= same) {
+            if search.different.map(|link| link.block.number) <= search.same.map(|same| same + 1) {
+                // The chain changed between two answers, or the node makes no sense. The next look begins anew.
+                let number = search.asked + 1;
+                self.looking = start(&self.history);
+                return vec![Effect::Stuck(Stuck::Contradiction { number })];
+            }
+            // The node lags. Nothing that was found is given up.
+            self.looking = Looking::Back(search);
+            return Vec::new();
         }
-        if oldest == Some(number) {
-            // The search begins again at the tip, in case the node returns to the published chain.
+        self.looking = Looking::Back(search);
+        vec![Effect::Fetch {
+            first: search.asked,
+            last: search.asked,
+        }]
+    }
+
+    /// Acts on a replacement that a second look found as well.
+    fn confirm(&mut self, link: Link, seen: Link) -> Vec<Effect> {
+        let number = link.block.number;
+        if link != seen {
             self.looking = start(&self.history);
-            let tip = tip.map_or(number, |tip| tip.number);
+            return Vec::new();
+        }
+        if !self.history.carries(&link) {
+            // Every further look asks for this block again, in case the node returns to the published chain.
+            let tip = self.history.tip().map_or(number, |tip| tip.number);
             return vec![Effect::Stuck(Stuck::TooDeep { oldest: number, tip })];
         }
-        self.looking = Looking::Back {
-            at: number - 1,
-            replaced: true,
-        };
-        vec![Effect::Fetch {
-            first: number - 1,
-            last: number - 1,
-        }]
+        self.looking = Looking::Forward;
+        let cancel = self.history.roll_back(number);
+        let again = self.history.append(link);
+        cancel.into_iter().chain(again).map(Effect::Act).collect()
+    }
+
+    fn is_oldest(&self, link: &Link) -> bool {
+        self.history.oldest() == Some(link.block.number)
+    }
+}
+
+impl Search {
+    fn at(number: u64) -> Self {
+        Self {
+            asked: number,
+            same: None,
+            different: None,
+            step: 1,
+        }
     }
 }
 
 fn start(history: &History) -> Looking {
-    history.tip().map_or(Looking::Forward, |tip| Looking::Back {
-        at: tip.number,
-        replaced: false,
-    })
+    history
+        .tip()
+        .map_or(Looking::Forward, |tip| Looking::Back(Search::at(tip.number)))
 }
 
 fn forward(first: u64, target: u64) -> Option<Effect> {

@@ -1,3 +1,4 @@
+use super::ancestor::{AncestorSearch, Compared};
 use super::follow::{Effect, Event, Follower, Stuck};
 use super::offer::{Conflict, Offer, hash_of_number, offer};
 use super::{Action, DEPTH, History, Link, RANGE};
@@ -131,7 +132,12 @@ impl Downstream {
 
     fn history(&self) -> History {
         let skip = self.stored.len().saturating_sub(DEPTH);
-        History::resumed(self.first, self.stored[skip..].to_vec(), self.ahead.clone())
+        History::resumed(
+            DEPTH,
+            self.first,
+            self.stored[skip..].to_vec(),
+            self.ahead.clone(),
+        )
     }
 }
 
@@ -258,83 +264,239 @@ proptest! {
 }
 
 fn followed(chain: &Chain, count: u64) -> History {
-    History::resumed(Some(0), chain.blocks[..count as usize].to_vec(), Vec::new())
+    History::resumed(
+        DEPTH,
+        Some(0),
+        chain.blocks[..count as usize].to_vec(),
+        Vec::new(),
+    )
+}
+
+/// Looks twice, as the service does before it believes in a reorg.
+fn look_twice(follower: &mut Follower, chain: &mut Chain) -> (Vec<Action>, Option<Stuck>) {
+    let first = look(follower, chain, &mut Vec::new());
+    assert_eq!(first, (Vec::new(), None), "one look is not enough");
+    look(follower, chain, &mut Vec::new())
+}
+
+fn cancelled(actions: &[Action]) -> Vec<u64> {
+    let replaced = actions.iter().filter_map(|action| match action {
+        Action::Cancel { replaced, .. } => Some(replaced),
+        Action::Publish(_) => None,
+    });
+    replaced.flatten().map(|block| block.number).collect()
 }
 
 #[test]
 fn a_reorg_is_cancelled_back_to_the_common_ancestor() {
-    let mut chain = Chain::new();
-    chain.grow(10);
-    let mut follower = Follower::new(followed(&chain, 11), 0);
-    let old = chain.blocks.clone();
-    chain.reorg(3, 4);
-    let (actions, stuck) = look(&mut follower, &mut chain, &mut Vec::new());
-    assert_eq!(stuck, None);
-    let cancel = Action::Cancel {
-        replaced: old[8..].to_vec(),
-        back_to: Some(old[7]),
-    };
-    assert_eq!(actions, [cancel]);
-    let (actions, _) = look(&mut follower, &mut chain, &mut Vec::new());
-    assert_eq!(
-        actions,
-        (8..=11)
-            .map(|n| Action::Publish(chain.link(n).expect("mined")))
-            .collect::<Vec<_>>()
-    );
+    for depth in 1..=40 {
+        let mut chain = Chain::new();
+        chain.grow(50);
+        let mut follower = Follower::new(followed(&chain, 51), 0);
+        let old = chain.blocks.clone();
+        chain.reorg(depth, depth as u64 + 1);
+        let (actions, stuck) = look_twice(&mut follower, &mut chain);
+        assert_eq!(stuck, None);
+        let from = 51 - depth;
+        let cancel = Action::Cancel {
+            replaced: old[from..].to_vec(),
+            back_to: Some(old[from - 1]),
+        };
+        let link = |number| Action::Publish(chain.link(number).expect("mined"));
+        assert_eq!(actions, [cancel, link(from as u64)]);
+        let (actions, _) = look(&mut follower, &mut chain.clone(), &mut Vec::new());
+        let rest = from as u64 + 1..=51;
+        assert_eq!(actions, rest.map(link).collect::<Vec<_>>());
+    }
 }
 
 #[test]
-fn a_reorg_of_the_same_height_is_seen_at_once() {
+fn a_reorg_of_the_same_height_is_seen() {
     let mut chain = Chain::new();
     chain.grow(5);
     let mut follower = Follower::new(followed(&chain, 6), 0);
     look(&mut follower, &mut chain, &mut Vec::new());
     chain.reorg(1, 1);
-    let (actions, _) = look(&mut follower, &mut chain, &mut Vec::new());
-    assert!(
-        matches!(&actions[..], [Action::Cancel { replaced, .. }] if replaced.len() == 1),
-        "{actions:?}"
-    );
+    let (actions, _) = look_twice(&mut follower, &mut chain);
+    assert_eq!(cancelled(&actions), [5]);
+}
+
+#[test]
+fn a_reorg_that_only_one_look_shows_cancels_nothing() {
+    let mut chain = Chain::new();
+    chain.grow(10);
+    let mut follower = Follower::new(followed(&chain, 11), 0);
+    let mut branch = chain.clone();
+    branch.made = 1000;
+    branch.reorg(3, 3);
+    for _ in 0..3 {
+        for seen in [&mut branch, &mut chain] {
+            let (actions, stuck) = look(&mut follower, seen, &mut Vec::new());
+            assert_eq!((actions, stuck), (Vec::new(), None));
+        }
+    }
+    // A look at another branch does not confirm the first one.
+    let mut other = chain.clone();
+    other.made = 2000;
+    other.reorg(3, 3);
+    look(&mut follower, &mut branch, &mut Vec::new());
+    let (actions, _) = look(&mut follower, &mut other, &mut Vec::new());
+    assert_eq!(actions, []);
+}
+
+/// Passes one answer for each of these numbers, as far as the follower asks for them.
+fn answer(follower: &mut Follower, head: BlockRef, answers: &[Option<Link>]) -> Vec<Action> {
+    let mut actions = Vec::new();
+    let mut answers = answers.iter();
+    let mut todo = follower.step(Event::Head(head));
+    while let Some(Effect::Fetch { .. }) = todo.pop() {
+        let Some(Some(link)) = answers.next() else { break };
+        for effect in follower.step(Event::Block(*link)) {
+            match effect {
+                Effect::Act(action) => actions.push(action),
+                effect => todo.push(effect),
+            }
+        }
+    }
+    actions
+}
+
+#[test]
+fn a_load_balancer_that_lags_in_a_reorg_cancels_no_block_that_stayed() {
+    let mut chain = Chain::new();
+    chain.grow(100);
+    let mut follower = Follower::new(followed(&chain, 101), 0);
+    look(&mut follower, &mut chain, &mut Vec::new());
+    let old = chain.clone();
+    for depth in [1, 3, 20] {
+        let (mut follower, mut chain) = (follower.clone(), old.clone());
+        chain.reorg(depth, depth as u64);
+        let mut actions = answer(&mut follower, chain.head(), &[chain.link(100), None]);
+        for lagging in [90, 70, 95] {
+            let link = old.link(lagging).expect("mined");
+            actions.extend(answer(&mut follower, link.block, &[Some(link)]));
+        }
+        for _ in 0..4 {
+            actions.extend(look(&mut follower, &mut chain, &mut Vec::new()).0);
+        }
+        let replaced: Vec<u64> = (101 - depth as u64..=100).collect();
+        assert_eq!(cancelled(&actions), replaced, "a reorg of {depth}");
+    }
 }
 
 #[test]
 fn another_chain_is_refused_until_the_known_one_is_back() {
     let mut known = Chain::new();
     known.grow(200);
-    let history = History::resumed(Some(0), known.blocks[137..].to_vec(), Vec::new());
+    let history = History::resumed(DEPTH, Some(0), known.blocks[137..].to_vec(), Vec::new());
     let mut follower = Follower::new(history, 0);
     let mut other = known.clone();
     other.reorg(150, 160);
-    for _ in 0..2 {
-        let (actions, stuck) = look(&mut follower, &mut other, &mut Vec::new());
-        assert_eq!(
-            (actions.len(), stuck),
-            (
-                0,
-                Some(Stuck::TooDeep {
-                    oldest: 137,
-                    tip: 200
-                })
-            )
-        );
-    }
-    let mut short = Chain::new();
-    let (actions, stuck) = look(&mut follower, &mut short, &mut Vec::new());
+    let too_deep = Stuck::TooDeep {
+        oldest: 137,
+        tip: 200,
+    };
     assert_eq!(
-        (actions.len(), stuck),
-        (
-            0,
-            Some(Stuck::Behind {
-                oldest: 137,
-                tip: 200
-            })
-        )
+        look_twice(&mut follower, &mut other),
+        (Vec::new(), Some(too_deep))
     );
+    for _ in 0..3 {
+        let looked = look(&mut follower, &mut other, &mut Vec::new());
+        assert_eq!(looked, (Vec::new(), Some(too_deep)), "the trouble persists");
+    }
+    let behind = Stuck::Behind { target: 0, tip: 200 };
+    let mut short = Chain::new();
+    assert_eq!(look_twice(&mut follower, &mut short), (Vec::new(), Some(behind)));
     known.grow(1);
+    look(&mut follower, &mut known, &mut Vec::new());
     look(&mut follower, &mut known, &mut Vec::new());
     let (actions, stuck) = look(&mut follower, &mut known, &mut Vec::new());
     assert_eq!((actions.len(), stuck), (1, None), "{actions:?}");
+}
+
+#[test]
+fn a_reorg_as_deep_as_the_source_permits_is_followed() {
+    let mut chain = Chain::new();
+    chain.grow(400);
+    let history = History::resumed(300, Some(0), chain.blocks[101..].to_vec(), Vec::new());
+    let mut follower = Follower::new(history, 0);
+    chain.reorg(299, 310);
+    let (actions, stuck) = look_twice(&mut follower, &mut chain);
+    assert_eq!(stuck, None);
+    assert_eq!(cancelled(&actions), (102..=400).collect::<Vec<_>>());
+}
+
+proptest! {
+    #[test]
+    fn nodes_that_lag_never_make_a_reorg_deeper_than_it_is(
+        depth in 0..60usize,
+        longer in 0..3u64,
+        heights in prop::collection::vec((30..103u64, 30..103u64), 1..20),
+    ) {
+        let mut chain = Chain::new();
+        chain.grow(100);
+        let mut follower = Follower::new(followed(&chain, 101), 0);
+        look(&mut follower, &mut chain, &mut Vec::new());
+        chain.reorg(depth, depth as u64 + longer);
+        let mut actions = Vec::new();
+        // One node tells the head, and another one that has blocks up to a height of its own tells the rest.
+        for (head, height) in heights {
+            let head = chain.link(head.min(chain.head().number)).expect("mined").block;
+            let mut todo = follower.step(Event::Head(head));
+            while let Some(Effect::Fetch { first, last }) = todo.pop() {
+                for number in first..=last.min(height) {
+                    let Some(link) = chain.link(number) else { break };
+                    for effect in follower.step(Event::Block(link)) {
+                        match effect {
+                            Effect::Act(action) => actions.push(action),
+                            effect => todo.push(effect),
+                        }
+                    }
+                    if !todo.is_empty() {
+                        break;
+                    }
+                }
+            }
+        }
+        for _ in 0..3 {
+            let (more, stuck) = look(&mut follower, &mut chain, &mut Vec::new());
+            prop_assert_eq!(stuck, None);
+            actions.extend(more);
+        }
+        let replaced: Vec<u64> = (101 - depth as u64..=100).collect();
+        prop_assert_eq!(cancelled(&actions), replaced);
+        prop_assert_eq!(follower.history().tip(), Some(chain.head()));
+    }
+
+    #[test]
+    fn the_first_block_that_differs_is_found_below_what_is_remembered(
+        first in 0..50u64,
+        length in 0..3000u64,
+        equal in 0..3000u64,
+        expired in 0..3000u64,
+    ) {
+        let (last, equal) = (first + length, equal.min(length));
+        let differs_from = first + equal;
+        // Facts expire from the first block on, at most up to the last common block.
+        let known_from = first + expired.min(equal);
+        let mut search = AncestorSearch::among(first, last);
+        let mut asked = 0;
+        while let Some(number) = search.next() {
+            prop_assert!((first..=last).contains(&number));
+            asked += 1;
+            let compared = match number {
+                _ if number >= differs_from => Compared::Different,
+                _ if number < known_from => Compared::Unknown,
+                _ => Compared::Same,
+            };
+            search.told(number, compared);
+        }
+        prop_assert!(asked <= 13, "{} questions", asked);
+        let wanted = if known_from < differs_from { differs_from } else { first };
+        // Without a difference, the block after the last one to compare is the first that differs.
+        let wanted = if differs_from > last && known_from <= last { last + 1 } else { wanted };
+        prop_assert_eq!(search.replaced_from(), wanted);
+    }
 }
 
 #[test]

@@ -1,14 +1,16 @@
 //! Position of a pipeline's ingestion, for its next leader.
 
-use push0_domain::{BlockRef, PipelineId};
+use push0_domain::{BlockRef, PipelineId, pipeline::Position};
 use serde::{Deserialize, Serialize};
 
 /// Position of a pipeline's ingestion: the fact `cursor.ingester.<pipeline>`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Cursor {
     /// The last block stored by the broker; the next leader continues after this block.
+    #[serde(deserialize_with = "Option::deserialize")]
     pub block: Option<BlockRef>,
     /// Number of the pipeline's first block; `None` until known.
+    #[serde(deserialize_with = "Option::deserialize")]
     pub first: Option<u64>,
     /// Blocks after `block` that may or may not have been published.
     #[serde(default)]
@@ -19,12 +21,15 @@ pub struct Cursor {
     /// Number of lines read from the file; only for files.
     #[serde(default)]
     pub line: u64,
+    /// Revision of the last wish of an operator to go back that was carried out; 0 if there was none.
+    #[serde(default)]
+    pub reset: u64,
 }
 
 impl Cursor {
     /// Returns the key of the fact.
     pub(super) fn key(pipeline: &PipelineId) -> String {
-        format!("cursor.ingester.{pipeline}")
+        Position::key(pipeline)
     }
 
     /// Returns the blocks in doubt after this number.

@@ -1,10 +1,7 @@
 //! Resumption of a pipeline's ingestion where the last leader stopped, and the moves of its cursor since.
 
 use super::{Deposed, Publisher, cursor::Cursor};
-use crate::{
-    decide::{DEPTH, History},
-    status::Status,
-};
+use crate::{decide::History, status::Status};
 use push0_bus::{Bucket, Bus, BusError, Facts, Stream};
 use push0_domain::{Announcement, BlockRef, PipelineId, message::KnownBlock, pipeline::Pipeline, subject};
 use std::{collections::VecDeque, sync::Arc};
@@ -17,9 +14,10 @@ pub(crate) struct Opened {
 }
 
 impl Publisher {
-    /// Reads the position at which the last leader stopped.
+    /// Reads the position at which the last leader stopped, and the last `depth` published blocks.
     pub(crate) async fn open(
         bus: &Bus,
+        depth: usize,
         definition: watch::Receiver<Arc<Pipeline>>,
         status: Status,
     ) -> Result<Opened, BusError> {
@@ -30,17 +28,19 @@ impl Publisher {
             Some(fact) => (fact.value.unwrap_or_default(), fact.revision),
             None => (Cursor::default(), 0),
         };
-        let recent = recent(&known, &pipeline, &cursor).await?;
-        let history = History::resumed(cursor.first, recent, cursor.ahead.clone());
+        let recent = recent(&known, &pipeline, &cursor, depth).await?;
+        let history = History::resumed(depth, cursor.first, recent, cursor.ahead.clone());
         let publisher = Self {
             bus: bus.clone(),
             known,
             cursors,
-            blobs: bus.blobs().await?,
+            resets: bus.facts(Bucket::State).await?,
+            blobs: bus.blobs(),
             definition,
             cursor,
             cursor_revision,
             newest: Announcement(bus.newest(Stream::Blocks).await?),
+            room_at: None,
             status,
         };
         Ok(Opened { publisher, history })
@@ -77,9 +77,10 @@ async fn swap(
     if let Some(moved) = cursors.swap(key, cursor, revision).await.map_err(unavailable)? {
         return Ok(Some(moved));
     }
-    // An attempt that seemed to fail may have been stored. Then the stored cursor is our own.
-    let there = cursors.get(key).await.map_err(unavailable)?;
+    // An attempt that seemed to fail may have been stored. Then the stored cursor is our own; an unreadable one is not.
+    let there = cursors.look(key).await.map_err(unavailable)?;
     Ok(there
+        .and_then(Result::ok)
         .filter(|fact| fact.value.as_ref() == Some(cursor))
         .map(|fact| fact.revision))
 }
@@ -89,16 +90,17 @@ async fn recent(
     known: &Facts<KnownBlock>,
     pipeline: &PipelineId,
     cursor: &Cursor,
+    depth: usize,
 ) -> Result<Vec<BlockRef>, BusError> {
     let mut recent = VecDeque::new();
     let mut next = cursor.block;
     while let Some(block) = next {
         recent.push_front(block);
-        if recent.len() == DEPTH || cursor.first == Some(block.number) {
+        if recent.len() == depth || cursor.first == Some(block.number) {
             break;
         }
         let fact = known.find(&subject::known_block(pipeline, &block)).await?;
-        // An expired fact ends the search, so a reorg beyond that block cannot be followed.
+        // A fact that is gone ends the search, so a reorg beyond that block cannot be followed.
         let known = fact
             .and_then(|fact| fact.value)
             .filter(|known| known.block == block);

@@ -2,9 +2,14 @@
 
 use super::{NewBlock, Publisher};
 use futures::future::try_join_all;
-use push0_bus::{Blobs, Facts};
-use push0_domain::{Announcement, Payload, message::KnownBlock, pipeline::Pipeline, subject};
+use push0_bus::{BlobError, BlobWriter, Blobs, Facts, Service};
+use push0_domain::{
+    Announcement, Payload, message::KnownBlock, payload::INLINE_MAX, pipeline::Pipeline, subject,
+};
 use std::sync::Arc;
+
+/// Largest input in bytes that a block's fact holds itself: more than a header.
+const REMEMBERED_INLINE_MAX: usize = 1024;
 
 impl Publisher {
     /// Stores facts and witnesses of all blocks concurrently, with retries until all are stored. Returns
@@ -35,17 +40,43 @@ async fn store(
     announced_after: Announcement,
     block: &NewBlock,
 ) -> Result<Payload, (&'static str, String)> {
+    let away = |error: String| ("unavailable", error);
+    let blobs = blobs.of_service(Service::Ingester, &definition.name, block.link.block.number);
+    let (input, remembered) = named(&blobs, &block.witness).await;
     let fact = KnownBlock {
         block: block.link.block,
         parent_hash: block.link.parent_hash,
         revision: definition.revision,
         observed_at: block.observed_at,
         announced_after,
+        input: Some(remembered.clone()),
         facts: block.facts,
     };
     let key = subject::known_block(&definition.name, &block.link.block);
     let put = known.put(&key, &fact).await;
-    put.map_err(|error| ("unavailable", error.to_string()))?;
-    let input = blobs.payload(&block.witness).await;
-    input.map_err(|error| ("unavailable", error.to_string()))
+    put.map_err(|error| away(error.to_string()))?;
+    // The fact comes first: the janitor removes blobs of a number whose known blocks are all emitted.
+    if matches!(remembered, Payload::Blob(_)) {
+        let stored = blobs.put_shared(&block.witness).await;
+        stored.map_err(|error| match error {
+            BlobError::Full(reason) => ("full", reason),
+            error => away(error.to_string()),
+        })?;
+    }
+    Ok(input)
+}
+
+/// Returns a block's input as its message names it, and as its fact remembers it for a retry: facts are small, and
+/// blobs are not.
+async fn named(blobs: &BlobWriter, witness: &[u8]) -> (Payload, Payload) {
+    let inline = || Payload::Inline(witness.to_vec());
+    if witness.len() <= REMEMBERED_INLINE_MAX {
+        return (inline(), inline());
+    }
+    let blob = Payload::Blob(blobs.name(witness).await);
+    if witness.len() <= INLINE_MAX {
+        (inline(), blob)
+    } else {
+        (blob.clone(), blob)
+    }
 }

@@ -2,52 +2,64 @@
 //!
 //! This client replaces alloy's provider: answers must be bounded in size while they are read,
 //! connections must be bounded in number, errors must not carry the URL (its path is often an API key),
-//! and only `eth_getBlockByNumber` is needed of a provider. The header type is alloy's: every header is
-//! rebuilt and hashed, and a node that announces another hash is not believed.
+//! and only two methods are needed of a provider. The header type is alloy's: every header is rebuilt and hashed,
+//! and a node that announces another hash is not believed, unless the source says so.
 
 mod answer;
+mod begin;
 mod block;
 mod client;
 mod connections;
+mod depth;
 mod fetch;
+mod nodes;
 mod number;
+mod patiences;
 mod progress;
+mod reset;
 mod rpc;
 
 use super::ended::{Ended, OUT_OF_REACH_MAX};
 use crate::{
-    decide::follow::{Effect, Event, Follower, Stuck},
+    decide::{
+        begin::Begin,
+        follow::{Effect, Event, Follower, Stuck},
+    },
     publisher::{Deposed, Publisher, resume::Opened},
     status::{Status, Trouble},
 };
-use answer::ANSWER_MAX;
 use block::FetchedBlock;
-use number::Number;
+use nodes::{Failed, Nodes};
 use progress::{Fetched, Limits};
 use push0_bus::Backoff;
 use push0_domain::pipeline::{EthereumSource, Start};
 use push0_runtime::Shutdown;
-use rpc::{Rpc, RpcError};
 use std::time::Duration;
 use tokio::time::Instant;
 
 /// Shortest and longest pause between retries; a node that recovers is noticed within the longest pause.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(5));
+/// Interval between looks for an operator's wish to go back.
+const RESET_POLL: Duration = Duration::from_secs(1);
 
-/// A node that supplies a pipeline's blocks.
+/// The access to the nodes that supply a pipeline's blocks.
 pub(super) struct Node {
     source: EthereumSource,
-    /// The client, or the problem with the URL.
-    rpc: Result<Rpc, String>,
+    /// The clients, or the problem with a URL.
+    nodes: Result<Nodes, String>,
 }
 
 /// Reasons why a look at the node ended early.
 enum Halt {
     Deposed(Deposed),
     /// The node did not return its newest block.
-    Head(RpcError),
-    Rpc(RpcError),
+    Head(Failed),
+    Node(Failed),
     Stuck(Stuck),
+    /// The node does not yet have a block that the pipeline needs.
+    Wait(Trouble, String),
+    /// An operator's wish to go back was carried out.
+    Reset,
 }
 
 impl From<Deposed> for Halt {
@@ -58,35 +70,44 @@ impl From<Deposed> for Halt {
 
 struct Ethereum<'a> {
     source: &'a EthereumSource,
-    rpc: &'a Rpc,
+    nodes: &'a Nodes,
     follower: Follower,
     publisher: Publisher,
     limits: Limits,
     stop: &'a Shutdown,
-    /// Time of the last answer to `head`, the request for the newest block.
-    answered_at: Instant,
+    begin: Begin,
+    opened_at: Instant,
+    /// When a wish to go back was last looked for.
+    asked_at: Option<Instant>,
+    /// The last trouble that was explained, because an explanation costs requests.
+    explained: Option<(Stuck, String)>,
 }
 
 impl Node {
     pub(super) fn new(source: &EthereumSource, status: &Status) -> Self {
         Self {
             source: source.clone(),
-            rpc: Rpc::new(&source.rpc_url, status.connections_opened()),
+            nodes: Nodes::new(source, &status.connections_opened()),
         }
     }
 
-    /// Waits until the node returns its newest block.
+    /// Returns the number of published blocks to remember.
+    pub(super) fn depth(&self) -> usize {
+        usize::try_from(self.source.depth).unwrap_or(usize::MAX)
+    }
+
+    /// Waits until a node returns its newest block.
     pub(super) async fn reach(&self, status: &mut Status) {
-        let rpc = match &self.rpc {
-            Ok(rpc) => rpc,
+        let nodes = match &self.nodes {
+            Ok(nodes) => nodes,
             Err(reason) => {
                 status.blocked(Trouble::Node, reason);
                 return std::future::pending().await;
             }
         };
         let mut backoff = Backoff::new(PAUSES.0, PAUSES.1);
-        while let Err(error) = rpc.block(Number::Latest, false, ANSWER_MAX).await {
-            status.failing(Trouble::Node, &format!("{}: {error}", rpc.shown()));
+        while let Err(failed) = nodes.head().await {
+            status.failing(Trouble::Node, &failed.to_string());
             backoff.pause().await;
         }
     }
@@ -100,8 +121,11 @@ impl Node {
             // Has no effect once the pipeline has begun.
             history.start_at(first);
         }
-        let rpc = match &self.rpc {
-            Ok(rpc) => rpc,
+        if let Some(next) = history.next() {
+            tracing::info!(pipeline = %publisher.status.pipeline(), next, "ingesting from this block on");
+        }
+        let nodes = match &self.nodes {
+            Ok(nodes) => nodes,
             Err(reason) => {
                 publisher.status.blocked(Trouble::Node, reason);
                 stop.requested().await;
@@ -110,12 +134,15 @@ impl Node {
         };
         let ethereum = Ethereum {
             source: &self.source,
-            rpc,
+            nodes,
             follower: Follower::new(history, self.source.confirmations),
             publisher,
             limits: Limits::default(),
             stop,
-            answered_at: Instant::now(),
+            begin: Begin::default(),
+            opened_at: Instant::now(),
+            asked_at: None,
+            explained: None,
         };
         ethereum.run().await
     }
@@ -125,31 +152,45 @@ impl Ethereum<'_> {
     async fn run(mut self) -> Result<(), Ended> {
         let mut backoff = Backoff::new(PAUSES.0, PAUSES.1);
         while !self.stop.is_requested() {
-            let pause = match self.look().await {
+            let looked = match self.reset().await {
+                Ok(()) => self.look().await,
+                Err(halt) => Err(halt),
+            };
+            let pause = match looked {
                 Ok(did_something) => {
                     backoff.reset();
                     self.publisher.status.fine();
-                    if did_something {
+                    if did_something && !self.follower.is_in_doubt() {
                         Duration::ZERO
                     } else {
                         self.source.poll
                     }
                 }
                 Err(Halt::Deposed(Deposed)) => return Err(Ended::Deposed),
-                Err(Halt::Head(error)) => {
-                    self.fails(Trouble::Node, &error);
-                    if self.answered_at.elapsed() >= OUT_OF_REACH_MAX {
+                Err(Halt::Reset) => return Err(Ended::Reset),
+                Err(Halt::Head(failed)) => {
+                    self.fails(Trouble::Node, &failed);
+                    if self.nodes.are_silent(OUT_OF_REACH_MAX) {
                         return Err(Ended::OutOfReach);
                     }
                     backoff.next_delay()
                 }
-                Err(Halt::Rpc(error)) => {
-                    self.fails(Trouble::Node, &error);
+                Err(Halt::Node(failed)) => {
+                    self.fails(Trouble::Node, &failed);
                     backoff.next_delay()
                 }
+                Err(Halt::Wait(trouble, reason)) => {
+                    self.publisher.status.failing(trouble, &reason);
+                    self.source.poll
+                }
                 Err(Halt::Stuck(stuck)) => {
-                    self.fails(Trouble::Chain, &stuck);
-                    PAUSES.1
+                    let reason = match self.explained.take() {
+                        Some((before, reason)) if before == stuck => reason,
+                        _ => self.explain(stuck).await,
+                    };
+                    self.publisher.status.blocked(Trouble::Chain, &reason);
+                    self.explained = Some((stuck, reason));
+                    backoff.next_delay()
                 }
             };
             tokio::select! {
@@ -160,9 +201,8 @@ impl Ethereum<'_> {
         Ok(())
     }
 
-    fn fails(&mut self, trouble: Trouble, reason: &dyn std::fmt::Display) {
-        let reason = format!("{}: {reason}", self.rpc.shown());
-        self.publisher.status.failing(trouble, &reason);
+    fn fails(&mut self, trouble: Trouble, failed: &Failed) {
+        self.publisher.status.failing(trouble, &failed.to_string());
     }
 
     /// Reads the node's head once and carries out the consequences. Returns whether anything was done;
@@ -172,15 +212,16 @@ impl Ethereum<'_> {
             return Ok(false);
         };
         self.publisher.status.head(head.link.block.number);
+        self.may_begin(&head).await?;
         let mut did_something = false;
         let mut next = self.follower.step(Event::Head(head.link.block)).pop();
         while let Some(effect) = next.take() {
             match effect {
                 Effect::Fetch { first, last } => {
-                    let rpc = self.rpc;
+                    let nodes = self.nodes;
                     let Fetched { any, then } = tokio::select! {
                         fetched = self.fetch(first, last, &head) => fetched?,
-                        error = falls_silent(rpc) => return Err(Halt::Head(error)),
+                        failed = falls_silent(nodes) => return Err(Halt::Head(failed)),
                     };
                     did_something |= any;
                     next = then;
@@ -198,23 +239,22 @@ impl Ethereum<'_> {
     /// Requests the node's newest block. Returns `None` if the stop is requested or the node
     /// has no block.
     async fn head(&mut self) -> Result<Option<FetchedBlock>, Halt> {
-        let answer = tokio::select! {
-            () = self.stop.requested() => return Ok(None),
-            answer = self.rpc.block(Number::Latest, false, ANSWER_MAX) => answer,
-        };
-        let head = answer.map_err(Halt::Head)?;
-        self.answered_at = Instant::now();
-        Ok(head)
+        tokio::select! {
+            () = self.stop.requested() => Ok(None),
+            answer = self.nodes.head() => answer.map_err(Halt::Head),
+        }
     }
 }
 
-/// Polls the node's head while blocks are fetched, and returns the first error. Otherwise a node that was
-/// cut off would cost the timeouts of two requests in sequence.
-async fn falls_silent(rpc: &Rpc) -> RpcError {
+/// Polls the node's head while blocks are fetched, and returns an error once the node is out of reach. Otherwise a
+/// node that was cut off would cost the timeouts of two requests in sequence.
+async fn falls_silent(nodes: &Nodes) -> Failed {
+    tokio::time::sleep(OUT_OF_REACH_MAX).await;
     loop {
-        tokio::time::sleep(OUT_OF_REACH_MAX).await;
-        if let Err(error) = rpc.block(Number::Latest, false, ANSWER_MAX).await {
-            return error;
+        match nodes.head().await {
+            Ok(_) => tokio::time::sleep(OUT_OF_REACH_MAX).await,
+            Err(failed) if nodes.are_silent(OUT_OF_REACH_MAX) => return failed,
+            Err(_) => tokio::time::sleep(PAUSES.0).await,
         }
     }
 }

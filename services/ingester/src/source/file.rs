@@ -17,7 +17,7 @@ use push0_runtime::Shutdown;
 use std::{path::Path, time::Duration};
 use tokio::{
     fs::File,
-    io::{AsyncBufReadExt, AsyncReadExt, AsyncSeekExt, BufReader, SeekFrom},
+    io::{AsyncBufRead, AsyncBufReadExt, AsyncReadExt, AsyncSeekExt, BufReader, SeekFrom},
     time::Instant,
 };
 
@@ -44,8 +44,8 @@ struct Position {
     offset: Option<u64>,
 }
 
-struct Reader {
-    lines: BufReader<File>,
+struct Reader<L> {
+    lines: L,
     line: u64,
     offset: u64,
 }
@@ -188,7 +188,7 @@ fn accept(text: &str, line: u64, history: &mut History, publisher: &Publisher) -
     Ok(steps.into_iter().map(with_line).collect())
 }
 
-impl Reader {
+impl Reader<BufReader<File>> {
     /// Opens the file and skips the lines already read.
     async fn open(path: &str, from: Position) -> Result<Self, Halt> {
         let unreadable = |error: std::io::Error| Halt::Unreadable(format!("{path}: {error}"));
@@ -217,7 +217,9 @@ impl Reader {
         }
         Ok(reader)
     }
+}
 
+impl<L: AsyncBufRead + Unpin> Reader<L> {
     fn position(&self) -> Position {
         Position {
             line: self.line,
@@ -227,11 +229,14 @@ impl Reader {
 
     /// Returns the next complete line, or the end.
     async fn next(&mut self, path: &str) -> Result<Next, Halt> {
-        let wrong = |reason: String| Halt::Wrong(format!("{path}:{}: {reason}", self.line + 1));
+        let at = self.line + 1;
+        let wrong = |reason: String| Halt::Wrong(format!("{path}:{at}: {reason}"));
+        // The disk or the network may fail for a moment, and the file need not change for the next try.
+        let unreadable = |error: std::io::Error| Halt::Unreadable(format!("{path}:{at}: {error}"));
         let mut bytes = Vec::new();
         let mut limited = (&mut self.lines).take(LINE_MAX + 1);
         let read = limited.read_until(b'\n', &mut bytes).await;
-        read.map_err(|error| wrong(error.to_string()))?;
+        read.map_err(unreadable)?;
         if bytes.len() as u64 > LINE_MAX {
             return Err(wrong(format!("the line has more than {LINE_MAX} bytes")));
         }
@@ -243,5 +248,49 @@ impl Reader {
         self.line += 1;
         self.offset += len;
         Ok(Next::Line(text))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::{
+        io,
+        pin::Pin,
+        task::{Context, Poll},
+    };
+    use tokio::io::{AsyncRead, ReadBuf};
+
+    /// A file that fails once, in the middle of a line.
+    struct Flaky(Vec<io::Result<&'static [u8]>>);
+
+    impl AsyncRead for Flaky {
+        fn poll_read(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            buffer: &mut ReadBuf<'_>,
+        ) -> Poll<io::Result<()>> {
+            let read = self.0.pop().unwrap_or(Ok(b""));
+            Poll::Ready(read.map(|bytes| buffer.put_slice(bytes)))
+        }
+    }
+
+    #[tokio::test]
+    async fn a_read_that_fails_is_tried_again_though_the_file_does_not_change() {
+        let failed = Err(io::Error::from_raw_os_error(5));
+        let mut reader = Reader {
+            lines: BufReader::new(Flaky(vec![failed, Ok(b"12")])),
+            line: 6,
+            offset: 100,
+        };
+        let halt = reader.next("blocks.jsonl").await.err().expect("the read failed");
+        let Halt::Unreadable(reason) = halt else {
+            panic!("the file counts as wrong until it changes");
+        };
+        assert!(
+            reason.starts_with("blocks.jsonl:7: Input/output error"),
+            "{reason}"
+        );
+        assert_eq!(reader.position().offset, Some(100));
     }
 }

@@ -13,8 +13,9 @@ use push0_domain::{BlockHash, message::BlockFacts};
 use serde::Deserialize;
 use std::borrow::Cow;
 
-/// Largest accepted block number, so that the next number is valid too.
-const NUMBER_MAX: u64 = i64::MAX as u64;
+/// Largest accepted block number: the largest that every reader of JSON keeps exact. Above all chains, and a first block
+/// near the end of all numbers would leave none for the next.
+const NUMBER_MAX: u64 = 1 << 53;
 const EXPECTED: &str = "expected a block number, or {\"number\": 1, \"hash\": \"0x..\", \"parent_hash\": \"0x..\", \"input\": \"0x..\"}";
 
 /// A submitted block with its witness.

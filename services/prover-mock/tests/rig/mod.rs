@@ -2,15 +2,14 @@
 
 use push0_bus::{Bus, Kept, Message, Stream};
 use push0_domain::{
-    Announcement, Payload, Payloads, PipelineId, Timestamp, ZkvmId,
+    Participant, Payload, Payloads, PipelineId, ZkvmId,
     message::{
-        BlockContext, BlockFacts, Control, Failure, FailureClass, Held, Lease, Outcome, ProverState,
-        ResultEvent, StageKind, Task, TaskHeader, TaskResult,
+        Control, Failure, FailureClass, Held, Lease, Outcome, ProverState, ResultEvent, Task, TaskResult,
     },
-    subject::{self, AttemptKey},
+    subject::{self, AttemptKey, Kind},
     trace::TraceContext,
 };
-use push0_harness::{Deployment, ProcessBuilder, synthetic_block, synthetic_hash, wait_for};
+use push0_harness::{Deployment, ProcessBuilder, synthetic_header, wait_for};
 use std::time::Duration;
 
 /// Far longer than any step of these tests takes.
@@ -59,40 +58,8 @@ impl Rig {
 
     /// Returns the first attempt at the only task of a synthetic block.
     pub(crate) fn task(&self, number: u64) -> Task {
-        let stage = push0_domain::task::StageKey {
-            pipeline: self.pipeline.clone(),
-            block: synthetic_block(&self.pipeline, number),
-            first: None,
-            proof_type: "main".parse().expect("a name"),
-            stage: "prove".parse().expect("a name"),
-        };
-        let context = BlockContext {
-            amends: false,
-            revision: 1,
-            parent_hash: synthetic_hash(&self.pipeline, number - 1),
-            announcement: Announcement(1),
-            stored_at: Timestamp::default(),
-            first_announcement: None,
-            deadline_at: None,
-            facts: BlockFacts::default(),
-        };
         Task {
-            header: TaskHeader {
-                id: stage.task(0),
-                attempt: 1,
-                hedge_of: None,
-                zkvm: self.zkvm.clone(),
-                context,
-                kind: StageKind::Map,
-                of: 1,
-                timeout_ms: 10_000,
-                hedge_after_ms: None,
-                attempts_max: 3,
-                give_up_at: None,
-                check: false,
-                program_id: None,
-                busy_us: 0,
-            },
+            header: synthetic_header(&self.pipeline, number, &self.zkvm, "prove"),
             inputs: Payloads::one(Payload::Inline(number.to_string().into_bytes())),
             avoid: Vec::new(),
         }
@@ -100,6 +67,12 @@ impl Rig {
 
     pub(crate) async fn publish(&self, task: &Task) {
         let subject = subject::task(&key(task));
+        let keys = self.bus().seals().await.expect("the keys of the seals");
+        let header = keys.keys().seal(task.header.clone()).expect("it can be sealed");
+        let task = &Task {
+            header,
+            ..task.clone()
+        };
         let message = Message::new(subject, task, &TraceContext::default()).expect("it can be written");
         let stored = self.bus().publish_patiently(message, PATIENCE).await;
         stored.expect("the task is stored");
@@ -109,7 +82,8 @@ impl Rig {
     /// else the prover's result.
     pub(crate) async fn result(&self, task: &Task) -> TaskResult {
         if task.header.check {
-            self.result_at(subject::verdict(&key(task))).await
+            self.result_at(subject::reports_of_attempt(Kind::Verdict, &key(task)))
+                .await
         } else {
             self.result_of_prover(task).await
         }
@@ -117,15 +91,15 @@ impl Rig {
 
     /// Waits for the prover's own result. For a checked task, that exists only if the attempt failed.
     pub(crate) async fn result_of_prover(&self, task: &Task) -> TaskResult {
-        self.result_at(subject::result(&key(task))).await
+        self.result_at(subject::reports_of_attempt(Kind::Result, &key(task)))
+            .await
     }
 
     async fn result_at(&self, subject: String) -> TaskResult {
         let kept: Kept<ResultEvent> = wait_for("a result", PATIENCE, async || {
-            self.bus()
-                .last(Stream::Results, &subject)
-                .await
-                .expect("answered")
+            // A broker that stood still is not connected again at once.
+            let last = self.bus().last(Stream::Results, &subject).await;
+            last.map_err(|error| error.to_string())?.ok_or("none".to_owned())
         })
         .await;
         match kept.body.expect("readable") {
@@ -139,7 +113,11 @@ impl Rig {
         let subject = subject::task(&key(task));
         wait_for("the task's end in TASKS", PATIENCE, async || {
             let there = self.bus().last::<Task>(Stream::Tasks, &subject).await;
-            there.expect("answered").is_none()
+            match there {
+                Ok(None) => Ok(()),
+                Ok(Some(_)) => Err("the task is there".to_owned()),
+                Err(error) => Err(error.to_string()),
+            }
         })
         .await;
     }
@@ -148,12 +126,9 @@ impl Rig {
     pub(crate) async fn lease<T>(&self, prover: &str, what: &str, says: impl Fn(&Lease) -> Option<T>) -> T {
         let subject = subject::lease(&self.zkvm, &prover.parse().expect("a name"));
         wait_for(what, PATIENCE, async || {
-            let kept = self
-                .bus()
-                .last::<Lease>(Stream::Leases, &subject)
-                .await
-                .expect("answered");
+            let kept = self.bus().last::<Lease>(Stream::Leases, &subject).await;
             let lease = kept
+                .map_err(|error| error.to_string())?
                 .and_then(|kept| kept.body.ok())
                 .ok_or("no lease".to_owned())?;
             says(&lease).ok_or(format!("{lease:?}"))
@@ -170,7 +145,10 @@ impl Rig {
     }
 
     pub(crate) async fn order(&self, prover: &str, order: &Control) {
-        let subject = subject::control(&prover.parse().expect("a name"));
+        let subject = subject::control(&Participant {
+            zkvm: self.zkvm.clone(),
+            name: prover.parse().expect("a name"),
+        });
         let message = Message::new(subject, order, &TraceContext::default()).expect("it can be written");
         let stored = self.bus().publish_patiently(message, PATIENCE).await;
         stored.expect("the order is stored");
@@ -208,6 +186,6 @@ pub(crate) async fn output(bus: &Bus, result: &TaskResult) -> Vec<u8> {
     };
     assert_eq!(outputs.count(), 1);
     let payload = outputs.get(0).expect("one output");
-    let blobs = bus.blobs().await.expect("the blob store");
+    let blobs = bus.blobs();
     blobs.resolve(&payload).await.expect("the output is there")
 }

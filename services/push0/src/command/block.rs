@@ -5,11 +5,12 @@ use crate::failure::Failure;
 use crate::options::Of;
 use crate::records::{self, Record, RecordJson};
 use crate::work_in_flight::{self, HeldTask, Waiting};
-use crate::{known, letters, output, table};
+use crate::{output, table};
 use clap::Args;
 use push0_bus::Bus;
-use push0_domain::PipelineId;
 use push0_domain::message::{Dead, Emission, EmissionOutcome, EndReason, KnownBlock};
+use push0_domain::{PipelineId, plain::one_line};
+use push0_operate::{known, letters};
 use serde::Serialize;
 use std::time::Duration;
 
@@ -114,7 +115,7 @@ fn render(found: &Found<'_>, record: Option<&Record>) -> String {
 fn emitted(record: &Record) -> Vec<String> {
     let mut lines = vec![format!(
         "  outcome       {}",
-        records::outcome(&record.emission.outcome)
+        push0_operate::outcome(&record.emission.outcome)
     )];
     let Emission { first, last, .. } = &record.emission;
     if first != last {
@@ -131,22 +132,27 @@ fn emitted(record: &Record) -> Vec<String> {
                     },
                 );
                 lines.push(format!(
-                    "  proof         {} on {}: {} bytes by {} in {}, attempt {}, {verified}",
+                    "  proof         {} on {}: {} bytes by {} in {} and {} of transfer, attempt {}, {verified}",
                     proof.proof_type,
                     proof.zkvm,
                     proof.bytes,
                     proof.prover,
                     table::span(Duration::from_micros(proof.prove_us)),
+                    table::span(Duration::from_micros(proof.transfer_us)),
                     proof.attempt,
                 ));
             }
             lines.push(format!("  overhead      {} ms", table::ms(record.overhead_us())));
         }
         EmissionOutcome::Dead { dead_letter, reason } => {
-            lines.push(format!("  reason        {reason} (dead letter {dead_letter})"));
+            lines.push(format!(
+                "  reason        {} (dead letter {})",
+                one_line(reason),
+                one_line(dead_letter)
+            ));
         }
         EmissionOutcome::Abandoned(EndReason::Cancelled { note }) => {
-            lines.push(format!("  note          {note}"))
+            lines.push(format!("  note          {}", one_line(note)));
         }
         EmissionOutcome::Abandoned(_) => {}
     }
@@ -172,9 +178,11 @@ fn in_flight(found: &Found<'_>) -> Vec<String> {
         }
     }
     for held in &found.held {
-        let running = held.running_ms.map_or("waits for a slot".into(), |ms| {
-            format!("runs for {}", table::span(Duration::from_millis(ms)))
-        });
+        let running = held
+            .running_ms
+            .map_or("waits for a slot or a transfer".into(), |ms| {
+                format!("runs for {}", table::span(Duration::from_millis(ms)))
+            });
         let progress = held
             .progress_permille
             .map_or(String::new(), |p| format!(", {}% done", p / 10));

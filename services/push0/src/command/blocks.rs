@@ -53,10 +53,8 @@ async fn follow(
     let mut next = last.map_or(1, |record| record.sequence + 1);
     loop {
         // Errors are ignored: the broker may restart meanwhile.
-        if let Ok(found) = records::from(bus, pipeline, next).await
-            && let Some(last) = found.last()
-        {
-            next = last.sequence + 1;
+        if let Ok((found, after)) = records::from(bus, pipeline, next).await {
+            next = after;
             shown.print(context, &found, false)?;
         }
         tokio::time::sleep(FOLLOW_EVERY).await;

@@ -19,7 +19,7 @@ pub(crate) struct CancelArgs {
     #[arg(value_name = "BLOCK|FIRST..LAST")]
     blocks: BlockRange,
     /// Reason, stored in the records of these blocks.
-    #[arg(long, value_name = "TEXT")]
+    #[arg(long, value_name = "TEXT", value_parser = clap::builder::NonEmptyStringValueParser::new())]
     note: String,
 }
 
@@ -45,7 +45,13 @@ pub(crate) async fn run(context: &Context, args: &CancelArgs) -> Result<(), Fail
     if context.json {
         return output::json(&json!({ "pipeline": pipeline, "first": first, "last": last }));
     }
+    let next = bus.output(&pipeline).await?.map(|(output, _)| output.next());
+    let recorded = next.map_or(0, |next| next.min(last.saturating_add(1)).saturating_sub(first));
+    let recorded = match recorded {
+        0 => String::new(),
+        count => format!("; {count} of them have their record already and keep it"),
+    };
     output::line(&format!(
-        "{pipeline}: the cancellation of blocks {first}..{last} is stored"
+        "{pipeline}: the cancellation of blocks {first}..{last} is stored{recorded}"
     ))
 }

@@ -22,9 +22,12 @@ pub(crate) struct ProvisionArgs {
     #[arg(long, default_value_t = Limits::default().store_bytes, value_name = "N",
           value_parser = clap::value_parser!(u64).range(STORE_BYTES_MIN..))]
     store_bytes: u64,
-    /// Time for which proofs, blobs and facts about blocks are kept, such as `7days` or `36h`.
+    /// Time for which records, blobs and facts of emitted blocks are kept, such as `7days` or `36h`.
     #[arg(long, default_value_t = Limits::default().keep.into(), value_name = "TIME", value_parser = keep)]
     keep: humantime::Duration,
+    /// Draw a new key for the seals of tasks. Seals of the three keys before it stay valid.
+    #[arg(long)]
+    new_seal_key: bool,
     /// Time to wait for brokers that form a cluster or elect a leader, such as `30s` or `10m`.
     #[arg(long, default_value = "30s", value_name = "TIME")]
     wait: humantime::Duration,
@@ -108,6 +111,9 @@ pub(crate) async fn run(context: &Context, args: &ProvisionArgs) -> Result<(), F
     };
     make(&bus, &limits, until).await?;
     has_leaders(&bus, until).await?;
+    if args.new_seal_key {
+        bus.rotate_seal_key().await?;
+    }
     // The consumers of earlier pipelines are created too, in case an operator deleted them.
     let mut zkvms: Vec<_> = Pipelines::bind(&bus)
         .await?

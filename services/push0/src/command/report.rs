@@ -7,10 +7,10 @@ use crate::options::Of;
 use crate::records::{self, Record};
 use crate::{output, probe, table};
 use clap::Args;
-use push0_bus::Bus;
-use push0_domain::{PipelineId, message::Emission};
+use push0_bus::{Bus, Pipelines};
+use push0_domain::{PipelineId, ProofType, message::Emission, pipeline::Verify};
 use serde::Serialize;
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -50,10 +50,12 @@ struct Report {
 pub(crate) async fn run(context: &Context, args: &ReportArgs) -> Result<(), Failure> {
     let bus = context.bus().await?;
     let pipeline = context.pipeline(&bus, &args.of).await?;
-    let mut found = collect(&bus, &pipeline, args).await?;
+    let until = Instant::now() + *args.wait;
+    let unchecked = patiently(until, async || unchecked(&bus, &pipeline).await).await?;
+    let mut found = collect(&bus, &pipeline, args, until).await?;
     // Later records belong to the next report.
     found.truncate(cut(&found, args.blocks as usize));
-    let audit = Audit::of(&found);
+    let audit = Audit::of(&found, &unchecked);
     let report = Report::new(args.blocks, &audit, &found, resident(context).await);
     if !context.json {
         let rows: Vec<Vec<String>> = found.iter().map(records::row).collect();
@@ -69,15 +71,29 @@ pub(crate) async fn run(context: &Context, args: &ReportArgs) -> Result<(), Fail
     }
 }
 
+/// Reads until an answer comes or the time is over: the broker may restart during a long wait.
+async fn patiently<T>(until: Instant, read: impl AsyncFn() -> Result<T, Failure>) -> Result<T, Failure> {
+    loop {
+        match read().await {
+            Err(_) if Instant::now() < until => tokio::time::sleep(LOOK_EVERY).await,
+            answer => return answer,
+        }
+    }
+}
+
 /// Waits until enough blocks are emitted or the time is over, and returns the records. Prints each
 /// record's outcome to stderr.
-async fn collect(bus: &Bus, pipeline: &PipelineId, args: &ReportArgs) -> Result<Vec<Record>, Failure> {
+async fn collect(
+    bus: &Bus,
+    pipeline: &PipelineId,
+    args: &ReportArgs,
+    until: Instant,
+) -> Result<Vec<Record>, Failure> {
     let wanted = args.blocks as usize;
-    let until = Instant::now() + *args.wait;
     // The scan starts at the oldest of the newest records and follows the stream, so that records out of
     // order after that point are found too.
-    let tail = records::tail(bus, pipeline, wanted).await?;
-    let enough = Audit::of(&tail).emitted >= wanted;
+    let tail = patiently(until, async || records::tail(bus, pipeline, wanted).await).await?;
+    let enough = emitted(&tail) >= wanted;
     let mut next = if enough {
         tail.iter().map(|r| r.sequence).min().unwrap_or(1)
     } else {
@@ -85,26 +101,37 @@ async fn collect(bus: &Bus, pipeline: &PipelineId, args: &ReportArgs) -> Result<
     };
     let mut found: Vec<Record> = Vec::new();
     loop {
-        // Errors are ignored until the time is over: the broker may restart during a long wait.
-        let new = match records::from(bus, pipeline, next).await {
-            Ok(new) => new,
+        let (new, after) = match records::from(bus, pipeline, next).await {
+            Ok(found) => found,
             Err(error) if Instant::now() >= until => return Err(error),
-            Err(_) => Vec::new(),
+            Err(_) => (Vec::new(), next),
         };
-        if let Some(last) = new.last() {
-            next = last.sequence + 1;
+        if after > next {
+            next = after;
             for record in &new {
-                let outcome = records::outcome(&record.emission.outcome);
+                let outcome = push0_operate::outcome(&record.emission.outcome);
                 let Emission { first, last, .. } = &record.emission;
                 let numbers = records::numbers(first, last);
                 output::note(&format!("{pipeline}: block {numbers} is {outcome}"));
             }
             found.extend(new);
-        } else if Audit::of(&found).emitted >= wanted || Instant::now() >= until {
+        } else if emitted(&found) >= wanted || Instant::now() >= until {
             return Ok(found);
         }
         tokio::time::sleep(LOOK_EVERY).await;
     }
+}
+
+fn emitted(records: &[Record]) -> usize {
+    Audit::of(records, &BTreeSet::new()).emitted
+}
+
+/// Returns the types of proofs that the pipeline does not verify.
+async fn unchecked(bus: &Bus, pipeline: &PipelineId) -> Result<BTreeSet<ProofType>, Failure> {
+    let current = Pipelines::bind(bus).await?.current_of(pipeline).await?;
+    let proofs = current.iter().flat_map(|definition| &definition.proofs);
+    let unchecked = proofs.filter(|proof| proof.verify == Verify::Off);
+    Ok(unchecked.map(|proof| proof.proof_type.clone()).collect())
 }
 
 /// Returns the number of records up to the one that completes `wanted` blocks, plus records right after it
@@ -112,6 +139,9 @@ async fn collect(bus: &Bus, pipeline: &PipelineId, args: &ReportArgs) -> Result<
 fn cut(found: &[Record], wanted: usize) -> usize {
     let mut numbers = HashSet::new();
     let last = found.iter().position(|record| {
+        if record.emission.amends() {
+            return false;
+        }
         numbers.extend(record.emission.first.number..=record.emission.last.number);
         numbers.len() >= wanted
     });
@@ -194,7 +224,7 @@ mod tests {
     #[test]
     fn a_good_run_has_times_and_no_complaints() {
         let found = proved(&[1, 2, 3]);
-        let report = Report::new(3, &Audit::of(&found), &found, BTreeMap::new());
+        let report = Report::new(3, &Audit::of(&found, &BTreeSet::new()), &found, BTreeMap::new());
         assert_eq!(
             (
                 report.emitted,
@@ -214,7 +244,7 @@ mod tests {
 
     #[test]
     fn nothing_emitted_is_a_complaint() {
-        let report = Report::new(3, &Audit::of(&[]), &[], BTreeMap::new());
+        let report = Report::new(3, &Audit::of(&[], &BTreeSet::new()), &[], BTreeMap::new());
         assert_eq!(
             (report.overhead_ms_p50, &report.complaints[..]),
             (None, &["3 not emitted".to_owned()][..])

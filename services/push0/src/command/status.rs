@@ -3,13 +3,14 @@
 use crate::context::Context;
 use crate::failure::Failure;
 use crate::table::{self, Align, NONE};
-use crate::{graph, letters, output, probe, records};
+use crate::{graph, output, probe, records, room, unverified};
 use clap::Args;
-use push0_bus::{Bucket, Bus, BusError, Pipelines, Standing, Stream, now};
-use push0_domain::message::{Lease, ProverState, Role};
-use push0_domain::pipeline::Pipeline;
-use push0_domain::{BlockRef, ProverId, ZkvmId, subject};
-use serde::{Deserialize, Serialize};
+use push0_bus::{Bucket, Bus, BusError, Level, Pipelines, Standing, Stream, now};
+use push0_domain::message::{HeldQueue, Lease, ProverState, Role};
+use push0_domain::pipeline::{Pipeline, Position};
+use push0_domain::{ProverId, Timestamp, ZkvmId, subject};
+use push0_operate::{holds, letters};
+use serde::Serialize;
 use std::{collections::BTreeMap, time::Duration};
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -45,7 +46,17 @@ struct Status {
     streams: Vec<StreamStatus>,
     pipelines: Vec<PipelineStatus>,
     provers: Vec<ProverStatus>,
+    /// Queues whose attempts fail without a success between them.
+    held: Vec<HeldStatus>,
     dead_letters: usize,
+}
+
+#[derive(Debug, Serialize)]
+struct HeldStatus {
+    zkvm: ZkvmId,
+    since: Timestamp,
+    failures: u32,
+    error: String,
 }
 
 #[derive(Debug, Serialize)]
@@ -93,12 +104,6 @@ struct ProverStatus {
     lost: bool,
 }
 
-/// Progress of the ingester, stored as `cursor.ingester.<pipeline>`.
-#[derive(Debug, Serialize, Deserialize)]
-struct Cursor {
-    block: BlockRef,
-}
-
 pub(crate) async fn run(context: &Context, args: &StatusArgs) -> Result<(), Failure> {
     let bus = context.broker().await?;
     // Only missing streams end the command here. Silent brokers are a problem for the
@@ -138,26 +143,48 @@ fn show(context: &Context, status: &Status) -> Result<(), Failure> {
 async fn look(context: &Context, bus: &Bus) -> Status {
     let mut problems = Vec::new();
     let streams = streams(bus, &mut problems).await;
-    let rest = async { tokio::join!(pipelines(bus), provers(bus), letters::list(bus, None)) };
-    let (pipelines, provers, letters) = match tokio::time::timeout(LOOK_TIMEOUT, rest).await {
-        Ok((pipelines, provers, letters)) => (
-            read("pipelines", pipelines, &mut problems),
+    let rest = async { tokio::join!(pipelines(bus), provers(bus), held(bus), letters::list(bus, None)) };
+    let (pipelines, provers, held, letters) = match tokio::time::timeout(LOOK_TIMEOUT, rest).await {
+        Ok((pipelines, provers, held, letters)) => (
+            split(read("pipelines", pipelines, &mut problems), &mut problems),
             read("provers", provers, &mut problems),
-            read("dead letters", letters, &mut problems),
+            read("held queues", held, &mut problems),
+            read("dead letters", letters.map_err(Failure::from), &mut problems),
         ),
         Err(_) => {
             problems.push("pipelines, provers and dead letters: no answer from the broker".into());
-            (Vec::new(), Vec::new(), Vec::new())
+            (Vec::new(), Vec::new(), Vec::new(), Vec::new())
         }
     };
+    problems.extend(held.iter().map(trouble_of));
+    match tokio::time::timeout(LOOK_TIMEOUT, unverified::sentences(bus)).await {
+        Ok(sentences) => {
+            let sentences = read("checks without a verdict", sentences, &mut problems);
+            problems.extend(sentences);
+        }
+        Err(_) => problems.push("checks without a verdict: no answer from the broker".into()),
+    }
     Status {
         problems,
         services: services(context).await,
         streams,
         pipelines,
         provers,
+        held,
         dead_letters: letters.len(),
     }
+}
+
+/// Returns the pipelines, and adds what is unreadable to the problems.
+fn split(found: Vec<Result<PipelineStatus, String>>, problems: &mut Vec<String>) -> Vec<PipelineStatus> {
+    let mut readable = Vec::new();
+    for pipeline in found {
+        match pipeline {
+            Ok(pipeline) => readable.push(pipeline),
+            Err(unreadable) => problems.push(format!("{unreadable}; `push0 repair` mends it")),
+        }
+    }
+    readable
 }
 
 fn read<T>(what: &str, read: Result<Vec<T>, Failure>, problems: &mut Vec<String>) -> Vec<T> {
@@ -171,12 +198,14 @@ async fn streams(bus: &Bus, problems: &mut Vec<String>) -> Vec<StreamStatus> {
     let mut streams = Vec::new();
     // The same trouble of several streams is reported as one problem.
     let mut troubles = BTreeMap::<String, Vec<String>>::new();
+    let mut levels = Vec::new();
     for (name, standing) in bus.standings().await {
         match standing {
             Ok(standing) => {
                 if let Some(trouble) = standing.trouble() {
                     troubles.entry(trouble.to_string()).or_default().push(name);
                 }
+                levels.push((standing.stream.clone(), standing.level));
                 streams.push(stream_status(standing));
             }
             Err(error) => {
@@ -189,6 +218,11 @@ async fn streams(bus: &Bus, problems: &mut Vec<String>) -> Vec<StreamStatus> {
         .iter()
         .map(|(trouble, names)| format!("{}: {trouble}", names.join(", ")));
     problems.extend(told);
+    let levels: Vec<(&str, Level)> = levels
+        .iter()
+        .map(|(name, level)| (name.as_str(), *level))
+        .collect();
+    problems.extend(room::waits(&levels));
     streams
 }
 
@@ -207,10 +241,39 @@ fn stream_status(standing: Standing) -> StreamStatus {
     }
 }
 
-async fn pipelines(bus: &Bus) -> Result<Vec<PipelineStatus>, Failure> {
+/// Returns the state of each pipeline, and what of it cannot be read.
+async fn pipelines(bus: &Bus) -> Result<Vec<Result<PipelineStatus, String>>, Failure> {
     let mut pipelines = Vec::new();
-    for pipeline in Pipelines::bind(bus).await?.current().await? {
-        pipelines.push(status_of(bus, &pipeline).await?);
+    let defined = Pipelines::bind(bus).await?;
+    let (current, unreadable) = defined.all().await?;
+    pipelines.extend(unreadable.into_iter().map(|(_, reason)| Err(reason)));
+    for pipeline in current {
+        match bus.output(&pipeline.name).await {
+            Err(error @ BusError::Corrupt { .. }) => pipelines.push(Err(error.to_string())),
+            read => drop(read?),
+        }
+        pipelines.push(Ok(status_of(bus, &pipeline).await?));
+        let cursors = bus.facts::<Position>(Bucket::State).await?;
+        let key = Position::key(&pipeline.name);
+        if let Err(error @ BusError::Corrupt { .. }) = cursors.get(&key).await {
+            pipelines.push(Err(error.to_string()));
+        }
+    }
+    for name in defined.removed().await? {
+        let in_flight = match bus.in_flight(&name).await {
+            Err(error @ BusError::Corrupt { .. }) => {
+                pipelines.push(Err(error.to_string()));
+                continue;
+            }
+            in_flight => in_flight?,
+        };
+        let Some(pipeline) = defined.newest_of(&name).await?.filter(|_| in_flight > 0) else {
+            continue;
+        };
+        pipelines.push(Ok(PipelineStatus {
+            policy: format!("removed, {in_flight} in flight"),
+            ..status_of(bus, &pipeline).await?
+        }));
     }
     Ok(pipelines)
 }
@@ -234,11 +297,13 @@ async fn services(context: &Context) -> Vec<ServiceStatus> {
 async fn status_of(bus: &Bus, pipeline: &Pipeline) -> Result<PipelineStatus, Failure> {
     let newest = records::newest(bus, &pipeline.name).await?;
     let next = newest.map(|record| record.emission.next);
-    let cursor = bus.facts::<Cursor>(Bucket::State).await?;
-    let cursor = cursor.get(&format!("cursor.ingester.{}", pipeline.name)).await?;
+    let cursor = bus.facts::<Position>(Bucket::State).await?;
+    let cursor = cursor.look(&Position::key(&pipeline.name)).await?;
     let ingested = cursor
+        .and_then(Result::ok)
         .and_then(|fact| fact.value)
-        .map(|cursor| cursor.block.number);
+        .and_then(|cursor| cursor.block)
+        .map(|block| block.number);
     Ok(PipelineStatus {
         name: pipeline.name.to_string(),
         revision: pipeline.revision,
@@ -278,6 +343,34 @@ async fn provers(bus: &Bus) -> Result<Vec<ProverStatus>, Failure> {
     }
     provers.sort_by(|a, b| (&a.zkvm, &a.id).cmp(&(&b.zkvm, &b.id)));
     Ok(provers)
+}
+
+async fn held(bus: &Bus) -> Result<Vec<HeldStatus>, Failure> {
+    let (held, unreadable) = holds::list(bus).await?;
+    if let Some(unreadable) = unreadable.first() {
+        let reason = format!(
+            "{}: {}; `push0 repair` mends it",
+            unreadable.name, unreadable.reason
+        );
+        return Err(Failure::failed(reason));
+    }
+    let status = |(zkvm, queue): (ZkvmId, HeldQueue)| HeldStatus {
+        zkvm,
+        since: queue.since,
+        failures: queue.failures,
+        error: queue.error,
+    };
+    Ok(held.into_iter().map(status).collect())
+}
+
+fn trouble_of(held: &HeldStatus) -> String {
+    format!(
+        "the queue of zkVM {} has been held for {}: no attempt has succeeded in that time. One task at a time is tried. \
+         Last error: {}",
+        held.zkvm,
+        table::span(now().since(held.since)),
+        held.error.lines().next().unwrap_or_default()
+    )
 }
 
 fn render(status: &Status) -> String {

@@ -7,12 +7,13 @@ use crate::context::Context;
 use crate::endpoint::{DirLock, Endpoint, ServiceEntry};
 use crate::failure::Failure;
 use crate::overrides::Override;
+use crate::secrets::without_userinfo;
 use crate::up::log::Prefix;
 use crate::up::plan::{self, Process};
 use crate::up::provers::{Provers, ProversArg};
-use crate::up::supervise::{GRACE, Supervised};
-use crate::up::{binaries, broker, disk, ports};
-use crate::{output, pipeline_file, probe};
+use crate::up::supervise::Supervised;
+use crate::up::{binaries, broker, broker_watch, disk, page, ports, submit};
+use crate::{output, pipeline_file, probe, table};
 use clap::Args;
 use push0_bus::{Bus, Limits, NatsConfig, Pipelines};
 use push0_domain::pipeline::Pipeline;
@@ -55,10 +56,13 @@ struct Deployment {
     nats: Process,
 }
 
+/// Directory with the logs of attempts, in the state directory.
+pub(crate) const ATTEMPTS: &str = "attempts";
+
 pub(crate) async fn run(context: Context, args: UpArgs) -> Result<(), Failure> {
     let pipelines = load(&args)?;
-    let beside = context.dir.join("..").join("provers.toml");
-    let provers = Provers::load(&args.provers, &beside)?;
+    let provers = Provers::load(&args.provers, &context.dir)?;
+    tell_unwanted(&provers, &pipelines);
     let processes = plan::processes(&pipelines, &provers, binaries::find)
         .map_err(|reasons| Failure::failed(reasons.join("\npush0: ")))?;
     let nats_server = broker::find()?;
@@ -92,6 +96,18 @@ fn load(args: &UpArgs) -> Result<Vec<Pipeline>, Failure> {
     Ok(pipelines)
 }
 
+/// Names zkVMs with settings that no pipeline asks for: a typing error would otherwise go unseen.
+fn tell_unwanted(provers: &Provers, pipelines: &[Pipeline]) {
+    let wanted: BTreeSet<_> = pipelines.iter().flat_map(Pipeline::zkvms).collect();
+    let names: Vec<String> = wanted.iter().map(ToString::to_string).collect();
+    for zkvm in provers.unwanted(&wanted) {
+        output::note(&format!(
+            "push0: no pipeline asks for zkVM {zkvm}, so no prover is started for it (asked for: {})",
+            names.join(", ")
+        ));
+    }
+}
+
 async fn prepare(
     dir: PathBuf,
     pipelines: Vec<Pipeline>,
@@ -103,29 +119,55 @@ async fn prepare(
     let store_bytes = last
         .as_ref()
         .map_or_else(|| disk::store_bytes(&dir), |last| Ok(last.store_bytes))?;
-    let nats_port = ports::again(last.map(|last| last.nats_port)).await?;
-    let nats_url = format!("nats://127.0.0.1:{nats_port}");
+    let nats_port = ports::again(last.as_ref().map(|last| last.nats_port)).await?;
+    let secret = last
+        .as_ref()
+        .map(|last| last.secret.clone())
+        .filter(|secret| !secret.is_empty());
+    let secret = secret.unwrap_or_else(|| format!("{:032x}", rand::random::<u128>()));
+    let page = page::address(last.as_ref().and_then(|last| last.page))?;
+    page::listen(&mut processes, page);
+    let submit = submit::address(&pipelines, last.and_then(|last| last.submit))?;
+    if let Some(address) = submit {
+        submit::listen(&mut processes, address);
+    }
+    let nats_url = format!("nats://{}:{secret}@127.0.0.1:{nats_port}", broker::USER);
     let mut services = Vec::new();
     let addresses = ports::free(processes.len())?;
+    let spool = std::path::absolute(dir.join("spool"))?;
     for (process, address) in processes.iter_mut().zip(addresses) {
         process.env.insert("PUSH0_NATS__URL".into(), nats_url.clone());
         process
             .env
             .insert("PUSH0_HTTP__LISTEN".into(), address.to_string());
+        if process.zkvm.is_some() {
+            // One for all: each takes over the results of those that ended.
+            let spool = spool.to_string_lossy().into_owned();
+            process.env.entry("PUSH0_PROVER__SPOOL".into()).or_insert(spool);
+        }
+        if process.program.ends_with("prover-exec") {
+            // `push0 logs` looks here.
+            let logs = dir.join(ATTEMPTS).display().to_string();
+            process.env.entry("PUSH0_EXEC__LOG_DIR".into()).or_insert(logs);
+        }
         services.push(ServiceEntry {
             name: process.name.clone(),
             zkvm: process.zkvm.clone(),
             address,
         });
     }
-    let nats = broker::process(nats_server, &dir, nats_port, store_bytes)?;
+    let nats = broker::process(nats_server, &dir, nats_port, &secret, store_bytes)?;
     let endpoint = Endpoint {
         pid: std::process::id(),
         nats_url,
+        secret,
         nats_port,
         store_bytes,
+        submit,
+        page: Some(page),
         services,
     };
+    output::line(&format!("live page: http://{page}/"))?;
     endpoint.write(&dir)?;
     Ok(Deployment {
         dir,
@@ -140,6 +182,8 @@ async fn supervise(deployment: Deployment, mut signals: Signals) -> Result<(), F
     let is_up = Arc::new(AtomicBool::new(false));
     let (stop, stop_broker) = (Shutdown::new(), Shutdown::new());
     let (services, nats) = (TaskGroup::new(), TaskGroup::new());
+    let graces = deployment.processes.iter().map(|process| process.grace);
+    let grace = graces.fold(deployment.nats.grace, Duration::max);
     let names: Vec<&str> = std::iter::once(&deployment.nats)
         .chain(&deployment.processes)
         .map(|process| process.name.as_str())
@@ -158,13 +202,16 @@ async fn supervise(deployment: Deployment, mut signals: Signals) -> Result<(), F
                 prefix,
                 is_up: is_up.clone(),
                 stop: stop.clone(),
+                restart: Arc::default(),
             }
         });
+    let mut watched = None;
     if let Some(broker) = supervised.next() {
+        watched = Some((broker.restart.clone(), broker.prefix.clone()));
         nats.spawn("broker", broker.run());
     }
     let bring_up = async {
-        provision(&deployment).await?;
+        let bus = provision(&deployment).await?;
         for service in supervised {
             services.spawn("service", service.run());
         }
@@ -173,23 +220,42 @@ async fn supervise(deployment: Deployment, mut signals: Signals) -> Result<(), F
         let Endpoint {
             nats_url, services, ..
         } = &deployment.endpoint;
+        let submit = deployment.endpoint.submit.into_iter();
+        for line in submit.flat_map(|address| submit::urls(&deployment.pipelines, address)) {
+            output::line(&line)?;
+        }
         output::line(&format!(
-            "push0 is up: {} processes, broker at {nats_url}",
-            services.len()
+            "push0 is up: {} processes, broker at {} (`push0 endpoint` prints its URL with the secret)",
+            services.len(),
+            without_userinfo(nats_url)
         ))?;
+        if let Some((restart, prefix)) = watched {
+            broker_watch::watch(deployment.dir.clone(), bus, restart, prefix).await;
+        }
         std::future::pending::<Result<(), Failure>>().await
     };
     let outcome = tokio::select! {
         outcome = bring_up => outcome,
         () = stop.requested() => Ok(()),
         name = signals.next() => {
-            output::note(&format!("push0: stopping ({name})"));
+            output::note(&format!("push0: stopping ({name}), which may take {}", table::span(grace)));
             Ok(())
         }
     };
+    let groups = [(services, stop), (nats, stop_broker)];
+    end(outcome, groups, grace, signals).await
+}
+
+/// Stops the services and then the broker, and returns the outcome of the run.
+async fn end(
+    outcome: Result<(), Failure>,
+    [(services, stop), (nats, stop_broker)]: [(TaskGroup, Shutdown); 2],
+    grace: Duration,
+    mut signals: Signals,
+) -> Result<(), Failure> {
     stop.trigger();
     // Every process is killed after its grace; the two extra seconds are for the exits to be noticed.
-    let patience = GRACE + Duration::from_secs(2);
+    let patience = grace + Duration::from_secs(2);
     let stopped = async {
         let services = services.run_until(&stop, patience).await;
         stop_broker.trigger();
@@ -205,7 +271,7 @@ async fn supervise(deployment: Deployment, mut signals: Signals) -> Result<(), F
     }
 }
 
-async fn provision(deployment: &Deployment) -> Result<(), Failure> {
+async fn provision(deployment: &Deployment) -> Result<Bus, Failure> {
     let Deployment {
         dir,
         pipelines,
@@ -258,7 +324,7 @@ async fn provision(deployment: &Deployment) -> Result<(), Failure> {
             ));
         }
     }
-    Ok(())
+    Ok(bus)
 }
 
 /// Waits until every service is ready. Names those that are not at regular intervals.

@@ -3,12 +3,16 @@
 use super::plan::Process;
 use crate::failure::Failure;
 use std::collections::BTreeMap;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 /// Oldest version with atomic batches, message schedules and per-message TTL on work queues.
 const VERSION_MIN: (u32, u32) = (2, 12);
 const VARIABLE: &str = "NATS_SERVER";
+/// Time limit for the broker to stop before it is killed. It writes the state of every stream to disk first.
+const GRACE: Duration = Duration::from_secs(10);
 /// Number of last log lines printed when the broker does not start.
 const LOG_LINES: usize = 8;
 
@@ -81,22 +85,35 @@ fn version(said: &str) -> Option<(u32, u32)> {
     Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
 }
 
+/// The user of everything that `push0 up` starts.
+pub(crate) const USER: &str = "push0";
+
 /// Writes the configuration to `dir/nats` and returns the broker's process.
-pub(crate) fn process(program: PathBuf, dir: &Path, port: u16, store_bytes: u64) -> Result<Process, Failure> {
+pub(crate) fn process(
+    program: PathBuf,
+    dir: &Path,
+    port: u16,
+    secret: &str,
+    store_bytes: u64,
+) -> Result<Process, Failure> {
     let home = dir.join("nats");
     std::fs::create_dir_all(home.join("store"))?;
     let file = home.join("nats.conf");
-    std::fs::write(&file, config(&home, port, store_bytes)?)?;
+    // Temporary files are private, and this one holds the secret.
+    let mut private = tempfile::NamedTempFile::new_in(&home)?;
+    private.write_all(config(&home, port, secret, store_bytes)?.as_bytes())?;
+    private.persist(&file)?;
     Ok(Process {
         name: "nats".into(),
         zkvm: None,
         program,
         args: vec!["-c".into(), file.into()],
         env: BTreeMap::new(),
+        grace: GRACE,
     })
 }
 
-fn config(home: &Path, port: u16, store_bytes: u64) -> Result<String, Failure> {
+fn config(home: &Path, port: u16, secret: &str, store_bytes: u64) -> Result<String, Failure> {
     let quoted = |path: PathBuf| match path.to_str() {
         Some(path) if !path.contains(['"', '\\', '\n']) => Ok(format!("\"{path}\"")),
         _ => Err(Failure::usage(format!(
@@ -110,6 +127,8 @@ fn config(home: &Path, port: u16, store_bytes: u64) -> Result<String, Failure> {
         "# Written by `push0 up` at every start.\n\
          server_name: push0\n\
          listen: \"127.0.0.1:{port}\"\n\
+         # Other users of this machine reach the port, and must not use it.\n\
+         authorization {{ user: {USER}, password: \"{secret}\" }}\n\
          # Bodies have at most 1 MiB; headers count too.\n\
          max_payload: 2MB\n\
          jetstream {{\n  store_dir: {}\n  max_mem: 64MB\n  max_file: {max_file}\n}}\n\
@@ -148,8 +167,8 @@ mod tests {
 
     #[test]
     fn a_path_that_would_break_the_configuration_is_refused() {
-        assert!(config(Path::new("/a\"b"), 4222, 1 << 30).is_err());
-        let text = config(Path::new("/a b"), 4222, 1 << 30).ok().unwrap();
+        assert!(config(Path::new("/a\"b"), 4222, "s", 1 << 30).is_err());
+        let text = config(Path::new("/a b"), 4222, "s", 1 << 30).ok().unwrap();
         assert!(text.contains("store_dir: \"/a b/store\"\n"), "{text}");
     }
 }

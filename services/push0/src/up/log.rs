@@ -31,7 +31,7 @@ impl Prefix {
 
     /// Writes one line to stderr, with the prefix.
     pub(crate) fn line(&self, text: &str) {
-        output::note(&format!("{} {text}", self.0));
+        output::note_behind(&format!("{} ", self.0), text);
     }
 
     /// Writes the lines from a pipe until the process closes its end.

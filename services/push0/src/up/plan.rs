@@ -7,12 +7,18 @@ use push0_domain::{ProverId, ZkvmId};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// Services present in every deployment.
-const SERVICES: [&str; 4] = ["ingester", "dispatcher", "collector", "watchdog"];
-/// Time for which a prover's attempts may continue after a stop; must be shorter than
-/// [`GRACE`](super::supervise::GRACE).
+const SERVICES: [&str; 5] = ["ingester", "dispatcher", "collector", "watchdog", "gateway"];
+/// Time for which a prover's attempts may continue after a stop, unless `provers.toml` sets another.
 const PROVER_GRACE: &str = "7s";
+/// Variable of that time.
+const GRACE_VARIABLE: &str = "PUSH0_PROVER__GRACE";
+/// Time limit for a service to stop before it is killed.
+const SERVICE_GRACE: Duration = Duration::from_secs(10);
+/// Time that a prover takes to stop after the grace of its attempts, with a margin: an adapter gives itself 5 s.
+const AFTER_GRACE: Duration = Duration::from_secs(6);
 
 /// A process to start.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,6 +33,8 @@ pub(crate) struct Process {
     pub(crate) args: Vec<OsString>,
     /// Environment variables with the configuration.
     pub(crate) env: BTreeMap<String, String>,
+    /// Time limit for the process to stop before it is killed.
+    pub(crate) grace: Duration,
 }
 
 /// Returns the processes for these pipelines, or all reasons why they cannot be planned.
@@ -45,6 +53,7 @@ pub(crate) fn processes(
                 program,
                 args: Vec::new(),
                 env: BTreeMap::new(),
+                grace: SERVICE_GRACE,
             }),
             Err(reason) => wrong.push(reason),
         }
@@ -86,15 +95,19 @@ fn adapters(
             ("PUSH0_PROVER__ID".to_owned(), id.to_string()),
             ("PUSH0_PROVER__ZKVM".to_owned(), zkvm.to_string()),
             ("PUSH0_PROVER__SLOTS".to_owned(), spec.slots.to_string()),
-            ("PUSH0_PROVER__GRACE".to_owned(), PROVER_GRACE.to_owned()),
+            (GRACE_VARIABLE.to_owned(), PROVER_GRACE.to_owned()),
         ]);
         env.extend(spec.env.clone());
+        let grace = env.get(GRACE_VARIABLE).map_or(PROVER_GRACE, String::as_str);
+        let grace = humantime::parse_duration(grace)
+            .map_err(|error| format!("{GRACE_VARIABLE} = {grace:?} for zkVM {zkvm}: {error}"))?;
         Ok(Process {
             name,
             zkvm: Some(zkvm.clone()),
             program: program.clone(),
             args,
             env,
+            grace: grace + AFTER_GRACE,
         })
     };
     let verifiers = if verify { spec.verifiers } else { 0 };
@@ -139,6 +152,30 @@ mod tests {
             ["agg-1", "agg-verifier-1", "vm-1", "vm-verifier-1"]
         );
         assert_eq!(names("off", &[]), ["agg-1", "vm-1"]);
+    }
+
+    #[test]
+    fn a_prover_is_killed_no_sooner_than_its_own_grace_allows() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("p.toml");
+        let plan = |grace: &str| {
+            let text = format!("[[prover]]\nzkvm = \"vm\"\nenv = {{ PUSH0_PROVER__GRACE = \"{grace}\" }}");
+            std::fs::write(&file, text).unwrap();
+            let provers = Provers::load(&[ProversArg::File(file.clone())], dir.path())
+                .ok()
+                .unwrap();
+            processes(&[pipeline("off")], &provers, |name| Ok(name.into()))
+        };
+        let graces = plan("10m")
+            .unwrap()
+            .into_iter()
+            .map(|p| (p.name, p.grace.as_secs()));
+        let graces: BTreeMap<String, u64> = graces.collect();
+        assert_eq!(
+            (graces["vm-1"], graces["agg-1"], graces["collector"]),
+            (606, 13, 10)
+        );
+        assert!(plan("soon").unwrap_err()[0].contains("PUSH0_PROVER__GRACE = \"soon\" for zkVM vm"));
     }
 
     #[test]

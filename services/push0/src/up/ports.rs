@@ -34,6 +34,12 @@ fn bind(port: u16) -> io::Result<TcpListener> {
     TcpListener::bind((Ipv4Addr::LOCALHOST, port))
 }
 
+/// Returns the address of the last run if its port is still free, else any free one.
+pub(crate) fn address_again(last: Option<SocketAddr>) -> io::Result<SocketAddr> {
+    let last = last.filter(|address| TcpListener::bind(address).is_ok());
+    last.map_or_else(|| one()?.local_addr(), Ok)
+}
+
 /// Returns the port of the last run if it becomes free in time, else any free port.
 pub(crate) async fn again(last: Option<u16>) -> io::Result<u16> {
     let until = Instant::now() + PATIENCE;

@@ -13,7 +13,7 @@
 use crate::failure::Failure;
 use push0_domain::ZkvmId;
 use serde::Deserialize;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
@@ -114,14 +114,23 @@ struct File {
     prover: Vec<ProverSpec>,
 }
 
+/// Returns the path of `provers.toml` beside a state directory, which need not exist yet.
+fn beside(dir: &Path) -> PathBuf {
+    // A directory such as `x/..` has another parent than its path shows.
+    let dir = dir.canonicalize().or_else(|_| std::path::absolute(dir));
+    let parent = dir.ok().and_then(|dir| dir.parent().map(Path::to_owned));
+    parent.unwrap_or_default().join("provers.toml")
+}
+
 /// Adapters and processes of all listed zkVMs.
 #[derive(Debug)]
 pub(crate) struct Provers(BTreeMap<ZkvmId, ProverSpec>);
 
 impl Provers {
-    /// Reads the files and counts of the command line. Without a file, reads `beside` (`provers.toml`
-    /// beside the state directory) if it exists.
-    pub(crate) fn load(args: &[ProversArg], beside: &Path) -> Result<Self, Failure> {
+    /// Reads the files and counts of the command line. Without a file, reads `provers.toml` beside the state
+    /// directory `dir` if it exists.
+    pub(crate) fn load(args: &[ProversArg], dir: &Path) -> Result<Self, Failure> {
+        let beside = &beside(dir);
         let mut files: Vec<&Path> = Vec::new();
         for arg in args {
             if let ProversArg::File(file) = arg {
@@ -158,6 +167,11 @@ impl Provers {
             }
         }
         Ok(())
+    }
+
+    /// Returns the listed zkVMs that are not among `wanted`.
+    pub(crate) fn unwanted<'a>(&'a self, wanted: &'a BTreeSet<ZkvmId>) -> impl Iterator<Item = &'a ZkvmId> {
+        self.0.keys().filter(|zkvm| !wanted.contains(*zkvm))
     }
 
     /// Returns the listed settings of a zkVM; if it is not listed, one process of its own
@@ -230,7 +244,11 @@ mod tests {
         let file = dir.path().join("provers.toml");
         std::fs::write(&file, "[[prover]]\nzkvm = \"sp1\"\nslots = 2\ncount = 3").unwrap();
         let sp1: ZkvmId = "sp1".parse().unwrap();
-        let provers = Provers::load(&["sp1=5".parse().unwrap()], &file).ok().unwrap();
+        // The first run finds no state directory.
+        let state = dir.path().join(".push0");
+        let provers = Provers::load(&["sp1=5".parse().unwrap()], &state).ok().unwrap();
         assert_eq!((provers.of(&sp1).slots, provers.of(&sp1).count), (2, 5));
+        assert_eq!(provers.unwanted(&BTreeSet::new()).collect::<Vec<_>>(), [&sp1]);
+        assert_eq!(provers.unwanted(&BTreeSet::from([sp1.clone()])).next(), None);
     }
 }

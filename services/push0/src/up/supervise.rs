@@ -14,11 +14,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::process::{Child, Command};
+use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 
-/// Time limit for a process to stop before it is killed.
-pub(crate) const GRACE: Duration = Duration::from_secs(10);
 /// Time limit for reading the last lines of a dead process: its children may keep the pipes open.
 const LAST_LINES: Duration = Duration::from_millis(200);
 
@@ -30,6 +29,8 @@ pub(crate) struct Supervised {
     /// Whether all services have been ready once. Before that, a refused configuration ends `push0 up`.
     pub(crate) is_up: Arc<AtomicBool>,
     pub(crate) stop: Shutdown,
+    /// Asks for a restart of the process.
+    pub(crate) restart: Arc<Notify>,
 }
 
 impl Supervised {
@@ -93,9 +94,11 @@ impl Supervised {
         let status = tokio::select! {
             status = child.wait() => status,
             () = self.stop.requested() => self.end(&mut child, group).await,
+            () = self.restart.notified() => self.end(&mut child, group).await,
         };
         if let Some(group) = group {
-            // Kills leftover children of the process: a prover's own child must not go on proving.
+            // Kills what the process left in its group. The programs of `prover-exec` are in groups of their
+            // own: their keepers end them when the adapter has gone, with a grace.
             let _ = killpg(group, Signal::SIGKILL);
         }
         let _ = timeout(LAST_LINES, async { while pipes.join_next().await.is_some() {} }).await;
@@ -129,11 +132,12 @@ impl Supervised {
             // Only the process itself is signalled: it stops its own children.
             let _ = kill(id, Signal::SIGTERM);
         }
-        match timeout(GRACE, child.wait()).await {
+        let grace = self.process.grace;
+        match timeout(grace, child.wait()).await {
             Ok(status) => status,
             Err(_) => {
                 self.prefix
-                    .line(&format!("did not stop within {}, killed", span(GRACE)));
+                    .line(&format!("did not stop within {}, killed", span(grace)));
                 child.kill().await?;
                 child.wait().await
             }

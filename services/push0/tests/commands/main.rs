@@ -1,5 +1,6 @@
 //! The commands as run by an operator, tested on a real broker.
 
+mod auth;
 mod dead;
 
 use push0_bus::{Bucket, Bus, Limits, Message, NatsConfig, Pipelines, Stream, now};
@@ -88,7 +89,8 @@ impl Deployment {
         serde_json::from_str(&self.ok(&[args, &["--json"]].concat())).expect("it is JSON")
     }
 
-    async fn emit(&self, number: u64, outcome: EmissionOutcome) {
+    /// Stores what the ingester knows about a block.
+    async fn remember(&self, number: u64, input: Option<Payload>) -> KnownBlock {
         let block = block(number);
         let known = KnownBlock {
             block,
@@ -96,6 +98,7 @@ impl Deployment {
             revision: 1,
             observed_at: now(),
             announced_after: Announcement::default(),
+            input,
             facts: BlockFacts {
                 transactions: 5,
                 ..BlockFacts::default()
@@ -109,6 +112,12 @@ impl Deployment {
             )
             .await
             .expect("it is stored");
+        known
+    }
+
+    async fn emit(&self, number: u64, outcome: EmissionOutcome) {
+        let block = block(number);
+        let known = self.remember(number, None).await;
         let emission = Emission {
             pipeline: "demo".parse().expect("a name"),
             first: block,
@@ -154,6 +163,7 @@ fn proved(verifier: Option<&str>, payload: Payload) -> EmissionOutcome {
         bytes: payload.len(),
         payload,
         prove_us: 880_000,
+        transfer_us: 0,
         verify_us: 20_000,
         attempt: 1,
     }])
@@ -354,8 +364,7 @@ async fn a_proof_is_fetched_and_verified_against_what_the_ingester_saw() {
     let payload = deployment
         .bus
         .blobs()
-        .await
-        .expect("it is there")
+        .of_service(push0_bus::Service::Operator, &"demo".parse().expect("a name"), 3)
         .payload(&large)
         .await
         .expect("stored");
@@ -368,8 +377,8 @@ async fn a_proof_is_fetched_and_verified_against_what_the_ingester_saw() {
     assert_eq!(deployment.push0(&["proof", "get", "4"]).status.code(), Some(1));
 
     let verifier = dir.path().join("verifier");
-    let script = "#!/bin/sh\n[ \"$1\" = verify-file ] || exit 64\n[ \"$(wc -c <\"$3\")\" = 200000 ] || exit 65\n\
-                  shift 3\nif [ \"$*\" = \"$(cat \"$0.wanted\")\" ]; then echo valid; else echo \"not $*\"; exit 1; fi\n";
+    let script = "#!/bin/sh\n[ \"$1\" = verify-file ] || exit 64\n[ \"$(wc -c <\"$3\")\" = 200000 ] || exit 66\n\
+                  shift 3\nif [ \"$*\" = \"$(cat \"$0.wanted\")\" ]; then echo push0: valid; else echo \"push0: invalid: not $*\"; exit 65; fi\n";
     std::fs::write(&verifier, script).expect("a file");
     std::fs::set_permissions(&verifier, PermissionsExt::from_mode(0o755)).expect("an executable");
     let (hash, parent) = (BlockHash([3; 32]), BlockHash([9; 32]));
@@ -391,6 +400,122 @@ async fn a_proof_is_fetched_and_verified_against_what_the_ingester_saw() {
         "{}",
         stderr(&refused)
     );
+}
+
+#[tokio::test]
+async fn a_proof_is_verified_by_the_adapter_that_provers_toml_names() {
+    let deployment = Deployment::start().await;
+    deployment
+        .emit(3, proved(Some("v"), Payload::Inline(vec![1])))
+        .await;
+    let dir = tempfile::tempdir().expect("a directory");
+    let adapter = dir.path().join("prover-other");
+    std::fs::write(
+        &adapter,
+        "#!/bin/sh\n[ \"$MARK\" = here ] && echo \"push0: valid\"\n",
+    )
+    .expect("a file");
+    std::fs::set_permissions(&adapter, PermissionsExt::from_mode(0o755)).expect("an executable");
+    let provers = "[[prover]]\nzkvm = \"vm\"\nadapter = \"other\"\nenv = { MARK = \"here\" }\n";
+    std::fs::write(dir.path().join("provers.toml"), provers).expect("a file");
+    let verified = Command::new(env!("CARGO_BIN_EXE_push0"))
+        .args(["proof", "verify", "3", "--nats", &deployment.nats.url(), "--dir"])
+        .arg(dir.path().join("state"))
+        .env("PUSH0_BIN_DIR", dir.path())
+        .output()
+        .expect("push0 runs");
+    assert!(
+        stdout(&verified).contains("proof is valid"),
+        "{}",
+        stderr(&verified)
+    );
+}
+
+#[tokio::test]
+async fn keys_of_an_rpc_provider_are_not_printed() {
+    let deployment = Deployment::start().await;
+    let dir = tempfile::tempdir().expect("a directory");
+    let file = dir.path().join("keyed.toml");
+    let source = "[source]\nkind = \"ethereum\"\nrpc_url = \"https://node.example/v3/secret\"";
+    let text = PIPELINE.replace("\"demo\"", "\"keyed\"");
+    std::fs::write(&file, text.replace("[source]\nkind = \"http\"", source)).expect("a file");
+    let file = file.to_str().expect("it is text");
+    deployment.ok(&["pipeline", "apply", file]);
+    for args in [
+        &["pipeline", "list"][..],
+        &["pipeline", "show", "keyed"],
+        &["pipeline", "check", file],
+    ] {
+        for form in [&[][..], &["--json"]] {
+            let said = deployment.ok(&[args, form].concat());
+            assert!(said.contains("keyed") && !said.contains("secret"), "{said}");
+        }
+    }
+    let asked = deployment.ok(&["pipeline", "show", "keyed", "--json", "--secrets"]);
+    assert!(asked.contains("https://node.example/v3/secret"), "{asked}");
+}
+
+#[test]
+fn help_prints_no_password() {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_push0"));
+    let said = command
+        .env("PUSH0_NATS__URL", "nats://me:secretpw@node")
+        .arg("--help")
+        .output();
+    assert!(!stdout(&said.expect("push0 runs")).contains("secretpw"));
+}
+
+#[tokio::test]
+async fn an_unreadable_record_is_passed_over_and_a_definition_is_overwritten() {
+    let deployment = Deployment::start().await;
+    for number in [1, 2, 4] {
+        deployment.emit(number, EmissionOutcome::Proved(Vec::new())).await;
+    }
+    let demo = "demo".parse().expect("a name");
+    for number in [3, 5] {
+        deployment.publish(subject::proof(&demo, number), &7).await;
+    }
+    let blocks = deployment.push0(&["blocks", "--json"]);
+    assert_eq!(stdout(&blocks).lines().count(), 3, "{}", stderr(&blocks));
+    assert!(
+        stderr(&blocks).contains(&subject::proof(&demo, 3)),
+        "{}",
+        stderr(&blocks)
+    );
+
+    let definitions = deployment
+        .bus
+        .facts::<u8>(Bucket::Pipelines)
+        .await
+        .expect("a bucket");
+    for key in ["demo.current", "demo.1"] {
+        definitions.put(key, &7).await.expect("it is stored");
+    }
+    let repair = deployment.push0(&["repair"]);
+    assert_eq!(repair.status.code(), Some(1));
+    assert!(
+        stdout(&repair).contains("push0_pipelines demo.current"),
+        "{}",
+        stdout(&repair)
+    );
+    let dir = tempfile::tempdir().expect("a directory");
+    let file = dir.path().join("demo.toml");
+    std::fs::write(&file, PIPELINE).expect("a file");
+    let applied = deployment.ok(&["pipeline", "apply", file.to_str().expect("it is text")]);
+    assert_eq!(applied, "demo: revision 2\n");
+    let kept = dir.path().join("kept");
+    deployment.ok(&["repair", "--apply", "--keep", kept.to_str().expect("it is text")]);
+    let mode = std::fs::metadata(&kept).expect("a file").permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    assert_eq!(deployment.ok(&["repair"]), "all stored state can be read\n");
+}
+
+#[test]
+fn a_missing_command_lists_the_commands_for_people() {
+    let said = push0(&["--json"]);
+    assert_eq!(said.status.code(), Some(64));
+    let said = stderr(&said);
+    assert!(said.contains("pipeline") && !said.contains("__child"), "{said}");
 }
 
 #[tokio::test]

@@ -3,7 +3,7 @@
 
 use super::{Effect, Reason, Watchdog};
 use push0_domain::{
-    PipelineId, ProverId, Timestamp,
+    Participant, PipelineId, Timestamp,
     message::{BlockEnded, Emission, Held},
     output::Output,
     task::TaskId,
@@ -110,7 +110,7 @@ impl Watchdog {
         now: Timestamp,
         unwanted: impl Fn(&Held) -> Option<Reason>,
     ) -> Vec<Effect> {
-        let found: Vec<(ProverId, Held, Reason)> = self
+        let found: Vec<(Participant, Held, Reason)> = self
             .held()
             .filter_map(|(prover, held)| Some((prover, held, unwanted(held)?)))
             .filter(|(prover, held, _)| !self.is_over(prover, held))

@@ -7,11 +7,14 @@ fn at(seconds: u64) -> Timestamp {
     Timestamp(seconds * 1_000_000)
 }
 
-fn prover(n: u32) -> ProverId {
-    ProverId::new(&format!("p-{n}")).unwrap()
+fn prover(n: u32) -> Participant {
+    Participant {
+        zkvm: "mock".parse().unwrap(),
+        name: format!("p-{n}").parse().unwrap(),
+    }
 }
 
-fn fleet(count: u32) -> BTreeSet<ProverId> {
+fn fleet(count: u32) -> BTreeSet<Participant> {
     (0..count).map(prover).collect()
 }
 
@@ -40,7 +43,7 @@ fn begun(changes: &[Change]) -> &Quarantine {
     }
 }
 
-fn ended(changes: &[Change]) -> &ProverId {
+fn ended(changes: &[Change]) -> &Participant {
     match changes {
         [Change::Ended(prover, _)] => prover,
         other => unreachable!("{other:?}"),
@@ -262,7 +265,7 @@ fn who_ran_out_of_memory_is_not_charged_for_what_larger_provers_can_do() {
 #[test]
 fn provers_of_which_nothing_counts_any_more_are_forgotten() {
     let mut reputation = Reputation::default();
-    let fleet: BTreeSet<ProverId> = (0..1000).map(prover).collect();
+    let fleet: BTreeSet<Participant> = (0..1000).map(prover).collect();
     for n in 0..1000 {
         reputation.failed(&task(u64::from(n)), &prover(n), BAD, &fleet, at(1));
     }

@@ -1,62 +1,59 @@
 //! Carries out decisions.
 
-use super::Active;
-use crate::{
-    decide::{Effect, End, Reason},
-    unheld::{Fate, Unheld},
-};
-use push0_bus::{
-    Ack, BusError, Handed, Kept, Message, PublishError, Stream, consumer_of_checks, consumer_of_tasks, now,
-};
+use super::{Active, place::place_of};
+use crate::decide::{Because, Effect, End, Reason};
+use push0_bus::{Ack, BusError, Kept, Message, PublishError, Stream};
 use push0_domain::{
-    PipelineId, ProverId, ZkvmId,
+    Participant, PipelineId,
     message::{
         Control, Failure, FailureClass, Happening, Held, Outcome, ResultEvent, Role, StageReady, Task,
         TaskRange, TaskResult,
     },
     pipeline::Rest,
-    subject::{self, AttemptKey, Kind},
+    subject::{self, AttemptKey},
     trace::TraceContext,
-    wanted::Claims,
 };
 use push0_runtime::trace;
 use serde::{Serialize, de::IgnoredAny};
-use std::{collections::HashMap, time::Duration};
+use std::time::Duration;
 
 /// How long a report is retried before the watchdog starts over from stored state.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Most messages of a stream to compare with the leases. CHECKS only holds more while there are far too few
-/// verifiers. Then a delivery in no lease waits for the broker's ack wait of 5 s.
-const LOOK_MAX: u64 = 30_000;
-
 /// An attempt whose prover cannot report its end.
-struct Lost {
-    task: Task,
-    trace: TraceContext,
-    prover: ProverId,
-    end: End,
-    ran_ms: u64,
-    ack: Ack,
+pub(super) struct Lost {
+    pub(super) task: Task,
+    pub(super) trace: TraceContext,
+    pub(super) prover: Participant,
+    pub(super) end: End,
+    pub(super) ran_ms: u64,
+    pub(super) ack: Ack,
 }
 
 impl Active<'_> {
     pub(super) async fn perform(&mut self, effect: Effect) -> Result<(), BusError> {
         let act = match effect {
             Effect::Report { prover, held, end } => return self.report(prover, &held, end).await,
-            Effect::Hedge { prover, held } => return self.hedge(prover, &held).await,
-            Effect::Announce(happening) => {
-                let lost = matches!(happening, Happening::ProverLost { .. });
-                self.bus.announce(None, happening);
-                // The lost prover may have been the last one not in quarantine.
-                return if lost {
-                    self.end_quarantines().await
-                } else {
-                    Ok(())
-                };
+            Effect::Hedge {
+                prover,
+                held,
+                because,
+            } => {
+                let key = held.header.key();
+                return self.second_copy(&key, prover, because, Some(&held.trace)).await;
             }
-            Effect::GiveBack(held) => {
-                self.bus.ack_of(&held.ack_subject).give_back(Duration::ZERO).await;
+            Effect::Extend(held) => {
+                if let Some(ack) = self.ack_of(Role::Prover, &held).await? {
+                    ack.progress().await;
+                }
+                return Ok(());
+            }
+            Effect::Announce(happening) => return self.announce(happening).await,
+            Effect::GiveBack(role, held) => {
+                let Some(ack) = self.ack_of(role, &held).await? else {
+                    return Ok(());
+                };
+                ack.give_back(Duration::ZERO).await;
                 "given-back"
             }
             Effect::Stop {
@@ -89,6 +86,55 @@ impl Active<'_> {
         Ok(())
     }
 
+    /// Returns the acknowledgement of a delivery in a lease, made from its stream, its consumer and its sequence. Returns
+    /// `None` unless that is the message of the attempt in the sealed header: a lease may name any sequence.
+    async fn ack_of(&self, role: Role, held: &Held) -> Result<Option<Ack>, BusError> {
+        let key = held.header.key();
+        let (stream, consumer, subject) = place_of(role, &key);
+        let kept = self.bus.last::<IgnoredAny>(stream, &subject).await?;
+        if kept.is_none_or(|kept| kept.sequence != held.sequence) {
+            return Ok(None);
+        }
+        let handed = self.bus.handed_out(stream, &consumer).await?;
+        Ok(handed.map(|handed| self.bus.ack_at(stream, &consumer, held.sequence, &handed)))
+    }
+
+    /// Tells observers and the log what was noticed about a process.
+    async fn announce(&mut self, happening: Happening) -> Result<(), BusError> {
+        // A process that is not there any more may have been the last prover not in quarantine.
+        let mut is_fewer = false;
+        match &happening {
+            Happening::ProverSuspected { prover, held, .. } => {
+                is_fewer = true;
+                tracing::warn!(prover.id = %prover, held, "suspected: no heartbeat, its attempts get second copies");
+            }
+            Happening::ProverBack {
+                prover, silent_ms, ..
+            } => {
+                tracing::info!(prover.id = %prover, silent_ms, "back: heard again, its attempts go on");
+            }
+            Happening::ProverLost { prover, held, .. } => {
+                is_fewer = true;
+                tracing::warn!(prover.id = %prover, held, "dead: its attempts are reported as died");
+            }
+            Happening::NameTakenTwice { prover, origins } => {
+                let origins: Vec<String> = origins.iter().map(ToString::to_string).collect();
+                tracing::error!(
+                    prover.id = %prover,
+                    origins = origins.join(", "),
+                    "two processes of one name, give one of them another PUSH0_PROVER__ID"
+                );
+            }
+            _ => {}
+        }
+        self.bus.announce(None, happening);
+        if is_fewer {
+            self.end_quarantines().await
+        } else {
+            Ok(())
+        }
+    }
+
     /// Returns whether a pipeline lets superfluous proofs finish.
     async fn finishes(&self, pipeline: &PipelineId) -> Result<bool, BusError> {
         let current = self.pipelines.current_of(pipeline).await?;
@@ -97,7 +143,7 @@ impl Active<'_> {
 
     /// Returns the task stored in TASKS. `None` if it was acknowledged or purged, so nothing is
     /// left to report.
-    async fn task(&self, key: &AttemptKey) -> Result<Option<Kept<Task>>, BusError> {
+    pub(super) async fn task(&self, key: &AttemptKey) -> Result<Option<Kept<Task>>, BusError> {
         self.bus.last::<Task>(Stream::Tasks, &subject::task(key)).await
     }
 
@@ -110,32 +156,39 @@ impl Active<'_> {
         Ok(false)
     }
 
-    async fn report(&self, prover: ProverId, held: &Held, end: End) -> Result<(), BusError> {
-        let key = AttemptKey::of(&held.header.zkvm, &held.header.attempt_id());
-        let Some(Ok(task)) = self.task(&key).await?.map(|kept| kept.body) else {
+    async fn report(&self, prover: Participant, held: &Held, end: End) -> Result<(), BusError> {
+        let key = held.header.key();
+        let Some((Ok(task), sequence)) = self.task(&key).await?.map(|kept| (kept.body, kept.sequence)) else {
             return Ok(());
         };
-        if task.claim() != held.header.context.claim() {
-            // TASKS now holds a newer attempt that replaced this one, so no report is needed.
+        if sequence != held.sequence {
+            // TASKS now holds a newer message that replaced this one, so no report is needed.
             return Ok(());
         }
+        let Some(ack) = self.ack_of(Role::Prover, held).await? else {
+            return Ok(());
+        };
         let lost = Lost {
             task,
             trace: held.trace.clone(),
             prover,
             end,
             ran_ms: held.running_ms.unwrap_or(0),
-            ack: self.bus.ack_of(&held.ack_subject),
+            ack,
         };
         self.write_end(&key, lost).await
     }
 
     /// Writes the end of an attempt in place of its prover, and only then ends its delivery, so that a crash
     /// in between costs a second run and never the task.
-    async fn write_end(&self, key: &AttemptKey, lost: Lost) -> Result<(), BusError> {
+    pub(super) async fn write_end(&self, key: &AttemptKey, lost: Lost) -> Result<(), BusError> {
         let header = lost.task.header;
         let (class, message, act) = match lost.end {
             End::Silent(silent) => (FailureClass::Died, format!("silent for {silent:?}"), "died"),
+            End::Gone => {
+                let message = "silent, and its connection to the broker has ended".to_owned();
+                (FailureClass::Died, message, "died")
+            }
             End::Restarted => (FailureClass::Died, "restarted".to_owned(), "died"),
             End::Hung => (
                 FailureClass::TimedOut,
@@ -148,31 +201,53 @@ impl Active<'_> {
             block.number = header.id.stage.block.number,
             task.id = %header.id,
             attempt = header.attempt,
-            prover.id = %lost.prover,
+            prover.id = %lost.prover.name,
             outcome = class.as_str(),
         );
         trace::set_parent(&span, &lost.trace);
         tracing::warn!(parent: &span, reason = message, "attempt lost, reporting it as failed");
         let result = TaskResult {
             header,
-            prover: lost.prover,
+            prover: lost.prover.name,
             outcome: Outcome::Failed(Failure::new(class, message)),
             inputs: Some(lost.task.inputs),
             prove_us: lost.ran_ms * 1000,
+            transfer_us: 0,
             verdict: None,
         };
         let context = trace::context(&span, &lost.trace);
-        self.publish(subject::result(key), &ResultEvent::Attempt(result), &context)
-            .await?;
+        self.publish(
+            subject::result_by_watchdog(key),
+            &ResultEvent::Attempt(result),
+            &context,
+        )
+        .await?;
         lost.ack.done().await;
         self.metrics.acts.with_label_values(&[act]).inc();
         Ok(())
     }
 
-    async fn hedge(&self, prover: ProverId, held: &Held) -> Result<(), BusError> {
-        let key = AttemptKey::of(&held.header.zkvm, &held.header.attempt_id());
-        let Some(Ok(task)) = self.task(&key).await?.map(|kept| kept.body) else {
+    /// Asks for a second copy of an attempt, unless the attempt is over.
+    pub(super) async fn second_copy(
+        &self,
+        key: &AttemptKey,
+        prover: Participant,
+        because: Because,
+        trace: Option<&TraceContext>,
+    ) -> Result<(), BusError> {
+        let Some((Ok(task), stored)) = self.task(key).await?.map(|kept| (kept.body, kept.trace)) else {
             return Ok(());
+        };
+        let act = match because {
+            Because::Slow => "hedged",
+            Because::Silent => {
+                tracing::warn!(
+                    attempt = %key,
+                    prover.id = %prover.name,
+                    "the prover is silent, a second copy of its attempt starts elsewhere"
+                );
+                "copied"
+            }
         };
         let header = task.header;
         let ready = StageReady {
@@ -185,96 +260,17 @@ impl Active<'_> {
             zkvm: header.zkvm.clone(),
             attempt: header.attempt + 1,
             hedge_of: Some(header.attempt),
-            avoid: vec![prover],
+            failed: 0,
+            avoid: vec![prover.name],
             inputs: task.inputs,
             busy_us: header.busy_us,
             context: header.context,
         };
-        let key = AttemptKey::of(&header.zkvm, &header.id.attempt(ready.attempt));
-        self.publish(subject::stage(&key), &ready, &held.trace).await?;
-        self.metrics.acts.with_label_values(&["hedged"]).inc();
+        let key = AttemptKey::of(&ready.zkvm, &header.id.attempt(ready.attempt));
+        let trace = trace.unwrap_or(&stored);
+        self.publish(subject::stage(&key), &ready, trace).await?;
+        self.metrics.acts.with_label_values(&[act]).inc();
         Ok(())
-    }
-
-    /// Compares TASKS and CHECKS with the leases, and passes on deliveries in no lease.
-    pub(super) async fn look(&mut self) -> Result<(), BusError> {
-        let streams = [
-            (Stream::Tasks, Kind::Task, Role::Prover),
-            (Stream::Checks, Kind::Check, Role::Verifier),
-        ];
-        for (stream, kind, role) in streams {
-            if self.bus.level(stream).await?.messages > LOOK_MAX {
-                continue;
-            }
-            let subjects = self.bus.subjects(stream, &subject::all(kind)).await?;
-            let keys = subjects
-                .iter()
-                .map(|(subject, _)| AttemptKey::parse(subject, kind));
-            let unheld = self.core.look(role, keys.filter_map(Result::ok).collect(), now());
-            let mut handed = HashMap::new();
-            for unheld in unheld {
-                self.pass_on(stream, unheld, &mut handed).await?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Passes on an unheld attempt if it was delivered. Otherwise it waits for a prover. An attempt whose
-    /// delivery was acknowledged is over, and is removed.
-    async fn pass_on(
-        &mut self,
-        stream: Stream,
-        unheld: Unheld,
-        handed: &mut HashMap<ZkvmId, Option<Handed>>,
-    ) -> Result<(), BusError> {
-        let Unheld { key, role, fate } = unheld;
-        let (subject, consumer) = match role {
-            Role::Prover => (subject::task(&key), consumer_of_tasks(&key.zkvm)),
-            Role::Verifier => (subject::check(&key), consumer_of_checks(&key.zkvm)),
-        };
-        if !handed.contains_key(&key.zkvm) {
-            let now = self.bus.handed_out(stream, &consumer).await?;
-            handed.insert(key.zkvm.clone(), now);
-        }
-        let out = handed.get(&key.zkvm).copied().flatten();
-        let kept = self.bus.last::<IgnoredAny>(stream, &subject).await?;
-        let stored = kept.map(|kept| kept.sequence);
-        let is_over = |sequence: &u64| out.is_some_and(|out| out.is_acknowledged(*sequence));
-        if let Some(sequence) = stored.filter(is_over) {
-            tracing::info!(attempt = %key, stream = stream.name(), "removing an acknowledged message");
-            self.metrics.acts.with_label_values(&["removed"]).inc();
-            return self.bus.purge_up_to(stream, &subject, sequence).await;
-        }
-        let delivered = stored.zip(out);
-        let delivered = delivered.filter(|(sequence, out)| out.unacknowledged > 0 && *sequence <= out.up_to);
-        let Some((sequence, out)) = delivered else {
-            self.core.waits(role, &key);
-            return Ok(());
-        };
-        let ack = self.bus.ack_at(stream, &consumer, sequence, &out);
-        let (prover, end) = match fate {
-            Fate::Fell(prover, end) => (prover, end),
-            Fate::Suspect => return Ok(()),
-            Fate::Lost => {
-                tracing::info!(attempt = %key, "delivered but in no lease, giving it to another process");
-                ack.give_back(Duration::ZERO).await;
-                self.metrics.acts.with_label_values(&["given-back"]).inc();
-                return Ok(());
-            }
-        };
-        let kept = self.task(&key).await?;
-        let Some((Ok(task), trace)) = kept.map(|kept| (kept.body, kept.trace)) else {
-            return Ok(());
-        };
-        let lost = Lost {
-            task,
-            trace,
-            prover,
-            end,
-            ran_ms: 0,
-            ack,
-        };
-        self.write_end(&key, lost).await
     }
 
     pub(super) async fn publish<T: Serialize>(

@@ -4,7 +4,7 @@ use super::Active;
 use crate::reputation::{Change, Quarantine};
 use push0_bus::{BusError, now};
 use push0_domain::{
-    ProverId,
+    Participant,
     message::{Control, Happening, Lease, ProverState},
     subject,
     trace::TraceContext,
@@ -14,10 +14,19 @@ use std::time::Duration;
 /// Key prefix of the facts about quarantines.
 const QUARANTINE: &str = "quarantine";
 
+/// Returns the prover in the key of a fact about a quarantine.
+fn participant_of(key: &str) -> Option<Participant> {
+    let (zkvm, name) = key.strip_prefix(QUARANTINE)?.strip_prefix('.')?.split_once('.')?;
+    Some(Participant {
+        zkvm: zkvm.parse().ok()?,
+        name: name.parse().ok()?,
+    })
+}
+
 impl Active<'_> {
     pub(super) async fn recall_quarantines(&mut self) -> Result<(), BusError> {
-        for fact in self.quarantines.list(&format!("{QUARANTINE}.*")).await? {
-            let prover = fact.key.split_once('.').and_then(|(_, id)| id.parse().ok());
+        for fact in self.quarantines.readable(&format!("{QUARANTINE}.*.*")).await? {
+            let prover = participant_of(&fact.key);
             if let (Some(prover), Some(quarantine)) = (prover, fact.value) {
                 self.reputation.recall(prover, quarantine, now());
             }
@@ -35,7 +44,7 @@ impl Active<'_> {
             let Quarantine { until, times, reason } = quarantine.clone();
             tracing::warn!(prover.id = %prover, reason, times, until = ?until, "quarantine changed");
             self.tell(prover, until.since(now()), &reason).await?;
-            let prover = prover.clone();
+            let prover = prover.name.clone();
             let (act, happening) = match change {
                 Change::Begun(..) => (
                     "quarantined",
@@ -63,7 +72,7 @@ impl Active<'_> {
             self.note(change.into_iter().collect()).await?;
         }
         for prover in self.reputation.over(now()) {
-            let reason = "the quarantine has expired".to_owned();
+            let (reason, prover) = ("the quarantine has expired".to_owned(), prover.name);
             self.bus
                 .announce(None, Happening::QuarantineEnded { prover, reason });
         }
@@ -86,13 +95,13 @@ impl Active<'_> {
             ProverState::Quarantined => true,
             ProverState::Draining => return Ok(()),
         };
-        match self.reputation.remind(&lease.prover, rests, now()) {
-            Some((left, reason)) => self.tell(&lease.prover, left, &reason).await,
+        match self.reputation.remind(&lease.sender(), rests, now()) {
+            Some((left, reason)) => self.tell(&lease.sender(), left, &reason).await,
             None => Ok(()),
         }
     }
 
-    async fn tell(&self, prover: &ProverId, left: Duration, reason: &str) -> Result<(), BusError> {
+    async fn tell(&self, prover: &Participant, left: Duration, reason: &str) -> Result<(), BusError> {
         let order = Control::Quarantine {
             for_ms: u64::try_from(left.as_millis()).unwrap_or(u64::MAX),
             reason: reason.to_owned(),

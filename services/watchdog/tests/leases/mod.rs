@@ -47,10 +47,11 @@ pub(crate) fn held(index: u32, running: Option<Duration>, timeout: Duration) -> 
         check: false,
         program_id: None,
         busy_us: 0,
+        seal: push0_domain::seal::Seal::default(),
     };
     Held {
         header,
-        ack_subject: format!("ack.{index}"),
+        sequence: u64::from(index),
         running_ms: running.map(millis),
         ends_soon: false,
         progress_permille: None,
@@ -64,6 +65,7 @@ pub(crate) fn lease(prover: u32, role: Role, held: Vec<Held>) -> Lease {
         zkvm: ZkvmId::new("mock").expect("valid"),
         role,
         incarnation: 1,
+        origin: None,
         beat: 1,
         slots: 4,
         ahead: 4,

@@ -61,8 +61,8 @@ impl<T: Serialize + DeserializeOwned> Changes<T> {
     async fn next(&mut self) -> Result<Fact<T>, BusError> {
         loop {
             if let Some(entry) = self.facts.next_entry(&self.subject, self.after + 1).await? {
-                self.after = entry.revision;
-                return self.facts.read(entry);
+                self.after = entry.sequence;
+                return self.facts.read(&entry);
             }
             self.wait().await?;
         }

@@ -1,46 +1,67 @@
 use crate::{Broker, soon};
-use push0_bus::{BlobError, Blobs};
+use push0_bus::{BlobError, BlobWriter, Blobs, Service};
 use push0_domain::{
-    BlobRef, Payload, Payloads,
-    payload::{CHUNK_LEN, INLINE_MAX},
+    BlobRef, Payload, Payloads, PipelineId,
+    payload::{BLOB_PART_LEN, CHUNK_LEN, INLINE_MAX},
+    subject,
 };
 use std::time::Instant;
 
-async fn blobs(broker: &Broker) -> Blobs {
-    broker.bus.blobs().await.expect("provisioned")
+const PART: usize = BLOB_PART_LEN as usize;
+
+fn demo() -> PipelineId {
+    "demo".parse().expect("valid")
 }
 
-async fn raw_store(broker: &Broker) -> async_nats::jetstream::object_store::ObjectStore {
-    broker
-        .jetstream()
-        .await
-        .get_object_store("push0_blobs")
-        .await
-        .expect("provisioned")
+fn blobs(broker: &Broker) -> (Blobs, BlobWriter) {
+    let blobs = broker.bus.blobs();
+    let writer = blobs.of_service(Service::Operator, &demo(), 7);
+    (blobs, writer)
+}
+
+fn bytes(len: usize) -> Vec<u8> {
+    (0..len)
+        .map(|at| u8::try_from(at % 251).expect("small"))
+        .collect()
 }
 
 async fn stored_messages(broker: &Broker) -> u64 {
-    let stream = broker
-        .jetstream()
+    let stream = broker.jetstream().await.get_stream("PUSH0_BLOBS").await;
+    stream.expect("provisioned").cached_info().state.messages
+}
+
+/// Stores a message as any client may, headers included. Returns the broker's refusal.
+async fn publish(
+    broker: &Broker,
+    subject: String,
+    headers: &[(&str, &str)],
+    body: Vec<u8>,
+) -> Option<String> {
+    let mut map = async_nats::HeaderMap::new();
+    headers.iter().for_each(|(name, value)| map.insert(*name, *value));
+    let jetstream = broker.jetstream().await;
+    let sent = jetstream.publish_with_headers(subject, map, body.into());
+    sent.await
+        .expect("sent")
         .await
-        .get_stream("OBJ_push0_blobs")
-        .await
-        .expect("provisioned");
-    stream.cached_info().state.messages
+        .err()
+        .map(|error| error.to_string())
 }
 
 #[tokio::test]
 async fn small_payloads_stay_in_the_message_and_large_ones_do_not() {
     let broker = Broker::start().await;
-    let blobs = blobs(&broker).await;
+    let (blobs, writer) = blobs(&broker);
     for (len, inline) in [
         (0, true),
         (INLINE_MAX, true),
         (INLINE_MAX + 1, false),
+        (PART, false),
+        (PART + 1, false),
         (3 << 20, false),
     ] {
-        let bytes: Vec<u8> = (0..len).map(|at| u8::try_from(at % 251).unwrap()).collect();
-        let payload = soon(blobs.payload(&bytes)).await.unwrap();
+        let bytes = bytes(len);
+        let payload = soon(writer.payload(&bytes)).await.unwrap();
         assert_eq!(matches!(payload, Payload::Inline(_)), inline, "{payload:?}");
         assert_eq!(payload.len(), len as u64);
         assert_eq!(soon(blobs.resolve(&payload)).await.unwrap(), bytes);
@@ -48,116 +69,153 @@ async fn small_payloads_stay_in_the_message_and_large_ones_do_not() {
 }
 
 #[tokio::test]
-async fn a_thousand_tasks_that_read_small_blobs_at_once_use_no_consumers() {
+async fn a_thousand_tasks_that_read_blobs_at_once_use_no_consumers() {
     let broker = Broker::start().await;
-    let blobs = blobs(&broker).await;
+    let (blobs, writer) = blobs(&broker);
     let bytes = vec![7; INLINE_MAX + 1];
-    let blob = soon(blobs.put(&bytes)).await.unwrap();
+    let blob = soon(writer.put(&bytes)).await.unwrap();
     let read = futures::future::join_all((0..1000).map(|_| blobs.get(&blob)));
     for got in soon(read).await {
         assert_eq!(got.unwrap(), bytes);
     }
-    let stream = broker.jetstream().await.get_stream("OBJ_push0_blobs").await;
+    let stream = broker.jetstream().await.get_stream("PUSH0_BLOBS").await;
     assert_eq!(stream.unwrap().cached_info().state.consumer_count, 0);
 }
 
 #[tokio::test]
-async fn the_same_bytes_are_stored_once() {
+async fn the_same_bytes_are_stored_once_and_a_broken_upload_is_finished_by_the_next() {
     let broker = Broker::start().await;
-    let blobs = blobs(&broker).await;
-    let bytes = vec![5; 100_000];
-    let first = blobs.put(&bytes).await.unwrap();
-    let messages = stored_messages(&broker).await;
-    assert_eq!(blobs.put(&bytes).await.unwrap(), first);
-    assert_eq!(stored_messages(&broker).await, messages);
-    assert_eq!(blobs.put(&[]).await.unwrap(), blobs.put(&[]).await.unwrap());
-    assert!(soon(blobs.get(&BlobRef::of(&[]))).await.unwrap().is_empty());
+    let (blobs, writer) = blobs(&broker);
+    let bytes = bytes(3 * PART + 5);
+    let blob = writer.name(&bytes).await;
+    assert_eq!(blob.parts(), 4);
+    // An upload broke after its third part.
+    let part = bytes[2 * PART..3 * PART].to_vec();
+    assert_eq!(
+        publish(&broker, subject::blobs::part(&blob, 2), &[], part).await,
+        None
+    );
+    let error = soon(blobs.get(&blob)).await.unwrap_err();
+    assert!(
+        matches!(error, BlobError::Missing(_)) && !error.is_transient(),
+        "{error:?}"
+    );
+    for _ in 0..2 {
+        assert_eq!(writer.put(&bytes).await.unwrap(), blob);
+        assert_eq!(stored_messages(&broker).await, 4);
+        assert_eq!(soon(blobs.get(&blob)).await.unwrap(), bytes);
+    }
+    let empty = writer.put(&[]).await.unwrap();
+    assert!(soon(blobs.get(&empty)).await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn the_bytes_of_two_blocks_are_stored_twice_and_removed_with_their_block() {
+    let broker = Broker::start().await;
+    let (blobs, writer) = blobs(&broker);
+    let bytes = bytes(PART + 1);
+    let seven = writer.put(&bytes).await.unwrap();
+    let eight = blobs
+        .of_service(Service::Operator, &demo(), 8)
+        .put(&bytes)
+        .await
+        .unwrap();
+    assert_eq!((seven.hash, stored_messages(&broker).await), (eight.hash, 4));
+    let stored = blobs.stored().await.unwrap();
+    let places: Vec<_> = stored.places.keys().map(|place| place.number).collect();
+    assert_eq!((places, stored.strays), (vec![7, 8], Vec::new()));
+    assert_eq!(
+        blobs
+            .remove(&subject::blobs::of_number(&demo(), 7))
+            .await
+            .unwrap(),
+        2
+    );
+    assert!(matches!(
+        blobs.get(&seven).await.unwrap_err(),
+        BlobError::Missing(_)
+    ));
+    assert_eq!(soon(blobs.get(&eight)).await.unwrap(), bytes);
+}
+
+#[tokio::test]
+async fn no_message_and_no_header_replaces_or_removes_a_blob() {
+    let broker = Broker::start().await;
+    let (blobs, writer) = blobs(&broker);
+    let bytes = bytes(100_000);
+    let blob = writer.put(&bytes).await.unwrap();
+    let headers: [&[(&str, &str)]; 5] = [
+        &[],
+        &[("Nats-Rollup", "sub")],
+        &[("Nats-Rollup", "all")],
+        &[("Nats-TTL", "1s")],
+        &[("Nats-Expected-Last-Sequence", "1")],
+    ];
+    for headers in headers {
+        let refused = publish(&broker, subject::blobs::part(&blob, 0), headers, vec![1]).await;
+        assert!(refused.is_some(), "{headers:?}");
+    }
+    // The same on a subject of its own, where a rollup would remove everything else.
+    let other = writer.name(b"other").await;
+    let refused = publish(
+        &broker,
+        subject::blobs::part(&other, 0),
+        &[("Nats-Rollup", "all")],
+        vec![1],
+    )
+    .await;
+    assert!(refused.is_some());
+    let large = vec![0; PART + 2048];
+    assert!(
+        publish(&broker, subject::blobs::part(&other, 0), &[], large)
+            .await
+            .is_some()
+    );
+    assert_eq!(soon(blobs.get(&blob)).await.unwrap(), bytes);
 }
 
 #[tokio::test]
 async fn a_blob_that_is_missing_or_not_what_it_should_be_is_not_returned() {
     let broker = Broker::start().await;
-    let (blobs, raw) = (blobs(&broker).await, raw_store(&broker).await);
-    let never_stored = BlobRef::of(b"never stored");
-    let error = soon(blobs.get(&never_stored)).await.unwrap_err();
+    let (blobs, writer) = blobs(&broker);
+    let blob = writer.name(&bytes(100_000)).await;
+    let error = soon(blobs.get(&blob)).await.unwrap_err();
     assert!(
         matches!(error, BlobError::Missing(_)) && !error.is_transient(),
         "{error:?}"
     );
-
-    let bytes = vec![7; 100_000];
     for other in [vec![8; 100_000], vec![7; 99_999], vec![7; 100_001], vec![]] {
-        let blob = BlobRef::of(&bytes);
-        raw.put(blob.hash.to_string().as_str(), &mut &other[..])
-            .await
-            .unwrap();
+        assert_eq!(
+            publish(&broker, subject::blobs::part(&blob, 0), &[], other).await,
+            None
+        );
         let error = soon(blobs.get(&blob)).await.unwrap_err();
         assert!(
             matches!(error, BlobError::Corrupt(_)) && !error.is_transient(),
-            "{} bytes: {error:?}",
-            other.len()
+            "{error:?}"
         );
+        blobs
+            .remove(&subject::blobs::parts(&blob.place, blob.hash))
+            .await
+            .unwrap();
     }
-    let blob = blobs.put(&bytes).await.unwrap();
-    let lying = BlobRef {
-        len: blob.len - 1,
-        ..blob
-    };
-    assert!(matches!(
-        soon(blobs.get(&lying)).await.unwrap_err(),
-        BlobError::Corrupt(_)
-    ));
-}
-
-#[tokio::test]
-async fn corrupt_bytes_of_the_right_length_are_replaced_when_they_are_stored_again() {
-    let broker = Broker::start().await;
-    let (blobs, raw) = (blobs(&broker).await, raw_store(&broker).await);
-    let bytes = vec![7; 100_000];
-    let name = BlobRef::of(&bytes).hash.to_string();
-    raw.put(name.as_str(), &mut &vec![8; 90_000][..]).await.unwrap();
-    let blob = blobs.put(&bytes).await.unwrap();
-    assert_eq!(soon(blobs.get(&blob)).await.unwrap(), bytes);
-    raw.delete(&name).await.unwrap();
-    assert!(matches!(
-        soon(blobs.get(&blob)).await.unwrap_err(),
-        BlobError::Missing(_)
-    ));
-    blobs.put(&bytes).await.unwrap();
-    assert_eq!(soon(blobs.get(&blob)).await.unwrap(), bytes);
-}
-
-#[tokio::test]
-async fn a_blob_whose_bytes_are_gone_is_missing_and_nobody_waits_for_them() {
-    let broker = Broker::start().await;
-    let blobs = blobs(&broker).await;
-    let bytes = vec![7; 300_000];
-    let blob = blobs.put(&bytes).await.unwrap();
-    let stream = broker
-        .jetstream()
-        .await
-        .get_stream("OBJ_push0_blobs")
-        .await
-        .unwrap();
-    stream.purge().filter("$O.push0_blobs.C.>").await.unwrap();
-    let read = tokio::time::timeout(std::time::Duration::from_secs(10), blobs.get(&blob)).await;
-    let error = read.expect("reading ends").unwrap_err();
-    assert!(matches!(error, BlobError::Missing(_)), "{error:?}");
-    blobs.put(&bytes).await.unwrap();
-    assert_eq!(
-        soon(blobs.get(&blob)).await.unwrap(),
-        bytes,
-        "its producer can store it again"
-    );
+    writer.put(&bytes(100_000)).await.unwrap();
+    for len in [blob.len - 1, blob.len + 1] {
+        let lying = BlobRef { len, ..blob.clone() };
+        assert!(matches!(
+            soon(blobs.get(&lying)).await.unwrap_err(),
+            BlobError::Corrupt(_)
+        ));
+    }
 }
 
 #[tokio::test]
 async fn one_entry_of_a_list_of_a_hundred_thousand_is_read_from_one_chunk() {
     let broker = Broker::start().await;
-    let blobs = blobs(&broker).await;
+    let (blobs, writer) = blobs(&broker);
     let entry = |at: u32| Payload::Inline(at.to_le_bytes().repeat(4));
     let begun = Instant::now();
-    let list = blobs.list((0..100_000).map(entry).collect()).await.unwrap();
+    let list = writer.list((0..100_000).map(entry).collect()).await.unwrap();
     println!("a list of 100,000 entries stored in {:?}", begun.elapsed());
     let Payloads::Chunked { count, chunks } = &list else {
         panic!("{list:?}")
@@ -170,10 +228,10 @@ async fn one_entry_of_a_list_of_a_hundred_thousand_is_read_from_one_chunk() {
     assert_eq!(list.get(100_000), None);
 
     let wanted = 77_777;
-    let raw = raw_store(&broker).await;
     for (at, chunk) in chunks.iter().enumerate() {
         if at as u32 != wanted / CHUNK_LEN {
-            raw.delete(chunk.hash.to_string()).await.unwrap();
+            let parts = subject::blobs::parts(&chunk.place, chunk.hash);
+            assert_eq!(blobs.remove(&parts).await.unwrap(), 1);
         }
     }
     let begun = Instant::now();
@@ -187,9 +245,9 @@ async fn one_entry_of_a_list_of_a_hundred_thousand_is_read_from_one_chunk() {
 #[tokio::test]
 async fn a_list_of_large_entries_is_split_until_each_part_fits() {
     let broker = Broker::start().await;
-    let blobs = blobs(&broker).await;
+    let (blobs, writer) = blobs(&broker);
     let entry = |at: u32| at.to_le_bytes().repeat(INLINE_MAX / 8);
-    let list = blobs
+    let list = writer
         .list((0..300).map(|at| Payload::Inline(entry(at))).collect())
         .await
         .unwrap();
@@ -199,15 +257,15 @@ async fn a_list_of_large_entries_is_split_until_each_part_fits() {
             entry(at)
         );
     }
-    let short = blobs.list(vec![Payload::empty(); 3]).await.unwrap();
+    let short = writer.list(vec![Payload::empty(); 3]).await.unwrap();
     assert!(matches!(short, Payloads::List(_)));
 }
 
 #[tokio::test]
 async fn an_entry_beyond_its_chunk_or_within_another_list_is_refused() {
     let broker = Broker::start().await;
-    let blobs = blobs(&broker).await;
-    let list = blobs
+    let (blobs, writer) = blobs(&broker);
+    let list = writer
         .list(vec![Payload::Inline(vec![1; 1000]); 300])
         .await
         .unwrap();
@@ -215,14 +273,14 @@ async fn an_entry_beyond_its_chunk_or_within_another_list_is_refused() {
         panic!("{list:?}")
     };
     let beyond = Payload::Entry {
-        chunk: chunks[1],
+        chunk: chunks[1].clone(),
         entry: 44,
     };
     assert!(matches!(
         soon(blobs.resolve(&beyond)).await.unwrap_err(),
         BlobError::Entry { entry: 44, .. }
     ));
-    let no_list = blobs.put(&[0xff; 70_000]).await.unwrap();
+    let no_list = writer.put(&[0xff; 70_000]).await.unwrap();
     let wrong = Payload::Entry {
         chunk: no_list,
         entry: 0,

@@ -1,7 +1,7 @@
 //! How soon a process recovers when one of three brokers is in trouble.
 
 use crate::message;
-use push0_bus::{Bus, Limits, NatsConfig, Replay, Stream};
+use push0_bus::{Bus, Limits, NatsConfig, Replay, Service, Stream};
 use push0_domain::subject::{self, Kind};
 use push0_harness::{NatsCluster, NatsOptions, wait_for};
 use serde_json::Value;
@@ -181,4 +181,27 @@ async fn a_broker_that_hears_nothing_is_not_believed_about_a_stream() {
         }
     })
     .await;
+    // Each stream notices for itself that its leader is silent. The janitor deletes by these answers.
+    let place = bus
+        .blobs()
+        .of_service(Service::Operator, &"demo".parse().expect("a name"), 1);
+    let place = place.name(b"x").await.place;
+    wait_for("refusals of what the janitor reads", PATIENCE, async || {
+        let keep = bus.keep().await.map(|keep| format!("{keep:?}"));
+        let stored = bus.blobs().stored().await.map(|stored| format!("{stored:?}"));
+        let at = bus.blobs().at(&place).await.map(|blobs| format!("{blobs:?}"));
+        let (keep, stored, at) = (told(keep), told(stored), told(at));
+        let all = [keep, stored, at];
+        if all.iter().all(|said| said.contains("knows no leader")) {
+            Ok(())
+        } else {
+            Err(format!("{all:?}"))
+        }
+    })
+    .await;
+}
+
+/// Returns what an answer or an error says.
+fn told(answer: Result<String, impl std::fmt::Display>) -> String {
+    answer.unwrap_or_else(|error| error.to_string())
 }

@@ -1,5 +1,5 @@
 use crate::{Broker, message, soon};
-use push0_bus::{Bus, NatsConfig, Stream};
+use push0_bus::{Bus, NatsConfig, Stream, UNREAD_MAX};
 use push0_domain::subject;
 use push0_harness::wait_for;
 use std::time::{Duration, Instant};
@@ -136,4 +136,28 @@ async fn half_a_client_certificate_is_refused_by_the_missing_key() {
     };
     let refused = Bus::connect(&config, "test").await.err().unwrap();
     assert!(refused.to_string().contains("without nats.tls_key"), "{refused}");
+}
+
+#[tokio::test]
+async fn a_subscription_that_is_not_read_keeps_a_bounded_number_and_counts_as_interrupted() {
+    let broker = Broker::start().await;
+    let subject = subject::leader("test");
+    let mut unread = broker.bus.listen([subject.clone()]).await.unwrap();
+    broker.bus.flush().await;
+    let sender = broker.jetstream().await;
+    for _ in 0..UNREAD_MAX + 100 {
+        sender.client().publish(subject.clone(), "".into()).await.unwrap();
+    }
+    sender.client().flush().await.unwrap();
+    let mut connection = broker.bus.connection();
+    soon(connection.wait_for(|c| c.interruptions > 0)).await.unwrap();
+    let mut kept = 0;
+    while tokio::time::timeout(Duration::from_millis(200), unread.next())
+        .await
+        .is_ok()
+    {
+        kept += 1;
+    }
+    // The last ones may arrive while the first are read.
+    assert!((UNREAD_MAX..UNREAD_MAX + 100).contains(&kept), "{kept}");
 }

@@ -1,13 +1,11 @@
 use crate::{Broker, attempt, message, mock, never, soon};
 use push0_bus::{Delivery, Handed, Replay, Stream, consumer_of_tasks};
 use push0_domain::{
-    Announcement, Payload, Payloads, PipelineId, Timestamp,
-    message::{
-        BlockContext, BlockFacts, Dead, DeadLetter, Outcome, ResultEvent, StageKind, TaskHeader, TaskResult,
-    },
+    Payload, Payloads, PipelineId,
+    message::{Dead, DeadLetter, Outcome, ResultEvent, TaskResult},
     subject::{self, AttemptKey},
-    task::StageKey,
 };
+use push0_harness::synthetic_header;
 use std::time::{Duration, Instant};
 
 fn demo() -> PipelineId {
@@ -23,45 +21,15 @@ fn results() -> Replay {
 }
 
 fn result(block: u64) -> ResultEvent {
-    let stage = StageKey {
-        pipeline: demo(),
-        block: push0_harness::synthetic_block(&demo(), block),
-        first: None,
-        proof_type: "main".parse().expect("a name"),
-        stage: "prove".parse().expect("a name"),
-    };
     ResultEvent::Attempt(TaskResult {
-        header: TaskHeader {
-            id: stage.task(0),
-            attempt: 1,
-            hedge_of: None,
-            zkvm: mock(),
-            context: BlockContext {
-                amends: false,
-                revision: 1,
-                parent_hash: push0_harness::synthetic_hash(&demo(), block.wrapping_sub(1)),
-                announcement: Announcement(1),
-                stored_at: Timestamp(1),
-                first_announcement: None,
-                deadline_at: None,
-                facts: BlockFacts::default(),
-            },
-            kind: StageKind::Map,
-            of: 1,
-            timeout_ms: 10_000,
-            hedge_after_ms: None,
-            attempts_max: 3,
-            give_up_at: None,
-            check: false,
-            program_id: None,
-            busy_us: 0,
-        },
+        header: synthetic_header(&demo(), block, &mock(), "prove"),
         prover: "p1".parse().expect("a name"),
         outcome: Outcome::Completed {
             outputs: Payloads::one(Payload::Inline(vec![7; 64])),
         },
         inputs: None,
         prove_us: 1_000,
+        transfer_us: 0,
         verdict: None,
     })
 }
@@ -158,7 +126,10 @@ async fn a_new_receiver_gets_all_that_its_predecessor_left_in_order() {
     for block in 1..=20 {
         broker
             .bus
-            .publish(message(subject::result(&attempt(block, 0)), &result(block)))
+            .publish(message(
+                subject::result(&"p1".parse().expect("a name"), &attempt(block, 0)),
+                &result(block),
+            ))
             .await
             .unwrap();
     }
@@ -181,7 +152,10 @@ async fn a_new_receiver_gets_all_that_its_predecessor_left_in_order() {
     }
     broker
         .bus
-        .publish(message(subject::result(&attempt(21, 0)), &result(21)))
+        .publish(message(
+            subject::result(&"p1".parse().expect("a name"), &attempt(21, 0)),
+            &result(21),
+        ))
         .await
         .unwrap();
     assert_eq!(
@@ -196,7 +170,13 @@ async fn ten_thousand_results_are_replayed_in_less_than_a_second() {
     let broker = Broker::start().await;
     let outbox = &mut push0_bus::Outbox::new(broker.bus.clone(), Duration::from_secs(30));
     for block in 1..=10_000 {
-        outbox.push(message(subject::result(&attempt(block, 0)), &result(block)), ());
+        outbox.push(
+            message(
+                subject::result(&"p1".parse().expect("a name"), &attempt(block, 0)),
+                &result(block),
+            ),
+            (),
+        );
     }
     while !outbox.is_empty() {
         outbox.next().await.1.unwrap();
@@ -230,7 +210,7 @@ async fn another_connection_ends_a_delivery_by_its_subject() {
         .await
         .unwrap();
     let delivery: Delivery<u64> = soon(puller.next(1)).await.unwrap();
-    watchdog.ack_of(delivery.ack.subject()).done().await;
+    delivery.ack.over(&watchdog).done().await;
     push0_harness::wait_for("an empty stream", crate::SOON, async || {
         broker.bus.level(Stream::Tasks).await.unwrap().messages == 0
     })
@@ -258,10 +238,7 @@ async fn another_connection_gives_a_delivery_to_another_prover() {
     let held: Delivery<u64> = soon(dying.next(1)).await.unwrap();
     never(healthy.next::<u64>(1)).await;
     let begun = Instant::now();
-    watchdog
-        .ack_of(held.ack.subject())
-        .give_back(Duration::ZERO)
-        .await;
+    held.ack.over(&watchdog).give_back(Duration::ZERO).await;
     let again: Delivery<u64> = soon(healthy.next(1)).await.unwrap();
     println!("given back to another prover in {:?}", begun.elapsed());
     assert_eq!(
@@ -345,7 +322,10 @@ async fn a_redelivery_of_a_held_message_is_skipped() {
         let key = AttemptKey::of(&attempt.header.zkvm, &attempt.header.attempt_id());
         broker
             .bus
-            .publish(message(subject::result(&key), &event))
+            .publish(message(
+                subject::result(&"p1".parse().expect("a name"), &key),
+                &event,
+            ))
             .await
             .unwrap()
             .sequence

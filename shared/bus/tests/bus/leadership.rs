@@ -1,5 +1,5 @@
 use crate::{Broker, never, soon};
-use push0_bus::Leadership;
+use push0_bus::{Leadership, Loss};
 use std::time::{Duration, Instant};
 
 fn candidate(broker: &Broker) -> Leadership {
@@ -26,7 +26,7 @@ async fn a_leader_that_looks_at_other_things_in_between_keeps_its_term() {
     let leading = async {
         loop {
             tokio::select! {
-                () = term.hold() => return "lost its term",
+                _ = term.hold() => return "lost its term",
                 _ = events.tick() => {}
             }
         }
@@ -117,12 +117,46 @@ async fn a_deposed_leader_learns_it_and_takes_nothing_away() {
     let mut frozen = soon(first.win()).await.unwrap();
     let mut successor = soon(second.win()).await.unwrap();
     tokio::select! {
-        () = frozen.hold() => {}
-        () = successor.hold() => panic!("the successor lost to a frozen leader"),
+        loss = frozen.hold() => assert_eq!(loss, Loss::Taken),
+        _ = successor.hold() => panic!("the successor lost to a frozen leader"),
     }
     frozen.resign().await;
     // Resigning a lost role must not end the successor's term.
     never(successor.hold()).await;
+}
+
+#[tokio::test]
+async fn a_broker_that_stores_no_renewal_is_no_other_leader() {
+    let mut broker = Broker::start().await;
+    let losses = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let counted = losses.clone();
+    let count = move || {
+        counted.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    };
+    let mut term = soon(candidate(&broker).watched(count, |_| ()).win())
+        .await
+        .unwrap();
+    broker.server.kill();
+    let loss = tokio::time::timeout(Duration::from_secs(20), term.hold())
+        .await
+        .unwrap();
+    let error = loss.of_broker("test").unwrap_err().to_string();
+    assert!(error.starts_with("the lead as test: "), "{error}");
+    assert_eq!(losses.load(std::sync::atomic::Ordering::Relaxed), 1);
+}
+
+#[tokio::test]
+async fn a_candidate_is_served_once_a_leader_renews_its_term() {
+    let broker = Broker::start().await;
+    let served = std::sync::atomic::AtomicBool::new(false);
+    let (leader, standby) = (candidate(&broker), candidate(&broker));
+    let mut term = soon(leader.win()).await.unwrap();
+    let stands_by = standby.win_reporting(|| served.store(true, std::sync::atomic::Ordering::Relaxed));
+    tokio::select! {
+        _ = stands_by => panic!("the leader lost its term"),
+        _ = tokio::time::timeout(Duration::from_secs(1), term.hold()) => {}
+    }
+    assert!(served.into_inner(), "the standby saw no renewal");
 }
 
 #[tokio::test]

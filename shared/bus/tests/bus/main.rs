@@ -8,10 +8,12 @@ mod delivery;
 mod facts;
 mod leadership;
 mod log;
+mod presence;
 mod provision;
 mod publish;
 mod pull;
 mod refusal;
+mod signals;
 mod standing;
 
 use push0_bus::{Bus, Limits, Message, NatsConfig};

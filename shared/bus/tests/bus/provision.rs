@@ -50,7 +50,7 @@ async fn provisioning_with_other_limits_changes_them_everywhere() {
         for name in Stream::ALL
             .map(Stream::name)
             .into_iter()
-            .chain(["KV_push0_state", "OBJ_push0_blobs"])
+            .chain(["KV_push0_state", "PUSH0_BLOBS"])
         {
             maxima.push((
                 name,

@@ -1,9 +1,9 @@
 use crate::{Broker, attempt, message, soon, trace};
-use push0_bus::{Limits, Message, PublishError, Replay, Stream};
+use push0_bus::{DeadLetters, Limits, Message, PublishError, Replay, Stream};
 use push0_domain::{
     Announcement,
-    codec::Encoding,
-    message::{BlockEvent, Cancel, EndReason},
+    codec::{CodecError, Encoding},
+    message::{BlockEvent, Cancel, DeadLetter, EndReason},
     subject,
     wanted::{Claim, Claims},
 };
@@ -101,13 +101,14 @@ async fn a_newer_claim_takes_the_place_of_an_older_one_and_of_nothing_else() {
 
 #[tokio::test]
 async fn a_full_stream_says_so_and_takes_more_once_there_is_room() {
-    // DEAD gets 3 % of 10 MB, which is a few hundred kilobytes.
+    // PROOFS gets 15 % of 2 MB, which is a few hundred kilobytes.
+    let demo = "demo".parse().unwrap();
     let broker = Broker::with_limits(&Limits {
-        store_bytes: 10_000_000,
+        store_bytes: 2_000_000,
         ..Limits::default()
     })
     .await;
-    let letter = |at: u32| message(subject::dead(None, &format!("x{at}")), &"x".repeat(50_000));
+    let letter = |at: u32| message(subject::proof(&demo, at.into()), &"x".repeat(50_000));
     let mut stored = 0;
     let error = loop {
         match broker.bus.publish(letter(stored)).await {
@@ -117,7 +118,7 @@ async fn a_full_stream_says_so_and_takes_more_once_there_is_room() {
     };
     assert!(matches!(error, PublishError::Full { .. }), "{error:?}");
     assert!(error.is_transient());
-    let level = broker.bus.level(Stream::Dead).await.unwrap();
+    let level = broker.bus.level(Stream::Proofs).await.unwrap();
     assert_eq!(level.messages, u64::from(stored));
     assert!(
         stored > 0 && level.bytes <= level.bytes_max && level.bytes_max - level.bytes < 60_000,
@@ -125,8 +126,8 @@ async fn a_full_stream_says_so_and_takes_more_once_there_is_room() {
     );
 
     let patient = broker.bus.publish_patiently(letter(stored), crate::SOON);
-    let letters = subject::all(subject::Kind::Dead);
-    let make_room = broker.bus.purge(Stream::Dead, &letters);
+    let records = subject::all(subject::Kind::Proof);
+    let make_room = broker.bus.purge(Stream::Proofs, &records);
     let (patient, purged) = tokio::join!(patient, make_room);
     assert_eq!(purged.unwrap(), u64::from(stored));
     patient.unwrap();
@@ -135,14 +136,46 @@ async fn a_full_stream_says_so_and_takes_more_once_there_is_room() {
 #[tokio::test]
 async fn patience_ends_with_its_budget() {
     let broker = Broker::with_limits(&Limits {
-        store_bytes: 1_000_000,
+        store_bytes: 200_000,
         ..Limits::default()
     })
     .await;
-    let letter = message(subject::dead(None, "x"), &"x".repeat(50_000));
+    let record = message(subject::proof(&"demo".parse().unwrap(), 7), &"x".repeat(50_000));
     let budget = Duration::from_millis(300);
     let begun = std::time::Instant::now();
-    let error = broker.bus.publish_patiently(letter, budget).await.unwrap_err();
+    let error = broker.bus.publish_patiently(record, budget).await.unwrap_err();
     assert!(matches!(error, PublishError::Full { .. }), "{error:?}");
     assert!(begun.elapsed() >= budget && begun.elapsed() < crate::SOON);
+}
+
+#[tokio::test]
+async fn a_full_stream_of_dead_letters_drops_the_oldest_and_keeps_the_first_of_an_id() {
+    let broker = Broker::with_limits(&Limits {
+        store_bytes: 10_000_000,
+        ..Limits::default()
+    })
+    .await;
+    let letters = DeadLetters::new(broker.bus.clone());
+    let error = CodecError::Refused("a test".into());
+    let store = async |sequence| {
+        let stored = letters.unreadable(Stream::Tasks, "x", sequence, &[7; 16_000], &error);
+        soon(stored).await.unwrap();
+    };
+    for sequence in 1..=100 {
+        store(sequence).await;
+    }
+    let subjects = subject::all(subject::Kind::Dead);
+    let read = async || {
+        broker
+            .bus
+            .scan::<DeadLetter>(Stream::Dead, &subjects, 1, 1000)
+            .await
+            .unwrap()
+    };
+    let kept = read().await;
+    assert!(kept.len() > 5 && kept.len() < 30, "{} letters", kept.len());
+    let last = kept.last().unwrap();
+    assert_eq!(last.body.as_ref().unwrap().id, "push0_tasks-100");
+    store(100).await;
+    assert_eq!(read().await.last().unwrap().sequence, last.sequence);
 }

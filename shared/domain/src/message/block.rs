@@ -54,6 +54,10 @@ pub struct KnownBlock {
     /// The newest message of BLOCKS known to the ingester when it wrote the fact. The block's announcement comes
     /// later. The ingester writes the fact again before each announcement of the block.
     pub announced_after: Announcement,
+    /// The witness, with which an operator's retry can prove the block from its first stage again. `None` if the
+    /// ingester keeps it elsewhere.
+    #[serde(default)]
+    pub input: Option<Payload>,
     /// Facts about the block as the chain reported them.
     #[serde(default)]
     pub facts: BlockFacts,
@@ -106,8 +110,9 @@ pub struct BlockContext {
     pub parent_hash: BlockHash,
     /// The announcement of the block.
     pub announcement: Announcement,
-    /// When the broker stored the announcement, which is the start of the block's orchestration. A
-    /// measurement: no decision depends on it.
+    /// When the broker stored the announcement, which is the start of the block's orchestration; for an operator's
+    /// retry, when it was asked for. Of two retries of a block, the later one counts. Otherwise a measurement, on
+    /// which no decision depends.
     pub stored_at: Timestamp,
     /// The announcement of a range's first block; `None` for a single block.
     #[serde(default)]

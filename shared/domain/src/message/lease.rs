@@ -1,8 +1,9 @@
 //! Bodies of the streams LEASES (heartbeats of provers and verifiers) and CONTROL (orders to them).
 
 use super::TaskHeader;
-use crate::{ProverId, ZkvmId, task::AttemptId, trace::TraceContext};
+use crate::{Participant, ProverId, ZkvmId, task::AttemptId, trace::TraceContext};
 use serde::{Deserialize, Serialize};
+use std::fmt;
 
 /// Body of LEASES: a heartbeat. Dispatcher and watchdog know a prover only from its leases.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -15,9 +16,13 @@ pub struct Lease {
     pub role: Role,
     /// Random number drawn at the start of the process. A new value means that the process was restarted.
     pub incarnation: u64,
+    /// Where the process runs. `None` if the process does not listen on its presence subjects, so that the
+    /// broker cannot tell whether it is still connected.
+    #[serde(default)]
+    pub origin: Option<Origin>,
     /// Number of this heartbeat since the process started, from 1.
     pub beat: u64,
-    /// How many attempts the process runs at once.
+    /// How many attempts the process runs at once; at most [`SLOTS_MAX`].
     pub slots: u32,
     /// How many tasks the process takes ahead of free slots, to hide the time of delivery. Independent of
     /// the attempts in `held`, whose `ends_soon` adds to this number.
@@ -26,6 +31,52 @@ pub struct Lease {
     pub state: ProverState,
     /// All unacknowledged deliveries of the process, running or waiting for a slot.
     pub held: Vec<Held>,
+}
+
+/// Maximum of the slots of one process. Readers count no more, because a lease may claim any number.
+pub const SLOTS_MAX: u32 = 1024;
+
+impl Lease {
+    /// Returns how many attempts the process may hold at once, as far as its lease is believed.
+    pub fn places(&self) -> usize {
+        (self.slots.min(SLOTS_MAX) + self.ahead.min(SLOTS_MAX)) as usize
+    }
+
+    /// Returns the prover or verifier that sent the lease.
+    pub fn sender(&self) -> Participant {
+        Participant {
+            zkvm: self.zkvm.clone(),
+            name: self.prover.clone(),
+        }
+    }
+}
+
+/// Where a process runs, for operators.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Origin {
+    /// The name of the machine or container.
+    pub host: String,
+    /// The process id on that machine.
+    pub pid: u32,
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "process {} on {}", self.pid, self.host)
+    }
+}
+
+/// A process speaking to others of its own name, on [`crate::subject::presence`]. No stream stores it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Presence {
+    /// Whether the speaker proves or verifies. A prover and a verifier may have one name.
+    pub role: Role,
+    /// The incarnation of the speaker.
+    pub incarnation: u64,
+    /// Where the speaker runs.
+    pub origin: Origin,
+    /// Whether the speaker is starting and asks if its name is taken. Otherwise it has the name.
+    pub is_starting: bool,
 }
 
 /// The kind of work a process does for its zkVM.
@@ -55,10 +106,10 @@ pub enum ProverState {
 pub struct Held {
     /// The header of the attempt, as the task carried it.
     pub header: TaskHeader,
-    /// The acknowledgement subject of the delivery. Any client with permission to publish on the subject
-    /// can end the delivery; the watchdog does so for a dead prover.
-    pub ack_subject: String,
-    /// How long the attempt has been running, in milliseconds; `None` while it waits for a slot.
+    /// The sequence of the message in its stream. The watchdog ends a delivery only while its attempt has this message.
+    pub sequence: u64,
+    /// How long the attempt has been running, in milliseconds; `None` while it waits for a slot, and while its
+    /// inputs or outputs are in transfer.
     #[serde(default)]
     pub running_ms: Option<u64>,
     /// Whether the attempt is about to end, in which case the prover takes one more task for its slot.

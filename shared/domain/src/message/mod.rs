@@ -14,8 +14,8 @@ mod work;
 pub use block::{
     BlockContext, BlockEnded, BlockEvent, BlockFacts, Cancel, EndReason, KnownBlock, ObservedBlock,
 };
-pub use event::{Event, Happening};
-pub use lease::{Control, Held, Lease, ProverState, Role};
+pub use event::{Event, Happening, HeldQueue, Obstacle};
+pub use lease::{Control, Held, Lease, Origin, Presence, ProverState, Role, SLOTS_MAX};
 pub use proof::{AttemptRecord, Dead, DeadLetter, Emission, EmissionOutcome, Proof, Standing};
 pub use result::{Failure, FailureClass, Outcome, ResultEvent, TEXT_LEN_MAX, TaskResult, Verdict, clip};
 pub use work::{StageKind, StageReady, Task, TaskHeader, TaskRange};

@@ -60,6 +60,15 @@ impl Emission {
         self.last.number + 1 != self.next
     }
 
+    /// Returns the orchestration overhead in microseconds: the time from "block stored" to "record stored", minus the
+    /// time inside provers and verifiers on the critical path. Negative only if a prover's clock runs fast.
+    pub fn overhead_us(&self, record_stored_at: Timestamp) -> i64 {
+        let signed = |micros: u64| i64::try_from(micros).unwrap_or(i64::MAX);
+        signed(record_stored_at.0)
+            .saturating_sub(signed(self.stored_at.0))
+            .saturating_sub(signed(self.busy_us))
+    }
+
     /// Returns the blocks that the record covers, in ascending order.
     pub fn blocks(&self) -> impl Iterator<Item = BlockRef> {
         let range = (self.first.number..).zip(self.hashes.iter());
@@ -107,8 +116,11 @@ pub struct Proof {
     pub payload: Payload,
     /// Size of the proof in bytes.
     pub bytes: u64,
-    /// Time of the final stage's attempt, in microseconds.
+    /// Time that the final stage's attempt was proved, in microseconds.
     pub prove_us: u64,
+    /// Time that the final stage's attempt read its inputs and stored its outputs, in microseconds.
+    #[serde(default)]
+    pub transfer_us: u64,
     /// Time of the verification, in microseconds; 0 without one.
     pub verify_us: u64,
     /// The number of the final stage's attempt.

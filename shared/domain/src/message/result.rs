@@ -1,8 +1,8 @@
 //! Bodies of the streams CHECKS and RESULTS: how attempts ended.
 
-use super::{BlockEnded, TaskHeader};
-use crate::{Payloads, ProverId};
-use serde::{Deserialize, Serialize};
+use super::{BlockEnded, StageKind, TaskHeader};
+use crate::{BlobPlace, Participant, Payloads, ProverId, payload::INLINE_MAX};
+use serde::{Deserialize, Deserializer, Serialize};
 
 /// Maximum length of the text of a failure or a reason, in bytes.
 pub const TEXT_LEN_MAX: usize = 4096;
@@ -20,8 +20,7 @@ pub enum ResultEvent {
 /// The end of one attempt. Also the body of CHECKS, where the attempt is completed and not yet verified.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TaskResult {
-    /// The header of the attempt. `busy_us` has grown by the time of the attempt; all other fields are as
-    /// the task carried them.
+    /// The header of the attempt, as the task carried it.
     pub header: TaskHeader,
     /// The prover of the attempt.
     pub prover: ProverId,
@@ -33,9 +32,63 @@ pub struct TaskResult {
     pub inputs: Option<Payloads>,
     /// How long the prover worked on the attempt, in microseconds, by its monotonic clock.
     pub prove_us: u64,
+    /// How long the inputs were read and the outputs stored, in microseconds. This time is not in `prove_us`.
+    #[serde(default)]
+    pub transfer_us: u64,
     /// The verifier's verdict; `None` until a verifier has seen the attempt.
     #[serde(default)]
     pub verdict: Option<Verdict>,
+}
+
+impl TaskResult {
+    /// Returns why the attempt failed, if it did: as it says, or because its outputs are none that its stage can have. A
+    /// list is short when it is read, so this takes a bounded time.
+    pub fn failure(&self) -> Option<Failure> {
+        let outputs = match &self.outcome {
+            Outcome::Failed(failure) => return Some(failure.clone()),
+            Outcome::Completed { outputs } => outputs,
+        };
+        let (count, is_split) = (outputs.count(), self.header.kind == StageKind::Split);
+        let reason = match outputs {
+            _ if count == 0 => "completed without an output".to_owned(),
+            _ if count > 1 && !is_split => format!("completed with {count} outputs: expected one"),
+            Payloads::List(list) if list.iter().any(|output| !output.is_inline_short()) => {
+                format!("an output of more than {INLINE_MAX} bytes in the message")
+            }
+            // A blob of another block would be removed with that block.
+            _ if outputs.blobs().any(|blob| blob.place != self.place()) => {
+                format!("an output outside of {}", self.place())
+            }
+            _ => return None,
+        };
+        Some(Failure::new(FailureClass::Retryable, reason))
+    }
+
+    /// Returns where the prover of the attempt stores blobs.
+    fn place(&self) -> BlobPlace {
+        let stage = &self.header.id.stage;
+        BlobPlace {
+            zkvm: Some(self.header.zkvm.clone()),
+            writer: self.prover.clone(),
+            pipeline: stage.pipeline.clone(),
+            number: stage.block.number,
+        }
+    }
+
+    /// Returns the prover of the attempt.
+    pub fn participant(&self) -> Participant {
+        Participant {
+            zkvm: self.header.zkvm.clone(),
+            name: self.prover.clone(),
+        }
+    }
+
+    /// Returns the time inside provers and verifiers on the critical path, this attempt included, in microseconds.
+    pub fn busy_us(&self) -> u64 {
+        let verified = self.verdict.as_ref().map_or(0, |verdict| verdict.verify_us);
+        let attempt = self.prove_us.saturating_add(verified);
+        self.header.busy_us.saturating_add(attempt)
+    }
 }
 
 /// Outputs or failure of an attempt.
@@ -56,7 +109,9 @@ pub enum Outcome {
 pub struct Failure {
     /// The class, which decides whether the task is retried.
     pub class: FailureClass,
-    /// Description for people, with the end of stderr if there is one; at most [`TEXT_LEN_MAX`] bytes.
+    /// Description for people, with the end of stderr if there is one. Cut to [`TEXT_LEN_MAX`] bytes, also when it is
+    /// read: others may write more.
+    #[serde(deserialize_with = "clipped")]
     pub message: String,
 }
 
@@ -68,6 +123,15 @@ impl Failure {
             message: clip(message.as_ref()),
         }
     }
+}
+
+fn clipped<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    Ok(clip(&String::deserialize(deserializer)?))
+}
+
+fn clipped_reason<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    let reason = Option::<String>::deserialize(deserializer)?;
+    Ok(reason.map(|reason| clip(&reason)))
 }
 
 /// Cuts a text to [`TEXT_LEN_MAX`] bytes and keeps its end, because the last lines of an error say most.
@@ -97,6 +161,9 @@ pub enum FailureClass {
     InvalidProof,
     /// The attempt was told to stop because its work is superseded.
     Stopped,
+    /// The prover's surroundings failed: disk full, program missing, a dependency away. The failure says
+    /// nothing about the task.
+    Surroundings,
 }
 
 impl FailureClass {
@@ -104,6 +171,15 @@ impl FailureClass {
     /// work is superseded.
     pub fn is_final(self) -> bool {
         matches!(self, Self::Fatal | Self::Stopped)
+    }
+
+    /// Returns whether the failure may be charged to its task, if its prover completes other tasks. Deaths
+    /// have a budget of their own.
+    pub fn is_evidence(self) -> bool {
+        matches!(
+            self,
+            Self::Retryable | Self::OutOfMemory | Self::TimedOut | Self::InvalidProof
+        )
     }
 
     /// Returns the name of the class in metrics and tables.
@@ -116,6 +192,7 @@ impl FailureClass {
             Self::Died => "died",
             Self::InvalidProof => "invalid-proof",
             Self::Stopped => "stopped",
+            Self::Surroundings => "surroundings",
         }
     }
 }
@@ -128,7 +205,7 @@ pub struct Verdict {
     pub verifier: ProverId,
     /// How long the verification took, in microseconds.
     pub verify_us: u64,
-    /// Why the proof is false; `None` if it is valid.
-    #[serde(default)]
+    /// Why the proof is false; `None` if it is valid. Cut to [`TEXT_LEN_MAX`] bytes when it is read.
+    #[serde(default, deserialize_with = "clipped_reason")]
     pub invalid: Option<String>,
 }

@@ -3,6 +3,8 @@
 use super::BlockContext;
 use crate::{
     Payloads, ProverId, Timestamp, ZkvmId,
+    seal::Seal,
+    subject::AttemptKey,
     task::{AttemptId, StageKey, TaskId},
     wanted::{Claim, Claims},
 };
@@ -25,6 +27,10 @@ pub struct StageReady {
     /// The attempt that this one races; `None` if this attempt is no hedge.
     #[serde(default)]
     pub hedge_of: Option<u32>,
+    /// The number of failures that lengthen the pause before this attempt: see
+    /// [`crate::retry::Retry::pause`]. Zero for new tasks, hedges and retries of an operator.
+    #[serde(default)]
+    pub failed: u32,
     /// Provers that failed earlier attempts; other provers are preferred.
     #[serde(default)]
     pub avoid: Vec<ProverId>,
@@ -61,7 +67,7 @@ pub enum StageKind {
     Range,
 }
 
-/// Identity and limits of an attempt. Provers echo the header in results and leases.
+/// Identity and limits of an attempt. Provers echo the header unchanged in results and leases.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TaskHeader {
     /// The task of the attempt.
@@ -84,7 +90,8 @@ pub struct TaskHeader {
     /// After how many milliseconds of running the watchdog asks for a second copy; `None` for never.
     #[serde(default)]
     pub hedge_after_ms: Option<u64>,
-    /// How many attempts may fail before the task becomes a dead letter.
+    /// How many failures of its own the task may have before it becomes a dead letter. Adapters only use it to
+    /// tell a task whose provers seem to die.
     pub attempts_max: u32,
     /// When the attempt is too late for the block's deadline: the deadline less the minimum time of
     /// the following stages, or the deadline itself while the block has proofs to spare. `None`
@@ -102,12 +109,19 @@ pub struct TaskHeader {
     /// less this time.
     #[serde(default)]
     pub busy_us: u64,
+    /// The dispatcher's mark on the other fields. A report with another header changes nothing.
+    pub seal: Seal,
 }
 
 impl TaskHeader {
     /// Returns the id of the attempt.
     pub fn attempt_id(&self) -> AttemptId {
         self.id.attempt(self.attempt)
+    }
+
+    /// Returns the attempt as subjects name it.
+    pub fn key(&self) -> AttemptKey {
+        AttemptKey::of(&self.zkvm, &self.attempt_id())
     }
 }
 

@@ -1,9 +1,10 @@
 //! Checks of a pipeline file. All mistakes are reported at once, each with its line.
 
 mod proof;
+mod source;
 
-use super::file::{PipelineFile, SourceTable, StartValue};
-use super::{EthereumSource, PROOF_TYPES_MAX, Pipeline, Policy, ProofSpec, Rest, Source, Start, Witness};
+use super::file::PipelineFile;
+use super::{PROOF_TYPES_MAX, Pipeline, Policy, ProofSpec, Rest};
 use crate::PipelineId;
 use std::{fmt, ops::Range, str::FromStr, time::Duration};
 use toml::Spanned;
@@ -211,51 +212,5 @@ impl Checker<'_> {
                 None
             }
         }
-    }
-
-    fn source(&mut self, span: &Range<usize>, table: SourceTable) -> Option<Source> {
-        let (rpc_url, start, confirmations, poll, witness) = match table {
-            SourceTable::File { path } => return Some(Source::File { path }),
-            SourceTable::Http {} => return Some(Source::Http),
-            SourceTable::External {} => return Some(Source::External),
-            SourceTable::Ethereum {
-                rpc_url,
-                start,
-                confirmations,
-                poll,
-                witness,
-            } => (rpc_url, start, confirmations, poll, witness),
-        };
-        if !rpc_url.starts_with("http://") && !rpc_url.starts_with("https://") {
-            self.issue(span, "source.rpc_url: expected an http:// or https:// URL");
-        }
-        let start = match start {
-            None => Start::Latest,
-            Some(StartValue::Number(number)) => Start::Number(number),
-            Some(StartValue::Word(word)) if word == "latest" => Start::Latest,
-            Some(StartValue::Word(word)) => {
-                self.issue(
-                    span,
-                    format!("source.start = \"{word}\": expected \"latest\" or a block number"),
-                );
-                Start::Latest
-            }
-        };
-        let poll = match poll.as_deref().map(humantime::parse_duration) {
-            None => Duration::from_millis(500),
-            Some(Ok(poll)) if poll >= Duration::from_millis(10) => poll,
-            Some(_) => {
-                self.issue(span, "source.poll: expected a duration of at least \"10ms\"");
-                return None;
-            }
-        };
-        let witness = witness.unwrap_or(Witness::Header);
-        Some(Source::Ethereum(EthereumSource {
-            rpc_url,
-            start,
-            confirmations,
-            poll,
-            witness,
-        }))
     }
 }

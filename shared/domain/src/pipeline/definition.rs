@@ -1,6 +1,6 @@
 //! The definition of a pipeline: its source, its policy, and its proofs with their stages.
 
-use crate::{PipelineId, ProofType, StageName, ZkvmId, message::StageKind};
+use crate::{PipelineId, ProofType, StageName, ZkvmId, message::StageKind, retry::Retry};
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
@@ -11,6 +11,10 @@ pub const STAGES_MAX: usize = 16;
 /// Maximum number of blocks in a range. The outputs of its blocks wait in the broker until the range has
 /// its record, and many ranges are in flight at once.
 pub const RANGE_MAX: u32 = 1024;
+/// Maximum number of blocks that a reorg may replace by itself: half an hour of a chain with two blocks a second.
+pub const DEPTH_MAX: u32 = 4096;
+/// Maximum number of URLs of a source.
+pub const URLS_MAX: usize = 8;
 
 /// The definition of a pipeline, read from its file and checked.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -78,8 +82,9 @@ pub enum Source {
 /// Settings for following an Ethereum node.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EthereumSource {
-    /// The URL of the node's JSON-RPC endpoint (http or https).
-    pub rpc_url: String,
+    /// The URLs of the JSON-RPC endpoints (http or https) of nodes of one chain, at least one. The next one is
+    /// asked when one fails.
+    pub rpc_urls: Vec<String>,
     /// The first block to ingest.
     pub start: Start,
     /// How many blocks must follow a block before it is ingested; 0 follows the head.
@@ -88,6 +93,27 @@ pub struct EthereumSource {
     pub poll: Duration,
     /// The input for the first stage of a block.
     pub witness: Witness,
+    /// The rule by which a block's hash is believed.
+    pub hash: HashRule,
+    /// How many of the last blocks a reorg may replace. A deeper one waits for an operator.
+    pub depth: u32,
+    /// The age beyond which the newest block is no place to begin: the node may still be far behind.
+    pub stale_after: Duration,
+    /// How long the node may take for an answer. The limit grows after timeouts.
+    pub timeout: Duration,
+    /// How large an answer may be, in MiB.
+    pub answer_max_mib: u32,
+}
+
+/// The rule by which a block's hash is believed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum HashRule {
+    /// The hash must be the Keccak-256 of the header's RLP, as on Ethereum. This is the default.
+    #[default]
+    Header,
+    /// The node's word counts. For chains that hash something else.
+    Node,
 }
 
 /// The first block of a pipeline.
@@ -162,8 +188,15 @@ pub struct Stage {
     pub split_on_failure: bool,
     /// How long an attempt may run.
     pub timeout: Duration,
-    /// How many attempts may fail before the task becomes a dead letter.
+    /// How many failures of its own a task may have before the task becomes a dead letter. A failure is the
+    /// task's own if its prover has completed other tasks since.
     pub attempts: u32,
+    /// How many attempts may die with their prover before the task becomes a dead letter.
+    #[serde(default = "deaths_default")]
+    pub deaths: u32,
+    /// The pauses between attempts.
+    #[serde(default)]
+    pub retry: Retry,
     /// How long an attempt may run before a second copy is started on another prover; `None` for
     /// no second copy.
     pub hedge_after: Option<Duration>,
@@ -175,6 +208,10 @@ pub struct Stage {
     /// attempt goes to them; `None` if there are no such provers.
     #[serde(default)]
     pub more_memory: Option<ZkvmId>,
+}
+
+fn deaths_default() -> u32 {
+    crate::retry::DEATHS_DEFAULT
 }
 
 impl Pipeline {

@@ -1,6 +1,6 @@
 //! The format of pipeline files, as serde reads it; [`super::check`] turns the file into a pipeline.
 
-use super::{Rest, Verify, Witness};
+use super::{HashRule, Rest, Verify, Witness};
 use crate::message::StageKind;
 use serde::Deserialize;
 use toml::Spanned;
@@ -34,22 +34,42 @@ pub(super) struct QuorumTable {
 #[derive(Debug, Deserialize)]
 #[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
 pub(super) enum SourceTable {
-    Ethereum {
-        rpc_url: String,
-        #[serde(default)]
-        start: Option<StartValue>,
-        #[serde(default)]
-        confirmations: u64,
-        #[serde(default)]
-        poll: Option<String>,
-        #[serde(default)]
-        witness: Option<Witness>,
-    },
-    File {
-        path: String,
-    },
+    Ethereum(EthereumTable),
+    File { path: String },
     Http {},
     External {},
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct EthereumTable {
+    pub(super) rpc_url: Urls,
+    #[serde(default)]
+    pub(super) start: Option<StartValue>,
+    #[serde(default)]
+    pub(super) confirmations: u64,
+    #[serde(default)]
+    pub(super) poll: Option<String>,
+    #[serde(default)]
+    pub(super) witness: Option<Witness>,
+    #[serde(default)]
+    pub(super) hash: HashRule,
+    #[serde(default)]
+    pub(super) depth: Option<u32>,
+    #[serde(default)]
+    pub(super) stale_after: Option<String>,
+    #[serde(default)]
+    pub(super) timeout: Option<String>,
+    #[serde(default)]
+    pub(super) answer_max_mib: Option<u32>,
+}
+
+/// Value of `source.rpc_url`: a URL, or several in the order in which they are tried.
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+pub(super) enum Urls {
+    One(String),
+    Several(Vec<String>),
 }
 
 /// Value of `source.start`: `"latest"` or a block number.
@@ -95,9 +115,22 @@ pub(super) struct StageTable {
     #[serde(default)]
     pub(super) attempts: Option<Spanned<u32>>,
     #[serde(default)]
+    pub(super) deaths: Option<Spanned<u32>>,
+    #[serde(default)]
+    pub(super) retry: Option<RetryTable>,
+    #[serde(default)]
     pub(super) hedge_after: Option<Spanned<String>>,
     #[serde(default)]
     pub(super) fastest: Option<Spanned<String>>,
     #[serde(default)]
     pub(super) more_memory: Option<Spanned<String>>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RetryTable {
+    #[serde(default)]
+    pub(super) first: Option<Spanned<String>>,
+    #[serde(default)]
+    pub(super) longest: Option<Spanned<String>>,
 }

@@ -3,8 +3,8 @@ use proptest::prelude::*;
 use push0_domain::{
     codec::{BODY_MAX, CodecError, Encoding, SCHEMA, decode, decode_described, encode},
     message::{
-        BlockEvent, Control, DeadLetter, Emission, KnownBlock, Lease, ResultEvent, StageReady, TEXT_LEN_MAX,
-        Task, TaskResult, clip,
+        BlockEvent, Control, DeadLetter, Emission, Failure, FailureClass, KnownBlock, Lease, ResultEvent,
+        StageReady, TEXT_LEN_MAX, Task, TaskResult, clip,
     },
     pipeline::Pipeline,
 };
@@ -110,6 +110,12 @@ proptest! {
         let clipped = clip(&text);
         prop_assert!(clipped.len() <= TEXT_LEN_MAX && text.ends_with(&clipped));
         prop_assert!(text.len() <= TEXT_LEN_MAX || clipped.len() > TEXT_LEN_MAX - 4);
+        // A prover may write more than it should.
+        let failure = Failure { class: FailureClass::Retryable, message: text };
+        for encoding in BOTH {
+            let written = encode(&failure, encoding).expect("it is small");
+            prop_assert_eq!(&decode::<Failure>(&written, encoding).expect("readable").message, &clipped);
+        }
     }
 }
 

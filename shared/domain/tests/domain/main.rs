@@ -4,6 +4,7 @@ mod codec;
 mod pipeline;
 mod python;
 mod range;
+mod report;
 mod stage_keys;
 mod strategy;
 mod subject;

@@ -1,7 +1,10 @@
 use push0_domain::{
     Timestamp,
     message::StageKind,
-    pipeline::{InvalidPipeline, NextStage, PROOF_TYPES_MAX, Pipeline, Policy, STAGES_MAX, Source, Verify},
+    pipeline::{
+        HashRule, InvalidPipeline, NextStage, PROOF_TYPES_MAX, Pipeline, Policy, STAGES_MAX, Source, Verify,
+        Witness,
+    },
 };
 use std::time::Duration;
 
@@ -130,6 +133,29 @@ fn what_a_file_leaves_out_has_a_default() {
 }
 
 #[test]
+fn a_source_names_one_node_or_several_and_how_far_to_trust_them() {
+    let source = |from: &str, to: &str| match parse(&GOOD.replacen(from, to, 1)).unwrap().source {
+        Source::Ethereum(source) => source,
+        other => unreachable!("{other:?}"),
+    };
+    let plain = source("", "");
+    assert_eq!(plain.rpc_urls, ["http://127.0.0.1:8545"]);
+    assert_eq!(
+        (plain.depth, plain.answer_max_mib, plain.hash),
+        (64, 32, HashRule::Header)
+    );
+    let seconds = |duration: Duration| duration.as_secs();
+    assert_eq!((seconds(plain.timeout), seconds(plain.stale_after)), (5, 120));
+    let two = source("\"http://127.0.0.1:8545\"", "[\"http://a\", \"https://b\"]");
+    assert_eq!(two.rpc_urls, ["http://a", "https://b"]);
+    // Where the header proves nothing, the whole block is the witness.
+    let node = source("witness = \"block\"", "hash = \"node\"");
+    assert_eq!((node.hash, node.witness), (HashRule::Node, Witness::Block));
+    let header = source(", witness = \"block\"", "");
+    assert_eq!(header.witness, Witness::Header);
+}
+
+#[test]
 fn the_pipelines_that_are_shipped_are_good() {
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../deploy/pipelines");
     let mut read = 0;
@@ -210,6 +236,48 @@ const BAD: &[(&str, &str, &str, &str)] = &[
         "source.start = \"first\"",
     ),
     ("poll = \"1s\"", "poll = \"1ms\"", "source", "source.poll"),
+    (
+        "poll = \"1s\"",
+        "stale_after = \"0s\"",
+        "source",
+        "source.stale_after = \"0s\": expected a duration from \"1s\"",
+    ),
+    (
+        "poll = \"1s\"",
+        "timeout = \"1ms\"",
+        "source",
+        "source.timeout = \"1ms\": expected a duration from \"100ms\"",
+    ),
+    (
+        "poll = \"1s\"",
+        "answer_max_mib = 1000",
+        "source",
+        "source.answer_max_mib = 1000: expected 1 to 256",
+    ),
+    (
+        "poll = \"1s\"",
+        "depth = 0",
+        "source",
+        "source.depth = 0: expected 1 to 4096",
+    ),
+    (
+        "witness = \"block\"",
+        "witness = \"header\", hash = \"node\"",
+        "source",
+        "source.witness = \"header\" with source.hash = \"node\"",
+    ),
+    (
+        "rpc_url = \"http://127.0.0.1:8545\"",
+        "rpc_url = []",
+        "source",
+        "source.rpc_url: 0 URLs: expected 1 to 8",
+    ),
+    (
+        "rpc_url = \"http://127.0.0.1:8545\"",
+        "rpc_url = [\"http://a\", \"ws://b\"]",
+        "source",
+        "expected an http:// or https:// URL",
+    ),
     (
         "kind = \"ethereum\"",
         "kind = \"bitcoin\"",

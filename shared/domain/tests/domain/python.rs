@@ -19,8 +19,6 @@ use std::{
 
 /// The reader, as the Python examples import it.
 const BINCODE: &str = include_str!("../../../../examples/python/push0_bincode.py");
-/// The hash, as the Python examples import it.
-const BLAKE3: &str = include_str!("../../../../examples/python/push0_blake3.py");
 /// Reads lines of a kind and a body in hex, and prints each body as JSON.
 const READER: &str = "
 import json, sys
@@ -36,13 +34,6 @@ import sys
 for line in sys.stdin:
     reader = Bincode(bytes.fromhex(line))
     print(write_payloads(reader.list(reader.payload)).hex())
-";
-/// Reads lines of bytes in hex, and prints the hash of each, computed without the package `blake3`.
-const HASHER: &str = "
-import sys
-_fast = None
-for line in sys.stdin:
-    print(digest(bytes.fromhex(line)))
 ";
 const SAMPLES: usize = 300;
 
@@ -79,6 +70,7 @@ fn run(program: &str, input: String) -> Vec<String> {
 fn the_reader_in_python_reads_tasks_orders_and_records() {
     let mut bodies = samples("task", strategy::task());
     bodies.extend(samples("control", strategy::control()));
+    bodies.extend(samples("presence", strategy::presence()));
     bodies.extend(samples("emission", strategy::emission()));
     let input: String = bodies.iter().map(|(line, _)| line.as_str()).collect();
     let read = run(&format!("{BINCODE}\n{READER}"), input);
@@ -87,15 +79,6 @@ fn the_reader_in_python_reads_tasks_orders_and_records() {
         let body: serde_json::Value = serde_json::from_str(line).expect("JSON");
         assert_eq!(body, *expected);
     }
-}
-
-#[test]
-fn the_hash_in_python_is_blake3() {
-    let lengths = [0, 1, 63, 64, 65, 1023, 1024, 1025, 2048, 3072, 3073, 8193];
-    let bodies = lengths.map(|length| (0..length).map(|at| (at % 251) as u8).collect::<Vec<u8>>());
-    let input: String = bodies.iter().map(|body| hex::encode(body) + "\n").collect();
-    let expected = bodies.map(|body| blake3::hash(&body).to_string());
-    assert_eq!(run(&format!("{BLAKE3}\n{HASHER}"), input), expected);
 }
 
 #[test]

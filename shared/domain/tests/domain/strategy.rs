@@ -5,9 +5,15 @@ mod output;
 pub(crate) use output::*;
 use proptest::{collection::vec, option::of, prelude::*};
 use push0_domain::{
-    Announcement, BlobRef, BlockHash, BlockRef, Payload, Payloads, PipelineId, ProofType, ProverId,
-    StageName, TaskId, Timestamp, ZkvmId, block::BlockKey, message::*, payload::BlobHash,
-    subject::AttemptKey, task::StageKey, trace::TraceContext,
+    Announcement, BlobPlace, BlobRef, BlockHash, BlockRef, Payload, Payloads, PipelineId, ProofType,
+    ProverId, StageName, TaskId, Timestamp, ZkvmId,
+    block::BlockKey,
+    message::*,
+    payload::{BlobHash, CHUNK_LEN},
+    seal::Seal,
+    subject::AttemptKey,
+    task::StageKey,
+    trace::TraceContext,
 };
 
 fn name() -> impl Strategy<Value = String> {
@@ -50,8 +56,18 @@ fn text() -> impl Strategy<Value = String> {
     any::<String>()
 }
 
-fn blob() -> impl Strategy<Value = BlobRef> {
-    (any::<[u8; 32]>(), any::<u64>()).prop_map(|(hash, len)| BlobRef {
+pub(crate) fn blob_place() -> impl Strategy<Value = BlobPlace> {
+    (of(zkvm()), prover(), pipeline(), any::<u64>()).prop_map(|(zkvm, writer, pipeline, number)| BlobPlace {
+        zkvm,
+        writer,
+        pipeline,
+        number,
+    })
+}
+
+pub(crate) fn blob() -> impl Strategy<Value = BlobRef> {
+    (blob_place(), any::<[u8; 32]>(), any::<u64>()).prop_map(|(place, hash, len)| BlobRef {
+        place,
         hash: BlobHash(hash),
         len,
     })
@@ -68,7 +84,13 @@ pub(crate) fn payload() -> impl Strategy<Value = Payload> {
 fn payloads() -> impl Strategy<Value = Payloads> {
     prop_oneof![
         vec(payload(), 0..4).prop_map(Payloads::List),
-        (any::<u32>(), vec(blob(), 0..4)).prop_map(|(count, chunks)| Payloads::Chunked { count, chunks }),
+        (0..CHUNK_LEN, vec(blob(), 0..4)).prop_map(|(less, chunks)| {
+            let full = u32::try_from(chunks.len()).expect("few") * CHUNK_LEN;
+            Payloads::Chunked {
+                count: full.saturating_sub(less),
+                chunks,
+            }
+        }),
     ]
 }
 
@@ -180,16 +202,27 @@ pub(crate) fn block_event() -> impl Strategy<Value = BlockEvent> {
 }
 
 pub(crate) fn known_block() -> impl Strategy<Value = KnownBlock> {
-    (block(), hash(), any::<u32>(), time(), announcement(), facts()).prop_map(
-        |(block, parent_hash, revision, observed_at, announced_after, facts)| KnownBlock {
-            block,
-            parent_hash,
-            revision,
-            observed_at,
-            announced_after,
-            facts,
-        },
+    let input = proptest::option::of(payload());
+    (
+        block(),
+        hash(),
+        any::<u32>(),
+        time(),
+        announcement(),
+        input,
+        facts(),
     )
+        .prop_map(
+            |(block, parent_hash, revision, observed_at, announced_after, input, facts)| KnownBlock {
+                block,
+                parent_hash,
+                revision,
+                observed_at,
+                announced_after,
+                input,
+                facts,
+            },
+        )
 }
 
 pub(crate) fn announcement() -> impl Strategy<Value = Announcement> {
@@ -231,15 +264,22 @@ fn range() -> impl Strategy<Value = TaskRange> {
 }
 
 pub(crate) fn stage_ready() -> impl Strategy<Value = StageReady> {
-    let rest = (of(any::<u32>()), vec(prover(), 0..3), payloads(), any::<u64>());
+    let rest = (
+        of(any::<u32>()),
+        any::<u32>(),
+        vec(prover(), 0..3),
+        payloads(),
+        any::<u64>(),
+    );
     (stage_key(), context(), zkvm(), range(), any::<u32>(), rest).prop_map(
-        |(stage, context, zkvm, tasks, attempt, (hedge_of, avoid, inputs, busy_us))| StageReady {
+        |(stage, context, zkvm, tasks, attempt, (hedge_of, failed, avoid, inputs, busy_us))| StageReady {
             stage,
             context,
             zkvm,
             tasks,
             attempt,
             hedge_of,
+            failed,
             avoid,
             inputs,
             busy_us,
@@ -252,7 +292,7 @@ fn kind() -> impl Strategy<Value = StageKind> {
     prop_oneof![Just(Split), Just(Map), Just(Join), Just(Range)]
 }
 
-fn header() -> impl Strategy<Value = TaskHeader> {
+pub(crate) fn header() -> impl Strategy<Value = TaskHeader> {
     let limits = (
         any::<u64>(),
         of(any::<u64>()),
@@ -260,7 +300,7 @@ fn header() -> impl Strategy<Value = TaskHeader> {
         of(time()),
         any::<bool>(),
         of(text()),
-        any::<u64>(),
+        (any::<u64>(), any::<[u8; 32]>()),
     );
     let what = (
         task_id(),
@@ -274,7 +314,7 @@ fn header() -> impl Strategy<Value = TaskHeader> {
     (what, limits).prop_map(
         |(
             (id, attempt, hedge_of, zkvm, context, kind, of),
-            (timeout_ms, hedge_after_ms, attempts_max, give_up_at, check, program_id, busy_us),
+            (timeout_ms, hedge_after_ms, attempts_max, give_up_at, check, program_id, (busy_us, seal)),
         )| TaskHeader {
             id,
             attempt,
@@ -290,6 +330,7 @@ fn header() -> impl Strategy<Value = TaskHeader> {
             check,
             program_id,
             busy_us,
+            seal: Seal(seal),
         },
     )
 }
@@ -303,7 +344,7 @@ pub(crate) fn task() -> impl Strategy<Value = Task> {
 }
 
 fn failure() -> impl Strategy<Value = Failure> {
-    use FailureClass::{Died, Fatal, InvalidProof, OutOfMemory, Retryable, Stopped, TimedOut};
+    use FailureClass::{Died, Fatal, InvalidProof, OutOfMemory, Retryable, Stopped, Surroundings, TimedOut};
     let class = prop_oneof![
         Just(Retryable),
         Just(Fatal),
@@ -311,7 +352,8 @@ fn failure() -> impl Strategy<Value = Failure> {
         Just(TimedOut),
         Just(Died),
         Just(InvalidProof),
-        Just(Stopped)
+        Just(Stopped),
+        Just(Surroundings)
     ];
     (class, text()).prop_map(|(class, message)| Failure::new(class, message))
 }
@@ -332,16 +374,17 @@ pub(crate) fn task_result() -> impl Strategy<Value = TaskResult> {
         prover(),
         outcome,
         of(payloads()),
-        any::<u64>(),
+        (any::<u64>(), any::<u64>()),
         of(verdict),
     )
         .prop_map(
-            |(header, prover, outcome, inputs, prove_us, verdict)| TaskResult {
+            |(header, prover, outcome, inputs, (prove_us, transfer_us), verdict)| TaskResult {
                 header,
                 prover,
                 outcome,
                 inputs,
                 prove_us,
+                transfer_us,
                 verdict,
             },
         )
@@ -373,16 +416,16 @@ pub(crate) fn result_event() -> impl Strategy<Value = ResultEvent> {
 pub(crate) fn lease() -> impl Strategy<Value = Lease> {
     let held = (
         header(),
-        text(),
+        any::<u64>(),
         of(any::<u64>()),
         any::<bool>(),
         of(any::<u16>()),
         trace(),
     );
     let held = held.prop_map(
-        |(header, ack_subject, running_ms, ends_soon, progress_permille, trace)| Held {
+        |(header, sequence, running_ms, ends_soon, progress_permille, trace)| Held {
             header,
-            ack_subject,
+            sequence,
             running_ms,
             ends_soon,
             progress_permille,
@@ -396,12 +439,14 @@ pub(crate) fn lease() -> impl Strategy<Value = Lease> {
         Just(ProverState::Quarantined)
     ];
     let counts = (any::<u64>(), any::<u64>(), any::<u32>(), any::<u32>());
-    (prover(), zkvm(), role, counts, state, vec(held, 0..3)).prop_map(
-        |(prover, zkvm, role, (incarnation, beat, slots, ahead), state, held)| Lease {
+    let origin = of(origin());
+    (prover(), zkvm(), role, counts, origin, state, vec(held, 0..3)).prop_map(
+        |(prover, zkvm, role, (incarnation, beat, slots, ahead), origin, state, held)| Lease {
             prover,
             zkvm,
             role,
             incarnation,
+            origin,
             beat,
             slots,
             ahead,
@@ -409,6 +454,21 @@ pub(crate) fn lease() -> impl Strategy<Value = Lease> {
             held,
         },
     )
+}
+
+pub(crate) fn origin() -> impl Strategy<Value = Origin> {
+    (text(), any::<u32>()).prop_map(|(host, pid)| Origin { host, pid })
+}
+
+pub(crate) fn presence() -> impl Strategy<Value = Presence> {
+    let role = prop_oneof![Just(Role::Prover), Just(Role::Verifier)];
+    let parts = (role, any::<u64>(), origin(), any::<bool>());
+    parts.prop_map(|(role, incarnation, origin, is_starting)| Presence {
+        role,
+        incarnation,
+        origin,
+        is_starting,
+    })
 }
 
 pub(crate) fn control() -> impl Strategy<Value = Control> {

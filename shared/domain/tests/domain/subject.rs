@@ -1,8 +1,8 @@
 use crate::strategy;
 use proptest::prelude::*;
 use push0_domain::{
-    BlockHash, BlockKey,
-    subject::{self, AttemptKey, ROOT},
+    BlockHash, BlockKey, Participant,
+    subject::{self, AttemptKey, Kind, ROOT, Report},
 };
 use std::collections::HashMap;
 
@@ -30,20 +30,27 @@ fn selects(filter: &str, subject: &str) -> bool {
 
 proptest! {
     #[test]
-    fn every_subject_of_an_attempt_is_read_back(key in strategy::attempt_key()) {
-        for (subject, read) in [
-            (subject::task(&key), subject::AttemptKey::parse(&subject::task(&key), subject::Kind::Task)),
-            (subject::check(&key), subject::AttemptKey::parse(&subject::check(&key), subject::Kind::Check)),
-            (subject::result(&key), subject::AttemptKey::parse(&subject::result(&key), subject::Kind::Result)),
-            (subject::verdict(&key), subject::AttemptKey::parse(&subject::verdict(&key), subject::Kind::Verdict)),
+    fn every_subject_of_an_attempt_is_read_back(key in strategy::attempt_key(), prover in strategy::prover()) {
+        for (subject, kind) in [(subject::task(&key), Kind::Task), (subject::stage(&key), Kind::Stage)] {
+            prop_assert!(is_publishable(&subject), "{}", subject);
+            prop_assert_eq!(AttemptKey::parse(&subject, kind).unwrap(), key.clone());
+        }
+        for (subject, kind) in [
+            (subject::check(&prover, &key), Kind::Check),
+            (subject::result(&prover, &key), Kind::Result),
+            (subject::verdict(&prover, &key), Kind::Verdict),
         ] {
             prop_assert!(is_publishable(&subject), "{}", subject);
-            prop_assert_eq!(read.unwrap(), key.clone());
+            let report = Report { speaker: Some(prover.clone()), attempt: key.clone() };
+            prop_assert_eq!(Report::parse(&subject, kind).unwrap(), report);
+            prop_assert!(selects(&subject::reports_of_attempt(kind, &key), &subject));
+            prop_assert!(AttemptKey::parse(&subject, kind).is_err(), "its speaker must not be overlooked");
         }
+        let by_watchdog = Report::parse(&subject::result_by_watchdog(&key), Kind::Result).unwrap();
+        prop_assert_eq!(by_watchdog, Report { speaker: None, attempt: key.clone() });
         // A subject of one stream must not parse as a subject of another.
-        prop_assert!(subject::AttemptKey::parse(&subject::result(&key), subject::Kind::Task).is_err());
-        prop_assert!(subject::AttemptKey::parse(&subject::task(&key), subject::Kind::Result).is_err());
-        prop_assert!(is_publishable(&subject::stage(&key)));
+        prop_assert!(Report::parse(&subject::result(&prover, &key), Kind::Verdict).is_err());
+        prop_assert!(AttemptKey::parse(&subject::task(&key), Kind::Stage).is_err());
     }
 
     #[test]
@@ -64,7 +71,8 @@ proptest! {
             attempt: pick(swaps[6]).attempt,
         };
         prop_assert_eq!(subject::task(&a) == subject::task(&c), a == c);
-        prop_assert_eq!(subject::result(&a) == subject::result(&c), a == c);
+        let prover = "p".parse().unwrap();
+        prop_assert_eq!(subject::result(&prover, &a) == subject::result(&prover, &c), a == c);
     }
 
     #[test]
@@ -89,14 +97,17 @@ proptest! {
     }
 
     #[test]
-    fn filters_select_their_own_and_nothing_else(a in strategy::attempt_key(), b in strategy::attempt_key()) {
+    fn filters_select_their_own_and_nothing_else(a in strategy::attempt_key(), b in strategy::attempt_key(), p in strategy::prover()) {
         prop_assert_eq!(selects(&subject::tasks_of_zkvm(&a.zkvm), &subject::task(&b)), a.zkvm == b.zkvm);
-        prop_assert_eq!(selects(&subject::checks_of_zkvm(&a.zkvm), &subject::check(&b)), a.zkvm == b.zkvm);
-        let of_block = subject::attempts_of_block(subject::Kind::Task, &a.pipeline, a.block);
+        prop_assert_eq!(selects(&subject::checks_of_zkvm(&a.zkvm), &subject::check(&p, &b)), a.zkvm == b.zkvm);
+        let of_block = subject::attempts_of_block(Kind::Task, &a.pipeline, a.block);
         prop_assert!(selects(&of_block, &subject::task(&a)));
         prop_assert_eq!(selects(&of_block, &subject::task(&b)), a.pipeline == b.pipeline && a.block == b.block);
-        let of_pipeline = subject::attempts_of_pipeline(subject::Kind::Task, &a.pipeline);
+        let of_pipeline = subject::attempts_of_pipeline(Kind::Task, &a.pipeline);
         prop_assert_eq!(selects(&of_pipeline, &subject::task(&b)), a.pipeline == b.pipeline);
+        let reports = subject::attempts_of_block(Kind::Check, &a.pipeline, a.block);
+        prop_assert!(selects(&reports, &subject::check(&p, &a)));
+        prop_assert_eq!(selects(&reports, &subject::check(&p, &b)), a.pipeline == b.pipeline && a.block == b.block);
         let record = subject::proof(&a.pipeline, a.block.number);
         prop_assert_eq!(subject::number_of_proof(&record), Some(a.block.number));
         for of_block in [subject::block(&a.pipeline), subject::cancel(&a.pipeline)] {
@@ -105,9 +116,9 @@ proptest! {
         prop_assert_eq!(subject::pipeline_of_block(&record), None);
         let results = subject::results_of_pipeline(&a.pipeline);
         let chosen = |subject: &str| results.iter().filter(|filter| selects(filter, subject)).count();
-        prop_assert_eq!(chosen(&subject::result(&a)), 1);
-        prop_assert_eq!(chosen(&subject::verdict(&a)), 1);
-        prop_assert_eq!(chosen(&subject::result(&b)), usize::from(a.pipeline == b.pipeline));
+        prop_assert_eq!(chosen(&subject::result(&p, &a)), 1);
+        prop_assert_eq!(chosen(&subject::verdict(&p, &a)), 1);
+        prop_assert_eq!(chosen(&subject::result(&p, &b)), usize::from(a.pipeline == b.pipeline));
         prop_assert_eq!(chosen(&subject::ended(&a.pipeline)), 1);
         prop_assert!(selects(&subject::proofs_of_pipeline(&a.pipeline), &subject::proof(&a.pipeline, a.block.number)));
         prop_assert!(!selects(&subject::proofs_of_pipeline(&a.pipeline), &subject::proof(&b.pipeline, 1)) || a.pipeline == b.pipeline);
@@ -119,12 +130,21 @@ proptest! {
         prover in strategy::prover(),
         number in any::<u64>(),
     ) {
+        let participant = Participant { zkvm: key.zkvm.clone(), name: prover.clone() };
+        let lease = subject::lease(&key.zkvm, &prover);
+        prop_assert_eq!(subject::sender_of_lease(&lease), Some(participant.clone()));
+        let notice = subject::notice(&participant, "check-paused");
+        prop_assert_eq!(subject::sender_of_notice(&notice), Some(participant.clone()));
+        prop_assert!(selects(&subject::notices("check-paused"), &notice));
         for subject in [
             subject::block(&key.pipeline),
             subject::cancel(&key.pipeline),
             subject::ended(&key.pipeline),
-            subject::lease(&key.zkvm, &prover),
-            subject::control(&prover),
+            lease,
+            notice,
+            subject::control(&participant),
+            subject::presence(&participant),
+            subject::presence_of(&participant, number),
             subject::proof(&key.pipeline, number),
             subject::dead(Some(&key.pipeline), "push0_tasks-1"),
             subject::dead(None, "push0_tasks-1"),
@@ -137,11 +157,11 @@ proptest! {
 
     #[test]
     fn random_texts_never_panic_the_parser(text in "\\PC{0,80}", tail in "[a-z0-9.+-]{0,60}") {
-        let _ = subject::AttemptKey::parse(&text, subject::Kind::Task);
+        let _ = AttemptKey::parse(&text, Kind::Task);
         let _ = text.parse::<BlockKey>();
         let _ = text.parse::<BlockHash>();
         // An accepted subject is already in its only spelling.
-        if let Ok(key) = subject::AttemptKey::parse(&format!("{ROOT}.task.{tail}"), subject::Kind::Task) {
+        if let Ok(key) = AttemptKey::parse(&format!("{ROOT}.task.{tail}"), Kind::Task) {
             prop_assert_eq!(key.to_string(), tail);
         }
     }
@@ -164,7 +184,7 @@ proptest! {
 fn a_refused_subject_says_why() {
     let good = format!("{ROOT}.task.mock.demo.5-0a0b0c0d.main.prove.0.1");
     assert_eq!(
-        subject::task(&subject::AttemptKey::parse(&good, subject::Kind::Task).unwrap()),
+        subject::task(&AttemptKey::parse(&good, Kind::Task).unwrap()),
         good
     );
     for (bad, why) in [
@@ -178,9 +198,47 @@ fn a_refused_subject_says_why() {
         (good.replace(".0.1", ".00.1"), "one spelling"),
         (good.replace(".0.1", ".+0.1"), "one spelling"),
     ] {
-        let error = subject::AttemptKey::parse(&bad, subject::Kind::Task)
-            .unwrap_err()
-            .to_string();
+        let error = AttemptKey::parse(&bad, Kind::Task).unwrap_err().to_string();
         assert!(error.contains(why) && error.contains(&bad), "{bad}: {error}");
+    }
+}
+
+#[test]
+fn no_prover_speaks_as_the_watchdog_and_the_watchdog_gives_no_verdict() {
+    let attempt = "demo.5-0a0b0c0d.main.prove.0.1";
+    assert!("_".parse::<push0_domain::ProverId>().is_err());
+    for kind in ["check", "verdict"] {
+        let kind_of = if kind == "check" {
+            Kind::Check
+        } else {
+            Kind::Verdict
+        };
+        assert!(Report::parse(&format!("{ROOT}.{kind}.mock._.{attempt}"), kind_of).is_err());
+    }
+    for bad in [
+        "mock",
+        "mock.p1",
+        "mock..demo",
+        "mock.P1.demo.5-0a0b0c0d.main.prove.0.1",
+    ] {
+        assert!(
+            Report::parse(&format!("{ROOT}.result.{bad}"), Kind::Result).is_err(),
+            "{bad}"
+        );
+    }
+}
+
+proptest! {
+    #[test]
+    fn the_subject_of_a_part_names_its_blob_and_block(blob in strategy::blob(), other in strategy::blob_place(), part in 0_u64..512) {
+        let subject = subject::blobs::part(&blob, part);
+        prop_assert!(is_publishable(&subject));
+        prop_assert_eq!(subject::blobs::place(&subject), Some((blob.place.clone(), blob.hash)));
+        prop_assert!(selects(&subject::blobs::parts(&blob.place, blob.hash), &subject));
+        prop_assert!(selects(&subject::blobs::of_pipeline(&blob.place.pipeline), &subject));
+        prop_assert!(selects(&subject::blobs::of_number(&blob.place.pipeline, blob.place.number), &subject));
+        prop_assert_eq!(selects(&subject::blobs::of_place(&other), &subject), other == blob.place);
+        prop_assert_eq!(subject::blobs::place(&subject.replace(".blob.", ".task.")), None);
+        prop_assert_eq!(subject::blobs::place(&format!("{subject}.0")), None);
     }
 }

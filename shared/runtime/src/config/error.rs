@@ -83,6 +83,14 @@ impl ConfigError {
         Self::Refused { key, reason, origin }
     }
 
+    pub(super) fn in_variable(variable: &str, found: &str, expected: &str) -> Self {
+        Self::Refused {
+            key: variable.to_owned(),
+            reason: format!("found {:?}, expected {expected}", hide_userinfo(found)),
+            origin: "environment variable".to_owned(),
+        }
+    }
+
     pub(super) fn not_text(key: String, variable: &str) -> Self {
         Self::Refused {
             key,

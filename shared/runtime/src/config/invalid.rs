@@ -8,6 +8,8 @@ pub struct Invalid {
     pub key: String,
     /// The accepted values, such as `a number from 1 to 100`.
     pub expected: String,
+    /// The value found, if it comes from a variable that is no setting of push0: then `key` is its name.
+    pub(crate) found: Option<String>,
 }
 
 impl Invalid {
@@ -16,6 +18,15 @@ impl Invalid {
         Self {
             key: key.into(),
             expected: expected.into(),
+            found: None,
+        }
+    }
+
+    /// Refuses the value of an environment variable that is no setting of push0, such as those of OpenTelemetry.
+    pub(crate) fn in_variable(name: &str, found: &str, expected: &str) -> Self {
+        Self {
+            found: Some(found.to_owned()),
+            ..Self::new(name, expected)
         }
     }
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::invalid::Invalid;
+use crate::BoxError;
 
 /// Default time limit for the stop of a service. Kubernetes kills a pod 30 s after asking it to stop; the
 /// limit leaves 2 s for the flush of traces, and a margin.
@@ -100,6 +101,15 @@ pub trait HasRuntimeConfig {
     /// # Errors
     /// The first key with an invalid value.
     fn validate(&self) -> Result<(), Invalid> {
+        Ok(())
+    }
+
+    /// Reads the files that the configuration names, before the service starts. `--check-config` does not: the files may
+    /// be on another machine.
+    ///
+    /// # Errors
+    /// A file is missing, cannot be read or is not what it should be.
+    fn check_files(&self) -> Result<(), BoxError> {
         Ok(())
     }
 }

@@ -20,16 +20,19 @@ pub(super) fn resolve(
     var: impl Fn(&str) -> Option<String>,
 ) -> Result<Option<Endpoint>, Invalid> {
     let var = |name| var(name).filter(|value| !value.is_empty());
-    let (key, url, protocol) = if let Some(url) = &config.otlp_endpoint {
-        ("telemetry.otlp_endpoint", url.clone(), config.otlp_protocol)
+    let expected = "a URL such as http://collector:4317 (TLS is not supported)";
+    let (refused, url, protocol) = if let Some(url) = &config.otlp_endpoint {
+        let refused = Invalid::new("telemetry.otlp_endpoint", expected);
+        (refused, url.clone(), config.otlp_protocol)
     } else if let Some(url) = var(ENDPOINT_VAR) {
         let protocol = match var(PROTOCOL_VAR).as_deref() {
             None => config.otlp_protocol,
             Some("grpc") => OtlpProtocol::Grpc,
             Some("http/protobuf") => OtlpProtocol::Http,
-            Some(_) => return Err(Invalid::new(PROTOCOL_VAR, "grpc or http/protobuf")),
+            Some(found) => return Err(Invalid::in_variable(PROTOCOL_VAR, found, "grpc or http/protobuf")),
         };
-        (ENDPOINT_VAR, url, protocol)
+        let refused = Invalid::in_variable(ENDPOINT_VAR, &url, expected);
+        (refused, url, protocol)
     } else {
         return Ok(None);
     };
@@ -38,10 +41,7 @@ pub(super) fn resolve(
         uri.is_some_and(|uri| uri.scheme_str() == Some("http") && uri.host().is_some())
     };
     if !fits(&url) {
-        return Err(Invalid::new(
-            key,
-            "a URL such as http://collector:4317 (TLS is not supported)",
-        ));
+        return Err(refused);
     }
     let url = match protocol {
         OtlpProtocol::Grpc => url,

@@ -1,12 +1,12 @@
 //! `examples/adapter-python`: the adapter keeps the rules of docs/protocol.md.
 
 use crate::{PATIENCE, demo, operate, pipeline, run, services, stamp, verifier};
-use push0_bus::{Message, Stream};
+use push0_bus::{Bucket, Message, Stream};
 use push0_domain::{
-    Payload,
+    Participant, Payload,
     codec::Encoding,
-    message::{Control, Dead, DeadLetter, EmissionOutcome, Lease, ProverState},
-    subject::{self, AttemptKey, Kind},
+    message::{Control, EmissionOutcome, HeldQueue, Lease, ProverState},
+    subject::{self, AttemptKey},
     trace::TraceContext,
 };
 use push0_examples::python;
@@ -151,7 +151,10 @@ async fn order_rest(deployment: &Deployment, for_ms: u64) {
         for_ms,
         reason: "a test".into(),
     };
-    let subject = subject::control(&"py1".parse().expect("a name"));
+    let subject = subject::control(&Participant {
+        zkvm: "stamp".parse().expect("a name"),
+        name: "py1".parse().expect("a name"),
+    });
     let message = Message::new(subject, &order, &TraceContext::default()).expect("it can be written");
     deployment
         .bus()
@@ -161,7 +164,7 @@ async fn order_rest(deployment: &Deployment, for_ms: u64) {
 }
 
 #[tokio::test]
-async fn the_adapter_in_python_makes_dead_letters_of_unreadable_tasks() {
+async fn the_adapter_in_python_gives_tasks_back_that_it_cannot_read() {
     let mut deployment = services(&pipeline("external", "timeout = \"20s\""))
         .service(verifier())
         .start()
@@ -188,26 +191,15 @@ async fn the_adapter_in_python_makes_dead_letters_of_unreadable_tasks() {
             .await;
         stored.expect("the message is stored");
     }
-    let letters = wait_for("two dead letters", PATIENCE, async || {
-        let all = subject::all(Kind::Dead);
-        let bus = deployment.bus();
-        let letters = bus.scan::<DeadLetter>(Stream::Dead, &all, 1, usize::MAX).await;
-        let letters = letters.expect("the letters are read");
-        if letters.len() == 2 {
-            Ok(letters)
-        } else {
-            Err(letters.len())
-        }
+    wait_for("two refusals in the log", PATIENCE, async || {
+        deployment
+            .service("py1")
+            .log()
+            .matches("cannot read a task")
+            .count()
+            >= 2
     })
     .await;
-    for letter in letters {
-        let letter = letter.body.expect("a readable letter");
-        let is_about = |stream: &str| stream == Stream::Tasks.name();
-        assert!(
-            matches!(&letter.what, Dead::Message { stream, .. } if is_about(stream)),
-            "{letter:?}"
-        );
-    }
     deployment.submit_blocks(&demo(), 1..=4).await;
     let emissions = deployment.wait_emitted(&demo(), 4, PATIENCE).await;
     assert_complete_in_order(&emissions, 1..=4);
@@ -220,14 +212,16 @@ async fn an_attempt_of_the_adapter_in_python_ends_at_its_timeout() {
         .service(verifier())
         .start()
         .await;
+    let bus = deployment.bus();
+    let held = bus.facts::<HeldQueue>(Bucket::State).await.expect("facts");
     deployment.start_service(adapter("py1", 3600.0));
     deployment.submit_blocks(&demo(), 1..=1).await;
-    let emissions = deployment.wait_emitted(&demo(), 1, PATIENCE).await;
-    let record = emissions[0].body.as_ref().expect("a readable record");
-    let EmissionOutcome::Dead { reason, .. } = &record.outcome else {
-        unreachable!("{record:?}")
-    };
-    assert!(reason.contains("not done within 300 ms"), "{reason}");
+    // No attempt succeeds, so the queue is held, with the last error.
+    let held = wait_for("a held queue", PATIENCE, async || {
+        held.list(&subject::holds()).await.ok()?.pop()?.value
+    })
+    .await;
+    assert!(held.error.contains("not done within 300 ms"), "{}", held.error);
 }
 
 #[tokio::test]

@@ -63,7 +63,8 @@ async fn the_consumer_takes_a_record_that_amends_a_dead_block() {
         .env("PUSH0_PROVER__ID", "bad")
         .env("PUSH0_PROVER__ZKVM", "stamp")
         .env("PUSH0_MOCK__TIME", "5ms")
-        .env("PUSH0_MOCK__FAILURE_RATE", 1);
+        .env("PUSH0_MOCK__FAILURE_RATE", 1)
+        .env("PUSH0_MOCK__FAILURE_CLASS", "fatal");
     let mut deployment = services(&pipeline("external", "timeout = \"10s\"\nattempts = 1"))
         .service(bad)
         .service(verifier())

@@ -8,7 +8,8 @@ use crate::{
     wait_for,
 };
 use push0_bus::{Limits, Pipelines};
-use std::sync::Arc;
+use push0_domain::message::Role;
+use std::sync::{Arc, atomic::AtomicBool};
 
 /// A deployment to start: broker, limits, pipelines and services.
 #[derive(Clone, Debug)]
@@ -21,6 +22,8 @@ pub struct DeploymentBuilder {
     settings: Vec<(String, String, String)>,
     proxied: bool,
     shipped: bool,
+    /// Members of the broker's accounts from the start: name, role, zkVM, and whether they are a fleet.
+    members: Vec<(String, Role, String, bool)>,
 }
 
 impl DeploymentBuilder {
@@ -37,12 +40,13 @@ impl DeploymentBuilder {
             settings: Vec::new(),
             proxied: false,
             shipped: false,
+            members: Vec::new(),
         }
     }
 
     /// Runs two of every control service, as `deploy/` does, labelled `dispatcher-1`, `dispatcher-2` and so
     /// on, with [the shipped settings](Self::shipped_settings). The test fails if the broker refuses
-    /// anything, or if a control service exceeds [`MEMORY_MAX_MB`](crate::MEMORY_MAX_MB).
+    /// anything, or if a control service, gateway or enroller exceeds [`MEMORY_MAX_MB`](crate::MEMORY_MAX_MB).
     #[must_use]
     pub fn as_shipped(mut self) -> Self {
         for program in shipped::CONTROL {
@@ -59,6 +63,21 @@ impl DeploymentBuilder {
     #[must_use]
     pub fn shipped_settings(mut self) -> Self {
         self.shipped = true;
+        self
+    }
+
+    /// Adds a prover or verifier as a user of the broker, without a process.
+    #[must_use]
+    pub fn member(mut self, name: &str, role: Role, zkvm: &str) -> Self {
+        self.members.push((name.into(), role, zkvm.into(), false));
+        self
+    }
+
+    /// Adds a fleet of provers, whose replicas enrol by the seed of this name ([`Deployment::seed`]). The deployment needs
+    /// the service `enroller`.
+    #[must_use]
+    pub fn fleet(mut self, name: &str, zkvm: &str) -> Self {
+        self.members.push((name.into(), Role::Prover, zkvm.into(), true));
         self
     }
 
@@ -152,6 +171,9 @@ impl DeploymentBuilder {
         let mut options = self.options.clone();
         let accounts = self.shipped.then(|| Arc::new(Accounts::draw()));
         if let Some(accounts) = &accounts {
+            for (name, role, zkvm, fleet) in &self.members {
+                accounts.add(name, *role, zkvm, *fleet);
+            }
             options = options.with_accounts(accounts.clone());
         }
         (accounts, if self.proxied { options.hidden() } else { options })
@@ -188,6 +210,7 @@ impl DeploymentBuilder {
             bus: connect_as(TEST).await,
             proxies: servers.map(|server| Proxy::to(&server.url())).collect(),
             accounts: accounts.clone(),
+            refusals_expected: AtomicBool::new(false),
             _nobody: nobody,
             nats,
         };

@@ -113,6 +113,7 @@ fn fact_of(block: &ObservedBlock, announced_after: Announcement) -> KnownBlock {
         revision: block.revision,
         observed_at: block.observed_at,
         announced_after,
+        input: Some(block.input.clone()),
         facts: block.facts,
     }
 }

@@ -43,6 +43,54 @@ async fn the_work_goes_on_when_the_broker_is_killed_again_and_again() {
     assert_eq!(dead_letters(deployment.bus()).await, []);
 }
 
+#[tokio::test]
+async fn no_service_is_ready_while_the_broker_is_away_and_each_says_so() {
+    let gateway = Process::program("gateway").env("PUSH0_GATEWAY__LISTEN", "127.0.0.1:0");
+    let adapters = [
+        prover("p1"),
+        verifier("v1"),
+        gateway,
+        Process::program("enroller"),
+    ];
+    let mut deployment = deploy(&single(STAGE), adapters).await;
+    deployment.nats.kill();
+    let url = deployment.url();
+    for program in [
+        "ingester",
+        "dispatcher",
+        "collector",
+        "watchdog",
+        "gateway",
+        "enroller",
+        "prover-mock",
+    ] {
+        let mut count = 0;
+        for process in deployment.instances(program) {
+            process.not_ready("\"connection\"", PATIENCE).await;
+            process.not_ready(&url, PATIENCE).await;
+            count += 1;
+        }
+        assert!(count > 0, "no {program} runs");
+    }
+    deployment.nats.restart().await;
+    deployment.ready().await;
+}
+
+#[tokio::test]
+async fn a_service_that_never_reached_the_broker_says_where_it_tries() {
+    let nobody = "nats://127.0.0.1:1";
+    let dispatcher = Process::program("dispatcher")
+        .env("PUSH0_NATS__URL", nobody)
+        .env("PUSH0_HTTP__LISTEN", "127.0.0.1:0")
+        .start();
+    dispatcher
+        .not_ready("cannot reach the broker nats://127.0.0.1:1", PATIENCE)
+        .await;
+    dispatcher.not_ready("refused", PATIENCE).await;
+    let log = dispatcher.log();
+    assert_eq!(log.matches("cannot reach the broker").count(), 1, "{log}");
+}
+
 /// Imitates a disk busy with other work: every write waits, and heartbeats wait too.
 #[tokio::test]
 async fn a_broker_that_stalls_again_and_again_costs_no_block_and_no_prover() {

@@ -51,6 +51,7 @@ async fn nobody_waits_for_a_block_that_was_written_down_and_never_published() {
         revision: 1,
         observed_at: now(),
         announced_after: Announcement::default(),
+        input: None,
         facts: BlockFacts::default(),
     };
     let stored = known.put(&subject::known_block(&demo(), &block), &fact).await;

@@ -85,6 +85,7 @@ async fn a_block_of_a_revision_that_nobody_defined_is_dead_and_the_chain_goes_on
         revision: 77,
         observed_at: push0_bus::now(),
         announced_after: Announcement::default(),
+        input: None,
         facts: BlockFacts::default(),
     };
     let facts = bus.facts(Bucket::Blocks).await.expect("a bucket");
@@ -130,4 +131,34 @@ async fn a_block_of_a_revision_that_nobody_defined_is_dead_and_the_chain_goes_on
         }
     }
     settled(bus).await;
+}
+
+#[tokio::test]
+async fn a_removed_pipeline_finishes_its_blocks_also_over_restarts() {
+    let (removed, text) = named("removed", "timeout = \"10s\"");
+    let slow = |name: &str| prover(name).env("PUSH0_MOCK__TIME", "400ms");
+    let mut deployment = deploy(&text, [slow("p1"), verifier("v1")]).await;
+    deployment.submit_blocks(&removed, 1..=12).await;
+    deployment.wait_emitted(&removed, 1, PATIENCE).await;
+    push0(&deployment, &["pipeline", "remove", "removed"]).await;
+    let status = push0(&deployment, &["status"]).await;
+    assert!(
+        status.contains("removed, ") && status.contains(" in flight"),
+        "{status}"
+    );
+    let services: Vec<String> = ["collector", "dispatcher", "watchdog"]
+        .iter()
+        .flat_map(|program| {
+            deployment
+                .instances(program)
+                .map(|process| process.label().to_owned())
+        })
+        .collect();
+    for service in services {
+        deployment.service_mut(&service).kill();
+        deployment.service_mut(&service).restart();
+    }
+    let emitted = deployment.wait_emitted(&removed, 12, PATIENCE).await;
+    assert_complete_in_order(&emitted, 1..=12);
+    settled(deployment.bus()).await;
 }

@@ -18,7 +18,7 @@ program = "/bin/sh"
 args = ["-c", '[ "$(cat "$1")" != 13 ] || exit 4; cat "$1" > "$2"', "x", "{input}", "{output}"]
 exit_codes.fatal = [4]
 verify_program = "/bin/sh"
-verify_args = ["-c", '[ "$(tr -d "[] \n" < "$1")" = "$(seq -s, "$2" "$3")" ]', "x", "{proof}", "{first_number}", "{block_number}"]
+verify_args = ["-c", '[ "$(tr -d "[] \n" < "$1")" = "$(seq -s, "$2" "$3")" ] || { echo push0: invalid: other blocks; exit 65; }', "x", "{proof}", "{first_number}", "{block_number}"]
 "#;
 
 fn program(name: &str) -> ProcessBuilder {

@@ -51,6 +51,8 @@ impl Promises {
                 first_announcement: announcement,
                 deadline_at: block.deadline_at,
                 is_hedge: false,
+                failed: 0,
+                races: None,
             };
             self.wait(source, ready, 0, pipeline);
         }
@@ -117,6 +119,8 @@ impl Promises {
             .waiting
             .iter()
             .filter(|w| w.zkvm == this.zkvm && w.ready.stage.pipeline == this.ready.stage.pipeline)
+            // A retried attempt may be paused, and may be overtaken then.
+            .filter(|w| w.ready.failed == 0)
             // Entries that cannot be ready in time may be passed over.
             .filter(|w| w.ready.claim.is_retry || w.out_of_reach_at.is_none_or(|at| at > now));
         if let Some(first) = rival.min_by_key(|w| w.rank)

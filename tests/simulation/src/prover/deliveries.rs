@@ -63,6 +63,14 @@ impl World {
         }
     }
 
+    /// Lets the broker wait longer for a delivery. The broker does not check who asks.
+    pub(crate) fn extend(&mut self, stream: Stream, sequence: u64) {
+        let now = self.now;
+        if let Some(message) = self.broker.queue(stream).messages.get_mut(&sequence) {
+            message.held_at = message.held_at.map(|_| now);
+        }
+    }
+
     pub(crate) fn expire(&mut self, stream: Stream, sequence: u64, delivery: u32) {
         let Some(message) = self.broker.queue(stream).messages.get(&sequence) else {
             return;

@@ -77,8 +77,11 @@ impl World {
             let class = if self.chance.hit(faults.fatal) {
                 FailureClass::Fatal
             } else {
-                self.chance
-                    .one_of(&[FailureClass::Retryable, FailureClass::OutOfMemory])
+                self.chance.one_of(&[
+                    FailureClass::Retryable,
+                    FailureClass::OutOfMemory,
+                    FailureClass::Surroundings,
+                ])
             };
             return (Some(Fate::Fails(class)), takes);
         }
@@ -149,8 +152,7 @@ impl World {
                 }
             }
         };
-        let mut header = task.header.clone();
-        header.busy_us += took;
+        let header = task.header.clone();
         let completed = matches!(outcome, Outcome::Completed { .. });
         let to_check = completed && header.check;
         if let (Fate::Honest, Outcome::Completed { outputs }) = (fate, &outcome) {
@@ -163,6 +165,7 @@ impl World {
             prover,
             outcome,
             prove_us: took,
+            transfer_us: 0,
             verdict: None,
         };
         if to_check {
@@ -174,7 +177,6 @@ impl World {
 
     fn verdict(&mut self, verifier: ProverId, checked: &TaskResult, deliveries: u32, took: u64) -> Body {
         let mut result = checked.clone();
-        result.header.busy_us += took;
         let gave_up = deliveries > CHECKS_MAX;
         let genuine = self.promises.is_genuine(checked);
         if !genuine && !gave_up {

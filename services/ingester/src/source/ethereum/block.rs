@@ -4,15 +4,15 @@ use super::number::Number;
 use crate::decide::Link;
 use alloy_consensus::Header;
 use bytes::Bytes;
-use push0_domain::{BlockHash, BlockRef, message::BlockFacts};
+use push0_domain::{BlockHash, BlockRef, message::BlockFacts, pipeline::HashRule};
 use serde::{Deserialize, de::IgnoredAny};
 
-/// A block whose header was checked against its hash.
+/// A block whose hash was checked as the source asks.
 #[derive(Clone, Debug)]
 pub(super) struct FetchedBlock {
     pub(super) link: Link,
     pub(super) facts: BlockFacts,
-    /// The RLP of the header, whose Keccak-256 is the block's hash.
+    /// The RLP of the header, whose Keccak-256 is the block's hash; empty where the node's hash is trusted.
     pub(super) header_rlp: Bytes,
     /// JSON of the block as received, empty unless requested. The transactions are not verified: the
     /// header names their root, and every program executing them computes the root anyway.
@@ -26,41 +26,89 @@ struct Envelope {
     transactions: Vec<IgnoredAny>,
 }
 
+/// The fields needed of a block whose hash is trusted. Chains of other kinds leave out fields of Ethereum's header,
+/// or set them to null.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Named {
+    #[serde(with = "alloy_serde::quantity")]
+    number: u64,
+    hash: BlockHash,
+    parent_hash: BlockHash,
+    #[serde(default, with = "alloy_serde::quantity::opt")]
+    timestamp: Option<u64>,
+    #[serde(default, with = "alloy_serde::quantity::opt")]
+    gas_used: Option<u64>,
+    #[serde(default)]
+    transactions: Option<Vec<IgnoredAny>>,
+}
+
 /// Parses and verifies a block. The error describes the problem in a stable wording.
-pub(super) fn check(asked: Number, full: bool, json: Bytes) -> Result<FetchedBlock, String> {
-    let malformed = |error: serde_json::Error| format!("not a block: {error}");
-    let envelope: Envelope = serde_json::from_slice(&json).map_err(malformed)?;
-    let header: Header = serde_json::from_slice(&json).map_err(malformed)?;
+pub(super) fn check(asked: Number, full: bool, rule: HashRule, json: Bytes) -> Result<FetchedBlock, String> {
+    let (link, facts, header_rlp) = match rule {
+        HashRule::Header => hashed(&json)?,
+        HashRule::Node => named(&json)?,
+    };
     if let Number::At(number) = asked
-        && header.number != number
+        && link.block.number != number
     {
-        return Err(format!("block {} instead of block {number}", header.number));
+        return Err(format!("block {} instead of block {number}", link.block.number));
     }
-    let header_rlp = Bytes::from(alloy_rlp::encode(&header));
-    let computed = BlockHash(header.hash_slow().0);
-    if computed != envelope.hash {
-        return Err(format!(
-            "block {} has the hash {} but its header hashes to {computed}",
-            header.number, envelope.hash
-        ));
-    }
-    let number = header.number;
     Ok(FetchedBlock {
-        link: Link {
-            block: BlockRef {
-                number,
-                hash: envelope.hash,
-            },
-            parent_hash: BlockHash(header.parent_hash.0),
-        },
-        facts: BlockFacts {
-            gas_used: header.gas_used,
-            transactions: u32::try_from(envelope.transactions.len()).unwrap_or(u32::MAX),
-            timestamp_s: header.timestamp,
-        },
+        link,
+        facts,
         header_rlp,
         json: if full { json } else { Bytes::new() },
     })
+}
+
+fn malformed(error: serde_json::Error) -> String {
+    format!("not a block: {error}")
+}
+
+/// Reads a block whose header must hash to the block's hash.
+fn hashed(json: &Bytes) -> Result<(Link, BlockFacts, Bytes), String> {
+    let envelope: Envelope = serde_json::from_slice(json).map_err(malformed)?;
+    let header: Header = serde_json::from_slice(json).map_err(malformed)?;
+    let computed = BlockHash(header.hash_slow().0);
+    if computed != envelope.hash {
+        return Err(format!(
+            "block {} has the hash {} but its header hashes to {computed}; source.hash = \"node\" trusts the node's",
+            header.number, envelope.hash
+        ));
+    }
+    let link = Link {
+        block: BlockRef {
+            number: header.number,
+            hash: envelope.hash,
+        },
+        parent_hash: BlockHash(header.parent_hash.0),
+    };
+    let facts = BlockFacts {
+        gas_used: header.gas_used,
+        transactions: u32::try_from(envelope.transactions.len()).unwrap_or(u32::MAX),
+        timestamp_s: header.timestamp,
+    };
+    Ok((link, facts, Bytes::from(alloy_rlp::encode(&header))))
+}
+
+/// Reads a block by the node's word.
+fn named(json: &Bytes) -> Result<(Link, BlockFacts, Bytes), String> {
+    let named: Named = serde_json::from_slice(json).map_err(malformed)?;
+    let link = Link {
+        block: BlockRef {
+            number: named.number,
+            hash: named.hash,
+        },
+        parent_hash: named.parent_hash,
+    };
+    let transactions = named.transactions.map_or(0, |transactions| transactions.len());
+    let facts = BlockFacts {
+        gas_used: named.gas_used.unwrap_or_default(),
+        transactions: u32::try_from(transactions).unwrap_or(u32::MAX),
+        timestamp_s: named.timestamp.unwrap_or_default(),
+    };
+    Ok((link, facts, Bytes::new()))
 }
 
 #[cfg(test)]
@@ -98,7 +146,8 @@ mod tests {
     #[test]
     fn a_real_header_is_rebuilt_to_its_hash() {
         let json = genesis().to_string();
-        let block = check(Number::At(0), true, json.clone().into()).expect("the genesis is valid");
+        let block =
+            check(Number::At(0), true, HashRule::Header, json.clone().into()).expect("the genesis is valid");
         assert_eq!(block.header_rlp.len(), 535);
         assert_eq!(block.json, json.as_bytes());
         assert_eq!(block.facts, BlockFacts::default());
@@ -120,14 +169,48 @@ mod tests {
                 with("hash", json!(format!("0x{}", "11".repeat(32)))),
                 "but its header hashes to",
             ),
-            (with("number", json!("0x1")), "block 1 instead of block 0"),
             (with("gasUsed", Value::Null), "not a block"),
             (with("transactions", Value::Null), "not a block"),
             (with("timestamp", json!(-1)), "not a block"),
             ("[]".to_owned(), "not a block"),
         ] {
-            let error = check(Number::At(0), false, json.into()).expect_err(said);
+            let error = check(Number::At(0), false, HashRule::Header, json.into()).expect_err(said);
             assert!(error.contains(said), "{error}");
+        }
+    }
+    #[test]
+    fn another_block_than_the_one_asked_for_is_refused() {
+        for rule in [HashRule::Header, HashRule::Node] {
+            let error = check(Number::At(1), false, rule, genesis().to_string().into());
+            let error = error.expect_err("another block");
+            assert!(error.contains("block 0 instead of block 1"), "{error}");
+        }
+    }
+
+    #[test]
+    fn where_the_nodes_hash_is_trusted_only_what_links_blocks_is_needed() {
+        let mut block = genesis();
+        block["hash"] = json!(format!("0x{}", "11".repeat(32)));
+        block["baseFeePerGas"] = Value::Null;
+        block["l1BlockNumber"] = json!("0x7");
+        for gone in ["mixHash", "nonce", "sha3Uncles", "gasUsed", "transactions"] {
+            block.as_object_mut().expect("an object").remove(gone);
+        }
+        let json = block.to_string();
+        let refused = check(Number::At(0), true, HashRule::Header, json.clone().into());
+        refused.expect_err("no header of Ethereum");
+        let fetched = check(Number::At(0), true, HashRule::Node, json.clone().into()).expect("a block");
+        assert_eq!(fetched.link.block.hash, BlockHash([0x11; 32]));
+        assert_eq!(
+            (&fetched.header_rlp[..], &fetched.json[..]),
+            (&b""[..], json.as_bytes())
+        );
+        for gone in ["number", "hash", "parentHash"] {
+            let mut block = block.clone();
+            block.as_object_mut().expect("an object").remove(gone);
+            let refused = check(Number::At(0), true, HashRule::Node, block.to_string().into());
+            let error = refused.expect_err(gone);
+            assert!(error.contains(&format!("missing field `{gone}`")), "{error}");
         }
     }
 }

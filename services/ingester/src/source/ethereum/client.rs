@@ -1,10 +1,7 @@
 //! HTTP client of a node: POST requests only, each limited in time and in the size of its answer.
 //! Redirects, proxies and compression are not supported: a node that needs them requires another URL.
 
-use super::{
-    answer::{ClientError, TIMEOUT},
-    connections::Connections,
-};
+use super::{answer::ClientError, connections::Connections};
 use base64::{Engine, engine::general_purpose::STANDARD};
 use bytes::Bytes;
 use http_body_util::Full;
@@ -17,7 +14,7 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use percent_encoding::percent_decode_str;
 use push0_runtime::metrics::IntCounter;
 use rustls::{ClientConfig, RootCertStore, crypto::ring};
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 use tokio::time::timeout;
 use url::Url;
 
@@ -80,17 +77,24 @@ impl Client {
         })
     }
 
-    /// Sends a body and returns the body of the answer, of at most `answer_max` bytes.
-    pub(super) async fn post(&self, body: String, answer_max: usize) -> Result<Bytes, ClientError> {
+    /// Sends a body and returns the body of the answer, of at most `answer_max` bytes within `limit`.
+    pub(super) async fn post(
+        &self,
+        body: String,
+        answer_max: usize,
+        limit: Duration,
+    ) -> Result<Bytes, ClientError> {
         let mut request = Request::new(Full::new(Bytes::from(body)));
         *request.method_mut() = Method::POST;
         *request.uri_mut() = self.uri.clone();
         request.headers_mut().clone_from(&self.headers);
         let exchange = self.connections.exchange(&request, answer_max);
-        let exchanged = timeout(TIMEOUT, exchange).await;
-        let (status, body) = exchanged.unwrap_or(Err(ClientError::Timeout))?;
+        let exchanged = timeout(limit, exchange).await;
+        let (status, body) = exchanged.unwrap_or(Err(ClientError::Timeout(limit)))?;
         if status.is_success() {
             Ok(body)
+        } else if status.is_redirection() {
+            Err(ClientError::Redirect(status.as_u16()))
         } else {
             Err(ClientError::Status(status.as_u16()))
         }

@@ -7,12 +7,11 @@
 
 use super::{
     Ethereum, Halt,
-    answer::{ANSWER_MAX, ClientError},
     block::FetchedBlock,
     connections::CONNECTIONS_MAX,
+    nodes::Failed,
     number::Number,
     progress::{Fetched, Limits},
-    rpc::RpcError,
 };
 use crate::{
     decide::{
@@ -54,12 +53,13 @@ enum End {
     /// The answer for a block exceeds the size limit.
     Large {
         number: u64,
+        failed: Failed,
     },
-    Failed(RpcError),
+    Failed(Failed),
 }
 
 /// The number of a requested block, and the answer.
-type Answered = (u64, Result<Option<FetchedBlock>, RpcError>);
+type Answered = (u64, Result<Option<FetchedBlock>, Failed>);
 
 impl Ethereum<'_> {
     /// Fetches blocks and publishes the steps resulting from them.
@@ -71,21 +71,23 @@ impl Ethereum<'_> {
     ) -> Result<Fetched, Halt> {
         let large = self.limits.alone(first).await;
         let (at_once, answer_max) = match large {
-            Some(_) => (1, ANSWER_MAX),
+            Some(_) => (1, self.nodes.answer_max),
+            // Several requests at once make a slow node slower.
+            None if self.nodes.are_strained() => (1, SHARE_MAX),
             None => (CONNECTIONS_MAX, SHARE_MAX),
         };
         let last = match self.limits.alone_up_to {
             Some(alone) if large.is_some() => last.min(alone),
             _ => last,
         };
-        let (rpc, kind) = (self.rpc, self.source.witness);
+        let (nodes, kind) = (self.nodes, self.source.witness);
         let full = kind == Witness::Block;
         let ask = |number| async move {
             // The head is already here, and complete unless its transactions are needed.
             let answer = if number == head.link.block.number && !full {
                 Ok(Some(head.clone()))
             } else {
-                rpc.block(Number::At(number), full, answer_max).await
+                nodes.block(Number::At(number), full, answer_max).await
             };
             (number, answer)
         };
@@ -115,15 +117,14 @@ impl Ethereum<'_> {
                     any,
                     then: Some(effect),
                 }),
-                End::Large { number } if large.is_none() => {
+                End::Large { number, .. } if large.is_none() => {
                     self.limits.alone_up_to = Some(number.saturating_add(WINDOW - 1));
                     Ok(Fetched {
                         any: true,
                         then: None,
                     })
                 }
-                End::Large { .. } => Err(Halt::Rpc(ClientError::TooLarge(ANSWER_MAX).into())),
-                End::Failed(error) => Err(Halt::Rpc(error)),
+                End::Large { failed, .. } | End::Failed(failed) => Err(Halt::Node(failed)),
             };
         }
     }
@@ -160,10 +161,10 @@ async fn fill(
             Some((_, Ok(Some(block)))) => block,
             // A node may not have a block below its head yet, or no longer have it.
             Some((_, Ok(None))) | None => return Batch::last(steps, End::Over),
-            Some((number, Err(RpcError::Client(ClientError::TooLarge(_))))) => {
-                return Batch::last(steps, End::Large { number });
+            Some((number, Err(failed))) if failed.error.is_too_large() => {
+                return Batch::last(steps, End::Large { number, failed });
             }
-            Some((_, Err(error))) => return Batch::last(steps, End::Failed(error)),
+            Some((_, Err(failed))) => return Batch::last(steps, End::Failed(failed)),
         };
         let witness = witness(kind, &block);
         for effect in follower.step(Event::Block(block.link)) {

@@ -1,14 +1,18 @@
-//! The one JSON-RPC method used of an Ethereum node, with limits on time and size.
+//! The JSON-RPC methods used of an Ethereum node, with limits on time and size.
 
 use super::{
-    answer::ClientError,
+    answer::{AnswerLimits, ClientError},
     block::{self, FetchedBlock},
     client::Client,
     number::Number,
+    patiences::{Patiences, Work},
 };
+use bytes::Bytes;
+use push0_domain::pipeline::HashRule;
 use push0_runtime::metrics::IntCounter;
 use serde::Deserialize;
-use serde_json::{json, value::RawValue};
+use serde_json::{Value, json, value::RawValue};
+use std::time::Instant;
 use url::Url;
 
 /// Longest part of a node's message that is shown, in characters.
@@ -29,9 +33,18 @@ pub(super) enum RpcError {
     Nonsense(String),
 }
 
+impl RpcError {
+    pub(super) fn is_too_large(&self) -> bool {
+        matches!(self, Self::Client(ClientError::TooLarge(_)))
+    }
+}
+
 /// An Ethereum node, with its URL in loggable form.
 pub(super) struct Rpc {
     client: Client,
+    hash: HashRule,
+    patience: Patiences,
+    answer_max: usize,
     shown: String,
     secrets: Vec<String>,
 }
@@ -54,12 +67,20 @@ struct Refusal {
 impl Rpc {
     /// Creates a client of the node at this URL; `opened` counts its connections. The error does not
     /// repeat the URL.
-    pub(super) fn new(url: &str, opened: IntCounter) -> Result<Self, String> {
+    pub(super) fn new(
+        url: &str,
+        limits: AnswerLimits,
+        hash: HashRule,
+        opened: IntCounter,
+    ) -> Result<Self, String> {
         let wrong = |error: &dyn std::fmt::Display| format!("source.rpc_url: {error}");
         let url: Url = url.parse().map_err(|error| wrong(&error))?;
         let port = url.port().map_or(String::new(), |port| format!(":{port}"));
         Ok(Self {
             client: Client::new(&url, opened).map_err(|error| wrong(&error))?,
+            hash,
+            patience: Patiences::new(limits.timeout),
+            answer_max: limits.bytes,
             shown: format!("{}://{}{port}", url.scheme(), url.host_str().unwrap_or_default()),
             secrets: secrets(&url),
         })
@@ -68,6 +89,11 @@ impl Rpc {
     /// Returns the node's address in the form allowed in logs: scheme, host and port.
     pub(super) fn shown(&self) -> &str {
         &self.shown
+    }
+
+    /// Returns whether the node was slow of late, and is better asked one thing at a time.
+    pub(super) fn is_strained(&self) -> bool {
+        self.patience.are_strained()
     }
 
     /// Requests a block and verifies its hash. Returns `None` if the node does not have the block. With
@@ -82,13 +108,46 @@ impl Rpc {
             Number::Latest => "latest".to_owned(),
             Number::At(number) => format!("{number:#x}"),
         };
-        let request = json!({
-            "jsonrpc": "2.0",
-            "id": 1,
-            "method": "eth_getBlockByNumber",
-            "params": [asked, full],
-        });
-        let body = match self.client.post(request.to_string(), answer_max).await {
+        let work = if full { Work::Full } else { Work::Light };
+        let called = self.call("eth_getBlockByNumber", json!([asked, full]), work, answer_max);
+        let Some(json) = called.await? else {
+            return Ok(None);
+        };
+        let checked = block::check(number, full, self.hash, json);
+        checked
+            .map(Some)
+            .map_err(|reason| RpcError::Nonsense(self.without_secrets(&reason)))
+    }
+
+    /// Asks the node whether it still syncs. A node that refuses the question is taken to say no.
+    pub(super) async fn syncs(&self) -> Result<bool, RpcError> {
+        let called = self.call("eth_syncing", json!([]), Work::Light, self.answer_max);
+        match called.await {
+            // The answer is `false`, or an object that describes the progress.
+            Ok(answer) => Ok(answer.is_some_and(|json| &json[..] != b"false")),
+            Err(RpcError::Refused { .. }) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Calls a method and returns the JSON of its result, a slice of the answer; `None` for `null`.
+    async fn call(
+        &self,
+        method: &str,
+        params: Value,
+        work: Work,
+        answer_max: usize,
+    ) -> Result<Option<Bytes>, RpcError> {
+        let request = json!({ "jsonrpc": "2.0", "id": 1, "method": method, "params": params });
+        let limit = self.patience.limit(work);
+        let began = Instant::now();
+        let posted = self.client.post(request.to_string(), answer_max, limit).await;
+        match &posted {
+            Ok(_) => self.patience.answered(work, began.elapsed()),
+            Err(ClientError::Timeout(limit)) => self.patience.timed_out(work, *limit),
+            Err(_) => {}
+        }
+        let body = match posted {
             Err(ClientError::Status(429)) => return Err(RpcError::RateLimited),
             Err(ClientError::Unreachable(reason)) => {
                 return Err(ClientError::Unreachable(self.without_secrets(&reason)).into());
@@ -106,14 +165,7 @@ impl Rpc {
             // `"result": null` is parsed as `None` too.
             (None, None) => Ok(None),
             (Some(result), None) if result.get() == "null" => Ok(None),
-            (Some(result), None) => {
-                // A slice of the answer, not a copy.
-                let json = body.slice_ref(result.get().as_bytes());
-                let checked = block::check(number, full, json);
-                checked
-                    .map(Some)
-                    .map_err(|reason| RpcError::Nonsense(self.without_secrets(&reason)))
-            }
+            (Some(result), None) => Ok(Some(body.slice_ref(result.get().as_bytes()))),
         }
     }
 
@@ -155,8 +207,13 @@ fn secrets(url: &Url) -> Vec<String> {
 mod tests {
     use super::*;
 
-    fn counter() -> IntCounter {
-        IntCounter::new("opened", "Connections opened.").expect("a counter")
+    fn rpc(url: &str) -> Result<Rpc, String> {
+        let opened = IntCounter::new("opened", "Connections opened.").expect("a counter");
+        let limits = AnswerLimits {
+            timeout: std::time::Duration::from_secs(5),
+            bytes: 1024,
+        };
+        Rpc::new(url, limits, HashRule::Header, opened)
     }
 
     #[test]
@@ -166,13 +223,13 @@ mod tests {
             "https://node.example:8545/v3/0123456789abcdef",
             "https://node.example/?token=0123456789abcdef",
         ] {
-            let rpc = Rpc::new(url, counter()).expect("a URL");
+            let rpc = rpc(url).expect("a URL");
             assert!(rpc.shown().starts_with("https://node.example"), "{}", rpc.shown());
             let said = rpc.without_secrets("bad key 0123456789abcdef of user with hunter22");
             let hidden = rpc.secrets.iter().all(|secret| !said.contains(secret.as_str()));
             assert!(hidden && !rpc.secrets.is_empty(), "{said}");
         }
-        let error = Rpc::new("https://bad host/0123456789abcdef", counter());
+        let error = rpc("https://bad host/0123456789abcdef");
         let error = error.err().expect("not a URL");
         assert!(!error.contains("0123456789abcdef"), "{error}");
     }

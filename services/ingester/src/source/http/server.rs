@@ -1,8 +1,9 @@
 //! `POST /v1/pipelines/{name}/blocks`: the server for submissions.
 //!
-//! Every client able to reach the server can submit blocks, so the server is off unless configured. The
-//! number of connections, the size of bodies and the time for each are bounded; a large body is read only
-//! when there is room.
+//! The server is off unless configured. Without a token, every client able to reach the server can submit blocks, except
+//! web pages of other origins, which a browser names. The number of connections, the size of bodies and the time for each
+//! are bounded: the oldest idle connection makes room for a new one, and a body that comes slowly is not waited for. A
+//! large body is read only when there is room.
 //!
 //! Only the process that leads a pipeline takes its blocks. Another process answers 503 and closes the
 //! connection, so that a load balancer can route the repeated request to the leader over a new
@@ -14,10 +15,11 @@ use super::{
 };
 use crate::source::submitted::{self, Submitted};
 use axum::{
-    Json, Router,
+    Extension, Json, Router,
     body::{Body, HttpBody},
-    extract::{Path, State},
-    http::{StatusCode, header},
+    extract::{Path, Request, State},
+    http::{HeaderMap, HeaderName, StatusCode, header},
+    middleware::{Next, from_fn_with_state},
     response::{IntoResponse, Response},
     routing::post,
 };
@@ -29,21 +31,23 @@ use hyper_util::{
     service::TowerToHyperService,
 };
 use push0_domain::PipelineId;
-use push0_runtime::Shutdown;
+use push0_runtime::{
+    Shutdown,
+    connections::{Busy, Connections},
+};
 use serde_json::{json, value::RawValue};
 use std::{convert::Infallible, sync::Arc, time::Duration};
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::{Semaphore, SemaphorePermit, mpsc, oneshot},
-    task::JoinSet,
-    time::timeout,
+    time::{Instant, timeout, timeout_at},
 };
 
 /// Largest body of a request, in bytes.
 const BODY_MAX: usize = 16 * 1024 * 1024;
 /// Most blocks in one request.
 const BLOCKS_MAX: usize = 1000;
-/// Number of connections served at a time; more wait in the backlog of the socket.
+/// Number of connections served at a time. A further one closes the oldest idle one.
 const CONNECTIONS_MAX: usize = 64;
 /// Limit of the bodies in memory, in KiB, not counting those up to [`SMALL_MAX`]. A body counts until its
 /// request is answered. The witnesses take another half of the body's size while the body is parsed; then
@@ -55,6 +59,10 @@ const SMALL_MAX: usize = 64 * 1024;
 const BUFFER_MAX: usize = 64 * 1024;
 /// Time limit for the head of a request, idle time included.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a body may come without a minimum of bytes per second, and that minimum. A slow body holds room that others
+/// wait for.
+const BODY_SLACK: Duration = Duration::from_secs(2);
+const BODY_RATE: u32 = 512 << 10;
 /// Time limit for a body, the wait for room included.
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 /// Time limit for storing a submission on the broker, the wait for its turn included.
@@ -63,50 +71,74 @@ const STORE_TIMEOUT: Duration = Duration::from_secs(30);
 const DISCARD_MAX: usize = 4 * BODY_MAX;
 /// Time limit for open requests when the service stops.
 const LINGER: Duration = Duration::from_secs(6);
-/// Pause after a failed accept: without free file descriptors, the next accept would fail at once.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 #[derive(Clone)]
 struct Shared {
     desk: Desk,
     room: Arc<Semaphore>,
+    /// Hash of the token that submitters must send. Hashes are compared, so that the time says nothing of the token.
+    token: Option<blake3::Hash>,
 }
 
 /// Serves until the stop is requested and the requests open at that moment are answered.
-pub(crate) async fn serve(listener: TcpListener, desk: Desk, shutdown: Shutdown) -> Result<(), Infallible> {
-    let room = Arc::new(Semaphore::new(ROOM_KIB));
+pub(crate) async fn serve(
+    listener: TcpListener,
+    desk: Desk,
+    token: Option<String>,
+    shutdown: Shutdown,
+) -> Result<(), Infallible> {
+    let shared = Shared {
+        desk,
+        room: Arc::new(Semaphore::new(ROOM_KIB)),
+        token: token.map(|token| blake3::hash(token.as_bytes())),
+    };
     let router = Router::new()
         .route("/v1/pipelines/{name}/blocks", post(submit).get(look))
-        .with_state(Shared { desk, room });
-    let slots = Arc::new(Semaphore::new(CONNECTIONS_MAX));
-    let mut connections = JoinSet::new();
-    loop {
-        let accepted = tokio::select! {
-            () = shutdown.requested() => break,
-            accepted = async {
-                // The semaphore is never closed.
-                let slot = Arc::clone(&slots).acquire_owned().await;
-                (slot, listener.accept().await)
-            } => accepted,
-        };
-        match accepted {
-            (slot, Ok((stream, _))) => {
-                let (router, shutdown) = (router.clone(), shutdown.clone());
-                connections.spawn(async move {
-                    answer(stream, router, shutdown).await;
-                    drop(slot);
-                });
-            }
-            (_, Err(error)) => {
-                tracing::debug!(%error, "a connection was not accepted");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-            }
-        }
-        while connections.try_join_next().is_some() {}
+        .layer(from_fn_with_state(shared.clone(), admit))
+        .with_state(shared);
+    let mut connections = Connections::new(CONNECTIONS_MAX);
+    let accepted = connections.accept(&listener, |stream, busy| {
+        answer(stream, router.clone().layer(Extension(busy)), shutdown.clone())
+    });
+    tokio::select! {
+        () = shutdown.requested() => {}
+        never = accepted => match never {},
     }
+    drop(listener);
     // The client must repeat a request that does not end in time.
-    let _ = timeout(LINGER, async { while connections.join_next().await.is_some() {} }).await;
+    let _ = timeout(LINGER, connections.ended()).await;
     Ok(())
+}
+
+/// Refuses requests of web pages of other origins, and those without the token.
+async fn admit(State(shared): State<Shared>, request: Request, next: Next) -> Response {
+    let refused = refusal(shared.token, request.headers());
+    match refused {
+        Some((status, reason)) => problem(status, reason),
+        None => next.run(request).await,
+    }
+}
+
+fn refusal(token: Option<blake3::Hash>, headers: &HeaderMap) -> Option<(StatusCode, &'static str)> {
+    let header = |name: HeaderName| headers.get(name).and_then(|value| value.to_str().ok());
+    let host = header(header::HOST).unwrap_or_default();
+    let is_foreign = |origin: &str| origin.split_once("://").is_none_or(|(_, there)| there != host);
+    if headers.contains_key(header::ORIGIN) && header(header::ORIGIN).is_none_or(is_foreign) {
+        return Some((
+            StatusCode::FORBIDDEN,
+            "the request comes from a page of another origin",
+        ));
+    }
+    // Pages may send these types to any host without asking it.
+    let is_of_a_form = |kind: &str| kind.starts_with("text/plain") || kind.starts_with("multipart/");
+    if header(header::CONTENT_TYPE).is_some_and(is_of_a_form) {
+        let reason = "expected the content type application/json";
+        return Some((StatusCode::UNSUPPORTED_MEDIA_TYPE, reason));
+    }
+    let sent = header(header::AUTHORIZATION).and_then(|value| value.strip_prefix("Bearer "));
+    let sent = sent.map(|token| blake3::hash(token.trim().as_bytes()));
+    let reason = "expected the header `Authorization: Bearer TOKEN` with the token of submit.token_file";
+    (token.is_some() && sent != token).then_some((StatusCode::UNAUTHORIZED, reason))
 }
 
 async fn answer(stream: TcpStream, router: Router, shutdown: Shutdown) {
@@ -151,7 +183,12 @@ fn taker(desk: &Desk, name: &str) -> Result<mpsc::Sender<Submission>, Response> 
     }
 }
 
-async fn submit(State(shared): State<Shared>, Path(name): Path<String>, body: Body) -> Response {
+async fn submit(
+    State(shared): State<Shared>,
+    Extension(busy): Extension<Busy>,
+    Path(name): Path<String>,
+    body: Body,
+) -> Response {
     let taker = match taker(&shared.desk, &name) {
         Ok(taker) => taker,
         Err(refused) => return refused,
@@ -159,11 +196,13 @@ async fn submit(State(shared): State<Shared>, Path(name): Path<String>, body: Bo
     let (_room, body) = match timeout(BODY_TIMEOUT, read(&shared.room, body)).await {
         Ok(Some(read)) => read,
         Ok(None) => {
-            let reason = format!("the body is incomplete or has more than {BODY_MAX} bytes");
+            let reason =
+                format!("the body is incomplete, comes too slowly or has more than {BODY_MAX} bytes");
             return problem(StatusCode::PAYLOAD_TOO_LARGE, &reason);
         }
         Err(_) => return problem(StatusCode::REQUEST_TIMEOUT, "the body did not arrive within 30 s"),
     };
+    let _busy = busy.mark();
     let blocks = match parse(&body) {
         Ok(blocks) => blocks,
         Err(reason) => return problem(StatusCode::BAD_REQUEST, &reason),
@@ -186,8 +225,8 @@ async fn submit(State(shared): State<Shared>, Path(name): Path<String>, body: Bo
     }
 }
 
-/// Reads a body into one piece of memory, once there is room. Returns `None` if the body is too large
-/// or ends early.
+/// Reads a body into one piece of memory. A large body waits for room, once its first part has come: a client that sends
+/// nothing holds none. Returns `None` if the body is too large, ends early or comes too slowly.
 async fn read(room: &Semaphore, mut body: Body) -> Option<(Option<SemaphorePermit<'_>>, Bytes)> {
     let size = body.size_hint();
     let said = usize::try_from(size.lower()).unwrap_or(usize::MAX);
@@ -197,15 +236,21 @@ async fn read(room: &Semaphore, mut body: Body) -> Option<(Option<SemaphorePermi
         discard(body).await;
         return None;
     }
-    let permit = if most > SMALL_MAX {
-        let permits = u32::try_from(most.div_ceil(1024)).unwrap_or(u32::MAX);
-        // The semaphore is never closed.
-        room.acquire_many(permits).await.ok()
-    } else {
-        None
-    };
-    let mut bytes = BytesMut::with_capacity(said);
-    while let Some(frame) = body.frame().await {
+    let mut permit = None;
+    let (mut bytes, mut since, mut before) =
+        (BytesMut::with_capacity(said.min(SMALL_MAX)), Instant::now(), 0);
+    loop {
+        if permit.is_none() && bytes.len() >= SMALL_MAX && most > SMALL_MAX {
+            let permits = u32::try_from(most.div_ceil(1024)).unwrap_or(u32::MAX);
+            // The semaphore is never closed.
+            permit = room.acquire_many(permits).await.ok();
+            bytes.reserve(said.saturating_sub(bytes.len()));
+            (since, before) = (Instant::now(), bytes.len());
+        }
+        let patience = BODY_SLACK + Duration::from_secs((bytes.len() - before) as u64) / BODY_RATE;
+        let Some(frame) = timeout_at(since + patience, body.frame()).await.ok()? else {
+            return Some((permit, bytes.freeze()));
+        };
         let Ok(data) = frame.ok()?.into_data() else {
             continue;
         };
@@ -216,7 +261,6 @@ async fn read(room: &Semaphore, mut body: Body) -> Option<(Option<SemaphorePermi
         }
         bytes.extend_from_slice(&data);
     }
-    Some((permit, bytes.freeze()))
 }
 
 /// Reads and drops the rest of a body, up to a limit. A client still sending when the connection closes

@@ -3,8 +3,9 @@
 use super::selection::Chosen;
 use crate::context::Context;
 use crate::failure::Failure;
-use crate::{letters, output};
+use crate::output;
 use push0_bus::{Bus, Stream};
+use push0_operate::letters;
 use serde_json::json;
 
 pub(super) async fn run(context: &Context, bus: &Bus, chosen: &Chosen) -> Result<(), Failure> {

@@ -3,10 +3,11 @@
 use crate::context::Context;
 use crate::failure::Failure;
 use crate::options::Of;
+use crate::output;
 use crate::table::{self, Align, NONE};
-use crate::{letters, output};
 use push0_bus::{Bus, now};
 use push0_domain::message::{Dead, DeadLetter};
+use push0_operate::letters;
 
 /// Maximum length of a reason in a row, in characters.
 const REASON_LEN_MAX: usize = 80;

@@ -20,7 +20,7 @@ pub(crate) enum DeadCommand {
     Show(One),
     /// Delete dead letters.
     Drop(Chosen),
-    /// Give the tasks of dead letters one more attempt, and delete the letters.
+    /// Prove the blocks of dead letters again, and delete the letters. `push0 retry` does so by block number.
     Retry(Chosen),
 }
 

@@ -1,8 +1,8 @@
 //! Selection of dead letters on the command line.
 
-use crate::letters::Which;
 use clap::Args;
 use push0_domain::PipelineId;
+use push0_operate::letters::Which;
 
 /// Selection of one dead letter.
 #[derive(Args, Debug)]

@@ -3,13 +3,14 @@
 use super::selection::One;
 use crate::context::Context;
 use crate::failure::Failure;
-use crate::letters::Which;
 use crate::table::{self, Align};
-use crate::{letters, output, records};
+use crate::{output, records};
 use push0_bus::{Bus, now};
-use push0_domain::Timestamp;
 use push0_domain::message::{AttemptRecord, Dead, DeadLetter};
 use push0_domain::trace::TraceContext;
+use push0_domain::{Timestamp, plain::one_line};
+use push0_operate::letters;
+use push0_operate::letters::Which;
 use std::time::{Duration, SystemTime};
 
 pub(super) async fn run(context: &Context, bus: &Bus, one: &One) -> Result<(), Failure> {
@@ -29,8 +30,8 @@ pub(super) async fn run(context: &Context, bus: &Bus, one: &One) -> Result<(), F
 
 fn render(letter: &DeadLetter, trace: &TraceContext) -> String {
     let mut lines = vec![
-        format!("id:      {}", letter.id),
-        format!("reason:  {}", letter.reason),
+        format!("id:      {}", one_line(&letter.id)),
+        format!("reason:  {}", one_line(&letter.reason)),
         format!(
             "at:      {} ({} ago)",
             at(letter.at),
@@ -47,7 +48,11 @@ fn render(letter: &DeadLetter, trace: &TraceContext) -> String {
             sequence,
             body,
         } => {
-            lines.push(format!("message: {sequence} of {stream}, subject {subject}"));
+            lines.push(format!(
+                "message: {sequence} of {}, subject {}",
+                one_line(stream),
+                one_line(subject)
+            ));
             lines.push(format!("body:    {}", readable(body)));
         }
         Dead::Task { retry, history } => {

@@ -1,19 +1,47 @@
 //! `push0 pipeline apply FILE`: makes a file the current definition of its pipeline.
 
+use super::reset::position;
 use crate::context::Context;
 use crate::failure::Failure;
 use crate::output;
 use crate::pipeline_file::FileArgs;
-use push0_bus::Pipelines;
+use push0_bus::{BusError, Pipelines};
+use push0_domain::pipeline::{Pipeline, Source};
 use serde_json::json;
 
 pub(super) async fn run(context: &Context, args: &FileArgs) -> Result<(), Failure> {
     let pipeline = args.load()?;
     let name = pipeline.name.clone();
     let bus = context.bus().await?;
-    let revision = Pipelines::bind(&bus).await?.apply(pipeline).await?;
+    let pipelines = Pipelines::bind(&bus).await?;
+    let is_anew = match pipelines.current_of(&name).await {
+        // What cannot be read is overwritten.
+        Err(BusError::Corrupt { .. }) => false,
+        before => begins_anew(before?.as_deref(), &pipeline),
+    };
+    let goes_on = if is_anew {
+        position(&bus, &name).await?.next()
+    } else {
+        None
+    };
+    let source = pipeline.source.clone();
+    let revision = pipelines.apply(pipeline).await?;
     if context.json {
-        return output::json(&json!({ "pipeline": name, "revision": revision }));
+        return output::json(&json!({ "pipeline": name, "revision": revision, "goes_on_at": goes_on }));
     }
-    output::line(&format!("{name}: revision {revision}"))
+    output::line(&format!("{name}: revision {revision}"))?;
+    let Some(next) = goes_on else { return Ok(()) };
+    let way = match source {
+        Source::Ethereum(_) => format!("; `push0 pipeline reset {name} --from N` goes back to block N"),
+        Source::File { .. } | Source::Http | Source::External => String::new(),
+    };
+    output::line(&format!(
+        "{name}: goes on at block {next}, where its ingestion stopped, and not at the start of its source{way}"
+    ))
+}
+
+/// Returns whether a reader of the file may expect the pipeline to begin at the start of its source: the pipeline was
+/// removed before, or has another source.
+fn begins_anew(before: Option<&Pipeline>, after: &Pipeline) -> bool {
+    before.is_none_or(|before| before.source != after.source)
 }

@@ -3,12 +3,12 @@
 use crate::context::Context;
 use crate::failure::Failure;
 use crate::pipeline_file::FileArgs;
-use crate::{graph, output};
+use crate::{graph, output, secrets};
 
 pub(super) fn run(context: &Context, args: &FileArgs) -> Result<(), Failure> {
     let pipeline = args.load()?;
     if context.json {
-        output::json(&pipeline)
+        output::json(&secrets::hide(&pipeline))
     } else {
         output::line(&graph::render(&pipeline))
     }

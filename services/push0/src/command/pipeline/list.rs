@@ -2,16 +2,18 @@
 
 use crate::context::Context;
 use crate::failure::Failure;
+use crate::secrets::Secrets;
 use crate::table::{self, Align};
 use crate::{graph, output};
 use push0_bus::Pipelines;
 use push0_domain::pipeline::Pipeline;
 
-pub(super) async fn run(context: &Context) -> Result<(), Failure> {
+pub(super) async fn run(context: &Context, secrets: Secrets) -> Result<(), Failure> {
     let bus = context.bus().await?;
     let pipelines = Pipelines::bind(&bus).await?.current().await?;
     if context.json {
-        return output::json(&pipelines.iter().map(AsRef::as_ref).collect::<Vec<&Pipeline>>());
+        let shown: Vec<Pipeline> = pipelines.iter().map(|pipeline| secrets.of(pipeline)).collect();
+        return output::json(&shown);
     }
     if pipelines.is_empty() {
         return output::line("no pipelines: `push0 pipeline apply FILE` adds one");

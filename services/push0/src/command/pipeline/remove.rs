@@ -1,6 +1,6 @@
 //! `push0 pipeline remove NAME`: stops the ingestion of blocks for a pipeline.
 
-use super::selection::Named;
+use super::{reset::position, selection::Named};
 use crate::context::Context;
 use crate::failure::Failure;
 use crate::output;
@@ -17,11 +17,15 @@ pub(super) async fn run(context: &Context, args: &Named) -> Result<(), Failure> 
         )));
     }
     pipelines.remove(&args.name).await?;
+    let next = position(&bus, &args.name).await?.next();
     if context.json {
-        return output::json(&json!({ "removed": args.name }));
+        return output::json(&json!({ "removed": args.name, "goes_on_at": next }));
     }
+    let kept = next.map_or(String::new(), |next| {
+        format!("; applied again, the pipeline goes on at block {next}")
+    });
     output::line(&format!(
-        "{}: removed; blocks in flight go on, `push0 cancel` stops them",
+        "{}: removed; blocks in flight go on, `push0 cancel` stops them{kept}",
         args.name
     ))
 }

@@ -3,20 +3,30 @@
 use super::selection::Named;
 use crate::context::Context;
 use crate::failure::Failure;
+use crate::secrets::Secrets;
 use crate::{graph, output};
+use clap::Args;
 use push0_bus::Pipelines;
 
-pub(super) async fn run(context: &Context, args: &Named) -> Result<(), Failure> {
+#[derive(Args, Debug)]
+pub(crate) struct ShowArgs {
+    #[command(flatten)]
+    named: Named,
+    #[command(flatten)]
+    secrets: Secrets,
+}
+
+pub(super) async fn run(context: &Context, args: &ShowArgs) -> Result<(), Failure> {
     let bus = context.bus().await?;
     let current = Pipelines::bind(&bus).await?.current().await?;
-    let Some(pipeline) = current.iter().find(|p| p.name == args.name) else {
+    let Some(pipeline) = current.iter().find(|p| p.name == args.named.name) else {
         return Err(Failure::failed(format!(
             "there is no pipeline `{}`: see `push0 pipeline list`",
-            args.name
+            args.named.name
         )));
     };
     if context.json {
-        return output::json(pipeline.as_ref());
+        return output::json(&args.secrets.of(pipeline));
     }
     output::line(&format!(
         "revision {}\n{}",

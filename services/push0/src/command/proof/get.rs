@@ -21,7 +21,7 @@ pub(crate) struct GetArgs {
 
 pub(super) async fn run(context: &Context, bus: &Bus, args: &GetArgs) -> Result<(), Failure> {
     let emitted = args.which.find(context, bus).await?;
-    let bytes = bus.blobs().await?.resolve(&emitted.proof.payload).await?;
+    let bytes = bus.blobs().resolve(&emitted.proof.payload).await?;
     let Some(file) = &args.output else {
         if std::io::stdout().is_terminal() {
             return Err(Failure::usage(

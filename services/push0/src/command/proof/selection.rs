@@ -40,7 +40,7 @@ impl Which {
             )));
         };
         let proof = self
-            .choose(record.proofs(), &records::outcome(&record.emission.outcome))?
+            .choose(record.proofs(), &push0_operate::outcome(&record.emission.outcome))?
             .clone();
         Ok(Emitted {
             pipeline,

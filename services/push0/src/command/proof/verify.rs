@@ -6,11 +6,13 @@
 use super::selection::{Emitted, Which};
 use crate::context::Context;
 use crate::failure::Failure;
+use crate::output;
 use crate::up::binaries;
-use crate::{known, output};
+use crate::up::provers::{Provers, ProversArg};
 use clap::Args;
 use push0_bus::{Bus, Pipelines};
-use push0_domain::{BlockRef, PipelineId, message::KnownBlock};
+use push0_domain::{BlockRef, PipelineId, message::KnownBlock, verdict};
+use push0_operate::known;
 use serde_json::json;
 use std::io::Write as _;
 use std::path::PathBuf;
@@ -24,6 +26,10 @@ pub(crate) struct VerifyArgs {
     /// Program that verifies [default: the prover adapter of the proof's zkVM, beside push0].
     #[arg(long, value_name = "PATH")]
     verifier: Option<PathBuf>,
+    /// A file with prover settings per zkVM, which names the adapter [default: provers.toml beside DIR, if
+    /// present].
+    #[arg(long, value_name = "FILE")]
+    provers: Vec<ProversArg>,
 }
 
 pub(super) async fn run(context: &Context, bus: &Bus, args: &VerifyArgs) -> Result<(), Failure> {
@@ -44,11 +50,15 @@ pub(super) async fn run(context: &Context, bus: &Bus, args: &VerifyArgs) -> Resu
         .as_ref()
         .and_then(|p| p.proof(&proof.proof_type))
         .and_then(|spec| spec.program_id.clone());
+    let provers = Provers::load(&args.provers, &context.dir)?;
+    let adapter = provers.of(&proof.zkvm);
     let program = match &args.verifier {
         Some(program) => program.clone(),
-        None => binaries::find(&format!("prover-{}", proof.zkvm)).map_err(Failure::failed)?,
+        None => binaries::find(&adapter.program()).map_err(Failure::failed)?,
     };
-    let bytes = bus.blobs().await?.resolve(&proof.payload).await?;
+    let mut program = Command::new(program);
+    program.envs(&adapter.env);
+    let bytes = bus.blobs().resolve(&proof.payload).await?;
     let verdict = verify(program, &bytes, [&first, &known], pinned.as_deref()).await?;
     if context.json {
         let valid = verdict.is_ok();
@@ -76,14 +86,14 @@ async fn observed(bus: &Bus, pipeline: &PipelineId, block: &BlockRef) -> Result<
 /// Returns the verifier's verdict on the blocks from the first to the last, or an error if
 /// the program gave none.
 async fn verify(
-    program: PathBuf,
+    mut command: Command,
     proof: &[u8],
     [first, last]: [&KnownBlock; 2],
     program_id: Option<&str>,
 ) -> Result<Result<(), String>, Failure> {
     let mut file = tempfile::NamedTempFile::new()?;
     file.write_all(proof)?;
-    let mut command = Command::new(&program);
+    let program = PathBuf::from(command.as_std().get_program());
     command.arg("verify-file").arg("--proof").arg(file.path());
     command.args(["--block-number", &last.block.number.to_string()]);
     command.args(["--block-hash", &last.block.hash.to_string()]);
@@ -110,19 +120,11 @@ async fn verify(
     })
 }
 
-/// Reads the verdict: code 0 and `valid` on stdout mean valid, code 1 means invalid with the reason on
-/// stdout or stderr. `None` for anything else, which is no verdict.
+/// Reads the verdict; `None` if there is none. Unlike a program of the operator's, an adapter always says a word.
 fn judge(ended: &Output) -> Option<Result<(), String>> {
     let stdout = String::from_utf8_lossy(&ended.stdout);
-    match ended.status.code() {
-        Some(0) if stdout.lines().any(|line| line.trim() == "valid") => Some(Ok(())),
-        Some(1) => {
-            let stderr = String::from_utf8_lossy(&ended.stderr);
-            let said = if stdout.trim().is_empty() { stderr } else { stdout };
-            Some(Err(said.trim().to_owned()))
-        }
-        _ => None,
-    }
+    let has_word = stdout.lines().any(|line| line.trim() == verdict::VALID);
+    verdict::of_program(ended.status.code(), &stdout).filter(|verdict| verdict.is_err() || has_word)
 }
 
 #[cfg(test)]
@@ -140,17 +142,17 @@ mod tests {
                 stderr: err.into(),
             })
         };
-        assert_eq!(said(0, "valid\n", ""), Some(Ok(())));
+        assert_eq!(said(0, "push0: valid\n", ""), Some(Ok(())));
         assert_eq!(
-            said(1, "wrong parent\n", "noise"),
+            said(65, "push0: invalid: wrong parent\n", "noise"),
             Some(Err("wrong parent".into()))
         );
-        assert_eq!(said(1, "", "wrong parent\n"), Some(Err("wrong parent".into())));
-        assert_eq!(said(0, "invalid\n", ""), None);
+        assert_eq!(said(0, "", ""), None);
+        assert_eq!(said(1, "push0: invalid: no", ""), None);
         assert_eq!(said(64, "", "usage"), None);
         let killed = Output {
             status: ExitStatus::from_raw(9),
-            stdout: b"valid".to_vec(),
+            stdout: b"push0: valid".to_vec(),
             stderr: vec![],
         };
         assert_eq!(judge(&killed), None);

@@ -2,14 +2,12 @@
 
 use super::{Checker, Setting};
 use crate::message::StageKind;
-use crate::pipeline::file::{ProofTable, StageTable};
+use crate::pipeline::file::{ProofTable, RetryTable, StageTable};
 use crate::pipeline::{Policy, ProofSpec, RANGE_MAX, STAGES_MAX, Stage};
+use crate::retry::{ATTEMPTS_DEFAULT, DEATHS_DEFAULT, Retry};
 use crate::{StageName, ZkvmId};
 use std::{ops::Range, time::Duration};
 use toml::Spanned;
-
-/// Number of attempts for a stage without `attempts`: the first attempt and two retries.
-const ATTEMPTS_DEFAULT: u32 = 3;
 
 impl Checker<'_> {
     pub(super) fn proof(
@@ -179,6 +177,11 @@ impl Checker<'_> {
             .attempts
             .as_ref()
             .map_or(ATTEMPTS_DEFAULT, |a| self.at_least("attempts", 1, a));
+        let deaths = table
+            .deaths
+            .as_ref()
+            .map_or(DEATHS_DEFAULT, |d| self.at_least("deaths", 1, d));
+        let retry = self.retry(table.retry.as_ref());
         let arity = table.arity.as_ref().map(|a| self.at_least("arity", 2, a));
         let every = table.every.as_ref().map(|e| self.at_least("every", 1, e));
         let close_after = table
@@ -213,10 +216,33 @@ impl Checker<'_> {
             split_on_failure: table.split_on_failure.unwrap_or(false),
             timeout: timeout?,
             attempts,
+            deaths,
+            retry,
             hedge_after,
             fastest: fastest.unwrap_or_default(),
             more_memory,
         })
+    }
+
+    /// Reads the pauses between attempts. A key that is absent has its default, or the value of the other key
+    /// if the default would contradict the other key.
+    fn retry(&mut self, table: Option<&RetryTable>) -> Retry {
+        let Some(table) = table else {
+            return Retry::default();
+        };
+        let mut read = |key, value: Option<&Spanned<String>>| value.and_then(|text| self.duration(key, text));
+        let first = read("retry.first", table.first.as_ref());
+        let longest = read("retry.longest", table.longest.as_ref());
+        if let (Some(first), Some(longest), Some(text)) = (first, longest, &table.longest)
+            && longest < first
+        {
+            self.issue(&text.span(), "retry.longest: expected at least retry.first");
+        }
+        let default = Retry::default();
+        Retry {
+            first: first.unwrap_or_else(|| default.first.min(longest.unwrap_or(default.first))),
+            longest: longest.unwrap_or_else(|| default.longest.max(first.unwrap_or(default.longest))),
+        }
     }
 
     /// Checks `timeout` and `hedge_after` against each other and the deadline: a hedge must start before

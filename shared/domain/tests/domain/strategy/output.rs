@@ -8,7 +8,7 @@ pub(crate) fn emission() -> impl Strategy<Value = Emission> {
         who,
         payload(),
         any::<u64>(),
-        any::<u64>(),
+        (any::<u64>(), any::<u64>()),
         any::<u64>(),
         any::<u32>(),
     )
@@ -17,7 +17,7 @@ pub(crate) fn emission() -> impl Strategy<Value = Emission> {
                 (proof_type, zkvm, program_id, prover, verifier),
                 payload,
                 bytes,
-                prove_us,
+                (prove_us, transfer_us),
                 verify_us,
                 attempt,
             )| Proof {
@@ -29,6 +29,7 @@ pub(crate) fn emission() -> impl Strategy<Value = Emission> {
                 payload,
                 bytes,
                 prove_us,
+                transfer_us,
                 verify_us,
                 attempt,
             },
@@ -121,6 +122,24 @@ pub(crate) fn event() -> impl Strategy<Value = Event> {
             zkvm,
             role
         }),
+        (prover(), zkvm(), role(), any::<u32>()).prop_map(|(prover, zkvm, role, held)| {
+            Happening::ProverSuspected {
+                prover,
+                zkvm,
+                role,
+                held,
+            }
+        }),
+        (prover(), zkvm(), role(), any::<u64>()).prop_map(|(prover, zkvm, role, silent_ms)| {
+            Happening::ProverBack {
+                prover,
+                zkvm,
+                role,
+                silent_ms,
+            }
+        }),
+        (prover(), vec(origin(), 0..3))
+            .prop_map(|(prover, origins)| Happening::NameTakenTwice { prover, origins }),
         (prover(), time(), any::<u32>(), text()).prop_map(|(prover, until, times, reason)| {
             Happening::QuarantineBegun {
                 prover,
@@ -130,7 +149,53 @@ pub(crate) fn event() -> impl Strategy<Value = Event> {
             }
         }),
         (prover(), text()).prop_map(|(prover, reason)| Happening::QuarantineEnded { prover, reason }),
+        (prover(), zkvm(), text(), any::<u64>()).prop_map(|(prover, zkvm, stream, removed)| {
+            Happening::ParticipantFlooding {
+                prover,
+                zkvm,
+                stream,
+                removed,
+            }
+        }),
         (text(), text()).prop_map(|(id, reason)| Happening::DeadLetter { id, reason }),
+        unverified(),
+        (text(), prover(), prover(), zkvm(), any::<u32>(), time()).prop_map(
+            |(check, prover, verifier, zkvm, deliveries, again_at)| Happening::CheckPaused {
+                check,
+                prover,
+                verifier,
+                zkvm,
+                deliveries,
+                again_at,
+            }
+        ),
     ];
     (time(), what).prop_map(|(at, what)| Event { at, what })
+}
+
+fn unverified() -> impl Strategy<Value = Happening> {
+    let obstacle = prop_oneof![
+        Just(Obstacle::Verifier),
+        Just(Obstacle::Timeout),
+        Just(Obstacle::Killed),
+        Just(Obstacle::Facts),
+        Just(Obstacle::Output),
+        Just(Obstacle::Store),
+        Just(Obstacle::OwnProof),
+    ];
+    let who = (text(), prover(), prover(), zkvm());
+    (who, any::<u32>(), obstacle, text(), time()).prop_map(
+        |((check, prover, verifier, zkvm), deliveries, obstacle, reason, again_at)| {
+            Happening::CheckUnverified {
+                check,
+                prover,
+                verifier,
+                zkvm,
+                deliveries,
+                obstacle,
+                reason,
+                again_at,
+            }
+        },
+    )
 }

@@ -1,0 +1,341 @@
+//! The collector's decisions, for results in any order and any number of times.
+#![expect(clippy::panic, reason = "a failing test panics, in its helpers as well")]
+
+mod ends;
+mod rig;
+
+use crate::rig::{
+    ATTEMPTS, Ended, Session, arrivals, attempt, completed, failed, number, opening, pipeline, record,
+    single, stage,
+};
+use proptest::{collection::vec, prelude::*, sample::Index};
+use push0_collector::{
+    decide::{Collector, Step},
+    state::Handle,
+};
+use push0_domain::{
+    Payloads, Timestamp,
+    message::{EmissionOutcome, FailureClass},
+};
+use std::collections::{BTreeMap, BTreeSet};
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(1000))]
+
+    /// A join reads its inputs in the order of their indices, and is opened once, not before the last input.
+    /// A redelivered message, or a result reported again, changes nothing.
+    #[test]
+    fn a_join_reads_its_inputs_in_order_whatever_came_first(
+        (of, order) in arrivals(1..40),
+        arity in proptest::option::of(2..5_u32),
+        redelivered in any::<Index>(),
+    ) {
+        let arity = arity.map_or_else(String::new, |arity| format!("arity = {arity}"));
+        let stages = [stage("split", "split", ""), stage("segment", "map", ""), stage("join", "join", &arity)];
+        let mut told = Session::new(pipeline(1, 1, &stages));
+        let mut seen = BTreeSet::new();
+        let segment = |index| Ended { proof: 0, stage: "segment", index, of, attempt: 1, outcome: completed(index) };
+        let redelivered = redelivered.index(order.len());
+        for (at, index) in order.iter().enumerate() {
+            let steps = told.tell(segment(*index));
+            if !seen.insert(*index) || seen.len() < of as usize {
+                prop_assert_eq!(steps, []);
+            } else {
+                prop_assert_eq!(steps.len(), 1);
+                let ready = &opening(&steps[0]).ready;
+                prop_assert_eq!(ready.stage.stage.as_str(), "join");
+                prop_assert_eq!(&ready.inputs, &Payloads::List((0..of).map(number).collect()));
+            }
+            if at == redelivered {
+                let acknowledged = told.acknowledged.clone();
+                prop_assert_eq!(told.deliver(Handle(told.handles), segment(*index)), []);
+                prop_assert_eq!(&told.acknowledged, &acknowledged, "what is held is not let go of");
+            }
+        }
+        // All results of the stage, repeated ones included, are settled by the opened join.
+        prop_assert_eq!(told.acknowledged.len(), order.len());
+    }
+
+    /// P6: attempts follow one another. Each is asked for once, and only when the newest one has failed; a
+    /// failure of an older attempt, or a repeated failure, asks for nothing. When the task dies, as many
+    /// failures of its own were shown before as its budget allows, and nothing follows a completion.
+    #[test]
+    fn attempts_follow_one_another_until_the_budget_is_used_up(
+        ends in vec((any::<Index>(), 0..10_u32), 1..20),
+    ) {
+        let mut told = Session::new(single(1, 1));
+        let (mut asked, mut failures, mut is_over) = (1, BTreeMap::new(), false);
+        // Failures shown to be the task's own, and how many of them the last failure that tells of the task saw.
+        let (mut shown, mut charged) = (0, 0);
+        for (which, kind) in ends {
+            let attempt = 1 + which.index(asked as usize) as u32;
+            let outcome = match kind {
+                0 => completed(0),
+                1 => failed(FailureClass::Stopped),
+                _ => failed(FailureClass::Retryable),
+            };
+            let is_completed = kind == 0;
+            let is_news = !failures.contains_key(&attempt);
+            let tells_of_task = kind > 1 && failures.get(&attempt).is_none_or(|told| *told == 1);
+            let ended = Ended { proof: 0, stage: "prove", index: 0, of: 1, attempt, outcome };
+            if tells_of_task {
+                charged = shown;
+            }
+            let steps = if is_news && !is_over && kind > 1 {
+                shown += 1;
+                told.tell_own(ended)
+            } else {
+                told.tell(ended)
+            };
+            if is_over {
+                prop_assert_eq!(steps, []);
+            } else if is_completed {
+                prop_assert!(matches!(record(&steps[0]).outcome, EmissionOutcome::Proved(_)));
+                is_over = true;
+            } else {
+                let recorded = failures.entry(attempt).or_insert(kind);
+                *recorded = kind.max(*recorded);
+                if is_news && charged >= ATTEMPTS {
+                    prop_assert!(matches!(steps[0], Step::Bury(..)), "{steps:?}");
+                    let outcome = &record(&steps[1]).outcome;
+                    prop_assert!(matches!(outcome, EmissionOutcome::Dead { .. }), "{:?}", outcome);
+                    is_over = true;
+                } else if is_news && attempt == asked {
+                    prop_assert_eq!(steps.len(), 1);
+                    asked += 1;
+                    let ready = &opening(&steps[0]).ready;
+                    prop_assert_eq!((ready.attempt, ready.tasks.count), (asked, 1));
+                    prop_assert_eq!(&ready.inputs, &Payloads::one(number(0)));
+                } else {
+                    prop_assert_eq!(steps, []);
+                }
+            }
+        }
+    }
+
+    /// A block is proved as soon as its quorum is, by those proofs; dead as soon as the quorum is out of
+    /// reach; and has one record.
+    #[test]
+    fn a_quorum_of_k_of_n_decides_as_soon_as_it_can(
+        (ends, quorum) in (1..6_usize).prop_flat_map(|n| (vec(any::<bool>(), n), 1..=n)),
+        order in any::<u64>(),
+    ) {
+        let count = ends.len();
+        let mut told = Session::new(single(count, quorum));
+        let mut proofs: Vec<usize> = (0..count).collect();
+        proofs.sort_by_key(|at| order.rotate_left(8 * *at as u32).wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        let (mut done, mut dead, mut records) = (BTreeSet::new(), 0, 0);
+        for proof in proofs {
+            let ended = Ended { proof, stage: "prove", index: 0, of: 1, attempt: 1, outcome: completed(0) };
+            let steps = if ends[proof] { told.tell(ended) } else { told.tell_fatal(ended) };
+            if ends[proof] {
+                done.insert(format!("type-{proof}"));
+            } else {
+                dead += 1;
+            }
+            let record = steps.last().filter(|step| matches!(step, Step::Emit(..))).map(record);
+            let is_proved = records == 0 && done.len() == quorum;
+            let is_dead = records == 0 && count - dead < quorum;
+            match record.map(|record| &record.outcome) {
+                Some(EmissionOutcome::Proved(proofs)) => {
+                    prop_assert!(is_proved);
+                    let types: BTreeSet<String> = proofs.iter().map(|proof| proof.proof_type.to_string()).collect();
+                    prop_assert_eq!(&types, &done);
+                }
+                Some(EmissionOutcome::Dead { .. }) => prop_assert!(is_dead),
+                Some(other) => prop_assert!(false, "{other:?}"),
+                None => prop_assert!(!is_proved && !is_dead),
+            }
+            records += u32::from(record.is_some());
+        }
+        prop_assert_eq!(records, 1);
+    }
+}
+
+/// P6: a task that ran out of memory goes to provers with more memory, and stays there.
+#[test]
+fn after_an_attempt_without_memory_the_next_ones_go_to_provers_with_more() {
+    let stages = [stage("prove", "map", "more_memory = \"mock-large\"")];
+    let mut told = Session::new(pipeline(1, 1, &stages));
+    let mut asked = Vec::new();
+    let mut number = 1;
+    for class in [FailureClass::OutOfMemory, FailureClass::Retryable] {
+        let steps = told.tell(attempt(number, failed(class)));
+        let ready = &opening(&steps[0]).ready;
+        asked.push(ready.zkvm.to_string());
+        number = ready.attempt;
+    }
+    assert_eq!(asked, ["mock-large", "mock-large"]);
+}
+
+/// A hedge, or the copies of attempts whose provers fell silent, have the next numbers. The attempt with more memory
+/// must not collide with them, and the task lives while that attempt runs.
+#[test]
+fn an_attempt_with_more_memory_is_another_one_than_a_copy() {
+    let stages = [stage("prove", "map", "more_memory = \"mock-large\"")];
+    let mut told = Session::new(pipeline(1, 1, &stages));
+    told.adapt = |header| {
+        header.attempts_max = 2;
+        header.hedge_of = (2..4).contains(&header.attempt).then(|| header.attempt - 1);
+    };
+    let steps = told.tell(attempt(1, failed(FailureClass::OutOfMemory)));
+    let ready = &opening(&steps[0]).ready;
+    assert_eq!((ready.attempt, ready.zkvm.as_str()), (4, "mock-large"));
+    assert_eq!(told.tell(attempt(2, failed(FailureClass::OutOfMemory))), []);
+    assert_eq!(told.tell(attempt(3, failed(FailureClass::Died))), []);
+    let steps = told.tell(attempt(4, completed(0)));
+    assert!(matches!(record(&steps[0]).outcome, EmissionOutcome::Proved(_)));
+}
+
+/// Some tasks of a retry may end after the retry died. The next retry begins anew, and is not taken for older work
+/// because these tasks are of a later stage.
+#[test]
+fn a_retry_of_a_block_that_died_again_begins_anew() {
+    let stages = [
+        stage("split", "split", ""),
+        stage("segment", "map", ""),
+        stage("join", "join", ""),
+    ];
+    let mut told = Session::new(pipeline(1, 1, &stages));
+    told.core = Collector::new(told.pipeline.name.clone(), 8, BTreeMap::new());
+    told.amends = true;
+    let result = |stage, index, of, outcome| Ended {
+        proof: 0,
+        stage,
+        index,
+        of,
+        attempt: 1,
+        outcome,
+    };
+    told.adapt = |header| {
+        header.context.amends = true;
+        header.context.stored_at = Timestamp(10);
+    };
+    let died = told.tell_fatal(result("segment", 0, 2, completed(0)));
+    assert!(matches!(died[..], [Step::Bury(..)]), "{died:?}");
+    assert_eq!(told.tell(result("segment", 1, 2, completed(1))), []);
+    told.adapt = |header| {
+        header.context.amends = true;
+        header.context.stored_at = Timestamp(20);
+    };
+    let steps = told.tell(result("split", 0, 1, completed(0)));
+    assert_eq!(opening(&steps[0]).ready.stage.stage.as_str(), "segment");
+    let late = told.acknowledged.len();
+    told.adapt = |header| {
+        header.context.amends = true;
+        header.context.stored_at = Timestamp(10);
+    };
+    assert_eq!(told.tell(result("segment", 1, 2, completed(1))), []);
+    assert_eq!(told.acknowledged.len(), late + 1, "the older retry is over");
+}
+
+/// An attempt whose prover was condemned has a copy already, under the next number. The retry has that number too, so
+/// it is the same message, and there is no third copy while the second runs. No hedge was set for the stage.
+#[test]
+fn a_condemned_attempt_whose_copy_runs_gets_no_third_copy() {
+    let session = || {
+        let mut told = Session::new(pipeline(1, 1, &[stage("prove", "map", "")]));
+        told.adapt = |header| header.hedge_of = (header.attempt == 2).then_some(1);
+        told
+    };
+    let numbers = |steps: &[Step]| {
+        steps
+            .iter()
+            .map(|step| opening(step).ready.attempt)
+            .collect::<Vec<_>>()
+    };
+    let died = || failed(FailureClass::Died);
+    // The original is condemned while the copy runs. A third attempt follows only the end of the copy.
+    let mut told = session();
+    assert_eq!(numbers(&told.tell(attempt(1, died()))), [2]);
+    assert_eq!(numbers(&told.tell(attempt(1, died()))), [0_u32; 0]);
+    assert_eq!(
+        numbers(&told.tell(attempt(2, failed(FailureClass::Retryable)))),
+        [3]
+    );
+    // The copy fails while its original still runs, which may be back.
+    let mut told = session();
+    assert_eq!(
+        numbers(&told.tell(attempt(2, failed(FailureClass::Retryable)))),
+        [0_u32; 0]
+    );
+    assert_eq!(numbers(&told.tell(attempt(1, died()))), [3]);
+}
+
+/// The prover of an attempt of an earlier stage died after its result was stored. The collector has started over, and
+/// takes the late failure for the newest. A death in the stage that follows has a letter of its own all the same.
+#[test]
+fn the_death_of_a_later_stage_has_its_own_letter() {
+    let stages = [
+        stage("first", "map", "deaths = 1"),
+        stage("second", "map", "deaths = 1"),
+    ];
+    let mut told = Session::new(pipeline(1, 1, &stages));
+    // The block waits for its turn, so its first death has no record yet.
+    told.core = Collector::new(told.pipeline.name.clone(), 6, BTreeMap::new());
+    let mut died = |stage: &'static str| {
+        let ended = Ended {
+            stage,
+            ..attempt(1, failed(FailureClass::Died))
+        };
+        told.tell(ended)
+    };
+    for stage in ["first", "second"] {
+        let steps = died(stage);
+        assert!(matches!(&steps[..], [Step::Bury(..), ..]), "{stage}: {steps:?}");
+    }
+}
+
+/// The failures kept of a task are fewer than its budget may be.
+#[test]
+fn a_task_with_a_large_budget_of_deaths_ends_when_the_budget_is_used_up() {
+    let mut told = Session::new(pipeline(1, 1, &[stage("prove", "map", "deaths = 20")]));
+    for number in 1..=20 {
+        let steps = told.tell(attempt(number, failed(FailureClass::Died)));
+        let is_buried = matches!(&steps[..], [Step::Bury(..), ..]);
+        assert_eq!(is_buried, number == 20, "after attempt {number}: {steps:?}");
+    }
+}
+
+/// Otherwise one prover could fill the memory of a collector, and RESULTS, with copies of one failure.
+#[test]
+fn a_repeated_failure_is_acknowledged_at_once() {
+    let mut told = Session::new(single(1, 1));
+    told.tell(attempt(1, failed(FailureClass::Retryable)));
+    let held = told.acknowledged.len();
+    for copies in 1..=10 {
+        assert_eq!(told.tell(attempt(1, failed(FailureClass::Retryable))), []);
+        assert_eq!(told.acknowledged.len(), held + copies);
+    }
+}
+
+/// An attempt was called stopped, or its prover dead, and the prover tells later why the attempt failed.
+#[test]
+fn a_failure_that_tells_of_the_task_replaces_one_that_does_not() {
+    let mut told = Session::new(single(1, 1));
+    let steps = told.tell(attempt(1, failed(FailureClass::Stopped)));
+    assert_eq!(opening(&steps[0]).ready.attempt, 2);
+    let held = told.acknowledged.len();
+    assert_eq!(told.tell(attempt(1, failed(FailureClass::Retryable))), []);
+    assert_eq!(
+        told.acknowledged.len(),
+        held + 1,
+        "one failure of an attempt is kept"
+    );
+    assert_eq!(told.tell(attempt(1, failed(FailureClass::Retryable))), []);
+    assert_eq!(told.acknowledged.len(), held + 2);
+}
+
+/// The evidence against a dead task must not kill its retry, which failed for other reasons.
+#[test]
+fn no_task_dies_of_its_surroundings_after_failures_of_its_own() {
+    let mut told = Session::new(single(1, 1));
+    for number in 1..=ATTEMPTS {
+        told.tell_own(attempt(number, failed(FailureClass::Retryable)));
+    }
+    // By now the evidence counts as many failures as the budget.
+    for number in ATTEMPTS + 1..ATTEMPTS + 5 {
+        let steps = told.tell(attempt(number, failed(FailureClass::Surroundings)));
+        assert_eq!(opening(&steps[0]).ready.attempt, number + 1);
+    }
+}

@@ -1,0 +1,26 @@
+//! What every handler needs.
+
+use crate::{access::Tokens, config::GatewayConfig, shared::Shared};
+use push0_bus::Bus;
+use push0_runtime::BoxError;
+use std::sync::Arc;
+
+/// What every handler needs.
+#[derive(Clone)]
+pub(crate) struct Interface {
+    pub(super) tokens: Arc<Tokens>,
+    pub(super) jaeger_url: Arc<str>,
+    pub(super) bus: Bus,
+    pub(super) shared: Shared,
+}
+
+impl Interface {
+    pub(crate) fn new(config: &GatewayConfig, bus: Bus, shared: Shared) -> Result<Self, BoxError> {
+        Ok(Self {
+            tokens: Arc::new(config.tokens()?),
+            jaeger_url: config.jaeger_url.trim_end_matches('/').into(),
+            bus,
+            shared,
+        })
+    }
+}

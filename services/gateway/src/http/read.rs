@@ -1,0 +1,267 @@
+//! Answers to questions.
+
+use super::{answer::Refused, interface::Interface};
+use crate::{access::Caller, history, letters, model::Model, view};
+use axum::{
+    Extension, Json,
+    extract::{Path, Query, State},
+    http::header,
+    response::{IntoResponse, Response},
+};
+use push0_bus::{Stream, now};
+use push0_domain::{
+    BlockRef, PipelineId,
+    message::{Emission, EmissionOutcome, Proof},
+    pipeline::Pipeline,
+    subject,
+};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+/// Most blocks in one answer.
+const BLOCKS_MAX: usize = 500;
+
+/// Returns the rights of the caller.
+#[utoipa::path(get, path = "/api/v1/session", responses((status = 200, body = view::Session)))]
+pub(super) async fn session(
+    State(interface): State<Interface>,
+    Extension(caller): Extension<Caller>,
+) -> Json<view::Session> {
+    Json(view::Session {
+        role: caller.role.as_str(),
+        auth: !interface.tokens.is_empty(),
+        version: env!("CARGO_PKG_VERSION"),
+        jaeger_url: (!interface.jaeger_url.is_empty()).then(|| interface.jaeger_url.to_string()),
+    })
+}
+
+/// Returns the whole state.
+#[utoipa::path(get, path = "/api/v1/snapshot", responses((status = 200, body = view::Snapshot)))]
+pub(super) async fn snapshot(State(interface): State<Interface>) -> Result<Response, Refused> {
+    let snapshot = interface.shared.snapshot(now());
+    let (_, text) = snapshot.map_err(|error| Refused::away(error.to_string()))?;
+    Ok(([(header::CONTENT_TYPE, "application/json")], text).into_response())
+}
+
+/// Returns a pipeline with its definition.
+#[utoipa::path(get, path = "/api/v1/pipelines/{pipeline}", responses((status = 200, body = view::PipelineDetail)))]
+pub(super) async fn pipeline(
+    State(interface): State<Interface>,
+    Path(name): Path<String>,
+) -> Result<Json<view::PipelineDetail>, Refused> {
+    let name = pipeline_id(&name)?;
+    let found = interface.shared.with(|model| model.pipeline(&name, now()));
+    let (definition, pipeline) =
+        found.ok_or_else(|| Refused::missing(format!("There is no pipeline {name}.")))?;
+    let pipelines = push0_bus::Pipelines::bind(&interface.bus).await?;
+    let mut revisions = Vec::new();
+    for revision in (1..=definition.revision).rev().take(BLOCKS_MAX) {
+        if let Some(older) = pipelines.revision(&name, revision).await? {
+            revisions.push(view::Revision {
+                revision,
+                definition: text_of(&older),
+            });
+        }
+    }
+    Ok(Json(view::PipelineDetail {
+        pipeline,
+        definition: text_of(&definition),
+        graph: graph(&definition),
+        revisions,
+    }))
+}
+
+/// Returns a definition as JSON text. The URLs of a node may hold a password or a key, so they are left out.
+fn text_of(pipeline: &Pipeline) -> String {
+    let mut value = serde_json::to_value(pipeline).unwrap_or_default();
+    hide_urls(&mut value);
+    serde_json::to_string_pretty(&value).unwrap_or_default()
+}
+
+fn hide_urls(value: &mut Value) {
+    match value {
+        Value::Object(fields) => {
+            for (name, field) in fields {
+                if name == "rpc_urls" {
+                    *field = json!("hidden");
+                } else {
+                    hide_urls(field);
+                }
+            }
+        }
+        Value::Array(items) => items.iter_mut().for_each(hide_urls),
+        _ => {}
+    }
+}
+
+fn graph(pipeline: &Pipeline) -> view::Graph {
+    let mut graph = view::Graph::default();
+    for proof in &pipeline.proofs {
+        let id = |stage: &push0_domain::pipeline::Stage| format!("{}.{}", proof.proof_type, stage.name);
+        graph.nodes.extend(proof.stages.iter().map(|stage| view::Node {
+            id: id(stage),
+            proof: proof.proof_type.to_string(),
+            stage: stage.name.to_string(),
+            zkvm: stage.zkvm.to_string(),
+            kind: Model::kind_of(stage),
+            arity: stage.arity,
+        }));
+        graph.edges.extend(proof.stages.windows(2).map(|pair| view::Edge {
+            from: id(&pair[0]),
+            to: id(&pair[1]),
+        }));
+    }
+    graph
+}
+
+#[derive(Debug, Deserialize)]
+pub(super) struct Older {
+    before: Option<u64>,
+    limit: Option<usize>,
+}
+
+/// Returns blocks of a pipeline below a number, newest first.
+#[utoipa::path(
+    get, path = "/api/v1/pipelines/{pipeline}/blocks",
+    params(("before" = Option<u64>, Query), ("limit" = Option<usize>, Query)),
+    responses((status = 200, description = "`{\"blocks\": [Block]}`"))
+)]
+pub(super) async fn blocks(
+    State(interface): State<Interface>,
+    Path(name): Path<String>,
+    Query(older): Query<Older>,
+) -> Result<Json<Value>, Refused> {
+    let name = pipeline_id(&name)?;
+    let (before, limit) = (
+        older.before.unwrap_or(u64::MAX),
+        older.limit.unwrap_or(100).min(BLOCKS_MAX),
+    );
+    let mut blocks = interface
+        .shared
+        .with(|model| model.blocks_of(&name, before, limit, now()));
+    let lowest = blocks.last().map_or(before, |block| block.number);
+    let wanted = (limit - blocks.len()) as u64;
+    if wanted > 0 && lowest != u64::MAX {
+        let model = history::read(&interface.bus, &name, lowest.saturating_sub(wanted)..lowest).await?;
+        blocks.extend(model.blocks_of(&name, lowest, limit - blocks.len(), now()));
+    }
+    Ok(Json(json!({ "blocks": blocks })))
+}
+
+/// Returns a block with its story.
+#[utoipa::path(
+    get, path = "/api/v1/pipelines/{pipeline}/blocks/{block}",
+    params(("block" = String, Path, description = "The number, or the hash or its beginning")),
+    responses((status = 200, body = view::BlockDetail))
+)]
+pub(super) async fn block(
+    State(interface): State<Interface>,
+    Path((name, block)): Path<(String, String)>,
+) -> Result<Json<view::BlockDetail>, Refused> {
+    let name = pipeline_id(&name)?;
+    let mut detail = detail(&interface, &name, &block).await?;
+    let number = detail.block.number;
+    let mut of_block = letters::read(&interface.bus).await?;
+    of_block
+        .retain(|letter| letter.block == Some(number) && letter.pipeline.as_deref() == Some(name.as_str()));
+    detail.letters = of_block;
+    detail.trace_url = detail
+        .trace_id
+        .as_ref()
+        .filter(|_| !interface.jaeger_url.is_empty())
+        .map(|trace| format!("{}/trace/{trace}", interface.jaeger_url));
+    Ok(Json(detail))
+}
+
+async fn detail(interface: &Interface, name: &PipelineId, asked: &str) -> Result<view::BlockDetail, Refused> {
+    let (number, hash) = match asked.parse::<u64>() {
+        Ok(number) => (Some(number), None),
+        Err(_) if asked.starts_with("0x") => (None, Some(asked)),
+        Err(_) => {
+            return Err(Refused::malformed(format!(
+                "`{asked}` is no block: expected a number or 0x and hex digits."
+            )));
+        }
+    };
+    let look = |model: &Model| {
+        let block = model.find(name, number, hash)?;
+        model.detail(name, &block, now())
+    };
+    if let Some(detail) = interface.shared.with(|model| look(model)) {
+        return Ok(detail);
+    }
+    let missing = || {
+        Refused::missing(format!(
+            "Pipeline {name} has no block {asked} that the gateway can read."
+        ))
+    };
+    let number = number.ok_or_else(missing)?;
+    let model = history::read(&interface.bus, name, number..number.saturating_add(1)).await?;
+    look(&model).ok_or_else(missing)
+}
+
+/// Returns the bytes of a proof.
+#[utoipa::path(
+    get, path = "/api/v1/pipelines/{pipeline}/blocks/{block}/proofs/{proof}",
+    responses((status = 200, content_type = "application/octet-stream", description = "The bytes of the proof"))
+)]
+pub(super) async fn proof(
+    State(interface): State<Interface>,
+    Path((name, number, kind)): Path<(String, u64, String)>,
+) -> Result<Response, Refused> {
+    let name = pipeline_id(&name)?;
+    let proof = proof_of(&interface, &name, number, &kind).await?;
+    let bytes = interface.bus.blobs().resolve(&proof.payload).await;
+    let bytes = bytes.map_err(|error| Refused::away(error.to_string()))?;
+    let headers = [
+        (header::CONTENT_TYPE, "application/octet-stream".to_owned()),
+        (
+            header::CONTENT_DISPOSITION,
+            format!("attachment; filename=\"{name}-{number}-{kind}.proof\""),
+        ),
+    ];
+    Ok((headers, bytes).into_response())
+}
+
+async fn proof_of(
+    interface: &Interface,
+    name: &PipelineId,
+    number: u64,
+    kind: &str,
+) -> Result<Proof, Refused> {
+    let missing = || {
+        Refused::missing(format!(
+            "Block {number} of pipeline {name} has no proof `{kind}`."
+        ))
+    };
+    // A range has the number of its last block.
+    let block: Option<BlockRef> = interface
+        .shared
+        .with(|model| model.find(name, Some(number), None));
+    let detail = block.and_then(|block| interface.shared.with(|model| model.detail(name, &block, now())));
+    let last = detail
+        .and_then(|detail| detail.block.range)
+        .map_or(number, |range| range.last);
+    let kept = interface
+        .bus
+        .last::<Emission>(Stream::Proofs, &subject::proof(name, last))
+        .await?;
+    let record = kept.and_then(|kept| kept.body.ok()).ok_or_else(missing)?;
+    let EmissionOutcome::Proved(proofs) = record.outcome else {
+        return Err(missing());
+    };
+    let found = proofs.into_iter().find(|proof| proof.proof_type.as_str() == kind);
+    found.ok_or_else(missing)
+}
+
+/// Returns the dead letters, newest first.
+#[utoipa::path(get, path = "/api/v1/dead-letters", responses((status = 200, description = "`{\"letters\": [Letter]}`")))]
+pub(super) async fn letters(State(interface): State<Interface>) -> Result<Json<Value>, Refused> {
+    Ok(Json(json!({ "letters": letters::read(&interface.bus).await? })))
+}
+
+/// Parses the name of a pipeline.
+pub(super) fn pipeline_id(text: &str) -> Result<PipelineId, Refused> {
+    text.parse()
+        .map_err(|error| Refused::malformed(format!("`{text}` is no pipeline: {error}")))
+}

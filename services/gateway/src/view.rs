@@ -1,0 +1,14 @@
+//! Bodies of the HTTP interface.
+
+mod detail;
+mod live;
+
+pub use detail::{
+    AttemptView, BlockDetail, CancelRequest, Done, Edge, Graph, Letter, LetterAttempt, Node, PipelineDetail,
+    ProofView, Refusal, Revision, Session, Span,
+};
+pub(crate) use live::millis;
+pub use live::{
+    Block, Change, Gone, HeldAttempt, Hold, PastAttempt, Pipeline, Problem, Prover, RangeOf, Snapshot,
+    StageProgress, StreamLevel, Verdict, Zkvm,
+};

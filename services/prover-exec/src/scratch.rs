@@ -1,0 +1,198 @@
+//! Scratch directories: one of the adapter, with one for each attempt in it.
+//!
+//! The adapter and the keepers of its programs lock the adapter's directory as long as they live. What
+//! without a lock was left by an adapter that died, and the next one removes it.
+
+use nix::fcntl::OFlag;
+use std::{
+    fs::{self, File, TryLockError},
+    io,
+    os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt},
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
+};
+use tempfile::TempDir;
+
+/// Start of the name of an adapter's directory.
+const PREFIX: &str = "prover-exec-scratch-";
+/// Start of the name while the directory is not locked yet.
+const UNLOCKED: &str = ".prover-exec-scratch-";
+
+/// Where attempts get their directories.
+#[derive(Debug)]
+pub(crate) struct Scratch {
+    parent: PathBuf,
+    own: Mutex<Option<Arc<Own>>>,
+}
+
+/// Directory of this adapter. It is removed when the adapter ends in order.
+#[derive(Debug)]
+struct Own {
+    path: PathBuf,
+    _lock: File,
+}
+
+/// Directory of one attempt. It is removed when the last holder has dropped it.
+#[derive(Debug)]
+pub(crate) struct Folder {
+    folder: TempDir,
+    own: Arc<Own>,
+}
+
+impl Folder {
+    pub(crate) fn path(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Returns the adapter's directory, which a keeper locks.
+    pub(crate) fn locked(&self) -> &Path {
+        &self.own.path
+    }
+}
+
+impl Scratch {
+    /// `parent` may be empty: the system's directory for temporary files.
+    pub(crate) fn new(parent: &Path) -> Self {
+        let parent = if parent.as_os_str().is_empty() {
+            std::env::temp_dir()
+        } else {
+            parent.to_owned()
+        };
+        Self {
+            parent,
+            own: Mutex::new(None),
+        }
+    }
+
+    pub(crate) fn parent(&self) -> &Path {
+        &self.parent
+    }
+
+    /// Makes the directory of an attempt.
+    pub(crate) fn folder(&self) -> io::Result<Folder> {
+        let mut own = self.own.lock().unwrap_or_else(PoisonError::into_inner);
+        // Cleaners of temporary files may have removed the directory of an adapter that was idle for days.
+        let kept = own.take().filter(|own| own.path.is_dir());
+        let own = own.insert(match kept {
+            Some(kept) => kept,
+            None => Arc::new(Own::create(&self.parent)?),
+        });
+        let folder = tempfile::Builder::new()
+            .prefix("attempt-")
+            .permissions(fs::Permissions::from_mode(0o700))
+            .tempdir_in(&own.path)?;
+        Ok(Folder {
+            folder,
+            own: own.clone(),
+        })
+    }
+
+    /// Removes the directories of dead adapters of the same user; returns how many.
+    pub(crate) fn sweep(&self) -> usize {
+        let Ok(entries) = fs::read_dir(&self.parent) else {
+            return 0;
+        };
+        let ours = entries.filter_map(Result::ok).filter(|entry| {
+            let name = entry.file_name();
+            let named = name.to_str().is_some_and(|name| name.starts_with(PREFIX));
+            let user = nix::unistd::geteuid().as_raw();
+            // A link is no directory here, so that nothing outside is touched.
+            named
+                && entry
+                    .metadata()
+                    .is_ok_and(|data| data.is_dir() && data.uid() == user)
+        });
+        ours.filter(|entry| remove_if_dead(&entry.path())).count()
+    }
+}
+
+fn remove_if_dead(path: &Path) -> bool {
+    let Ok(folder) = crate::foreign::open(path, OFlag::O_DIRECTORY) else {
+        return false;
+    };
+    // The lock is held until the directory has gone, so that two adapters do not sweep the same one.
+    match folder.try_lock() {
+        Ok(()) => fs::remove_dir_all(path).is_ok(),
+        Err(TryLockError::WouldBlock | TryLockError::Error(_)) => false,
+    }
+}
+
+impl Own {
+    fn create(parent: &Path) -> io::Result<Self> {
+        let id = format!("{:016x}", rand::random::<u64>());
+        let unlocked = parent.join(format!("{UNLOCKED}{id}"));
+        fs::DirBuilder::new().mode(0o700).create(&unlocked)?;
+        let path = parent.join(format!("{PREFIX}{id}"));
+        let own = || {
+            let lock = File::open(&unlocked)?;
+            lock.try_lock_shared()?;
+            // Others see the directory only when it is locked.
+            fs::rename(&unlocked, &path)?;
+            Ok(Self { path, _lock: lock })
+        };
+        own().inspect_err(|_| {
+            let _ = fs::remove_dir(&unlocked);
+        })
+    }
+}
+
+impl Drop for Own {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.path);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_directories_of_dead_adapters_are_swept() {
+        let parent = tempfile::tempdir().unwrap();
+        let living = Scratch::new(parent.path());
+        let folder = living.folder().unwrap();
+        let dead = parent.path().join("prover-exec-scratch-dead/attempt-1");
+        fs::create_dir_all(&dead).unwrap();
+        fs::write(dead.join("IN.json"), "7").unwrap();
+        fs::create_dir(parent.path().join("other")).unwrap();
+        // The default directory of the logs.
+        fs::create_dir(parent.path().join("prover-exec-logs-0")).unwrap();
+        fs::create_dir_all(parent.path().join("elsewhere")).unwrap();
+        std::os::unix::fs::symlink(
+            parent.path().join("elsewhere"),
+            parent.path().join("prover-exec-scratch-link"),
+        )
+        .unwrap();
+        assert_eq!(Scratch::new(parent.path()).sweep(), 1);
+        assert!(!dead.exists() && folder.path().is_dir());
+        for name in ["other", "elsewhere", "prover-exec-logs-0"] {
+            assert!(parent.path().join(name).is_dir(), "{name}");
+        }
+        // A keeper that outlives its adapter keeps the directory.
+        let keeper = File::open(folder.locked()).unwrap();
+        keeper.try_lock_shared().unwrap();
+        std::mem::forget((folder, living.own.lock().unwrap().take()));
+        assert_eq!(Scratch::new(parent.path()).sweep(), 0);
+    }
+
+    #[test]
+    fn everything_goes_with_an_adapter_that_ends_in_order() {
+        let parent = tempfile::tempdir().unwrap();
+        let scratch = Scratch::new(parent.path());
+        drop(scratch.folder().unwrap());
+        assert_eq!(fs::read_dir(parent.path()).unwrap().count(), 1);
+        // What a cleaner of temporary files removed is made again.
+        fs::remove_dir_all(
+            fs::read_dir(parent.path())
+                .unwrap()
+                .next()
+                .unwrap()
+                .unwrap()
+                .path(),
+        )
+        .unwrap();
+        drop(scratch.folder().unwrap());
+        drop(scratch);
+        assert_eq!(fs::read_dir(parent.path()).unwrap().count(), 0);
+    }
+}

@@ -1,0 +1,171 @@
+//! `push0 retry`: proves dead blocks again, and shows how that goes.
+
+use crate::block_range::BlockRange;
+use crate::context::Context;
+use crate::failure::Failure;
+use crate::options::Of;
+use crate::{output, records, work_in_flight};
+use clap::Args;
+use push0_bus::{Bus, Pipelines, now};
+use push0_domain::PipelineId;
+use push0_domain::message::EmissionOutcome;
+use push0_operate::letters;
+use push0_operate::retry::{self, DeadBlock, DeadTask};
+use serde_json::json;
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// Interval of the looks at blocks that are proved again.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+
+#[derive(Args, Debug)]
+pub(crate) struct RetryArgs {
+    #[command(flatten)]
+    of: Of,
+    /// Block numbers, or FIRST..LAST with both included. Blocks that are not dead are left alone.
+    #[arg(value_name = "BLOCK|FIRST..LAST", required_unless_present = "since")]
+    blocks: Vec<BlockRange>,
+    /// All blocks that died within this time, such as 2h.
+    #[arg(long, value_name = "DURATION", conflicts_with = "blocks")]
+    since: Option<humantime::Duration>,
+    /// Return as soon as the work is asked for.
+    #[arg(long)]
+    no_wait: bool,
+}
+
+type Chosen = BTreeMap<DeadBlock, Vec<DeadTask>>;
+
+pub(crate) async fn run(context: &Context, args: &RetryArgs) -> Result<(), Failure> {
+    let bus = context.bus().await?;
+    let chosen = match args.since {
+        Some(since) => died_since(&bus, args.of.pipeline.as_ref(), *since).await?,
+        None => {
+            let pipeline = context.pipeline(&bus, &args.of).await?;
+            of_numbers(&bus, &pipeline, &args.blocks).await?
+        }
+    };
+    if chosen.is_empty() {
+        return Err(Failure::failed(
+            "none of these blocks is dead: see `push0 dead list`",
+        ));
+    }
+    let pipelines = Pipelines::bind(&bus).await?;
+    let (mut asked, mut refused) = (Vec::new(), false);
+    for (block, tasks) in &chosen {
+        match retry::retry(&bus, &pipelines, block, tasks).await? {
+            Ok(work) => {
+                output::note(&format!("{}: {work}", name(block)));
+                asked.push((block, work));
+            }
+            Err(reason) => {
+                refused = true;
+                output::note(&format!("{}: {reason}", name(block)));
+            }
+        }
+    }
+    if context.json {
+        let asked = asked
+            .iter()
+            .map(|(block, work)| json!({ "block": block, "asked": work }));
+        output::json(&json!({ "retried": asked.collect::<Vec<_>>() }))?;
+    }
+    if !args.no_wait {
+        let blocks = asked.into_iter().map(|(block, _)| block).collect();
+        refused |= !all_end(&bus, blocks).await?;
+    }
+    if refused { Err(Failure::Told) } else { Ok(()) }
+}
+
+/// Returns the blocks whose letters were written within this time.
+async fn died_since(bus: &Bus, pipeline: Option<&PipelineId>, since: Duration) -> Result<Chosen, Failure> {
+    let (mut blocks, _) = retry::read(bus, letters::list(bus, pipeline).await?).await?;
+    let from = now().minus(since);
+    blocks.retain(|_, tasks| tasks.iter().any(|task| task.at >= from));
+    Ok(blocks)
+}
+
+/// Returns the dead blocks among these numbers. Several letters or a record alone may say that a block is dead.
+async fn of_numbers(bus: &Bus, pipeline: &PipelineId, numbers: &[BlockRange]) -> Result<Chosen, Failure> {
+    let (mut blocks, _) = retry::read(bus, letters::list(bus, Some(pipeline)).await?).await?;
+    let is_named = |block: &DeadBlock| {
+        let mut named = numbers.iter();
+        named.any(|range| block.first.number <= range.last && range.first <= block.last.number)
+    };
+    blocks.retain(|block, _| is_named(block));
+    for number in numbers.iter().flat_map(|range| range.first..=range.last) {
+        let has_letter = |block: &DeadBlock| (block.first.number..=block.last.number).contains(&number);
+        if blocks.keys().any(has_letter) {
+            continue;
+        }
+        let Some(record) = records::of_number(bus, pipeline, number).await? else {
+            continue;
+        };
+        if matches!(record.emission.outcome, EmissionOutcome::Dead { .. }) {
+            let block = DeadBlock {
+                pipeline: pipeline.clone(),
+                first: record.emission.first,
+                last: record.emission.last,
+            };
+            blocks.insert(block, Vec::new());
+        }
+    }
+    Ok(blocks)
+}
+
+/// A block that is proved again.
+struct Open<'a> {
+    block: &'a DeadBlock,
+    /// Whether the last look found no work for the block, which may have been on its way just then.
+    is_idle: bool,
+}
+
+/// Waits until every block is proved, or has no work left. Returns whether all are proved.
+async fn all_end(bus: &Bus, blocks: Vec<&DeadBlock>) -> Result<bool, Failure> {
+    let total = blocks.len();
+    let open = |block| Open {
+        block,
+        is_idle: false,
+    };
+    let mut open: Vec<Open<'_>> = blocks.into_iter().map(open).collect();
+    let (mut ended, mut all_proved) = (0, true);
+    while !open.is_empty() {
+        tokio::time::sleep(LOOK_EVERY).await;
+        let mut still = Vec::new();
+        for Open { block, is_idle } in open {
+            let is_proved = retry::is_proved(bus, block).await?;
+            let is_idle_now = !is_proved && is_without_work(bus, block).await?;
+            // Between two messages of its work, a block looks idle for a moment.
+            let is_over = is_proved || is_idle && is_idle_now;
+            if !is_over {
+                let is_idle = is_idle_now;
+                still.push(Open { block, is_idle });
+                continue;
+            }
+            ended += 1;
+            all_proved &= is_proved;
+            let outcome = if is_proved {
+                "proved"
+            } else {
+                "dead again, see `push0 dead list`"
+            };
+            output::note(&format!("{}: {outcome} ({ended} of {total})", name(block)));
+        }
+        open = still;
+    }
+    Ok(all_proved)
+}
+
+/// Returns whether no message asks for work on a block, or is about its result.
+async fn is_without_work(bus: &Bus, block: &DeadBlock) -> Result<bool, Failure> {
+    let found = work_in_flight::waiting(bus, &block.pipeline, block.key()).await?;
+    Ok(found.is_empty())
+}
+
+fn name(block: &DeadBlock) -> String {
+    let DeadBlock {
+        pipeline,
+        first,
+        last,
+    } = block;
+    format!("{pipeline}: block {}", records::numbers(first, last))
+}

@@ -1,0 +1,64 @@
+//! Says what waits for room, by the marks at which services react.
+
+use push0_bus::{Level, Place, Room, Stream, full_for_blocks};
+
+/// Used thousandths of DEAD above which the watchdog drops the oldest letters.
+const LETTERS_ABOVE: u64 = 900;
+
+/// Returns a sentence for everything that waits, given the levels by stream name.
+pub(crate) fn waits(levels: &[(&str, Level)]) -> Vec<String> {
+    let of = |places: &[Place]| -> Vec<(Place, Level)> {
+        let level = |place: &Place| {
+            let name = place.name();
+            let found = levels.iter().find(|(stream, _)| *stream == name);
+            found.map(|(_, level)| (*place, *level))
+        };
+        places.iter().filter_map(level).collect()
+    };
+    let mut waits = Vec::new();
+    let work = of(&Place::OF_WORK);
+    match Room::of(&work, Room::Enough) {
+        Room::Enough => {}
+        Room::Scarce(place) => waits.push(format!(
+            "{place} is nearly full: only work for the next block of each pipeline is released"
+        )),
+        Room::None(place) => waits.push(format!(
+            "{place} is nearly full: no work is released until it empties"
+        )),
+    }
+    if let Some(place) = full_for_blocks(&of(&Place::OF_BLOCKS), 0, 0, false) {
+        waits.push(format!("{place} is nearly full: no blocks are taken in"));
+    }
+    let dead = of(&[Place::Stream(Stream::Dead)]);
+    if dead.iter().any(|(_, level)| level.permille() > LETTERS_ABOVE) {
+        waits.push("PUSH0_DEAD is nearly full: the oldest dead letters are dropped".into());
+    }
+    waits
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_waits_is_named_with_its_stream() {
+        let at = |bytes| Level {
+            messages: 1,
+            bytes,
+            bytes_max: 1000,
+        };
+        assert!(waits(&[("PUSH0_BLOBS", at(879)), ("PUSH0_CHECKS", at(899))]).is_empty());
+        let both = waits(&[("PUSH0_BLOBS", at(920)), ("PUSH0_DEAD", at(950))]);
+        assert_eq!(both.len(), 3, "{both:?}");
+        assert!(
+            both[0].starts_with("PUSH0_BLOBS is nearly full: only work"),
+            "{both:?}"
+        );
+        assert!(both[1].ends_with("no blocks are taken in"), "{both:?}");
+        let checks = waits(&[("PUSH0_BLOBS", at(870)), ("PUSH0_CHECKS", at(900))]);
+        assert_eq!(
+            checks,
+            ["PUSH0_CHECKS is nearly full: no work is released until it empties"]
+        );
+    }
+}

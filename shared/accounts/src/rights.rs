@@ -1,0 +1,452 @@
+//! The table of rights: what each kind of user publishes and subscribes to.
+//!
+//! The rows follow the code: `shared/bus/src/provision.rs` (streams, consumers), `shared/domain/src/subject.rs`
+//! (subjects) and each service. `tests/hostile` shows that the rows suffice and that all else is refused.
+//!
+//! In a row, `~` stands for the root of push0's subjects, `{zkvm}` and `{name}` for the member's. Rows of the broker's
+//! API read as follows:
+//!
+//! | row | permits |
+//! |---|---|
+//! | `$JS.API.STREAM.INFO.*` | seeing that the streams exist, and the newest sequence |
+//! | `$JS.API.DIRECT.GET.STREAM.…` | reading stored messages of these subjects |
+//! | `$JS.API.STREAM.MSG.GET.STREAM` | reading any stored message from the leader of the stream |
+//! | `$JS.API.CONSUMER.*.STREAM.NAME` | taking messages by this consumer |
+//! | `$JS.ACK.STREAM.NAME.>` | ending deliveries of this consumer |
+//! | `$KV.BUCKET.KEY` | writing facts |
+
+use crate::Control;
+use push0_domain::{ProverId, ZkvmId, message::Role, subject::ROOT};
+
+/// The prefix of the broker's API inside the accounts of provers and verifiers. `$JS.API` would do, but the broker
+/// answers there itself as well, and says that these accounts have no JetStream.
+pub const API_PREFIX: &str = "$JS.push0.API";
+/// The prefix of the broker's API in the account `PUSH0`.
+const API: &str = "$JS.API";
+
+/// Subjects that a user may publish and subscribe to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rights {
+    /// What the user may publish to.
+    pub publish: Vec<String>,
+    /// What the user may not publish to, although `publish` has it.
+    pub deny: Vec<String>,
+    /// What the user may subscribe to.
+    pub subscribe: Vec<String>,
+}
+
+/// The rows of one kind of user.
+struct Table {
+    publish: &'static [&'static str],
+    subscribe: &'static [&'static str],
+}
+
+/// The rows of provers or verifiers.
+pub(crate) struct MemberTable {
+    /// Messages of a member to the account `PUSH0`: services that its account imports, for every `{name}`.
+    services: &'static [&'static str],
+    /// Messages of a member to others of its account.
+    local: &'static [&'static str],
+    /// Messages to a member from the account `PUSH0`: streams that its account imports, for every `{name}`.
+    streams: &'static [&'static str],
+    /// Messages to a member from others of its account.
+    heard: &'static [&'static str],
+}
+
+/// Publishes blocks, and writes the facts about them.
+const INGESTER: Table = Table {
+    publish: &[
+        // Published messages.
+        "~block.*",
+        "~cancel.*",
+        // Facts that the service writes.
+        "$KV.push0_blocks.>",
+        "$KV.push0_state.leader.ingester.*",
+        "~leader.ingester.*",
+        "$KV.push0_state.cursor.ingester.*",
+        // Answers to `pipeline reset`.
+        "$KV.push0_state.reset.ingester.*",
+        // Witnesses, as blobs.
+        "~blob._.ingester.>",
+        "$JS.API.DIRECT.GET.PUSH0_BLOBS.~blob.>",
+        "$JS.API.STREAM.MSG.GET.PUSH0_BLOBS",
+        // Streams and facts that the service reads.
+        "$JS.API.STREAM.INFO.*",
+        "$JS.API.DIRECT.GET.KV_push0_blocks.$KV.push0_blocks.>",
+        "$JS.API.STREAM.MSG.GET.KV_push0_blocks",
+        "$JS.API.STREAM.MSG.GET.KV_push0_state",
+        "$JS.API.DIRECT.GET.KV_push0_pipelines.$KV.push0_pipelines.>",
+        "$JS.API.STREAM.MSG.GET.KV_push0_pipelines",
+    ],
+    subscribe: &["~leader.ingester.*", "$KV.push0_pipelines.*.*"],
+};
+
+/// Releases the tasks of ready stages to provers.
+const DISPATCHER: Table = Table {
+    publish: &[
+        // Published messages.
+        "~task.>",
+        "~ended.*",
+        "~dead.>",
+        "~event.*.dead-letter",
+        "~event.*.queue-held",
+        "~event.*.queue-opened",
+        "$JS.API.STREAM.PURGE.PUSH0_TASKS",
+        // Facts that the service writes.
+        "$KV.push0_state.leader.dispatcher",
+        "~leader.dispatcher",
+        "$KV.push0_state.cursor.dispatcher.*",
+        "$KV.push0_state.held.*",
+        // Deliveries: the consumers of blocks and cancels are named after pipelines.
+        "$JS.API.CONSUMER.CREATE.PUSH0_BLOCKS.*",
+        "$JS.API.CONSUMER.DELETE.PUSH0_BLOCKS.*",
+        "$JS.API.CONSUMER.INFO.PUSH0_BLOCKS.*",
+        "$JS.API.CONSUMER.MSG.NEXT.PUSH0_BLOCKS.*",
+        "$JS.ACK.PUSH0_BLOCKS.*.>",
+        "$JS.API.CONSUMER.CREATE.PUSH0_STAGES.dispatcher-stages",
+        "$JS.API.CONSUMER.DELETE.PUSH0_STAGES.dispatcher-stages",
+        "$JS.API.CONSUMER.INFO.PUSH0_STAGES.dispatcher-stages",
+        "$JS.API.CONSUMER.MSG.NEXT.PUSH0_STAGES.dispatcher-stages",
+        "$JS.ACK.PUSH0_STAGES.dispatcher-stages.>",
+        // Streams and facts that the service reads.
+        "$JS.API.STREAM.INFO.*",
+        "$JS.API.DIRECT.GET.PUSH0_BLOCKS",
+        "$JS.API.DIRECT.GET.PUSH0_STAGES",
+        "$JS.API.STREAM.MSG.GET.PUSH0_BLOCKS",
+        "$JS.API.STREAM.MSG.GET.PUSH0_STAGES",
+        "$JS.API.STREAM.MSG.GET.PUSH0_TASKS",
+        "$JS.API.STREAM.MSG.GET.PUSH0_LEASES",
+        "$JS.API.STREAM.MSG.GET.PUSH0_PROOFS",
+        "$JS.API.STREAM.MSG.GET.KV_push0_state",
+        "$JS.API.DIRECT.GET.KV_push0_pipelines.$KV.push0_pipelines.>",
+        "$JS.API.STREAM.MSG.GET.KV_push0_pipelines",
+        "$JS.API.STREAM.MSG.GET.KV_push0_blocks",
+        "$JS.API.STREAM.MSG.GET.KV_push0_seals",
+    ],
+    subscribe: &[
+        "~leader.dispatcher",
+        "~lease.>",
+        "~result.>",
+        "~verdict.>",
+        "~check.>",
+        "~proof.>",
+    ],
+};
+
+/// Joins results, opens stages, stores records.
+const COLLECTOR: Table = Table {
+    publish: &[
+        // Published messages.
+        "~stage.>",
+        "~proof.>",
+        "~dead.>",
+        "~event.*.dead-letter",
+        "$JS.API.STREAM.PURGE.PUSH0_STAGES",
+        // Facts that the service writes.
+        "$KV.push0_state.leader.collector.*",
+        "~leader.collector.*",
+        // Lists too long for a record, as blobs.
+        "~blob._.collector.>",
+        "$JS.API.DIRECT.GET.PUSH0_BLOBS.~blob.>",
+        "$JS.API.STREAM.MSG.GET.PUSH0_BLOBS",
+        // Deliveries: the consumers are named after pipelines.
+        "$JS.API.CONSUMER.CREATE.PUSH0_RESULTS.*",
+        "$JS.API.CONSUMER.DELETE.PUSH0_RESULTS.*",
+        "$JS.API.CONSUMER.INFO.PUSH0_RESULTS.*",
+        "$JS.API.CONSUMER.MSG.NEXT.PUSH0_RESULTS.*",
+        "$JS.ACK.PUSH0_RESULTS.*.>",
+        // Streams and facts that the service reads.
+        "$JS.API.STREAM.INFO.*",
+        "$JS.API.DIRECT.GET.PUSH0_RESULTS",
+        "$JS.API.STREAM.MSG.GET.PUSH0_RESULTS",
+        "$JS.API.STREAM.MSG.GET.PUSH0_PROOFS",
+        "$JS.API.STREAM.MSG.GET.PUSH0_STAGES",
+        "$JS.API.DIRECT.GET.KV_push0_blocks.$KV.push0_blocks.>",
+        "$JS.API.STREAM.MSG.GET.KV_push0_blocks",
+        "$JS.API.STREAM.MSG.GET.KV_push0_state",
+        "$JS.API.DIRECT.GET.KV_push0_pipelines.$KV.push0_pipelines.>",
+        "$JS.API.STREAM.MSG.GET.KV_push0_pipelines",
+        "$JS.API.STREAM.MSG.GET.KV_push0_seals",
+    ],
+    subscribe: &["~leader.collector.*", "$KV.push0_pipelines.*.*"],
+};
+
+/// Takes tasks from dead, hung and slow provers.
+const WATCHDOG: Table = Table {
+    publish: &[
+        // Published messages.
+        "~control.*.*",
+        "~result.*._.>",
+        "~ended.*",
+        "~stage.>",
+        "~event._.*",
+        // Asks the broker whether silent processes are connected.
+        "~presence.*.*.*",
+        // Facts that the service writes.
+        "$KV.push0_state.leader.watchdog",
+        "~leader.watchdog",
+        "$KV.push0_state.quarantine.*.*",
+        // Ends deliveries of others.
+        "$JS.ACK.PUSH0_TASKS.>",
+        "$JS.ACK.PUSH0_CHECKS.>",
+        // Removes what was acknowledged and is stored all the same.
+        "$JS.API.STREAM.PURGE.PUSH0_TASKS",
+        "$JS.API.STREAM.PURGE.PUSH0_CHECKS",
+        // Makes room: facts, records and blobs of emitted blocks, and the oldest dead letters of a full DEAD.
+        "$JS.API.STREAM.PURGE.KV_push0_blocks",
+        "$JS.API.STREAM.PURGE.PUSH0_PROOFS",
+        "$JS.API.STREAM.PURGE.PUSH0_BLOBS",
+        "$JS.API.STREAM.MSG.GET.PUSH0_BLOBS",
+        "$JS.API.STREAM.PURGE.PUSH0_DEAD",
+        // Removes what no consumer takes, and what exceeds a participant's share.
+        "$JS.API.STREAM.PURGE.PUSH0_RESULTS",
+        "$JS.API.STREAM.MSG.GET.PUSH0_RESULTS",
+        "$JS.API.STREAM.MSG.GET.PUSH0_STAGES",
+        "$JS.API.DIRECT.GET.PUSH0_TASKS",
+        "$JS.API.DIRECT.GET.PUSH0_CHECKS",
+        "$JS.API.DIRECT.GET.PUSH0_STAGES",
+        "$JS.API.DIRECT.GET.PUSH0_RESULTS",
+        "$JS.API.STREAM.MSG.GET.PUSH0_DEAD",
+        "$JS.API.DIRECT.GET.PUSH0_DEAD",
+        "$JS.API.DIRECT.GET.PUSH0_PROOFS",
+        "$JS.API.STREAM.MSG.GET.KV_push0_blocks",
+        // Streams and facts that the service reads.
+        "$JS.API.STREAM.INFO.*",
+        "$JS.API.DIRECT.GET.PUSH0_BLOCKS",
+        "$JS.API.STREAM.MSG.GET.PUSH0_BLOCKS",
+        "$JS.API.STREAM.MSG.GET.PUSH0_LEASES",
+        "$JS.API.STREAM.MSG.GET.PUSH0_TASKS",
+        "$JS.API.STREAM.MSG.GET.PUSH0_CHECKS",
+        "$JS.API.CONSUMER.INFO.PUSH0_TASKS.*",
+        "$JS.API.CONSUMER.INFO.PUSH0_CHECKS.*",
+        "$JS.API.STREAM.MSG.GET.PUSH0_PROOFS",
+        "$JS.API.STREAM.MSG.GET.KV_push0_state",
+        "$JS.API.DIRECT.GET.KV_push0_pipelines.$KV.push0_pipelines.>",
+        "$JS.API.STREAM.MSG.GET.KV_push0_pipelines",
+        "$JS.API.STREAM.MSG.GET.KV_push0_seals",
+    ],
+    subscribe: &[
+        "~leader.watchdog",
+        "~lease.>",
+        "~result.>",
+        "~verdict.>",
+        "~ended.>",
+        "~proof.>",
+        "~notice.*.*.check-unverified",
+        "~notice.*.*.check-paused",
+    ],
+};
+
+/// Makes streams, buckets and consumers, and applies pipelines.
+const PROVISION: Table = Table {
+    publish: &[
+        // Creates and updates streams, buckets and consumers.
+        "$JS.API.INFO",
+        "$JS.API.STREAM.CREATE.*",
+        "$JS.API.STREAM.UPDATE.*",
+        // Pipeline definitions.
+        "$KV.push0_pipelines.>",
+        "$JS.API.CONSUMER.CREATE.PUSH0_TASKS.>",
+        "$JS.API.CONSUMER.CREATE.PUSH0_CHECKS.>",
+        "$KV.push0_seals.keys",
+        // Streams and facts that the service reads.
+        "$JS.API.STREAM.INFO.*",
+        "$JS.API.DIRECT.GET.KV_push0_pipelines.$KV.push0_pipelines.>",
+        "$JS.API.STREAM.MSG.GET.KV_push0_pipelines",
+        // Positions at which an applied pipeline continues.
+        "$JS.API.STREAM.MSG.GET.KV_push0_state",
+        "$JS.API.STREAM.MSG.GET.KV_push0_seals",
+    ],
+    subscribe: &[],
+};
+
+/// The command for people: sees everything but the seal, cancels, retries, drops.
+const OPERATOR: Table = Table {
+    publish: &[
+        // Pipeline definitions.
+        "$KV.push0_pipelines.>",
+        "$JS.API.CONSUMER.CREATE.PUSH0_TASKS.>",
+        "$JS.API.CONSUMER.CREATE.PUSH0_CHECKS.>",
+        // Cancel, pipeline reset, dead retry, dead drop.
+        "~cancel.*",
+        "~stage.>",
+        "$JS.API.STREAM.PURGE.PUSH0_DEAD",
+        // Repair, and the requests of `pipeline reset`.
+        "$KV.push0_state.>",
+        "$KV.push0_blocks.>",
+        "$JS.API.STREAM.MSG.DELETE.PUSH0_PROOFS",
+        // Removal of stored messages by `push0 sweep`.
+        "$JS.API.STREAM.PURGE.PUSH0_BLOBS",
+        "$JS.API.STREAM.PURGE.PUSH0_RESULTS",
+        "$JS.API.STREAM.PURGE.PUSH0_CHECKS",
+        // Streams and facts that the service reads.
+        "$JS.API.STREAM.INFO.*",
+        "$JS.API.DIRECT.GET.>",
+        "$JS.API.STREAM.MSG.GET.*",
+    ],
+    subscribe: &[],
+};
+
+/// Shows the deployment to people; cancels and retries for those with the role `operate`.
+const GATEWAY: Table = Table {
+    publish: &[
+        // Cancel, and retry of dead letters.
+        "~cancel.*",
+        "~stage.>",
+        "$JS.API.STREAM.PURGE.PUSH0_DEAD",
+        // Streams and facts that the service reads.
+        "$JS.API.STREAM.INFO.*",
+        "$JS.API.DIRECT.GET.>",
+        "$JS.API.STREAM.MSG.GET.*",
+    ],
+    subscribe: &[
+        "~block.>",
+        "~task.>",
+        "~lease.>",
+        "~check.>",
+        "~result.>",
+        "~verdict.>",
+        "~ended.>",
+        "~proof.>",
+        "~event.>",
+    ],
+};
+
+/// Answers the broker's questions about replicas that sign in, in an account without anything else.
+const ENROLLER: Table = Table {
+    publish: &["$SYS._INBOX.>"],
+    subscribe: &["$SYS.REQ.USER.AUTH"],
+};
+
+/// Rows that the wildcards of operator and gateway include and only control services may read.
+const SEALS: &[&str] = &[
+    "$JS.API.DIRECT.GET.KV_push0_seals",
+    "$JS.API.DIRECT.GET.KV_push0_seals.>",
+    "$JS.API.STREAM.MSG.GET.KV_push0_seals",
+];
+
+const PROVER: MemberTable = MemberTable {
+    services: &[
+        // Published messages.
+        "~result.{zkvm}.{name}.>",
+        "~check.{zkvm}.{name}.>",
+        "~lease.{zkvm}.{name}",
+        // What it takes.
+        "$JS.API.CONSUMER.INFO.PUSH0_TASKS.prover-{zkvm}",
+        "$JS.API.CONSUMER.MSG.NEXT.PUSH0_TASKS.prover-{zkvm}",
+        "$JS.ACK.PUSH0_TASKS.prover-{zkvm}.>",
+        // Inputs and outputs.
+        "~blob.{zkvm}.{name}.>",
+        "$JS.API.DIRECT.GET.PUSH0_BLOBS.~blob.>",
+        "$JS.API.STREAM.MSG.GET.PUSH0_BLOBS",
+    ],
+    local: &["~presence.{zkvm}.{name}"],
+    streams: &["~control.{zkvm}.{name}", "~presence.{zkvm}.{name}.*"],
+    heard: &["~presence.{zkvm}.{name}"],
+};
+
+const VERIFIER: MemberTable = MemberTable {
+    services: &[
+        // Published messages.
+        "~verdict.{zkvm}.{name}.>",
+        "~lease.{zkvm}.{name}",
+        "~notice.{zkvm}.{name}.*",
+        // What it takes.
+        "$JS.API.CONSUMER.INFO.PUSH0_CHECKS.verifier-{zkvm}",
+        "$JS.API.CONSUMER.MSG.NEXT.PUSH0_CHECKS.verifier-{zkvm}",
+        "$JS.ACK.PUSH0_CHECKS.verifier-{zkvm}.>",
+        // Proofs to read.
+        "$JS.API.DIRECT.GET.PUSH0_BLOBS.~blob.>",
+        "$JS.API.STREAM.MSG.GET.PUSH0_BLOBS",
+        // What a proof must be about.
+        "$JS.API.STREAM.INFO.KV_push0_blocks",
+        "$JS.API.DIRECT.GET.KV_push0_blocks.$KV.push0_blocks.>",
+        "$JS.API.STREAM.MSG.GET.KV_push0_blocks",
+        "$JS.API.STREAM.INFO.KV_push0_pipelines",
+        "$JS.API.DIRECT.GET.KV_push0_pipelines.$KV.push0_pipelines.>",
+        "$JS.API.STREAM.MSG.GET.KV_push0_pipelines",
+    ],
+    local: &["~presence.{zkvm}.{name}"],
+    streams: &["~control.{zkvm}.{name}", "~presence.{zkvm}.{name}.*"],
+    heard: &["~presence.{zkvm}.{name}"],
+};
+
+fn table_of(role: Role) -> &'static MemberTable {
+    match role {
+        Role::Prover => &PROVER,
+        Role::Verifier => &VERIFIER,
+    }
+}
+
+/// Returns the filter for a user's private inbox. Clients use the prefix `_INBOX_` and their public key.
+fn inbox(key: &str) -> String {
+    format!("_INBOX_{key}.>")
+}
+
+/// Returns the rights of a control user with this public key.
+pub fn rights_of_control(user: Control, key: &str) -> Rights {
+    let table = match user {
+        Control::Ingester => &INGESTER,
+        Control::Dispatcher => &DISPATCHER,
+        Control::Collector => &COLLECTOR,
+        Control::Watchdog => &WATCHDOG,
+        Control::Provision => &PROVISION,
+        Control::Operator => &OPERATOR,
+        Control::Gateway => &GATEWAY,
+        Control::Enroller => &ENROLLER,
+    };
+    let rooted = |rows: &[&str]| rows.iter().map(|row| root(row)).collect::<Vec<_>>();
+    let reads_all = matches!(user, Control::Operator | Control::Gateway);
+    let denied = if reads_all { SEALS } else { &[] };
+    let mut subscribe = rooted(table.subscribe);
+    subscribe.push(inbox(key));
+    Rights {
+        publish: rooted(table.publish),
+        deny: rooted(denied),
+        subscribe,
+    }
+}
+
+/// Returns the rights of a prover or verifier with this name and public key, inside the account of its kind.
+pub fn rights_of_member(role: Role, zkvm: &ZkvmId, name: &ProverId, key: &str) -> Rights {
+    let table = table_of(role);
+    let fill = |row: &&str| local(&filled(row, zkvm, name.as_str()));
+    let publish = table.services.iter().chain(table.local).map(fill).collect();
+    let heard = table.streams.iter().chain(table.heard).map(fill);
+    Rights {
+        publish,
+        deny: Vec::new(),
+        subscribe: heard.chain([inbox(key)]).collect(),
+    }
+}
+
+/// What the account of the provers or verifiers of a zkVM imports from the account `PUSH0`.
+pub(crate) struct Imports {
+    pub(crate) services: Vec<String>,
+    pub(crate) streams: Vec<String>,
+}
+
+pub(crate) fn imports_of(role: Role, zkvm: &ZkvmId) -> Imports {
+    let table = table_of(role);
+    let of_all = |rows: &[&str]| rows.iter().map(|row| filled(row, zkvm, "*")).collect();
+    Imports {
+        services: of_all(table.services),
+        streams: of_all(table.streams),
+    }
+}
+
+/// Returns the subject by which members reach a service of the account `PUSH0`.
+pub(crate) fn local(service: &str) -> String {
+    match service.strip_prefix(API) {
+        Some(call) => format!("{API_PREFIX}{call}"),
+        None => service.to_owned(),
+    }
+}
+
+fn root(row: &str) -> String {
+    row.replace('~', &format!("{ROOT}."))
+}
+
+fn filled(row: &str, zkvm: &ZkvmId, name: &str) -> String {
+    root(row).replace("{zkvm}", zkvm.as_str()).replace("{name}", name)
+}

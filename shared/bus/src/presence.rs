@@ -1,0 +1,16 @@
+//! Whether anybody listens on a subject. A process that listens on a subject of its own shows that it is connected:
+//! the broker ends its subscriptions with its connection.
+
+use crate::Bus;
+use async_nats::client::RequestErrorKind;
+use std::time::Duration;
+
+impl Bus {
+    /// Returns whether the broker says that a subject has no listener. A listener need not answer: if the broker
+    /// does not say so `within` this time, somebody listens, or the broker is away.
+    pub async fn has_no_listener(&self, subject: String, within: Duration) -> bool {
+        let question = async_nats::Request::new().timeout(Some(within));
+        let asked = self.client.send_request(subject, question).await;
+        asked.is_err_and(|error| error.kind() == RequestErrorKind::NoResponders)
+    }
+}

@@ -1,0 +1,139 @@
+//! What waits for a listener: bounded in number and in bytes, in all and for each participant that sends. Pure.
+
+use std::collections::{HashMap, VecDeque, hash_map::Entry};
+
+/// Most messages that wait for one listener.
+pub(super) const MESSAGES_MAX: usize = 16 * 1024;
+/// Most bytes that wait for one listener.
+pub(super) const BYTES_MAX: usize = 16 << 20;
+/// The part of both that the messages of one participant may take up: one half.
+const SHARE: usize = 2;
+
+/// Why a message was dropped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Full {
+    /// Too much of its sender waits.
+    Share,
+    /// Too much waits in all.
+    All,
+}
+
+/// Messages, with their number and their bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Load {
+    messages: usize,
+    bytes: usize,
+}
+
+impl Load {
+    fn with(self, bytes: usize) -> Self {
+        Self {
+            messages: self.messages + 1,
+            bytes: self.bytes + bytes,
+        }
+    }
+
+    fn without(self, bytes: usize) -> Self {
+        Self {
+            messages: self.messages.saturating_sub(1),
+            bytes: self.bytes.saturating_sub(bytes),
+        }
+    }
+
+    /// Returns whether this is no more than one part of `parts` of what may wait.
+    fn fits(self, parts: usize) -> bool {
+        self.messages <= MESSAGES_MAX / parts && self.bytes <= BYTES_MAX / parts
+    }
+}
+
+/// The messages that wait, oldest first.
+#[derive(Debug)]
+pub(super) struct Queue<T> {
+    waiting: VecDeque<(T, Option<u64>, usize)>,
+    all: Load,
+    of_senders: HashMap<u64, Load>,
+}
+
+impl<T> Default for Queue<T> {
+    fn default() -> Self {
+        Self {
+            waiting: VecDeque::new(),
+            all: Load::default(),
+            of_senders: HashMap::new(),
+        }
+    }
+}
+
+impl<T> Queue<T> {
+    /// Adds a message of a participant, or of a service with `None`, unless too much waits.
+    pub(super) fn push(&mut self, message: T, sender: Option<u64>, bytes: usize) -> Result<(), Full> {
+        let all = self.all.with(bytes);
+        if let Some(sender) = sender {
+            let of_sender = self.of_senders.get(&sender).copied().unwrap_or_default();
+            let of_sender = of_sender.with(bytes);
+            if !of_sender.fits(SHARE) {
+                return Err(Full::Share);
+            }
+            if all.fits(1) {
+                self.of_senders.insert(sender, of_sender);
+            }
+        }
+        if !all.fits(1) {
+            return Err(Full::All);
+        }
+        self.all = all;
+        self.waiting.push_back((message, sender, bytes));
+        Ok(())
+    }
+
+    /// Takes the oldest message.
+    pub(super) fn pop(&mut self) -> Option<T> {
+        let (message, sender, bytes) = self.waiting.pop_front()?;
+        self.all = self.all.without(bytes);
+        if let Some(sender) = sender
+            && let Entry::Occupied(mut of_sender) = self.of_senders.entry(sender)
+        {
+            let left = of_sender.get().without(bytes);
+            if left.messages == 0 {
+                of_sender.remove();
+            } else {
+                of_sender.insert(left);
+            }
+        }
+        Some(message)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fill(queue: &mut Queue<u64>, sender: u64, bytes: usize) -> (usize, Option<Full>) {
+        let mut full = None;
+        let pushed = std::iter::repeat_with(|| queue.push(sender, Some(sender), bytes));
+        let pushed = pushed.take_while(|pushed| {
+            full = pushed.err();
+            full.is_none()
+        });
+        (pushed.count(), full)
+    }
+
+    #[test]
+    fn one_participant_leaves_room_for_others_and_all_together_have_a_limit() {
+        for (bytes, most) in [(0, MESSAGES_MAX), (1 << 20, 16), (BYTES_MAX / 2, 2)] {
+            let mut queue = Queue::default();
+            assert_eq!(fill(&mut queue, 1, bytes), (most / 2, Some(Full::Share)));
+            assert_eq!(fill(&mut queue, 2, bytes), (most / 2, Some(Full::Share)));
+            assert_eq!(queue.push(3, Some(3), bytes), Err(Full::All));
+            assert_eq!(queue.push(4, None, bytes), Err(Full::All));
+            let popped: Vec<u64> = std::iter::from_fn(|| queue.pop()).collect();
+            assert_eq!(
+                (popped.len(), popped.first(), popped.last()),
+                (most, Some(&1), Some(&2))
+            );
+            assert_eq!((queue.all, queue.of_senders.len()), (Load::default(), 0));
+            // A service has no share.
+            assert!((0..most).all(|_| queue.push(5, None, bytes).is_ok()));
+        }
+    }
+}

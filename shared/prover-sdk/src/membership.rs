@@ -1,0 +1,55 @@
+//! Taking part on a broker with accounts: the process's key and name, and how it reaches the streams.
+
+use crate::ProverConfig;
+use push0_accounts::{API_PREFIX, enrol};
+use push0_bus::{DrawnKey, Membership, NatsConfig, Stream, consumer_of_checks, consumer_of_tasks};
+use push0_domain::{ProverId, ZkvmId, message::Role};
+use push0_runtime::BoxError;
+
+/// A credential that cannot be used: a mistake in the configuration.
+#[derive(Debug, thiserror::Error)]
+#[error("prover.enrol `{path}`: {reason}; `push0 auth add-prover --fleet` writes such a file")]
+pub(crate) struct NoCredential {
+    path: String,
+    reason: String,
+}
+
+/// Returns the name of this process. Completes `nats` with the process's key and account, if it signs in with one.
+pub(crate) fn join(
+    nats: &mut NatsConfig,
+    config: &ProverConfig,
+    zkvm: &ZkvmId,
+    role: Role,
+) -> Result<ProverId, BoxError> {
+    let enrolment = match &config.enrol {
+        None => None,
+        Some(path) => {
+            let failed = |reason: String| NoCredential {
+                path: path.display().to_string(),
+                reason,
+            };
+            let credential = std::fs::read_to_string(path).map_err(|e| failed(e.to_string()))?;
+            Some(enrol::enrol(&credential).map_err(failed)?)
+        }
+    };
+    let id = match &enrolment {
+        Some(enrolment) => enrol::name_of(zkvm, &enrolment.key)?,
+        None if config.id.is_empty() => ProverId::new(&format!("{zkvm}-{:08x}", rand::random::<u32>()))?,
+        None => ProverId::new(&config.id)?,
+    };
+    // Without a key the broker has no accounts, or those of another make.
+    if enrolment.is_some() || nats.nkey_seed.is_some() {
+        nats.membership = Some(Membership {
+            api_prefix: API_PREFIX.to_owned(),
+            consumer: match role {
+                Role::Prover => (Stream::Tasks, consumer_of_tasks(zkvm)),
+                Role::Verifier => (Stream::Checks, consumer_of_checks(zkvm)),
+            },
+            drawn: enrolment.map(|enrolment| DrawnKey {
+                seed: enrolment.seed,
+                word: enrolment.word,
+            }),
+        });
+    }
+    Ok(id)
+}
