@@ -17,6 +17,15 @@ pub(crate) const PUBLIC: &str = "auth";
 /// Name of the user with all permissions.
 pub(crate) const TEST: &str = "test";
 
+/// A prover, a verifier or a fleet of them, as a user of the broker.
+#[derive(Clone, Debug)]
+pub(crate) struct User {
+    pub(crate) name: String,
+    pub(crate) role: Role,
+    pub(crate) zkvm: String,
+    pub(crate) fleet: bool,
+}
+
 /// A key for every user, in a directory of their own.
 #[derive(Debug)]
 pub(crate) struct Accounts {
@@ -48,16 +57,17 @@ impl Accounts {
         accounts
     }
 
-    /// Adds a prover or verifier as a user, or a fleet of them; returns `false` if the name exists already.
-    pub(crate) fn add(&self, name: &str, role: Role, zkvm: &str, fleet: bool) -> bool {
+    /// Adds a user; returns `false` if the name exists already.
+    pub(crate) fn add(&self, user: &User) -> bool {
+        let name = &user.name;
         if self.seed(name).exists() {
             return false;
         }
         let member = Member {
-            role,
-            zkvm: ZkvmId::new(zkvm).expect("a name"),
+            role: user.role,
+            zkvm: ZkvmId::new(&user.zkvm).expect("a name"),
             key: self.key_for(name),
-            fleet,
+            fleet: user.fleet,
         };
         let added = self.book().add(ProverId::new(name).expect("a name"), member);
         added.unwrap_or_else(|e| panic!("{e}"));

@@ -29,6 +29,8 @@ const PORTS: Range<u16> = 12_000..32_000;
 pub(crate) const START: Duration = Duration::from_secs(20);
 /// Number of ports tried when other processes keep taking the drawn port.
 pub(crate) const TRIES: usize = 5;
+/// Number of characters shown of the log of a server that crashed.
+const CRASH: usize = 8_000;
 
 /// Configuration of a server.
 #[derive(Clone, Debug, Default)]
@@ -306,6 +308,26 @@ impl NatsServer {
     pub fn resume(&self) {
         if let Some(child) = &self.child {
             child.signal(Signal::SIGCONT);
+        }
+    }
+}
+
+impl Drop for NatsServer {
+    /// Prints how the server ended if the test is panicking and did not end the server itself.
+    fn drop(&mut self) {
+        let Some(child) = self.child.as_ref().filter(|_| std::thread::panicking()) else {
+            return;
+        };
+        if let Some(status) = child.exited() {
+            let (port, log) = (self.port, child.log());
+            // The stacks of all goroutines follow the reason of a crash.
+            let reasons = ["panic: ", "fatal error: "];
+            let crash = reasons.iter().filter_map(|reason| log.find(reason)).min();
+            let shown: String = match crash {
+                Some(at) => log[at..].chars().take(CRASH).collect(),
+                None => child.tail(),
+            };
+            eprintln!("--- nats-server on port {port} had ended: {status}; its log ends:\n{shown}");
         }
     }
 }

@@ -3,7 +3,7 @@
 use super::{Deployment, PATIENCE, connect, shipped};
 use crate::{
     NatsCluster, NatsOptions, Process, ProcessBuilder, Proxy,
-    accounts::{Accounts, TEST},
+    accounts::{Accounts, TEST, User},
     cluster::Broker,
     wait_for,
 };
@@ -22,8 +22,8 @@ pub struct DeploymentBuilder {
     settings: Vec<(String, String, String)>,
     proxied: bool,
     shipped: bool,
-    /// Members of the broker's accounts from the start: name, role, zkVM, and whether they are a fleet.
-    members: Vec<(String, Role, String, bool)>,
+    /// Users of the broker from the start, in addition to those of the services.
+    users: Vec<User>,
 }
 
 impl DeploymentBuilder {
@@ -40,7 +40,7 @@ impl DeploymentBuilder {
             settings: Vec::new(),
             proxied: false,
             shipped: false,
-            members: Vec::new(),
+            users: Vec::new(),
         }
     }
 
@@ -69,7 +69,12 @@ impl DeploymentBuilder {
     /// Adds a prover or verifier as a user of the broker, without a process.
     #[must_use]
     pub fn member(mut self, name: &str, role: Role, zkvm: &str) -> Self {
-        self.members.push((name.into(), role, zkvm.into(), false));
+        self.users.push(User {
+            name: name.into(),
+            role,
+            zkvm: zkvm.into(),
+            fleet: false,
+        });
         self
     }
 
@@ -77,7 +82,12 @@ impl DeploymentBuilder {
     /// the service `enroller`.
     #[must_use]
     pub fn fleet(mut self, name: &str, zkvm: &str) -> Self {
-        self.members.push((name.into(), Role::Prover, zkvm.into(), true));
+        self.users.push(User {
+            name: name.into(),
+            role: Role::Prover,
+            zkvm: zkvm.into(),
+            fleet: true,
+        });
         self
     }
 
@@ -171,8 +181,9 @@ impl DeploymentBuilder {
         let mut options = self.options.clone();
         let accounts = self.shipped.then(|| Arc::new(Accounts::draw()));
         if let Some(accounts) = &accounts {
-            for (name, role, zkvm, fleet) in &self.members {
-                accounts.add(name, *role, zkvm, *fleet);
+            let of_services: Vec<User> = self.services.iter().filter_map(shipped::user_of).collect();
+            for user in self.users.iter().chain(&of_services) {
+                accounts.add(user);
             }
             options = options.with_accounts(accounts.clone());
         }

@@ -1,7 +1,7 @@
 //! Additions of a shipped deployment to a quick one: users, and limits checked by every test.
 
 use super::{Deployment, PATIENCE};
-use crate::{Process, ProcessBuilder, cluster::Broker, wait_for};
+use crate::{Process, ProcessBuilder, accounts::User, cluster::Broker, wait_for};
 use push0_domain::message::Role;
 use std::net::SocketAddr;
 
@@ -30,6 +30,25 @@ pub(super) fn settings() -> Vec<(String, String, String)> {
         .into()
 }
 
+/// Returns the user of an adapter without credentials of its own, or `None` for other programs and for adapters that enrol.
+pub(super) fn user_of(service: &ProcessBuilder) -> Option<User> {
+    let adapter = service.program_name().strip_prefix("prover-")?;
+    if service.variable("PUSH0_PROVER__ENROL").is_some() {
+        return None;
+    }
+    let variable = |name, default: &str| service.variable(name).unwrap_or(default).to_owned();
+    Some(User {
+        name: variable("PUSH0_PROVER__ID", service.name()),
+        role: if service.has_arg("--verify") {
+            Role::Verifier
+        } else {
+            Role::Prover
+        },
+        zkvm: variable("PUSH0_PROVER__ZKVM", adapter),
+        fleet: false,
+    })
+}
+
 impl<B: Broker> Deployment<B> {
     /// Gives a service its own broker user, if the deployment has users. Control services use the user of
     /// their name, adapters the user of their prover id, and the operator's command the user `operator`.
@@ -37,10 +56,20 @@ impl<B: Broker> Deployment<B> {
         let Some(accounts) = &self.accounts else {
             return service;
         };
-        let program = service.program_name().to_owned();
+        if let Some(user) = user_of(&service) {
+            // The brokers know the users of adapters that are there from the start.
+            if accounts.add(&user) {
+                self.nats.servers().iter().for_each(crate::NatsServer::reload);
+            }
+            let seed = accounts.seed(&user.name);
+            return service
+                .env_default("PUSH0_PROVER__ID", &user.name)
+                .env_default("PUSH0_NATS__NKEY_SEED", &seed.display().to_string());
+        }
         if service.variable("PUSH0_PROVER__ENROL").is_some() {
             return service;
         }
+        let program = service.program_name().to_owned();
         if program == "enroller" {
             return accounts
                 .of_enroller()
@@ -49,27 +78,8 @@ impl<B: Broker> Deployment<B> {
                     service.env_default(name, &path.display().to_string())
                 });
         }
-        let Some(adapter) = program.strip_prefix("prover-") else {
-            let user = if program == "push0" { "operator" } else { &program };
-            let seed = accounts.seed(user);
-            return service.env_default("PUSH0_NATS__NKEY_SEED", &seed.display().to_string());
-        };
-        let label = service.name().to_owned();
-        let service = service.env_default("PUSH0_PROVER__ID", &label);
-        let id = service.variable("PUSH0_PROVER__ID").unwrap_or(&label).to_owned();
-        let zkvm = service
-            .variable("PUSH0_PROVER__ZKVM")
-            .unwrap_or(adapter)
-            .to_owned();
-        let role = if service.has_arg("--verify") {
-            Role::Verifier
-        } else {
-            Role::Prover
-        };
-        if accounts.add(&id, role, &zkvm, false) {
-            self.nats.servers().iter().for_each(crate::NatsServer::reload);
-        }
-        let seed = accounts.seed(&id);
+        let user = if program == "push0" { "operator" } else { &program };
+        let seed = accounts.seed(user);
         service.env_default("PUSH0_NATS__NKEY_SEED", &seed.display().to_string())
     }
 
