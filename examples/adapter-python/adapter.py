@@ -202,9 +202,9 @@ class Adapter:
         result["transfer_us"] = int((time.monotonic() - attempt.came) * 1e6) - took_us
         result["inputs"] = attempt.task["inputs"] if is_checked or "failed" in outcome else None
         kind = "check" if is_checked else "result"
-        # The subject names who speaks, after the zkVM.
+        # The subject names who speaks, after the zkVM, and ends with the key that signed: this adapter has none.
         zkvm, rest = attempt.message.subject.removeprefix("push0.v1.task.").split(".", 1)
-        subject = f"push0.v1.{kind}.{zkvm}.{self.ledger.prover}.{rest}"
+        subject = f"push0.v1.{kind}.{zkvm}.{self.ledger.prover}.{rest}._"
         body = encode(result if is_checked else {"attempt": result})
         await retry(lambda: self.jetstream.publish(subject, body, headers=HEADERS | attempt.trace))
 

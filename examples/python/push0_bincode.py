@@ -153,7 +153,12 @@ class Bincode:
         proof |= {"program_id": self.optional(self.text), "prover": self.text()}
         proof |= {"verifier": self.optional(self.text), "payload": self.payload()}
         proof |= {"bytes": self.int(), "prove_us": self.int(), "transfer_us": self.int()}
-        return proof | {"verify_us": self.int(), "attempt": self.int()}
+        return proof | {"verify_us": self.int(), "attempt": self.int(), "signed": self.optional(self.signed)}
+
+    def signed(self):
+        signed = {"stage": self.text(), "index": self.int()}
+        signature = {"key": self.text(), "word": self.optional(self.text)}
+        return signed | {"signature": signature | {"bytes": "0x" + self.take(self.int()).hex()}}
 
     def end_reason(self):
         return self.variant(

@@ -9,6 +9,7 @@
 )]
 
 mod baseline;
+mod compare;
 mod floor;
 mod monitor;
 mod record;

@@ -163,7 +163,7 @@ fn result(pipeline: &Pipeline, number: u64, keys: &SealKeys) -> anyhow::Result<M
     };
     let header = keys.seal(header)?;
     let prover = "hole".parse()?;
-    let subject = subject::result(&prover, &header.key());
+    let subject = subject::result(&prover, &header.key(), None);
     let output = Payload::Inline(vec![u8::try_from(number % 251).unwrap_or_default(); OUTPUT_LEN]);
     let event = ResultEvent::Attempt(TaskResult {
         header,
@@ -174,6 +174,7 @@ fn result(pipeline: &Pipeline, number: u64, keys: &SealKeys) -> anyhow::Result<M
         inputs: None,
         prove_us: 1,
         transfer_us: 0,
+        signature: None,
         verdict: None,
     });
     let trace = synthetic_trace(&pipeline.name, number);

@@ -10,6 +10,7 @@ mod fanout;
 mod floor;
 mod gantt;
 mod hole;
+mod hostile;
 mod incidents;
 mod ingest;
 mod memory;
@@ -81,6 +82,8 @@ pub(crate) enum Scenario {
     Brokers,
     /// Outages, stalls and kills one by one under a steady load; each may cost time, and no block.
     Incidents,
+    /// A hostile prover beside an honest pipeline, one attack after another.
+    Hostile,
     /// A hop of the floor, started by other scenarios.
     #[value(hide = true)]
     Relay,
@@ -123,6 +126,7 @@ impl Scenario {
                 Self::Chaos,
                 Self::Incidents,
                 Self::Brokers,
+                Self::Hostile,
             ],
             one => vec![one],
         }
@@ -142,6 +146,7 @@ impl Scenario {
             Self::Memory => memory::run(context).await,
             Self::Backlog => backlog::run(context).await,
             Self::Hole => hole::run(context).await,
+            Self::Hostile => hostile::run(context).await,
             Self::Priority => priority::run(context).await,
             Self::Multistep => multistep::run(context).await,
             Self::Fanout => fanout::run(context).await,

@@ -76,6 +76,7 @@ fn result(pipeline: &Pipeline, index: u32, of: u32) -> TaskResult {
         inputs: None,
         prove_us: 1,
         transfer_us: 0,
+        signature: None,
         verdict: None,
     }
 }

@@ -8,10 +8,13 @@ use crate::intake::Handle;
 use push0_domain::{
     Payloads, ProverId, Timestamp,
     message::{AttemptRecord, BlockFacts, Failure, Outcome, TaskHeader, TaskResult},
+    signature::Signed,
     trace::TraceContext,
 };
 use std::collections::{BTreeMap, BTreeSet};
 
+/// Approximate size of a signature with its key and the word of a fleet, in bytes.
+const SIGNED_LEN: usize = 320;
 /// How many messages are read again at once.
 const WANTED_MAX: usize = 1024;
 /// Most bytes of messages read ahead.
@@ -36,6 +39,7 @@ pub(crate) struct Completed {
     pub(crate) busy_us: u64,
     pub(crate) attempt: u32,
     pub(crate) facts: BlockFacts,
+    pub(crate) signed: Option<Signed>,
     pub(crate) trace: TraceContext,
 }
 
@@ -71,6 +75,12 @@ impl Body {
             Outcome::Failed(_) => Payloads::List(Vec::new()),
         };
         let verdict = result.verdict;
+        let task = &result.header.id;
+        let signed = result.signature.map(|signature| Signed {
+            stage: task.stage.stage.clone(),
+            index: task.index,
+            signature,
+        });
         Self::Completed(Box::new(Completed {
             outputs,
             prover: result.prover,
@@ -81,6 +91,7 @@ impl Body {
             busy_us,
             attempt: result.header.attempt,
             facts: result.header.context.facts,
+            signed,
             trace,
         }))
     }
@@ -109,7 +120,7 @@ impl Body {
         let map_entry = 160;
         map_entry
             + match self {
-                Self::Completed(body) => size_of::<Completed>() + 192 + payloads(&body.outputs),
+                Self::Completed(body) => size_of::<Completed>() + 192 + SIGNED_LEN + payloads(&body.outputs),
                 Self::Failed(body) => {
                     let inputs = body.inputs.as_ref().map_or(0, payloads);
                     size_of::<Failing>() + 512 + inputs + body.record.failure.message.len()

@@ -5,7 +5,7 @@ use push0_bus::{Bus, BusError, Seals};
 use push0_domain::{
     PipelineId,
     message::TaskResult,
-    report::Refusal,
+    report::{Refusal, admit_signature},
     subject::{self, Kind},
 };
 use std::{
@@ -39,8 +39,11 @@ impl Gate {
             None => Err(Refusal::Subject),
         };
         let refusal = match admitted {
-            Ok(report) if report.attempt.pipeline == self.refusals.pipeline => return Ok(true),
-            Ok(_) => Refusal::Attempt,
+            Ok(report) if report.attempt.pipeline != self.refusals.pipeline => Refusal::Attempt,
+            Ok(report) => match kind.map_or(Ok(()), |kind| admit_signature(&report, kind, result)) {
+                Ok(()) => return Ok(true),
+                Err(refusal) => refusal,
+            },
             Err(refusal) => refusal,
         };
         self.refusals.count(subject, refusal, "");

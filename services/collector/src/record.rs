@@ -143,6 +143,7 @@ fn proof(spec: &ProofSpec, done: &Completed) -> Proof {
         transfer_us: done.transfer_us,
         verify_us: done.verify_us,
         attempt: done.attempt,
+        signed: done.signed.clone(),
     }
 }
 
@@ -158,8 +159,8 @@ pub(crate) fn size(emission: &Emission) -> usize {
         _ => &[],
     };
     let inline = |proof: &Proof| match &proof.payload {
-        Payload::Inline(bytes) => bytes.len() + 256,
-        _ => 256,
+        Payload::Inline(bytes) => bytes.len() + 640,
+        _ => 640,
     };
     1024 + emission.hashes.len() * 32 + proofs.iter().map(inline).sum::<usize>()
 }

@@ -372,6 +372,7 @@ pub(crate) mod tests {
             transfer_us: 30_000,
             verify_us: 10_000,
             attempt: 1,
+            signed: None,
         }
     }
 

@@ -177,7 +177,7 @@ mod tests {
 
     fn untold(deliveries: u32, obstacle: Obstacle, again_at: Timestamp) -> Happening {
         Happening::CheckUnverified {
-            check: subject::check(&"p".parse().unwrap(), &key()),
+            check: subject::check(&"p".parse().unwrap(), &key(), None),
             prover: "p".parse().unwrap(),
             verifier: "v".parse().unwrap(),
             zkvm: "mock".parse().unwrap(),
@@ -190,7 +190,7 @@ mod tests {
 
     fn paused(deliveries: u32, again_at: Timestamp) -> Happening {
         Happening::CheckPaused {
-            check: subject::check(&"p".parse().unwrap(), &key()),
+            check: subject::check(&"p".parse().unwrap(), &key(), None),
             prover: "p".parse().unwrap(),
             verifier: "v".parse().unwrap(),
             zkvm: "mock".parse().unwrap(),
@@ -245,7 +245,7 @@ mod tests {
         let mut unverified = Unverified::default();
         for index in 0..=u32::try_from(SWEEP_MAX).unwrap() {
             let what = Happening::CheckPaused {
-                check: subject::check(&"p".parse().unwrap(), &key_of(index)),
+                check: subject::check(&"p".parse().unwrap(), &key_of(index), None),
                 prover: "p".parse().unwrap(),
                 verifier: "v".parse().unwrap(),
                 zkvm: "mock".parse().unwrap(),

@@ -68,6 +68,13 @@ pub(crate) fn decide<'a>(
     nonce: &str,
     signature: &str,
 ) -> Result<(ProverId, &'a Member), Refused> {
+    let admitted = replica(book, word, key)?;
+    verify(key, nonce.as_bytes(), signature)?;
+    Ok(admitted)
+}
+
+/// Returns the name and the fleet of the replica with the key `key`, for which `word` is the word of its fleet.
+pub(crate) fn replica<'a>(book: &'a Book, word: &str, key: &str) -> Result<(ProverId, &'a Member), Refused> {
     let (credential, signed) = word.split_once('.').ok_or(Refused::NoWord)?;
     let fleet = book
         .members
@@ -75,7 +82,6 @@ pub(crate) fn decide<'a>(
         .find(|member| member.fleet && member.key == credential);
     let fleet = fleet.ok_or_else(|| Refused::UnknownCredential(credential.chars().take(56).collect()))?;
     verify(credential, format!("{PURPOSE}{key}").as_bytes(), signed)?;
-    verify(key, nonce.as_bytes(), signature)?;
     let name = name_of(&fleet.zkvm, key).map_err(|_| Refused::WrongSignature)?;
     if book.revoked.contains(&name) || book.members.contains_key(&name) {
         return Err(Refused::Revoked(name));

@@ -13,6 +13,7 @@ mod callout;
 pub mod enrol;
 mod name;
 mod rights;
+pub mod signature;
 
 pub use book::{Book, BookError, Control, Member};
 pub use broker::configuration;

@@ -327,9 +327,9 @@ const SEALS: &[&str] = &[
 
 const PROVER: MemberTable = MemberTable {
     services: &[
-        // Published messages.
-        "~result.{zkvm}.{name}.>",
-        "~check.{zkvm}.{name}.>",
+        // Published messages: the last token of a report is the key that signed it.
+        "~result.{zkvm}.{name}.*.*.*.*.*.*.{key}",
+        "~check.{zkvm}.{name}.*.*.*.*.*.*.{key}",
         "~lease.{zkvm}.{name}",
         // What it takes.
         "$JS.API.CONSUMER.INFO.PUSH0_TASKS.prover-{zkvm}",
@@ -410,7 +410,7 @@ pub fn rights_of_control(user: Control, key: &str) -> Rights {
 /// Returns the rights of a prover or verifier with this name and public key, inside the account of its kind.
 pub fn rights_of_member(role: Role, zkvm: &ZkvmId, name: &ProverId, key: &str) -> Rights {
     let table = table_of(role);
-    let fill = |row: &&str| local(&filled(row, zkvm, name.as_str()));
+    let fill = |row: &&str| local(&filled(row, zkvm, name.as_str(), key));
     let publish = table.services.iter().chain(table.local).map(fill).collect();
     let heard = table.streams.iter().chain(table.heard).map(fill);
     Rights {
@@ -428,7 +428,7 @@ pub(crate) struct Imports {
 
 pub(crate) fn imports_of(role: Role, zkvm: &ZkvmId) -> Imports {
     let table = table_of(role);
-    let of_all = |rows: &[&str]| rows.iter().map(|row| filled(row, zkvm, "*")).collect();
+    let of_all = |rows: &[&str]| rows.iter().map(|row| filled(row, zkvm, "*", "*")).collect();
     Imports {
         services: of_all(table.services),
         streams: of_all(table.streams),
@@ -447,6 +447,9 @@ fn root(row: &str) -> String {
     row.replace('~', &format!("{ROOT}."))
 }
 
-fn filled(row: &str, zkvm: &ZkvmId, name: &str) -> String {
-    root(row).replace("{zkvm}", zkvm.as_str()).replace("{name}", name)
+fn filled(row: &str, zkvm: &ZkvmId, name: &str, key: &str) -> String {
+    root(row)
+        .replace("{zkvm}", zkvm.as_str())
+        .replace("{name}", name)
+        .replace("{key}", key)
 }

@@ -62,3 +62,21 @@ fn read_bincode<T: Shown>(bencher: Bencher<'_, '_>) {
 fn read_json<T: Shown>(bencher: Bencher<'_, '_>) {
     reading::<T>(bencher, Encoding::Json);
 }
+
+/// The prover signs the end of each attempt, and the collector and a verifier check the signature.
+#[divan::bench]
+fn sign(bencher: Bencher<'_, '_>) {
+    let (pair, statement) = (nkeys::KeyPair::new_user(), example::<TaskResult>().statement());
+    bencher.bench_local(|| pair.sign(black_box(statement.as_bytes())));
+}
+
+#[divan::bench]
+fn check_signature(bencher: Bencher<'_, '_>) {
+    let (pair, statement) = (nkeys::KeyPair::new_user(), example::<TaskResult>().statement());
+    let signature = push0_domain::signature::Signature {
+        key: pair.public_key(),
+        word: None,
+        bytes: pair.sign(statement.as_bytes()).unwrap_or_default(),
+    };
+    bencher.bench_local(|| black_box(&signature).verifies(black_box(&statement)));
+}

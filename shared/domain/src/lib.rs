@@ -17,6 +17,7 @@ pub mod report;
 pub mod retry;
 pub mod seal;
 pub mod seal_keys;
+pub mod signature;
 pub mod subject;
 pub mod task;
 pub mod time;

@@ -105,6 +105,11 @@ impl Kind {
         matches!(self, Self::Check | Self::Result | Self::Verdict)
     }
 
+    /// Returns whether subjects of the kind end with the public key of the prover that speaks, or with `_`.
+    fn names_key(self) -> bool {
+        matches!(self, Self::Check | Self::Result)
+    }
+
     /// Returns the tokens that select every zkVM, and every speaker if subjects of the kind name one.
     fn anybody(self) -> &'static str {
         if self.names_speaker() { "*.*" } else { "*" }
@@ -205,6 +210,8 @@ impl AttemptKey {
 
 /// The token of the watchdog in place of a prover's name. No id may be this text.
 const WATCHDOG: &str = "_";
+/// The token in place of a public key: the speaker has none, or none is asked for.
+const NO_KEY: &str = "_";
 
 /// A report on an attempt, as its subject names it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -213,6 +220,9 @@ pub struct Report {
     pub speaker: Option<ProverId>,
     /// The attempt that the report is about.
     pub attempt: AttemptKey,
+    /// The public key of a prover, which its permissions fix. `None` on a broker without accounts, for the watchdog, and
+    /// for a verdict.
+    pub key: Option<String>,
 }
 
 impl Report {
@@ -220,6 +230,10 @@ impl Report {
     pub fn parse(subject: &str, kind: Kind) -> Result<Self, InvalidSubject> {
         let invalid = |reason: String| InvalidSubject::new(subject, kind, reason);
         let rest = rest_of(subject, kind)?;
+        let (rest, key) = match rest.rsplit_once('.') {
+            Some((rest, key)) if kind.names_key() => (rest, (key != NO_KEY).then(|| key.to_owned())),
+            _ => (rest, None),
+        };
         let mut tokens = rest.splitn(3, '.');
         let (Some(zkvm), Some(speaker), Some(rest)) = (tokens.next(), tokens.next(), tokens.next()) else {
             return Err(invalid("expected the zkVM, the speaker and an attempt".into()));
@@ -229,7 +243,11 @@ impl Report {
             name => Some(name.parse().map_err(|e: InvalidId| invalid(e.to_string()))?),
         };
         let attempt = AttemptKey::parse_tokens(&format!("{zkvm}.{rest}")).map_err(invalid)?;
-        Ok(Self { speaker, attempt })
+        Ok(Self {
+            speaker,
+            attempt,
+            key,
+        })
     }
 }
 
@@ -243,9 +261,14 @@ pub fn attempt_of(subject: &str, kind: Kind) -> Option<AttemptKey> {
 }
 
 /// Returns the subject of a report.
-fn report(kind: Kind, speaker: &str, attempt: &AttemptKey) -> String {
-    let (kind, zkvm) = (kind.as_str(), &attempt.zkvm);
-    format!("{ROOT}.{kind}.{zkvm}.{speaker}.{}", attempt.rest())
+fn report(kind: Kind, speaker: &str, attempt: &AttemptKey, key: &str) -> String {
+    let (name, zkvm) = (kind.as_str(), &attempt.zkvm);
+    let subject = format!("{ROOT}.{name}.{zkvm}.{speaker}.{}", attempt.rest());
+    if kind.names_key() {
+        format!("{subject}.{key}")
+    } else {
+        subject
+    }
 }
 
 impl InvalidSubject {
@@ -323,9 +346,10 @@ pub fn attempts_of_block(kind: Kind, pipeline: &PipelineId, block: BlockKey) -> 
     format!("{ROOT}.{}.{}.{pipeline}.{block}.>", kind.as_str(), kind.anybody())
 }
 
-/// Returns the subject in CHECKS for a completed attempt of a prover, waiting for a verifier.
-pub fn check(prover: &ProverId, attempt: &AttemptKey) -> String {
-    report(Kind::Check, prover.as_str(), attempt)
+/// Returns the subject in CHECKS for a completed attempt of a prover, waiting for a verifier. `key` is the public key that
+/// signed the attempt.
+pub fn check(prover: &ProverId, attempt: &AttemptKey, key: Option<&str>) -> String {
+    report(Kind::Check, prover.as_str(), attempt, key.unwrap_or(NO_KEY))
 }
 
 /// Returns the filter for all attempts in CHECKS waiting for verifiers of one zkVM.
@@ -333,25 +357,26 @@ pub fn checks_of_zkvm(zkvm: &ZkvmId) -> String {
     format!("{ROOT}.check.{zkvm}.>")
 }
 
-/// Returns the subject in RESULTS for the end of an attempt, as its prover reports it.
-pub fn result(prover: &ProverId, attempt: &AttemptKey) -> String {
-    report(Kind::Result, prover.as_str(), attempt)
+/// Returns the subject in RESULTS for the end of an attempt, as its prover reports it. `key` is the public key that signed
+/// the attempt.
+pub fn result(prover: &ProverId, attempt: &AttemptKey, key: Option<&str>) -> String {
+    report(Kind::Result, prover.as_str(), attempt, key.unwrap_or(NO_KEY))
 }
 
 /// Returns the subject in RESULTS for the end of an attempt that the watchdog reports in place of a prover.
 pub fn result_by_watchdog(attempt: &AttemptKey) -> String {
-    report(Kind::Result, WATCHDOG, attempt)
+    report(Kind::Result, WATCHDOG, attempt, NO_KEY)
 }
 
 /// Returns the subject in RESULTS for a verifier's verdict on a completed attempt. Provers have no
 /// permission to publish on it. A proof that must be verified counts only if it arrives on this subject.
 pub fn verdict(verifier: &ProverId, attempt: &AttemptKey) -> String {
-    report(Kind::Verdict, verifier.as_str(), attempt)
+    report(Kind::Verdict, verifier.as_str(), attempt, NO_KEY)
 }
 
 /// Returns the filter for the reports of one kind on an attempt, from any participant.
 pub fn reports_of_attempt(kind: Kind, attempt: &AttemptKey) -> String {
-    report(kind, "*", attempt)
+    report(kind, "*", attempt, "*")
 }
 
 /// Returns the filters for everything in RESULTS about one pipeline.

@@ -19,7 +19,7 @@ use futures::FutureExt;
 use push0_bus::{BlobError, Delivery, Message, now};
 use push0_domain::{
     message::{Failure, FailureClass, Happening, Obstacle, Outcome, ResultEvent, TaskResult, Verdict, clip},
-    report::{Refusal, admit_unsealed},
+    report::{Refusal, admit_signature, admit_unsealed},
     subject::{self, Kind},
     time::micros,
 };
@@ -53,7 +53,9 @@ pub(crate) async fn run<V: Verify>(
     place: Place,
     stop: CancellationToken,
 ) {
-    if let Err(refusal) = admit_unsealed(&delivery.subject, Kind::Check, &delivery.body) {
+    let admitted = admit_unsealed(&delivery.subject, Kind::Check, &delivery.body);
+    let signed = admitted.and_then(|report| admit_signature(&report, Kind::Check, &delivery.body));
+    if let Err(refusal) = signed {
         return refused(&node, &delivery, refusal).await;
     }
     let pause = match again::turn(delivery.deliveries, rand::random_range(0.5..=1.0)) {
@@ -101,6 +103,8 @@ pub(crate) async fn run<V: Verify>(
             tracing::error!(parent: &span, reason, "the proof is lost, its task is proved again");
             let mut result = delivery.body.clone();
             result.outcome = Outcome::Failed(Failure::new(FailureClass::Surroundings, reason));
+            // The prover signed that it completed the attempt.
+            result.signature = None;
             store(&node, &delivery, result, &span).await;
         }
         Some(Said::Valid) => told(&node, &delivery, &span, None, took).await,

@@ -61,6 +61,7 @@ mod offer;
 mod pace;
 mod presence;
 mod serve;
+mod signer;
 mod spool;
 mod start;
 mod statement;

@@ -1,6 +1,6 @@
 //! Taking part on a broker with accounts: the process's key and name, and how it reaches the streams.
 
-use crate::ProverConfig;
+use crate::{ProverConfig, signer::Signer};
 use push0_accounts::{API_PREFIX, enrol};
 use push0_bus::{DrawnKey, Membership, NatsConfig, Stream, consumer_of_checks, consumer_of_tasks};
 use push0_domain::{ProverId, ZkvmId, message::Role};
@@ -14,13 +14,13 @@ pub(crate) struct NoCredential {
     reason: String,
 }
 
-/// Returns the name of this process. Completes `nats` with the process's key and account, if it signs in with one.
+/// Returns the name of this process and the key with which it signs results. Completes `nats` with the process's key and account, if it signs in with one.
 pub(crate) fn join(
     nats: &mut NatsConfig,
     config: &ProverConfig,
     zkvm: &ZkvmId,
     role: Role,
-) -> Result<ProverId, BoxError> {
+) -> Result<(ProverId, Option<Signer>), BoxError> {
     let enrolment = match &config.enrol {
         None => None,
         Some(path) => {
@@ -37,6 +37,15 @@ pub(crate) fn join(
         None if config.id.is_empty() => ProverId::new(&format!("{zkvm}-{:08x}", rand::random::<u32>()))?,
         None => ProverId::new(&config.id)?,
     };
+    let signer = match (&enrolment, &nats.nkey_seed) {
+        (Some(enrolment), _) => Some(Signer::new(&enrolment.seed, Some(enrolment.word.clone()))?),
+        (None, Some(path)) => {
+            let named = |reason: String| format!("nats.nkey_seed `{}`: {reason}", path.display());
+            let seed = std::fs::read_to_string(path).map_err(|e| named(e.to_string()))?;
+            Some(Signer::new(&seed, None).map_err(named)?)
+        }
+        (None, None) => None,
+    };
     // Without a key the broker has no accounts, or those of another make.
     if enrolment.is_some() || nats.nkey_seed.is_some() {
         nats.membership = Some(Membership {
@@ -51,5 +60,5 @@ pub(crate) fn join(
             }),
         });
     }
-    Ok(id)
+    Ok((id, signer))
 }

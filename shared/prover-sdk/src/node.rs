@@ -1,6 +1,6 @@
 //! The state of a running adapter, which its parts share.
 
-use crate::{adopted::Adopted, ledger::Ledger, metrics::Metrics, spool::Spool};
+use crate::{adopted::Adopted, ledger::Ledger, metrics::Metrics, signer::Signer, spool::Spool};
 use push0_bus::{Blobs, Bus, Facts, Pipelines};
 use push0_domain::{Participant, ProverId, ZkvmId, message::KnownBlock};
 use std::{sync::Arc, time::Duration};
@@ -19,6 +19,8 @@ pub(crate) struct Node {
     pub(crate) draining: CancellationToken,
     /// Cancelled when the process ends. Attempts that still run are handed back.
     pub(crate) leaving: CancellationToken,
+    /// `None` on a broker without accounts.
+    pub(crate) signer: Option<Signer>,
     pub(crate) id: ProverId,
     pub(crate) zkvm: ZkvmId,
     /// The rank among standby provers; 0 if the process is no standby.

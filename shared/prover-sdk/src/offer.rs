@@ -11,6 +11,7 @@ use crate::{
 use futures::{StreamExt, stream::FuturesUnordered};
 use push0_bus::Message;
 use push0_domain::{
+    codec::CodecError,
     message::{Failure, FailureClass, Outcome, ResultEvent, TaskResult},
     subject,
     time::micros,
@@ -142,26 +143,22 @@ async fn offer(node: &Node, unstored: &Unstored, freed: impl FnOnce()) -> Fate {
     freed();
     let completed = matches!(outcome, Outcome::Completed { .. });
     let to_check = completed && about.header.check;
-    let result = TaskResult {
+    let mut result = TaskResult {
         // A result of an ended process is offered under the name of this one: no other may be used.
         prover: node.id.clone(),
         outcome,
         inputs: (to_check || !completed).then(|| about.inputs.clone()),
         prove_us: about.prove_us,
         transfer_us: about.transfer_us + micros(began.elapsed()),
+        signature: None,
         verdict: None,
         header: about.header.clone(),
     };
     node.metrics.attempt(&result);
-    let key = result.header.key();
-    let message = if to_check {
-        Message::new(subject::check(&node.id, &key), &result, &about.trace)
-    } else {
-        let subject = subject::result(&node.id, &key);
-        Message::new(subject, &ResultEvent::Attempt(result), &about.trace)
-    };
+    let signer = node.signer.as_ref();
+    result.signature = signer.and_then(|signer| signer.sign(&result.statement()));
     let id = &about.header.id;
-    let message = match message {
+    let message = match message(node, result, about) {
         Ok(message) => message,
         Err(error) => {
             tracing::error!(task.id = %id, %error, "result cannot be encoded, another prover will get the task");
@@ -180,6 +177,17 @@ async fn offer(node: &Node, unstored: &Unstored, freed: impl FnOnce()) -> Fate {
             }
         }
     }
+}
+
+fn message(node: &Node, result: TaskResult, about: &About) -> Result<Message, CodecError> {
+    let signature = result.signature.clone();
+    let (attempt, key) = (result.header.key(), signature.as_ref().map(|signature| signature.key.as_str()));
+    let is_completed = matches!(result.outcome, Outcome::Completed { .. });
+    if is_completed && result.header.check {
+        return Message::new(subject::check(&node.id, &attempt, key), &result, &about.trace);
+    }
+    let subject = subject::result(&node.id, &attempt, key);
+    Message::new(subject, &ResultEvent::Attempt(result), &about.trace)
 }
 
 type Taken = Vec<(About, Kept, watch::Sender<bool>)>;

@@ -14,6 +14,7 @@ use crate::{
     offer,
     presence::{self, NameTaken},
     serve::{self, Job, Proving, Verifying},
+    signer::Signer,
     spool::Spool,
 };
 use push0_bus::{Backoff, Bus, BusError};
@@ -88,7 +89,7 @@ async fn start<C, J: Job>(service: Service<C>, common: Common, zkvm: &str, job: 
     } else {
         &config.zkvm
     })?;
-    let id = membership::join(&mut nats, &config, &zkvm, J::ROLE)?;
+    let (id, signer) = membership::join(&mut nats, &config, &zkvm, J::ROLE)?;
     let (broker, consumer) = (
         service.health.component("broker"),
         service.health.component("consumer"),
@@ -99,7 +100,7 @@ async fn start<C, J: Job>(service: Service<C>, common: Common, zkvm: &str, job: 
     let connection = service.health.component("connection").quiet_reporter();
     let bus = Bus::connect_reporting(&nats, id.as_str(), permissions, connection).await?;
     let node = tokio::select! {
-        node = bind(bus, &id, &zkvm, J::ROLE, &config) => Arc::new(node?),
+        node = bind(bus, (&id, &zkvm), signer, J::ROLE, &config) => Arc::new(node?),
         () = service.shutdown.requested() => return Ok(()),
     };
     broker.ready();
@@ -137,8 +138,8 @@ async fn start<C, J: Job>(service: Service<C>, common: Common, zkvm: &str, job: 
 /// Binds to the provisioned streams, buckets and pipelines, waiting until they exist.
 async fn bind(
     bus: Bus,
-    id: &ProverId,
-    zkvm: &ZkvmId,
+    (id, zkvm): (&ProverId, &ZkvmId),
+    signer: Option<Signer>,
     role: Role,
     config: &crate::ProverConfig,
 ) -> Result<Node, BoxError> {
@@ -157,6 +158,7 @@ async fn bind(
                     slots: Semaphore::new(config.slots as usize),
                     draining: CancellationToken::new(),
                     leaving: CancellationToken::new(),
+                    signer,
                     id: id.clone(),
                     zkvm: zkvm.clone(),
                     standby: config.standby,

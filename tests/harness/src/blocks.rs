@@ -159,6 +159,7 @@ mod tests {
                 transfer_us: 0,
                 verify_us: 0,
                 attempt: 1,
+                signed: None,
             }]),
             announcement: Announcement(1),
             stored_at: Timestamp(1),

@@ -188,6 +188,15 @@ impl<B: Broker> Deployment<B> {
         self.nats.servers().iter().for_each(NatsServer::reload);
     }
 
+    /// Returns the file with the book of keys, as `push0 auth` writes it.
+    ///
+    /// # Panics
+    /// The deployment has no accounts.
+    pub fn accounts_file(&self) -> PathBuf {
+        let accounts = self.accounts.as_ref().expect("a deployment with accounts");
+        accounts.public().join("accounts.json")
+    }
+
     /// Returns the file with this user's seed, for `nats.nkey_seed`; `None` if the deployment has no accounts,
     /// so that every client may do everything.
     pub fn seed(&self, user: &str) -> Option<PathBuf> {

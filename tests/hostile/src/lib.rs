@@ -64,9 +64,25 @@ pub async fn client_of<B: Broker>(deployment: &Deployment<B>, user: &str, index:
     client.unwrap_or_else(|refusal| panic!("{user}: {refusal}"))
 }
 
-/// Returns the subject of a report by a member.
-pub fn report(kind: &str, zkvm: &str, name: &str) -> String {
-    format!("{ROOT}.{kind}.{zkvm}.{name}.{ATTEMPT}")
+/// Returns the public key of a user.
+///
+/// # Panics
+/// The deployment has no such user.
+pub fn key_of<B: Broker>(deployment: &Deployment<B>, user: &str) -> String {
+    let seed = deployment.seed(user).expect("a deployment with accounts");
+    let seed = std::fs::read_to_string(seed).expect("a seed");
+    let pair = nkeys::KeyPair::from_seed(seed.trim()).expect("a seed");
+    pair.public_key()
+}
+
+/// Returns the subject of a check or a result by a prover with this key.
+pub fn report(kind: &str, zkvm: &str, name: &str, key: &str) -> String {
+    format!("{ROOT}.{kind}.{zkvm}.{name}.{ATTEMPT}.{key}")
+}
+
+/// Returns the subject of a verdict by a verifier.
+pub fn verdict(zkvm: &str, name: &str) -> String {
+    format!("{ROOT}.verdict.{zkvm}.{name}.{ATTEMPT}")
 }
 
 /// Returns the subject of orders to a member.

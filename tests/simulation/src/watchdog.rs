@@ -184,6 +184,7 @@ fn report(prover: Participant, held: &Held, end: End) -> TaskResult {
         inputs: None,
         prove_us: held.running_ms.unwrap_or(0) * 1000,
         transfer_us: 0,
+        signature: None,
         verdict: None,
     }
 }

@@ -11,6 +11,7 @@ mod faults;
 mod processes;
 
 use crate::{
+    compare::Comparison,
     monitor::Monitor,
     record::Context,
     stand::{self, Arrivals},
@@ -19,14 +20,9 @@ use anyhow::bail;
 use faults::{DEPENDENCY, Fault, Schedule, TWINS, VERIFIERS_AWAY};
 use processes::SPLIT;
 use push0_bus::{Bus, Stream};
-use push0_domain::{
-    message::{Emission, EmissionOutcome},
-    pipeline::Pipeline,
-    subject,
-};
+use push0_domain::pipeline::Pipeline;
 use push0_harness::{Broker, Deployment, DeploymentBuilder, NatsCluster};
 use std::{
-    collections::BTreeMap,
     fs,
     path::{Path, PathBuf},
     time::Duration,
@@ -72,15 +68,6 @@ kind = "map"
 timeout = "10s"
 attempts = 3
 "#;
-
-/// Comparison of the output with the submitted blocks.
-#[derive(Debug, Default)]
-struct Verdict {
-    lost: Vec<u64>,
-    duplicates: u64,
-    inversions: u64,
-    dead: u64,
-}
 
 fn deployment(outage: &Path) -> DeploymentBuilder {
     let mut builder = Deployment::builder().as_shipped().pipeline(MAIN).pipeline(EXEC);
@@ -164,9 +151,9 @@ pub(crate) async fn run(context: &Context) -> anyhow::Result<()> {
     }
     let mut verdicts = Vec::new();
     for pipeline in &pipelines {
-        verdicts.push(compare(&bus, pipeline, count).await?);
+        verdicts.push(Comparison::of(&bus, &pipeline.name, 1..=count).await?);
     }
-    let sum = |of: fn(&Verdict) -> u64| verdicts.iter().map(of).sum::<u64>();
+    let sum = |of: fn(&Comparison) -> u64| verdicts.iter().map(of).sum::<u64>();
     let lost = sum(|v| v.lost.len() as u64);
     let (duplicates, inversions) = (sum(|v| v.duplicates), sum(|v| v.inversions));
     // No block is at fault, so each dead one was condemned for the fault of something else.
@@ -199,30 +186,6 @@ pub(crate) async fn run(context: &Context) -> anyhow::Result<()> {
     keep(context, deployment, &schedule.faults, &verdicts)
 }
 
-async fn compare(bus: &Bus, pipeline: &Pipeline, count: u64) -> anyhow::Result<Verdict> {
-    let subjects = subject::proofs_of_pipeline(&pipeline.name);
-    let records = bus
-        .scan::<Emission>(Stream::Proofs, &subjects, 1, usize::MAX)
-        .await?;
-    let mut verdict = Verdict::default();
-    let mut seen: BTreeMap<u64, u64> = BTreeMap::new();
-    let mut last = 0;
-    for kept in &records {
-        let Ok(emission) = &kept.body else {
-            bail!("{} cannot be read", kept.subject);
-        };
-        for number in emission.first.number..=emission.last.number {
-            *seen.entry(number).or_default() += 1;
-        }
-        verdict.inversions += u64::from(emission.first.number < last);
-        verdict.dead += u64::from(matches!(emission.outcome, EmissionOutcome::Dead { .. }));
-        last = emission.last.number;
-    }
-    verdict.duplicates = seen.values().map(|times| times - 1).sum();
-    verdict.lost = (1..=count).filter(|number| !seen.contains_key(number)).collect();
-    Ok(verdict)
-}
-
 /// Returns the number of messages left in the work streams after all blocks are emitted. The streams should
 /// be empty within a moment.
 async fn left(bus: &Bus) -> anyhow::Result<u64> {
@@ -252,7 +215,7 @@ fn keep(
     context: &Context,
     deployment: Deployment<NatsCluster>,
     faults: &[Fault],
-    verdicts: &[Verdict],
+    verdicts: &[Comparison],
 ) -> anyhow::Result<()> {
     let folder = PathBuf::from(format!("target/bench/chaos-{}", context.seed));
     fs::create_dir_all(&folder)?;

@@ -181,6 +181,7 @@ impl Session {
             inputs: Some(Payloads::one(number(ended.index))),
             prove_us: 1,
             transfer_us: 0,
+            signature: None,
             verdict: None,
         };
         let pipeline = self.pipeline.clone();

@@ -363,6 +363,7 @@ impl Rig {
             inputs: Some(Payloads::List(inputs)),
             prove_us: 1,
             transfer_us: 0,
+            signature: None,
             verdict: None,
         };
         self.pass(Duration::from_millis(1));

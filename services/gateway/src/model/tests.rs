@@ -108,6 +108,7 @@ fn result(number: u64, attempt: u32, outcome: Outcome, verdict: Option<Verdict>)
         inputs: None,
         prove_us: 300_000,
         transfer_us: 20_000,
+        signature: None,
         verdict,
     }
 }
@@ -160,6 +161,7 @@ fn proved() -> EmissionOutcome {
         transfer_us: 20_000,
         verify_us: 10_000,
         attempt: 1,
+        signed: None,
     }])
 }
 

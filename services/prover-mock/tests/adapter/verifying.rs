@@ -2,7 +2,7 @@
 
 use crate::{
     mock, rig,
-    rig::{PATIENCE, Rig, class, key, output},
+    rig::{PATIENCE, Rig, class, key},
 };
 use push0_bus::{Message, Signals, Stream};
 use push0_domain::{
@@ -109,13 +109,14 @@ fn unverified(task: &Task, output: push0_domain::Payload) -> TaskResult {
         inputs: Some(task.inputs.clone()),
         prove_us: 1,
         transfer_us: 0,
+        signature: None,
         verdict: None,
     }
 }
 
 /// Stores a check as the prover `speaker` may.
 async fn check_of(rig: &Rig, speaker: &str, check: &TaskResult) {
-    let subject = subject::check(&speaker.parse().expect("a name"), &check.header.key());
+    let subject = subject::check(&speaker.parse().expect("a name"), &check.header.key(), None);
     let message = Message::new(subject, check, &TraceContext::default());
     let stored = rig.bus().publish(message.expect("it can be written")).await;
     stored.expect("the check is stored");

@@ -166,6 +166,7 @@ fn proved(verifier: Option<&str>, payload: Payload) -> EmissionOutcome {
         transfer_us: 0,
         verify_us: 20_000,
         attempt: 1,
+        signed: None,
     }])
 }
 

@@ -213,6 +213,7 @@ impl Active<'_> {
             inputs: Some(lost.task.inputs),
             prove_us: lost.ran_ms * 1000,
             transfer_us: 0,
+            signature: None,
             verdict: None,
         };
         let context = trace::context(&span, &lost.trace);

@@ -1,5 +1,7 @@
 //! The broker's configuration, the book, and the decision about replicas.
 
+mod signature;
+
 use push0_accounts::{Book, Control, Member, configuration, enrol, rights_of_member};
 use push0_domain::{ProverId, message::Role};
 use std::path::Path;

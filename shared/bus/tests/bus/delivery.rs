@@ -30,6 +30,7 @@ fn result(block: u64) -> ResultEvent {
         inputs: None,
         prove_us: 1_000,
         transfer_us: 0,
+        signature: None,
         verdict: None,
     })
 }
@@ -127,7 +128,7 @@ async fn a_new_receiver_gets_all_that_its_predecessor_left_in_order() {
         broker
             .bus
             .publish(message(
-                subject::result(&"p1".parse().expect("a name"), &attempt(block, 0)),
+                subject::result(&"p1".parse().expect("a name"), &attempt(block, 0), None),
                 &result(block),
             ))
             .await
@@ -153,7 +154,7 @@ async fn a_new_receiver_gets_all_that_its_predecessor_left_in_order() {
     broker
         .bus
         .publish(message(
-            subject::result(&"p1".parse().expect("a name"), &attempt(21, 0)),
+            subject::result(&"p1".parse().expect("a name"), &attempt(21, 0), None),
             &result(21),
         ))
         .await
@@ -172,7 +173,7 @@ async fn ten_thousand_results_are_replayed_in_less_than_a_second() {
     for block in 1..=10_000 {
         outbox.push(
             message(
-                subject::result(&"p1".parse().expect("a name"), &attempt(block, 0)),
+                subject::result(&"p1".parse().expect("a name"), &attempt(block, 0), None),
                 &result(block),
             ),
             (),
@@ -323,7 +324,7 @@ async fn a_redelivery_of_a_held_message_is_skipped() {
         broker
             .bus
             .publish(message(
-                subject::result(&"p1".parse().expect("a name"), &key),
+                subject::result(&"p1".parse().expect("a name"), &key, None),
                 &event,
             ))
             .await

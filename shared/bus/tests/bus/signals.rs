@@ -63,7 +63,7 @@ async fn a_flood_of_one_sender_is_dropped_at_its_limit_and_others_are_heard() {
 async fn a_message_that_its_stream_would_not_take_is_not_heard() {
     let broker = Broker::start().await;
     let mut signals = listening(&broker, Kind::Result).await;
-    let of = |block| subject::result(&prover("p1"), &crate::attempt(block, 0));
+    let of = |block| subject::result(&prover("p1"), &crate::attempt(block, 0), None);
     say(&broker.bus, of(1), 300 << 10).await;
     say(&broker.bus, of(2), 200 << 10).await;
     let heard = soon(signals.next()).await.expect("connected");

@@ -1,8 +1,10 @@
 //! Bodies of the streams PROOFS (the ordered output) and DEAD (dead letters).
 
-use super::{BlockFacts, EndReason, Failure, StageReady};
+use super::{BlockFacts, EndReason, Failure, Outcome, StageReady};
 use crate::{
-    BlockHash, BlockRef, Payload, PipelineId, ProofType, ProverId, Timestamp, ZkvmId, wanted::Announcement,
+    BlockHash, BlockRef, Payload, Payloads, PipelineId, ProofType, ProverId, StageKey, Timestamp, ZkvmId,
+    signature::{self, Signed},
+    wanted::Announcement,
 };
 use serde::{Deserialize, Serialize};
 
@@ -69,6 +71,22 @@ impl Emission {
             .saturating_sub(signed(self.busy_us))
     }
 
+    /// Returns the text that the prover of this proof signed; `None` for a proof without a signature.
+    pub fn statement(&self, proof: &Proof) -> Option<String> {
+        let signed = proof.signed.as_ref()?;
+        let stage = StageKey {
+            pipeline: self.pipeline.clone(),
+            block: self.last,
+            first: Some(self.first),
+            proof_type: proof.proof_type.clone(),
+            stage: signed.stage.clone(),
+        };
+        let id = stage.task(signed.index).attempt(proof.attempt);
+        let outputs = Payloads::one(proof.payload.clone());
+        let outcome = Outcome::Completed { outputs };
+        Some(signature::statement(&id, &proof.zkvm, &proof.prover, &outcome))
+    }
+
     /// Returns the blocks that the record covers, in ascending order.
     pub fn blocks(&self) -> impl Iterator<Item = BlockRef> {
         let range = (self.first.number..).zip(self.hashes.iter());
@@ -125,6 +143,9 @@ pub struct Proof {
     pub verify_us: u64,
     /// The number of the final stage's attempt.
     pub attempt: u32,
+    /// The prover's signature of [`Emission::statement`]; `None` from a prover without a key.
+    #[serde(default)]
+    pub signed: Option<Signed>,
 }
 
 /// Body of DEAD: a message or task that was given up, kept until an operator retries or drops it.

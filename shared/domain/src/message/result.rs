@@ -1,7 +1,11 @@
 //! Bodies of the streams CHECKS and RESULTS: how attempts ended.
 
 use super::{BlockEnded, StageKind, TaskHeader};
-use crate::{BlobPlace, Participant, Payloads, ProverId, payload::INLINE_MAX};
+use crate::{
+    BlobPlace, Participant, Payloads, ProverId,
+    payload::INLINE_MAX,
+    signature::{self, Signature},
+};
 use serde::{Deserialize, Deserializer, Serialize};
 
 /// Maximum length of the text of a failure or a reason, in bytes.
@@ -35,6 +39,9 @@ pub struct TaskResult {
     /// How long the inputs were read and the outputs stored, in microseconds. This time is not in `prove_us`.
     #[serde(default)]
     pub transfer_us: u64,
+    /// The prover's signature of [`Self::statement`]; `None` from a prover without a key, and from the watchdog.
+    #[serde(default)]
+    pub signature: Option<Signature>,
     /// The verifier's verdict; `None` until a verifier has seen the attempt.
     #[serde(default)]
     pub verdict: Option<Verdict>,
@@ -81,6 +88,12 @@ impl TaskResult {
             zkvm: self.header.zkvm.clone(),
             name: self.prover.clone(),
         }
+    }
+
+    /// Returns the text that the prover of the attempt signs.
+    pub fn statement(&self) -> String {
+        let id = self.header.attempt_id();
+        signature::statement(&id, &self.header.zkvm, &self.prover, &self.outcome)
     }
 
     /// Returns the time inside provers and verifiers on the critical path, this attempt included, in microseconds.

@@ -5,6 +5,7 @@ mod pipeline;
 mod python;
 mod range;
 mod report;
+mod signature;
 mod stage_keys;
 mod strategy;
 mod subject;

@@ -29,6 +29,7 @@ fn completed(header: TaskHeader) -> TaskResult {
         inputs: None,
         prove_us: 1,
         transfer_us: 0,
+        signature: None,
         verdict: None,
     }
 }
@@ -118,10 +119,10 @@ proptest! {
         let (p1, p2, v1) = (id("p1"), id("p2"), id("v1"));
         let key = plain.key();
         let admit = |subject: &str, kind, result: &TaskResult| report::admit(subject, kind, result, &keys).map(drop);
-        let result = subject::result(&p1, &key);
+        let result = subject::result(&p1, &key, None);
         prop_assert_eq!(admit(&result, Kind::Result, &completed(plain.clone())), Ok(()));
         prop_assert_eq!(admit(&result, Kind::Result, &failed(plain.clone(), FailureClass::Fatal)), Ok(()));
-        prop_assert_eq!(admit(&subject::result(&p2, &key), Kind::Result, &completed(plain.clone())), Err(Refusal::Speaker));
+        prop_assert_eq!(admit(&subject::result(&p2, &key, None), Kind::Result, &completed(plain.clone())), Err(Refusal::Speaker));
         prop_assert_eq!(admit(&result, Kind::Result, &verified(plain.clone(), "v1")), Err(Refusal::Speaker));
         prop_assert_eq!(admit(&result, Kind::Result, &completed(header.clone())).is_ok(), header == plain);
         // Another attempt is made from a failure, so no one may remove or replace the inputs.
@@ -134,7 +135,7 @@ proptest! {
         prop_assert_eq!(admit(&by_watchdog, Kind::Result, &failed(plain.clone(), FailureClass::Died)), Ok(()));
         prop_assert_eq!(admit(&by_watchdog, Kind::Result, &completed(plain.clone())), Err(Refusal::Speaker));
         // Only what is to be checked is, and a verifier speaks for itself.
-        let check = subject::check(&p1, &key);
+        let check = subject::check(&p1, &key, None);
         let unverified = |header: &TaskHeader| TaskResult { inputs: Some(inputs()), ..completed(header.clone()) };
         prop_assert_eq!(admit(&check, Kind::Check, &unverified(&checked)), Ok(()));
         prop_assert_eq!(admit(&check, Kind::Check, &unverified(&plain)), Err(Refusal::Speaker));
@@ -145,7 +146,7 @@ proptest! {
         };
         let forged = TaskHeader { seal, ..checked.clone() };
         prop_assert_eq!(works_for(&check, &unverified(&forged)), Ok(Some(p1.clone())));
-        prop_assert_eq!(works_for(&subject::check(&p2, &key), &unverified(&checked)), Err(Refusal::Speaker));
+        prop_assert_eq!(works_for(&subject::check(&p2, &key, None), &unverified(&checked)), Err(Refusal::Speaker));
         prop_assert_eq!(works_for(&check, &failed(checked.clone(), FailureClass::Fatal)), Err(Refusal::Speaker));
         prop_assert_eq!(works_for(&check, &unverified(&plain)), Err(Refusal::Speaker));
         let another = TaskHeader { attempt: checked.attempt ^ 1, ..checked.clone() };
@@ -171,7 +172,7 @@ proptest! {
         let mut other_zkvm = header.key();
         other_zkvm.zkvm = other.zkvm.clone();
         for key in [other, other_zkvm] {
-            let subject = subject::result(&id("p1"), &key);
+            let subject = subject::result(&id("p1"), &key, None);
             let refused = report::admit(&subject, Kind::Result, &completed(header.clone()), &keys(1));
             prop_assert_eq!(refused.is_ok(), key == header.key());
         }

@@ -11,6 +11,7 @@ use push0_domain::{
     message::*,
     payload::{BlobHash, CHUNK_LEN},
     seal::Seal,
+    signature::{Signature, Signed},
     subject::AttemptKey,
     task::StageKey,
     trace::TraceContext,
@@ -358,6 +359,12 @@ fn failure() -> impl Strategy<Value = Failure> {
     (class, text()).prop_map(|(class, message)| Failure::new(class, message))
 }
 
+pub(crate) fn signature() -> impl Strategy<Value = Signature> {
+    let word = prop::string::string_regex("[A-Za-z0-9.]{1,145}").expect("an expression");
+    let key = prop::string::string_regex("[A-Z2-7]{56}").expect("an expression");
+    (key, of(word), vec(any::<u8>(), 64..=64)).prop_map(|(key, word, bytes)| Signature { key, word, bytes })
+}
+
 pub(crate) fn task_result() -> impl Strategy<Value = TaskResult> {
     let outcome = prop_oneof![
         payloads().prop_map(|outputs| Outcome::Completed { outputs }),
@@ -375,16 +382,17 @@ pub(crate) fn task_result() -> impl Strategy<Value = TaskResult> {
         outcome,
         of(payloads()),
         (any::<u64>(), any::<u64>()),
-        of(verdict),
+        (of(signature()), of(verdict)),
     )
         .prop_map(
-            |(header, prover, outcome, inputs, (prove_us, transfer_us), verdict)| TaskResult {
+            |(header, prover, outcome, inputs, (prove_us, transfer_us), (signature, verdict))| TaskResult {
                 header,
                 prover,
                 outcome,
                 inputs,
                 prove_us,
                 transfer_us,
+                signature,
                 verdict,
             },
         )

@@ -35,21 +35,24 @@ proptest! {
             prop_assert!(is_publishable(&subject), "{}", subject);
             prop_assert_eq!(AttemptKey::parse(&subject, kind).unwrap(), key.clone());
         }
-        for (subject, kind) in [
-            (subject::check(&prover, &key), Kind::Check),
-            (subject::result(&prover, &key), Kind::Result),
-            (subject::verdict(&prover, &key), Kind::Verdict),
+        let public = "UABC";
+        for (subject, kind, of) in [
+            (subject::check(&prover, &key, None), Kind::Check, None),
+            (subject::check(&prover, &key, Some(public)), Kind::Check, Some(public)),
+            (subject::result(&prover, &key, None), Kind::Result, None),
+            (subject::result(&prover, &key, Some(public)), Kind::Result, Some(public)),
+            (subject::verdict(&prover, &key), Kind::Verdict, None),
         ] {
             prop_assert!(is_publishable(&subject), "{}", subject);
-            let report = Report { speaker: Some(prover.clone()), attempt: key.clone() };
+            let report = Report { speaker: Some(prover.clone()), attempt: key.clone(), key: of.map(str::to_owned) };
             prop_assert_eq!(Report::parse(&subject, kind).unwrap(), report);
             prop_assert!(selects(&subject::reports_of_attempt(kind, &key), &subject));
             prop_assert!(AttemptKey::parse(&subject, kind).is_err(), "its speaker must not be overlooked");
         }
         let by_watchdog = Report::parse(&subject::result_by_watchdog(&key), Kind::Result).unwrap();
-        prop_assert_eq!(by_watchdog, Report { speaker: None, attempt: key.clone() });
+        prop_assert_eq!(by_watchdog, Report { speaker: None, attempt: key.clone(), key: None });
         // A subject of one stream must not parse as a subject of another.
-        prop_assert!(Report::parse(&subject::result(&prover, &key), Kind::Verdict).is_err());
+        prop_assert!(Report::parse(&subject::result(&prover, &key, None), Kind::Verdict).is_err());
         prop_assert!(AttemptKey::parse(&subject::task(&key), Kind::Stage).is_err());
     }
 
@@ -72,7 +75,7 @@ proptest! {
         };
         prop_assert_eq!(subject::task(&a) == subject::task(&c), a == c);
         let prover = "p".parse().unwrap();
-        prop_assert_eq!(subject::result(&prover, &a) == subject::result(&prover, &c), a == c);
+        prop_assert_eq!(subject::result(&prover, &a, None) == subject::result(&prover, &c, None), a == c);
     }
 
     #[test]
@@ -99,15 +102,15 @@ proptest! {
     #[test]
     fn filters_select_their_own_and_nothing_else(a in strategy::attempt_key(), b in strategy::attempt_key(), p in strategy::prover()) {
         prop_assert_eq!(selects(&subject::tasks_of_zkvm(&a.zkvm), &subject::task(&b)), a.zkvm == b.zkvm);
-        prop_assert_eq!(selects(&subject::checks_of_zkvm(&a.zkvm), &subject::check(&p, &b)), a.zkvm == b.zkvm);
+        prop_assert_eq!(selects(&subject::checks_of_zkvm(&a.zkvm), &subject::check(&p, &b, None)), a.zkvm == b.zkvm);
         let of_block = subject::attempts_of_block(Kind::Task, &a.pipeline, a.block);
         prop_assert!(selects(&of_block, &subject::task(&a)));
         prop_assert_eq!(selects(&of_block, &subject::task(&b)), a.pipeline == b.pipeline && a.block == b.block);
         let of_pipeline = subject::attempts_of_pipeline(Kind::Task, &a.pipeline);
         prop_assert_eq!(selects(&of_pipeline, &subject::task(&b)), a.pipeline == b.pipeline);
         let reports = subject::attempts_of_block(Kind::Check, &a.pipeline, a.block);
-        prop_assert!(selects(&reports, &subject::check(&p, &a)));
-        prop_assert_eq!(selects(&reports, &subject::check(&p, &b)), a.pipeline == b.pipeline && a.block == b.block);
+        prop_assert!(selects(&reports, &subject::check(&p, &a, None)));
+        prop_assert_eq!(selects(&reports, &subject::check(&p, &b, None)), a.pipeline == b.pipeline && a.block == b.block);
         let record = subject::proof(&a.pipeline, a.block.number);
         prop_assert_eq!(subject::number_of_proof(&record), Some(a.block.number));
         for of_block in [subject::block(&a.pipeline), subject::cancel(&a.pipeline)] {
@@ -116,9 +119,9 @@ proptest! {
         prop_assert_eq!(subject::pipeline_of_block(&record), None);
         let results = subject::results_of_pipeline(&a.pipeline);
         let chosen = |subject: &str| results.iter().filter(|filter| selects(filter, subject)).count();
-        prop_assert_eq!(chosen(&subject::result(&p, &a)), 1);
+        prop_assert_eq!(chosen(&subject::result(&p, &a, None)), 1);
         prop_assert_eq!(chosen(&subject::verdict(&p, &a)), 1);
-        prop_assert_eq!(chosen(&subject::result(&p, &b)), usize::from(a.pipeline == b.pipeline));
+        prop_assert_eq!(chosen(&subject::result(&p, &b, None)), usize::from(a.pipeline == b.pipeline));
         prop_assert_eq!(chosen(&subject::ended(&a.pipeline)), 1);
         prop_assert!(selects(&subject::proofs_of_pipeline(&a.pipeline), &subject::proof(&a.pipeline, a.block.number)));
         prop_assert!(!selects(&subject::proofs_of_pipeline(&a.pipeline), &subject::proof(&b.pipeline, 1)) || a.pipeline == b.pipeline);

@@ -3,7 +3,9 @@
 use futures::future::join_all;
 use push0_accounts::{Control, Rights, rights_of_control, rights_of_member};
 use push0_domain::subject::ROOT;
-use push0_hostile::{ATTEMPT, CONTROL, MEMBERS, brokers, client_of, control, presence, report};
+use push0_hostile::{
+    ATTEMPT, CONTROL, MEMBERS, brokers, client_of, control, key_of, presence, report, verdict,
+};
 
 /// Actions that the table must grant to control services only.
 fn forbidden_to_members() -> Vec<String> {
@@ -20,8 +22,9 @@ fn forbidden_to_members() -> Vec<String> {
         control("miden", "p2"),
         presence("miden", "nobody"),
         format!("{ROOT}.lease.mock.nobody"),
-        report("result", "zisk", "p0"),
-        report("verdict", "miden", "v0"),
+        report("result", "zisk", "p0", "_"),
+        report("result", "mock", "p0", "_"),
+        verdict("miden", "v0"),
         "$KV.push0_state.leader.dispatcher".into(),
         "$KV.push0_state.quarantine.p0".into(),
         "$KV.push0_blocks.demo.7-00000000".into(),
@@ -101,11 +104,11 @@ async fn every_user_and_every_action(count: usize) {
     let mut users: Vec<(String, Rights)> = Vec::new();
     for user in Control::ALL.into_iter().filter(|user| *user != Control::Enroller) {
         assert!(CONTROL.contains(&user.as_str()));
-        users.push((user.as_str().to_owned(), rights_of_control(user, "KEY")));
+        users.push((user.as_str().to_owned(), rights_of_control(user, &key_of(&deployment, user.as_str()))));
     }
     for (name, role, zkvm) in MEMBERS {
         let (zkvm, id) = (zkvm.parse().expect("a name"), name.parse().expect("a name"));
-        users.push((name.to_owned(), rights_of_member(role, &zkvm, &id, "KEY")));
+        users.push((name.to_owned(), rights_of_member(role, &zkvm, &id, &key_of(&deployment, name))));
     }
     let rows = |rights: &Rights| {
         rights

@@ -135,7 +135,14 @@ async fn a_replica_has_the_rights_of_its_own_name_alone() {
             format!("{ROOT}.lease.mock.{other}"),
         ),
         (presence("mock", name), presence("mock", other)),
-        (report("result", "mock", name), report("result", "miden", name)),
+        (
+            report("result", "mock", name, &enrolment.key),
+            report("result", "mock", name, "_"),
+        ),
+        (
+            report("check", "mock", name, &enrolment.key),
+            report("check", "miden", name, &enrolment.key),
+        ),
     ] {
         assert_eq!(
             replica.publish(&own, "", &[], b"x").await,

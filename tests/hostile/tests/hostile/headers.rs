@@ -2,7 +2,7 @@
 //! three copies. No stream loses a message or dies.
 
 use push0_domain::subject::ROOT;
-use push0_hostile::{ATTEMPT, Client, PATIENCE, blob, brokers, client_of, report};
+use push0_hostile::{ATTEMPT, Client, PATIENCE, blob, brokers, client_of, key_of, report, verdict};
 use serde_json::Value;
 
 /// Sets of headers, each of them one attack.
@@ -42,15 +42,15 @@ const ATTACKS: [&[(&str, &str)]; 18] = [
 ];
 
 /// A subject of each stream that a user may write: user, stream, subject.
-fn writable() -> Vec<(&'static str, &'static str, String)> {
+fn writable(key_of: impl Fn(&str) -> String) -> Vec<(&'static str, &'static str, String)> {
     let blobs = blob("mock", "p0");
     vec![
-        ("p0", "PUSH0_RESULTS", report("result", "mock", "p0")),
-        ("p0", "PUSH0_CHECKS", report("check", "mock", "p0")),
+        ("p0", "PUSH0_RESULTS", report("result", "mock", "p0", &key_of("p0"))),
+        ("p0", "PUSH0_CHECKS", report("check", "mock", "p0", &key_of("p0"))),
         ("p0", "PUSH0_LEASES", format!("{ROOT}.lease.mock.p0")),
         ("p0", blobs.0, blobs.1),
-        ("p2", "PUSH0_RESULTS", report("result", "miden", "p2")),
-        ("v0", "PUSH0_RESULTS", report("verdict", "mock", "v0")),
+        ("p2", "PUSH0_RESULTS", report("result", "miden", "p2", &key_of("p2"))),
+        ("v0", "PUSH0_RESULTS", verdict("mock", "v0")),
         ("v0", "PUSH0_LEASES", format!("{ROOT}.lease.mock.v0")),
         ("ingester", "PUSH0_BLOCKS", format!("{ROOT}.block.mock")),
         (
@@ -95,7 +95,7 @@ async fn messages(test: &mut Client, stream: &str) -> u64 {
 async fn no_header_harms_a_stream(count: usize) {
     let deployment = brokers(count).await;
     let mut test = client_of(&deployment, "test", 0).await;
-    for (at, (user, stream, subject)) in writable().into_iter().enumerate() {
+    for (at, (user, stream, subject)) in writable(|user| key_of(&deployment, user)).into_iter().enumerate() {
         // A message of another, which must stay.
         let other = if stream.starts_with("KV_") || stream.starts_with("OBJ_") {
             format!("{subject}-other")

@@ -5,7 +5,9 @@
 
 use push0_domain::{message::Control, subject::ROOT};
 use push0_harness::{Deployment, NatsCluster};
-use push0_hostile::{Client, MEMBERS, PATIENCE, SOON, blob, brokers, client_of, control, presence, report};
+use push0_hostile::{
+    Client, MEMBERS, PATIENCE, SOON, blob, brokers, client_of, control, presence, report, verdict,
+};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
@@ -37,11 +39,11 @@ fn targets() -> Vec<String> {
         format!("{ROOT}.event._.x"),
         format!("{ROOT}.lease.mock.p1"),
         format!("{ROOT}.lease.miden.p2"),
-        report("result", "mock", "p1"),
-        report("result", "miden", "p2"),
-        report("check", "mock", "p1"),
-        report("verdict", "mock", "v0"),
-        report("verdict", "miden", "v0"),
+        report("result", "mock", "p1", "_"),
+        report("result", "miden", "p2", "_"),
+        report("check", "mock", "p1", "_"),
+        verdict("mock", "v0"),
+        verdict("miden", "v0"),
         control("mock", "p1"),
         control("miden", "p2"),
         presence("mock", "p1"),

@@ -6,9 +6,10 @@
 //! its test if the broker refuses anything.
 
 use push0_harness::{Broker, Deployment, DeploymentBuilder, NatsCluster, assert_complete_in_order, wait_for};
-use push0_scenarios::{prover, single, verifier};
+use push0_scenarios::{demo, prover, single, verifier};
 use std::{
     io::Write,
+    path::Path,
     time::{Duration, Instant},
 };
 use tempfile::NamedTempFile;
@@ -105,6 +106,34 @@ async fn each_replica_alone_serves_a_pipeline_that_is_applied_after_the_broker_w
         deployment.ready().await;
     }
     assert_all_came(&deployment).await;
+}
+
+/// Returns the answer of `push0 proof signer` about block 1, by this book of keys.
+async fn signer(deployment: &Deployment, accounts: &Path) -> serde_json::Value {
+    let command = deployment.command().arg("--json").arg("proof").arg("signer").arg("1");
+    let command = command.arg("--accounts").arg(accounts).start();
+    command.wait_exit(PATIENCE).await;
+    let log = command.log();
+    serde_json::from_str(&log).unwrap_or_else(|e| panic!("{e}: {log}"))
+}
+
+#[tokio::test]
+async fn a_record_tells_who_proved_by_the_book_of_keys() {
+    let mut deployment = builder().start().await;
+    let demo = demo();
+    deployment.submit_blocks(&demo, 1..=2).await;
+    deployment.wait_emitted(&demo, 2, PATIENCE).await;
+    let folder = tempfile::tempdir().expect("a directory");
+    let before = folder.path().join("before.json");
+    std::fs::copy(deployment.accounts_file(), &before).expect("the book is copied");
+    let told = signer(&deployment, &before).await;
+    assert_eq!((told["signed"].as_bool(), told["prover"].as_str()), (Some(true), Some("p1")), "{told}");
+    // The record is as good as before, and the book does not know its prover any more.
+    deployment.service_mut("p1").kill();
+    deployment.revoke("p1");
+    let told = signer(&deployment, &deployment.accounts_file()).await;
+    assert_eq!(told["signed"].as_bool(), Some(false), "{told}");
+    assert_eq!(signer(&deployment, &before).await["signed"].as_bool(), Some(true));
 }
 
 /// Applies the pipelines while one of three brokers is in trouble: the leader of the bucket

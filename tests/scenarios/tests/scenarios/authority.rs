@@ -33,6 +33,7 @@ fn fatal(header: &TaskHeader) -> ResultEvent {
         inputs: None,
         prove_us: 1,
         transfer_us: 0,
+        signature: None,
         verdict: None,
     })
 }
@@ -43,7 +44,7 @@ fn forged(header: &TaskHeader) -> Vec<(String, ResultEvent)> {
     let changed = |change: &dyn Fn(&mut TaskHeader)| {
         let mut header = header.clone();
         change(&mut header);
-        (subject::result(&id("p1"), &header.key()), fatal(&header))
+        (subject::result(&id("p1"), &header.key(), None), fatal(&header))
     };
     let mut completed = fatal(header);
     if let ResultEvent::Attempt(result) = &mut completed {
@@ -70,11 +71,13 @@ fn forged(header: &TaskHeader) -> Vec<(String, ResultEvent)> {
         changed(&|header| header.zkvm = "another".parse().expect("a name")),
         changed(&|header| header.attempt += 1),
         changed(&|header| header.id.stage.block.number += 1000),
-        (subject::result(&id("p2"), &key), fatal(header)),
-        (subject::result(&id("p1"), &other_zkvm), fatal(header)),
+        (subject::result(&id("p2"), &key, None), fatal(header)),
+        (subject::result(&id("p1"), &other_zkvm, None), fatal(header)),
         (subject::result_by_watchdog(&key), completed.clone()),
+        // Without the signature of the key that it names.
+        (subject::result(&id("p1"), &key, Some("UABC")), completed.clone()),
         (subject::verdict(&id("v1"), &key), completed),
-        (subject::result(&id("p1"), &key), ResultEvent::Ended(ended)),
+        (subject::result(&id("p1"), &key, None), ResultEvent::Ended(ended)),
     ]
 }
 

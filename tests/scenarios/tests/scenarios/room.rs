@@ -251,6 +251,7 @@ fn unsealed(zkvm: &ZkvmId, prover: &ProverId, attempt: u32, outputs: Payloads) -
         inputs: Some(Payloads::one(Payload::empty())),
         prove_us: 1,
         transfer_us: 0,
+        signature: None,
         verdict: None,
     }
 }
@@ -296,7 +297,7 @@ async fn what_nobody_takes_and_what_no_message_names_goes_and_the_pipeline_runs(
     ];
     for (attempt, outputs) in (1..).zip(lists) {
         let check = unsealed(&zkvm, &hostile, attempt, outputs);
-        let subject = subject::check(&hostile, &check.header.key());
+        let subject = subject::check(&hostile, &check.header.key(), None);
         let message = Message::new(subject, &check, &TraceContext::default()).expect("it can be written");
         bus.publish(message).await.expect("stored");
     }
@@ -316,7 +317,7 @@ async fn what_nobody_takes_and_what_no_message_names_goes_and_the_pipeline_runs(
             stage: "prove".parse().expect("a name"),
             index: 0,
             attempt: 1,
-        },
+        }, None,
     );
     let message = Message::new(subject, &"junk", &TraceContext::default()).expect("it can be written");
     bus.publish(message).await.expect("stored");

@@ -124,7 +124,7 @@ fn step(pipeline: &PipelineId, index: u32, keys: &SealKeys) -> Message {
     (header.id.index, header.of) = (index, PENDING);
     let header = keys.seal(header).expect("it can be sealed");
     let (key, prover) = (header.key(), "p1".parse().expect("a name"));
-    let subject = subject::result(&prover, &key);
+    let subject = subject::result(&prover, &key, None);
     let result = TaskResult {
         header,
         prover,
@@ -134,6 +134,7 @@ fn step(pipeline: &PipelineId, index: u32, keys: &SealKeys) -> Message {
         inputs: None,
         prove_us: 1,
         transfer_us: 0,
+        signature: None,
         verdict: None,
     };
     Message::new(subject, &ResultEvent::Attempt(result), &TraceContext::default()).expect("it can be written")

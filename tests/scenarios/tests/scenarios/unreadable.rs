@@ -116,12 +116,12 @@ async fn unreadable_tasks_wait_while_others_are_done() {
 
 #[tokio::test]
 async fn unreadable_checks_hold_nothing_up() {
-    go_on(|key| subject::check(&"p1".parse().expect("a name"), key)).await;
+    go_on(|key| subject::check(&"p1".parse().expect("a name"), key, None)).await;
 }
 
 #[tokio::test]
 async fn unreadable_results_change_nothing() {
-    let deployment = go_on(|key| subject::result(&"p1".parse().expect("a name"), key)).await;
+    let deployment = go_on(|key| subject::result(&"p1".parse().expect("a name"), key, None)).await;
     settled(deployment.bus()).await;
 }
 
@@ -151,7 +151,7 @@ async fn unreadable_messages_of_services_become_dead_letters_on_three_brokers() 
     litter(bus, |_| subject::ended(&demo())).await;
     let name = "p1".parse().expect("a name");
     litter(bus, subject::stage).await;
-    litter(bus, |key| subject::result(&name, key)).await;
+    litter(bus, |key| subject::result(&name, key, None)).await;
     litter(bus, |key| subject::verdict(&name, key)).await;
     deployment.submit_blocks(&pipeline, 11..=20).await;
     let emissions = deployment.wait_emitted(&pipeline, 20, PATIENCE).await;

@@ -166,6 +166,7 @@ impl World {
             outcome,
             prove_us: took,
             transfer_us: 0,
+            signature: None,
             verdict: None,
         };
         if to_check {

@@ -10,7 +10,7 @@ pub(crate) fn emission() -> impl Strategy<Value = Emission> {
         any::<u64>(),
         (any::<u64>(), any::<u64>()),
         any::<u64>(),
-        any::<u32>(),
+        (any::<u32>(), of((stage_name(), any::<u32>(), signature()))),
     )
         .prop_map(
             |(
@@ -19,7 +19,7 @@ pub(crate) fn emission() -> impl Strategy<Value = Emission> {
                 bytes,
                 (prove_us, transfer_us),
                 verify_us,
-                attempt,
+                (attempt, signed),
             )| Proof {
                 proof_type,
                 zkvm,
@@ -32,6 +32,11 @@ pub(crate) fn emission() -> impl Strategy<Value = Emission> {
                 transfer_us,
                 verify_us,
                 attempt,
+                signed: signed.map(|(stage, index, signature)| Signed {
+                    stage,
+                    index,
+                    signature,
+                }),
             },
         );
     let outcome = prop_oneof![
