@@ -2,7 +2,7 @@
 
 use crate::{
     mock, rig,
-    rig::{PATIENCE, Rig, class, key, output},
+    rig::{PATIENCE, Rig, class, key},
 };
 use push0_bus::{Message, Signals, Stream};
 use push0_domain::{
