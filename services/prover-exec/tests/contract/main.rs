@@ -5,7 +5,7 @@ mod endings;
 mod failures;
 
 use push0_domain::{
-    Announcement, BlockHash, BlockRef, Timestamp,
+    Announcement, BlockHash, Timestamp,
     message::{BlockFacts, FailureClass, KnownBlock, StageKind},
 };
 use push0_harness::synthetic_header;
