@@ -48,9 +48,7 @@ impl Comparison {
             last = emission.last.number;
         }
         comparison.duplicates = seen.values().map(|times| times - 1).sum();
-        comparison.lost = numbers
-            .filter(|number| !seen.contains_key(number))
-            .collect();
+        comparison.lost = numbers.filter(|number| !seen.contains_key(number)).collect();
         Ok(comparison)
     }
 

@@ -133,8 +133,16 @@ impl Attacker {
     async fn step(&mut self, attack: Attack, client: &mut Client) -> anyhow::Result<usize> {
         let turn = usize::try_from(self.sent)?;
         let refusals = match attack {
-            Attack::Results => client.publish(&self.report("result"), "", &[], &[0xff; 1024]).await,
-            Attack::Checks => client.publish(&self.report("check"), "", &[], &[0xff; 1024]).await,
+            Attack::Results => {
+                client
+                    .publish(&self.report("result"), "", &[], &[0xff; 1024])
+                    .await
+            }
+            Attack::Checks => {
+                client
+                    .publish(&self.report("check"), "", &[], &[0xff; 1024])
+                    .await
+            }
             Attack::Leases => {
                 let name = if turn.is_multiple_of(2) { EVIL } else { "p1" };
                 let subject = format!("{ROOT}.lease.mock.{name}");
@@ -267,7 +275,9 @@ pub(crate) async fn run(context: &Context) -> anyhow::Result<()> {
             .publish()?;
     }
     let name = stand.pipeline.name.clone();
-    let harmed = Comparison::of(stand.bus(), &name, 1..=windows * blocks).await?.faults();
+    let harmed = Comparison::of(stand.bus(), &name, 1..=windows * blocks)
+        .await?
+        .faults();
     context
         .record("hostile")
         .with("attacks", Attack::ALL.len())

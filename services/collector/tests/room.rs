@@ -157,6 +157,7 @@ impl Session {
             inputs: Some(Payloads::one(Payload::Inline(text))),
             prove_us: 1,
             transfer_us: 0,
+            signature: None,
             verdict: None,
         }
     }

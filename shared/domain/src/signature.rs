@@ -3,9 +3,7 @@
 //! The signature covers a short text, the statement, which a reader of the ordered output can write down from a record.
 //! So a reader that has the book of keys sees which prover made a proof, even behind a broker that lies.
 
-use crate::{
-    AttemptId, Payload, Payloads, ProverId, StageName, ZkvmId, message::Outcome, payload::BlobHash,
-};
+use crate::{AttemptId, Payload, Payloads, ProverId, StageName, ZkvmId, message::Outcome, payload::BlobHash};
 use nkeys::{KeyPair, KeyPairType};
 use serde::{Deserialize, Serialize};
 use std::fmt::Write;
@@ -131,7 +129,9 @@ fn write_outputs(text: &mut String, outputs: &Payloads) {
         (_, Some(only)) if outputs.count() == 1 => write(&only),
         (Payloads::List(list), _) => list.iter().for_each(write),
         (Payloads::Chunked { chunks, .. }, _) => {
-            chunks.iter().for_each(|chunk| write(&Payload::Blob(chunk.clone())));
+            chunks
+                .iter()
+                .for_each(|chunk| write(&Payload::Blob(chunk.clone())));
         }
     }
 }

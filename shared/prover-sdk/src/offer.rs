@@ -181,7 +181,10 @@ async fn offer(node: &Node, unstored: &Unstored, freed: impl FnOnce()) -> Fate {
 
 fn message(node: &Node, result: TaskResult, about: &About) -> Result<Message, CodecError> {
     let signature = result.signature.clone();
-    let (attempt, key) = (result.header.key(), signature.as_ref().map(|signature| signature.key.as_str()));
+    let (attempt, key) = (
+        result.header.key(),
+        signature.as_ref().map(|signature| signature.key.as_str()),
+    );
     let is_completed = matches!(result.outcome, Outcome::Completed { .. });
     if is_completed && result.header.check {
         return Message::new(subject::check(&node.id, &attempt, key), &result, &about.trace);

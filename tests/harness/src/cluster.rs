@@ -179,6 +179,9 @@ pub trait Broker {
 
     /// Returns all servers, running or not.
     fn servers(&self) -> &[NatsServer];
+
+    /// Returns all servers, running or not, to change them.
+    fn servers_mut(&mut self) -> &mut [NatsServer];
 }
 
 impl Broker for NatsServer {
@@ -189,6 +192,10 @@ impl Broker for NatsServer {
     fn servers(&self) -> &[NatsServer] {
         std::slice::from_ref(self)
     }
+
+    fn servers_mut(&mut self) -> &mut [NatsServer] {
+        std::slice::from_mut(self)
+    }
 }
 
 impl Broker for NatsCluster {
@@ -198,5 +205,9 @@ impl Broker for NatsCluster {
 
     fn servers(&self) -> &[NatsServer] {
         &self.servers
+    }
+
+    fn servers_mut(&mut self) -> &mut [NatsServer] {
+        &mut self.servers
     }
 }

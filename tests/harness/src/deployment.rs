@@ -125,6 +125,7 @@ impl<B: Broker> Deployment<B> {
         let service = own
             .iter()
             .fold(service, |s, (name, value)| s.env_default(name, value));
+        self.admit(&service);
         let service = self.signed(service);
         let service = service
             .env_default("PUSH0_NATS__URL", &self.url())
@@ -182,10 +183,10 @@ impl<B: Broker> Deployment<B> {
     ///
     /// # Panics
     /// The deployment has no accounts, or there is no such name.
-    pub fn revoke(&self, name: &str) {
+    pub fn revoke(&mut self, name: &str) {
         let accounts = self.accounts.as_ref().expect("a deployment with accounts");
         accounts.revoke(name);
-        self.nats.servers().iter().for_each(NatsServer::reload);
+        self.nats.servers_mut().iter_mut().for_each(NatsServer::reload);
     }
 
     /// Returns the file with the book of keys, as `push0 auth` writes it.

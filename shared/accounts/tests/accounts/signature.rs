@@ -61,13 +61,17 @@ fn a_named_prover_signs_with_its_key_in_the_book() {
     assert_eq!(judge("p1", "mock", STATEMENT, &own), Ok(()));
     let wrong = Err(NotSigned::Wrong("p1".parse().expect("a name")));
     assert_eq!(judge("p1", "mock", "another statement", &own), wrong);
-    let is_stranger =
-        |judged: Result<(), NotSigned>| matches!(judged, Err(NotSigned::Stranger { .. }));
+    let is_stranger = |judged: Result<(), NotSigned>| matches!(judged, Err(NotSigned::Stranger { .. }));
     assert!(is_stranger(judge("p1", "miden", STATEMENT, &own)));
     assert!(is_stranger(judge("p2", "mock", STATEMENT, &own)));
     assert!(is_stranger(judge("p1", "mock", STATEMENT, &sign(&v1, None))));
     assert!(is_stranger(judge("v1", "mock", STATEMENT, &sign(&v1, None))));
-    assert!(is_stranger(judge("fleet", "mock", STATEMENT, &sign(&fleet, None))));
+    assert!(is_stranger(judge(
+        "fleet",
+        "mock",
+        STATEMENT,
+        &sign(&fleet, None)
+    )));
 }
 
 #[test]

@@ -50,6 +50,22 @@ pub(super) fn user_of(service: &ProcessBuilder) -> Option<User> {
 }
 
 impl<B: Broker> Deployment<B> {
+    /// Adds an adapter that the brokers do not know to their users, if the deployment has users.
+    pub(super) fn admit(&mut self, service: &ProcessBuilder) {
+        let user = user_of(service);
+        let added = self
+            .accounts
+            .as_ref()
+            .zip(user)
+            .map(|(accounts, user)| accounts.add(&user));
+        if added == Some(true) {
+            self.nats
+                .servers_mut()
+                .iter_mut()
+                .for_each(crate::NatsServer::reload);
+        }
+    }
+
     /// Gives a service its own broker user, if the deployment has users. Control services use the user of
     /// their name, adapters the user of their prover id, and the operator's command the user `operator`.
     pub(super) fn signed(&self, service: ProcessBuilder) -> ProcessBuilder {
@@ -57,10 +73,6 @@ impl<B: Broker> Deployment<B> {
             return service;
         };
         if let Some(user) = user_of(&service) {
-            // The brokers know the users of adapters that are there from the start.
-            if accounts.add(&user) {
-                self.nats.servers().iter().for_each(crate::NatsServer::reload);
-            }
             let seed = accounts.seed(&user.name);
             return service
                 .env_default("PUSH0_PROVER__ID", &user.name)

@@ -104,11 +104,17 @@ async fn every_user_and_every_action(count: usize) {
     let mut users: Vec<(String, Rights)> = Vec::new();
     for user in Control::ALL.into_iter().filter(|user| *user != Control::Enroller) {
         assert!(CONTROL.contains(&user.as_str()));
-        users.push((user.as_str().to_owned(), rights_of_control(user, &key_of(&deployment, user.as_str()))));
+        users.push((
+            user.as_str().to_owned(),
+            rights_of_control(user, &key_of(&deployment, user.as_str())),
+        ));
     }
     for (name, role, zkvm) in MEMBERS {
         let (zkvm, id) = (zkvm.parse().expect("a name"), name.parse().expect("a name"));
-        users.push((name.to_owned(), rights_of_member(role, &zkvm, &id, &key_of(&deployment, name))));
+        users.push((
+            name.to_owned(),
+            rights_of_member(role, &zkvm, &id, &key_of(&deployment, name)),
+        ));
     }
     let rows = |rights: &Rights| {
         rights

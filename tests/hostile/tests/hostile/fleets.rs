@@ -161,7 +161,7 @@ async fn a_replica_has_the_rights_of_its_own_name_alone() {
 
 #[tokio::test]
 async fn nobody_enrols_without_the_credential_and_its_own_key() {
-    let deployment = builder().start().await;
+    let mut deployment = builder().start().await;
     let good = enrolled(&deployment.seed(FLEET).expect("accounts"));
     let other = enrolled(&deployment.seed(FLEET).expect("accounts"));
     let (stranger, _) = Book::draw(false);
@@ -205,7 +205,7 @@ async fn nobody_enrols_without_the_credential_and_its_own_key() {
 
 #[tokio::test]
 async fn the_connection_of_a_revoked_prover_ends() {
-    let deployment = push0_hostile::brokers(1).await;
+    let mut deployment = push0_hostile::brokers(1).await;
     let mut prover = push0_hostile::client_of(&deployment, "p0", 0).await;
     let mut other = push0_hostile::client_of(&deployment, "p1", 0).await;
     deployment.revoke("p0");

@@ -45,11 +45,19 @@ const ATTACKS: [&[(&str, &str)]; 18] = [
 fn writable(key_of: impl Fn(&str) -> String) -> Vec<(&'static str, &'static str, String)> {
     let blobs = blob("mock", "p0");
     vec![
-        ("p0", "PUSH0_RESULTS", report("result", "mock", "p0", &key_of("p0"))),
+        (
+            "p0",
+            "PUSH0_RESULTS",
+            report("result", "mock", "p0", &key_of("p0")),
+        ),
         ("p0", "PUSH0_CHECKS", report("check", "mock", "p0", &key_of("p0"))),
         ("p0", "PUSH0_LEASES", format!("{ROOT}.lease.mock.p0")),
         ("p0", blobs.0, blobs.1),
-        ("p2", "PUSH0_RESULTS", report("result", "miden", "p2", &key_of("p2"))),
+        (
+            "p2",
+            "PUSH0_RESULTS",
+            report("result", "miden", "p2", &key_of("p2")),
+        ),
         ("v0", "PUSH0_RESULTS", verdict("mock", "v0")),
         ("v0", "PUSH0_LEASES", format!("{ROOT}.lease.mock.v0")),
         ("ingester", "PUSH0_BLOCKS", format!("{ROOT}.block.mock")),

@@ -108,9 +108,35 @@ async fn each_replica_alone_serves_a_pipeline_that_is_applied_after_the_broker_w
     assert_all_came(&deployment).await;
 }
 
+/// Each new prover is a reload of the broker, which has every connection and every import of its accounts in use.
+#[tokio::test]
+async fn provers_join_one_by_one_while_blocks_are_proved() {
+    const PROVERS: u64 = 8;
+    const EACH: u64 = 5;
+    let mut deployment = builder().start().await;
+    let demo = demo();
+    for joined in 1..=PROVERS {
+        deployment
+            .submit_blocks(&demo, (joined - 1) * EACH + 1..=joined * EACH)
+            .await;
+        deployment.start_service(prover(&format!("joined-{joined}")));
+    }
+    deployment.ready().await;
+    let count = PROVERS * EACH;
+    deployment
+        .wait_emitted(&demo, usize::try_from(count).expect("a small number"), PATIENCE)
+        .await;
+    assert_complete_in_order(&deployment.emissions(&demo).await, 1..=count);
+}
+
 /// Returns the answer of `push0 proof signer` about block 1, by this book of keys.
 async fn signer(deployment: &Deployment, accounts: &Path) -> serde_json::Value {
-    let command = deployment.command().arg("--json").arg("proof").arg("signer").arg("1");
+    let command = deployment
+        .command()
+        .arg("--json")
+        .arg("proof")
+        .arg("signer")
+        .arg("1");
     let command = command.arg("--accounts").arg(accounts).start();
     command.wait_exit(PATIENCE).await;
     let log = command.log();
@@ -127,7 +153,11 @@ async fn a_record_tells_who_proved_by_the_book_of_keys() {
     let before = folder.path().join("before.json");
     std::fs::copy(deployment.accounts_file(), &before).expect("the book is copied");
     let told = signer(&deployment, &before).await;
-    assert_eq!((told["signed"].as_bool(), told["prover"].as_str()), (Some(true), Some("p1")), "{told}");
+    assert_eq!(
+        (told["signed"].as_bool(), told["prover"].as_str()),
+        (Some(true), Some("p1")),
+        "{told}"
+    );
     // The record is as good as before, and the book does not know its prover any more.
     deployment.service_mut("p1").kill();
     deployment.revoke("p1");

@@ -317,7 +317,8 @@ async fn what_nobody_takes_and_what_no_message_names_goes_and_the_pipeline_runs(
             stage: "prove".parse().expect("a name"),
             index: 0,
             attempt: 1,
-        }, None,
+        },
+        None,
     );
     let message = Message::new(subject, &"junk", &TraceContext::default()).expect("it can be written");
     bus.publish(message).await.expect("stored");
