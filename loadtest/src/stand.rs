@@ -273,7 +273,7 @@ pub(crate) async fn know(bus: &Bus, pipeline: &Pipeline, numbers: Range<u64>) ->
                 input: None,
                 facts: block.facts,
             };
-            let key = subject::known_block(&block.pipeline, &block.block);
+            let key = subject::facts::known_block(&block.pipeline, &block.block);
             facts.put(&key, &known).await
         })
         .buffer_unordered(IN_FLIGHT)

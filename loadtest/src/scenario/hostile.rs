@@ -165,8 +165,8 @@ impl Attacker {
             }
             Attack::Reads => {
                 let request = "$JS.push0.API.STREAM.MSG.GET.PUSH0_BLOBS";
-                let body = br#"{"last_by_subj": "push0.v1.blob.>"}"#;
-                client.request(request, &[], body, TASK).await;
+                let body = format!("{{\"last_by_subj\": \"{ROOT}.blob.>\"}}");
+                client.request(request, &[], body.as_bytes(), TASK).await;
                 Vec::new()
             }
             Attack::Connections => {

@@ -23,7 +23,7 @@ pub(crate) async fn known_at(
     name: &PipelineId,
     number: u64,
 ) -> Result<Vec<(KnownBlock, Timestamp)>, BusError> {
-    let facts = known.list(&subject::known_blocks(name, number)).await?;
+    let facts = known.list(&subject::facts::known_blocks(name, number)).await?;
     Ok(facts
         .into_iter()
         .filter_map(|fact| Some((fact.value?, fact.stored_at)))

@@ -11,8 +11,8 @@ use push0_domain::{
 impl Active<'_> {
     /// Reads the queues that an earlier dispatcher held.
     pub(crate) async fn recall_holds(&mut self) -> Result<(), BusError> {
-        for fact in self.holds.readable(&subject::holds()).await? {
-            if let (Some(zkvm), Some(held)) = (subject::zkvm_of_hold(&fact.key), fact.value) {
+        for fact in self.holds.readable(&subject::facts::holds()).await? {
+            if let (Some(zkvm), Some(held)) = (subject::facts::zkvm_of_hold(&fact.key), fact.value) {
                 self.core.recall_hold(zkvm, held, now());
             }
         }
@@ -20,7 +20,7 @@ impl Active<'_> {
     }
 
     pub(crate) async fn hold(&mut self, zkvm: &ZkvmId, turn: Turn) -> Result<(), BusError> {
-        let key = subject::hold(zkvm);
+        let key = subject::facts::hold(zkvm);
         match turn {
             Turn::Held(held) => {
                 let HeldQueue {

@@ -59,7 +59,11 @@ async fn record(bus: &Bus, shared: &Shared, pipeline: &PipelineId, number: u64) 
 
 async fn known(bus: &Bus, shared: &Shared, pipeline: &PipelineId, number: u64) -> Result<(), BusError> {
     let facts = bus.facts::<KnownBlock>(Bucket::Blocks).await?;
-    for fact in facts.sorted(&subject::known_blocks(pipeline, number)).await?.0 {
+    for fact in facts
+        .sorted(&subject::facts::known_blocks(pipeline, number))
+        .await?
+        .0
+    {
         let Some(known) = fact.value else { continue };
         let observed = ObservedBlock {
             pipeline: pipeline.clone(),

@@ -118,7 +118,7 @@ async fn state(bus: &Bus, of: Option<&PipelineId>) -> Result<Vec<Damage>, Failur
         let told = ("quarantine", "the prover is not quarantined");
         found.extend(unreadable::<Quarantine>(bus, bucket, "quarantine.*.*", told).await?);
         let told = ("held queue", "the queue is not held until attempts fail again");
-        found.extend(unreadable::<HeldQueue>(bus, bucket, &subject::holds(), told).await?);
+        found.extend(unreadable::<HeldQueue>(bus, bucket, &subject::facts::holds(), told).await?);
     }
     Ok(found)
 }

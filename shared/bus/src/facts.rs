@@ -25,7 +25,7 @@ mod changes;
 pub enum Bucket {
     /// Pipeline definitions, under `<pipeline>.<revision>` and `<pipeline>.current`.
     Pipelines,
-    /// Blocks as the ingester saw them, under [`push0_domain::subject::known_block`]. The statement of every
+    /// Blocks as the ingester saw them, under [`push0_domain::subject::facts::known_block`]. The statement of every
     /// proof is checked against these facts.
     Blocks,
     /// State that services must remember, under `leader.*`, `cursor.*`, `quarantine.*` and `held.*`.

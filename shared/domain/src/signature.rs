@@ -1,15 +1,11 @@
 //! A prover's signature of how its attempt ended.
 //!
-//! The signature covers a short text, the statement, which a reader of the ordered output can write down from a record.
-//! So a reader that has the book of keys sees which prover made a proof, even behind a broker that lies.
+//! The signature covers a short text, the statement ([`crate::message::statement`]).
 
-use crate::{AttemptId, Payload, Payloads, ProverId, StageName, ZkvmId, message::Outcome, payload::BlobHash};
+use crate::StageName;
 use nkeys::{KeyPair, KeyPairType};
 use serde::{Deserialize, Serialize};
-use std::fmt::Write;
 
-/// The first line of a statement, so that no other signature of the key passes for one.
-const PURPOSE: &str = "push0-result-v1";
 /// Length of a public key in the text form of NATS (an NKEY), in characters.
 const KEY_LEN: usize = 56;
 /// Most characters of a fleet's word: a public key, a dot, and 64 bytes in base64.
@@ -74,64 +70,4 @@ pub struct Signed {
     pub index: u32,
     /// The prover's signature.
     pub signature: Signature,
-}
-
-/// Returns the text that a prover signs: lines that end with a line feed.
-///
-/// ```text
-/// push0-result-v1
-/// attempt demo 17-0x9f…(64 digits) 17-0x9f…(64 digits) main prove 0 1
-/// prover mock p1
-/// output 2c26…(64 hex digits)
-/// ```
-///
-/// The second line has the pipeline, the first and the last block, the proof's type, the stage, the task's index and the
-/// attempt. For each output a line has the SHA-256 of its bytes; of more than one in chunks, that of each chunk. An entry
-/// of a chunk is `output` with the hash of the chunk and the entry's position. A failed attempt has one line
-/// `failed` instead, with the class and the SHA-256 of the message.
-pub fn statement(id: &AttemptId, zkvm: &ZkvmId, prover: &ProverId, outcome: &Outcome) -> String {
-    let (task, stage) = (&id.task, &id.task.stage);
-    let (first, last) = (stage.first_block(), stage.block);
-    let mut text = format!(
-        "{PURPOSE}\nattempt {} {}-{} {}-{} {} {} {} {}\nprover {zkvm} {prover}\n",
-        stage.pipeline,
-        first.number,
-        first.hash,
-        last.number,
-        last.hash,
-        stage.proof_type,
-        stage.stage,
-        task.index,
-        id.number,
-    );
-    match outcome {
-        Outcome::Completed { outputs } => write_outputs(&mut text, outputs),
-        Outcome::Failed(failure) => {
-            let message = BlobHash::of(failure.message.as_bytes());
-            // The name of the class as JSON has it.
-            let class = failure.class.as_str().replace('-', "_");
-            let _ = writeln!(text, "failed {class} {message}");
-        }
-    }
-    text
-}
-
-fn write_outputs(text: &mut String, outputs: &Payloads) {
-    let mut write = |output: &Payload| {
-        let _ = match output {
-            Payload::Inline(bytes) => writeln!(text, "output {}", BlobHash::of(bytes)),
-            Payload::Blob(blob) => writeln!(text, "output {}", blob.hash),
-            Payload::Entry { chunk, entry } => writeln!(text, "output {} {entry}", chunk.hash),
-        };
-    };
-    match (outputs, outputs.get(0)) {
-        // A record holds the only output of its last stage, and not the list.
-        (_, Some(only)) if outputs.count() == 1 => write(&only),
-        (Payloads::List(list), _) => list.iter().for_each(write),
-        (Payloads::Chunked { chunks, .. }, _) => {
-            chunks
-                .iter()
-                .for_each(|chunk| write(&Payload::Blob(chunk.clone())));
-        }
-    }
 }

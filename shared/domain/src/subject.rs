@@ -3,12 +3,12 @@
 //! Subjects serve routing, filtering and deduplication. The content of a message is in its body.
 
 use crate::{
-    BlockKey, BlockRef, Participant, PipelineId, ProofType, ProverId, StageName, ZkvmId, id::InvalidId,
-    task::AttemptId,
+    BlockKey, Participant, PipelineId, ProofType, ProverId, StageName, ZkvmId, id::InvalidId, task::AttemptId,
 };
 use std::fmt;
 
 pub mod blobs;
+pub mod facts;
 pub mod participant;
 
 /// Root of all subjects. A protocol change that old services cannot read changes the root.
@@ -425,34 +425,6 @@ pub fn proofs_of_pipeline(pipeline: &PipelineId) -> String {
 pub fn number_of_proof(subject: &str) -> Option<u64> {
     let rest = subject.strip_prefix(ROOT)?.strip_prefix(".proof.")?;
     rest.rsplit_once('.')?.1.parse().ok()
-}
-
-/// Returns the key of the fact about the held queue of a zkVM.
-pub fn hold(zkvm: &ZkvmId) -> String {
-    format!("held.{zkvm}")
-}
-
-/// Returns the zkVM in the key of the fact about its held queue.
-pub fn zkvm_of_hold(key: &str) -> Option<ZkvmId> {
-    key.strip_prefix("held.")?.parse().ok()
-}
-
-/// Returns the filter of the facts about held queues.
-pub fn holds() -> String {
-    "held.*".into()
-}
-
-/// Returns the key of the ingester's facts about a block. Number and hash are separate tokens, so
-/// [`known_blocks`] can select all blocks of a number.
-pub fn known_block(pipeline: &PipelineId, block: &BlockRef) -> String {
-    let [a, b, c, d, ..] = block.hash.0;
-    format!("{pipeline}.{}.{}", block.number, hex::encode([a, b, c, d]))
-}
-
-/// Returns the filter for the keys of the ingester's facts about all blocks of one number. After a reorg
-/// there are several.
-pub fn known_blocks(pipeline: &PipelineId, number: u64) -> String {
-    format!("{pipeline}.{number}.*")
 }
 
 /// Returns the subject of a dead letter in DEAD. `pipeline` is `None` for a message that could not be read

@@ -12,7 +12,7 @@ pub async fn of_block(
     block: &BlockRef,
 ) -> Result<Option<KnownBlock>, OperateError> {
     let facts = bus.facts::<KnownBlock>(Bucket::Blocks).await?;
-    let fact = facts.find(&subject::known_block(pipeline, block)).await?;
+    let fact = facts.find(&subject::facts::known_block(pipeline, block)).await?;
     // The key contains only a part of the hash.
     Ok(fact
         .and_then(|fact| fact.value)
@@ -26,6 +26,8 @@ pub async fn of_number(
     number: u64,
 ) -> Result<Vec<KnownBlock>, OperateError> {
     let facts = bus.facts::<KnownBlock>(Bucket::Blocks).await?;
-    let found = facts.list(&subject::known_blocks(pipeline, number)).await?;
+    let found = facts
+        .list(&subject::facts::known_blocks(pipeline, number))
+        .await?;
     Ok(found.into_iter().filter_map(|fact| fact.value).collect())
 }

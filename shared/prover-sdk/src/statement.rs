@@ -97,7 +97,7 @@ async fn observed(
     stage: &StageKey,
     block: BlockRef,
 ) -> Result<KnownBlock, NoStatement> {
-    let key = subject::known_block(&stage.pipeline, &block);
+    let key = subject::facts::known_block(&stage.pipeline, &block);
     let Some(known) = facts.known.find(&key).await?.and_then(|fact| fact.value) else {
         let missing = format!("no facts about block {block}: they expired, or the block was never observed");
         return Err(NoStatement::Unknown(Obstacle::Facts, missing));

@@ -173,7 +173,10 @@ async fn a_deployment_publishes_synthetic_blocks_with_their_facts() {
         .expect("bound");
     let block = synthetic_block(&demo, 100);
     let known = facts
-        .get(&subject::known_block(&"demo".parse().expect("a name"), &block))
+        .get(&subject::facts::known_block(
+            &"demo".parse().expect("a name"),
+            &block,
+        ))
         .await
         .expect("answered");
     assert_eq!(known.and_then(|fact| fact.value).expect("a fact").block, block);

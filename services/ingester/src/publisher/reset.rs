@@ -29,7 +29,7 @@ impl Publisher {
 
     /// Returns the hash published last under a number, if it is still known.
     pub(crate) async fn standing(&self, number: u64) -> Result<Option<BlockHash>, BusError> {
-        let key = subject::known_blocks(self.status.pipeline(), number);
+        let key = subject::facts::known_blocks(self.status.pipeline(), number);
         // Each announcement of a block writes its fact again.
         let newest = self
             .known

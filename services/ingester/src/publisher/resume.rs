@@ -99,7 +99,7 @@ async fn recent(
         if recent.len() == depth || cursor.first == Some(block.number) {
             break;
         }
-        let fact = known.find(&subject::known_block(pipeline, &block)).await?;
+        let fact = known.find(&subject::facts::known_block(pipeline, &block)).await?;
         // A fact that is gone ends the search, so a reorg beyond that block cannot be followed.
         let known = fact
             .and_then(|fact| fact.value)

@@ -52,7 +52,7 @@ async fn store(
         input: Some(remembered.clone()),
         facts: block.facts,
     };
-    let key = subject::known_block(&definition.name, &block.link.block);
+    let key = subject::facts::known_block(&definition.name, &block.link.block);
     let put = known.put(&key, &fact).await;
     put.map_err(|error| away(error.to_string()))?;
     // The fact comes first: the janitor removes blobs of a number whose known blocks are all emitted.

@@ -70,7 +70,7 @@ async fn a_chain_that_grows_is_followed_with_its_transactions() {
         let witness: Value = serde_json::from_slice(witness).expect("the node's JSON");
         assert_eq!(witness, mined);
         transactions += observed.facts.transactions;
-        let key = subject::known_block(&id("whole"), &observed.block);
+        let key = subject::facts::known_block(&id("whole"), &observed.block);
         let fact = known
             .get(&key)
             .await

@@ -35,7 +35,7 @@ async fn task(rig: &Rig, number: u64) -> Task {
         facts: BlockFacts::default(),
     };
     let facts = rig.bus().facts::<KnownBlock>(Bucket::Blocks).await.unwrap();
-    let key = subject::known_block(&rig.pipeline, &known.block);
+    let key = subject::facts::known_block(&rig.pipeline, &known.block);
     facts.put(&key, &known).await.unwrap();
     task
 }

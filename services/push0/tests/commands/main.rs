@@ -107,7 +107,7 @@ impl Deployment {
         let facts = self.bus.facts(Bucket::Blocks).await.expect("it is there");
         facts
             .put(
-                &subject::known_block(&"demo".parse().expect("a name"), &block),
+                &subject::facts::known_block(&"demo".parse().expect("a name"), &block),
                 &known,
             )
             .await

@@ -57,7 +57,7 @@ impl Active<'_> {
         if !self.heads.stands(name, next, now()) {
             return Ok(());
         }
-        let facts = known.list(&subject::known_blocks(name, next)).await?;
+        let facts = known.list(&subject::facts::known_blocks(name, next)).await?;
         let Some(block) = facts
             .into_iter()
             .max_by_key(|fact| fact.revision)

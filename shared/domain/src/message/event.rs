@@ -158,7 +158,7 @@ pub enum Happening {
     },
 }
 
-/// Why the queue of a zkVM is held: a fact under [`crate::subject::hold`].
+/// Why the queue of a zkVM is held: a fact under [`crate::subject::facts::hold`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HeldQueue {
     /// When the first failure was noticed.

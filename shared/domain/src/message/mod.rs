@@ -9,6 +9,7 @@ mod event;
 mod lease;
 mod proof;
 mod result;
+mod statement;
 mod work;
 
 pub use block::{
@@ -18,4 +19,5 @@ pub use event::{Event, Happening, HeldQueue, Obstacle};
 pub use lease::{Control, Held, Lease, Origin, Presence, ProverState, Role, SLOTS_MAX};
 pub use proof::{AttemptRecord, Dead, DeadLetter, Emission, EmissionOutcome, Proof, Standing};
 pub use result::{Failure, FailureClass, Outcome, ResultEvent, TEXT_LEN_MAX, TaskResult, Verdict, clip};
+pub use statement::statement;
 pub use work::{StageKind, StageReady, Task, TaskHeader, TaskRange};

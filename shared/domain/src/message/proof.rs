@@ -1,9 +1,8 @@
 //! Bodies of the streams PROOFS (the ordered output) and DEAD (dead letters).
 
-use super::{BlockFacts, EndReason, Failure, Outcome, StageReady};
+use super::{BlockFacts, EndReason, Failure, StageReady};
 use crate::{
-    BlockHash, BlockRef, Payload, Payloads, PipelineId, ProofType, ProverId, StageKey, Timestamp, ZkvmId,
-    signature::{self, Signed},
+    BlockHash, BlockRef, Payload, PipelineId, ProofType, ProverId, Timestamp, ZkvmId, signature::Signed,
     wanted::Announcement,
 };
 use serde::{Deserialize, Serialize};
@@ -69,22 +68,6 @@ impl Emission {
         signed(record_stored_at.0)
             .saturating_sub(signed(self.stored_at.0))
             .saturating_sub(signed(self.busy_us))
-    }
-
-    /// Returns the text that the prover of this proof signed; `None` for a proof without a signature.
-    pub fn statement(&self, proof: &Proof) -> Option<String> {
-        let signed = proof.signed.as_ref()?;
-        let stage = StageKey {
-            pipeline: self.pipeline.clone(),
-            block: self.last,
-            first: Some(self.first),
-            proof_type: proof.proof_type.clone(),
-            stage: signed.stage.clone(),
-        };
-        let id = stage.task(signed.index).attempt(proof.attempt);
-        let outputs = Payloads::one(proof.payload.clone());
-        let outcome = Outcome::Completed { outputs };
-        Some(signature::statement(&id, &proof.zkvm, &proof.prover, &outcome))
     }
 
     /// Returns the blocks that the record covers, in ascending order.

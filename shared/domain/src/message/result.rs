@@ -1,11 +1,7 @@
 //! Bodies of the streams CHECKS and RESULTS: how attempts ended.
 
 use super::{BlockEnded, StageKind, TaskHeader};
-use crate::{
-    BlobPlace, Participant, Payloads, ProverId,
-    payload::INLINE_MAX,
-    signature::{self, Signature},
-};
+use crate::{BlobPlace, Participant, Payloads, ProverId, payload::INLINE_MAX, signature::Signature};
 use serde::{Deserialize, Deserializer, Serialize};
 
 /// Maximum length of the text of a failure or a reason, in bytes.
@@ -88,12 +84,6 @@ impl TaskResult {
             zkvm: self.header.zkvm.clone(),
             name: self.prover.clone(),
         }
-    }
-
-    /// Returns the text that the prover of the attempt signs.
-    pub fn statement(&self) -> String {
-        let id = self.header.attempt_id();
-        signature::statement(&id, &self.header.zkvm, &self.prover, &self.outcome)
     }
 
     /// Returns the time inside provers and verifiers on the critical path, this attempt included, in microseconds.

@@ -6,10 +6,11 @@ use proptest::prelude::*;
 use push0_domain::{
     BlockHash, BlockRef, Payload, Payloads, StageKey,
     message::{
-        BlockFacts, Emission, EmissionOutcome, Failure, FailureClass, Outcome, Proof, TaskResult, Verdict,
+        self, BlockFacts, Emission, EmissionOutcome, Failure, FailureClass, Outcome, Proof, TaskResult,
+        Verdict,
     },
     report::{Refusal, admit_signature},
-    signature::{self, Signature, Signed},
+    signature::{Signature, Signed},
     subject::{self, Kind, Report},
 };
 
@@ -164,13 +165,13 @@ fn the_statement_is_what_the_protocol_says() {
     let hash = "0x".to_owned() + &"9f".repeat(32);
     let foo = "2c26b46b68ffc68ff99b453c1d30413413422d706483bfa0f98a5e886266e7ae";
     assert_eq!(
-        signature::statement(&stage.task(0).attempt(1), &zkvm, &prover, &completed),
+        message::statement(&stage.task(0).attempt(1), &zkvm, &prover, &completed),
         format!(
             "push0-result-v1\nattempt demo 17-{hash} 17-{hash} main prove 0 1\nprover mock p1\noutput {foo}\n"
         )
     );
     assert_eq!(
-        signature::statement(&of_range.task(3).attempt(2), &zkvm, &prover, &failed),
+        message::statement(&of_range.task(3).attempt(2), &zkvm, &prover, &failed),
         format!(
             "push0-result-v1\nattempt demo 12-{hash} 17-{hash} main prove 3 2\nprover mock p1\nfailed out_of_memory {foo}\n"
         )

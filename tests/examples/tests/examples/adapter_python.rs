@@ -218,7 +218,7 @@ async fn an_attempt_of_the_adapter_in_python_ends_at_its_timeout() {
     deployment.submit_blocks(&demo(), 1..=1).await;
     // No attempt succeeds, so the queue is held, with the last error.
     let held = wait_for("a held queue", PATIENCE, async || {
-        held.list(&subject::holds()).await.ok()?.pop()?.value
+        held.list(&subject::facts::holds()).await.ok()?.pop()?.value
     })
     .await;
     assert!(held.error.contains("not done within 300 ms"), "{}", held.error);

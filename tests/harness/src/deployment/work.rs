@@ -35,7 +35,7 @@ impl<B: Broker> Deployment<B> {
             let after = Announcement(self.bus.newest(Stream::Blocks).await?);
             let put = |block| {
                 let (known, block): (_, &ObservedBlock) = (&known, block);
-                let key = subject::known_block(pipeline, &block.block);
+                let key = subject::facts::known_block(pipeline, &block.block);
                 async move { known.put(&key, &fact_of(block, after)).await }
             };
             let all = futures::stream::iter(&blocks).map(put);

@@ -54,7 +54,9 @@ async fn nobody_waits_for_a_block_that_was_written_down_and_never_published() {
         input: None,
         facts: BlockFacts::default(),
     };
-    let stored = known.put(&subject::known_block(&demo(), &block), &fact).await;
+    let stored = known
+        .put(&subject::facts::known_block(&demo(), &block), &fact)
+        .await;
     stored.expect("the fact is stored");
 
     begin(&deployment, 9).await;

@@ -89,7 +89,7 @@ async fn a_block_of_a_revision_that_nobody_defined_is_dead_and_the_chain_goes_on
         facts: BlockFacts::default(),
     };
     let facts = bus.facts(Bucket::Blocks).await.expect("a bucket");
-    let key = subject::known_block(&pipeline, &block);
+    let key = subject::facts::known_block(&pipeline, &block);
     facts.put(&key, &known).await.expect("the fact is stored");
     let event = BlockEvent::Observed(ObservedBlock {
         pipeline: pipeline.clone(),

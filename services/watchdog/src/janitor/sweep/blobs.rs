@@ -75,7 +75,7 @@ impl Sweep<'_> {
         let mut from = 1;
         while let Some(fact) = self
             .known
-            .next(&subject::known_blocks(name, number), from)
+            .next(&subject::facts::known_blocks(name, number), from)
             .await?
         {
             from = fact.revision + 1;

@@ -105,7 +105,7 @@ impl Sweep<'_> {
                 None if looks == ROUND_MAX => continue,
                 None => {
                     looks += 1;
-                    let filter = subject::known_blocks(&place.pipeline, place.number);
+                    let filter = subject::facts::known_blocks(&place.pipeline, place.number);
                     *numbers
                         .entry(key)
                         .or_insert(self.known.next(&filter, 1).await?.is_some())
