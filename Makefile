@@ -10,7 +10,8 @@ RPC_URL ?=
 BLOCKS ?= 8
 export RPC_URL BLOCKS
 
-# The fault test: how long, on one broker or three, and the seed that a failure printed.
+# The fault test: how long, on one broker or three, and the seed that a failure printed. For `make fuzz`: how long each
+# target runs.
 SECONDS ?= 120
 BROKERS ?= 1
 SEED ?=
@@ -21,7 +22,7 @@ PROFILE ?= quick
 DEMO_PACKAGES := push0-ingester push0-dispatcher push0-collector push0-watchdog push0-gateway push0-cli push0-prover-miden
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo test check manifests bench chaos clean-state
+.PHONY: help setup build demo test check manifests bench chaos fuzz clean-state
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -67,6 +68,9 @@ bench: setup ## measure everything, a quarter of an hour on two idle cores: PROF
 
 chaos: setup ## kill and cut things under load and check the promises: SECONDS=120, BROKERS=3, SEED=... to repeat a run
 	cargo run --release --locked -p push0-loadtest -- chaos --seconds $(SECONDS) --brokers $(BROKERS) $(if $(SEED),--seed $(SEED))
+
+fuzz: ## feed made-up bytes to the decoders of messages and sign-ins: SECONDS=30 for each (nightly compiler, cargo-fuzz)
+	@scripts/fuzz $(SECONDS)
 
 clean-state: ## remove what demos and runs left in .push0
 	rm -rf .push0

@@ -160,7 +160,8 @@ impl Entry {
     }
 
     fn out_of_reach_at(&self) -> Option<Timestamp> {
-        let least = self.stage().fastest + self.spec().fastest_after(&self.stage().name);
+        let after = self.spec().fastest_after(&self.stage().name);
+        let least = self.stage().fastest.saturating_add(after);
         Some(self.wanted_until()?.minus(least))
     }
 

@@ -337,6 +337,17 @@ mod tests {
     }
 
     #[test]
+    fn a_record_of_the_largest_number_is_followed_by_no_small_one() {
+        let mut last = record(u64::MAX - 1, 1, 1);
+        last.last.number = u64::MAX;
+        last.first.number = u64::MAX;
+        last.hashes = vec![BlockHash([1; 32]), BlockHash([2; 32])];
+        assert_eq!(last.blocks().count(), 1);
+        last.next = 0;
+        assert!(last.amends());
+    }
+
+    #[test]
     fn memory_is_bounded() {
         assert_eq!(output((0..1000).map(|n| record(n, 1, n))).emitted().len(), DEPTH);
     }

@@ -280,17 +280,15 @@ impl Payloads {
         named.chain(chunks)
     }
 
-    /// Returns the bytes that the list is known to take up in the blob store.
+    /// Returns the bytes that the list is known to take up in the blob store. A list may claim any lengths.
     pub fn blob_len(&self) -> u64 {
-        let of_list = |list: &[Payload]| {
-            list.iter()
-                .filter(|p| matches!(p, Payload::Blob(_)))
-                .map(Payload::len)
-                .sum()
-        };
+        let sum = |total: u64, len: u64| total.saturating_add(len);
         match self {
-            Self::List(list) => of_list(list),
-            Self::Chunked { chunks, .. } => chunks.iter().map(|chunk| chunk.len).sum(),
+            Self::List(list) => {
+                let blobs = list.iter().filter(|p| matches!(p, Payload::Blob(_)));
+                blobs.map(Payload::len).fold(0, sum)
+            }
+            Self::Chunked { chunks, .. } => chunks.iter().map(|chunk| chunk.len).fold(0, sum),
         }
     }
 

@@ -239,7 +239,7 @@ impl Report {
             return Err(invalid("expected the zkVM, the speaker and an attempt".into()));
         };
         let speaker = match speaker {
-            WATCHDOG if kind == Kind::Result => None,
+            WATCHDOG if kind == Kind::Result && key.is_none() => None,
             name => Some(name.parse().map_err(|e: InvalidId| invalid(e.to_string()))?),
         };
         let attempt = AttemptKey::parse_tokens(&format!("{zkvm}.{rest}")).map_err(invalid)?;
@@ -423,8 +423,10 @@ pub fn proofs_of_pipeline(pipeline: &PipelineId) -> String {
 
 /// Returns the number in the subject of a record; `None` for other subjects.
 pub fn number_of_proof(subject: &str) -> Option<u64> {
-    let rest = subject.strip_prefix(ROOT)?.strip_prefix(".proof.")?;
-    rest.rsplit_once('.')?.1.parse().ok()
+    let (pipeline, number) = rest_of(subject, Kind::Proof).ok()?.split_once('.')?;
+    let (pipeline, number): (PipelineId, u64) = (pipeline.parse().ok()?, number.parse().ok()?);
+    // `+1` and `01` parse as numbers but would be second spellings of one record.
+    (proof(&pipeline, number) == subject).then_some(number)
 }
 
 /// Returns the subject of a dead letter in DEAD. `pipeline` is `None` for a message that could not be read

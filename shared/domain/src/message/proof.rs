@@ -58,7 +58,7 @@ pub struct Standing {
 impl Emission {
     /// Returns whether the record amends an older one instead of continuing the output.
     pub fn amends(&self) -> bool {
-        self.last.number + 1 != self.next
+        self.last.number.checked_add(1) != Some(self.next)
     }
 
     /// Returns the orchestration overhead in microseconds: the time from "block stored" to "record stored", minus the
@@ -72,7 +72,7 @@ impl Emission {
 
     /// Returns the blocks that the record covers, in ascending order.
     pub fn blocks(&self) -> impl Iterator<Item = BlockRef> {
-        let range = (self.first.number..).zip(self.hashes.iter());
+        let range = (self.first.number..=u64::MAX).zip(self.hashes.iter());
         let single = self.hashes.is_empty().then_some(self.last);
         range
             .map(|(number, hash)| BlockRef { number, hash: *hash })

@@ -23,7 +23,9 @@ impl Position {
 
     /// Returns the number to ingest next; `None` if the pipeline has not begun.
     pub fn next(&self) -> Option<u64> {
-        self.block.map(|block| block.number + 1).or(self.first)
+        self.block
+            .map(|block| block.number.saturating_add(1))
+            .or(self.first)
     }
 }
 

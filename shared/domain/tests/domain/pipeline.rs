@@ -1,9 +1,9 @@
 use push0_domain::{
-    Timestamp,
+    BlockHash, BlockRef, Timestamp,
     message::StageKind,
     pipeline::{
-        HashRule, InvalidPipeline, NextStage, PROOF_TYPES_MAX, Pipeline, Policy, STAGES_MAX, Source, Verify,
-        Witness,
+        HashRule, InvalidPipeline, NextStage, PROOF_TYPES_MAX, Pipeline, Policy, Position, STAGES_MAX,
+        Source, Verify, Witness,
     },
 };
 use std::time::Duration;
@@ -531,6 +531,30 @@ fn a_file_that_is_no_toml_is_refused_with_its_line() {
         let error = parse(text).unwrap_err();
         assert_eq!(error.issues[0].line, line, "{text:?}: {error}");
     }
+}
+
+/// A stored definition is not checked as a file is. A sum that panics would end a service for all pipelines.
+#[test]
+fn the_durations_of_a_damaged_definition_have_a_sum() {
+    let mut pipeline = parse(GOOD).expect("a good pipeline");
+    let proof = &mut pipeline.proofs[0];
+    for stage in &mut proof.stages {
+        stage.fastest = Duration::MAX;
+    }
+    assert!(proof.stages.len() > 2);
+    assert_eq!(proof.fastest_after(&proof.stages[0].name), Duration::MAX);
+}
+
+#[test]
+fn after_the_largest_number_comes_no_small_one() {
+    let position = Position {
+        first: Some(3),
+        block: Some(BlockRef {
+            number: u64::MAX,
+            hash: BlockHash::default(),
+        }),
+    };
+    assert_eq!(position.next(), Some(u64::MAX));
 }
 
 proptest::proptest! {

@@ -3,7 +3,7 @@
 use crate::strategy;
 use proptest::prelude::*;
 use push0_domain::{
-    Payload, Payloads, ProverId, SealKeys,
+    BlobPlace, BlobRef, Payload, Payloads, ProverId, SealKeys,
     message::{Failure, FailureClass, Lease, Outcome, SLOTS_MAX, TaskHeader, TaskResult, Verdict},
     report::{self, Dropped, HELD_MAX, Refusal},
     seal::Seal,
@@ -226,6 +226,26 @@ fn a_key_is_read_back_and_never_shown() {
     let text = serde_json::to_string(&keys).unwrap();
     assert_eq!(serde_json::from_str::<SealKeys>(&text).unwrap(), keys);
     assert!(!format!("{keys:?}").contains("0808"));
+}
+
+#[test]
+fn a_list_that_claims_the_largest_lengths_has_the_largest_length() {
+    let place = BlobPlace {
+        zkvm: None,
+        writer: id("collector"),
+        pipeline: "demo".parse().expect("a name"),
+        number: 1,
+    };
+    let blob = BlobRef {
+        len: u64::MAX,
+        ..BlobRef::of(place, b"")
+    };
+    let list = Payloads::List(vec![Payload::Blob(blob.clone()); 2]);
+    let chunked = Payloads::Chunked {
+        count: 257,
+        chunks: vec![blob; 2],
+    };
+    assert_eq!([list, chunked].map(|list| list.blob_len()), [u64::MAX; 2]);
 }
 
 /// Eight results that claimed 4,294,967,295 outputs kept the collector of all pipelines busy for ever.

@@ -51,6 +51,13 @@ proptest! {
         }
         let by_watchdog = Report::parse(&subject::result_by_watchdog(&key), Kind::Result).unwrap();
         prop_assert_eq!(by_watchdog, Report { speaker: None, attempt: key.clone(), key: None });
+        let number = key.block.number;
+        let record = subject::proof(&key.pipeline, number);
+        prop_assert_eq!(subject::number_of_proof(&record), Some(number));
+        let padded = record.replace(&format!(".{number}"), &format!(".0{number}"));
+        prop_assert_eq!(subject::number_of_proof(&padded), None);
+        let with_key = format!("{}UABC", subject::result_by_watchdog(&key).trim_end_matches('_'));
+        prop_assert!(Report::parse(&with_key, Kind::Result).is_err(), "a second spelling: {}", with_key);
         // A subject of one stream must not parse as a subject of another.
         prop_assert!(Report::parse(&subject::result(&prover, &key, None), Kind::Verdict).is_err());
         prop_assert!(AttemptKey::parse(&subject::task(&key), Kind::Stage).is_err());
