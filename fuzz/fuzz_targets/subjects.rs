@@ -60,8 +60,8 @@ fn read(text: &str) {
     if let Some(pipeline) = subject::pipeline_of_block(text) {
         assert!(text == subject::block(&pipeline) || text == subject::cancel(&pipeline));
     }
-    if let Some(zkvm) = subject::zkvm_of_hold(text) {
-        assert_eq!(text, subject::hold(&zkvm));
+    if let Some(zkvm) = subject::facts::zkvm_of_hold(text) {
+        assert_eq!(text, subject::facts::hold(&zkvm));
     }
 }
 
