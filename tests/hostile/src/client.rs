@@ -55,6 +55,8 @@ impl Client {
     pub async fn connect(url: &str, seed: &str, word: Option<&str>) -> Result<Self, String> {
         let address = url.strip_prefix("nats://").expect("a URL");
         let stream = TcpStream::connect(address).await.expect("a broker that listens");
+        // Without it, a message may wait for the acknowledgement of the one before.
+        stream.set_nodelay(true).expect("a connection");
         let (reader, writer) = stream.into_split();
         let pair = KeyPair::from_seed(seed.trim()).expect("a seed");
         let mut client = Self {
