@@ -139,8 +139,7 @@ async fn signer(deployment: &Deployment, accounts: &Path) -> serde_json::Value {
         .arg("1");
     let command = command.arg("--accounts").arg(accounts).start();
     command.wait_exit(PATIENCE).await;
-    let log = command.log();
-    serde_json::from_str(&log).unwrap_or_else(|e| panic!("{e}: {log}"))
+    serde_json::from_str(&command.log()).expect("an answer in JSON")
 }
 
 #[tokio::test]
