@@ -27,7 +27,7 @@ pub struct Signature {
     pub bytes: Vec<u8>,
 }
 
-/// A signature whose lengths nobody has checked.
+/// A signature with unchecked lengths.
 #[derive(Deserialize)]
 struct Unchecked {
     key: String,

@@ -14,7 +14,8 @@ pub(crate) struct NoCredential {
     reason: String,
 }
 
-/// Returns the name of this process and the key with which it signs results. Completes `nats` with the process's key and account, if it signs in with one.
+/// Returns the name of this process, and the key that signs its results. Completes `nats` with the process's key and
+/// account, if the process signs in with a key.
 pub(crate) fn join(
     nats: &mut NatsConfig,
     config: &ProverConfig,

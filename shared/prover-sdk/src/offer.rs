@@ -179,6 +179,7 @@ async fn offer(node: &Node, unstored: &Unstored, freed: impl FnOnce()) -> Fate {
     }
 }
 
+/// Returns the message of a signed result, for a verifier or for the collector.
 fn message(node: &Node, result: TaskResult, about: &About) -> Result<Message, CodecError> {
     let signature = result.signature.clone();
     let (attempt, key) = (
