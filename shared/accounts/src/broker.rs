@@ -2,7 +2,7 @@
 
 use crate::{
     Book, Control, Member, Rights,
-    rights::{imports_of, local, rights_of_control, rights_of_member},
+    rights::{border_of, local, rights_of_control, rights_of_member},
 };
 use push0_domain::{ZkvmId, message::Role};
 use std::{
@@ -100,14 +100,17 @@ impl<'a> Accounts<'a> {
             }
         }
         text.push_str("    ]\n    exports: [\n");
-        let (mut services, mut streams) = (Exports::new(), Exports::new());
+        let (mut services, mut told) = (Exports::new(), String::new());
         for (name, account) in &self.members {
-            let imports = imports_of(account.role, account.zkvm);
-            for subject in imports.services {
+            let border = border_of(account.role, account.zkvm);
+            for subject in border.services {
                 services.entry(subject).or_default().insert(name.clone());
             }
-            for subject in imports.streams {
-                streams.entry(subject).or_default().insert(name.clone());
+            for subject in border.told {
+                let _ = writeln!(
+                    told,
+                    "      {{ service: {{ account: \"{name}\", subject: \"{subject}\" }} }}"
+                );
             }
         }
         let quoted = |accounts: &BTreeSet<String>| {
@@ -127,14 +130,7 @@ impl<'a> Accounts<'a> {
                 quoted(accounts)
             );
         }
-        for (subject, accounts) in &streams {
-            let _ = writeln!(
-                text,
-                "      {{ stream: \"{subject}\", accounts: [{}] }}",
-                quoted(accounts)
-            );
-        }
-        text.push_str("    ]\n  }\n");
+        let _ = write!(text, "    ]\n    imports: [\n{told}    ]\n  }}\n");
     }
 }
 
@@ -145,9 +141,13 @@ impl Account<'_> {
             let rights = rights_of_member(self.role, self.zkvm, user, &member.key);
             write_user(user.as_str(), &member.key, &rights, text);
         }
+        text.push_str("    ]\n    exports: [\n");
+        let border = border_of(self.role, self.zkvm);
+        for subject in &border.told {
+            let _ = writeln!(text, "      {{ service: \"{subject}\", accounts: [{PUSH0}] }}");
+        }
         text.push_str("    ]\n    imports: [\n");
-        let imports = imports_of(self.role, self.zkvm);
-        for subject in &imports.services {
+        for subject in &border.services {
             let (of, here) = (
                 format!("{{ account: {PUSH0}, subject: \"{subject}\" }}"),
                 local(subject),
@@ -158,12 +158,6 @@ impl Account<'_> {
                 format!(", to: \"{here}\"")
             };
             let _ = writeln!(text, "      {{ service: {of}{to} }}");
-        }
-        for subject in &imports.streams {
-            let _ = writeln!(
-                text,
-                "      {{ stream: {{ account: {PUSH0}, subject: \"{subject}\" }} }}"
-            );
         }
         text.push_str("    ]\n  }\n");
     }

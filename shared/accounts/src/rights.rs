@@ -47,8 +47,8 @@ pub(crate) struct MemberTable {
     services: &'static [&'static str],
     /// Messages of a member to others of its account.
     local: &'static [&'static str],
-    /// Messages to a member from the account `PUSH0`: streams that its account imports, for every `{name}`.
-    streams: &'static [&'static str],
+    /// Messages to a member from the account `PUSH0`: services of its account that `PUSH0` imports, for every `{name}`.
+    told: &'static [&'static str],
     /// Messages to a member from others of its account.
     heard: &'static [&'static str],
 }
@@ -341,7 +341,7 @@ const PROVER: MemberTable = MemberTable {
         "$JS.API.STREAM.MSG.GET.PUSH0_BLOBS",
     ],
     local: &["~presence.{zkvm}.{name}"],
-    streams: &["~control.{zkvm}.{name}", "~presence.{zkvm}.{name}.*"],
+    told: &["~control.{zkvm}.{name}", "~presence.{zkvm}.{name}.*"],
     heard: &["~presence.{zkvm}.{name}"],
 };
 
@@ -367,7 +367,7 @@ const VERIFIER: MemberTable = MemberTable {
         "$JS.API.STREAM.MSG.GET.KV_push0_pipelines",
     ],
     local: &["~presence.{zkvm}.{name}"],
-    streams: &["~control.{zkvm}.{name}", "~presence.{zkvm}.{name}.*"],
+    told: &["~control.{zkvm}.{name}", "~presence.{zkvm}.{name}.*"],
     heard: &["~presence.{zkvm}.{name}"],
 };
 
@@ -412,7 +412,7 @@ pub fn rights_of_member(role: Role, zkvm: &ZkvmId, name: &ProverId, key: &str) -
     let table = table_of(role);
     let fill = |row: &&str| local(&filled(row, zkvm, name.as_str(), key));
     let publish = table.services.iter().chain(table.local).map(fill).collect();
-    let heard = table.streams.iter().chain(table.heard).map(fill);
+    let heard = table.told.iter().chain(table.heard).map(fill);
     Rights {
         publish,
         deny: Vec::new(),
@@ -420,18 +420,21 @@ pub fn rights_of_member(role: Role, zkvm: &ZkvmId, name: &ProverId, key: &str) -
     }
 }
 
-/// What the account of the provers or verifiers of a zkVM imports from the account `PUSH0`.
-pub(crate) struct Imports {
+/// What crosses the border between the account `PUSH0` and that of the provers or verifiers of a zkVM. All of it is services:
+/// a reload can crash a broker while a client subscribes to an imported stream (docs/adr/0039).
+pub(crate) struct Border {
+    /// The services of `PUSH0` that the account imports.
     pub(crate) services: Vec<String>,
-    pub(crate) streams: Vec<String>,
+    /// The services of the account that `PUSH0` imports, to speak to members.
+    pub(crate) told: Vec<String>,
 }
 
-pub(crate) fn imports_of(role: Role, zkvm: &ZkvmId) -> Imports {
+pub(crate) fn border_of(role: Role, zkvm: &ZkvmId) -> Border {
     let table = table_of(role);
     let of_all = |rows: &[&str]| rows.iter().map(|row| filled(row, zkvm, "*", "*")).collect();
-    Imports {
+    Border {
         services: of_all(table.services),
-        streams: of_all(table.streams),
+        told: of_all(table.told),
     }
 }
 

@@ -245,8 +245,8 @@ impl NatsServer {
 
     /// Has the server reload its configuration, twice: the imports of a new account work from the second reload on.
     ///
-    /// Starts a server again that crashes meanwhile, as container engines do: a reload of nats-server 2.12 races with its
-    /// connections (docs/adr/0039).
+    /// Starts a server again that crashes meanwhile, as container engines do: a reload of nats-server 2.12 races with the
+    /// traffic of its connections (docs/adr/0039).
     ///
     /// # Panics
     /// The server does not start again.
