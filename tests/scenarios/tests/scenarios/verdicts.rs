@@ -172,9 +172,12 @@ async fn is_full(bus: &Bus, stream: Stream) {
 
 #[tokio::test]
 async fn without_a_verifier_results_wait_and_no_attempt_is_hung() {
-    let builder = small()
-        .pipeline(&single("timeout = \"1s\""))
-        .service(prover("p1").env("PUSH0_MOCK__OUTPUT_BYTES", 60_000));
+    let builder = small().pipeline(&single("timeout = \"1s\"")).service(
+        prover("p1")
+                .env("PUSH0_MOCK__OUTPUT_BYTES", 60_000)
+                // Running attempts alone must fill the room that is left when the dispatcher stops releasing.
+                .env("PUSH0_PROVER__SLOTS", 16),
+    );
     let mut deployment = builder.start().await;
     let bus = deployment.another_bus().await;
     let mut leases = bus.listen([subject::all(Kind::Lease)]).await.expect("listening");
