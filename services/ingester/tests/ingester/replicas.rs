@@ -108,9 +108,9 @@ impl Gate {
                 let server = TcpStream::connect(&node).await.expect("the node listens");
                 let (from_client, to_client) = client.into_split();
                 let (from_server, to_server) = server.into_split();
-                let port = peer.port();
-                relays.spawn(pass(from_client, to_server, port, seen.clone()));
-                relays.spawn(pass(from_server, to_client, port, seen.clone()));
+                let ends = [peer.port(), address.port()];
+                relays.spawn(pass(from_client, to_server, ends, seen.clone()));
+                relays.spawn(pass(from_server, to_client, ends, seen.clone()));
             }
         });
         Self {
@@ -121,16 +121,16 @@ impl Gate {
     }
 }
 
-/// Passes bytes on while the process at the other end of this port is not cut off.
+/// Passes bytes on while the process at the other end of the connection between these ports is not cut off.
 async fn pass(
     mut from: OwnedReadHalf,
     mut to: OwnedWriteHalf,
-    port: u16,
+    ends: [u16; 2],
     mut cut: watch::Receiver<Option<u32>>,
 ) {
     let mut buffer = vec![0; 64 * 1024];
     while let Ok(read @ 1..) = from.read(&mut buffer).await {
-        let open = |cut: &Option<u32>| cut.is_none_or(|pid| !owns(pid, port));
+        let open = |cut: &Option<u32>| cut.is_none_or(|pid| !owns(pid, ends));
         let passes = cut.wait_for(open).await.is_ok();
         if !passes || to.write_all(&buffer[..read]).await.is_err() {
             break;
@@ -138,13 +138,15 @@ async fn pass(
     }
 }
 
-/// Returns whether a process has a connection from this local port.
-fn owns(pid: u32, port: u16) -> bool {
+/// Returns whether a process has the connection from the first of these local ports to the second.
+fn owns(pid: u32, ends: [u16; 2]) -> bool {
     let table = std::fs::read_to_string("/proc/net/tcp").expect("the table of connections");
-    let local = format!("0100007F:{port:04X}");
+    // The system gives one local port to several connections, if they lead to different addresses.
+    let [local, remote] = ends.map(|port| format!("0100007F:{port:04X}"));
     let inode = table.lines().find_map(|line| {
         let mut words = line.split_whitespace();
-        (words.nth(1) == Some(&local)).then(|| words.nth(7).map(str::to_owned))?
+        let is_here = words.nth(1) == Some(&local) && words.next() == Some(&remote);
+        is_here.then(|| words.nth(6).map(str::to_owned))?
     });
     let Some(inode) = inode else { return false };
     let open = std::fs::read_dir(format!("/proc/{pid}/fd"));
