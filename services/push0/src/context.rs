@@ -3,6 +3,7 @@
 use crate::endpoint::Endpoint;
 use crate::failure::Failure;
 use crate::options::{Global, Of};
+use crate::output;
 use crate::secrets::without_userinfo;
 use push0_bus::{Bus, NatsConfig, Pipelines, Refusal};
 use push0_domain::PipelineId;
@@ -12,6 +13,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
+use tokio::time::timeout;
 
 /// Time limit for the first connection to the broker. It leaves room to answer an operator within 3 s.
 const CONNECT_TIMEOUT: Duration = Duration::from_millis(2_500);
@@ -107,14 +109,21 @@ impl Context {
         let bus = Bus::connect_reporting(&config, "push0", report, |_| {})
             .await
             .map_err(|error| Failure::usage(error.to_string()))?;
-        match tokio::time::timeout(wait.max(CONNECT_TIMEOUT), bus.connected()).await {
-            Ok(()) => Ok(bus),
-            Err(_) => Err(Failure::failed(format!(
-                "no broker answers at {}: start one with `push0 up`, or name it with --nats or, where `push0 up` \
-                 runs in another directory, --dir",
-                without_userinfo(&config.url)
-            ))),
+        if timeout(CONNECT_TIMEOUT, bus.connected()).await.is_ok() {
+            return Ok(bus);
         }
+        let silence = format!("no broker answers at {}", without_userinfo(&config.url));
+        let rest = wait.saturating_sub(CONNECT_TIMEOUT);
+        if !rest.is_zero() {
+            output::note(&format!("push0: {silence}: waiting for it up to {wait:?}"));
+            if timeout(rest, bus.connected()).await.is_ok() {
+                return Ok(bus);
+            }
+        }
+        Err(Failure::failed(format!(
+            "{silence}: start one with `push0 up`, or name it with --nats or, where `push0 up` runs in another \
+             directory, --dir"
+        )))
     }
 
     /// Connects to the broker and checks that all streams and buckets exist.

@@ -1,5 +1,6 @@
 //! Failure of a command, with its exit code.
 
+use push0_bus::BusError;
 use push0_domain::plain::plain;
 use push0_runtime::exit::{self, BoxError, chain};
 use std::io::Write as _;
@@ -23,6 +24,15 @@ impl Failure {
 
     pub(crate) fn failed(text: impl Into<String>) -> Self {
         Self::Failed(text.into().into())
+    }
+
+    /// Returns whether the broker did not answer or refused for the moment, so that a later try may succeed.
+    pub(crate) fn is_brokers_absence(&self) -> bool {
+        let Self::Failed(error) = self else { return false };
+        matches!(
+            error.downcast_ref(),
+            Some(BusError::Unavailable { .. } | BusError::Interrupted)
+        )
     }
 
     /// Prints the reason to stderr and returns the exit code.

@@ -48,9 +48,10 @@ struct Report {
 }
 
 pub(crate) async fn run(context: &Context, args: &ReportArgs) -> Result<(), Failure> {
-    let bus = context.bus().await?;
-    let pipeline = context.pipeline(&bus, &args.of).await?;
     let until = Instant::now() + *args.wait;
+    let bus = context.broker_within(*args.wait).await?;
+    patiently(until, async || Ok(bus.check_provisioned().await?)).await?;
+    let pipeline = patiently(until, async || context.pipeline(&bus, &args.of).await).await?;
     let unchecked = patiently(until, async || unchecked(&bus, &pipeline).await).await?;
     let mut found = collect(&bus, &pipeline, args, until).await?;
     // Later records belong to the next report.
@@ -71,11 +72,13 @@ pub(crate) async fn run(context: &Context, args: &ReportArgs) -> Result<(), Fail
     }
 }
 
-/// Reads until an answer comes or the time is over: the broker may restart during a long wait.
+/// Reads until the broker answers or the time is over: the broker may restart during a long wait.
 async fn patiently<T>(until: Instant, read: impl AsyncFn() -> Result<T, Failure>) -> Result<T, Failure> {
     loop {
         match read().await {
-            Err(_) if Instant::now() < until => tokio::time::sleep(LOOK_EVERY).await,
+            Err(failure) if failure.is_brokers_absence() && Instant::now() < until => {
+                tokio::time::sleep(LOOK_EVERY).await;
+            }
             answer => return answer,
         }
     }

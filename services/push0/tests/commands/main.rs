@@ -11,6 +11,7 @@ use push0_domain::pipeline::Pipeline;
 use push0_domain::trace::TraceContext;
 use push0_domain::{Announcement, BlockHash, BlockRef, Payload, Timestamp, subject};
 use push0_harness::NatsServer;
+use std::io::{BufRead as _, BufReader, Read as _};
 use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -324,6 +325,40 @@ async fn emitted_blocks_are_listed_and_reported() {
         assert!(block.contains(part), "{block}");
     }
     assert_eq!(deployment.push0(&["block", "99"]).status.code(), Some(1));
+}
+
+#[tokio::test]
+async fn a_report_waits_for_a_broker_that_is_away() {
+    let mut deployment = Deployment::start().await;
+    deployment.emit(1, good()).await;
+    deployment.nats.kill();
+    let mut report = Command::new(env!("CARGO_BIN_EXE_push0"));
+    report
+        .args([
+            "--dir",
+            "/nonexistent/push0",
+            "report",
+            "--blocks",
+            "1",
+            "--wait",
+            "60s",
+        ])
+        .args(["--nats", &deployment.nats.url()]);
+    report
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped());
+    let mut report = report.spawn().expect("push0 runs");
+    let mut said = String::new();
+    let mut stderr = BufReader::new(report.stderr.take().expect("it is piped"));
+    stderr.read_line(&mut said).expect("it is read");
+    assert!(
+        said.contains("no broker answers at") && said.contains("waiting"),
+        "{said}"
+    );
+    deployment.nats.restart().await;
+    stderr.read_to_string(&mut said).expect("it is read");
+    assert!(report.wait().expect("it ends").success(), "{said}");
 }
 
 #[tokio::test]
