@@ -12,7 +12,7 @@ use push0_domain::{
     BlockRef, Payload, Payloads, PipelineId, ProofType, ProverId, Timestamp, ZkvmId,
     message::{AttemptRecord, Dead as DeadTask, DeadLetter, StageReady, TaskRange},
     pipeline::{NextStage, ProofSpec, Stage, tree_levels},
-    task::{StageKey, TaskId},
+    task::{StageKey, TaskId, first_attempt},
 };
 
 /// Most copies of an attempt that may be in flight under the numbers behind its own: a hedge, or copies of attempts
@@ -263,7 +263,7 @@ fn next_level_or_stage(
         context,
         zkvm: target.zkvm.clone(),
         tasks,
-        attempt: 1,
+        attempt: first_attempt(proof.start),
         hedge_of: None,
         failed: 0,
         avoid: Vec::new(),

@@ -11,6 +11,7 @@ use push0_domain::{
     ProverId, Timestamp,
     message::{BlockContext, Failure, FailureClass, TaskResult},
     pipeline::ProofSpec,
+    task::start_of,
     trace::TraceContext,
 };
 use std::sync::Arc;
@@ -40,16 +41,20 @@ pub(crate) fn note(
     let Some((position, stage)) = spec.stage(&result.header.id.stage.stage) else {
         return vec![came.handle];
     };
-    if proof.done.is_some() || position < proof.position {
+    let start = start_of(result.header.attempt);
+    if proof.done.is_some() || start < proof.start || (start == proof.start && position < proof.position) {
         return vec![came.handle];
+    }
+    let mut settled = Vec::new();
+    if start > proof.start {
+        settled = proof.begin_anew(start);
     }
     let (of, index) = (result.header.of, result.header.id.index);
     let level = advance::level_start(stage, of, index);
-    let mut settled = Vec::new();
     if position > proof.position || level > proof.settled {
         // A later stage, or a later level of a tree, has results. It was opened with all outputs of the
         // earlier ones, so their remaining messages are settled.
-        settled = proof.move_to(position, level);
+        settled.extend(proof.move_to(position, level));
     }
     let is_done = proof.tasks.get(&index).is_some_and(|task| task.done.is_some());
     if index < proof.settled || is_done {

@@ -84,6 +84,8 @@ pub(crate) type Dead = (u32, usize);
 /// One of a block's proofs.
 #[derive(Debug, Default)]
 pub(crate) struct Proof {
+    /// How often the proof was begun anew, because its work was lost. Results of earlier starts change nothing.
+    pub(crate) start: u32,
     /// Position of the open stage in the proof. Earlier stages are complete.
     pub(crate) position: usize,
     /// Tasks of the open stage with results, by index.
@@ -131,6 +133,16 @@ impl Proof {
         self.dead = None;
         self.position = position;
         self.settled = settled;
+        handles
+    }
+
+    /// Forgets everything about an earlier start of the proof. Returns its messages.
+    pub(crate) fn begin_anew(&mut self, start: u32) -> Vec<Handle> {
+        let handles = self.take_handles();
+        *self = Self {
+            start,
+            ..Self::default()
+        };
         handles
     }
 

@@ -7,6 +7,7 @@ use push0_domain::{
     message::{BlockContext, ObservedBlock, StageKind, StageReady, Task, TaskHeader},
     pipeline::{Pipeline, Stage},
     seal::Seal,
+    task::{first_attempt, start_of},
 };
 use std::time::Duration;
 
@@ -123,7 +124,7 @@ fn context(block: &ObservedBlock, announcement: Announcement, stored_at: Timesta
 /// Returns the inputs of the task at `index` in a ready stage.
 fn inputs(ready: &StageReady, stage: &Stage, index: u32) -> Option<Payloads> {
     // A further attempt carries the inputs of its single task.
-    if ready.attempt > 1 {
+    if ready.attempt != first_attempt(start_of(ready.attempt)) {
         return Some(ready.inputs.clone());
     }
     let position = index - ready.tasks.first;

@@ -34,7 +34,7 @@ use push0_domain::{
     message::{BlockEnded, EndReason, Happening, Held, Role},
     output::Output,
     subject::AttemptKey,
-    task::{AttemptId, TaskId},
+    task::{AttemptId, TaskId, is_superfluous},
 };
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque},
@@ -305,7 +305,7 @@ impl Watchdog {
             |held: &Held| !held.header.context.amends && held.header.give_up_at.is_some_and(|at| at <= now);
         let has_lost = |held: &Held| {
             let winner = self.won.get(&held.header.id);
-            winner.is_some_and(|(winner, _)| *winner != held.header.attempt)
+            winner.is_some_and(|(winner, _)| is_superfluous(held.header.attempt, *winner))
         };
         let mut late: BTreeMap<Late, BTreeSet<AttemptKey>> = BTreeMap::new();
         for (prover, held) in self.held() {

@@ -50,6 +50,36 @@ struct Holder {
     renewal: u64,
 }
 
+/// Who leads a role, as the newest renewal of the term says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Led {
+    /// The leading instance.
+    pub instance: String,
+    /// How long the term has lasted at least.
+    pub lasts: Duration,
+}
+
+impl Bus {
+    /// Returns who leads a role such as `collector.demo`; `None` if the leader has resigned, or no readable renewal is
+    /// stored.
+    pub async fn leader_of(&self, role: &str) -> Result<Option<Led>, BusError> {
+        let facts = self.facts::<Holder>(Bucket::State).await?;
+        let renewal = facts.look(&key_of(role)).await?.and_then(Result::ok);
+        let holder = renewal
+            .and_then(|fact| fact.value)
+            .filter(|holder| !holder.instance.is_empty());
+        Ok(holder.map(|holder| Led {
+            instance: holder.instance,
+            lasts: RENEW_EVERY.saturating_mul(u32::try_from(holder.renewal).unwrap_or(u32::MAX)),
+        }))
+    }
+}
+
+/// Returns the key of the fact by which the leader of a role holds it.
+fn key_of(role: &str) -> String {
+    format!("leader.{role}")
+}
+
 /// Called with a contest when the role is lost repeatedly, and with `None` when the contest is over.
 type Report = dyn Fn(Option<&Contest>) + Send + Sync;
 
@@ -107,7 +137,7 @@ impl Leadership {
         Self {
             bus: bus.clone(),
             role: role.to_owned(),
-            key: format!("leader.{role}"),
+            key: key_of(role),
             subject: subject::leader(role),
             instance: format!("{:016x}", rand::random::<u64>()),
             losses: Arc::default(),

@@ -59,7 +59,7 @@ pub use delivery::{Ack, Deliveries, Delivery, Replay, Window};
 pub use error::BusError;
 pub use facts::{Bucket, Fact, Facts};
 pub use inspect::{Handed, Kept, Level};
-pub use leader::{Contest, Leadership, Loss, Term};
+pub use leader::{Contest, Leadership, Led, Loss, Term};
 pub use log::Log;
 pub use nats_config::{DrawnKey, Membership, NatsConfig};
 pub use outbox::Outbox;

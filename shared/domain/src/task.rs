@@ -4,6 +4,27 @@ use crate::{BlockKey, BlockRef, PipelineId, ProofType, StageName};
 use serde::{Deserialize, Serialize};
 use std::{fmt, ops::RangeInclusive};
 
+/// Attempt numbers of one start of a proof. A proof whose work is lost is begun anew, and the attempts of the new start
+/// have higher numbers than all earlier ones, so that no attempt of an earlier start is taken for one of them. With a
+/// minute between failed attempts, one start lasts for two months.
+pub const ATTEMPTS_PER_START: u32 = 100_000;
+
+/// Returns how often the proof was begun anew before this attempt; 0 for the first start.
+pub fn start_of(attempt: u32) -> u32 {
+    attempt.saturating_sub(1) / ATTEMPTS_PER_START
+}
+
+/// Returns the number of a start's first attempt at each task.
+pub fn first_attempt(start: u32) -> u32 {
+    start.saturating_mul(ATTEMPTS_PER_START).saturating_add(1)
+}
+
+/// Returns whether an accepted attempt makes another attempt at the same task superfluous. Attempts of a later start are
+/// wanted, because their proof has lost what was accepted before.
+pub fn is_superfluous(attempt: u32, accepted: u32) -> bool {
+    attempt != accepted && start_of(attempt) <= start_of(accepted)
+}
+
 /// One run of one stage for one block or, with `first`, for a range of blocks.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct StageKey {

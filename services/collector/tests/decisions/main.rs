@@ -15,7 +15,8 @@ use push0_collector::{
 };
 use push0_domain::{
     Payloads, Timestamp,
-    message::{EmissionOutcome, FailureClass},
+    message::{EmissionOutcome, FailureClass, Outcome},
+    task::first_attempt,
 };
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -54,6 +55,50 @@ proptest! {
         }
         // All results of the stage, repeated ones included, are settled by the opened join.
         prop_assert_eq!(told.acknowledged.len(), order.len());
+    }
+
+    /// A proof that is begun anew forgets the results of its earlier start, whichever there were, and is joined of the
+    /// results of its new start alone. Late results of the earlier start change nothing.
+    #[test]
+    fn a_proof_that_is_begun_anew_is_made_of_its_new_start_alone(
+        of in 2..8_u32,
+        earlier in vec((any::<Index>(), any::<bool>()), 0..8),
+        late in vec((any::<Index>(), any::<bool>()), 0..8),
+    ) {
+        let stages = [stage("split", "split", ""), stage("segment", "map", ""), stage("join", "join", "")];
+        let mut told = Session::new(pipeline(1, 1, &stages));
+        let segment = |index, start, outcome| {
+            Ended { proof: 0, stage: "segment", index, of, attempt: first_attempt(start), outcome }
+        };
+        // One segment is missing.
+        let any_but_one = |which: Index| which.index(of as usize - 1) as u32;
+        let of_first_start = |(which, is_completed): (Index, bool)| {
+            let outcome = if is_completed { completed(0) } else { failed(FailureClass::Died) };
+            segment(any_but_one(which), 1, outcome)
+        };
+        for earlier in earlier {
+            told.tell(of_first_start(earlier));
+        }
+        let outputs = Payloads::List((0..of).map(number).collect());
+        let split = Ended { stage: "split", of: 1, ..segment(0, 2, Outcome::Completed { outputs }) };
+        let steps = told.tell(split);
+        let ready = &opening(&steps[0]).ready;
+        prop_assert_eq!((ready.stage.stage.as_str(), ready.attempt), ("segment", first_attempt(2)));
+        prop_assert_eq!(told.acknowledged.len(), told.handles as usize, "everything is settled");
+        for late in late {
+            prop_assert_eq!(told.tell(of_first_start(late)), []);
+        }
+        for index in 0..of {
+            let steps = told.tell(segment(index, 2, completed(index + 100)));
+            if index + 1 < of {
+                prop_assert_eq!(steps, []);
+            } else {
+                let ready = &opening(&steps[0]).ready;
+                prop_assert_eq!((ready.stage.stage.as_str(), ready.attempt), ("join", first_attempt(2)));
+                prop_assert_eq!(&ready.inputs, &Payloads::List((100..of + 100).map(number).collect()));
+            }
+        }
+        prop_assert_eq!(told.acknowledged.len(), told.handles as usize);
     }
 
     /// P6: attempts follow one another. Each is asked for once, and only when the newest one has failed; a

@@ -6,7 +6,7 @@ use push0_domain::{
     Participant, PipelineId, Timestamp,
     message::{BlockEnded, Emission, Held},
     output::Output,
-    task::TaskId,
+    task::{TaskId, is_superfluous, start_of},
     wanted::{Claim, Claims},
 };
 use std::time::Duration;
@@ -28,13 +28,16 @@ impl Watchdog {
             // Compare numbers first: they differ for most tasks, and this runs at the end of every attempt.
             held.header.id.index == task.index
                 && held.header.id.stage.block.number == task.stage.block.number
-                && held.header.attempt != attempt
+                && is_superfluous(held.header.attempt, attempt)
                 && held.header.id == *task
         };
         let was_hedged = self.hedged.iter().any(|hedged| hedged.task == *task);
         let has_room = self.won.len() < WON_MAX;
         if has_room && (was_hedged || self.held().any(|(_, held)| is_other(held))) {
-            self.won.entry(task.clone()).or_insert((attempt, now));
+            let winner = self.won.entry(task.clone()).or_insert((attempt, now));
+            if start_of(winner.0) < start_of(attempt) {
+                *winner = (attempt, now);
+            }
         }
         self.stop_where(now, |held| is_other(held).then_some(Reason::Won))
     }
@@ -99,7 +102,7 @@ impl Watchdog {
         let won = std::mem::take(&mut self.won);
         let effects = self.stop_where(now, |held| {
             let (winner, _) = won.get(&held.header.id)?;
-            (*winner != held.header.attempt).then_some(Reason::Won)
+            is_superfluous(held.header.attempt, *winner).then_some(Reason::Won)
         });
         self.won = won;
         effects
