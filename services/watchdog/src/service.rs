@@ -50,7 +50,7 @@ const _: () = assert!(
 /// After how many ticks outputs are read from the stream, in case signals of records were missed.
 const RECONCILE_EVERY: u32 = 40;
 /// After how many ticks pipelines that stand are looked at.
-const LOST_EVERY: u32 = 120;
+const LOST_EVERY: u32 = 40;
 
 /// Runs the watchdog until it is asked to stop.
 pub async fn run(service: Service<Config>) -> Result<(), BoxError> {

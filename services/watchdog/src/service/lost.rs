@@ -1,18 +1,21 @@
 //! Begins lost proofs anew that a pipeline's next block waits for.
 
 use super::Active;
-use crate::lost::{HeldResult, Look, first_unready, lost_proofs};
+use crate::lost::{HeldResult, Look, awaited, lost_proofs};
 use push0_bus::{Bucket, BusError, Stream, now};
 use push0_domain::{
-    PipelineId, ProofType,
-    message::{BlockEvent, KnownBlock, Outcome, TaskResult},
-    pipeline::Pipeline,
+    BlockKey, PipelineId, ProofType,
+    message::{BlockEvent, KnownBlock, Outcome, ResultEvent, StageReady, TaskHeader, TaskResult},
+    pipeline::{Pipeline, ProofSpec},
     subject::{self, AttemptKey, Kind},
     task::{first_attempt, start_of},
     trace::TraceContext,
 };
 use push0_operate::{OperateError, retry};
-use std::collections::BTreeSet;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 /// The streams whose messages say that a proof is worked on, in the order in which messages move through them.
 const STREAMS: [(Stream, Kind); 3] = [
@@ -20,7 +23,10 @@ const STREAMS: [(Stream, Kind); 3] = [
     (Stream::Tasks, Kind::Task),
     (Stream::Checks, Kind::Check),
 ];
-/// Most results read of one block: those of its widest stage. Of a block with more, none is begun anew.
+/// How many blocks behind the next one are looked at if proofs of the next one are lost: a prover that takes one task away
+/// may have taken others.
+const BEHIND: u64 = 63;
+/// Most results read of one block. The last stage of a proof has few tasks, so it is complete far below.
 const RESULTS_MAX: usize = 20_000;
 
 impl Active<'_> {
@@ -41,90 +47,131 @@ impl Active<'_> {
 
     async fn look_at_head(&mut self, pipeline: &Pipeline) -> Result<(), BusError> {
         let name = &pipeline.name;
-        let known = self.bus.facts::<KnownBlock>(Bucket::Blocks).await?;
-        let next = match self.bus.output(name).await? {
-            Some((output, _)) => output.next(),
-            None => match known
-                .first(&format!("{name}.>"), 1)
-                .await?
-                .pop()
-                .and_then(|fact| fact.value)
-            {
-                Some(first) => first.block.number,
-                None => return Ok(()),
-            },
+        let Some(next) = self.next_to_emit(name).await? else {
+            return Ok(());
         };
-        if !self.heads.stands(name, next, now()) {
+        if !self.heads.is_look_due(name, next, now()) {
             return Ok(());
         }
-        let Some(number) = self.to_look_at(pipeline, next).await? else {
-            return Ok(());
-        };
-        let facts = known.list(&subject::facts::known_blocks(name, number)).await?;
-        let Some(block) = facts
-            .into_iter()
-            .max_by_key(|fact| fact.revision)
-            .and_then(|fact| fact.value)
-        else {
-            return Ok(());
-        };
-        let Some(definition) = self.pipelines.revision(name, block.revision).await? else {
-            return Ok(());
-        };
-        let collector = self.bus.leader_of(&format!("collector.{name}")).await?;
-        let mut lost = BTreeSet::new();
-        let mut results = Vec::new();
-        if !self.has_news(name, &block).await? {
-            let named = self.named(name, &block).await?;
-            if definition
-                .proofs
-                .iter()
-                .any(|proof| !named.contains(&proof.proof_type))
-            {
-                results = self.results(name, &block).await?;
-                let held: Vec<HeldResult> = results.iter().map(held).collect();
-                lost = lost_proofs(&definition, &named, &held);
+        let mut seen = BTreeMap::new();
+        if let Some(first) = self.held_up_by(pipeline, next).await? {
+            for number in first..=first.saturating_add(BEHIND) {
+                let Some(block) = self.look_at(name, number, number == first).await? else {
+                    break;
+                };
+                let is_lost = !block.lost.is_empty();
+                seen.insert(number, block);
+                if !is_lost && number == first {
+                    break;
+                }
             }
         }
+        let of_block = |(number, seen): (&u64, &Seen)| {
+            let number = *number;
+            let of_proof = |proof: &ProofType| ((number, proof.clone()), seen.newest_held(proof));
+            seen.lost.iter().map(of_proof).collect::<Vec<_>>()
+        };
         let look = Look {
-            number,
-            lost,
-            collector,
+            lost: seen.iter().flat_map(of_block).collect(),
+            collector: self.bus.leader_of(&format!("collector.{name}")).await?,
         };
-        let Some((lost, times)) = self.heads.looked(name, look, now()) else {
-            return Ok(());
-        };
-        for proof_type in &lost {
-            let of_proof = |result: &&TaskResult| result.header.id.stage.proof_type == *proof_type;
-            let newest = results
-                .iter()
-                .filter(of_proof)
-                .max_by_key(|result| result.header.attempt);
-            self.begin_anew((&definition, &block), proof_type, newest, times)
-                .await?;
+        for ((number, proof_type), start) in self.heads.looked(name, look, now()) {
+            if let Some(block) = seen.get(&number) {
+                self.begin_anew(block, &proof_type, start).await?;
+            }
         }
         Ok(())
     }
 
+    /// Returns the number that a pipeline emits next; `None` if no block of the pipeline is known.
+    async fn next_to_emit(&self, name: &PipelineId) -> Result<Option<u64>, BusError> {
+        if let Some((output, _)) = self.bus.output(name).await? {
+            return Ok(Some(output.next()));
+        }
+        let known = self.bus.facts::<KnownBlock>(Bucket::Blocks).await?;
+        let mut first = known.first(&format!("{name}.>"), 1).await?;
+        let first = first.pop().and_then(|fact| fact.value);
+        Ok(first.map(|first| first.block.number))
+    }
+
+    /// Looks for lost proofs of a block. Returns `None` if the block or its definition is not known.
+    async fn look_at(&self, name: &PipelineId, number: u64, is_next: bool) -> Result<Option<Seen>, BusError> {
+        let known = self.bus.facts::<KnownBlock>(Bucket::Blocks).await?;
+        let known = known.list(&subject::facts::known_blocks(name, number)).await?;
+        let newest = known.into_iter().max_by_key(|fact| fact.revision);
+        let Some(block) = newest.and_then(|fact| fact.value) else {
+            return Ok(None);
+        };
+        let Some(definition) = self.pipelines.revision(name, block.revision).await? else {
+            return Ok(None);
+        };
+        let mut seen = Seen {
+            block,
+            definition,
+            lost: BTreeSet::new(),
+            newest: BTreeMap::new(),
+            held: BTreeMap::new(),
+        };
+        if self.has_news(name, &seen.block).await? {
+            return Ok(Some(seen));
+        }
+        let key = seen.block.block.key();
+        let named = self.named(name, key).await?;
+        let is_named = |proof: &ProofSpec| named.contains(&proof.proof_type);
+        if !seen.definition.proofs.iter().all(is_named) {
+            let results = self.results(name, key).await?;
+            let held: Vec<HeldResult> = results.iter().map(|(_, result)| held(result)).collect();
+            seen.lost = lost_proofs(&seen.definition, is_next, &named, &held);
+            results
+                .into_iter()
+                .for_each(|(sequence, result)| seen.note(sequence, result.header));
+        }
+        if !seen.lost.is_empty() {
+            // The collector may have begun a next stage since these streams were read.
+            let named = self.named(name, key).await?;
+            seen.lost.retain(|proof| !named.contains(proof));
+        }
+        Ok(Some(seen))
+    }
+
     /// Returns the number of the block that may hold up the next one: the next one itself, or in a pipeline with ranges
     /// the first one that is not ready for its range.
-    async fn to_look_at(&self, pipeline: &Pipeline, next: u64) -> Result<Option<u64>, BusError> {
+    async fn held_up_by(&mut self, pipeline: &Pipeline, next: u64) -> Result<Option<u64>, BusError> {
         if pipeline.range().is_none() {
             return Ok(Some(next));
         }
+        let name = &pipeline.name;
         for (stream, kind) in STREAMS {
-            if !self.attempts(stream, kind, &pipeline.name).await?.is_empty() {
+            if !self.attempts(stream, kind, name).await?.is_empty() {
                 return Ok(None);
             }
         }
-        let mut held = self
-            .attempts(Stream::Results, Kind::Result, &pipeline.name)
-            .await?;
-        held.extend(
-            self.attempts(Stream::Results, Kind::Verdict, &pipeline.name)
-                .await?,
-        );
-        Ok(first_unready(pipeline, next, &held))
+        let mut held = self.attempts(Stream::Results, Kind::Result, name).await?;
+        held.extend(self.attempts(Stream::Results, Kind::Verdict, name).await?);
+        for (number, blocks) in awaited(pipeline, next, &held).unwrap_or_default() {
+            let mut is_ready = false;
+            for block in blocks {
+                is_ready |= self.is_ready(pipeline, block).await?;
+            }
+            if !is_ready {
+                return Ok(Some(number));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Returns whether the held results of a block complete its part of a range.
+    async fn is_ready(&mut self, pipeline: &Pipeline, block: BlockKey) -> Result<bool, BusError> {
+        if self.heads.is_ready(&pipeline.name, &block) {
+            return Ok(true);
+        }
+        let results = self.results(&pipeline.name, block).await?;
+        let held: Vec<HeldResult> = results.iter().map(|(_, result)| held(result)).collect();
+        let is_ready = lost_proofs(pipeline, true, &BTreeSet::new(), &held).is_empty();
+        if is_ready {
+            self.heads.ready(&pipeline.name, block);
+        }
+        Ok(is_ready)
     }
 
     /// Returns the attempts of a pipeline with messages of this kind.
@@ -165,10 +212,10 @@ impl Active<'_> {
     }
 
     /// Returns the proofs of a block with a ready stage, a task or a check.
-    async fn named(&self, name: &PipelineId, block: &KnownBlock) -> Result<BTreeSet<ProofType>, BusError> {
+    async fn named(&self, name: &PipelineId, block: BlockKey) -> Result<BTreeSet<ProofType>, BusError> {
         let mut named = BTreeSet::new();
         for (stream, kind) in STREAMS {
-            let filter = subject::attempts_of_block(kind, name, block.block.key());
+            let filter = subject::attempts_of_block(kind, name, block);
             for (subject, _) in self.bus.subjects(stream, &filter).await? {
                 named.extend(subject::attempt_of(&subject, kind).map(|attempt| attempt.proof_type));
             }
@@ -176,26 +223,25 @@ impl Active<'_> {
         Ok(named)
     }
 
-    /// Returns the readable results of a block that the collector holds.
-    async fn results(&self, name: &PipelineId, block: &KnownBlock) -> Result<Vec<TaskResult>, BusError> {
+    /// Returns the readable results of a block that the collector holds, with their sequences.
+    async fn results(&self, name: &PipelineId, block: BlockKey) -> Result<Vec<(u64, TaskResult)>, BusError> {
         let mut results = Vec::new();
         for kind in [Kind::Result, Kind::Verdict] {
-            let filter = subject::attempts_of_block(kind, name, block.block.key());
+            let filter = subject::attempts_of_block(kind, name, block);
             let found = self.bus.scan(Stream::Results, &filter, 1, RESULTS_MAX).await?;
-            results.extend(found.into_iter().filter_map(|kept| kept.body.ok()));
+            for kept in found {
+                if let Ok(ResultEvent::Attempt(result)) = kept.body {
+                    results.push((kept.sequence, result));
+                }
+            }
         }
         Ok(results)
     }
 
     /// Asks for the first stage of a proof. Its attempts follow all earlier ones, so that the collector forgets the
     /// results of the earlier start with the first result of this one.
-    async fn begin_anew(
-        &mut self,
-        (pipeline, block): (&Pipeline, &KnownBlock),
-        proof_type: &ProofType,
-        newest: Option<&TaskResult>,
-        times: u32,
-    ) -> Result<(), BusError> {
+    async fn begin_anew(&self, seen: &Seen, proof_type: &ProofType, start: u32) -> Result<(), BusError> {
+        let (pipeline, block) = (&seen.definition, &seen.block);
         let (name, number) = (&pipeline.name, block.block.number);
         let Some(input) = &block.input else {
             tracing::error!(
@@ -204,22 +250,21 @@ impl Active<'_> {
             );
             return Ok(());
         };
-        let start = newest.map_or(0, |result| start_of(result.header.attempt) + 1);
+        let newest = seen.newest.get(proof_type);
+        let start = newest.map_or(start, |header| start.max(start_of(header.attempt) + 1));
         tracing::warn!(
-            pipeline = %name, number, proof_type = %proof_type, times,
+            pipeline = %name, number, proof_type = %proof_type, start,
             "a proof that the next block waits for is lost: a prover took a task away and gave no result. The proof is begun anew"
         );
         self.metrics.acts.with_label_values(&["lost"]).inc();
         let context = match newest {
-            Some(result) => result.header.context.clone(),
+            Some(header) => header.context.clone(),
             None => retry::context(pipeline, block),
         };
         let stages = retry::first_stages(pipeline, block, &context, input);
-        for mut ready in stages
-            .into_iter()
-            .filter(|ready| ready.stage.proof_type == *proof_type)
-        {
-            ready.attempt = first_attempt(start.max(times));
+        let of_proof = |ready: &StageReady| ready.stage.proof_type == *proof_type;
+        for mut ready in stages.into_iter().filter(of_proof) {
+            ready.attempt = first_attempt(start);
             match retry::ask(self.bus, &ready, &TraceContext::default()).await {
                 Ok(()) => {}
                 Err(OperateError::Bus(error)) => return Err(error),
@@ -229,6 +274,32 @@ impl Active<'_> {
             }
         }
         Ok(())
+    }
+}
+
+/// A block that was looked at.
+struct Seen {
+    block: KnownBlock,
+    definition: Arc<Pipeline>,
+    lost: BTreeSet<ProofType>,
+    /// The header of each proof's held result with the highest attempt number.
+    newest: BTreeMap<ProofType, TaskHeader>,
+    /// The sequence of each proof's newest held result.
+    held: BTreeMap<ProofType, u64>,
+}
+
+impl Seen {
+    fn newest_held(&self, proof_type: &ProofType) -> u64 {
+        self.held.get(proof_type).copied().unwrap_or(0)
+    }
+
+    fn note(&mut self, sequence: u64, header: TaskHeader) {
+        let held = self.held.entry(header.id.stage.proof_type.clone()).or_default();
+        *held = sequence.max(*held);
+        let newest = self.newest.get(&header.id.stage.proof_type);
+        if newest.is_none_or(|newest| newest.attempt < header.attempt) {
+            self.newest.insert(header.id.stage.proof_type.clone(), header);
+        }
     }
 }
 
