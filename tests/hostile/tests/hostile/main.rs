@@ -5,3 +5,4 @@ mod fleets;
 mod headers;
 mod inboxes;
 mod replies;
+mod thefts;
