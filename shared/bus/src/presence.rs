@@ -9,7 +9,11 @@ impl Bus {
     /// Returns whether the broker says that a subject has no listener. A listener need not answer: if the broker
     /// does not say so `within` this time, somebody listens, or the broker is away.
     pub async fn has_no_listener(&self, subject: String, within: Duration) -> bool {
-        let question = async_nats::Request::new().timeout(Some(within));
+        // An inbox of its own: the client keeps a question on its shared inbox in memory until an answer comes, and a
+        // listener gives none.
+        let question = async_nats::Request::new()
+            .timeout(Some(within))
+            .inbox(self.client.new_inbox());
         let asked = self.client.send_request(subject, question).await;
         asked.is_err_and(|error| error.kind() == RequestErrorKind::NoResponders)
     }
