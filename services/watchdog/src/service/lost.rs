@@ -95,7 +95,12 @@ impl Active<'_> {
     }
 
     /// Looks for lost proofs of a block. Returns `None` if the block or its definition is not known.
-    async fn look_at(&self, name: &PipelineId, number: u64, is_next: bool) -> Result<Option<Seen>, BusError> {
+    async fn look_at(
+        &mut self,
+        name: &PipelineId,
+        number: u64,
+        is_next: bool,
+    ) -> Result<Option<Seen>, BusError> {
         let known = self.bus.facts::<KnownBlock>(Bucket::Blocks).await?;
         let known = known.list(&subject::facts::known_blocks(name, number)).await?;
         let newest = known.into_iter().max_by_key(|fact| fact.revision);
@@ -110,7 +115,6 @@ impl Active<'_> {
             definition,
             lost: BTreeSet::new(),
             newest: BTreeMap::new(),
-            held: BTreeMap::new(),
         };
         if self.has_news(name, &seen.block).await? {
             return Ok(Some(seen));
@@ -223,14 +227,21 @@ impl Active<'_> {
         Ok(named)
     }
 
-    /// Returns the readable results of a block that the collector holds, with their sequences.
-    async fn results(&self, name: &PipelineId, block: BlockKey) -> Result<Vec<(u64, TaskResult)>, BusError> {
+    /// Returns the results of a block that the collector holds, with their sequences. Those that the collector drops as
+    /// soon as it reads them are left out: a prover could make up one after another.
+    async fn results(
+        &mut self,
+        name: &PipelineId,
+        block: BlockKey,
+    ) -> Result<Vec<(u64, TaskResult)>, BusError> {
         let mut results = Vec::new();
         for kind in [Kind::Result, Kind::Verdict] {
             let filter = subject::attempts_of_block(kind, name, block);
             let found = self.bus.scan(Stream::Results, &filter, 1, RESULTS_MAX).await?;
             for kept in found {
-                if let Ok(ResultEvent::Attempt(result)) = kept.body {
+                if let Ok(ResultEvent::Attempt(result)) = kept.body
+                    && self.seals.admit(&kept.subject, kind, &result).await?.is_ok()
+                {
                     results.push((kept.sequence, result));
                 }
             }
@@ -250,7 +261,7 @@ impl Active<'_> {
             );
             return Ok(());
         };
-        let newest = seen.newest.get(proof_type);
+        let newest = seen.newest.get(proof_type).map(|(_, header)| header);
         let start = newest.map_or(start, |header| start.max(start_of(header.attempt) + 1));
         tracing::warn!(
             pipeline = %name, number, proof_type = %proof_type, start,
@@ -282,23 +293,19 @@ struct Seen {
     block: KnownBlock,
     definition: Arc<Pipeline>,
     lost: BTreeSet<ProofType>,
-    /// The header of each proof's held result with the highest attempt number.
-    newest: BTreeMap<ProofType, TaskHeader>,
-    /// The sequence of each proof's newest held result.
-    held: BTreeMap<ProofType, u64>,
+    /// Sequence and header of each proof's newest held result.
+    newest: BTreeMap<ProofType, (u64, TaskHeader)>,
 }
 
 impl Seen {
     fn newest_held(&self, proof_type: &ProofType) -> u64 {
-        self.held.get(proof_type).copied().unwrap_or(0)
+        self.newest.get(proof_type).map_or(0, |(sequence, _)| *sequence)
     }
 
     fn note(&mut self, sequence: u64, header: TaskHeader) {
-        let held = self.held.entry(header.id.stage.proof_type.clone()).or_default();
-        *held = sequence.max(*held);
-        let newest = self.newest.get(&header.id.stage.proof_type);
-        if newest.is_none_or(|newest| newest.attempt < header.attempt) {
-            self.newest.insert(header.id.stage.proof_type.clone(), header);
+        let proof_type = header.id.stage.proof_type.clone();
+        if sequence > self.newest_held(&proof_type) {
+            self.newest.insert(proof_type, (sequence, header));
         }
     }
 }

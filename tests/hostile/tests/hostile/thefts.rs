@@ -1,14 +1,19 @@
-//! A prover takes tasks of its zkVM away: it acknowledges them and gives no result.
+//! A prover takes tasks of its zkVM away: it acknowledges them and gives no result, or made-up ones.
 
 use push0_accounts::API_PREFIX;
 use push0_bus::{Bus, Membership, Message, NatsConfig, Stream};
 use push0_domain::{
-    message::{EmissionOutcome, Lease, ProverState, Role, Task},
+    ProverId,
+    message::{
+        EmissionOutcome, Failure, FailureClass, Lease, Outcome, ProverState, ResultEvent, Role, Task,
+        TaskHeader, TaskResult,
+    },
+    seal::Seal,
     subject,
     trace::TraceContext,
 };
 use push0_harness::{Deployment, Process, assert_complete_in_order};
-use push0_hostile::PATIENCE;
+use push0_hostile::{PATIENCE, key_of};
 use std::{convert::Infallible, time::Duration};
 
 const THIEF: &str = "thief";
@@ -55,15 +60,49 @@ async fn feign(bus: &Bus) -> Infallible {
     }
 }
 
-/// Takes tasks away until the thief has had as many as wanted.
-async fn steal(bus: &Bus) {
+/// Takes tasks away, and returns them.
+async fn steal(bus: &Bus) -> Vec<Task> {
     let mut puller = bus
         .puller(Stream::Tasks, "prover-mock")
         .await
         .expect("a consumer");
+    let mut stolen = Vec::new();
     for _ in 0..STOLEN {
         let task = puller.next::<Task>(STOLEN).await.expect("a task");
         task.ack.done().await;
+        stolen.push(task.body);
+    }
+    stolen
+}
+
+/// Makes up one result after another of stolen tasks, so that each look at a stream finds another one.
+async fn forge(bus: &Bus, key: &str, stolen: &[Task]) -> Infallible {
+    let thief: ProverId = THIEF.parse().expect("a name");
+    let mut pause = tokio::time::interval(Duration::from_millis(10));
+    loop {
+        pause.tick().await;
+        for task in stolen {
+            let header = TaskHeader {
+                seal: Seal::default(),
+                ..task.header.clone()
+            };
+            let subject = subject::result(&thief, &header.key(), Some(key));
+            let result = TaskResult {
+                header,
+                prover: thief.clone(),
+                outcome: Outcome::Failed(Failure::new(FailureClass::Retryable, "made up")),
+                inputs: Some(task.inputs.clone()),
+                prove_us: 1,
+                transfer_us: 0,
+                signature: None,
+                verdict: None,
+            };
+            let result = ResultEvent::Attempt(result);
+            let message =
+                Message::new(subject, &result, &TraceContext::default()).expect("it can be written");
+            // The broker refuses a result while the one before is unread.
+            let _ = bus.publish(message).await;
+        }
     }
 }
 
@@ -82,18 +121,20 @@ async fn what_a_thief_takes_away_is_proved_by_others() {
     let demo = "demo".parse().expect("a name");
     let thief = sign_in(&deployment).await;
     deployment.submit_blocks(&demo, 1..=BLOCKS).await;
-    tokio::time::timeout(PATIENCE, async {
+    let stolen = tokio::time::timeout(PATIENCE, async {
         tokio::select! {
-            () = steal(&thief) => {}
+            stolen = steal(&thief) => stolen,
             never = feign(&thief) => match never {},
         }
     })
     .await
     .expect("the thief gets tasks");
 
-    let emissions = deployment
-        .wait_emitted(&demo, BLOCKS as usize, 2 * PATIENCE)
-        .await;
+    let key = key_of(&deployment, THIEF);
+    let emissions = tokio::select! {
+        emissions = deployment.wait_emitted(&demo, BLOCKS as usize, 2 * PATIENCE) => emissions,
+        never = forge(&thief, &key, &stolen) => match never {},
+    };
     assert_complete_in_order(&emissions, 1..=BLOCKS);
     for kept in &emissions {
         let outcome = &kept.body.as_ref().expect("a readable record").outcome;
