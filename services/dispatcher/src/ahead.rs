@@ -193,7 +193,7 @@ impl Active<'_> {
                 continue;
             }
             let output = match self.bus.output(&name).await {
-                Err(error @ BusError::Corrupt { .. }) => {
+                Err(error) if error.is_damage() => {
                     self.unreadable.found(&name, error);
                     continue;
                 }

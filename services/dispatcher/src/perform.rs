@@ -53,7 +53,7 @@ impl Active<'_> {
             Body::Block(block, _) => (&block.pipeline, block.revision),
             Body::Stage(stage) => (&stage.stage.pipeline, stage.context.revision),
         };
-        let pipeline = self.pipelines.revision(name, revision).await?;
+        let pipeline = self.pipelines.named(name, revision).await?;
         let keys = self.seals.keys();
         let Some(task) = pipeline.and_then(|pipeline| body.task(release, &pipeline, keys)) else {
             return self.stored(release.source, release.index, Ok(())).await;

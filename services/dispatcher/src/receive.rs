@@ -146,10 +146,10 @@ impl Active<'_> {
             let effects = self.core.recall(name, output.unwrap_or_default());
             self.apply(effects).await?;
         }
-        self.pipelines.revision(name, revision).await
+        self.pipelines.named(name, revision).await
     }
 
-    /// Handles a message whose pipeline or revision is not defined: stores a dead letter for an operator, and
+    /// Handles a message whose pipeline or revision never was defined: stores a dead letter for an operator, and
     /// ends the blocks so the ones behind them are emitted.
     async fn unknown(
         &mut self,
@@ -158,12 +158,11 @@ impl Active<'_> {
         (pipeline, blocks): (PipelineId, RangeInclusive<BlockRef>),
         revision: u32,
     ) -> Result<(), BusError> {
-        let reason =
-            format!("pipeline `{pipeline}` has no revision {revision}: `push0 pipeline apply` defines it");
+        let reason = format!("pipeline `{pipeline}` has no revision {revision} and never had one");
         let dead_letter = self.refuse((stream, subject, source), &reason).await?;
         let is_defined = match self.pipelines.current_of(&pipeline).await {
             // The pipeline is defined, and its collector goes on.
-            Err(BusError::Corrupt { .. }) => true,
+            Err(error) if error.is_damage() => true,
             current => current?.is_some(),
         };
         if !is_defined {
@@ -264,7 +263,7 @@ impl Active<'_> {
                 self.unreadable.mended(name);
                 Ok(true)
             }
-            Err(error @ BusError::Corrupt { .. }) => {
+            Err(error) if error.is_damage() => {
                 self.unreadable.found(name, error);
                 Ok(false)
             }

@@ -33,7 +33,7 @@ pub(crate) async fn read(bus: &Bus, pipelines: &Pipelines) -> Result<Reading, Bu
 async fn output(bus: &Bus, name: &PipelineId) -> Result<Output, BusError> {
     let next = match bus.output(name).await {
         Ok(output) => output.map(|(output, _)| output.next()),
-        Err(BusError::Corrupt { .. }) => None,
+        Err(error) if error.is_damage() => None,
         Err(error) => return Err(error),
     };
     let cursors = bus.facts::<Position>(Bucket::State).await?;

@@ -129,7 +129,7 @@ impl Session {
                     Err(Failure::Source(Ended::Deposed)) => "another process moved the cursor".to_owned(),
                     Err(Failure::Source(Ended::Reset)) => continue,
                     Err(Failure::Broker(error)) => {
-                        if matches!(error, BusError::Corrupt { .. }) {
+                        if error.is_damage() {
                             let reason = format!("{error}; `push0 repair` mends it");
                             self.status.clone().blocked(Trouble::State, &reason);
                         }

@@ -1,16 +1,17 @@
-//! Stored state that cannot be read, and how each kind of it is mended.
+//! Stored state that cannot be read or is lost, and how each kind of it is mended.
 
 use crate::failure::Failure;
-use push0_bus::{Bucket, Bus, Facts, Stream, Unreadable};
+use push0_bus::{Bucket, Bus, Fact, Facts, Stream, Unreadable};
+use push0_domain::codec::CodecError;
 use push0_domain::message::{Emission, HeldQueue, KnownBlock};
 use push0_domain::pipeline::{Pipeline, Position, Reset};
 use push0_domain::{BlockRef, PipelineId, Timestamp, subject};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-/// A value that cannot be read.
+/// A value that cannot be read, or a revision that is lost.
 pub(crate) struct Damage {
     /// What was expected.
     kind: &'static str,
@@ -38,7 +39,13 @@ impl Place {
 enum Mend {
     Remove(&'static str),
     Put(Value, &'static str),
+    /// Only an operator knows what was there.
+    ByHand(&'static str),
 }
+
+/// How a revision is mended that no other definition equals.
+const REVISION_BY_HAND: &str =
+    "blocks of this revision wait until `push0 pipeline apply FILE --revision N` puts the revision back";
 
 /// The cursor of an ingester, rebuilt from the facts about blocks. Other fields are lost.
 #[derive(Debug, Default, PartialEq, Eq, Serialize)]
@@ -143,47 +150,70 @@ async fn unreadable<T: Serialize + DeserializeOwned>(
         .collect())
 }
 
-/// Returns the unreadable definitions. A current definition is restored from its newest readable revision, and that
-/// revision from the current definition.
+/// Returns the unreadable definitions and the lost revisions. A current definition is restored from its newest readable
+/// revision, and that revision from the current definition.
 async fn definitions(bus: &Bus, filter: &str) -> Result<Vec<Damage>, Failure> {
     let facts: Facts<Pipeline> = bus.facts(Bucket::Pipelines).await?;
-    let (readable, unreadable) = facts.sorted(filter).await?;
-    let mut newest: BTreeMap<&str, &Pipeline> = BTreeMap::new();
-    for (name, pipeline) in readable
-        .iter()
-        .filter_map(|fact| Some((fact.key.rsplit_once('.')?.0, fact.value.as_ref()?)))
-    {
-        let there = newest.entry(name).or_insert(pipeline);
-        if pipeline.revision > there.revision {
-            *there = pipeline;
-        }
-    }
-    let mut found = Vec::new();
-    for there in unreadable {
-        let (name, revision) = there.name.rsplit_once('.').unwrap_or((&there.name, ""));
-        let newest = newest.get(name).copied();
-        let mend = match (newest, revision) {
-            (Some(newest), "current") => Mend::Put(
-                serde_json::to_value(newest)?,
-                "the newest readable revision is current",
-            ),
-            (Some(newest), revision) if newest.revision.to_string() == revision => Mend::Put(
-                serde_json::to_value(newest)?,
-                "the revision is restored from the current definition",
-            ),
-            (_, "current") => {
-                Mend::Remove("the pipeline has no definition until `push0 pipeline apply FILE`")
-            }
-            _ => Mend::Remove("blocks of this revision in flight end as dead letters"),
-        };
-        found.push(Damage {
-            kind: "definition",
-            place: Place::Bucket(Bucket::Pipelines),
-            there,
-            mend,
+    let (readable, mut damaged) = facts.sorted(filter).await?;
+    for key in lost(&readable, &damaged) {
+        damaged.push(Unreadable {
+            sequence: facts.get(&key).await?.map_or(0, |fact| fact.revision),
+            name: key,
+            stored_at: Timestamp(0),
+            reason: CodecError::Refused("the revision was applied, and is gone".into()),
+            headers: Vec::new(),
+            body: Vec::new(),
         });
     }
-    Ok(found)
+    let newest = |name: &str| {
+        let of_name = readable.iter().filter(|fact| name_of(&fact.key) == name);
+        of_name
+            .filter_map(|fact| fact.value.as_ref())
+            .max_by_key(|pipeline| pipeline.revision)
+    };
+    let mend = |there: &Unreadable| {
+        let (name, revision) = there.name.rsplit_once('.').unwrap_or((&there.name, ""));
+        let put = |pipeline, effect| serde_json::to_value(pipeline).map(|value| Mend::Put(value, effect));
+        match (newest(name), revision) {
+            (Some(newest), "current") => put(newest, "the newest readable revision is current"),
+            (Some(newest), revision) if newest.revision.to_string() == revision => {
+                put(newest, "the revision is restored from the current definition")
+            }
+            (None, "current") => Ok(Mend::Remove(
+                "the pipeline has no definition until `push0 pipeline apply FILE`",
+            )),
+            _ => Ok(Mend::ByHand(REVISION_BY_HAND)),
+        }
+    };
+    let damaged = damaged.into_iter().map(|there| {
+        Ok(Damage {
+            kind: "definition",
+            place: Place::Bucket(Bucket::Pipelines),
+            mend: mend(&there)?,
+            there,
+        })
+    });
+    damaged.collect()
+}
+
+fn name_of(key: &str) -> &str {
+    key.rsplit_once('.').map_or(key, |(name, _)| name)
+}
+
+/// Returns the keys of the revisions below the highest one of their pipeline that are neither readable nor unreadable, and
+/// of current definitions whose revision is gone.
+fn lost(readable: &[Fact<Pipeline>], unreadable: &[Unreadable]) -> Vec<String> {
+    let there = readable.iter().map(|fact| &*fact.key);
+    let there: BTreeSet<&str> = there.chain(unreadable.iter().map(|fact| &*fact.name)).collect();
+    let mut highest: BTreeMap<&str, u32> = BTreeMap::new();
+    for fact in readable {
+        let revision = fact.value.as_ref().map_or(0, |pipeline| pipeline.revision);
+        let known = highest.entry(name_of(&fact.key)).or_default();
+        *known = revision.max(*known);
+    }
+    let all = highest.into_iter();
+    let all = all.flat_map(|(name, last)| (1..=last).map(move |revision| format!("{name}.{revision}")));
+    all.filter(|key| !there.contains(&**key)).collect()
 }
 
 /// Rebuilds the cursor of an ingester from the facts about its blocks.
@@ -246,6 +276,7 @@ impl Damage {
     pub(crate) async fn mend(&self, bus: &Bus) -> Result<(), Failure> {
         let (key, revision) = (&self.there.name, self.there.sequence);
         match (self.place, &self.mend) {
+            (_, Mend::ByHand(_)) => {}
             (Place::Stream(stream), _) => bus.remove(stream, revision).await?,
             (Place::Bucket(bucket), Mend::Put(value, _)) => {
                 bus.facts::<Value>(bucket)
@@ -260,9 +291,14 @@ impl Damage {
         Ok(())
     }
 
+    /// Returns whether only an operator can mend the damage.
+    pub(crate) fn is_by_hand(&self) -> bool {
+        matches!(self.mend, Mend::ByHand(_))
+    }
+
     pub(crate) fn to_json(&self) -> Value {
         let effect = match &self.mend {
-            Mend::Remove(effect) | Mend::Put(_, effect) => effect,
+            Mend::Remove(effect) | Mend::Put(_, effect) | Mend::ByHand(effect) => effect,
         };
         let put = match &self.mend {
             Mend::Put(value, _) if !matches!(self.place, Place::Bucket(Bucket::Pipelines)) => Some(value),
@@ -300,6 +336,7 @@ impl std::fmt::Display for Damage {
         match &self.mend {
             Mend::Remove(effect) => write!(f, "  to remove: {effect}"),
             Mend::Put(_, effect) => write!(f, "  to replace: {effect}"),
+            Mend::ByHand(effect) => write!(f, "  by hand: {effect}"),
         }
     }
 }

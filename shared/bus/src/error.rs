@@ -32,9 +32,24 @@ pub enum BusError {
         /// The codec's description of the defect.
         source: push0_domain::codec::CodecError,
     },
+    /// A revision of a definition was applied, messages name it, and it is gone.
+    #[error(
+        "revision {revision} of pipeline {pipeline} is lost: `push0 pipeline apply FILE --revision {revision}` puts it back"
+    )]
+    LostRevision {
+        /// The pipeline of the definition.
+        pipeline: push0_domain::PipelineId,
+        /// The number of the revision.
+        revision: u32,
+    },
 }
 
 impl BusError {
+    /// Returns whether stored state is damaged, so that its pipeline stands still until an operator has mended the state.
+    pub fn is_damage(&self) -> bool {
+        matches!(self, Self::Corrupt { .. } | Self::LostRevision { .. })
+    }
+
     pub(crate) fn unavailable(what: impl Into<String>, error: impl std::fmt::Display) -> Self {
         Self::Unavailable {
             what: what.into(),

@@ -4,7 +4,7 @@ use crate::{Bucket, Bus, BusError, Connection, Fact, Facts, ProvisionError, Unre
 use futures::{Stream, StreamExt, stream};
 use push0_domain::{PipelineId, pipeline::Pipeline};
 use std::{
-    collections::HashMap,
+    collections::{BTreeSet, HashMap},
     sync::{Arc, Mutex, PoisonError},
 };
 
@@ -130,9 +130,10 @@ impl Pipelines {
 
     /// Returns the names of all pipelines that were ever defined.
     pub async fn names(&self) -> Result<Vec<PipelineId>, BusError> {
-        let firsts = self.facts.keys("*.1").await?;
-        let names = firsts.iter().filter_map(|key| key.rsplit_once('.'));
-        Ok(names.filter_map(|(name, _)| name.parse().ok()).collect())
+        let keys = self.facts.keys("*.*").await?;
+        let names = keys.iter().filter_map(|key| key.rsplit_once('.'));
+        let names: BTreeSet<PipelineId> = names.filter_map(|(name, _)| name.parse().ok()).collect();
+        Ok(names.into_iter().collect())
     }
 
     /// Returns the current definition of every pipeline whose definition can be read.
@@ -162,7 +163,7 @@ impl Pipelines {
         let is_current = |name: &PipelineId| {
             current.iter().any(|p| p.name == *name) || unreadable.iter().any(|(there, _)| there == name)
         };
-        // The first revision of every pipeline is kept.
+        // Revisions are kept for ever.
         let names = self.names().await?;
         Ok(names.into_iter().filter(|name| !is_current(name)).collect())
     }
@@ -189,6 +190,57 @@ impl Pipelines {
         };
         self.cache().insert(id, pipeline.clone());
         Ok(Some(pipeline))
+    }
+
+    /// Returns a revision that a message names, like [`Self::revision`]. A revision that was applied and is gone is an error:
+    /// its blocks are not at fault and wait until an operator puts the revision back.
+    pub async fn named(&self, name: &PipelineId, revision: u32) -> Result<Option<Arc<Pipeline>>, BusError> {
+        let found = self.revision(name, revision).await?;
+        if found.is_none() && self.highest(name).await? >= revision {
+            return Err(BusError::LostRevision {
+                pipeline: name.clone(),
+                revision,
+            });
+        }
+        Ok(found)
+    }
+
+    /// Returns the highest number of a revision that was ever applied, as far as the definitions tell: the current
+    /// definition counts too, and one that cannot be read may be of any revision.
+    async fn highest(&self, name: &PipelineId) -> Result<u32, BusError> {
+        let (all, unreadable) = self.facts.sorted(&format!("{name}.*")).await?;
+        let readable = all.into_iter().filter_map(|fact| fact.value).map(|p| p.revision);
+        let number = |fact: &Unreadable| match fact.name.rsplit_once('.')?.1 {
+            CURRENT => Some(u32::MAX),
+            number => number.parse().ok(),
+        };
+        Ok(readable
+            .chain(unreadable.iter().filter_map(number))
+            .max()
+            .unwrap_or(0))
+    }
+
+    /// Puts a lost or unreadable revision back. Blocks that name the revision go on by this definition.
+    pub async fn put_back(&self, mut pipeline: Pipeline, revision: u32) -> Result<(), ApplyError> {
+        let name = pipeline.name.clone();
+        for zkvm in pipeline.zkvms() {
+            self.bus.provision_zkvm(&zkvm).await?;
+        }
+        pipeline.revision = revision;
+        let key = format!("{name}.{revision}");
+        let there = match self.facts.look(&key).await? {
+            Some(Ok(fact)) if fact.value.as_ref() == Some(&pipeline) => return Ok(()),
+            Some(Ok(fact)) if fact.value.is_some() => {
+                return Err(ApplyError::NotLost { name, revision });
+            }
+            Some(Ok(fact)) => fact.revision,
+            Some(Err(unreadable)) => unreadable,
+            None => 0,
+        };
+        match self.facts.swap(&key, &pipeline, there).await? {
+            Some(_) => Ok(()),
+            None => Err(ApplyError::NotLost { name, revision }),
+        }
     }
 
     /// Returns a revision if it was read before, for decisions that cannot wait for the broker.
@@ -235,9 +287,19 @@ impl Pipelines {
     }
 }
 
-/// The reason why a pipeline was not applied.
+/// The reason why a definition was not stored.
 #[derive(Debug, thiserror::Error)]
 pub enum ApplyError {
+    /// The revision that is to be put back can be read, and a revision never changes.
+    #[error(
+        "revision {revision} of pipeline {name} is not lost, and differs from the file: a revision never changes"
+    )]
+    NotLost {
+        /// The pipeline.
+        name: PipelineId,
+        /// The number of the revision.
+        revision: u32,
+    },
     /// The broker was unreachable or refused an operation.
     #[error(transparent)]
     Bus(#[from] BusError),

@@ -46,12 +46,17 @@ pub(crate) async fn run(context: &Context, args: &RepairArgs) -> Result<(), Fail
     } else {
         let texts: Vec<String> = found.iter().map(ToString::to_string).collect();
         output::line(&texts.join("\n"))?;
+        let by_hand = found.iter().filter(|damage| damage.is_by_hand()).count();
         output::line(&match &kept {
+            Some(file) if by_hand > 0 => format!(
+                "mended, except {by_hand} by hand; the removed bytes are in {}",
+                file.display()
+            ),
             Some(file) => format!("mended; the removed bytes are in {}", file.display()),
-            None => "nothing was changed: `push0 repair --apply` mends it".to_owned(),
+            None => "nothing was changed: `push0 repair --apply` mends the above".to_owned(),
         })?;
     }
-    if kept.is_none() && !found.is_empty() {
+    if found.iter().any(|damage| kept.is_none() || damage.is_by_hand()) {
         return Err(Failure::Told);
     }
     Ok(())

@@ -392,7 +392,7 @@ impl<T> Heads<T> {
 /// Returns a fact; `None` for an unreadable one, behind which the facts of its pipeline stay.
 fn readable<T>(fact: Result<Option<T>, BusError>) -> Result<Option<T>, BusError> {
     match fact {
-        Err(BusError::Corrupt { .. }) => Ok(None),
+        Err(error) if error.is_damage() => Ok(None),
         fact => fact,
     }
 }

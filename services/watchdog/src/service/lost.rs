@@ -38,8 +38,8 @@ impl Active<'_> {
         for pipeline in current {
             match self.look_at_head(&pipeline).await {
                 // The state of the pipeline cannot be read, which its services report.
-                Ok(()) | Err(BusError::Corrupt { .. }) => {}
-                Err(error) => return Err(error),
+                Err(error) if !error.is_damage() => return Err(error),
+                _ => {}
             }
         }
         Ok(())

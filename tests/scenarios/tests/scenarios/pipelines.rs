@@ -1,15 +1,17 @@
 //! Several pipelines in one deployment, which are added, changed and removed while the others work.
 
-use push0_bus::{Bucket, Message, Stream};
+use push0_bus::{Bucket, Bus, Message, Stream};
 use push0_domain::{
     Announcement, BlockHash, Payload, PipelineId,
     message::{BlockEvent, BlockFacts, Dead, EmissionOutcome, KnownBlock, ObservedBlock},
+    pipeline::Pipeline,
     subject,
     trace::TraceContext,
 };
 use push0_harness::{assert_complete_in_order, synthetic_block, synthetic_hash};
 use push0_scenarios::{
-    PATIENCE, attempts, dead_letters, demo, deploy, outcome, proofs, prover, push0, settled, single, verifier,
+    PATIENCE, attempts, dead_letters, demo, deploy, outcome, proofs, prover, push0, running, settled, single,
+    verifier,
 };
 
 fn named(name: &str, stage: &str) -> (PipelineId, String) {
@@ -73,37 +75,89 @@ async fn pipelines_come_change_and_go_without_touching_the_work_of_others() {
     assert_eq!(attempts(deployment.service("w1"), "completed").await, 20);
 }
 
-#[tokio::test]
-async fn a_block_of_a_revision_that_nobody_defined_is_dead_and_the_chain_goes_on() {
-    let deployment = deploy(&single("timeout = \"10s\""), [prover("p1"), verifier("v1")]).await;
-    let (bus, pipeline) = (deployment.bus(), demo());
-    deployment.submit_blocks(&pipeline, 1..=3).await;
-    let block = synthetic_block(&pipeline, 4);
+/// Announces a block with a revision of the caller's choice.
+async fn announce(bus: &Bus, pipeline: &PipelineId, number: u64, revision: u32) {
+    let block = synthetic_block(pipeline, number);
     let known = KnownBlock {
         block,
-        parent_hash: synthetic_hash(&pipeline, 3),
-        revision: 77,
+        parent_hash: synthetic_hash(pipeline, number - 1),
+        revision,
         observed_at: push0_bus::now(),
         announced_after: Announcement::default(),
         input: None,
         facts: BlockFacts::default(),
     };
     let facts = bus.facts(Bucket::Blocks).await.expect("a bucket");
-    let key = subject::facts::known_block(&pipeline, &block);
+    let key = subject::facts::known_block(pipeline, &block);
     facts.put(&key, &known).await.expect("the fact is stored");
     let event = BlockEvent::Observed(ObservedBlock {
         pipeline: pipeline.clone(),
-        revision: known.revision,
+        revision,
         block,
         parent_hash: known.parent_hash,
-        input: Payload::Inline(b"4".to_vec()),
+        input: Payload::Inline(number.to_string().into_bytes()),
         observed_at: known.observed_at,
         deadline_at: None,
         facts: known.facts,
     });
-    let message = Message::new(subject::block(&pipeline), &event, &TraceContext::default());
+    let message = Message::new(subject::block(pipeline), &event, &TraceContext::default());
     let stored = bus.publish(message.expect("it can be written")).await;
     stored.expect("the block is stored");
+}
+
+/// A lost revision is the store's fault: neither a block that waits nor a finished proof dies of it.
+#[tokio::test]
+async fn blocks_of_a_lost_revision_wait_until_it_is_put_back() {
+    let folder = tempfile::tempdir().expect("a directory");
+    let (text, file) = (single("timeout = \"20s\""), folder.path().join("demo.toml"));
+    std::fs::write(&file, &text).expect("the file is written");
+    let slow = prover("p1").env("PUSH0_MOCK__TIME", "2s");
+    let mut deployment = deploy(&text, [slow, verifier("v1")]).await;
+    let (pipeline, bus) = (demo(), deployment.another_bus().await);
+    deployment.submit_blocks(&pipeline, 1..=1).await;
+    running(&bus, "p1").await;
+    deployment.apply(&single("timeout = \"21s\"")).await;
+    let definitions = bus.facts::<Pipeline>(Bucket::Pipelines).await.expect("a bucket");
+    definitions.delete("demo.1").await.expect("deleted");
+    // Services that have read a revision remember it.
+    for program in ["dispatcher", "collector"] {
+        for label in [format!("{program}-1"), format!("{program}-2")] {
+            deployment.service_mut(&label).restart();
+        }
+    }
+    announce(&bus, &pipeline, 2, 1).await;
+    deployment.submit_blocks(&pipeline, 3..=3).await;
+    let reason = "revision 1 of pipeline demo is lost";
+    for program in ["dispatcher", "collector"] {
+        let leader = deployment.leader(program).await;
+        deployment.service(&leader).not_ready(reason, PATIENCE).await;
+    }
+    let (steady, steady_text) = named("steady", "timeout = \"20s\"");
+    deployment.apply(&steady_text).await;
+    deployment.submit_blocks(&steady, 1..=2).await;
+    deployment.wait_emitted(&steady, 2, PATIENCE).await;
+    let repair = deployment.command().arg("repair").arg("--apply");
+    let kept = folder.path().join("kept.jsonl");
+    let repair = repair.arg("--keep").arg(&kept).start();
+    assert!(!repair.wait_exit(PATIENCE).await.success(), "{}", repair.log());
+    assert!(repair.log().contains("apply FILE --revision"), "{}", repair.log());
+    let file = file.display().to_string();
+    push0(&deployment, &["pipeline", "apply", &file, "--revision", "1"]).await;
+    let emissions = deployment.wait_emitted(&pipeline, 3, PATIENCE).await;
+    assert_complete_in_order(&emissions, 1..=3);
+    assert!(emissions.iter().all(|kept| !proofs(kept).is_empty()));
+    assert_eq!(dead_letters(&bus).await, []);
+    deployment.ready().await;
+    push0(&deployment, &["repair"]).await;
+    settled(&bus).await;
+}
+
+#[tokio::test]
+async fn a_block_of_a_revision_that_nobody_defined_is_dead_and_the_chain_goes_on() {
+    let deployment = deploy(&single("timeout = \"10s\""), [prover("p1"), verifier("v1")]).await;
+    let (bus, pipeline) = (deployment.bus(), demo());
+    deployment.submit_blocks(&pipeline, 1..=3).await;
+    announce(bus, &pipeline, 4, 77).await;
     deployment.submit_blocks(&pipeline, 5..=8).await;
 
     let emissions = deployment.wait_emitted(&pipeline, 8, PATIENCE).await;

@@ -5,18 +5,36 @@ use crate::context::Context;
 use crate::failure::Failure;
 use crate::output;
 use crate::pipeline_file::FileArgs;
-use push0_bus::{BusError, Pipelines};
+use clap::Args;
+use push0_bus::Pipelines;
 use push0_domain::pipeline::{Pipeline, Source};
 use serde_json::json;
 
-pub(super) async fn run(context: &Context, args: &FileArgs) -> Result<(), Failure> {
-    let pipeline = args.load()?;
+#[derive(Args, Debug)]
+pub(crate) struct ApplyArgs {
+    #[command(flatten)]
+    file: FileArgs,
+    /// Put this revision back, which was lost or cannot be read: blocks in flight that name it go on by the file. The
+    /// current definition stays.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    revision: Option<u32>,
+}
+
+pub(super) async fn run(context: &Context, args: &ApplyArgs) -> Result<(), Failure> {
+    let pipeline = args.file.load()?;
     let name = pipeline.name.clone();
     let bus = context.bus().await?;
     let pipelines = Pipelines::bind(&bus).await?;
+    if let Some(revision) = args.revision {
+        pipelines.put_back(pipeline, revision).await?;
+        return match context.json {
+            true => output::json(&json!({ "pipeline": name, "revision": revision })),
+            false => output::line(&format!("{name}: revision {revision} is back")),
+        };
+    }
     let is_anew = match pipelines.current_of(&name).await {
         // What cannot be read is overwritten.
-        Err(BusError::Corrupt { .. }) => false,
+        Err(error) if error.is_damage() => false,
         before => begins_anew(before?.as_deref(), &pipeline),
     };
     let goes_on = if is_anew {

@@ -12,6 +12,7 @@ use crate::context::Context;
 use crate::failure::Failure;
 use crate::pipeline_file::FileArgs;
 use crate::secrets::Secrets;
+use apply::ApplyArgs;
 use clap::Subcommand;
 use reset::ResetArgs;
 use selection::Named;
@@ -22,7 +23,7 @@ pub(crate) enum PipelineCommand {
     /// Check a file and draw its stages. Needs no broker.
     Check(FileArgs),
     /// Make a file the current definition of its pipeline. An unchanged definition keeps its revision.
-    Apply(FileArgs),
+    Apply(ApplyArgs),
     /// List the current pipelines.
     List(Secrets),
     /// Show the current definition of a pipeline.
