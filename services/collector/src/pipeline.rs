@@ -12,8 +12,8 @@ use crate::{
 };
 use futures::{FutureExt, future::BoxFuture};
 use push0_bus::{
-    Blobs, Bucket, Bus, BusError, DeadLetters, Deliveries, Delivery, Facts, Kept, Leadership, Log, Message,
-    Outbox, Pipelines, PublishError, Replay, Service, Stream, Term, now,
+    Blobs, Bucket, Bus, BusError, DeadLetters, Deliveries, Delivery, Duty, Facts, Failure, Kept, Log,
+    Message, Outbox, Pipelines, PublishError, Replay, Service, Stream, now,
 };
 use push0_domain::{
     Payloads, PipelineId,
@@ -23,7 +23,8 @@ use push0_domain::{
     subject::{self, AttemptKey, Kind},
     wanted::Claims,
 };
-use std::{collections::BTreeMap, pin::pin, sync::Arc, time::Duration};
+use push0_runtime::{Serving, UnreadableState};
+use std::{collections::BTreeMap, convert::Infallible, sync::Arc, time::Duration};
 
 /// How long a publish is retried before the pipeline starts over from stored state.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -37,41 +38,40 @@ const LOOKS_AT_ONCE: u32 = 64;
 const IN_FLIGHT_MAX: usize = 1024;
 const IN_FLIGHT_BYTES_MAX: usize = 4 * 1024 * 1024;
 
-/// How long a process stands by, or a leader serves, without trouble before the pipeline counts as well: far longer than
-/// an attempt that fails at once.
-const WORKS_AFTER: Duration = Duration::from_secs(2);
-
-/// Waits for leadership, serves while leading, and resigns on any error. Calls `works` after standing by, and after
-/// serving, for [`WORKS_AFTER`] without trouble.
-pub(crate) async fn session(
-    bus: &Bus,
-    candidate: &Leadership,
-    pipeline: &PipelineId,
-    metrics: &Metrics,
-    works: impl Fn(),
-) -> Result<(), BusError> {
-    bus.connected().await;
-    let mut term = watched(candidate.win(), &works).await?;
-    tracing::info!(%pipeline, "collecting");
-    let leading = metrics.leading.with_label_values(&[pipeline.as_str()]);
-    leading.set(1);
-    let ended = match term.during(Active::start(bus, pipeline, metrics)).await {
-        Ok(active) => watched(active.serve(&mut term), &works).await,
-        Err(error) => Err(error),
-    };
-    leading.set(0);
-    term.resign().await;
-    ended
+/// The collector's work for one pipeline, and whom it tells how the work goes.
+pub(crate) struct Emitting {
+    pub(crate) bus: Bus,
+    pub(crate) pipeline: PipelineId,
+    pub(crate) metrics: Metrics,
+    pub(crate) state: UnreadableState,
+    pub(crate) serving: Serving,
 }
 
-/// Waits for the end of a part of a session. Calls `works` once the part has lasted for [`WORKS_AFTER`].
-async fn watched<T>(part: impl Future<Output = T>, works: &impl Fn()) -> T {
-    let mut part = pin!(part);
-    tokio::select! {
-        ended = &mut part => ended,
-        () = tokio::time::sleep(WORKS_AFTER) => {
-            works();
-            part.await
+impl Duty for Emitting {
+    type State<'a> = Active<'a>;
+
+    async fn start(&self) -> Result<Active<'_>, BusError> {
+        Active::start(&self.bus, &self.pipeline, &self.metrics).await
+    }
+
+    async fn serve<'a>(&'a self, state: Active<'a>) -> Result<Infallible, BusError> {
+        state.serve().await
+    }
+
+    fn leads(&self, leads: bool) {
+        let leading = self.metrics.leading.with_label_values(&[self.pipeline.as_str()]);
+        leading.set(leads.into());
+    }
+
+    fn is_well(&self) {
+        self.state.mended(self.pipeline.as_str());
+        self.serving.serves();
+    }
+
+    fn failed(&self, failure: &Failure) {
+        match failure {
+            Failure::Bus(error) if error.is_damage() => self.state.found(self.pipeline.as_str(), error),
+            failure => self.serving.failed(failure),
         }
     }
 }
@@ -82,9 +82,9 @@ struct Opened {
     bytes: usize,
 }
 
-type Emitting = BoxFuture<'static, (Vec<Ready>, Result<Log, BusError>)>;
+type Storing = BoxFuture<'static, (Vec<Ready>, Result<Log, BusError>)>;
 
-struct Active<'a> {
+pub(crate) struct Active<'a> {
     bus: &'a Bus,
     name: &'a PipelineId,
     metrics: &'a Metrics,
@@ -99,7 +99,7 @@ struct Active<'a> {
     recall: Recall,
     gate: Gate,
     emitter: Emitter,
-    emitting: Option<Emitting>,
+    emitting: Option<Storing>,
     ticks: u32,
     /// Whether the next tick continues to look up blocks without results.
     looks_on: bool,
@@ -137,21 +137,13 @@ impl<'a> Active<'a> {
         })
     }
 
-    async fn serve(mut self, term: &mut Term) -> Result<(), BusError> {
+    async fn serve(mut self) -> Result<Infallible, BusError> {
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let (interrupted, held) = (self.bus.interrupted(), term.hold());
-        let (mut interrupted, mut held) = (std::pin::pin!(interrupted), std::pin::pin!(held));
         loop {
             let room = self.outbox.len() < IN_FLIGHT_MAX && self.opened_bytes < IN_FLIGHT_BYTES_MAX;
             tokio::select! {
                 biased;
-                loss = &mut held => {
-                    loss.of_broker("collector")?;
-                    tracing::warn!(pipeline = %self.name, "another collector leads");
-                    return Ok(());
-                }
-                () = &mut interrupted => return Err(BusError::Interrupted),
                 (records, stored) = emitting(&mut self.emitting) => self.emitted(records, stored?).await?,
                 (opened, stored) = self.outbox.next() => {
                     self.opened_bytes -= opened.bytes;
@@ -203,11 +195,11 @@ impl<'a> Active<'a> {
             ResultEvent::Ended(ended) => core.end(handle, ended),
             ResultEvent::Attempt(ref result) => {
                 let revision = result.header.context.revision;
-                let Some(pipeline) = self.pipelines.revision(self.name, revision).await? else {
+                let Some(pipeline) = self.pipelines.named(self.name, revision).await? else {
                     return self
                         .refuse(
                             &delivery,
-                            &format!("pipeline `{}` has no revision {revision}", self.name),
+                            &format!("pipeline `{}` never had a revision {revision}", self.name),
                         )
                         .await;
                 };
@@ -389,7 +381,7 @@ impl<'a> Active<'a> {
             return Err(BusError::Interrupted);
         };
         let revision = result.header.context.revision;
-        let Some(pipeline) = self.pipelines.revision(self.name, revision).await? else {
+        let Some(pipeline) = self.pipelines.named(self.name, revision).await? else {
             return Err(BusError::Interrupted);
         };
         let told = Told {
@@ -405,7 +397,7 @@ impl<'a> Active<'a> {
     }
 }
 
-async fn emitting(emitting: &mut Option<Emitting>) -> (Vec<Ready>, Result<Log, BusError>) {
+async fn emitting(emitting: &mut Option<Storing>) -> (Vec<Ready>, Result<Log, BusError>) {
     match emitting {
         Some(emitting) => emitting.await,
         None => std::future::pending().await,

@@ -1,12 +1,12 @@
 //! Runs one task per pipeline, as pipelines come and go.
 
-use crate::{config::Config, metrics::Metrics, pipeline};
-use futures::{FutureExt, StreamExt};
+use crate::{config::Config, metrics::Metrics, pipeline::Emitting};
+use futures::StreamExt;
 use push0_bus::{Backoff, Bus, BusError, Leadership, PipelineChange, Pipelines};
 use push0_domain::PipelineId;
 use push0_runtime::{BoxError, Component, Health, Service, Serving, UnreadableState};
-use std::{collections::HashMap, panic::AssertUnwindSafe, time::Instant};
-use tokio::task::JoinSet;
+use std::{collections::HashMap, convert::Infallible, time::Instant};
+use tokio::task::{JoinSet, LocalSet};
 
 /// Runs the collector until it is asked to stop.
 pub async fn run(service: Service<Config>) -> Result<(), BoxError> {
@@ -24,19 +24,11 @@ pub async fn run(service: Service<Config>) -> Result<(), BoxError> {
         known: HashMap::new(),
         tasks: JoinSet::new(),
     };
-    let mut backoff = Backoff::default();
-    loop {
-        let began = Instant::now();
-        let error = tokio::select! {
-            () = service.shutdown.requested() => break,
-            ended = bus.permitted(collecting.follow(&broker)) => ended.err().unwrap_or(BusError::Interrupted),
-        };
-        broker.not_ready(error.to_string());
-        tracing::warn!(%error, "waiting for the broker");
-        tokio::select! {
-            () = service.shutdown.requested() => break,
-            () = backoff.pause_after(began) => {}
-        }
+    let tasks = LocalSet::new();
+    let following = tasks.run_until(collecting.follow_always(&broker));
+    tokio::select! {
+        () = service.shutdown.requested() => {}
+        never = following => match never {},
     }
     // Unacknowledged results pass to another collector, so nothing here needs to be finished.
     collecting.tasks.shutdown().await;
@@ -52,10 +44,23 @@ struct Collecting {
     metrics: Metrics,
     /// The pipelines with a task, and whether that task serves.
     known: HashMap<PipelineId, Serving>,
-    tasks: JoinSet<()>,
+    tasks: JoinSet<Infallible>,
 }
 
 impl Collecting {
+    /// Follows the definitions, and starts over when some changes may have been missed.
+    async fn follow_always(&mut self, broker: &Component) -> Infallible {
+        let (mut backoff, bus) = (Backoff::default(), self.bus.clone());
+        loop {
+            let began = Instant::now();
+            let ended = bus.permitted(self.follow(broker)).await;
+            let error = ended.err().unwrap_or(BusError::Interrupted);
+            broker.not_ready(error.to_string());
+            tracing::warn!(%error, "waiting for the broker");
+            backoff.pause_after(began).await;
+        }
+    }
+
     /// Starts a task for each pipeline that appears, and for each removed one with blocks in flight. A removed
     /// pipeline is collected until this process ends.
     async fn follow(&mut self, broker: &Component) -> Result<(), BusError> {
@@ -124,49 +129,14 @@ impl Collecting {
             }
             Err(error) => tracing::error!(%error, "cannot count losses of leadership for this role"),
         }
-        let (metrics, state) = (self.metrics.clone(), self.state.clone());
-        let collecting = collect(self.bus.clone(), candidate, pipeline, metrics, (state, serving));
-        self.tasks.spawn(collecting);
-    }
-}
-
-async fn collect(
-    bus: Bus,
-    candidate: Leadership,
-    pipeline: PipelineId,
-    metrics: Metrics,
-    (state, serving): (UnreadableState, Serving),
-) {
-    let leading = metrics.leading.with_label_values(&[pipeline.as_str()]);
-    let mut backoff = Backoff::default();
-    loop {
-        let began = Instant::now();
-        let works = || {
-            state.mended(pipeline.as_str());
-            serving.serves();
+        let emitting = Emitting {
+            bus: self.bus.clone(),
+            pipeline,
+            metrics: self.metrics.clone(),
+            state: self.state.clone(),
+            serving,
         };
-        let session = pipeline::session(&bus, &candidate, &pipeline, &metrics, works);
-        let ended = AssertUnwindSafe(bus.permitted(session)).catch_unwind().await;
-        // A refusal or a panic ends the session before it says so.
-        leading.set(0);
-        match ended {
-            Ok(Ok(())) => continue,
-            Ok(Err(error @ BusError::Corrupt { .. })) => state.found(pipeline.as_str(), error),
-            Ok(Err(error)) => {
-                tracing::warn!(%pipeline, %error, "starting over from stored state");
-                serving.failed(error);
-            }
-            // One message must not stop a pipeline: after a restart another message may settle it first, and
-            // an operator who reads this can cancel the block.
-            Err(_) => {
-                tracing::error!(
-                    %pipeline,
-                    "the collector of this pipeline panicked and starts over from stored state; \
-                     the message before this one says where: please report both"
-                );
-                serving.failed("the collector of this pipeline panics, its log says where");
-            }
-        }
-        backoff.pause_after(began).await;
+        self.tasks
+            .spawn_local(async move { candidate.lead(&emitting).await });
     }
 }

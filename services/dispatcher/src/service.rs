@@ -1,4 +1,4 @@
-//! The shell: waits for leadership, starts from stored state, and handles one event after another.
+//! The shell: starts from stored state when this process begins to lead, and handles one event after another.
 
 use crate::{
     bodies::Bodies,
@@ -10,8 +10,8 @@ use crate::{
     standstill::Standstill,
 };
 use push0_bus::{
-    Backoff, Bucket, Bus, BusError, Deliveries, Facts, Leadership, Outbox, Pipelines, Replay, Seals, Signals,
-    Stream, Term, now,
+    Bucket, Bus, BusError, Deliveries, Duty, Facts, Failure, Leadership, Outbox, Pipelines, Replay, Seals,
+    Signals, Stream, now,
 };
 use push0_domain::{
     ZkvmId,
@@ -21,6 +21,7 @@ use push0_domain::{
 use push0_runtime::{BoxError, Component, Service, UnreadableState};
 use std::{
     collections::HashSet,
+    convert::Infallible,
     time::{Duration, Instant},
 };
 
@@ -49,51 +50,54 @@ pub async fn run(service: Service<Config>) -> Result<(), BoxError> {
     let bus = Bus::connect_reporting(&service.config.nats, "dispatcher", permissions, connection).await?;
     let candidate =
         Leadership::candidate(&bus, ROLE).watched(move || losses.inc(), role.component.reporter());
-    let mut backoff = Backoff::default();
-    loop {
-        let began = Instant::now();
-        let session = session(&bus, &service.config, &candidate, (&metrics, &state), &broker);
-        let error = tokio::select! {
-            () = service.shutdown.requested() => break,
-            ended = bus.permitted(session) => match ended {
-                Ok(()) => continue,
-                Err(error) => error,
-            },
-        };
-        metrics.leading.set(0);
-        broker.not_ready(error.to_string());
-        tracing::warn!(%error, "starting over from stored state");
-        tokio::select! {
-            () = service.shutdown.requested() => break,
-            () = backoff.pause_after(began) => {}
-        }
+    let dispatching = Dispatching {
+        bus: bus.clone(),
+        ahead: u64::from(service.config.dispatch.ahead),
+        metrics,
+        state,
+        broker,
+    };
+    tokio::select! {
+        () = service.shutdown.requested() => {}
+        never = candidate.lead(&dispatching) => match never {},
     }
     bus.flush().await;
     Ok(())
 }
 
-/// Waits for leadership, serves while leading, and resigns on any error.
-async fn session(
-    bus: &Bus,
-    config: &Config,
-    candidate: &Leadership,
-    (metrics, state): (&Metrics, &UnreadableState),
-    broker: &Component,
-) -> Result<(), BusError> {
-    bus.connected().await;
-    bus.check_provisioned().await?;
-    // A standby counts as ready, although it does not lead.
-    let mut term = candidate.win_reporting(|| broker.ready()).await?;
-    tracing::info!("this dispatcher is the active one");
-    metrics.leading.set(1);
-    let ended = match term.during(Active::start(bus, config, metrics, state)).await {
-        Ok(active) => active.serve(&mut term).await,
-        Err(error) => Err(error),
-    };
-    metrics.leading.set(0);
-    state.clear();
-    term.resign().await;
-    ended
+/// The dispatcher's work, and whom it tells how the work goes.
+struct Dispatching {
+    bus: Bus,
+    /// How many blocks ahead of the next one to emit are dispatched.
+    ahead: u64,
+    metrics: Metrics,
+    state: UnreadableState,
+    broker: Component,
+}
+
+impl Duty for Dispatching {
+    type State<'a> = Active<'a>;
+
+    async fn start(&self) -> Result<Active<'_>, BusError> {
+        Active::start(self).await
+    }
+
+    async fn serve<'a>(&'a self, state: Active<'a>) -> Result<Infallible, BusError> {
+        state.serve().await
+    }
+
+    fn leads(&self, leads: bool) {
+        self.metrics.leading.set(leads.into());
+        self.state.clear();
+    }
+
+    fn is_well(&self) {
+        self.broker.ready();
+    }
+
+    fn failed(&self, failure: &Failure) {
+        self.broker.not_ready(failure.to_string());
+    }
 }
 
 /// The release behind an unanswered publish: source message and task index.
@@ -119,12 +123,15 @@ pub(crate) struct Active<'a> {
 }
 
 impl<'a> Active<'a> {
-    async fn start(
-        bus: &'a Bus,
-        config: &Config,
-        metrics: &'a Metrics,
-        state: &'a UnreadableState,
-    ) -> Result<Self, BusError> {
+    async fn start(dispatching: &'a Dispatching) -> Result<Self, BusError> {
+        let Dispatching {
+            bus,
+            ahead,
+            metrics,
+            state,
+            ..
+        } = dispatching;
+        bus.check_provisioned().await?;
         let heard = [Kind::Lease, Kind::Result, Kind::Verdict, Kind::Check, Kind::Proof].map(subject::all);
         // Listen before reading stored state, to miss no events in between.
         let signals = bus.listen(heard).await?;
@@ -141,7 +148,7 @@ impl<'a> Active<'a> {
             core: Dispatcher::default(),
             bodies: Bodies::default(),
             outbox: Outbox::new(bus.clone(), PATIENCE),
-            lanes: Lanes::start(bus, &pipelines, u64::from(config.dispatch.ahead)).await?,
+            lanes: Lanes::start(bus, &pipelines, *ahead).await?,
             stages: bus.replay(&stages).await?,
             room: RoomWatch::start(bus, metrics).await?,
             unreadable: Standstill::new(state),
@@ -175,23 +182,14 @@ impl<'a> Active<'a> {
         Ok(())
     }
 
-    async fn serve(mut self, term: &mut Term) -> Result<(), BusError> {
+    async fn serve(mut self) -> Result<Infallible, BusError> {
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut ticks = 0_u32;
-        let interrupted = self.bus.interrupted();
-        let held = term.hold();
-        let (mut interrupted, mut held) = (std::pin::pin!(interrupted), std::pin::pin!(held));
         loop {
             let may_read = self.outbox.len() < IN_FLIGHT_MAX;
             tokio::select! {
                 biased;
-                loss = &mut held => {
-                    loss.of_broker(ROLE)?;
-                    tracing::warn!("another dispatcher leads");
-                    return Ok(());
-                }
-                () = &mut interrupted => return Err(BusError::Interrupted),
                 _ = tick.tick() => {
                     ticks = ticks.wrapping_add(1);
                     self.lanes.tick(Instant::now());

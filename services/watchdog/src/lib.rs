@@ -13,6 +13,7 @@ pub mod janitor;
 pub mod lost;
 mod metrics;
 mod process;
+pub mod reports;
 pub mod reputation;
 mod service;
 mod silence;

@@ -15,23 +15,24 @@ use crate::{
     janitor::Janitor,
     lost::Heads,
     metrics::Metrics,
+    reports,
     reputation::{Quarantine, Reputation},
     service::presence::Asking,
     unverified::Unverified,
 };
 use push0_bus::{
-    Backoff, Bucket, Bus, BusError, Facts, Leadership, Pipelines, Seals, Signals, Stream, Term, now,
+    Bucket, Bus, BusError, Duty, Facts, Failure, Leadership, Pipelines, Seals, Signals, Stream, now,
 };
 use push0_domain::{
     PipelineId,
-    message::{Emission, Event, FailureClass, Lease, Outcome, ResultEvent, TaskResult},
+    message::{Emission, Event, Lease, ResultEvent, TaskResult},
     output::Output,
     report::Refusal,
     subject::{self, Kind},
 };
 use push0_runtime::{BoxError, Component, Service, UnreadableState};
 use serde::de::IgnoredAny;
-use std::time::{Duration, Instant};
+use std::{convert::Infallible, time::Duration};
 
 /// Name of the leadership role.
 const ROLE: &str = "watchdog";
@@ -66,57 +67,58 @@ pub async fn run(service: Service<Config>) -> Result<(), BoxError> {
     let bus = Bus::connect_reporting(&service.config.nats, "watchdog", permissions, connection).await?;
     let candidate =
         Leadership::candidate(&bus, ROLE).watched(move || losses.inc(), role.component.reporter());
-    let mut watched = std::pin::pin!(copies.watch(&bus));
-    let mut backoff = Backoff::default();
-    loop {
-        let began = Instant::now();
-        let error = tokio::select! {
-            () = service.shutdown.requested() => break,
-            never = &mut watched => match never {},
-            ended = bus.permitted(session(&bus, &candidate, &service.config, (&metrics, &state), &broker, &janitor)) => match ended {
-                Ok(()) => continue,
-                Err(error) => error,
-            },
-        };
-        metrics.leading.set(0);
-        janitor.leads(false);
-        broker.not_ready(error.to_string());
-        tracing::warn!(%error, "starting over from stored state");
-        tokio::select! {
-            () = service.shutdown.requested() => break,
-            never = &mut watched => match never {},
-            () = backoff.pause_after(began) => {}
-        }
+    let watching = Watching {
+        bus: bus.clone(),
+        config: service.config,
+        metrics,
+        state,
+        broker,
+        janitor,
+    };
+    tokio::select! {
+        () = service.shutdown.requested() => {}
+        never = copies.watch(&bus) => match never {},
+        never = candidate.lead(&watching) => match never {},
     }
     bus.flush().await;
     Ok(())
 }
 
-async fn session(
-    bus: &Bus,
-    candidate: &Leadership,
-    config: &Config,
-    (metrics, state): (&Metrics, &UnreadableState),
-    broker: &Component,
-    janitor: &Janitor,
-) -> Result<(), BusError> {
-    bus.connected().await;
-    bus.check_provisioned().await?;
-    // A standby counts as ready, although it does not lead.
-    let mut term = candidate.win_reporting(|| broker.ready()).await?;
-    tracing::info!("this watchdog is the active one");
-    metrics.leading.set(1);
-    janitor.leads(true);
-    let ended = match term.during(Active::start(bus, config, metrics, state)).await {
-        Ok(active) => active.serve(&mut term).await,
-        Err(error) => Err(error),
-    };
-    metrics.leading.set(0);
-    metrics.unverified.reset();
-    state.clear();
-    janitor.leads(false);
-    term.resign().await;
-    ended
+/// The watchdog's work, and whom it tells how the work goes.
+struct Watching {
+    bus: Bus,
+    config: Config,
+    metrics: Metrics,
+    state: UnreadableState,
+    broker: Component,
+    janitor: Janitor,
+}
+
+impl Duty for Watching {
+    type State<'a> = Active<'a>;
+
+    async fn start(&self) -> Result<Active<'_>, BusError> {
+        Active::start(self).await
+    }
+
+    async fn serve<'a>(&'a self, state: Active<'a>) -> Result<Infallible, BusError> {
+        state.serve().await
+    }
+
+    fn leads(&self, leads: bool) {
+        self.metrics.leading.set(leads.into());
+        self.metrics.unverified.reset();
+        self.state.clear();
+        self.janitor.leads(leads);
+    }
+
+    fn is_well(&self) {
+        self.broker.ready();
+    }
+
+    fn failed(&self, failure: &Failure) {
+        self.broker.not_ready(failure.to_string());
+    }
 }
 
 #[expect(
@@ -145,12 +147,15 @@ struct Active<'a> {
 }
 
 impl<'a> Active<'a> {
-    async fn start(
-        bus: &'a Bus,
-        config: &Config,
-        metrics: &'a Metrics,
-        state: &'a UnreadableState,
-    ) -> Result<Self, BusError> {
+    async fn start(watching: &'a Watching) -> Result<Self, BusError> {
+        let Watching {
+            bus,
+            config,
+            metrics,
+            state,
+            ..
+        } = watching;
+        bus.check_provisioned().await?;
         let kinds = [Kind::Lease, Kind::Result, Kind::Verdict, Kind::Ended, Kind::Proof].map(subject::all);
         let signals = bus.listen(kinds.into_iter().chain(CHECK_EVENTS.map(subject::notices)));
         let signals = signals.await?;
@@ -189,23 +194,15 @@ impl<'a> Active<'a> {
         Ok(())
     }
 
-    async fn serve(mut self, term: &mut Term) -> Result<(), BusError> {
+    async fn serve(mut self) -> Result<Infallible, BusError> {
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut ticks = 0_u32;
-        let (interrupted, held) = (self.bus.interrupted(), term.hold());
-        let (mut interrupted, mut held) = (std::pin::pin!(interrupted), std::pin::pin!(held));
         loop {
             // Read heartbeats before the clock: a delayed watchdog must not take its own delay for the
             // silence of provers.
             let (effects, has_ticked) = tokio::select! {
                 biased;
-                loss = &mut held => {
-                    loss.of_broker(ROLE)?;
-                    tracing::warn!("another watchdog leads");
-                    return Ok(());
-                }
-                () = &mut interrupted => return Err(BusError::Interrupted),
                 signal = self.signals.next() => {
                     let signal = signal?;
                     (self.hear(&signal).await?, false)
@@ -326,37 +323,12 @@ impl<'a> Active<'a> {
     /// Updates the reputation of the attempt's prover. If the attempt was accepted, other copies of its
     /// task are stopped.
     async fn attempt_ended(&mut self, result: &TaskResult) -> Result<Vec<Effect>, BusError> {
-        let header = &result.header;
         if result.verdict.is_some() {
-            self.unverified.settled(&header.key());
+            self.unverified.settled(&result.header.key());
         }
-        if matches!(result.outcome, Outcome::Completed { .. }) {
-            self.core.over(&result.participant(), header.attempt_id(), now());
-        }
-        let invalid = result
-            .verdict
-            .as_ref()
-            .is_some_and(|verdict| verdict.invalid.is_some());
-        let class = match result.failure() {
-            Some(failure) => failure.class,
-            None if invalid => FailureClass::InvalidProof,
-            None if header.check && result.verdict.is_none() => return Ok(Vec::new()),
-            None => {
-                let effects = self.core.accepted(&header.id, header.attempt, now());
-                let fleet = self.core.fleet(&header.zkvm);
-                let changes = self
-                    .reputation
-                    .completed(&header.id, &result.participant(), &fleet, now());
-                self.note(changes).await?;
-                return Ok(effects);
-            }
-        };
-        let fleet = self.core.fleet(&header.zkvm);
-        let changes = self
-            .reputation
-            .failed(&header.id, &result.participant(), class, &fleet, now());
+        let (effects, changes) = reports::attempt_ended(&mut self.core, &mut self.reputation, result, now());
         self.note(changes).await?;
-        Ok(Vec::new())
+        Ok(effects)
     }
 
     /// Returns the output of a pipeline. An unreadable record counts as no output: nothing of that pipeline is swept.
@@ -366,7 +338,7 @@ impl<'a> Active<'a> {
                 self.state.mended(pipeline.as_str());
                 Ok(output.map(|(output, _)| output))
             }
-            Err(error @ BusError::Corrupt { .. }) => {
+            Err(error) if error.is_damage() => {
                 self.state.found(pipeline.as_str(), error);
                 Ok(None)
             }

@@ -86,8 +86,8 @@ type Report = dyn Fn(Option<&Contest>) + Send + Sync;
 /// A candidate for a role, for the lifetime of its process.
 #[derive(Clone)]
 pub struct Leadership {
-    bus: Bus,
-    role: String,
+    pub(crate) bus: Bus,
+    pub(crate) role: String,
     key: String,
     /// The subject on which the leader listens. Candidates send requests there, and the leader answers none.
     subject: String,
@@ -274,20 +274,6 @@ impl Leadership {
 }
 
 impl Term {
-    /// Runs `work` while renewing the term. Fails when the term is lost.
-    pub async fn during<T>(
-        &mut self,
-        work: impl Future<Output = Result<T, BusError>>,
-    ) -> Result<T, BusError> {
-        tokio::select! {
-            loss = self.hold() => {
-                loss.of_broker(&self.candidate.role)?;
-                Err(BusError::unavailable(self.candidate.key.clone(), "another instance leads"))
-            }
-            done = work => done,
-        }
-    }
-
     /// Renews the term for as long as possible. Returns when and why it is lost.
     ///
     /// Cancel safe: called again, it continues the renewal in progress.

@@ -1,14 +1,14 @@
 //! Carries out decisions.
 
 use super::{Active, place::place_of};
-use crate::decide::{Because, Effect, End, Reason};
+use crate::{
+    decide::{Because, Effect, End, Reason},
+    reports,
+};
 use push0_bus::{Ack, BusError, Kept, Message, PublishError, Stream};
 use push0_domain::{
     Participant, PipelineId,
-    message::{
-        Control, Failure, FailureClass, Happening, Held, Outcome, ResultEvent, Role, StageReady, Task,
-        TaskRange, TaskResult,
-    },
+    message::{Control, FailureClass, Happening, Held, Outcome, ResultEvent, Role, Task},
     pipeline::Rest,
     subject::{self, AttemptKey},
     trace::TraceContext,
@@ -182,40 +182,25 @@ impl Active<'_> {
     /// Writes the end of an attempt in place of its prover, and only then ends its delivery, so that a crash
     /// in between costs a second run and never the task.
     pub(super) async fn write_end(&self, key: &AttemptKey, lost: Lost) -> Result<(), BusError> {
-        let header = lost.task.header;
-        let (class, message, act) = match lost.end {
-            End::Silent(silent) => (FailureClass::Died, format!("silent for {silent:?}"), "died"),
-            End::Gone => {
-                let message = "silent, and its connection to the broker has ended".to_owned();
-                (FailureClass::Died, message, "died")
-            }
-            End::Restarted => (FailureClass::Died, "restarted".to_owned(), "died"),
-            End::Hung => (
-                FailureClass::TimedOut,
-                format!("hung after {} ms", header.timeout_ms),
-                "timed-out",
-            ),
+        let result = reports::lost(lost.task, lost.prover.name, lost.end, lost.ran_ms);
+        let Outcome::Failed(failure) = &result.outcome else {
+            return Ok(());
         };
+        let act = match failure.class {
+            FailureClass::TimedOut => "timed-out",
+            _ => "died",
+        };
+        let header = &result.header;
         let span = tracing::info_span!(
             "reassign",
             block.number = header.id.stage.block.number,
             task.id = %header.id,
             attempt = header.attempt,
-            prover.id = %lost.prover.name,
-            outcome = class.as_str(),
+            prover.id = %result.prover,
+            outcome = failure.class.as_str(),
         );
         trace::set_parent(&span, &lost.trace);
-        tracing::warn!(parent: &span, reason = message, "attempt lost, reporting it as failed");
-        let result = TaskResult {
-            header,
-            prover: lost.prover.name,
-            outcome: Outcome::Failed(Failure::new(class, message)),
-            inputs: Some(lost.task.inputs),
-            prove_us: lost.ran_ms * 1000,
-            transfer_us: 0,
-            signature: None,
-            verdict: None,
-        };
+        tracing::warn!(parent: &span, reason = failure.message, "attempt lost, reporting it as failed");
         let context = trace::context(&span, &lost.trace);
         self.publish(
             subject::result_by_watchdog(key),
@@ -250,24 +235,9 @@ impl Active<'_> {
                 "copied"
             }
         };
-        let header = task.header;
-        let ready = StageReady {
-            tasks: TaskRange {
-                first: header.id.index,
-                count: 1,
-                of: header.of,
-            },
-            stage: header.id.stage.clone(),
-            zkvm: header.zkvm.clone(),
-            attempt: header.attempt + 1,
-            hedge_of: Some(header.attempt),
-            failed: 0,
-            avoid: vec![prover.name],
-            inputs: task.inputs,
-            busy_us: header.busy_us,
-            context: header.context,
-        };
-        let key = AttemptKey::of(&ready.zkvm, &header.id.attempt(ready.attempt));
+        let ready = reports::second_copy(task, prover.name);
+        let id = ready.stage.task(ready.tasks.first).attempt(ready.attempt);
+        let key = AttemptKey::of(&ready.zkvm, &id);
         let trace = trace.unwrap_or(&stored);
         self.publish(subject::stage(&key), &ready, trace).await?;
         self.metrics.acts.with_label_values(&[act]).inc();

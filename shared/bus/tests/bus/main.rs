@@ -5,6 +5,7 @@ mod brokers;
 mod connection;
 mod copies;
 mod delivery;
+mod duty;
 mod facts;
 mod leadership;
 mod log;
