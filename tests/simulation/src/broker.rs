@@ -5,7 +5,7 @@
 
 use crate::plan::Lane;
 use push0_domain::{
-    BlockHash, PipelineId, Timestamp, ZkvmId,
+    BlockHash, Participant, PipelineId, Timestamp, ZkvmId,
     message::{
         BlockEnded, BlockEvent, DeadLetter, Emission, KnownBlock, Lease, StageReady, Task, TaskResult,
     },
@@ -14,9 +14,11 @@ use push0_domain::{
     task::AttemptId,
     wanted::{Claim, Claims},
 };
+use push0_watchdog::reputation::Quarantine;
 use std::{
     collections::{BTreeMap, VecDeque},
     rc::Rc,
+    time::Duration,
 };
 
 /// The work queues of the model.
@@ -41,6 +43,8 @@ pub(crate) enum Body {
     Ended(BlockEnded),
     Lease(Lease),
     Stop(usize, AttemptId),
+    /// An order to a prover to take no work for this long; zero ends the rest.
+    Rest(usize, Duration),
     Letter(DeadLetter),
     /// Records of a lane stored together, if the newest record of the lane has this sequence.
     Records(usize, u64, Vec<Emission>),
@@ -152,6 +156,7 @@ pub(crate) struct Broker {
     last_record: u64,
     pub(crate) letters: BTreeMap<String, DeadLetter>,
     pub(crate) leases: BTreeMap<String, Lease>,
+    pub(crate) quarantines: BTreeMap<Participant, Quarantine>,
     /// Lead of the broker's clock over the true time, in microseconds; negative if the clock is behind.
     skew: i64,
     /// Per pipeline, the facts about blocks written by the ingester.
@@ -223,7 +228,7 @@ impl Broker {
                 self.leases.insert(lease.prover.to_string(), lease.clone());
                 return Answer::Stored(0);
             }
-            Body::Stop(..) => return Answer::Stored(0),
+            Body::Stop(..) | Body::Rest(..) => return Answer::Stored(0),
         };
         let dated = Timestamp(now.0.saturating_add_signed(self.skew));
         let Some(sequence) = self.queue(stream).push(body.clone(), key, dated) else {
@@ -253,6 +258,21 @@ impl Broker {
 }
 
 impl Broker {
+    /// Returns the attempts in TASKS or CHECKS, and the sequence of the newest message of each.
+    pub(crate) fn attempts(&self, stream: Stream) -> BTreeMap<AttemptKey, u64> {
+        let messages = self
+            .queues
+            .get(&stream)
+            .into_iter()
+            .flat_map(|queue| &queue.messages);
+        let keyed = messages.filter_map(|(sequence, message)| match &*message.body {
+            Body::Task(task) => Some((task.header.key(), *sequence)),
+            Body::Check(result) => Some((result.header.key(), *sequence)),
+            _ => None,
+        });
+        keyed.collect()
+    }
+
     /// Returns the state of an output and the sequence of its newest record; `None` before the first record.
     pub(crate) fn output(&self, lane: usize) -> Option<(Output, u64)> {
         let log = &self.log[lane];

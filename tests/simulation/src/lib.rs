@@ -45,6 +45,10 @@ pub struct Summary {
     pub rollbacks: u64,
     /// Records of dead blocks that were later proved.
     pub amended: u64,
+    /// Quarantines that began.
+    pub quarantines: u64,
+    /// Deliveries in no lease that the watchdog passed on.
+    pub passed_on: u64,
 }
 
 /// A broken promise and the seed that shows it.
@@ -90,6 +94,8 @@ fn summary(world: &World) -> Summary {
         ranges: world.promises.ranges,
         rollbacks: world.promises.rollbacks,
         amended: world.promises.amended,
+        quarantines: world.watchdog.acts.quarantines,
+        passed_on: world.watchdog.acts.passed_on,
     }
 }
 
@@ -104,6 +110,8 @@ impl std::ops::Add for Summary {
             ranges: self.ranges + other.ranges,
             rollbacks: self.rollbacks + other.rollbacks,
             amended: self.amended + other.amended,
+            quarantines: self.quarantines + other.quarantines,
+            passed_on: self.passed_on + other.passed_on,
         }
     }
 }

@@ -3,14 +3,11 @@
 
 use crate::{
     broker::{Answer, Body, Stream},
+    watchdog::Written,
     world::{Event, MS, Reply, World},
 };
-use push0_domain::{
-    Timestamp,
-    message::{BlockEnded, Held},
-    subject::AttemptKey,
-    wanted::Claims,
-};
+use push0_domain::{Participant, Timestamp, message::BlockEnded, subject::AttemptKey, wanted::Claims};
+use push0_watchdog::{decide::End, reputation::Quarantine};
 use std::{collections::VecDeque, rc::Rc};
 
 /// The simulated services; a collector has the index of its lane.
@@ -47,13 +44,14 @@ pub(crate) enum Op {
     DropCursor(u64),
     /// Removes an attempt from TASKS, if the end covers its task.
     Purge(AttemptKey, Box<BlockEnded>),
-    /// Looks the task up, reports its end, and acknowledges its delivery.
-    Report(Box<Held>, Body),
+    /// Looks the task up, reports the end of the attempt, and acknowledges its delivery.
+    Report(Written, End),
+    SaveQuarantine(Participant, Quarantine),
     GiveBack(Stream, u64),
     /// Lets the broker wait longer for a delivery.
     Extend(Stream, u64),
     /// Looks the task up and asks for a second copy.
-    Hedge(Box<Held>, push0_domain::Participant),
+    Hedge(Written),
 }
 
 /// A process of a service and its connections.
@@ -201,15 +199,18 @@ impl World {
                 self.broker.cursors.remove(&sequence);
             }
             Op::Purge(key, ended) => self.purge(&key, &ended),
-            Op::Report(held, body) => {
-                if let Some(body) = self.with_task(&held, body) {
+            Op::SaveQuarantine(prover, quarantine) => {
+                self.broker.quarantines.insert(prover, quarantine);
+            }
+            Op::Report(written, end) => {
+                if let Some(body) = self.report(&written, end) {
                     let ops = &mut self.process(who).ops;
-                    ops.push_front(Op::Ack(Stream::Tasks, held.sequence));
+                    ops.push_front(Op::Ack(Stream::Tasks, written.sequence));
                     ops.push_front(Op::Store(body));
                 }
             }
-            Op::Hedge(held, prover) => {
-                if let Some(body) = self.second_copy(&held, prover) {
+            Op::Hedge(written) => {
+                if let Some(body) = self.second_copy(&written) {
                     self.process(who).ops.push_front(Op::Store(body));
                 }
             }

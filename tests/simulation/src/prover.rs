@@ -15,7 +15,7 @@ use push0_domain::{
     task::AttemptId,
     trace::TraceContext,
 };
-use std::rc::Rc;
+use std::{rc::Rc, time::Duration};
 
 const BEAT: u64 = 250 * MS;
 const CLOSEST: u64 = 5 * MS;
@@ -36,6 +36,10 @@ pub(crate) enum Act {
     Finish(u64, Fate),
     Stop(AttemptId),
     WaitedTooLong(u64),
+    /// The order to take no work for this long.
+    Rest(Duration),
+    /// The end of a rest, unless it was ended or prolonged meanwhile.
+    Rested,
     Stored(u64),
 }
 
@@ -77,7 +81,7 @@ impl Entry {
 #[derive(Debug)]
 pub(crate) struct Prover {
     pub(crate) id: ProverId,
-    zkvm: ZkvmId,
+    pub(crate) zkvm: ZkvmId,
     role: Role,
     slots: usize,
     ahead: usize,
@@ -87,6 +91,8 @@ pub(crate) struct Prover {
     pub(crate) epoch: u32,
     up: bool,
     frozen_until: u64,
+    /// Until when the prover rests in quarantine.
+    rests_until: Timestamp,
     beat: u64,
     beat_is_due: bool,
     beat_at: u64,
@@ -115,6 +121,7 @@ impl Prover {
                         epoch: 0,
                         up: false,
                         frozen_until: 0,
+                        rests_until: Timestamp::default(),
                         beat: 0,
                         beat_is_due: false,
                         beat_at: 0,
@@ -178,7 +185,11 @@ impl Prover {
             beat: self.beat,
             slots: u32::try_from(self.slots).unwrap_or(1),
             ahead: u32::try_from(self.ahead).unwrap_or(0),
-            state: ProverState::Active,
+            state: if self.rests_until > now {
+                ProverState::Quarantined
+            } else {
+                ProverState::Active
+            },
             held: held.collect(),
         }
     }
@@ -209,6 +220,7 @@ impl World {
         prover.up = false;
         prover.held.clear();
         prover.coming = 0;
+        prover.rests_until = Timestamp::default();
         let epoch = prover.epoch;
         self.after(wait, Event::Prover(at, epoch, Act::Start));
     }
@@ -239,6 +251,11 @@ impl World {
             Act::Finish(id, fate) => self.finish(at, id, fate),
             Act::Stop(attempt) => self.obey(at, &attempt),
             Act::WaitedTooLong(id) => self.hand_back(at, id),
+            Act::Rest(lasts) => self.rest(at, lasts),
+            Act::Rested => {
+                self.changed(at);
+                self.hand_out();
+            }
             Act::Stored(id) => self.result_is_stored(at, id),
         }
     }
@@ -311,6 +328,15 @@ impl World {
             let epoch = prover.epoch;
             self.after(CLOSEST, Event::Prover(at, epoch, Act::BeatSoon));
         }
+    }
+
+    /// Obeys a quarantine: the prover finishes what it has begun, and takes nothing new.
+    fn rest(&mut self, at: usize, lasts: Duration) {
+        let prover = &mut self.provers[at];
+        prover.rests_until = self.now.plus(lasts);
+        let (until, epoch) = (prover.rests_until, prover.epoch);
+        self.at(until.0, Event::Prover(at, epoch, Act::Rested));
+        self.changed(at);
     }
 
     fn take(&mut self, at: usize, stream: Stream, sequence: u64, deliveries: u32, body: Rc<Body>) {

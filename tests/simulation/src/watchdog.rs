@@ -6,23 +6,81 @@ use crate::{
     world::World,
 };
 use push0_domain::{
-    Participant,
-    message::{Emission, Failure, FailureClass, Held, Outcome, Role, StageReady, TaskRange, TaskResult},
+    Participant, ZkvmId,
+    message::{Emission, Held, Lease, ProverState, Role, Task},
     pipeline::Rest,
+    subject::AttemptKey,
 };
-use push0_watchdog::decide::{Effect, End, Reason, Watchdog};
+use push0_watchdog::{
+    decide::{Effect, End, Reason, Watchdog},
+    reports,
+    reputation::{Change, Reputation, Terms},
+    unheld::{Fate, Unheld},
+};
+use std::time::Duration;
 
 const RECONCILE_EVERY: u32 = 20;
+/// Short, so that quarantines begin and end while faults go on.
+const QUARANTINES: Terms = Terms {
+    first: Duration::from_secs(1),
+    longest: Duration::from_secs(8),
+};
 
 /// State of one session of the watchdog.
-#[derive(Default)]
 pub(crate) struct WatchdogShell {
     core: Watchdog,
+    reputation: Reputation,
+    pub(crate) acts: Acts,
+}
+
+/// Counts over all sessions.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Acts {
+    pub(crate) quarantines: u64,
+    pub(crate) passed_on: u64,
+}
+
+impl Default for WatchdogShell {
+    fn default() -> Self {
+        Self {
+            core: Watchdog::default(),
+            reputation: Reputation::new(QUARANTINES),
+            acts: Acts::default(),
+        }
+    }
+}
+
+/// An attempt whose end or second copy the watchdog writes, once it has read the task.
+#[derive(Clone, Debug)]
+pub(crate) struct Written {
+    key: AttemptKey,
+    /// The message of the task, which is left alone if another one has replaced it.
+    pub(crate) sequence: u64,
+    prover: Participant,
+    ran_ms: u64,
+}
+
+impl Written {
+    fn of(held: &Held, prover: Participant) -> Self {
+        Self {
+            key: held.header.key(),
+            sequence: held.sequence,
+            prover,
+            ran_ms: held.running_ms.unwrap_or(0),
+        }
+    }
 }
 
 impl World {
     pub(crate) fn watchdog_starts(&mut self) {
-        self.watchdog = WatchdogShell::default();
+        self.watchdog = WatchdogShell {
+            acts: self.watchdog.acts,
+            ..WatchdogShell::default()
+        };
+        for (prover, quarantine) in &self.broker.quarantines {
+            let (prover, quarantine) = (prover.clone(), quarantine.clone());
+            self.watchdog.reputation.recall(prover, quarantine, self.now);
+        }
         let leases: Vec<_> = self.broker.leases.values().cloned().collect();
         for lease in leases {
             self.watchdog.core.recall(lease, self.now);
@@ -30,81 +88,100 @@ impl World {
     }
 
     pub(crate) fn watchdog_hears(&mut self, input: Input) -> Vec<Op> {
-        let now = self.now;
-        let core = &mut self.watchdog.core;
-        let effects = match input {
-            Input::Tick => {
-                let process = self.processes.entry(Who::Watchdog).or_default();
-                process.ticks += 1;
-                let mut effects = Vec::new();
-                if process.ticks.is_multiple_of(RECONCILE_EVERY) {
-                    for lane in 0..self.plan.lanes.len() {
-                        let pipeline = &self.plan.lanes[lane].pipeline.name;
-                        let next = core.next_of(pipeline);
-                        let is_next = |(_, record): &&(u64, Emission)| Some(record.last.number) == next;
-                        let missed =
-                            next.is_none() || self.broker.log[lane].iter().rev().any(|r| is_next(&r));
-                        if missed && let Some((output, _)) = self.broker.output(lane) {
-                            core.recall_output(pipeline, output, now);
-                        }
-                    }
-                }
-                effects.extend(core.tick(now));
-                // The broker answers at once. It knows a frozen prover's connection, and not that of a dead one.
-                for seat in core.to_ask(now) {
-                    let is_connected = self.provers.iter().any(|prover| prover.is_connected(&seat));
-                    core.presence(&seat, !is_connected, now);
-                }
-                effects
-            }
-            Input::Signal(body) => match &*body {
-                Body::Lease(lease) => core.heard(lease.clone(), now),
-                Body::Result(result) | Body::Verdict(result) => {
-                    let valid = result
-                        .verdict
-                        .as_ref()
-                        .map_or(!result.header.check, |v| v.invalid.is_none());
-                    if matches!(result.outcome, Outcome::Completed { .. }) && valid {
-                        core.accepted(&result.header.id, result.header.attempt, now)
-                    } else {
-                        Vec::new()
-                    }
-                }
-                Body::Ended(ended) => core.ended(ended, now),
-                Body::Records(_, _, records) => {
-                    records.iter().for_each(|record| core.emitted(record, now));
-                    Vec::new()
-                }
-                _ => Vec::new(),
-            },
+        match input {
+            Input::Tick => self.watchdog_ticks(),
+            Input::Signal(body) => self.watchdog_signal(&body),
             _ => Vec::new(),
-        };
-        effects
-            .into_iter()
-            .filter_map(|effect| self.watchdog_acts(effect))
-            .collect()
+        }
     }
 
-    fn watchdog_acts(&mut self, effect: Effect) -> Option<Op> {
-        if self.logs() {
-            self.log(format_args!("watchdog: {effect:?}"));
+    fn watchdog_ticks(&mut self) -> Vec<Op> {
+        let now = self.now;
+        let process = self.process(Who::Watchdog);
+        process.ticks += 1;
+        let mut ops = Vec::new();
+        if process.ticks.is_multiple_of(RECONCILE_EVERY) {
+            ops.extend(self.end_quarantines());
+            self.recall_outputs();
         }
+        let effects = self.watchdog.core.tick(now);
+        if self.watchdog.core.is_look_due(now) {
+            ops.extend(self.look());
+        }
+        // The broker answers at once. It knows a frozen prover's connection, and not that of a dead one.
+        let core = &mut self.watchdog.core;
+        for seat in core.to_ask(now) {
+            let is_connected = self.provers.iter().any(|prover| prover.is_connected(&seat));
+            core.presence(&seat, !is_connected, now);
+        }
+        ops.extend(self.watchdog_acts(effects));
+        ops
+    }
+
+    fn recall_outputs(&mut self) {
+        for lane in 0..self.plan.lanes.len() {
+            let core = &mut self.watchdog.core;
+            let pipeline = &self.plan.lanes[lane].pipeline.name;
+            let next = core.next_of(pipeline);
+            let is_next = |(_, record): &&(u64, Emission)| Some(record.last.number) == next;
+            let missed = next.is_none() || self.broker.log[lane].iter().rev().any(|r| is_next(&r));
+            if missed && let Some((output, _)) = self.broker.output(lane) {
+                core.recall_output(pipeline, output, self.now);
+            }
+        }
+    }
+
+    fn watchdog_signal(&mut self, body: &Body) -> Vec<Op> {
+        let now = self.now;
+        let WatchdogShell { core, reputation, .. } = &mut self.watchdog;
+        let effects = match body {
+            Body::Lease(lease) => {
+                let reminder = self.remind(lease);
+                let effects = self.watchdog.core.heard(lease.clone(), now);
+                let acts = self.watchdog_acts(effects);
+                return reminder.into_iter().chain(acts).collect();
+            }
+            Body::Result(result) | Body::Verdict(result) => {
+                let (effects, changes) = reports::attempt_ended(core, reputation, result, now);
+                let noted = self.note(changes);
+                let acts = self.watchdog_acts(effects);
+                return noted.into_iter().chain(acts).collect();
+            }
+            Body::Ended(ended) => core.ended(ended, now),
+            Body::Records(_, _, records) => {
+                records.iter().for_each(|record| core.emitted(record, now));
+                Vec::new()
+            }
+            _ => Vec::new(),
+        };
+        self.watchdog_acts(effects)
+    }
+
+    fn watchdog_acts(&mut self, effects: Vec<Effect>) -> Vec<Op> {
+        let mut ops = Vec::new();
+        for effect in effects {
+            if self.logs() {
+                self.log(format_args!("watchdog: {effect:?}"));
+            }
+            ops.extend(self.watchdog_act(effect));
+        }
+        ops
+    }
+
+    fn watchdog_act(&mut self, effect: Effect) -> Vec<Op> {
         match effect {
-            Effect::Report { prover, held, end } => {
-                let body = Body::Result(report(prover, &held, end));
-                Some(Op::Report(held, body))
+            Effect::Report { prover, held, end } => vec![Op::Report(Written::of(&held, prover), end)],
+            Effect::GiveBack(role, held) => vec![Op::GiveBack(stream_of(role), held.sequence)],
+            Effect::Announce(happening) => {
+                // A process that is not there any more may have been the last prover not in quarantine.
+                use push0_domain::message::Happening::{ProverLost, ProverSuspected};
+                match happening {
+                    ProverLost { .. } | ProverSuspected { .. } => self.end_quarantines(),
+                    _ => Vec::new(),
+                }
             }
-            Effect::GiveBack(role, held) => {
-                let stream = match role {
-                    Role::Prover => Stream::Tasks,
-                    Role::Verifier => Stream::Checks,
-                };
-                Some(Op::GiveBack(stream, held.sequence))
-            }
-            // Announcements have no listener in the simulation.
-            Effect::Announce(_) => None,
-            Effect::Hedge { prover, held, .. } => Some(Op::Hedge(held, prover)),
-            Effect::Extend(held) => Some(Op::Extend(Stream::Tasks, held.sequence)),
+            Effect::Hedge { prover, held, .. } => vec![Op::Hedge(Written::of(&held, prover))],
+            Effect::Extend(held) => vec![Op::Extend(Stream::Tasks, held.sequence)],
             Effect::Stop {
                 prover,
                 attempt,
@@ -112,79 +189,140 @@ impl World {
             } => {
                 let lane = self.lane_of(&attempt.task.stage.pipeline);
                 if reason == Reason::Emitted && self.plan.lanes[lane].pipeline.rest == Rest::Finish {
-                    return None;
+                    return Vec::new();
                 }
-                let prover = self.provers.iter().position(|p| p.id == prover.name)?;
-                Some(Op::Store(Body::Stop(prover, attempt)))
+                let prover = self
+                    .prover_at(&prover)
+                    .map(|at| Op::Store(Body::Stop(at, attempt)));
+                prover.into_iter().collect()
             }
             Effect::Late(attempts, ended) => {
                 let queue = self.broker.queue(Stream::Tasks);
                 let is_there = attempts.iter().any(|key| queue.sequence_of(key).is_some());
-                is_there.then_some(Op::Store(Body::Ended(*ended)))
+                let ended = is_there.then_some(Op::Store(Body::Ended(*ended)));
+                ended.into_iter().collect()
             }
         }
     }
 
-    fn task_of(&mut self, held: &Held) -> Option<push0_domain::message::Task> {
-        let key = held.header.key();
+    fn prover_at(&self, prover: &Participant) -> Option<usize> {
+        let is_it = |p: &crate::prover::Prover| p.id == prover.name && p.zkvm == prover.zkvm;
+        self.provers.iter().position(is_it)
+    }
+}
+
+impl World {
+    /// Compares TASKS and CHECKS with the leases, and passes on deliveries in no lease.
+    fn look(&mut self) -> Vec<Op> {
+        let mut ops = Vec::new();
+        for role in [Role::Prover, Role::Verifier] {
+            let present = self.broker.attempts(stream_of(role));
+            let keys = present.keys().cloned().collect();
+            for unheld in self.watchdog.core.look(role, keys, self.now) {
+                let sequence = present.get(&unheld.key).copied();
+                ops.extend(sequence.and_then(|sequence| self.pass_on(unheld, sequence)));
+            }
+        }
+        ops
+    }
+
+    fn pass_on(&mut self, unheld: Unheld, sequence: u64) -> Option<Op> {
+        if self.logs() {
+            self.log(format_args!("watchdog: {unheld:?}"));
+        }
+        let Unheld { key, role, fate } = unheld;
+        let stream = stream_of(role);
+        let message = self.broker.queue(stream).messages.get(&sequence)?;
+        if message.held_at.is_none() {
+            self.watchdog.core.waits(role, &key);
+            return None;
+        }
+        self.watchdog.acts.passed_on += u64::from(fate != Fate::Suspect);
+        let written = |prover| Written {
+            key,
+            sequence,
+            prover,
+            ran_ms: 0,
+        };
+        match fate {
+            Fate::Fell(prover, end) => Some(Op::Report(written(prover), end)),
+            Fate::Doubted(prover) => Some(Op::Hedge(written(prover))),
+            Fate::Extended => Some(Op::Extend(stream, sequence)),
+            Fate::Suspect => None,
+            Fate::Lost => Some(Op::GiveBack(stream, sequence)),
+        }
+    }
+
+    /// Stores quarantines that begin or end early, and tells their provers.
+    fn note(&mut self, changes: Vec<Change>) -> Vec<Op> {
+        let mut ops = Vec::new();
+        for change in changes {
+            if self.logs() {
+                self.log(format_args!("watchdog: {change:?}"));
+            }
+            self.watchdog.acts.quarantines += u64::from(matches!(change, Change::Begun(..)));
+            let (Change::Begun(prover, quarantine) | Change::Ended(prover, quarantine)) = change;
+            let left = quarantine.until.since(self.now);
+            let order = self.prover_at(&prover).map(|at| Op::Store(Body::Rest(at, left)));
+            ops.push(Op::SaveQuarantine(prover, quarantine));
+            ops.extend(order);
+        }
+        ops
+    }
+
+    /// Ends quarantines that have expired or leave a zkVM without provers.
+    fn end_quarantines(&mut self) -> Vec<Op> {
+        let now = self.now;
+        let zkvms: Vec<ZkvmId> = self.watchdog.core.zkvms().into_iter().collect();
+        let mut ops = Vec::new();
+        for zkvm in zkvms {
+            let fleet = self.watchdog.core.fleet(&zkvm);
+            let relieved = self.watchdog.reputation.relieve(&fleet, now);
+            ops.extend(self.note(relieved.into_iter().collect()));
+        }
+        self.watchdog.reputation.over(now);
+        self.watchdog.reputation.forget(now);
+        ops
+    }
+
+    /// Repeats an order to a prover whose heartbeat shows the wrong state.
+    fn remind(&mut self, lease: &Lease) -> Option<Op> {
+        let rests = lease.state == ProverState::Quarantined;
+        let reminder = self.watchdog.reputation.remind(&lease.sender(), rests, self.now);
+        let (left, _) = reminder?;
+        let at = self.prover_at(&lease.sender())?;
+        Some(Op::Store(Body::Rest(at, left)))
+    }
+
+    fn task_of(&mut self, written: &Written) -> Option<Task> {
         let queue = self.broker.queue(Stream::Tasks);
-        let sequence = queue
-            .sequence_of(&key)
-            .filter(|sequence| *sequence == held.sequence)?;
+        let sequence = queue.sequence_of(&written.key);
+        let sequence = sequence.filter(|sequence| *sequence == written.sequence)?;
         match &*queue.messages.get(&sequence)?.body {
             Body::Task(task) => Some(task.clone()),
             _ => None,
         }
     }
 
-    /// Completes a report with the header and inputs of the task; `None` if the task is no longer in TASKS.
-    pub(crate) fn with_task(&mut self, held: &Held, body: Body) -> Option<Body> {
-        let task = self.task_of(held)?;
-        match body {
-            Body::Result(mut result) => {
-                result.header = task.header;
-                result.inputs = Some(task.inputs);
-                Some(Body::Result(result))
-            }
-            other => Some(other),
-        }
+    /// Returns the report of an attempt's end; `None` if the task is no longer in TASKS.
+    pub(crate) fn report(&mut self, written: &Written, end: End) -> Option<Body> {
+        let task = self.task_of(written)?;
+        let prover = written.prover.name.clone();
+        Some(Body::Result(reports::lost(task, prover, end, written.ran_ms)))
     }
 
-    pub(crate) fn second_copy(&mut self, held: &Held, prover: Participant) -> Option<Body> {
-        let task = self.task_of(held)?;
-        let header = task.header;
-        Some(Body::Stage(StageReady {
-            tasks: TaskRange {
-                first: header.id.index,
-                count: 1,
-                of: header.of,
-            },
-            stage: header.id.stage.clone(),
-            zkvm: header.zkvm,
-            attempt: header.attempt + 1,
-            hedge_of: Some(header.attempt),
-            failed: 0,
-            avoid: vec![prover.name],
-            inputs: task.inputs,
-            busy_us: header.busy_us,
-            context: header.context,
-        }))
+    pub(crate) fn second_copy(&mut self, written: &Written) -> Option<Body> {
+        let task = self.task_of(written)?;
+        Some(Body::Stage(reports::second_copy(
+            task,
+            written.prover.name.clone(),
+        )))
     }
 }
 
-fn report(prover: Participant, held: &Held, end: End) -> TaskResult {
-    let class = match end {
-        End::Silent(_) | End::Gone | End::Restarted => FailureClass::Died,
-        End::Hung => FailureClass::TimedOut,
-    };
-    TaskResult {
-        header: held.header.clone(),
-        prover: prover.name,
-        outcome: Outcome::Failed(Failure::new(class, "reported by the watchdog")),
-        inputs: None,
-        prove_us: held.running_ms.unwrap_or(0) * 1000,
-        transfer_us: 0,
-        signature: None,
-        verdict: None,
+fn stream_of(role: Role) -> Stream {
+    match role {
+        Role::Prover => Stream::Tasks,
+        Role::Verifier => Stream::Checks,
     }
 }

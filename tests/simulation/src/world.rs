@@ -9,7 +9,7 @@ use crate::{
     plan::{Lane, Plan},
     process::{Input, Process, Who},
     promises::Promises,
-    prover::Prover,
+    prover::{Act, Prover},
     watchdog::WatchdogShell,
 };
 use push0_domain::{Timestamp, message::Dead};
@@ -67,7 +67,7 @@ pub(crate) enum Event {
     Crash(Who),
     Start(Who),
     /// An event of a prover's process.
-    Prover(usize, u32, crate::prover::Act),
+    Prover(usize, u32, Act),
 }
 
 /// The complete state of a run.
@@ -320,7 +320,10 @@ impl World {
             self.tell(&body, sequence);
         }
         if self.chance.hit(self.plan.faults.repeated)
-            && !matches!(*body, Body::Lease(_) | Body::Stop(..) | Body::Block(_))
+            && !matches!(
+                *body,
+                Body::Lease(_) | Body::Stop(..) | Body::Rest(..) | Body::Block(_)
+            )
         {
             // The answer is lost, so the sender publishes again.
             let wait = self.chance.between(MS, 2000 * MS);
@@ -333,7 +336,7 @@ impl World {
             Reply::Waiting(who, epoch) => self.after(hop, Event::Go(who, epoch)),
             Reply::Token(who, epoch, token) => self.reach_in_order(who, epoch, Input::Answer(token, answer)),
             Reply::Prover(prover, epoch, id) => {
-                self.after(hop, Event::Prover(prover, epoch, crate::prover::Act::Stored(id)));
+                self.after(hop, Event::Prover(prover, epoch, Act::Stored(id)));
             }
         }
     }
@@ -348,12 +351,11 @@ impl World {
             Body::Check(_) => &[Who::Dispatcher],
             Body::Ended(_) => &[watch],
             Body::Stop(prover, attempt) => {
-                let hop = self.hop();
-                let epoch = self.provers[*prover].epoch;
-                self.after(
-                    hop,
-                    Event::Prover(*prover, epoch, crate::prover::Act::Stop(attempt.clone())),
-                );
+                self.order(*prover, Act::Stop(attempt.clone()));
+                &[]
+            }
+            Body::Rest(prover, lasts) => {
+                self.order(*prover, Act::Rest(*lasts));
                 &[]
             }
             _ => &[],
@@ -390,6 +392,11 @@ impl World {
                 self.at(at, Event::Reach(who, epoch, delivery));
             }
         }
+    }
+
+    fn order(&mut self, prover: usize, act: Act) {
+        let (hop, epoch) = (self.hop(), self.provers[prover].epoch);
+        self.after(hop, Event::Prover(prover, epoch, act));
     }
 
     pub(crate) fn lane_of(&self, pipeline: &push0_domain::PipelineId) -> usize {

@@ -67,6 +67,14 @@ fn every_promise_holds_on_the_last_fifth_of_the_seeds() {
     every_promise_holds(4);
 }
 
+/// Faults that meet no decision find nothing.
+#[test]
+fn the_faults_of_a_few_hundred_seeds_reach_every_part_of_the_watchdog() {
+    let runs = (1..=300).map(|seed| run(seed).expect("every promise holds"));
+    let total = runs.fold(Summary::default(), |total, summary| total + summary);
+    assert!(total.quarantines > 0 && total.passed_on > 0, "{total:?}");
+}
+
 #[test]
 fn a_seed_repeats_byte_for_byte() {
     for seed in [1, 2, 3, 77, 4242] {

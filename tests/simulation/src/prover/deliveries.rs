@@ -16,7 +16,10 @@ impl World {
         let kinds: Vec<_> = self.broker.backlogs.keys().cloned().collect();
         for (stream, zkvm) in kinds {
             loop {
-                let wants = |p: &Prover| p.up && p.takes() == stream && p.zkvm == zkvm && p.free() > 0;
+                let now = self.now;
+                let wants = |p: &Prover| {
+                    p.up && p.rests_until <= now && p.takes() == stream && p.zkvm == zkvm && p.free() > 0
+                };
                 let willing: Vec<usize> = (0..self.provers.len())
                     .filter(|at| wants(&self.provers[*at]))
                     .collect();
