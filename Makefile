@@ -22,7 +22,7 @@ PROFILE ?= quick
 DEMO_PACKAGES := push0-ingester push0-dispatcher push0-collector push0-watchdog push0-gateway push0-cli push0-prover-miden
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo test check manifests bench chaos fuzz clean-state
+.PHONY: help setup build demo test test-cluster check manifests bench chaos fuzz clean-state
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -46,6 +46,10 @@ test: setup ## run every test against real servers
 	$${CARGO_TARGET_DIR:-target}/release/push0-loadtest chaos --seconds 60
 	$${CARGO_TARGET_DIR:-target}/release/push0-loadtest chaos --seconds 60 --brokers 3
 	scripts/run-tests
+
+test-cluster: setup ## run the scenarios and the attacks on three brokers with three copies of everything
+	cargo build --release --locked --workspace --bins --tests
+	PUSH0_TEST_BROKERS=3 scripts/run-tests --test scenarios --test hostile --test examples
 
 check: ## format, lints, layout rules, documentation
 	cargo fmt --all --check

@@ -114,7 +114,7 @@ impl Floor {
     pub(crate) async fn start(stand: &Stand, sizes: &[usize]) -> anyhow::Result<Self> {
         let url = stand.deployment.url();
         let nkey = stand.deployment.seed("test");
-        let context = context(&stand.deployment.nats.url(), nkey.as_deref()).await?;
+        let context = context(&stand.deployment.nats.first().url(), nkey.as_deref()).await?;
         let hops = sizes.len() - 1;
         for hop in 0..=hops {
             let last = hop == hops;
@@ -227,7 +227,7 @@ pub(crate) async fn sizes(stand: &mut Stand, verify: bool) -> anyhow::Result<Vec
         &[Kind::Block, Kind::Task, Kind::Result, Kind::Proof]
     };
     let nkey = stand.deployment.seed("test");
-    let client = connect(&stand.deployment.nats.url(), nkey.as_deref()).await?;
+    let client = connect(&stand.deployment.nats.first().url(), nkey.as_deref()).await?;
     let mut heard = Vec::new();
     for kind in kinds {
         heard.push(client.subscribe(subject::all(*kind)).await?);

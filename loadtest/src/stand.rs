@@ -16,7 +16,7 @@ use push0_domain::{
     subject,
 };
 use push0_harness::{
-    Broker, Deployment, DeploymentBuilder, NatsCluster, NatsServer, Process, ProcessBuilder, synthetic_block,
+    Broker, Brokers, Deployment, DeploymentBuilder, NatsCluster, Process, ProcessBuilder, synthetic_block,
     synthetic_hash, synthetic_trace,
 };
 use rand::{RngExt, SeedableRng, rngs::StdRng};
@@ -94,7 +94,7 @@ fn builder() -> DeploymentBuilder {
 }
 
 /// A running deployment and one of its pipelines.
-pub(crate) struct Stand<B: Broker = NatsServer> {
+pub(crate) struct Stand<B: Broker = Brokers> {
     pub(crate) deployment: Deployment<B>,
     pub(crate) pipeline: Arc<Pipeline>,
     next: u64,

@@ -45,7 +45,7 @@ impl Meter {
             ("collector", all("collector")),
             ("watchdog", all("watchdog")),
             ("provers", provers.iter().map(|label| pid(label)).collect()),
-            ("broker", vec![stand.deployment.nats.pid()]),
+            ("broker", vec![stand.deployment.nats.first().pid()]),
         ];
         Self {
             stored: stored(stand).await,
@@ -69,7 +69,7 @@ impl Meter {
 
 /// Returns the number of messages ever stored in push0's streams, without the facts.
 async fn stored(stand: &Stand) -> u64 {
-    let seen = stand.deployment.nats.monitor("/jsz?streams=true").await;
+    let seen = stand.deployment.nats.first().monitor("/jsz?streams=true").await;
     let accounts = seen["account_details"].as_array().into_iter().flatten();
     let streams = accounts
         .filter_map(|account| account["stream_detail"].as_array())

@@ -101,7 +101,7 @@ fn pids(stand: &Stand) -> Vec<(&'static str, u32)> {
         .iter()
         .flat_map(|program| pids(program).map(|pid| (*program, pid)));
     let prover = ("prover", stand.deployment.service("prover").pid());
-    let broker = ("broker", stand.deployment.nats.pid());
+    let broker = ("broker", stand.deployment.nats.first().pid());
     services.chain([prover, broker]).collect()
 }
 

@@ -23,6 +23,7 @@ mod recovery;
 mod scaling;
 mod shipped;
 mod soak;
+mod stands;
 mod throughput;
 mod timeline;
 
@@ -72,8 +73,10 @@ pub(crate) enum Scenario {
     Exec,
     /// Whether any resource grows under a steady load.
     Soak,
-    /// Memory growth of the shipped deployment, and its cost over the quick deployment.
+    /// Memory growth of the shipped deployment.
     Shipped,
+    /// Overhead and throughput with accounts, as shipped, and on three brokers, beside the quick deployment.
+    Stands,
     /// push0 beside simple queues that could replace it.
     Baseline,
     /// Kills, freezes and restarts of all processes at random; no block may be lost.
@@ -122,6 +125,7 @@ impl Scenario {
                 Self::Exec,
                 Self::Soak,
                 Self::Shipped,
+                Self::Stands,
                 Self::Baseline,
                 Self::Chaos,
                 Self::Incidents,
@@ -157,6 +161,7 @@ impl Scenario {
             Self::Exec => exec::run(context).await,
             Self::Soak => soak::run(context).await,
             Self::Shipped => shipped::run(context).await,
+            Self::Stands => stands::run(context).await,
             Self::Baseline => baseline::run(context).await,
             Self::Chaos => chaos::run(context).await,
             Self::Brokers => brokers::run(context).await,

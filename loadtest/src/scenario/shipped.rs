@@ -1,5 +1,4 @@
-//! Memory growth of the shipped deployment (two of each service, accounts, JSON logs, traces to an address
-//! without answers), and its cost over the quick deployment.
+//! Memory growth of the shipped deployment: two of each service, accounts, JSON logs, traces to an address without answers.
 //!
 //! Memory is sampled while blocks arrive at a steady rate and then at a faster one. A straight line is
 //! fitted to the resident memory over the number of emitted blocks. The fit uses the second half only,
@@ -11,12 +10,12 @@
 use crate::{
     record::Context,
     stand::{self, Arrivals, Stand},
-    stats::{Trend, Windows, median, round, spread, steady_rate},
+    stats::{Trend, round},
     usage::Usage,
 };
 use anyhow::bail;
 use push0_bus::Stream;
-use push0_harness::{Broker, DeploymentBuilder, MEMORY_MAX_MB, NatsCluster};
+use push0_harness::{Broker, MEMORY_MAX_MB};
 use std::{collections::BTreeMap, time::Duration};
 
 /// The most that a service may grow in 1,000 blocks beyond the margin, in kB. At this limit, 25 blocks a
@@ -33,7 +32,6 @@ pub(crate) async fn run(context: &Context) -> anyhow::Result<()> {
     for brokers in [1, 3] {
         failed.extend(memory(context, brokers).await?);
     }
-    beside_quick(context).await?;
     if failed.is_empty() {
         return Ok(());
     }
@@ -120,81 +118,4 @@ async fn sample<B: Broker>(stand: &Stand<B>, pids: &[(String, u32)], series: &mu
             }
         }
     }
-}
-
-/// Compared deployments, as prefixes of their fields.
-const NAMES: [&str; 3] = ["quick", "shipped", "three_brokers"];
-
-/// Measures overhead and throughput of the quick deployment, of the shipped one, and of the shipped one on
-/// three brokers, in turn.
-async fn beside_quick(context: &Context) -> anyhow::Result<()> {
-    let of = async |builder: DeploymentBuilder, brokers| {
-        let builder = builder.service(stand::prover("p1", 256, Duration::ZERO));
-        Stand::start_cluster(builder, &stand::single(false), brokers).await
-    };
-    let mut stands = [
-        of(stand::quick(), 1).await?,
-        of(stand::services(), 1).await?,
-        of(stand::services(), 3).await?,
-    ];
-    for stand in &mut stands {
-        stand.run(500, Arrivals::AtOnce).await?;
-    }
-    for rate in [20.0, 100.0] {
-        overhead(context, &mut stands, rate).await?;
-    }
-    throughput(context, &mut stands).await
-}
-
-async fn overhead(context: &Context, stands: &mut [Stand<NatsCluster>; 3], rate: f64) -> anyhow::Result<()> {
-    let count = (rate * context.profile.pick(4.0, 15.0)) as u64;
-    let mut measured: [Windows; 3] = Default::default();
-    for window in 0..context.profile.pick(3, 5) {
-        let arrivals = Arrivals::Rate {
-            per_second: rate,
-            seed: context.seed.wrapping_add(window),
-        };
-        for (stand, windows) in stands.iter_mut().zip(&mut measured) {
-            // The first blocks at a rate warm up caches and timers, so they are not counted.
-            stand.run(count.min(20), arrivals).await?;
-            windows.push(stand::overheads(&stand.run(count, arrivals).await?)?);
-        }
-    }
-    let record = context.record("shipped-overhead").with("rate", rate);
-    let each = NAMES.iter().zip(&measured);
-    each.fold(record, |record, (name, windows)| {
-        windows.put(&format!("{name}_"), record)
-    })
-    .ratio("ratio_p50", "shipped_p50_ms", "quick_p50_ms")
-    .ratio("ratio_p99", "shipped_p99_ms", "quick_p99_ms")
-    .ratio("three_brokers_ratio_p50", "three_brokers_p50_ms", "quick_p50_ms")
-    .ratio("three_brokers_ratio_p99", "three_brokers_p99_ms", "quick_p99_ms")
-    .with("blocks", measured[1].len())
-    .publish()
-}
-
-async fn throughput(context: &Context, stands: &mut [Stand<NatsCluster>; 3]) -> anyhow::Result<()> {
-    let count = context.profile.pick(5_000, 20_000);
-    let mut measured: [Vec<f64>; 3] = Default::default();
-    for _ in 0..context.profile.pick(3, 5) {
-        for (stand, rates) in stands.iter_mut().zip(&mut measured) {
-            let records = stand.run(count, Arrivals::AtOnce).await?;
-            rates.push(steady_rate(&stand::stored_times(&records)));
-        }
-    }
-    let record = context.record("shipped-throughput");
-    let each = NAMES.iter().zip(&measured);
-    each.fold(record, |record, (name, rates)| {
-        record
-            .with(&format!("{name}_blocks_per_s"), median(rates).round())
-            .with(&format!("{name}_spread"), spread(rates).to_vec())
-    })
-    .ratio("ratio", "shipped_blocks_per_s", "quick_blocks_per_s")
-    .ratio(
-        "three_brokers_ratio",
-        "three_brokers_blocks_per_s",
-        "quick_blocks_per_s",
-    )
-    .with("blocks", count)
-    .publish()
 }

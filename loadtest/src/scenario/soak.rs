@@ -40,7 +40,7 @@ pub(crate) async fn run(context: &Context) -> anyhow::Result<()> {
     let peaks = stand.deployment.peaks();
     let services = peaks.iter().map(|(label, _)| stand.deployment.service(label));
     let mut pids: Vec<(String, u32)> = services.map(|s| (s.label().to_owned(), s.pid())).collect();
-    pids.push(("broker".into(), stand.deployment.nats.pid()));
+    pids.push(("broker".into(), stand.deployment.nats.first().pid()));
     let numbers = stand.known((RATE * length.as_secs_f64()) as u64).await?;
     let listed: Vec<u64> = numbers.clone().collect();
     let bus = stand.bus().clone();

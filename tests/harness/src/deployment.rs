@@ -8,7 +8,7 @@ pub use builder::DeploymentBuilder;
 pub use shipped::MEMORY_MAX_MB;
 
 use crate::{
-    NatsServer, Process, ProcessBuilder, Proxy,
+    Brokers, NatsServer, Process, ProcessBuilder, Proxy,
     accounts::{Accounts, TEST},
     cluster::Broker,
     wait_for,
@@ -28,7 +28,7 @@ use std::{
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A running deployment: its broker, the test's own connection to it, and the services by label.
-pub struct Deployment<B: Broker = NatsServer> {
+pub struct Deployment<B: Broker = Brokers> {
     // Declared before the broker, so that services end first and log no lost connections.
     services: Vec<Process>,
     env: Vec<(String, String)>,

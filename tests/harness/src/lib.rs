@@ -15,7 +15,9 @@
 mod accounts;
 mod anvil;
 mod blocks;
+mod brokers;
 mod child;
+mod clock;
 mod cluster;
 mod deployment;
 mod nats;
@@ -30,6 +32,7 @@ pub use anvil::Anvil;
 pub use blocks::{
     assert_complete_in_order, synthetic_block, synthetic_hash, synthetic_header, synthetic_trace,
 };
+pub use brokers::Brokers;
 pub use cluster::{Broker, NatsCluster};
 pub use deployment::{Deployment, DeploymentBuilder, MEMORY_MAX_MB};
 pub use nats::{NatsOptions, NatsServer};

@@ -1,10 +1,11 @@
-//! A wire to the broker that can be slow or cut, also in one direction only.
+//! A wire to the broker that can be slow or cut, also in one direction only, and that can move the broker's clock.
 //!
 //! The proxy uses threads instead of tasks, because tokio's timers have a granularity of a millisecond and a
 //! delay of half a millisecond each way must differ from one of a whole millisecond. In each direction, one
 //! thread notes the arrival time of bytes and another forwards them when they are due. So order is kept, and
 //! bytes that arrive meanwhile are not held back.
 
+use crate::clock::MovedClock;
 use std::{
     io::{self, Read, Write},
     net::{Shutdown, SocketAddr, TcpListener, TcpStream},
@@ -38,6 +39,8 @@ struct Wire {
 #[derive(Debug, Default)]
 struct State {
     one_way: Duration,
+    /// By how many seconds the times in what the broker sends are moved.
+    clock: i64,
     /// Whether bytes towards the broker are held back.
     cut_towards: bool,
     /// Whether bytes from the broker are held back.
@@ -96,6 +99,11 @@ impl Proxy {
     /// Adds this delay to every round trip from now on, half of it each way.
     pub fn delay(&self, added_round_trip: Duration) {
         self.wire.state().one_way = added_round_trip / 2;
+    }
+
+    /// Moves the broker's wall clock by so many seconds, as its clients see it.
+    pub fn move_clock(&self, by_seconds: i64) {
+        self.wire.state().clock = by_seconds;
     }
 
     /// Stops all traffic in both directions. Connections stay open and new connections stay silent: like a
@@ -192,12 +200,16 @@ impl Wire {
     }
 
     fn read(&self, mut from: TcpStream, chunks: &SyncSender<Chunk>, way: Way) -> io::Result<()> {
-        let mut buffer = vec![0; CHUNK];
+        let (mut buffer, mut clock) = (vec![0; CHUNK], MovedClock::default());
         loop {
             let read = from.read(&mut buffer)?;
             let arrived = Instant::now();
             let one_way = self.whole(way)?;
-            if read == 0 || chunks.send((arrived + one_way, buffer[..read].to_vec())).is_err() {
+            let bytes = match way {
+                Way::Towards => buffer[..read].to_vec(),
+                Way::From => clock.pass(&buffer[..read], self.state().clock),
+            };
+            if read == 0 || chunks.send((arrived + one_way, bytes)).is_err() {
                 return Ok(());
             }
         }

@@ -30,7 +30,7 @@ fn wins(deployment: &Deployment, label: &str) -> usize {
 async fn two(url: &str) -> (Deployment, Proxy) {
     let pipeline = ethereum("demo", url, "start = 1");
     let mut deployment = Deployment::builder().pipeline(&pipeline).start().await;
-    let wire = Proxy::to(&deployment.nats.url());
+    let wire = Proxy::to(&deployment.nats.first().url());
     let first = Process::program("ingester").label(FIRST);
     deployment.start_service(first.env("PUSH0_NATS__URL", wire.url()));
     wait_for("the first lead", PATIENCE, async || wins(&deployment, FIRST) == 1).await;

@@ -343,7 +343,7 @@ async fn a_report_waits_for_a_broker_that_is_away() {
             "--wait",
             "60s",
         ])
-        .args(["--nats", &deployment.nats.url()]);
+        .args(["--nats", &deployment.nats.first().url()]);
     report
         .stdin(Stdio::null())
         .stdout(Stdio::null())
@@ -455,7 +455,14 @@ async fn a_proof_is_verified_by_the_adapter_that_provers_toml_names() {
     let provers = "[[prover]]\nzkvm = \"vm\"\nadapter = \"other\"\nenv = { MARK = \"here\" }\n";
     std::fs::write(dir.path().join("provers.toml"), provers).expect("a file");
     let verified = Command::new(env!("CARGO_BIN_EXE_push0"))
-        .args(["proof", "verify", "3", "--nats", &deployment.nats.url(), "--dir"])
+        .args([
+            "proof",
+            "verify",
+            "3",
+            "--nats",
+            &deployment.nats.first().url(),
+            "--dir",
+        ])
         .arg(dir.path().join("state"))
         .env("PUSH0_BIN_DIR", dir.path())
         .output()

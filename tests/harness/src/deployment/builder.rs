@@ -2,7 +2,7 @@
 
 use super::{Deployment, PATIENCE, connect, shipped};
 use crate::{
-    NatsCluster, NatsOptions, Process, ProcessBuilder, Proxy,
+    Brokers, NatsCluster, NatsOptions, Process, ProcessBuilder, Proxy,
     accounts::{Accounts, TEST, User},
     cluster::Broker,
     wait_for,
@@ -22,6 +22,7 @@ pub struct DeploymentBuilder {
     settings: Vec<(String, String, String)>,
     proxied: bool,
     shipped: bool,
+    accounts: bool,
     /// Users of the broker from the start, in addition to those of the services.
     users: Vec<User>,
 }
@@ -40,6 +41,7 @@ impl DeploymentBuilder {
             settings: Vec::new(),
             proxied: false,
             shipped: false,
+            accounts: false,
             users: Vec::new(),
         }
     }
@@ -63,6 +65,14 @@ impl DeploymentBuilder {
     #[must_use]
     pub fn shipped_settings(mut self) -> Self {
         self.shipped = true;
+        self.with_accounts()
+    }
+
+    /// Applies the broker configuration and users of `deploy/nats`, with each process as its own user. Provers then sign
+    /// their results.
+    #[must_use]
+    pub fn with_accounts(mut self) -> Self {
+        self.accounts = true;
         self
     }
 
@@ -149,9 +159,12 @@ impl DeploymentBuilder {
     ///
     /// # Panics
     /// Any of these steps fails.
-    pub async fn start(self) -> Deployment {
+    pub async fn start(mut self) -> Deployment {
+        // A proxy stands before one broker.
+        let brokers = if self.proxied { 1 } else { Brokers::asked_for() };
+        self.limits.replicas = brokers;
         let (accounts, options) = self.broker();
-        let nats = options.start().await;
+        let nats = Brokers::start(brokers, &options).await;
         self.start_on(nats, accounts).await
     }
 
@@ -179,7 +192,7 @@ impl DeploymentBuilder {
 
     fn broker(&self) -> (Option<Arc<Accounts>>, NatsOptions) {
         let mut options = self.options.clone();
-        let accounts = self.shipped.then(|| Arc::new(Accounts::draw()));
+        let accounts = self.accounts.then(|| Arc::new(Accounts::draw()));
         if let Some(accounts) = &accounts {
             let of_services: Vec<User> = self.services.iter().filter_map(shipped::user_of).collect();
             for user in self.users.iter().chain(&of_services) {

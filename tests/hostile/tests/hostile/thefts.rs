@@ -22,7 +22,7 @@ const STOLEN: usize = 5;
 
 async fn sign_in(deployment: &Deployment) -> Bus {
     let config = NatsConfig {
-        url: deployment.nats.url(),
+        url: deployment.nats.first().url(),
         nkey_seed: deployment.seed(THIEF),
         membership: Some(Membership {
             api_prefix: API_PREFIX.to_owned(),

@@ -25,7 +25,7 @@ async fn assert_all_came(deployment: &Deployment, last: u64) {
 #[tokio::test]
 async fn the_task_of_a_prover_that_is_cut_off_starts_elsewhere_within_a_second() {
     let mut deployment = deploy(&single(STAGE), [verifier("v1")]).await;
-    let wire = Proxy::to(&deployment.nats.url());
+    let wire = Proxy::to(&deployment.nats.first().url());
     let slow = |name: &str| prover(name).env("PUSH0_MOCK__TIME", "1500ms");
     deployment.start_service(through(&wire, slow("far")));
     deployment.ready().await;
@@ -57,7 +57,7 @@ async fn the_task_of_a_prover_that_is_cut_off_starts_elsewhere_within_a_second()
 #[tokio::test]
 async fn a_service_that_is_cut_off_loses_its_role_and_does_no_harm_when_it_is_back() {
     let mut deployment = deploy(&single(STAGE), [prover("p1"), prover("p2"), verifier("v1")]).await;
-    let wire = Proxy::to(&deployment.nats.url());
+    let wire = Proxy::to(&deployment.nats.first().url());
     let mut emitted = 0;
     for service in ["dispatcher", "collector", "watchdog"] {
         // The far instance leads when the wire is cut, and the near ones stand by.

@@ -2,12 +2,16 @@
 
 use push0_bus::Kept;
 use push0_domain::message::{Emission, EmissionOutcome, EndReason};
-use push0_harness::{Anvil, Deployment, Process, assert_complete_in_order, wait_for};
+use push0_harness::{Anvil, Deployment, DeploymentBuilder, Process, assert_complete_in_order, wait_for};
 use push0_scenarios::{
-    PATIENCE, attempts, demo, deploy, outcome, prover, push0, running, settled, single, verifier,
+    PATIENCE, attempts, dead_letters, demo, deploy, outcome, prover, push0, running, settled, single,
+    verifier,
 };
 use serde_json::json;
-use std::time::{Duration, Instant};
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
 
 #[tokio::test]
 async fn cancelled_blocks_are_stopped_and_recorded_in_order() {
@@ -53,12 +57,16 @@ async fn cancelled_blocks_are_stopped_and_recorded_in_order() {
     );
 }
 
-async fn follow(anvil: &Anvil, time: &str) -> Deployment {
+fn chain_of(anvil: &Anvil) -> String {
     let source = format!(
         "{{ kind = \"ethereum\", rpc_url = \"{}\", start = 1, poll = \"50ms\", witness = \"header\" }}",
         anvil.url()
     );
-    let chain = single("timeout = \"20s\"").replace("{ kind = \"external\" }", &source);
+    single("timeout = \"20s\"").replace("{ kind = \"external\" }", &source)
+}
+
+async fn follow(anvil: &Anvil, time: &str) -> Deployment {
+    let chain = chain_of(anvil);
     let prover = |name| prover(name).env("PUSH0_MOCK__TIME", time);
     deploy(
         &chain,
@@ -143,6 +151,66 @@ async fn blocks_that_the_chain_replaces_while_they_are_proved_are_cancelled() {
     let stopped = attempts(deployment.service("p1"), "stopped").await
         + attempts(deployment.service("p2"), "stopped").await;
     assert_eq!(stopped, 2, "both that ran were stopped");
+}
+
+/// The broker's clock runs minutes ahead and behind while the chain replaces blocks, an operator cancels some and deadlines
+/// run. What is known of a block is keyed by its announcement and by no clock of a machine.
+#[tokio::test]
+async fn a_wandering_clock_of_the_broker_loses_doubles_and_reorders_nothing() {
+    let anvil = Anvil::start(None).await;
+    let text = chain_of(&anvil).replace(
+        "name = \"demo\"",
+        "name = \"demo\"\npolicy = \"deadline\"\ndeadline = \"60s\"",
+    );
+    let builder = Deployment::builder().as_shipped().proxied().pipeline(&text);
+    let services = [prover("p1"), prover("p2"), verifier("v1")];
+    let deployment = services.into_iter().fold(builder, DeploymentBuilder::service);
+    let deployment = deployment.start().await;
+    // Hundreds of seconds each way, and back in between.
+    let clocks = [0, 600, -600, 60, -3600, 3600, -60, 0];
+    for (round, by_seconds) in clocks.into_iter().enumerate() {
+        deployment.proxy().move_clock(by_seconds);
+        anvil.mine(6).await;
+        if round % 2 == 1 {
+            anvil.reorg(3).await;
+        }
+        let last = anvil.head().await + 2;
+        anvil.mine(2).await;
+        if round % 3 == 2 {
+            // Blocks of which some are emitted, some in flight and some not announced.
+            let blocks = format!("{}..{last}", last - 2);
+            push0(
+                &deployment,
+                &["cancel", "--pipeline", "demo", &blocks, "--note", "a test"],
+            )
+            .await;
+        }
+    }
+    let emissions = caught_up(&deployment, &anvil).await;
+    let mut next = 1;
+    for kept in &emissions {
+        let record = kept.body.as_ref().expect("readable");
+        let (number, is_back) = (record.first.number, record.first.number < next);
+        assert!(number == next || is_back, "block {number} after {}", next - 1);
+        assert!(
+            matches!(
+                outcome(kept),
+                EmissionOutcome::Proved(_) | EmissionOutcome::Abandoned(EndReason::Cancelled { .. })
+            ),
+            "{kept:?}"
+        );
+        next = number + 1;
+    }
+    // The newest record of each number is that of the chain.
+    let newest: BTreeMap<u64, &Kept<Emission>> = emissions
+        .iter()
+        .map(|kept| (kept.body.as_ref().expect("readable").first.number, kept))
+        .collect();
+    for kept in newest.values() {
+        assert!(is_on_chain(&anvil, kept).await, "{kept:?}");
+    }
+    assert_eq!(dead_letters(deployment.bus()).await, []);
+    settled(deployment.bus()).await;
 }
 
 /// Returns a pipeline of two stages with a deadline of 5 s, of which the second stage takes at least 3 s.
