@@ -249,7 +249,7 @@ describe("the page", { skip: NO_CHROMIUM }, () => {
     await page.locator(".hash", { hasText: block.hash }).first().waitFor();
     await visit(provers[0].id);
     await page.waitForURL(/#\/provers\//);
-    assert.equal(await page.locator("h1").innerText(), provers[0].id);
+    await page.getByRole("heading", { level: 1, name: provers[0].id, exact: true }).waitFor();
     await close(page);
   });
 

@@ -113,7 +113,7 @@ export function Streams() {
           const part = stream.bytes_max > 0 ? stream.bytes / stream.bytes_max : 0;
           return (
             <li key={stream.name}>
-              <span class="stream-name">{stream.name.replace(/^PUSH0_/, "")}</span>
+              <span class="stream-name">{stream.name.replace(/^PUSH0_|^KV_push0_/, "")}</span>
               <Bar part={part} label={`${stream.name} is ${Math.round(part * 100)} % full`} kind={part > NEARLY_FULL ? "full" : ""} />
               <span class="number">{Math.round(part * 100)} %</span>
               <span class="number muted">{bytes(stream.bytes)}</span>
