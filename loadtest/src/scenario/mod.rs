@@ -9,6 +9,7 @@ mod exec;
 mod fanout;
 mod floor;
 mod gantt;
+mod gateway;
 mod hole;
 mod hostile;
 mod incidents;
@@ -75,6 +76,8 @@ pub(crate) enum Scenario {
     Soak,
     /// Memory growth of the shipped deployment.
     Shipped,
+    /// What viewers of the live page cost, and how soon they see what happens.
+    Gateway,
     /// Overhead and throughput with accounts, as shipped, and on three brokers, beside the quick deployment.
     Stands,
     /// push0 beside simple queues that could replace it.
@@ -126,6 +129,7 @@ impl Scenario {
                 Self::Soak,
                 Self::Shipped,
                 Self::Stands,
+                Self::Gateway,
                 Self::Baseline,
                 Self::Chaos,
                 Self::Incidents,
@@ -162,6 +166,7 @@ impl Scenario {
             Self::Soak => soak::run(context).await,
             Self::Shipped => shipped::run(context).await,
             Self::Stands => stands::run(context).await,
+            Self::Gateway => gateway::run(context).await,
             Self::Baseline => baseline::run(context).await,
             Self::Chaos => chaos::run(context).await,
             Self::Brokers => brokers::run(context).await,

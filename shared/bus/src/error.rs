@@ -51,9 +51,32 @@ impl BusError {
     }
 
     pub(crate) fn unavailable(what: impl Into<String>, error: impl std::fmt::Display) -> Self {
+        let reason = error.to_string();
         Self::Unavailable {
             what: what.into(),
-            reason: error.to_string(),
+            reason: if reason.contains(NO_LEADER) {
+                "the brokers have no leader: most of them are away, or an election of some seconds is under way"
+                    .to_owned()
+            } else {
+                reason
+            },
         }
+    }
+}
+
+/// What the broker's answer contains when no broker leads JetStream (JSClusterNotAvailErr in nats-server's errors.json).
+const NO_LEADER: &str = "error code 10008";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_of_brokers_without_a_leader_says_so_in_words() {
+        let told = "JetStream error: JetStream system temporarily unavailable (code 503, error code 10008)";
+        let error = BusError::unavailable("push0_blocks", told).to_string();
+        assert!(error.contains("no leader") && !error.contains("10008"), "{error}");
+        let error = BusError::unavailable("push0_blocks", "timed out").to_string();
+        assert_eq!(error, "push0_blocks: timed out");
     }
 }
