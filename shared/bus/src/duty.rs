@@ -60,7 +60,6 @@ impl Leadership {
             let began = Instant::now();
             let session = self.bus.permitted(self.session(duty, &has_failed));
             let ended = AssertUnwindSafe(session).catch_unwind().await;
-            // A refusal or a panic ends the session before it says so itself.
             duty.leads(false);
             let failure = match ended {
                 Ok(Ok(())) => continue,
@@ -112,7 +111,6 @@ impl Leadership {
         if ended.is_ok() {
             tracing::warn!(role = self.role, "another process leads");
         }
-        duty.leads(false);
         term.resign().await;
         ended
     }
