@@ -13,6 +13,7 @@ mod provision;
 mod publish;
 mod pull;
 mod refusal;
+mod services;
 mod signals;
 mod standing;
 
