@@ -15,6 +15,8 @@ pub async fn run(service: Service<Config>) -> Result<(), BoxError> {
     let connection = service.health.component("connection").quiet_reporter();
     let metrics = Metrics::register()?;
     let bus = Bus::connect_reporting(&service.config.nats, "collector", permissions, connection).await?;
+    let health = service.health.clone();
+    let _known = bus.introduce(service.name, service.version, move || health.trouble());
     let mut collecting = Collecting {
         bus: bus.clone(),
         definitions: service.health.unreadable("definition")?,

@@ -48,6 +48,8 @@ pub async fn run(service: Service<Config>) -> Result<(), BoxError> {
     let metrics = Metrics::register()?;
     let state = service.health.unreadable("state")?;
     let bus = Bus::connect_reporting(&service.config.nats, "dispatcher", permissions, connection).await?;
+    let health = service.health.clone();
+    let _known = bus.introduce(service.name, service.version, move || health.trouble());
     let candidate =
         Leadership::candidate(&bus, ROLE).watched(move || losses.inc(), role.component.reporter());
     let dispatching = Dispatching {

@@ -19,6 +19,8 @@ pub async fn run(service: Service<Config>) -> Result<(), BoxError> {
     let metrics = Metrics::register()?;
     let shared = Shared::new(epoch());
     let bus = Bus::connect_reporting(&service.config.nats, "gateway", permissions, connection).await?;
+    let health = service.health.clone();
+    let _known = bus.introduce(service.name, service.version, move || health.trouble());
     let interface = Interface::new(&service.config.gateway, bus.clone(), shared.clone())?;
     let serving = http::serve(service.config.gateway.listen, interface).await?;
     tokio::select! {

@@ -37,6 +37,7 @@ pub async fn run(service: Service<Config>) -> Result<(), Error> {
         shutdown,
         health,
         name,
+        version,
     } = service;
     memory::return_large_buffers();
     let broker = health.component("broker");
@@ -45,6 +46,8 @@ pub async fn run(service: Service<Config>) -> Result<(), Error> {
     let permissions = health.component("permissions").reporter();
     let connection = health.component("connection").quiet_reporter();
     let bus = Bus::connect_reporting(&config.nats, &format!("push0-{name}"), permissions, connection).await?;
+    let told = health.clone();
+    let _known = bus.introduce(name, version, move || told.trouble());
     let listener = match config.submit.listen {
         None => None,
         Some(address) => {
@@ -234,7 +237,7 @@ impl Roster {
             candidate,
             definition: receiver,
             desk: self.desk.clone(),
-            status: Status::new(&name, &self.health, self.metrics.clone()),
+            status: Status::new(&self.bus, &name, &self.health, self.metrics.clone()),
             shutdown: self.shutdown.clone(),
         };
         self.group.spawn("pipeline", session.run());

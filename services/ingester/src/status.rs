@@ -1,6 +1,7 @@
 //! State of a pipeline's source: each change is logged once, and always visible in health and metrics.
 
 use crate::metrics::{Metrics, gauge_value};
+use push0_bus::Bus;
 use push0_domain::PipelineId;
 use push0_runtime::{Component, Health, metrics::IntCounter};
 
@@ -35,8 +36,9 @@ impl Trouble {
 }
 
 /// State of one pipeline's source in this process.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(crate) struct Status {
+    bus: Bus,
     pipeline: PipelineId,
     component: Component,
     trouble: Option<Trouble>,
@@ -44,8 +46,9 @@ pub(crate) struct Status {
 }
 
 impl Status {
-    pub(crate) fn new(pipeline: &PipelineId, health: &Health, metrics: Metrics) -> Self {
+    pub(crate) fn new(bus: &Bus, pipeline: &PipelineId, health: &Health, metrics: Metrics) -> Self {
         Self {
+            bus: bus.clone(),
             pipeline: pipeline.clone(),
             component: health.named_component(&format!("source.{pipeline}")),
             trouble: None,
@@ -84,6 +87,7 @@ impl Status {
 
     /// Records the number of the source's newest block.
     pub(crate) fn head(&self, number: u64) {
+        self.bus.note_head(&self.pipeline, number);
         let label = [self.pipeline.as_str()];
         self.metrics
             .head_block

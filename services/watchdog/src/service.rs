@@ -65,6 +65,8 @@ pub async fn run(service: Service<Config>) -> Result<(), BoxError> {
     let state = service.health.unreadable("state")?;
     let janitor = Janitor::start(service.config.nats.clone(), &service.health)?;
     let bus = Bus::connect_reporting(&service.config.nats, "watchdog", permissions, connection).await?;
+    let health = service.health.clone();
+    let _known = bus.introduce(service.name, service.version, move || health.trouble());
     let candidate =
         Leadership::candidate(&bus, ROLE).watched(move || losses.inc(), role.component.reporter());
     let watching = Watching {

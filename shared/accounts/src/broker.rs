@@ -39,7 +39,7 @@ pub fn configuration(book: &Book) -> String {
     }
     if let Some(enroller) = book.control.get(&Control::Enroller) {
         let _ = write!(text, "  {ENROLL}: {{\n    users: [\n");
-        let rights = rights_of_control(Control::Enroller, enroller);
+        let rights = rights_of_control(Control::Enroller, enroller, None);
         write_user(Control::Enroller.as_str(), enroller, &rights, &mut text);
         text.push_str("    ]\n  }\n");
         write_callout(&book.issuer, enroller, &mut text);
@@ -94,9 +94,11 @@ impl<'a> Accounts<'a> {
 
     fn write_push0(&self, book: &Book, text: &mut String) {
         let _ = write!(text, "  {PUSH0}: {{\n    jetstream: enabled\n    users: [\n");
+        let operator = book.control.get(&Control::Operator).map(String::as_str);
         for (user, key) in &book.control {
             if *user != Control::Enroller {
-                write_user(user.as_str(), key, &rights_of_control(*user, key), text);
+                let rights = rights_of_control(*user, key, operator);
+                write_user(user.as_str(), key, &rights, text);
             }
         }
         text.push_str("    ]\n    exports: [\n");

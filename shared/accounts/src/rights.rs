@@ -14,6 +14,8 @@
 //! | `$JS.API.CONSUMER.*.STREAM.NAME` | taking messages by this consumer |
 //! | `$JS.ACK.STREAM.NAME.>` | ending deliveries of this consumer |
 //! | `$KV.BUCKET.KEY` | writing facts |
+//!
+//! Rows outside of the tables let the operator ask services who they are ([`KNOWN`]).
 
 use crate::Control;
 use push0_domain::{ProverId, ZkvmId, message::Role, subject::ROOT};
@@ -279,6 +281,8 @@ const OPERATOR: Table = Table {
         "$JS.API.STREAM.PURGE.PUSH0_BLOBS",
         "$JS.API.STREAM.PURGE.PUSH0_RESULTS",
         "$JS.API.STREAM.PURGE.PUSH0_CHECKS",
+        // Asks services who they are.
+        "$SRV.>",
         // Streams and facts that the service reads.
         "$JS.API.STREAM.INFO.*",
         "$JS.API.DIRECT.GET.>",
@@ -317,6 +321,16 @@ const ENROLLER: Table = Table {
     publish: &["$SYS._INBOX.>"],
     subscribe: &["$SYS.REQ.USER.AUTH"],
 };
+
+/// The services that answer an operator who they are, by the convention for NATS services. Provers, verifiers and the
+/// enroller do not: an operator cannot reach their accounts.
+const KNOWN: [Control; 5] = [
+    Control::Ingester,
+    Control::Dispatcher,
+    Control::Collector,
+    Control::Watchdog,
+    Control::Gateway,
+];
 
 /// Rows that the wildcards of operator and gateway include and only control services may read.
 const SEALS: &[&str] = &[
@@ -383,8 +397,8 @@ fn inbox(key: &str) -> String {
     format!("_INBOX_{key}.>")
 }
 
-/// Returns the rights of a control user with this public key.
-pub fn rights_of_control(user: Control, key: &str) -> Rights {
+/// Returns the rights of a control user with this public key. Services answer to the inbox of the operator's public key.
+pub fn rights_of_control(user: Control, key: &str, operator: Option<&str>) -> Rights {
     let table = match user {
         Control::Ingester => &INGESTER,
         Control::Dispatcher => &DISPATCHER,
@@ -398,10 +412,21 @@ pub fn rights_of_control(user: Control, key: &str) -> Rights {
     let rooted = |rows: &[&str]| rows.iter().map(|row| root(row)).collect::<Vec<_>>();
     let reads_all = matches!(user, Control::Operator | Control::Gateway);
     let denied = if reads_all { SEALS } else { &[] };
-    let mut subscribe = rooted(table.subscribe);
+    let (mut publish, mut subscribe) = (rooted(table.publish), rooted(table.subscribe));
+    if KNOWN.contains(&user) {
+        let name = format!("push0-{}", user.as_str());
+        subscribe.extend([
+            "$SRV.*".to_owned(),
+            format!("$SRV.*.{name}"),
+            format!("$SRV.*.{name}.*"),
+        ]);
+        // The shared inbox is that of a client without restrictions, as for repairs: no user here may listen there.
+        publish.push("_INBOX.>".to_owned());
+        publish.extend(operator.map(inbox));
+    }
     subscribe.push(inbox(key));
     Rights {
-        publish: rooted(table.publish),
+        publish,
         deny: rooted(denied),
         subscribe,
     }

@@ -4,6 +4,7 @@ use crate::{
     Backoff, ConnectError, Connection, NatsConfig, Refusal, brokers,
     outage::Outage,
     refusal::{Refusals, user_of},
+    services::Profile,
 };
 use async_nats::{ClientError, ConnectOptions, Event, ServerAddr, jetstream};
 use std::{
@@ -30,6 +31,7 @@ pub struct Bus {
     pub(crate) jetstream: Arc<jetstream::Context>,
     state: Arc<watch::Sender<Connection>>,
     pub(crate) refusals: Refusals,
+    pub(crate) profile: Profile,
     /// The task that probes the broker; ends with the last clone of the bus.
     _watching: Arc<JoinSet<()>>,
 }
@@ -94,6 +96,7 @@ impl Bus {
             jetstream,
             state,
             refusals,
+            profile: Profile::default(),
             _watching: Arc::new(watching),
         })
     }

@@ -14,10 +14,13 @@ mod contest;
 
 pub use contest::Contest;
 
-use crate::{Bucket, Bus, BusError, Facts, Signals};
+use crate::{
+    Bucket, Bus, BusError, Facts, Signals,
+    services::{Leads, Seat},
+};
 use contest::Losses;
 use futures::{FutureExt, future::BoxFuture};
-use push0_domain::subject;
+use push0_domain::{Timestamp, subject};
 use serde::{Deserialize, Serialize};
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -59,19 +62,38 @@ pub struct Led {
     pub lasts: Duration,
 }
 
+/// The state of a role as its fact tells it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Lead {
+    /// Who leads; `None` if the leader has resigned, or nobody has led yet.
+    pub led: Option<Led>,
+    /// When the broker stored the last renewal or resignation. A leader renews several times a second.
+    pub renewed_at: Option<Timestamp>,
+}
+
 impl Bus {
+    /// Returns the state of a role such as `collector.demo`. The leader of an old renewal leads no more.
+    pub async fn lead(&self, role: &str) -> Result<Lead, BusError> {
+        let facts = self.facts::<Holder>(Bucket::State).await?;
+        let fact = facts.look(&key_of(role)).await?.and_then(Result::ok);
+        let renewed_at = fact.as_ref().map(|fact| fact.stored_at);
+        let led = fact.and_then(|fact| fact.value).and_then(Holder::led);
+        Ok(Lead { led, renewed_at })
+    }
+
     /// Returns who leads a role such as `collector.demo`; `None` if the leader has resigned, or no readable renewal is
     /// stored.
     pub async fn leader_of(&self, role: &str) -> Result<Option<Led>, BusError> {
-        let facts = self.facts::<Holder>(Bucket::State).await?;
-        let renewal = facts.look(&key_of(role)).await?.and_then(Result::ok);
-        let holder = renewal
-            .and_then(|fact| fact.value)
-            .filter(|holder| !holder.instance.is_empty());
-        Ok(holder.map(|holder| Led {
-            instance: holder.instance,
-            lasts: RENEW_EVERY.saturating_mul(u32::try_from(holder.renewal).unwrap_or(u32::MAX)),
-        }))
+        Ok(self.lead(role).await?.led)
+    }
+}
+
+impl Holder {
+    /// Returns the term that this fact tells of; `None` after a resignation.
+    fn led(self) -> Option<Led> {
+        let lasts = RENEW_EVERY.saturating_mul(u32::try_from(self.renewal).unwrap_or(u32::MAX));
+        let instance = self.instance;
+        (!instance.is_empty()).then_some(Led { instance, lasts })
     }
 }
 
@@ -92,6 +114,7 @@ pub struct Leadership {
     /// The subject on which the leader listens. Candidates send requests there, and the leader answers none.
     subject: String,
     instance: String,
+    seat: Arc<Seat>,
     losses: Arc<Mutex<Losses>>,
     on_loss: Arc<dyn Fn() + Send + Sync>,
     report: Arc<Report>,
@@ -128,18 +151,21 @@ pub struct Term {
     /// The subscription by which candidates see that this process is connected. Their requests are read and
     /// dropped: unread, they would fill the connection's buffers.
     presence: Signals,
+    _leads: Leads,
 }
 
 impl Leadership {
     /// Creates a candidate for `role`, which is one or more tokens of a key, such as
     /// `dispatcher` or `collector.demo`.
     pub fn candidate(bus: &Bus, role: &str) -> Self {
+        let instance = format!("{:016x}", rand::random::<u64>());
         Self {
             bus: bus.clone(),
             role: role.to_owned(),
             key: key_of(role),
             subject: subject::leader(role),
-            instance: format!("{:016x}", rand::random::<u64>()),
+            seat: Arc::new(bus.profile.seat(role, &instance)),
+            instance,
             losses: Arc::default(),
             on_loss: Arc::new(|| ()),
             report: Arc::new(|_| ()),
@@ -221,6 +247,7 @@ impl Leadership {
                         renew_at: now + RENEW_EVERY,
                         renewing: None,
                         presence,
+                        _leads: Leads::new(self.seat.clone()),
                     });
                 }
             }

@@ -9,6 +9,8 @@ use push0_domain::subject;
 use std::{fmt, sync::Arc};
 use tokio::sync::broadcast;
 
+/// The action of sending a message.
+const PUBLISH: &str = "publish to";
 /// How many refusals a waiter may lag behind. A waiter ends at its first refusal, so few are enough.
 const KEPT: usize = 16;
 
@@ -42,7 +44,7 @@ impl Refusal {
     /// Parses an error text of the broker. `None` if the error is not about permissions.
     fn parse(words: &str, user: &str) -> Option<Self> {
         let action = if words.contains("Permissions Violation for Publish") {
-            "publish to"
+            PUBLISH
         } else if words.contains("Permissions Violation for Subscription") {
             "subscribe to"
         } else {
@@ -57,12 +59,19 @@ impl Refusal {
         })
     }
 
-    /// Returns whether any work may wait for the refused action. No work waits for an event.
+    /// Returns whether any work may wait for the refused action. No work waits for an event, or for services to be known.
     pub fn is_waited_for(&self) -> bool {
-        !matches!(
+        let is_event = matches!(
             subject::Kind::of(&self.subject),
             Some(subject::Kind::Event | subject::Kind::Notice)
-        )
+        );
+        !is_event && !self.subject.starts_with("$SRV.") && !self.is_answer()
+    }
+
+    /// Returns whether an answer to a client was refused, which is nothing that this process needs: the client may not
+    /// ask this process.
+    fn is_answer(&self) -> bool {
+        self.action == PUBLISH && self.subject.starts_with("_INBOX")
     }
 }
 
@@ -95,6 +104,10 @@ impl Refusals {
         let Some(refusal) = Refusal::parse(words, &self.user) else {
             return false;
         };
+        if refusal.is_answer() {
+            tracing::debug!(subject = refusal.subject, "{refusal}");
+            return true;
+        }
         tracing::error!(subject = refusal.subject, user = refusal.user, "{refusal}");
         (self.report)(Some(&refusal));
         // Fails if there is no receiver: then no work waits.

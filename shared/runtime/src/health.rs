@@ -175,6 +175,15 @@ impl Health {
         lock(&self.components).remove(name);
     }
 
+    /// Returns why the process is not ready, as one text; `None` if it is ready.
+    pub fn trouble(&self) -> Option<String> {
+        let reasons = self.readiness().not_ready;
+        let texts = reasons
+            .iter()
+            .map(|waiting| format!("{}: {}", waiting.component, waiting.reason));
+        (!reasons.is_empty()).then(|| texts.collect::<Vec<_>>().join("; "))
+    }
+
     /// Returns the state of all components at this moment.
     pub fn readiness(&self) -> Readiness {
         let components = lock(&self.components);
@@ -285,8 +294,10 @@ mod tests {
         broker.ready();
         store.not_ready("no space");
         assert_eq!(waiting(&health), [("store", "no space".to_owned())]);
+        assert_eq!(health.trouble().as_deref(), Some("store: no space"));
         store.ready();
         assert_eq!(waiting(&health), []);
+        assert_eq!(health.trouble(), None);
     }
 
     #[test]

@@ -27,6 +27,8 @@ pub struct Service<C> {
     pub health: Health,
     /// The service's name without the prefix `push0-`, such as `dispatcher`.
     pub name: &'static str,
+    /// The version of the program.
+    pub version: &'static str,
 }
 
 /// Runs a service as the whole process, with the command line shared by all services: `--config FILE` (or
@@ -87,7 +89,7 @@ where
     log_panics();
     tracing::info!(service = name, version, "starting");
 
-    let outcome = runtime.block_on(supervise(name, config, service));
+    let outcome = runtime.block_on(supervise((name, version), config, service));
     let code = match outcome {
         Ok(()) => {
             tracing::info!(service = name, "stopped");
@@ -126,7 +128,11 @@ fn check<C: HasRuntimeConfig>(config: &C) -> Result<(), Invalid> {
     config.validate()
 }
 
-async fn supervise<C, F, Fut, E>(name: &'static str, config: C, service: F) -> Result<(), BoxError>
+async fn supervise<C, F, Fut, E>(
+    (name, version): (&'static str, &'static str),
+    config: C,
+    service: F,
+) -> Result<(), BoxError>
 where
     C: HasRuntimeConfig,
     F: FnOnce(Service<C>) -> Fut,
@@ -145,6 +151,7 @@ where
         shutdown: shutdown.clone(),
         health,
         name,
+        version,
     });
     let overdue = async {
         shutdown.requested().await;

@@ -14,6 +14,7 @@ mod provision;
 mod publish;
 mod pull;
 mod refusal;
+mod services;
 mod signals;
 mod standing;
 

@@ -34,6 +34,8 @@ fn forbidden_to_members() -> Vec<String> {
         "$JS.ACK.PUSH0_TASKS.prover-zisk.1.1.1.1.0".into(),
         "$SYS.REQ.USER.AUTH".into(),
         "$SYS.REQ.SERVER.PING".into(),
+        "$SRV.PING".into(),
+        "$SRV.STATS.push0-dispatcher".into(),
     ];
     for prefix in ["$JS.API", push0_accounts::API_PREFIX] {
         let calls = [
@@ -104,9 +106,13 @@ async fn every_user_and_every_action(count: usize) {
     let mut users: Vec<(String, Rights)> = Vec::new();
     for user in Control::ALL.into_iter().filter(|user| *user != Control::Enroller) {
         assert!(CONTROL.contains(&user.as_str()));
+        let (key, operator) = (
+            key_of(&deployment, user.as_str()),
+            key_of(&deployment, "operator"),
+        );
         users.push((
             user.as_str().to_owned(),
-            rights_of_control(user, &key_of(&deployment, user.as_str())),
+            rights_of_control(user, &key, Some(&operator)),
         ));
     }
     for (name, role, zkvm) in MEMBERS {
