@@ -2,6 +2,13 @@
 
 use push0_bus::{Level, Place, Room, Stream, full_for_blocks};
 
+/// Returns a place with its fill.
+fn full(place: Place, levels: &[(&str, Level)]) -> String {
+    let level = levels.iter().find(|(stream, _)| *stream == place.name());
+    let percent = level.map_or(0, |(_, level)| level.permille() / 10);
+    format!("{place} is {percent} % full")
+}
+
 /// Used thousandths of DEAD above which the watchdog drops the oldest letters.
 const LETTERS_ABOVE: u64 = 900;
 
@@ -20,18 +27,23 @@ pub(crate) fn waits(levels: &[(&str, Level)]) -> Vec<String> {
     match Room::of(&work, Room::Enough) {
         Room::Enough => {}
         Room::Scarce(place) => waits.push(format!(
-            "{place} is nearly full: only work for the next block of each pipeline is released"
+            "{}: only work for the next block of each pipeline is released",
+            full(place, levels)
         )),
         Room::None(place) => waits.push(format!(
-            "{place} is nearly full: no work is released until it empties"
+            "{}: no work is released until it empties",
+            full(place, levels)
         )),
     }
     if let Some(place) = full_for_blocks(&of(&Place::OF_BLOCKS), 0, 0, false) {
-        waits.push(format!("{place} is nearly full: no blocks are taken in"));
+        waits.push(format!("{}: no blocks are taken in", full(place, levels)));
     }
     let dead = of(&[Place::Stream(Stream::Dead)]);
     if dead.iter().any(|(_, level)| level.permille() > LETTERS_ABOVE) {
-        waits.push("PUSH0_DEAD is nearly full: the oldest dead letters are dropped".into());
+        waits.push(format!(
+            "{}: the oldest dead letters are dropped",
+            full(Place::Stream(Stream::Dead), levels)
+        ));
     }
     waits
 }
@@ -51,14 +63,14 @@ mod tests {
         let both = waits(&[("PUSH0_BLOBS", at(920)), ("PUSH0_DEAD", at(950))]);
         assert_eq!(both.len(), 3, "{both:?}");
         assert!(
-            both[0].starts_with("PUSH0_BLOBS is nearly full: only work"),
+            both[0].starts_with("PUSH0_BLOBS is 92 % full: only work"),
             "{both:?}"
         );
         assert!(both[1].ends_with("no blocks are taken in"), "{both:?}");
         let checks = waits(&[("PUSH0_BLOBS", at(870)), ("PUSH0_CHECKS", at(900))]);
         assert_eq!(
             checks,
-            ["PUSH0_CHECKS is nearly full: no work is released until it empties"]
+            ["PUSH0_CHECKS is 90 % full: no work is released until it empties"]
         );
     }
 }

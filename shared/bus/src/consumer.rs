@@ -110,6 +110,10 @@ fn made_within(tries: u32) -> Duration {
 fn config(replay: &Replay, window: Window) -> pull::Config {
     pull::Config {
         durable_name: Some(replay.consumer.clone()),
+        description: Some(format!(
+            "Replay for the leading service: what {} has not acknowledged is not finished",
+            replay.consumer
+        )),
         filter_subjects: replay.filters.clone(),
         ack_policy: AckPolicy::Explicit,
         deliver_policy: DeliverPolicy::All,

@@ -47,6 +47,16 @@ impl Bucket {
             Self::Seals => "push0_seals",
         }
     }
+
+    /// Returns what the bucket is for, as the broker's own command shows it.
+    pub fn description(self) -> &'static str {
+        match self {
+            Self::Pipelines => "Definitions of pipelines, every revision: `push0 pipeline list`",
+            Self::Blocks => "Facts of blocks as the ingester saw them; proofs are checked against these",
+            Self::State => "Leaders, cursors, quarantines and held queues: what services must remember",
+            Self::Seals => "Keys of the seals of task headers, secret",
+        }
+    }
 }
 
 /// A bucket of facts of one type.

@@ -133,6 +133,7 @@ impl Stream {
     fn config(self, limits: &Limits) -> Config {
         let mut config = Config {
             name: self.name().into(),
+            description: Some(self.description().into()),
             subjects: self.subjects(),
             storage: StorageType::File,
             num_replicas: limits.replicas,
@@ -206,6 +207,10 @@ pub(crate) const BLOBS: &str = "PUSH0_BLOBS";
 fn blobs(limits: &Limits) -> Config {
     Config {
         name: BLOBS.into(),
+        description: Some(
+            "Large inputs, outputs and witnesses by their hash, until their blocks are emitted and kept"
+                .into(),
+        ),
         subjects: vec![subject::all(Kind::Blob)],
         storage: StorageType::File,
         num_replicas: limits.replicas,
@@ -236,6 +241,7 @@ impl Bus {
         for bucket in crate::Bucket::ALL {
             let config = kv::Config {
                 bucket: bucket.name().into(),
+                description: bucket.description().into(),
                 history: 1,
                 max_bytes: match bucket {
                     crate::Bucket::Seals => SEALS_BYTES,
@@ -271,16 +277,21 @@ impl Bus {
                 Stream::Tasks,
                 consumer_of_tasks(zkvm),
                 subject::tasks_of_zkvm(zkvm),
+                "provers",
             ),
             (
                 Stream::Checks,
                 consumer_of_checks(zkvm),
                 subject::checks_of_zkvm(zkvm),
+                "verifiers",
             ),
         ];
-        for (stream, name, filter_subject) in both {
+        for (stream, name, filter_subject, who) in both {
             let config = pull::Config {
                 durable_name: Some(name.clone()),
+                description: Some(format!(
+                    "Work that the {who} of zkVM {zkvm} share: one delivery is one attempt"
+                )),
                 filter_subject,
                 ack_policy: AckPolicy::Explicit,
                 ack_wait: ACK_WAIT,

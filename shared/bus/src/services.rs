@@ -18,8 +18,6 @@ use serde::Deserialize;
 use std::{collections::BTreeMap, time::Duration};
 use tokio::{task::JoinSet, time::timeout};
 
-/// What the names of push0's services begin with. Other services may answer on the same account.
-const PREFIX: &str = "push0-";
 /// After how long without another answer all services count as heard.
 const QUIET: Duration = Duration::from_millis(250);
 /// How many answers are read. More replicas than this need another view than a list.
@@ -132,7 +130,7 @@ fn parse(bytes: &[u8]) -> Option<Introduced> {
         return None;
     }
     let answer: Answer = serde_json::from_slice(bytes).ok()?;
-    let name = answer.name.strip_prefix(PREFIX)?;
+    let name = answer.name.strip_prefix(profile::PREFIX)?;
     let text = |key: &str| answer.metadata.get(key).map(|text| shown(text));
     let roles = |key: &str| {
         let listed = answer

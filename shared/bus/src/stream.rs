@@ -55,4 +55,26 @@ impl Stream {
             Self::Events => "PUSH0_EVENTS",
         }
     }
+
+    /// Returns what the stream is for, as the broker's own command shows it.
+    pub fn description(self) -> &'static str {
+        match self {
+            Self::Blocks => {
+                "Blocks that wait for the dispatcher, and cancellations: an unacknowledged block has unreleased work"
+            }
+            Self::Stages => "Stages and attempts that wait for the dispatcher to release them",
+            Self::Tasks => "Attempts released to provers: a message stays until the attempt has a stored end",
+            Self::Checks => "Completed attempts that wait for a verifier",
+            Self::Results => {
+                "Ends of attempts and of blocks: a message stays until what follows from it is stored"
+            }
+            Self::Leases => "The newest heartbeat of each prover and verifier, for an hour",
+            Self::Control => "Orders to provers and verifiers, such as stop or quarantine, for a minute",
+            Self::Proofs => {
+                "The output: one record per block or range, in the chain's order; consumers of proofs read here"
+            }
+            Self::Dead => "Dead letters, until an operator acts: `push0 dead list`",
+            Self::Events => "Events for people and dashboards, for an hour: no decision depends on them",
+        }
+    }
 }

@@ -254,6 +254,16 @@ async fn a_broker_without_streams_is_provisioned_once_and_again() {
     }
     let status = push0(&["status", "--nats", &url]);
     assert!(stdout(&status).contains("PUSH0_BLOCKS") && stdout(&status).contains("provers: none"));
+    let check = push0(&["status", "--check", "--nats", &url]);
+    assert_eq!(
+        (check.status.code(), stdout(&check).lines().count()),
+        (Some(1), 1)
+    );
+    assert!(
+        stdout(&check).starts_with("NOT OK: no process leads as dispatcher"),
+        "{}",
+        stdout(&check)
+    );
     let none = push0(&["blocks", "--nats", &url]);
     assert_eq!(none.status.code(), Some(64));
     assert!(

@@ -1,9 +1,6 @@
 //! The answers of one process to `$SRV.PING`, `$SRV.INFO` and `$SRV.STATS`.
 
-use super::{
-    PREFIX,
-    profile::{self, Profile},
-};
+use super::profile::{self, PREFIX, Profile};
 use crate::Backoff;
 use futures::{StreamExt, stream::SelectAll};
 use serde_json::{Value, json};
@@ -173,11 +170,8 @@ mod tests {
     #[test]
     fn only_inboxes_are_answered() {
         assert!(is_inbox("_INBOX.a.b") && is_inbox("_INBOX_UABC.a"));
-        for other in [
-            "push0.v1.block.demo",
-            "$JS.API.STREAM.PURGE.PUSH0_TASKS",
-            "_INBOXES",
-        ] {
+        let block = push0_domain::subject::block(&"demo".parse().unwrap());
+        for other in [block.as_str(), "$JS.API.STREAM.PURGE.PUSH0_TASKS", "_INBOXES"] {
             assert!(!is_inbox(other), "{other}");
         }
     }

@@ -5,6 +5,9 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
+/// What the names of push0's services begin with. Other services may answer on the same account.
+pub(super) const PREFIX: &str = "push0-";
+
 /// Keys of the metadata in an answer.
 pub(super) const REPLICA: &str = "replica";
 pub(super) const LEADING: &str = "leading";

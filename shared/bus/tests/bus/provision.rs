@@ -38,6 +38,26 @@ async fn provisioning_again_changes_nothing_and_loses_nothing() {
 }
 
 #[tokio::test]
+async fn every_stream_bucket_and_consumer_says_what_it_is_for() {
+    let broker = Broker::start().await;
+    let jetstream = broker.jetstream().await;
+    let consumers = [("PUSH0_TASKS", "prover-mock"), ("PUSH0_CHECKS", "verifier-mock")];
+    for name in push0_bus::stream_names() {
+        let stream = jetstream.get_stream(&name).await.unwrap();
+        let description = stream.get_info().await.unwrap().config.description;
+        assert!(description.is_some_and(|text| text.len() > 20), "{name}");
+    }
+    for (stream, consumer) in consumers {
+        let stream = jetstream.get_stream(stream).await.unwrap();
+        let description = stream.consumer_info(consumer).await.unwrap().config.description;
+        assert!(
+            description.is_some_and(|text| text.contains("zkVM mock")),
+            "{consumer}"
+        );
+    }
+}
+
+#[tokio::test]
 async fn provisioning_with_other_limits_changes_them_everywhere() {
     let broker = Broker::start().await;
     let limits = Limits {

@@ -84,7 +84,7 @@ async fn a_client_of_the_convention_gets_its_answers_and_nothing_else_is_written
         .newest(push0_bus::Stream::Blocks)
         .await
         .expect("an answer");
-    let block = "push0.v1.block.demo";
+    let block = push0_domain::subject::block(&"demo".parse().expect("a name"));
     client
         .publish_with_reply("$SRV.PING", block, "".into())
         .await

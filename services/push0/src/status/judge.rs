@@ -1,0 +1,309 @@
+//! The judgement on a deployment: what is wrong and since when. Pure: the time is an argument.
+
+use super::model::{HeldStatus, PipelineStatus, Problem, ProverStatus, RoleStatus, ServiceStatus};
+use push0_domain::message::Role;
+use push0_domain::{Timestamp, ZkvmId};
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+/// After how long without a record a pipeline with ingested blocks stands. The alert `EmissionStands` uses the same time.
+const STANDS_AFTER: Duration = Duration::from_secs(300);
+/// How many blocks the ingester may be behind its node: a poll of a fast chain brings some at once, and confirmations
+/// hold back more.
+const BEHIND_NODE: u64 = 100;
+
+/// What the judgement is about.
+#[derive(Default)]
+pub(super) struct Facts<'a> {
+    pub(super) roles: &'a [RoleStatus],
+    pub(super) services: &'a [ServiceStatus],
+    pub(super) pipelines: &'a [PipelineStatus],
+    pub(super) provers: &'a [ProverStatus],
+    pub(super) held: &'a [HeldStatus],
+}
+
+/// Returns what is wrong, the most basic first: what lacks a leader explains what stands.
+pub(super) fn judge(facts: &Facts<'_>, now: Timestamp) -> Vec<Problem> {
+    let mut problems = leaderless(facts);
+    problems.extend(facts.services.iter().filter_map(not_ready));
+    problems.extend(facts.held.iter().map(held));
+    problems.extend(without_prover(facts, now));
+    problems.extend(
+        facts
+            .pipelines
+            .iter()
+            .filter_map(|pipeline| stands(pipeline, now)),
+    );
+    problems.extend(facts.pipelines.iter().filter_map(behind_node));
+    problems
+}
+
+/// Names the roles without a leader. All blocks wait for dispatcher and watchdog.
+fn leaderless(facts: &Facts<'_>) -> Vec<Problem> {
+    let lacking = facts.roles.iter().filter(|role| !role.is_led);
+    let problem = |role: &RoleStatus| {
+        let of = role.role.split_once('.').map(|(_, pipeline)| pipeline);
+        let waiting: u64 = facts
+            .pipelines
+            .iter()
+            .filter(|pipeline| of.is_none_or(|name| pipeline.name == name))
+            .filter_map(|pipeline| pipeline.lag)
+            .sum();
+        let waits = match waiting {
+            0 => String::new(),
+            1 => ", and 1 block waits".to_owned(),
+            blocks => format!(", and {blocks} blocks wait"),
+        };
+        let service = role.role.split('.').next().unwrap_or_default();
+        let remedy = match role.standbys.len() {
+            0 => format!("no {service} answers: start one, or look at its log"),
+            count => format!("{count} of its standbys answer, and one takes over within a second"),
+        };
+        Problem::new(format!("no process leads as {}{waits}; {remedy}", role.role)).since(role.since)
+    };
+    lacking.map(problem).collect()
+}
+
+fn not_ready(service: &ServiceStatus) -> Option<Problem> {
+    let reason = service.reason.as_ref()?;
+    let replica = service.replica.as_ref();
+    let on = replica.map_or(String::new(), |replica| format!(" on {replica}"));
+    Some(Problem::new(format!(
+        "{}{on} is not ready: {reason}",
+        service.name
+    )))
+}
+
+fn held(held: &HeldStatus) -> Problem {
+    let error = held.error.lines().next().unwrap_or_default();
+    Problem::new(format!(
+        "the queue of zkVM {} has been held: no attempt has succeeded in that time. One task at a time is tried. Last \
+         error: {error}",
+        held.zkvm
+    ))
+    .since(Some(held.since))
+}
+
+/// Names the zkVMs for which blocks wait and no prover is heard.
+fn without_prover(facts: &Facts<'_>, now: Timestamp) -> Vec<Problem> {
+    let mut waiting: BTreeMap<&ZkvmId, u64> = BTreeMap::new();
+    for pipeline in facts.pipelines {
+        for zkvm in pipeline.zkvms.iter().collect::<BTreeSet<_>>() {
+            *waiting.entry(zkvm).or_default() += pipeline.lag.unwrap_or_default();
+        }
+    }
+    let of = |zkvm: &ZkvmId| {
+        let provers = facts.provers.iter();
+        provers
+            .filter(|prover| prover.zkvm == *zkvm && prover.role == Role::Prover)
+            .collect::<Vec<_>>()
+    };
+    let problem = |(zkvm, blocks): (&ZkvmId, u64)| {
+        let provers = of(zkvm);
+        if blocks == 0 || provers.iter().any(|prover| !prover.lost && !prover.left) {
+            return None;
+        }
+        let last = provers.iter().map(|prover| prover.heard_ms_ago).min();
+        let since = last.map(|ms| now.minus(Duration::from_millis(ms)));
+        let wait = if blocks == 1 { "block waits" } else { "blocks wait" };
+        let text = format!(
+            "no prover of zkVM {zkvm} is heard, and {blocks} {wait}: start one (`push0 provers` lists those heard)"
+        );
+        Some(Problem::new(text).since(since))
+    };
+    waiting.into_iter().filter_map(problem).collect()
+}
+
+/// Says that a pipeline emits nothing although blocks wait.
+fn stands(pipeline: &PipelineStatus, now: Timestamp) -> Option<Problem> {
+    let (next, lag) = (pipeline.next?, pipeline.lag.filter(|lag| *lag > 0)?);
+    let since = pipeline.recorded_at?.max(pipeline.next_observed_at?);
+    let name = &pipeline.name;
+    (now.since(since) >= STANDS_AFTER).then(|| {
+        let wait = if lag == 1 { "block waits" } else { "blocks wait" };
+        let text = format!(
+            "pipeline {name} stands at block {next}, and {lag} {wait}: `push0 block {next} --pipeline {name}` says what for"
+        );
+        Problem::new(text).since(Some(since))
+    })
+}
+
+fn behind_node(pipeline: &PipelineStatus) -> Option<Problem> {
+    let behind = pipeline.head?.saturating_sub(pipeline.ingested?);
+    (behind > BEHIND_NODE && pipeline.is_ingested).then(|| {
+        Problem::new(format!(
+            "the ingester of pipeline {} is {behind} blocks behind its node: it catches up, or waits for room or for \
+             confirmations",
+            pipeline.name
+        ))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use push0_domain::message::ProverState;
+
+    const NOW: Timestamp = Timestamp(1_800_000_000_000_000);
+
+    fn ago(seconds: u64) -> Timestamp {
+        NOW.minus(Duration::from_secs(seconds))
+    }
+
+    fn role(name: &str, is_led: bool) -> RoleStatus {
+        RoleStatus {
+            role: name.into(),
+            is_led,
+            leaders: Vec::new(),
+            standbys: Vec::new(),
+            since: Some(ago(60)),
+        }
+    }
+
+    fn pipeline(lag: u64) -> PipelineStatus {
+        PipelineStatus {
+            name: "demo".into(),
+            ingested: Some(9 + lag),
+            next: Some(10),
+            lag: Some(lag),
+            recorded_at: Some(ago(400)),
+            next_observed_at: Some(ago(10)),
+            zkvms: vec!["miden".parse().unwrap()],
+            is_ingested: true,
+            ..PipelineStatus::default()
+        }
+    }
+
+    fn prover(heard_ms_ago: u64, lost: bool) -> ProverStatus {
+        ProverStatus {
+            id: "miden-1".parse().unwrap(),
+            zkvm: "miden".parse().unwrap(),
+            role: Role::Prover,
+            slots: 1,
+            held: 0,
+            state: ProverState::Active,
+            heard_ms_ago,
+            lost,
+            left: false,
+        }
+    }
+
+    fn texts(facts: &Facts<'_>) -> Vec<String> {
+        judge(facts, NOW)
+            .into_iter()
+            .map(|problem| problem.text)
+            .collect()
+    }
+
+    #[test]
+    fn a_deployment_that_works_has_no_problems() {
+        let facts = Facts {
+            roles: &[role("dispatcher", true), role("collector.demo", true)],
+            pipelines: &[pipeline(3)],
+            provers: &[prover(100, false)],
+            ..Facts::default()
+        };
+        assert_eq!(judge(&facts, NOW), []);
+    }
+
+    #[test]
+    fn a_role_without_a_leader_is_named_with_what_waits_for_it() {
+        let other = PipelineStatus {
+            name: "other".into(),
+            lag: Some(1),
+            ..PipelineStatus::default()
+        };
+        let mut standby = role("collector.other", false);
+        standby.standbys.push("b/1".into());
+        let facts = Facts {
+            roles: &[role("dispatcher", false), standby],
+            pipelines: &[pipeline(4), other],
+            provers: &[prover(100, false)],
+            ..Facts::default()
+        };
+        let problems = judge(&facts, NOW);
+        assert_eq!(problems.len(), 2, "{problems:?}");
+        assert_eq!(
+            problems[0].text,
+            "no process leads as dispatcher, and 5 blocks wait; no dispatcher answers: start one, or look at its log"
+        );
+        assert_eq!(problems[0].since, Some(ago(60)));
+        assert!(
+            problems[1]
+                .text
+                .contains("collector.other, and 1 block waits; 1 of its standbys")
+        );
+    }
+
+    #[test]
+    fn blocks_wait_for_a_prover_only_while_none_is_heard() {
+        let of = |lag, provers: &[ProverStatus]| {
+            let facts = Facts {
+                pipelines: &[pipeline(lag)],
+                provers,
+                ..Facts::default()
+            };
+            judge(&facts, NOW)
+        };
+        assert_eq!(of(0, &[]), []);
+        assert_eq!(of(2, &[prover(100, false), prover(9_000, true)]), []);
+        let none = of(2, &[prover(9_000, true), prover(60_000, true)]);
+        assert!(
+            none[0]
+                .text
+                .starts_with("no prover of zkVM miden is heard, and 2 blocks wait"),
+            "{none:?}"
+        );
+        assert_eq!(none[0].since, Some(ago(9)));
+        assert_eq!(of(1, &[])[0].since, None);
+    }
+
+    #[test]
+    fn a_pipeline_stands_five_minutes_after_its_last_record_and_its_next_block() {
+        let at = |recorded, observed| {
+            let standing = PipelineStatus {
+                recorded_at: Some(ago(recorded)),
+                next_observed_at: Some(ago(observed)),
+                ..pipeline(2)
+            };
+            stands(&standing, NOW)
+        };
+        assert_eq!((at(1_000, 299), at(299, 1_000)), (None, None));
+        let standing = at(301, 302).expect("it stands");
+        assert!(
+            standing.text.contains("stands at block 10, and 2 blocks wait"),
+            "{standing:?}"
+        );
+        assert_eq!(standing.since, Some(ago(301)));
+    }
+
+    #[test]
+    fn trouble_of_services_queues_and_nodes_is_told() {
+        let service = ServiceStatus {
+            name: "ingester".into(),
+            replica: Some("a/7".into()),
+            reason: Some("source.demo: no answer".into()),
+            ..ServiceStatus::default()
+        };
+        let held = HeldStatus {
+            zkvm: "miden".parse().unwrap(),
+            since: ago(9),
+            failures: 12,
+            error: "no key\nmore".into(),
+        };
+        let behind = PipelineStatus {
+            head: Some(200),
+            ..pipeline(0)
+        };
+        let facts = Facts {
+            services: &[service],
+            held: &[held],
+            pipelines: &[behind],
+            ..Facts::default()
+        };
+        let told = texts(&facts);
+        assert_eq!(told[0], "ingester on a/7 is not ready: source.demo: no answer");
+        assert!(told[1].ends_with("Last error: no key"), "{told:?}");
+        assert!(told[2].contains("is 191 blocks behind its node"), "{told:?}");
+    }
+}

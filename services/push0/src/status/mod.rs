@@ -1,0 +1,16 @@
+//! The state of a deployment, as `push0 status` and `push0 top` show it: read from the broker, judged, rendered.
+
+mod judge;
+mod look;
+mod model;
+mod pipelines;
+mod provers;
+mod render;
+mod roles;
+mod services;
+mod streams;
+
+pub(crate) use look::look;
+pub(crate) use render::{first_line, render};
+
+pub(crate) use model::Status;

@@ -1,0 +1,142 @@
+//! Pipelines: how far the chain, the ingester and the output have come.
+
+use super::model::{PipelineStatus, Problem};
+use crate::failure::Failure;
+use crate::{graph, records};
+use push0_bus::{Bucket, Bus, BusError, Pipelines};
+use push0_domain::message::KnownBlock;
+use push0_domain::pipeline::{Pipeline, Position, Source};
+use push0_domain::{PipelineId, Timestamp, subject};
+
+/// Returns the state of each pipeline, and what of it cannot be read.
+pub(super) async fn read(bus: &Bus) -> Result<Vec<Result<PipelineStatus, String>>, Failure> {
+    let mut pipelines = Vec::new();
+    let defined = Pipelines::bind(bus).await?;
+    let (current, unreadable) = defined.all().await?;
+    pipelines.extend(unreadable.into_iter().map(|(_, reason)| Err(reason)));
+    for pipeline in current {
+        match bus.output(&pipeline.name).await {
+            Err(error @ BusError::Corrupt { .. }) => pipelines.push(Err(error.to_string())),
+            read => drop(read?),
+        }
+        pipelines.push(Ok(PipelineStatus {
+            is_ingested: pipeline.source != Source::External,
+            ..status_of(bus, &pipeline).await?
+        }));
+        let cursors = bus.facts::<Position>(Bucket::State).await?;
+        let key = Position::key(&pipeline.name);
+        if let Err(error @ BusError::Corrupt { .. }) = cursors.get(&key).await {
+            pipelines.push(Err(error.to_string()));
+        }
+    }
+    for name in defined.removed().await? {
+        let in_flight = match bus.in_flight(&name).await {
+            Err(error @ BusError::Corrupt { .. }) => {
+                pipelines.push(Err(error.to_string()));
+                continue;
+            }
+            in_flight => in_flight?,
+        };
+        let Some(pipeline) = defined.newest_of(&name).await?.filter(|_| in_flight > 0) else {
+            continue;
+        };
+        pipelines.push(Ok(PipelineStatus {
+            policy: format!("removed, {in_flight} in flight"),
+            ..status_of(bus, &pipeline).await?
+        }));
+    }
+    Ok(pipelines)
+}
+
+/// Returns the pipelines, and adds what is unreadable to the problems.
+pub(super) fn split(
+    found: Vec<Result<PipelineStatus, String>>,
+    problems: &mut Vec<Problem>,
+) -> Vec<PipelineStatus> {
+    let mut readable = Vec::new();
+    for pipeline in found {
+        match pipeline {
+            Ok(pipeline) => readable.push(pipeline),
+            Err(unreadable) => problems.push(Problem::new(format!("{unreadable}; `push0 repair` mends it"))),
+        }
+    }
+    readable
+}
+
+async fn status_of(bus: &Bus, pipeline: &Pipeline) -> Result<PipelineStatus, Failure> {
+    let newest = records::newest(bus, &pipeline.name).await?;
+    let recorded_at = newest.as_ref().map(|record| record.stored_at);
+    let next = newest.map(|record| record.emission.next);
+    let cursor = bus.facts::<Position>(Bucket::State).await?;
+    let cursor = cursor.look(&Position::key(&pipeline.name)).await?;
+    let ingested = cursor
+        .and_then(Result::ok)
+        .and_then(|fact| fact.value)
+        .and_then(|cursor| cursor.block)
+        .map(|block| block.number);
+    let next_observed_at = match next {
+        Some(number) => observed_at(bus, &pipeline.name, number).await?,
+        None => None,
+    };
+    Ok(PipelineStatus {
+        name: pipeline.name.to_string(),
+        revision: pipeline.revision,
+        policy: graph::policy(pipeline),
+        head: None,
+        ingested,
+        next,
+        lag: lag(ingested, next),
+        behind_head: None,
+        recorded_at,
+        next_observed_at,
+        zkvms: pipeline.zkvms().into_iter().collect(),
+        is_ingested: false,
+    })
+}
+
+/// Returns when the block of a number was observed; `None` if it is not known. Unreadable facts are passed over.
+async fn observed_at(bus: &Bus, pipeline: &PipelineId, number: u64) -> Result<Option<Timestamp>, Failure> {
+    let facts = bus.facts::<KnownBlock>(Bucket::Blocks).await?;
+    let (known, _) = facts
+        .sorted(&subject::facts::known_blocks(pipeline, number))
+        .await?;
+    let times = known
+        .into_iter()
+        .filter_map(|fact| fact.value)
+        .map(|known| known.observed_at);
+    Ok(times.max())
+}
+
+impl PipelineStatus {
+    /// Adds the head of the chain, as the leading ingester tells it. The head of a node that was reset may lie below what
+    /// was ingested.
+    pub(super) fn with_head(self, head: Option<u64>) -> Self {
+        Self {
+            behind_head: lag(head, self.next),
+            head,
+            ..self
+        }
+    }
+}
+
+fn lag(newest: Option<u64>, next: Option<u64>) -> Option<u64> {
+    Some(newest?.saturating_add(1).saturating_sub(next?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_lag_is_what_was_ingested_and_not_emitted() {
+        assert_eq!(lag(Some(10), Some(8)), Some(3));
+        assert_eq!(lag(Some(10), Some(11)), Some(0));
+        assert_eq!((lag(None, Some(1)), lag(Some(1), None)), (None, None));
+        let pipeline = PipelineStatus {
+            next: Some(8),
+            ..PipelineStatus::default()
+        };
+        assert_eq!(pipeline.clone().with_head(Some(20)).behind_head, Some(13));
+        assert_eq!(pipeline.with_head(None).behind_head, None);
+    }
+}

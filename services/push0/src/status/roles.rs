@@ -1,0 +1,144 @@
+//! Leaders and standbys by role: the roles that a deployment needs, their facts, and who says it leads.
+
+use super::model::{PipelineStatus, RoleStatus};
+use crate::failure::Failure;
+use push0_bus::{Bus, Introduced, Lead, now};
+use push0_domain::Timestamp;
+use std::time::Duration;
+
+/// After how long without a renewal nobody leads. A leader renews several times a second, and an election of the stream
+/// of the fact pauses renewals for longer than a takeover takes.
+const SILENT_AFTER: Duration = Duration::from_secs(3);
+/// How long after the first look an old renewal is looked at again, in case the clocks of the machines differ.
+const LOOK_AGAIN: Duration = Duration::from_millis(700);
+
+/// Returns the roles that these pipelines need.
+fn needed(pipelines: &[PipelineStatus]) -> Vec<String> {
+    let mut roles = vec!["dispatcher".to_owned(), "watchdog".to_owned()];
+    for pipeline in pipelines {
+        if pipeline.is_ingested {
+            roles.push(format!("ingester.{}", pipeline.name));
+        }
+        roles.push(format!("collector.{}", pipeline.name));
+    }
+    roles
+}
+
+/// Reads who leads.
+pub(super) async fn read(
+    bus: &Bus,
+    pipelines: &[PipelineStatus],
+    services: &[Introduced],
+) -> Result<Vec<RoleStatus>, Failure> {
+    let mut roles = Vec::new();
+    for role in needed(pipelines) {
+        let lead = bus.lead(&role).await?;
+        roles.push((role, lead));
+    }
+    let at = now();
+    let is_old = |lead: &Lead| lead.led.is_some() && silent(lead, at);
+    if roles.iter().any(|(_, lead)| is_old(lead)) {
+        tokio::time::sleep(LOOK_AGAIN).await;
+    }
+    let mut found = Vec::new();
+    for (role, lead) in roles {
+        let is_renewed = is_old(&lead) && bus.lead(&role).await?.renewed_at != lead.renewed_at;
+        found.push(status(role, &lead, is_renewed, services, at));
+    }
+    Ok(found)
+}
+
+fn silent(lead: &Lead, now: Timestamp) -> bool {
+    lead.renewed_at.is_none_or(|at| now.since(at) > SILENT_AFTER)
+}
+
+/// Returns the state of a role. `is_renewed` says that an old renewal was followed by another.
+fn status(
+    role: String,
+    lead: &Lead,
+    is_renewed: bool,
+    services: &[Introduced],
+    now: Timestamp,
+) -> RoleStatus {
+    let is_led = lead.led.is_some() && (is_renewed || !silent(lead, now));
+    let of = |roles: fn(&Introduced) -> &Vec<String>| -> Vec<String> {
+        let those = services.iter().filter(|service| roles(service).contains(&role));
+        those.map(|service| service.replica.clone()).collect()
+    };
+    let since = match &lead.led {
+        Some(led) if is_led => lead.renewed_at.map(|at| at.minus(led.lasts)),
+        _ => lead.renewed_at,
+    };
+    RoleStatus {
+        leaders: of(|service| &service.leading),
+        standbys: of(|service| &service.standby),
+        is_led,
+        since,
+        role,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use push0_bus::Led;
+
+    const NOW: Timestamp = Timestamp(1_800_000_000_000_000);
+
+    fn ago(seconds: u64) -> Timestamp {
+        NOW.minus(Duration::from_secs(seconds))
+    }
+
+    #[test]
+    fn each_pipeline_needs_a_collector_and_an_ingester_where_it_has_a_source() {
+        let pipeline = |name: &str, is_ingested| PipelineStatus {
+            name: name.into(),
+            is_ingested,
+            ..PipelineStatus::default()
+        };
+        assert_eq!(
+            needed(&[pipeline("a", true), pipeline("b", false)]),
+            [
+                "dispatcher",
+                "watchdog",
+                "ingester.a",
+                "collector.a",
+                "collector.b"
+            ]
+        );
+    }
+
+    #[test]
+    fn a_role_is_led_while_its_fact_is_renewed() {
+        let lead = |instance: Option<&str>, seconds| Lead {
+            led: instance.map(|instance| Led {
+                instance: instance.into(),
+                lasts: Duration::from_secs(100),
+            }),
+            renewed_at: Some(ago(seconds)),
+        };
+        let service = |replica: &str, leads: bool| {
+            let role = vec!["dispatcher".to_owned()];
+            let (leading, standby) = if leads { (role, vec![]) } else { (vec![], role) };
+            Introduced {
+                replica: replica.into(),
+                leading,
+                standby,
+                ..Introduced::default()
+            }
+        };
+        let services = [service("a/1", true), service("b/2", false)];
+        let of = |lead: &Lead, is_renewed| status("dispatcher".into(), lead, is_renewed, &services, NOW);
+        let led = of(&lead(Some("x"), 1), false);
+        assert_eq!((led.is_led, led.since), (true, Some(ago(101))));
+        assert_eq!(
+            (led.leaders, led.standbys),
+            (vec!["a/1".to_owned()], vec!["b/2".to_owned()])
+        );
+        let silent = of(&lead(Some("x"), 60), false);
+        assert_eq!((silent.is_led, silent.since), (false, Some(ago(60))));
+        assert!(of(&lead(Some("x"), 60), true).is_led, "the clocks differ");
+        assert!(!of(&lead(None, 1), false).is_led, "the leader resigned");
+        assert_eq!(of(&Lead::default(), false).since, None);
+    }
+}
