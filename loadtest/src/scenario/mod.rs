@@ -25,6 +25,7 @@ mod shipped;
 mod soak;
 mod throughput;
 mod timeline;
+mod tracing;
 
 use crate::record::Context;
 pub(crate) use brokers::Fault;
@@ -74,6 +75,8 @@ pub(crate) enum Scenario {
     Soak,
     /// Memory growth of the shipped deployment, and its cost over the quick deployment.
     Shipped,
+    /// Cost of traces: all of them kept, beside none.
+    Tracing,
     /// push0 beside simple queues that could replace it.
     Baseline,
     /// Kills, freezes and restarts of all processes at random; no block may be lost.
@@ -122,6 +125,7 @@ impl Scenario {
                 Self::Exec,
                 Self::Soak,
                 Self::Shipped,
+                Self::Tracing,
                 Self::Baseline,
                 Self::Chaos,
                 Self::Incidents,
@@ -157,6 +161,7 @@ impl Scenario {
             Self::Exec => exec::run(context).await,
             Self::Soak => soak::run(context).await,
             Self::Shipped => shipped::run(context).await,
+            Self::Tracing => tracing::run(context).await,
             Self::Baseline => baseline::run(context).await,
             Self::Chaos => chaos::run(context).await,
             Self::Brokers => brokers::run(context).await,

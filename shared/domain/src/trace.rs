@@ -12,7 +12,7 @@ mod record;
 mod span;
 mod tree;
 
-pub use attempt::{AttemptTold, CheckTold, attempt, check};
+pub use attempt::{AttemptTold, CheckTold, attempt, check, under_prove};
 pub use context::{Cause, Times, Trace, TraceContext};
 pub use record::{Member, RecordTold, record};
 pub use span::{Attributes, Event, Kind, Link, Span, SpanId, TraceId, UNENDED, Value, close};

@@ -90,7 +90,9 @@ impl World {
             self.log(format_args!("watchdog: {effect:?}"));
         }
         match effect {
-            Effect::Report { prover, held, end } => {
+            Effect::Report {
+                prover, held, end, ..
+            } => {
                 let body = Body::Result(report(prover, &held, end));
                 Some(Op::Report(held, body))
             }

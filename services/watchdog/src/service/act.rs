@@ -1,17 +1,21 @@
 //! Carries out decisions.
 
 use super::{Active, place::place_of};
-use crate::decide::{Because, Effect, End, Reason};
-use push0_bus::{Ack, BusError, Kept, Message, PublishError, Stream};
+use crate::{
+    decide::{Because, Effect, End, Reason},
+    silence::SUSPECT_AFTER,
+};
+use push0_bus::{Ack, BusError, Kept, Message, PublishError, Stream, now};
 use push0_domain::{
-    Participant, PipelineId,
+    Participant, PipelineId, Timestamp,
     message::{
         Control, Failure, FailureClass, Happening, Held, Outcome, ResultEvent, Role, StageReady, Task,
-        TaskRange, TaskResult,
+        TaskHeader, TaskRange, TaskResult,
     },
     pipeline::Rest,
     subject::{self, AttemptKey},
-    trace::TraceContext,
+    time::micros,
+    trace::{AttemptTold, Cause, Span, TraceContext, attempt},
 };
 use push0_runtime::trace;
 use serde::{Serialize, de::IgnoredAny};
@@ -26,14 +30,22 @@ pub(super) struct Lost {
     pub(super) trace: TraceContext,
     pub(super) prover: Participant,
     pub(super) end: End,
-    pub(super) ran_ms: u64,
+    /// When the broker stored the task.
+    pub(super) released_at: Timestamp,
+    /// When the prover was last heard, and how long the attempt had run then; `None` without a lease of it.
+    pub(super) heard: Option<(Timestamp, Duration)>,
     pub(super) ack: Ack,
 }
 
 impl Active<'_> {
     pub(super) async fn perform(&mut self, effect: Effect) -> Result<(), BusError> {
         let act = match effect {
-            Effect::Report { prover, held, end } => return self.report(prover, &held, end).await,
+            Effect::Report {
+                prover,
+                held,
+                end,
+                heard_at,
+            } => return self.report(prover, &held, end, heard_at).await,
             Effect::Hedge {
                 prover,
                 held,
@@ -156,9 +168,17 @@ impl Active<'_> {
         Ok(false)
     }
 
-    async fn report(&self, prover: Participant, held: &Held, end: End) -> Result<(), BusError> {
+    async fn report(
+        &self,
+        prover: Participant,
+        held: &Held,
+        end: End,
+        heard_at: Timestamp,
+    ) -> Result<(), BusError> {
         let key = held.header.key();
-        let Some((Ok(task), sequence)) = self.task(&key).await?.map(|kept| (kept.body, kept.sequence)) else {
+        let kept = self.task(&key).await?;
+        let kept = kept.map(|kept| (kept.body, kept.sequence, kept.stored_at));
+        let Some((Ok(task), sequence, released_at)) = kept else {
             return Ok(());
         };
         if sequence != held.sequence {
@@ -173,7 +193,8 @@ impl Active<'_> {
             trace: held.trace.clone(),
             prover,
             end,
-            ran_ms: held.running_ms.unwrap_or(0),
+            released_at,
+            heard: Some((heard_at, Duration::from_millis(held.running_ms.unwrap_or(0)))),
             ack,
         };
         self.write_end(&key, lost).await
@@ -182,7 +203,7 @@ impl Active<'_> {
     /// Writes the end of an attempt in place of its prover, and only then ends its delivery, so that a crash
     /// in between costs a second run and never the task.
     pub(super) async fn write_end(&self, key: &AttemptKey, lost: Lost) -> Result<(), BusError> {
-        let header = lost.task.header;
+        let header = lost.task.header.clone();
         let (class, message, act) = match lost.end {
             End::Silent(silent) => (FailureClass::Died, format!("silent for {silent:?}"), "died"),
             End::Gone => {
@@ -204,25 +225,27 @@ impl Active<'_> {
             prover.id = %lost.prover.name,
             outcome = class.as_str(),
         );
-        trace::set_parent(&span, &lost.trace);
         tracing::warn!(parent: &span, reason = message, "attempt lost, reporting it as failed");
+        let ran = lost.heard.map_or(Duration::ZERO, |(_, ran)| ran);
+        let failure = Failure::new(class, message);
+        let spans = told(&header, &lost, &failure, now());
         let result = TaskResult {
             header,
             prover: lost.prover.name,
-            outcome: Outcome::Failed(Failure::new(class, message)),
+            outcome: Outcome::Failed(failure),
             inputs: Some(lost.task.inputs),
-            prove_us: lost.ran_ms * 1000,
+            prove_us: micros(ran),
             transfer_us: 0,
             signature: None,
             verdict: None,
         };
-        let context = trace::context(&span, &lost.trace);
         self.publish(
             subject::result_by_watchdog(key),
             &ResultEvent::Attempt(result),
-            &context,
+            &lost.trace,
         )
         .await?;
+        trace::write(spans);
         lost.ack.done().await;
         self.metrics.acts.with_label_values(&[act]).inc();
         Ok(())
@@ -239,15 +262,15 @@ impl Active<'_> {
         let Some((Ok(task), stored)) = self.task(key).await?.map(|kept| (kept.body, kept.trace)) else {
             return Ok(());
         };
-        let act = match because {
-            Because::Slow => "hedged",
+        let (act, cause) = match because {
+            Because::Slow => ("hedged", Cause::Slow),
             Because::Silent => {
                 tracing::warn!(
                     attempt = %key,
                     prover.id = %prover.name,
                     "the prover is silent, a second copy of its attempt starts elsewhere"
                 );
-                "copied"
+                ("copied", Cause::Silence)
             }
         };
         let header = task.header;
@@ -269,7 +292,8 @@ impl Active<'_> {
         };
         let key = AttemptKey::of(&ready.zkvm, &header.id.attempt(ready.attempt));
         let trace = trace.unwrap_or(&stored);
-        self.publish(subject::stage(&key), &ready, trace).await?;
+        let trace = trace.map(|trace| trace.next_attempt(cause, now()));
+        self.publish(subject::stage(&key), &ready, &trace).await?;
         self.metrics.acts.with_label_values(&[act]).inc();
         Ok(())
     }
@@ -291,4 +315,27 @@ impl Active<'_> {
             Err(error) => Err(error.into()),
         }
     }
+}
+
+/// Returns the spans of an attempt whose prover cannot write them, by the times of its lease. A silent attempt ends when
+/// its prover was suspected: from then on, a copy of it may be on its way.
+fn told(header: &TaskHeader, lost: &Lost, failure: &Failure, now: Timestamp) -> Vec<Span> {
+    let heard_at = lost.heard.map(|(at, _)| at);
+    let begun_at = lost.heard.map(|(at, ran)| at.minus(ran));
+    let is_hung = lost.end == End::Hung;
+    let suspected_at = heard_at.map_or(now, |at| at.plus(SUSPECT_AFTER));
+    let end = if is_hung { now } else { suspected_at.min(now) };
+    let told = AttemptTold {
+        header,
+        prover: &lost.prover.name,
+        released_at: lost.released_at,
+        begun_at,
+        read: Duration::ZERO,
+        proved: Duration::MAX,
+        heard_at: heard_at.filter(|_| !is_hung),
+        end,
+        failure: Some(failure),
+        events: Vec::new(),
+    };
+    attempt(&lost.trace, &told)
 }

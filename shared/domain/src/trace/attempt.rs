@@ -3,19 +3,20 @@
 use super::{
     context::{Cause, Trace, TraceContext},
     span::{Event, Kind, Link, Span, SpanId},
-    tree::{Branch, leaf, messaging},
+    tree::{Branch, leaf, leaf_id, messaging},
 };
 use crate::{
     ProverId, Timestamp,
     message::{Failure, FailureClass, TaskHeader},
-    task::first_attempt,
-    task::start_of,
 };
 use std::time::Duration;
 
-/// How long after the end of a task, at most, its other attempts are told to stop. A stopped attempt is said to end this
-/// much earlier, so that it does not stick out of its task.
-const STOP_LAG: Duration = Duration::from_millis(25);
+/// How long after the end of a task its other attempts are told to stop: the watchdog hears of it within a tick. A stopped
+/// attempt is said to end this much earlier, so that it does not stick out of its task.
+const STOP_LAG: Duration = Duration::from_millis(100);
+
+/// The name of the span in which the adapter proves.
+const PROVE: &str = "prove";
 
 /// The end of an attempt, as the process saw it that writes the spans.
 #[derive(Clone, Debug)]
@@ -40,6 +41,19 @@ pub struct AttemptTold<'a> {
     pub failure: Option<&'a Failure>,
     /// What happened meanwhile.
     pub events: Vec<Event>,
+}
+
+/// Returns the context for programs that an attempt starts: their spans are parts of the proving.
+pub fn under_prove(context: &TraceContext, header: &TaskHeader) -> TraceContext {
+    let Some(trace) = context.trace() else {
+        return context.clone();
+    };
+    let branch = Branch {
+        trace: &trace,
+        stage: &header.id.stage,
+    };
+    let attempt = branch.attempt(header.id.index, header.attempt);
+    trace.context_under(leaf_id(&trace, attempt, PROVE))
 }
 
 /// Lays leaves side by side between the start and the end of their parent.
@@ -128,14 +142,14 @@ fn lay_work(row: &mut Row<'_>, told: &AttemptTold<'_>) {
     match told.heard_at {
         // Nobody knows what a prover did after its last heartbeat.
         Some(heard_at) => {
-            row.until(heard_at, "prove");
+            row.until(heard_at, PROVE);
             row.until(end, "silence");
         }
         None => {
             let read = row.at.plus(told.read);
             row.until(read, "transfer in");
             let proved = row.at.plus(told.proved);
-            row.until(proved, "prove");
+            row.until(proved, PROVE);
             row.until(end, "transfer out");
         }
     }
@@ -143,7 +157,7 @@ fn lay_work(row: &mut Row<'_>, told: &AttemptTold<'_>) {
 
 /// Returns the link from a further attempt to the one that it follows or races.
 fn replaced(branch: &Branch<'_>, header: &TaskHeader) -> Option<Link> {
-    let is_first = header.attempt == first_attempt(start_of(header.attempt));
+    let is_first = branch.trace.times.cause == Cause::Ready || header.attempt < 2;
     let before = header.hedge_of.or((!is_first).then(|| header.attempt - 1))?;
     Some(Link {
         trace: branch.trace.id,

@@ -17,6 +17,8 @@ pub struct RecordTold<'a> {
     pub trace: &'a Trace,
     /// The block, or the last block of the range.
     pub block: BlockRef,
+    /// Whether it is a range.
+    pub is_range: bool,
     /// The record.
     pub emission: &'a Emission,
     /// Its proofs, with the end of each; `None` for one that is not done.
@@ -41,9 +43,8 @@ pub struct Member<'a> {
 /// Returns the spans of a block or range that end when its record is stored.
 pub fn record(told: &RecordTold<'_>) -> Vec<Span> {
     let trace = told.trace;
-    let is_range = told.member_of.is_none() && told.emission.first != told.emission.last;
-    let mut spans = vec![root(told, is_range)];
-    if is_range {
+    let mut spans = vec![root(told)];
+    if told.is_range {
         let times = (trace.times.observed_at, trace.times.proof_from);
         spans.push(leaf(trace, trace.root, "range wait", times));
     }
@@ -82,9 +83,9 @@ pub fn record(told: &RecordTold<'_>) -> Vec<Span> {
     spans
 }
 
-fn root(told: &RecordTold<'_>, is_range: bool) -> Span {
+fn root(told: &RecordTold<'_>) -> Span {
     let (trace, emission) = (told.trace, told.emission);
-    let name = match (is_range, trace.retries) {
+    let name = match (told.is_range, trace.retries) {
         (true, None) => "range",
         (false, None) => "block",
         (true, Some(_)) => "retry of range",
@@ -93,7 +94,7 @@ fn root(told: &RecordTold<'_>, is_range: bool) -> Span {
     let times = (trace.times.observed_at, UNENDED);
     let mut span = Span::new((trace.id, trace.root, trace.parent), name, times);
     span.attributes.extend(about(&emission.pipeline, &told.block));
-    if is_range {
+    if told.is_range {
         let blocks = emission.last.number.saturating_sub(emission.first.number);
         span = span
             .with("range.first", emission.first.number)

@@ -246,6 +246,7 @@ fn a_record_ends_its_root_and_the_wait_for_its_turn() {
     let told = RecordTold {
         trace: &trace,
         block: block(7),
+        is_range: false,
         emission: &emission,
         proofs: vec![(ProofType::new("main").expect("a name"), None)],
         last_end: Some(Timestamp(1_500_000)),

@@ -68,8 +68,13 @@ pub(super) fn proof_id(trace: &Trace, proof_type: &ProofType) -> SpanId {
 
 /// Returns a leaf: a wait, or a piece of work that has no parts.
 pub(super) fn leaf(trace: &Trace, parent: SpanId, name: &'static str, times: (Timestamp, Timestamp)) -> Span {
-    let id = trace.id.span(name, &parent.to_string());
+    let id = leaf_id(trace, parent, name);
     Span::new((trace.id, id, Some(parent)), name, times)
+}
+
+/// Returns the id of a leaf.
+pub(super) fn leaf_id(trace: &Trace, parent: SpanId, name: &str) -> SpanId {
+    trace.id.span(name, &parent.to_string())
 }
 
 /// Returns what a span tells of a block.
