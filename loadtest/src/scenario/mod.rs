@@ -27,6 +27,7 @@ mod soak;
 mod stands;
 mod throughput;
 mod timeline;
+mod tracing;
 
 use crate::record::Context;
 pub(crate) use brokers::Fault;
@@ -80,6 +81,8 @@ pub(crate) enum Scenario {
     Gateway,
     /// Overhead and throughput with accounts, as shipped, and on three brokers, beside the quick deployment.
     Stands,
+    /// Cost of traces: all of them kept, beside none.
+    Tracing,
     /// push0 beside simple queues that could replace it.
     Baseline,
     /// Kills, freezes and restarts of all processes at random; no block may be lost.
@@ -130,6 +133,7 @@ impl Scenario {
                 Self::Shipped,
                 Self::Stands,
                 Self::Gateway,
+                Self::Tracing,
                 Self::Baseline,
                 Self::Chaos,
                 Self::Incidents,
@@ -167,6 +171,7 @@ impl Scenario {
             Self::Shipped => shipped::run(context).await,
             Self::Stands => stands::run(context).await,
             Self::Gateway => gateway::run(context).await,
+            Self::Tracing => tracing::run(context).await,
             Self::Baseline => baseline::run(context).await,
             Self::Chaos => chaos::run(context).await,
             Self::Brokers => brokers::run(context).await,

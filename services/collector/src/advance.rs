@@ -4,6 +4,7 @@
 use crate::{
     bodies::{Bodies, Failing},
     intake::Handle,
+    spans::{Over, of_stage},
     state::{Dead, Proof},
     step::{Opening, Step},
     task::{Need, Task},
@@ -13,6 +14,7 @@ use push0_domain::{
     message::{AttemptRecord, Dead as DeadTask, DeadLetter, StageReady, TaskRange},
     pipeline::{NextStage, ProofSpec, Stage, tree_levels},
     task::{StageKey, TaskId, first_attempt},
+    trace::{Cause, Span},
 };
 
 /// Most copies of an attempt that may be in flight under the numbers behind its own: a hedge, or copies of attempts
@@ -30,10 +32,25 @@ pub(crate) struct ProofKey {
     pub(crate) proof_type: ProofType,
 }
 
+impl ProofKey {
+    /// Returns the key of the stage at a position of the proof.
+    pub(crate) fn stage(&self, spec: &ProofSpec, position: usize) -> Option<StageKey> {
+        Some(StageKey {
+            pipeline: self.pipeline.clone(),
+            block: self.block,
+            first: self.first,
+            proof_type: self.proof_type.clone(),
+            stage: spec.stages.get(position)?.name.clone(),
+        })
+    }
+}
+
 /// The next steps, as far as the bodies in memory allow.
 #[derive(Default)]
 pub(crate) struct Follows {
     pub(crate) steps: Vec<Step>,
+    /// The spans that end with these steps.
+    pub(crate) spans: Vec<Span>,
     /// Whether further steps wait for messages being read again.
     pub(crate) waits: bool,
 }
@@ -78,12 +95,19 @@ pub(crate) fn advance(
             None => follows.waits = true,
         }
     }
-    finish(proof, spec);
+    let position = proof.position;
+    if let Some(over) = finish(proof, spec) {
+        let stage = key.stage(spec, position);
+        follows.spans = stage.map_or_else(Vec::new, |stage| of_stage(&stage, &over, bodies));
+    }
     if let Some(stage) = spec.stages.get(proof.position)
         && is_level_complete(proof, stage)
     {
         match next_level_or_stage(proof, spec, stage, key, bodies) {
-            Some(step) => follows.steps.push(step),
+            Some((step, spans)) => {
+                follows.steps.push(step);
+                follows.spans.extend(spans);
+            }
             None => follows.waits = true,
         }
     }
@@ -132,7 +156,8 @@ fn one_more(task: &mut Task, spec: &ProofSpec, number: u32, bodies: &mut Bodies)
     let moves = *takers(task, &newest.header.zkvm, spec, newest) != newest.header.zkvm;
     let number = if moves { number + COPIES_MAX } else { number };
     let ready = another(task, spec, &failures, number, avoid)?;
-    let trace = failures.first()?.trace.clone();
+    let trace = &newest.trace;
+    let trace = trace.map(|trace| trace.next_attempt(Cause::Failure, newest.record.ended_at));
     task.ask(number);
     Some(Step::Open(Box::new(Opening { ready, trace }), Vec::new()))
 }
@@ -231,7 +256,7 @@ fn next_level_or_stage(
     stage: &Stage,
     key: &ProofKey,
     bodies: &mut Bodies,
-) -> Option<Step> {
+) -> Option<(Step, Vec<Span>)> {
     let (_, any) = proof.tasks.first_key_value()?;
     let of = any.of;
     let context = (*any.context).clone();
@@ -251,7 +276,15 @@ fn next_level_or_stage(
         NextStage::Proof | NextStage::Range(_) => return None,
     };
     let last = bodies.completed(done.into_iter().max()?)?;
-    let (busy_us, trace) = (last.busy_us, last.trace.clone());
+    let (busy_us, trace) = (last.busy_us, &last.trace);
+    let over = Over::of(proof)?;
+    let (ready_at, is_level) = (over.last.stored_at, tasks.first > 0);
+    let trace = trace.map(|trace| match is_level {
+        true => trace.next_level(ready_at),
+        false => trace.next_stage(ready_at),
+    });
+    let ended = key.stage(spec, proof.position).filter(|_| !is_level);
+    let spans = ended.map_or_else(Vec::new, |stage| of_stage(&stage, &over, bodies));
     let ready = StageReady {
         stage: StageKey {
             pipeline: key.pipeline.clone(),
@@ -270,7 +303,7 @@ fn next_level_or_stage(
         inputs,
         busy_us,
     };
-    let position = if tasks.first > 0 {
+    let position = if is_level {
         proof.position
     } else {
         proof.position + 1
@@ -281,7 +314,7 @@ fn next_level_or_stage(
         // that starts over would prove the range again.
         proof.handles = std::mem::take(&mut handles);
     }
-    Some(Step::Open(Box::new(Opening { ready, trace }), handles))
+    Some((Step::Open(Box::new(Opening { ready, trace }), handles), spans))
 }
 
 /// Returns the level that begins at task `first`, in a stage of `of` tasks.
@@ -313,17 +346,22 @@ fn outputs(done: &[Handle], bodies: &Bodies) -> Payloads {
 
 /// Marks a proof as done if its last own stage is complete. No message follows from this, so it is decided as
 /// soon as the result comes, even for a block that has ended, whose proof may have come in time.
-pub(crate) fn finish(proof: &mut Proof, spec: &ProofSpec) {
-    let Some((stage, (_, any))) = spec.stages.get(proof.position).zip(proof.tasks.first_key_value()) else {
-        return;
-    };
+/// Returns how its last stage ended.
+pub(crate) fn finish(proof: &mut Proof, spec: &ProofSpec) -> Option<Over> {
+    let (stage, (_, any)) = spec
+        .stages
+        .get(proof.position)
+        .zip(proof.tasks.first_key_value())?;
     let is_last = matches!(
         spec.next(&stage.name),
         Some(NextStage::Proof | NextStage::Range(_))
     );
     if is_last && level_end(stage, any.of, proof.settled) >= any.of && is_level_complete(proof, stage) {
+        let over = Over::of(proof);
         proof.finish();
+        return over;
     }
+    None
 }
 
 /// Returns the index of the first task in the level of `index`.

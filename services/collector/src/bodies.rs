@@ -120,10 +120,10 @@ impl Body {
         let map_entry = 160;
         map_entry
             + match self {
-                Self::Completed(body) => size_of::<Completed>() + 192 + SIGNED_LEN + payloads(&body.outputs),
+                Self::Completed(body) => size_of::<Completed>() + 256 + SIGNED_LEN + payloads(&body.outputs),
                 Self::Failed(body) => {
                     let inputs = body.inputs.as_ref().map_or(0, payloads);
-                    size_of::<Failing>() + 512 + inputs + body.record.failure.message.len()
+                    size_of::<Failing>() + 576 + inputs + body.record.failure.message.len()
                 }
             }
     }

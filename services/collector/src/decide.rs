@@ -19,6 +19,7 @@ use crate::{
     intake::{Handle, Intake},
     judge::{self, Came},
     range::Ranges,
+    spans::{Spans, of_stage, of_task},
     state::{At, Block, Blocks, Origin, block_ref},
 };
 use push0_domain::{
@@ -26,7 +27,7 @@ use push0_domain::{
     message::{Dead, TaskResult},
     output::Emitted,
     pipeline::{Pipeline, ProofSpec},
-    trace::TraceContext,
+    trace::{Span, TraceContext},
     wanted::Claim,
 };
 use std::{
@@ -75,6 +76,7 @@ pub struct Collector {
     /// Blocks whose next step needs messages to be read again.
     deferred: BTreeSet<At>,
     intake: Intake,
+    spans: Spans,
     /// Blocks whose records were amended in this session: once is enough.
     amended: BTreeSet<At>,
     /// Earliest time at which the deadline of a block may pass.
@@ -98,6 +100,7 @@ impl Collector {
             touched: BTreeSet::new(),
             deferred: BTreeSet::new(),
             intake: Intake::default(),
+            spans: Spans::default(),
             amended: BTreeSet::new(),
             due: Timestamp(u64::MAX),
             read_to: 0,
@@ -138,6 +141,16 @@ impl Collector {
     pub fn stored(&mut self, records: usize) -> Vec<Step> {
         let settled = self.intake.stored(records);
         self.told(vec![Step::Ack(settled)])
+    }
+
+    /// Notes that `records` more records were stored by `at`, for their spans. Comes before [`Self::stored`].
+    pub fn recorded(&mut self, records: usize, at: Timestamp) {
+        self.spans.stored(records, at);
+    }
+
+    /// Takes the spans that have ended.
+    pub fn take_spans(&mut self) -> Vec<Span> {
+        self.spans.take()
     }
 
     /// Returns whether a step waits for the body of this message.
@@ -206,8 +219,7 @@ impl Collector {
         if !self.intake.take_in(handle) {
             return Vec::new();
         }
-        let ack = vec![Step::Ack(vec![handle])];
-        let stage = result.header.id.stage.clone();
+        let (ack, stage) = (vec![Step::Ack(vec![handle])], result.header.id.stage.clone());
         let (at, number) = ((stage.block.number, stage.block.hash), stage.first_block().number);
         let Some(spec) = proof_of(pipeline, &stage) else {
             return ack;
@@ -257,7 +269,8 @@ impl Collector {
             charges,
             stored_at: told.stored_at,
         };
-        outdated.extend(note(block, spec, result, &came, &mut self.bodies));
+        let held = (&mut self.bodies, &mut self.spans);
+        outdated.extend(note(block, spec, result, &came, held));
         // A parked block has no next step before its turn, unless it goes into a range.
         let waits_for_its_turn = block.is_parked() && spec.range().is_none();
         if stage.first.is_none() && !waits_for_its_turn {
@@ -346,7 +359,8 @@ impl Collector {
             ends: &self.ends,
             definition: &definition,
         };
-        steps.extend(self.ranges.advance(&around, &mut self.bodies, now));
+        let held = (&mut self.bodies, &mut self.spans);
+        steps.extend(self.ranges.advance(&around, held, now));
         while let Some(step) = self.emit(&definition) {
             steps.push(step);
         }
@@ -393,6 +407,7 @@ impl Collector {
                 };
                 let follows = advance::advance(proof, spec, &key, &mut self.bodies, now);
                 steps.extend(follows.steps);
+                self.spans.add(follows.spans);
                 if follows.waits {
                     self.deferred.insert(at);
                 }
@@ -422,13 +437,14 @@ fn note(
     spec: &ProofSpec,
     result: TaskResult,
     came: &Came<'_>,
-    bodies: &mut Bodies,
+    (bodies, spans): (&mut Bodies, &mut Spans),
 ) -> Vec<Handle> {
     let is_done = block.done().any(|(proof_type, _)| *proof_type == spec.proof_type);
     if is_done && block.is_parked() {
         return vec![came.handle];
     }
-    let is_range = result.header.id.stage.first.is_some();
+    let id = result.header.id.clone();
+    let is_range = id.stage.first.is_some();
     let open = block.open();
     let origin = open.origin.get_or_insert_with(|| Origin {
         context: Arc::new(result.header.context.clone()),
@@ -437,8 +453,14 @@ fn note(
     let origin = origin.clone();
     let proof = open.proof(&spec.proof_type);
     let settled = judge::note((proof, &origin), spec, result, came, bodies);
+    let task = proof.tasks.get(&id.index).and_then(|task| task.done);
+    if task.is_some_and(|done| done.handle == came.handle) {
+        spans.add(of_task(came.trace, &id, came.stored_at));
+    }
     if !is_range {
-        advance::finish(proof, spec);
+        if let Some(over) = advance::finish(proof, spec) {
+            spans.add(of_stage(&id.stage, &over, bodies));
+        }
         block.park();
     }
     settled

@@ -23,7 +23,7 @@ use push0_domain::{
     subject::{self, AttemptKey, Kind},
     wanted::Claims,
 };
-use push0_runtime::{Serving, UnreadableState};
+use push0_runtime::{Serving, UnreadableState, trace};
 use std::{collections::BTreeMap, convert::Infallible, sync::Arc, time::Duration};
 
 /// How long a publish is retried before the pipeline starts over from stored state.
@@ -277,6 +277,8 @@ impl<'a> Active<'a> {
     }
 
     async fn perform(&mut self, steps: Vec<Step>) -> Result<(), BusError> {
+        let spans = self.core.as_mut().map(Collector::take_spans);
+        trace::write(spans.unwrap_or_default());
         for step in steps {
             match step {
                 Step::Ack(handles) => self.acknowledge(handles).await,
@@ -350,15 +352,12 @@ impl<'a> Active<'a> {
         self.emitting = None;
         self.emitter.stored(log);
         let count = records.len();
+        let stored_at = now();
+        if let Some(core) = &mut self.core {
+            core.recorded(count, stored_at);
+        }
         for ready in records {
-            let emission = &ready.emission;
-            self.metrics.emitted(emission, now());
-            let (first, last) = (emission.first.number, emission.last.number);
-            for (trace, number) in ready.traces.iter().zip([last].into_iter().chain(first..last)) {
-                let span = tracing::info_span!("emit", block.number = number, pipeline = %emission.pipeline);
-                push0_runtime::trace::set_parent(&span, trace);
-                tracing::debug!(parent: &span, "emitted");
-            }
+            self.metrics.emitted(&ready.emission, stored_at);
             self.acknowledge(ready.handles).await;
         }
         let steps = self.core.as_mut().map(|core| core.stored(count));

@@ -17,6 +17,7 @@ use crate::{
     bodies::Bodies,
     intake::Handle,
     run::{Key, Rules},
+    spans::Spans,
     state::{At, Block, Blocks, Origin, block_ref},
     step::{Opening, Step},
 };
@@ -174,7 +175,7 @@ impl Ranges {
     pub(crate) fn advance<F>(
         &mut self,
         around: &Around<'_, F>,
-        bodies: &mut Bodies,
+        (bodies, spans): (&mut Bodies, &mut Spans),
         now: Timestamp,
     ) -> Vec<Step>
     where
@@ -185,13 +186,13 @@ impl Ranges {
         }
         let mut steps = vec![Step::Ack(self.claim(around))];
         for key in std::mem::take(&mut self.touched) {
-            steps.extend(self.advance_one(&key, around, bodies, now));
+            steps.extend(self.advance_one(&key, around, (bodies, spans), now));
         }
         let mut opened = true;
         while opened && !self.free.is_empty() {
             opened = false;
             for run in self.runs(around, now) {
-                let opening = self.open(run, around, bodies);
+                let opening = self.open(run, around, bodies, now);
                 opened |= opening.is_some();
                 steps.extend(opening.map(|opening| Step::Open(Box::new(opening), Vec::new())));
             }
@@ -267,7 +268,7 @@ impl Ranges {
         &mut self,
         key: &Key,
         around: &Around<'_, F>,
-        bodies: &mut Bodies,
+        (bodies, spans): (&mut Bodies, &mut Spans),
         now: Timestamp,
     ) -> Vec<Step>
     where
@@ -303,6 +304,7 @@ impl Ranges {
             };
             let follows = advance::advance(proof, spec, &whose, bodies, now);
             let anew = |letter| from_its_blocks(letter, &range.members, around, bodies);
+            spans.add(follows.spans);
             steps.extend(follows.steps.into_iter().map(|step| match step {
                 Step::Bury(letter, trace) => Step::Bury(Box::new(anew(*letter)), trace),
                 other => other,
@@ -369,7 +371,13 @@ impl Ranges {
     }
 
     /// Forms a range of these blocks. Returns `None` while messages about them are being read.
-    fn open<F>(&mut self, run: Vec<At>, around: &Around<'_, F>, bodies: &mut Bodies) -> Option<Opening>
+    fn open<F>(
+        &mut self,
+        run: Vec<At>,
+        around: &Around<'_, F>,
+        bodies: &mut Bodies,
+        now: Timestamp,
+    ) -> Option<Opening>
     where
         F: Fn(u32) -> Option<Arc<Pipeline>>,
     {
@@ -382,14 +390,18 @@ impl Ranges {
         }
         let (ready, position) = first_stage(&run, around, bodies)?;
         let last_handle = handles.last()?;
-        let trace = bodies.completed(*last_handle)?.trace.clone();
+        let first_ready = run.iter().filter_map(|at| around.blocks.get(at)?.ready());
+        let first_ready_at = first_ready.map(|done| done.stored_at).min().unwrap_or(now);
+        let (first, last) = (ready.stage.first_block(), ready.stage.block);
+        let trace = &bodies.completed(*last_handle)?.trace;
+        let trace = trace.map(|trace| trace.of_range(&first, &last, first_ready_at, now));
         let origin = Origin {
             context: Arc::new(ready.context.clone()),
             trace: trace.clone(),
         };
         let mut unit = Block::new(&ready.context, Some(origin), None);
         unit.open().proof(&ready.stage.proof_type).position = position;
-        let (first, last_at) = (ready.stage.first_block(), *run.last()?);
+        let last_at = *run.last()?;
         let key = (first.number, last_at);
         self.taken.extend(run.iter().map(|at| (*at, key)));
         let range = Range {

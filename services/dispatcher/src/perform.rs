@@ -10,8 +10,7 @@ use push0_domain::{
     ZkvmId,
     message::{BlockEnded, ResultEvent, Task},
     subject::{self, AttemptKey, Kind},
-    task::StageKey,
-    trace::TraceContext,
+    trace::{Trace, TraceContext},
     wanted::Claims,
 };
 use push0_runtime::trace;
@@ -63,11 +62,8 @@ impl Active<'_> {
             source,
         };
         let task = task.map_err(corrupt)?;
-        let context = trace::context(
-            &span(&release.stage, release.index, release.key.attempt, came),
-            came,
-        );
-        let message = Message::new(subject::task(&release.key), &task, &context).map_err(corrupt)?;
+        let message =
+            Message::new(subject::task(&release.key), &task, &traced(body, came)).map_err(corrupt)?;
         let message = message.claiming::<Task>(Stream::Tasks, task.claim());
         self.outbox.push(message, (release.source, release.index));
         self.metrics.released.inc();
@@ -170,14 +166,15 @@ pub(crate) fn cursor_key(source: SourceId) -> String {
     format!("cursor.dispatcher.{}", source.sequence())
 }
 
-fn span(stage: &StageKey, index: u32, attempt: u32, came: &TraceContext) -> tracing::Span {
-    let span = tracing::info_span!(
-        "release",
-        otel.kind = "producer",
-        block.number = stage.block.number,
-        task.id = %stage.task(index),
-        attempt,
-    );
-    trace::set_parent(&span, came);
-    span
+/// Returns the trace context of a task. A block whose ingester began no trace has one from here on.
+fn traced(body: &Body, came: &TraceContext) -> TraceContext {
+    let Body::Block(block, stored_at) = body else {
+        return came.clone();
+    };
+    if came.trace().is_some() {
+        return came.clone();
+    }
+    let trace = trace::of_block(came, &block.pipeline, &block.block, block.observed_at);
+    let trace = trace.map(|trace| trace.begun(*stored_at));
+    trace.as_ref().map_or_else(|| came.clone(), Trace::context)
 }

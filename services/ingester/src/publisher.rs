@@ -27,7 +27,7 @@ use push0_domain::{
     message::{BlockEvent, BlockFacts, Cancel, EndReason, KnownBlock, ObservedBlock},
     pipeline::{Pipeline, Reset},
     subject,
-    trace::TraceContext,
+    trace::{Trace, TraceContext, publish},
 };
 use push0_runtime::trace;
 use std::{
@@ -50,7 +50,7 @@ pub(crate) struct NewBlock {
     pub(crate) observed_at: Timestamp,
     /// Number of lines read from the file up to and including this block's; only for files.
     pub(crate) line: Option<u64>,
-    /// Root span of the block's trace, from the observation until the block is stored.
+    /// The words before log lines about the block.
     pub(crate) span: Span,
 }
 
@@ -180,10 +180,19 @@ impl Publisher {
             deadline_at: definition.deadline_at(block.observed_at),
             facts: block.facts,
         };
-        let context = trace::context(&block.span, &TraceContext::default());
+        let trace = trace::of_block(
+            &TraceContext::default(),
+            &definition.name,
+            &block.link.block,
+            block.observed_at,
+        );
+        let trace = trace.map(|trace| trace.begun(now()));
+        let context = trace.as_ref().map(Trace::context).unwrap_or_default();
         let id = self.cursor.message_id(&definition.name, &block.link.block);
         self.store_event(&BlockEvent::Observed(observed), &context, Some(&id))
             .await;
+        let sampled = trace.filter(|trace| trace.is_sampled);
+        trace::write(sampled.map(|trace| publish(&trace, &definition.name, &block.link.block, &block.facts)));
         let label = [definition.name.as_str()];
         let metrics = self.status.metrics();
         metrics.published.with_label_values(&label).inc();

@@ -31,7 +31,7 @@ use crate::{
 };
 use push0_domain::{
     Announcement, BlockRef, Participant, PipelineId, Timestamp,
-    message::{BlockEnded, EndReason, Happening, Held, Role},
+    message::{BlockEnded, EndReason, Happening, Held, OVERDUE, Role},
     output::Output,
     subject::AttemptKey,
     task::{AttemptId, TaskId, is_superfluous},
@@ -60,6 +60,8 @@ pub enum Effect {
         held: Box<Held>,
         /// How the attempt ended.
         end: End,
+        /// When the prover was last heard.
+        heard_at: Timestamp,
     },
     /// Give a delivery to another process.
     GiveBack(Role, Box<Held>),
@@ -118,7 +120,7 @@ impl Reason {
     /// Returns the reason in words, for the prover's log and trace.
     pub fn as_str(self) -> &'static str {
         match self {
-            Self::TimedOut => "over its timeout",
+            Self::TimedOut => OVERDUE,
             Self::Won => "another copy was accepted",
             Self::Emitted => "its block was emitted",
             Self::Ended => "its block is no longer wanted",
@@ -250,6 +252,7 @@ impl Watchdog {
                 prover,
                 held: Box::new(held),
                 end: End::Hung,
+                heard_at: now,
             });
             effects.extend(report.into_iter().chain([stop]));
         }

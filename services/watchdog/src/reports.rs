@@ -7,10 +7,12 @@ use crate::{
 use push0_domain::{
     ProverId, Timestamp,
     message::{Failure, FailureClass, Outcome, StageReady, Task, TaskRange, TaskResult},
+    time::micros,
 };
+use std::time::Duration;
 
-/// Returns the result of an attempt whose prover cannot report it.
-pub fn lost(task: Task, prover: ProverId, end: End, ran_ms: u64) -> TaskResult {
+/// Returns the result of an attempt whose prover cannot report it, and which ran for at least so long.
+pub fn lost(task: Task, prover: ProverId, end: End, ran: Duration) -> TaskResult {
     let (class, message) = match end {
         End::Silent(silent) => (FailureClass::Died, format!("silent for {silent:?}")),
         End::Gone => {
@@ -28,7 +30,7 @@ pub fn lost(task: Task, prover: ProverId, end: End, ran_ms: u64) -> TaskResult {
         prover,
         outcome: Outcome::Failed(Failure::new(class, message)),
         inputs: Some(task.inputs),
-        prove_us: ran_ms.saturating_mul(1000),
+        prove_us: micros(ran),
         transfer_us: 0,
         signature: None,
         verdict: None,

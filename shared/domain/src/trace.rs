@@ -1,17 +1,22 @@
-//! Trace context of a message, in the form defined by W3C Trace Context.
+//! The trace of a block: the context that travels with messages, and the spans that are made of it.
+//!
+//! Ids of spans follow from the trace and from what a span is about. So whoever knows the end of something writes its
+//! span, whole and once, and whoever writes a part of it knows the id of the parent without asking anyone. docs/adr/0044
+//! has the reasons.
 
-use serde::{Deserialize, Serialize};
+mod attempt;
+mod code;
+mod context;
+mod flow;
+mod record;
+mod span;
+mod tree;
 
-/// The two headers of W3C Trace Context (<https://www.w3.org/TR/trace-context/>), unparsed.
-///
-/// The context travels in the headers of every message and inside leases, so that the watchdog can continue
-/// a block's trace when it acts for a dead prover.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct TraceContext {
-    /// Value of the `traceparent` header; `None` when tracing is off.
-    #[serde(default)]
-    pub traceparent: Option<String>,
-    /// Value of the `tracestate` header; `None` when no vendor set one.
-    #[serde(default)]
-    pub tracestate: Option<String>,
-}
+pub use attempt::{AttemptTold, CheckTold, attempt, check, under_prove};
+pub use context::{Cause, Times, Trace, TraceContext};
+pub use record::{Member, RecordTold, record};
+pub use span::{Attributes, Event, Kind, Link, Span, SpanId, TraceId, UNENDED, Value, close};
+pub use tree::{Branch, StageTold, publish, stage, task};
+
+#[cfg(test)]
+mod tests;

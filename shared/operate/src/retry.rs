@@ -22,7 +22,7 @@ use push0_domain::message::{
 };
 use push0_domain::pipeline::{Pipeline, ProofSpec};
 use push0_domain::subject::{self, AttemptKey};
-use push0_domain::trace::TraceContext;
+use push0_domain::trace::{Cause, TraceContext};
 use push0_domain::{BlockKey, BlockRef, Payload, Payloads, PipelineId, StageKey, Timestamp};
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -190,11 +190,17 @@ pub async fn retry(
         tasks => return from_the_witness(bus, pipelines, block, tasks).await,
     };
     let mut attempts = Vec::new();
+    let asked_at = now();
     for (ready, trace) in &ready {
         if let Err(reason) = is_possible(bus, pipelines, ready).await? {
             return Ok(Err(reason));
         }
-        ask(bus, ready, trace).await?;
+        // The root of a recorded block has ended, so its retry has a root of its own.
+        let trace = trace.map(|trace| match is_recorded {
+            true => trace.again(asked_at),
+            false => trace.next_attempt(Cause::Failure, asked_at),
+        });
+        ask(bus, ready, &trace).await?;
         attempts.push(ready.attempt);
         attempts.dedup();
     }
@@ -247,6 +253,7 @@ async fn from_the_witness(
     };
     let stages = first_stages(&pipeline, &known, &context, input);
     let trace = tasks.first().map(|task| task.trace.clone()).unwrap_or_default();
+    let trace = trace.map(|trace| trace.again(context.stored_at));
     for ready in &stages {
         ask(bus, ready, &trace).await?;
     }

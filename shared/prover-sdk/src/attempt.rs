@@ -5,16 +5,18 @@ use crate::{
     ledger::Place,
     node::Node,
     offer::{self, Fate},
-    spool::{About, Unstored},
+    spool::{About, Begun, Unstored},
     transfer,
 };
 use futures::FutureExt;
-use push0_bus::Delivery;
+use push0_bus::{Delivery, now};
 use push0_domain::{
-    message::{Failure, FailureClass, StageKind, Task},
+    Timestamp,
+    message::{Failure, FailureClass, OVERDUE, StageKind, Task},
     time::micros,
+    trace::under_prove,
 };
-use push0_runtime::{panic_message, trace};
+use push0_runtime::panic_message;
 use std::{
     panic::AssertUnwindSafe,
     sync::Arc,
@@ -57,6 +59,7 @@ pub(crate) async fn run<P: Prove>(
         return delivery.ack.give_back(Duration::ZERO).await;
     };
     let header = &delivery.body.header;
+    let begun_at = now();
     let span = tracing::info_span!(
         "prove",
         otel.kind = "consumer",
@@ -67,7 +70,6 @@ pub(crate) async fn run<P: Prove>(
         zkvm = %header.zkvm,
         outcome = tracing::field::Empty,
     );
-    trace::set_parent(&span, &delivery.trace);
     let mut times = Times::default();
     let outcome = outcome(&node, prover, &delivery, &place, &stop, progress, &mut times)
         .instrument(span.clone())
@@ -89,15 +91,8 @@ pub(crate) async fn run<P: Prove>(
     if let Some(failure) = &failure {
         tracing::warn!(parent: &span, class, reason = failure.message, "attempt failed");
     }
-    let about = About {
-        header: delivery.body.header.clone(),
-        prover: node.id.clone(),
-        inputs: delivery.body.inputs.clone(),
-        failure,
-        prove_us: micros(times.proved),
-        transfer_us: micros(times.read),
-        trace: trace::context(&span, &delivery.trace),
-    };
+    let begun_at = is_told_here(&place).then_some(begun_at);
+    let about = about(&node, &delivery, failure, &times, begun_at);
     // While the store takes no outputs, this process proves no more: it would only fill its memory.
     let freed = || {
         place.proved();
@@ -105,6 +100,34 @@ pub(crate) async fn run<P: Prove>(
     };
     let fate = offer::store(&node, Unstored { about, outputs }, &stop, freed).await;
     settle(&delivery, fate).await;
+}
+
+/// Returns the end of an attempt that is to be stored. Its spans are written here if it is told when it began.
+fn about(
+    node: &Node,
+    delivery: &Delivery<Task>,
+    failure: Option<Failure>,
+    times: &Times,
+    begun_at: Option<Timestamp>,
+) -> About {
+    About {
+        header: delivery.body.header.clone(),
+        prover: node.id.clone(),
+        inputs: delivery.body.inputs.clone(),
+        failure,
+        prove_us: micros(times.proved),
+        transfer_us: micros(times.read),
+        trace: delivery.trace.clone(),
+        begun: begun_at.map(|begun_at| Begun {
+            released_at: delivery.stored_at,
+            begun_at,
+        }),
+    }
+}
+
+/// Returns whether the spans of an attempt are written here: of one over its timeout, the watchdog has written them.
+fn is_told_here(place: &Place) -> bool {
+    place.stopped_for().is_none_or(|reason| reason != OVERDUE)
 }
 
 /// Ends a delivery as the fate of its result asks for.
@@ -206,7 +229,7 @@ async fn outcome<P: Prove>(
         released_at: delivery.stored_at,
         stop: stop.clone(),
         progress,
-        trace: delivery.trace.clone(),
+        trace: under_prove(&delivery.trace, header),
     };
     let proved = proved(prover, work, stop).await;
     times.proved = began.elapsed();

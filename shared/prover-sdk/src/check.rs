@@ -18,10 +18,12 @@ use crate::{
 use futures::FutureExt;
 use push0_bus::{BlobError, Delivery, Message, now};
 use push0_domain::{
+    Timestamp,
     message::{Failure, FailureClass, Happening, Obstacle, Outcome, ResultEvent, TaskResult, Verdict, clip},
     report::{Refusal, admit_signature, admit_unsealed},
     subject::{self, Kind},
     time::micros,
+    trace::{CheckTold, Span, check},
 };
 use push0_runtime::{panic_message, trace};
 use std::{
@@ -83,9 +85,8 @@ pub(crate) async fn run<V: Verify>(
         verifier.id = %node.id,
         zkvm = %header.zkvm,
     );
-    trace::set_parent(&span, &delivery.trace);
     place.started();
-    let began = Instant::now();
+    let (began, begun_at) = (Instant::now(), now());
     let said = tokio::select! {
         biased;
         () = stop.cancelled() => None,
@@ -105,10 +106,10 @@ pub(crate) async fn run<V: Verify>(
             result.outcome = Outcome::Failed(Failure::new(FailureClass::Surroundings, reason));
             // The prover signed that it completed the attempt.
             result.signature = None;
-            store(&node, &delivery, result, &span).await;
+            store(&node, &delivery, result, (&span, begun_at)).await;
         }
-        Some(Said::Valid) => told(&node, &delivery, &span, None, took).await,
-        Some(Said::Invalid(reason)) => told(&node, &delivery, &span, Some(reason), took).await,
+        Some(Said::Valid) => told(&node, &delivery, (&span, begun_at), None, took).await,
+        Some(Said::Invalid(reason)) => told(&node, &delivery, (&span, begun_at), Some(reason), took).await,
     }
 }
 
@@ -131,7 +132,7 @@ async fn refused(node: &Node, delivery: &Delivery<TaskResult>, refusal: Refusal)
 async fn told(
     node: &Node,
     delivery: &Delivery<TaskResult>,
-    span: &tracing::Span,
+    (span, begun_at): (&tracing::Span, Timestamp),
     invalid: Option<String>,
     took: Duration,
 ) {
@@ -147,7 +148,7 @@ async fn told(
         verify_us: micros(took),
         invalid,
     });
-    store(node, delivery, result, span).await;
+    store(node, delivery, result, (span, begun_at)).await;
 }
 
 /// Gives a check back for a pause that its last verifier may not have asked for.
@@ -193,18 +194,59 @@ async fn untold(
 }
 
 /// Stores the verdict, then acknowledges the check.
-async fn store(node: &Node, delivery: &Delivery<TaskResult>, result: TaskResult, span: &tracing::Span) {
+async fn store(
+    node: &Node,
+    delivery: &Delivery<TaskResult>,
+    result: TaskResult,
+    (span, begun_at): (&tracing::Span, Timestamp),
+) {
     let subject = subject::verdict(&node.id, &result.header.key());
-    let context = trace::context(span, &delivery.trace);
+    let spans = spans(node, delivery, &result, begun_at);
+    let context = delivery.trace.map(|trace| trace.since(now()));
     match Message::new(subject, &ResultEvent::Attempt(result), &context) {
         Ok(message) => match node.bus.publish_patiently(message, VERDICT_PATIENCE).await {
-            Ok(_) => delivery.ack.done().await,
+            Ok(_) => {
+                trace::write(spans);
+                delivery.ack.done().await;
+            }
             Err(error) => {
                 tracing::error!(parent: span, %error, "verdict not stored, the check will be repeated")
             }
         },
         Err(error) => tracing::error!(parent: span, %error, "verdict cannot be encoded"),
     }
+}
+
+/// Returns the spans of a check that ends now.
+fn spans(
+    node: &Node,
+    delivery: &Delivery<TaskResult>,
+    result: &TaskResult,
+    begun_at: Timestamp,
+) -> Vec<Span> {
+    if !trace::is_on() {
+        return Vec::new();
+    }
+    let lost = match &result.outcome {
+        Outcome::Failed(failure) => Some((failure.class.as_str(), failure.message.as_str())),
+        Outcome::Completed { .. } => None,
+    };
+    let invalid = result
+        .verdict
+        .as_ref()
+        .and_then(|verdict| verdict.invalid.as_deref());
+    let told = CheckTold {
+        header: &result.header,
+        prover: &result.prover,
+        verifier: &node.id,
+        deliveries: delivery.deliveries,
+        begun_at,
+        end: now(),
+        refused: invalid
+            .map(|reason| (FailureClass::InvalidProof.as_str(), reason))
+            .or(lost),
+    };
+    check(&delivery.trace, &told)
 }
 
 /// Verifies all outputs of an attempt.

@@ -16,7 +16,7 @@ pub(crate) async fn obey(node: Arc<Node>) -> Result<(), BusError> {
         let order = orders.next().await?;
         match order.body::<Control>() {
             Ok(Control::Stop { attempt, reason }) => {
-                if node.ledger.stop(&attempt) {
+                if node.ledger.stop(&attempt, &reason) {
                     tracing::info!(task.id = %attempt.task, attempt = attempt.number, reason, "attempt stopped");
                 }
             }

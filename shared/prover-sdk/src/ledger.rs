@@ -44,6 +44,8 @@ struct Entry {
     proved: bool,
     progress: Progress,
     stop: CancellationToken,
+    /// Why the watchdog asked for the end of the attempt.
+    stopped_for: Option<String>,
     trace: TraceContext,
 }
 
@@ -172,6 +174,7 @@ impl Ledger {
             proved: false,
             progress: progress.clone(),
             stop: stop.clone(),
+            stopped_for: None,
             trace: trace.clone(),
         };
         book.entries.insert(id, entry);
@@ -186,15 +189,16 @@ impl Ledger {
     }
 
     /// Cancels every entry of this attempt. Returns whether there was one.
-    pub(crate) fn stop(&self, attempt: &AttemptId) -> bool {
-        let book = self.book();
-        let found: Vec<_> = book
-            .entries
-            .values()
-            .filter(|e| e.header.attempt_id() == *attempt)
-            .collect();
-        found.iter().for_each(|e| e.stop.cancel());
-        !found.is_empty()
+    pub(crate) fn stop(&self, attempt: &AttemptId, reason: &str) -> bool {
+        let mut book = self.book();
+        let entries = book.entries.values_mut();
+        let mut found = false;
+        for entry in entries.filter(|e| e.header.attempt_id() == *attempt) {
+            entry.stopped_for.get_or_insert_with(|| reason.to_owned());
+            entry.stop.cancel();
+            found = true;
+        }
+        found
     }
 
     pub(crate) fn stop_all(&self) {
@@ -268,6 +272,12 @@ impl Book {
 }
 
 impl Place {
+    /// Returns why the watchdog asked for the end of the attempt, if it did.
+    pub(crate) fn stopped_for(&self) -> Option<String> {
+        let book = self.ledger.book();
+        book.entries.get(&self.id).and_then(|e| e.stopped_for.clone())
+    }
+
     pub(crate) fn started(&self) {
         if let Some(entry) = self.ledger.book().entries.get_mut(&self.id) {
             entry.started = Some(Instant::now());

@@ -9,13 +9,16 @@ use crate::{
     transfer,
 };
 use futures::{StreamExt, stream::FuturesUnordered};
-use push0_bus::Message;
+use push0_bus::{Message, now};
 use push0_domain::{
+    Timestamp,
     codec::CodecError,
     message::{Failure, FailureClass, Outcome, ResultEvent, TaskResult},
     subject,
     time::micros,
+    trace::{AttemptTold, Span, TraceContext, attempt},
 };
+use push0_runtime::trace;
 use std::{
     convert::Infallible,
     pin::pin,
@@ -155,10 +158,13 @@ async fn offer(node: &Node, unstored: &Unstored, freed: impl FnOnce()) -> Fate {
         header: about.header.clone(),
     };
     node.metrics.attempt(&result);
+    let end = now();
+    let spans = told(node, about, &result, end);
     let signer = node.signer.as_ref();
     result.signature = signer.and_then(|signer| signer.sign(&result.statement()));
     let id = &about.header.id;
-    let message = match message(node, result, about) {
+    let trace = about.trace.map(|trace| trace.since(end));
+    let message = match message(node, result, &trace) {
         Ok(message) => message,
         Err(error) => {
             tracing::error!(task.id = %id, %error, "result cannot be encoded, another prover will get the task");
@@ -167,7 +173,10 @@ async fn offer(node: &Node, unstored: &Unstored, freed: impl FnOnce()) -> Fate {
     };
     loop {
         match node.bus.publish_patiently(message.clone(), PATIENCE).await {
-            Ok(_) => return Fate::Stored,
+            Ok(_) => {
+                trace::write(spans);
+                return Fate::Stored;
+            }
             Err(error) if error.is_transient() => {
                 tracing::error!(task.id = %id, %error, "result still not stored, going on");
             }
@@ -179,8 +188,29 @@ async fn offer(node: &Node, unstored: &Unstored, freed: impl FnOnce()) -> Fate {
     }
 }
 
+/// Returns the spans of an attempt that ended here.
+fn told(node: &Node, about: &About, result: &TaskResult, end: Timestamp) -> Vec<Span> {
+    let Some(begun) = about.begun.filter(|_| trace::is_on()) else {
+        return Vec::new();
+    };
+    let failure = result.failure();
+    let told = AttemptTold {
+        header: &about.header,
+        prover: &node.id,
+        released_at: begun.released_at,
+        begun_at: Some(begun.begun_at),
+        read: Duration::from_micros(about.transfer_us),
+        proved: Duration::from_micros(about.prove_us),
+        heard_at: None,
+        end,
+        failure: failure.as_ref(),
+        events: Vec::new(),
+    };
+    attempt(&about.trace, &told)
+}
+
 /// Returns the message of a signed result, for a verifier or for the collector.
-fn message(node: &Node, result: TaskResult, about: &About) -> Result<Message, CodecError> {
+fn message(node: &Node, result: TaskResult, trace: &TraceContext) -> Result<Message, CodecError> {
     let signature = result.signature.clone();
     let (attempt, key) = (
         result.header.key(),
@@ -188,10 +218,10 @@ fn message(node: &Node, result: TaskResult, about: &About) -> Result<Message, Co
     );
     let is_completed = matches!(result.outcome, Outcome::Completed { .. });
     if is_completed && result.header.check {
-        return Message::new(subject::check(&node.id, &attempt, key), &result, &about.trace);
+        return Message::new(subject::check(&node.id, &attempt, key), &result, trace);
     }
     let subject = subject::result(&node.id, &attempt, key);
-    Message::new(subject, &ResultEvent::Attempt(result), &about.trace)
+    Message::new(subject, &ResultEvent::Attempt(result), trace)
 }
 
 type Taken = Vec<(About, Kept, watch::Sender<bool>)>;

@@ -6,7 +6,7 @@
 
 use crate::ProverConfig;
 use push0_domain::{
-    Payloads, ProverId,
+    Payloads, ProverId, Timestamp,
     codec::{self, Encoding},
     message::{Failure, FailureClass, TaskHeader},
     payload::BlobHash,
@@ -51,6 +51,17 @@ pub(crate) struct About {
     pub(crate) prove_us: u64,
     pub(crate) transfer_us: u64,
     pub(crate) trace: TraceContext,
+    /// What the spans of the attempt need to know; `None` if another process writes them.
+    pub(crate) begun: Option<Begun>,
+}
+
+/// How an attempt began.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Begun {
+    /// When the broker stored the task.
+    pub(crate) released_at: Timestamp,
+    /// When there was a slot for it.
+    pub(crate) begun_at: Timestamp,
 }
 
 impl About {

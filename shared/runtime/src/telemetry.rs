@@ -1,23 +1,22 @@
 //! Logs on stderr and traces to an OTLP receiver.
 //!
 //! Telemetry never slows or stops the work. Spans go into a bounded queue, which drops spans when
-//! full. An unreachable receiver causes one log line when the connection fails and one when it
-//! recovers. The spans of failed exports are counted (`push0_spans_lost_total`), those dropped from a
-//! full queue are not.
+//! full. While the receiver does not answer, none are made; one log line says so, and one that the receiver is
+//! back. Spans that a receiver missed after it had taken some are counted (`push0_spans_lost_total`), those dropped
+//! from a full queue are not.
 //!
-//! Only push0's own spans of level `info` and above are traced, regardless of the log filter. Spans
-//! of the libraries that send the traces would create new spans, and spans of a zkVM would bury
-//! those of push0.
+//! The spans of `tracing` put their fields before log lines and are not sent: what is sent are the finished spans of
+//! `push0_domain::trace` (docs/adr/0044).
 
 mod endpoint;
 mod error;
 mod export;
+mod receiver;
+mod sink;
 
 use std::io::IsTerminal as _;
 use std::time::Duration;
 
-use opentelemetry::trace::TracerProvider as _;
-use opentelemetry_sdk::trace::SdkTracerProvider;
 use tracing::{Dispatch, Level, Metadata};
 use tracing_subscriber::filter::FilterExt as _;
 use tracing_subscriber::filter::filter_fn;
@@ -26,20 +25,25 @@ use tracing_subscriber::{EnvFilter, Layer, Registry, fmt};
 
 use crate::config::LogFormat;
 pub use error::TelemetryError;
+pub use sink::Sink;
 
 use crate::{Invalid, TelemetryConfig, tasks};
 
 /// Handle for the flush of traces before the process ends. Empty if traces have no receiver.
 #[derive(Debug)]
 #[must_use = "traces are flushed by `shutdown`"]
-pub struct TelemetryGuard(Option<SdkTracerProvider>);
+pub struct TelemetryGuard(Option<Sink>);
 
 impl TelemetryGuard {
     /// Sends the queued spans, for at most `timeout`. Returns whether all spans were sent. This call
     /// blocks the thread, so an async task needs `spawn_blocking`. The runtime must still be alive.
     pub fn shutdown(self, timeout: Duration) -> bool {
-        self.0
-            .is_none_or(|provider| provider.shutdown_with_timeout(timeout).is_ok())
+        self.0.is_none_or(|sink| sink.shutdown(timeout))
+    }
+
+    /// Returns the queue of spans, if they have a receiver.
+    pub fn sink(&self) -> Option<&Sink> {
+        self.0.as_ref()
     }
 }
 
@@ -63,6 +67,7 @@ pub fn check(config: &TelemetryConfig) -> Result<(), Invalid> {
 pub fn init(name: &str, version: &str, config: &TelemetryConfig) -> Result<TelemetryGuard, TelemetryError> {
     let (dispatch, guard) = build(name, version, config)?;
     tracing::dispatcher::set_global_default(dispatch).map_err(|_| TelemetryError::AlreadySet)?;
+    guard.sink().cloned().into_iter().for_each(Sink::install);
     Ok(guard)
 }
 
@@ -85,24 +90,9 @@ pub fn build(
 
     let target =
         endpoint::resolve(config, |name| std::env::var(name).ok()).map_err(TelemetryError::Config)?;
-    let provider = target.map(|target| export::provider(name, version, &target, config.sample_ratio));
-    let provider = provider.transpose()?;
-    let traces = provider.as_ref().map(|provider| {
-        tracing_opentelemetry::layer()
-            .with_tracer(provider.tracer("push0"))
-            .with_location(false)
-            .with_threads(false)
-            .with_tracked_inactivity(false)
-            .with_filter(filter_fn(is_traced).with_max_level_hint(Level::INFO))
-    });
-    let registry = Registry::default().with(logs);
-    // Without traces, the layer is left out instead of being optional. With an absent optional layer, the
-    // filter would be asked about each unwanted span and event at every occurrence instead of once.
-    let dispatch = match traces {
-        Some(traces) => Dispatch::new(registry.with(traces)),
-        None => Dispatch::new(registry),
-    };
-    Ok((dispatch, TelemetryGuard(provider)))
+    let sink = target.map(|target| export::sink(name, version, &target, config.sample_ratio));
+    let dispatch = Dispatch::new(Registry::default().with(logs));
+    Ok((dispatch, TelemetryGuard(sink.transpose()?)))
 }
 
 /// Below `info`, the NATS client logs what it sends to sign in, its password included.
@@ -111,11 +101,8 @@ fn is_free_of_secrets(metadata: &Metadata<'_>) -> bool {
 }
 
 fn is_span_of_push0(metadata: &Metadata<'_>) -> bool {
-    metadata.is_span() && is_traced(metadata)
-}
-
-fn is_traced(metadata: &Metadata<'_>) -> bool {
-    metadata.target().starts_with("push0")
+    metadata.is_span()
+        && metadata.target().starts_with("push0")
         && metadata.target() != tasks::SPAN_TARGET
         && *metadata.level() <= Level::INFO
 }

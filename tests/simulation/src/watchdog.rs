@@ -57,7 +57,7 @@ pub(crate) struct Written {
     /// The message of the task, which is left alone if another one has replaced it.
     pub(crate) sequence: u64,
     prover: Participant,
-    ran_ms: u64,
+    ran: Duration,
 }
 
 impl Written {
@@ -66,7 +66,7 @@ impl Written {
             key: held.header.key(),
             sequence: held.sequence,
             prover,
-            ran_ms: held.running_ms.unwrap_or(0),
+            ran: Duration::from_millis(held.running_ms.unwrap_or(0)),
         }
     }
 }
@@ -170,7 +170,9 @@ impl World {
 
     fn watchdog_act(&mut self, effect: Effect) -> Vec<Op> {
         match effect {
-            Effect::Report { prover, held, end } => vec![Op::Report(Written::of(&held, prover), end)],
+            Effect::Report {
+                prover, held, end, ..
+            } => vec![Op::Report(Written::of(&held, prover), end)],
             Effect::GiveBack(role, held) => vec![Op::GiveBack(stream_of(role), held.sequence)],
             Effect::Announce(happening) => {
                 // A process that is not there any more may have been the last prover not in quarantine.
@@ -242,7 +244,7 @@ impl World {
             key,
             sequence,
             prover,
-            ran_ms: 0,
+            ran: Duration::ZERO,
         };
         match fate {
             Fate::Fell(prover, end) => Some(Op::Report(written(prover), end)),
@@ -308,7 +310,7 @@ impl World {
     pub(crate) fn report(&mut self, written: &Written, end: End) -> Option<Body> {
         let task = self.task_of(written)?;
         let prover = written.prover.name.clone();
-        Some(Body::Result(reports::lost(task, prover, end, written.ran_ms)))
+        Some(Body::Result(reports::lost(task, prover, end, written.ran)))
     }
 
     pub(crate) fn second_copy(&mut self, written: &Written) -> Option<Body> {

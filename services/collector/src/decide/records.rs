@@ -4,12 +4,16 @@ use super::{AMENDED_MAX, Collector, REORG_DEPTH_MAX, Step};
 use crate::{
     intake::Handle,
     record::{self, Outcome},
+    recorded::Recorded,
     run::Key,
     state::{At, Block, block_ref},
 };
 use push0_domain::{
-    Announcement, BlockHash, BlockRef, message::Emission, output::Emitted, pipeline::Pipeline,
-    trace::TraceContext,
+    Announcement, BlockHash, BlockRef,
+    message::Emission,
+    output::Emitted,
+    pipeline::Pipeline,
+    trace::{Member, Span, TraceContext},
 };
 use std::{collections::VecDeque, sync::Arc};
 
@@ -50,9 +54,20 @@ impl Collector {
         let this = (&**block, block_ref(at), block_ref(at));
         let (emission, trace) = record::emission(&self.pipeline, this, &outcome, self.next, &self.bodies)?;
         let standing = Emitted::standing(&self.emitted, at.0);
+        let definition = definition(block.revision);
+        let recorded = Recorded {
+            unit: block,
+            block: block_ref(at),
+            first: None,
+            emission: &emission,
+            pipeline: definition.as_deref(),
+            bodies: &self.bodies,
+        };
+        let spans = recorded.spans(None, Vec::new());
         let mut block = self.blocks.remove(&at)?;
         let mut handles = block.take_handles();
         handles.extend(self.go_on([(at, block.announcement)], record::size(&emission)));
+        self.spans.decided(spans);
         let emission = Emission {
             standing,
             next: self.next,
@@ -88,6 +103,8 @@ impl Collector {
         }
         let this = (&range.unit, range.first, block_ref(key.1));
         let (emission, trace) = record::emission(&self.pipeline, this, outcome, self.next, &self.bodies)?;
+        let spans = self.spans_of_range(&key, &emission);
+        self.spans.decided(spans);
         let range = self.ranges.take(&key)?;
         let mut unit = range.unit;
         let mut handles = unit.take_handles();
@@ -111,6 +128,39 @@ impl Collector {
             ..emission
         };
         Some(Step::Emit(Box::new(emission), traces, handles))
+    }
+
+    /// Returns the spans of a range, and those of its blocks, that end with its record.
+    fn spans_of_range(&self, key: &Key, emission: &Emission) -> Vec<Span> {
+        let Some(range) = self.ranges.get(key) else {
+            return Vec::new();
+        };
+        let recorded = |unit, block, first| Recorded {
+            unit,
+            block,
+            first,
+            emission,
+            pipeline: None,
+            bodies: &self.bodies,
+        };
+        let unit = recorded(&range.unit, block_ref(key.1), Some(range.first));
+        let members = range.members.iter();
+        let members: Vec<Recorded<'_>> = members
+            .filter_map(|at| Some(recorded(&**self.blocks.get(at)?, block_ref(*at), None)))
+            .collect();
+        let covers = members.iter().filter_map(Recorded::trace).collect();
+        let mut spans = unit.spans(None, covers);
+        let trace = unit.trace();
+        let member_of = trace.as_ref().map(|range| Member {
+            range,
+            end: unit.end().unwrap_or(range.times.proof_from),
+        });
+        spans.extend(
+            members
+                .iter()
+                .flat_map(|block| block.spans(member_of, Vec::new())),
+        );
+        spans
     }
 
     /// Moves the output behind these blocks. Returns further messages settled by their record.
@@ -214,6 +264,15 @@ impl Collector {
         }
         let (emission, trace) = record::emission(&self.pipeline, this, outcome, self.next, &self.bodies)?;
         self.intake.decided(record::size(&emission));
+        let recorded = Recorded {
+            unit: this.0,
+            block: this.2,
+            first: is_range.then_some(this.1),
+            emission: &emission,
+            pipeline: None,
+            bodies: &self.bodies,
+        };
+        self.spans.decided(recorded.spans(None, Vec::new()));
         // If a hash is missing, the record is older than any reorg, and consumers do not need the hashes.
         let numbers = emission.first.number..=emission.last.number;
         let hashes = numbers.map(|number| self.emitted.get(&number).map(|emitted| emitted.hash));

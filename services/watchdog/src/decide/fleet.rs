@@ -227,6 +227,7 @@ impl Watchdog {
             prover: prover.clone(),
             held: Box::new(held),
             end,
+            heard_at: process.heard_at,
         }));
         // A delivery that never ran does not count as an attempt.
         effects.extend(

@@ -4,14 +4,15 @@ use super::{Active, place::place_of};
 use crate::{
     decide::{Because, Effect, End, Reason},
     reports,
+    silence::SUSPECT_AFTER,
 };
-use push0_bus::{Ack, BusError, Kept, Message, PublishError, Stream};
+use push0_bus::{Ack, BusError, Kept, Message, PublishError, Stream, now};
 use push0_domain::{
-    Participant, PipelineId,
-    message::{Control, FailureClass, Happening, Held, Outcome, ResultEvent, Role, Task},
+    Participant, PipelineId, Timestamp,
+    message::{Control, Failure, FailureClass, Happening, Held, ResultEvent, Role, Task, TaskHeader},
     pipeline::Rest,
     subject::{self, AttemptKey},
-    trace::TraceContext,
+    trace::{AttemptTold, Cause, Span, TraceContext, attempt},
 };
 use push0_runtime::trace;
 use serde::{Serialize, de::IgnoredAny};
@@ -22,18 +23,25 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 /// An attempt whose prover cannot report its end.
 pub(super) struct Lost {
-    pub(super) task: Task,
     pub(super) trace: TraceContext,
     pub(super) prover: Participant,
     pub(super) end: End,
-    pub(super) ran_ms: u64,
+    /// When the broker stored the task.
+    pub(super) released_at: Timestamp,
+    /// When the prover was last heard, and how long the attempt had run then; `None` without a lease of it.
+    pub(super) heard: Option<(Timestamp, Duration)>,
     pub(super) ack: Ack,
 }
 
 impl Active<'_> {
     pub(super) async fn perform(&mut self, effect: Effect) -> Result<(), BusError> {
         let act = match effect {
-            Effect::Report { prover, held, end } => return self.report(prover, &held, end).await,
+            Effect::Report {
+                prover,
+                held,
+                end,
+                heard_at,
+            } => return self.report(prover, &held, end, heard_at).await,
             Effect::Hedge {
                 prover,
                 held,
@@ -156,9 +164,17 @@ impl Active<'_> {
         Ok(false)
     }
 
-    async fn report(&self, prover: Participant, held: &Held, end: End) -> Result<(), BusError> {
+    async fn report(
+        &self,
+        prover: Participant,
+        held: &Held,
+        end: End,
+        heard_at: Timestamp,
+    ) -> Result<(), BusError> {
         let key = held.header.key();
-        let Some((Ok(task), sequence)) = self.task(&key).await?.map(|kept| (kept.body, kept.sequence)) else {
+        let kept = self.task(&key).await?;
+        let kept = kept.map(|kept| (kept.body, kept.sequence, kept.stored_at));
+        let Some((Ok(task), sequence, released_at)) = kept else {
             return Ok(());
         };
         if sequence != held.sequence {
@@ -169,21 +185,22 @@ impl Active<'_> {
             return Ok(());
         };
         let lost = Lost {
-            task,
             trace: held.trace.clone(),
             prover,
             end,
-            ran_ms: held.running_ms.unwrap_or(0),
+            released_at,
+            heard: Some((heard_at, Duration::from_millis(held.running_ms.unwrap_or(0)))),
             ack,
         };
-        self.write_end(&key, lost).await
+        self.write_end(&key, task, lost).await
     }
 
     /// Writes the end of an attempt in place of its prover, and only then ends its delivery, so that a crash
     /// in between costs a second run and never the task.
-    pub(super) async fn write_end(&self, key: &AttemptKey, lost: Lost) -> Result<(), BusError> {
-        let result = reports::lost(lost.task, lost.prover.name, lost.end, lost.ran_ms);
-        let Outcome::Failed(failure) = &result.outcome else {
+    pub(super) async fn write_end(&self, key: &AttemptKey, task: Task, lost: Lost) -> Result<(), BusError> {
+        let ran = lost.heard.map_or(Duration::ZERO, |(_, ran)| ran);
+        let result = reports::lost(task, lost.prover.name.clone(), lost.end, ran);
+        let Some(failure) = result.failure() else {
             return Ok(());
         };
         let act = match failure.class {
@@ -199,15 +216,15 @@ impl Active<'_> {
             prover.id = %result.prover,
             outcome = failure.class.as_str(),
         );
-        trace::set_parent(&span, &lost.trace);
         tracing::warn!(parent: &span, reason = failure.message, "attempt lost, reporting it as failed");
-        let context = trace::context(&span, &lost.trace);
+        let spans = told(header, &lost, &failure, now());
         self.publish(
             subject::result_by_watchdog(key),
             &ResultEvent::Attempt(result),
-            &context,
+            &lost.trace,
         )
         .await?;
+        trace::write(spans);
         lost.ack.done().await;
         self.metrics.acts.with_label_values(&[act]).inc();
         Ok(())
@@ -224,22 +241,23 @@ impl Active<'_> {
         let Some((Ok(task), stored)) = self.task(key).await?.map(|kept| (kept.body, kept.trace)) else {
             return Ok(());
         };
-        let act = match because {
-            Because::Slow => "hedged",
+        let (act, cause) = match because {
+            Because::Slow => ("hedged", Cause::Slow),
             Because::Silent => {
                 tracing::warn!(
                     attempt = %key,
                     prover.id = %prover.name,
                     "the prover is silent, a second copy of its attempt starts elsewhere"
                 );
-                "copied"
+                ("copied", Cause::Silence)
             }
         };
         let ready = reports::second_copy(task, prover.name);
         let id = ready.stage.task(ready.tasks.first).attempt(ready.attempt);
         let key = AttemptKey::of(&ready.zkvm, &id);
         let trace = trace.unwrap_or(&stored);
-        self.publish(subject::stage(&key), &ready, trace).await?;
+        let trace = trace.map(|trace| trace.next_attempt(cause, now()));
+        self.publish(subject::stage(&key), &ready, &trace).await?;
         self.metrics.acts.with_label_values(&[act]).inc();
         Ok(())
     }
@@ -261,4 +279,27 @@ impl Active<'_> {
             Err(error) => Err(error.into()),
         }
     }
+}
+
+/// Returns the spans of an attempt whose prover cannot write them, by the times of its lease. A silent attempt ends when
+/// its prover was suspected: from then on, a copy of it may be on its way.
+fn told(header: &TaskHeader, lost: &Lost, failure: &Failure, now: Timestamp) -> Vec<Span> {
+    let heard_at = lost.heard.map(|(at, _)| at);
+    let begun_at = lost.heard.map(|(at, ran)| at.minus(ran));
+    let is_hung = lost.end == End::Hung;
+    let suspected_at = heard_at.map_or(now, |at| at.plus(SUSPECT_AFTER));
+    let end = if is_hung { now } else { suspected_at.min(now) };
+    let told = AttemptTold {
+        header,
+        prover: &lost.prover.name,
+        released_at: lost.released_at,
+        begun_at,
+        read: Duration::ZERO,
+        proved: Duration::MAX,
+        heard_at: heard_at.filter(|_| !is_hung),
+        end,
+        failure: Some(failure),
+        events: Vec::new(),
+    };
+    attempt(&lost.trace, &told)
 }

@@ -12,6 +12,7 @@ use push0_domain::{
     trace::TraceContext,
 };
 use push0_operate::{OperateError, retry};
+use push0_runtime::trace;
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
@@ -273,10 +274,15 @@ impl Active<'_> {
             None => retry::context(pipeline, block),
         };
         let stages = retry::first_stages(pipeline, block, &context, input);
+        let trace = TraceContext::default();
+        let trace = trace::of_block(&trace, name, &block.block, block.observed_at);
+        let trace = trace
+            .map(|trace| trace.begun(now()).context())
+            .unwrap_or_default();
         let of_proof = |ready: &StageReady| ready.stage.proof_type == *proof_type;
         for mut ready in stages.into_iter().filter(of_proof) {
             ready.attempt = first_attempt(start);
-            match retry::ask(self.bus, &ready, &TraceContext::default()).await {
+            match retry::ask(self.bus, &ready, &trace).await {
                 Ok(()) => {}
                 Err(OperateError::Bus(error)) => return Err(error),
                 Err(error) => {

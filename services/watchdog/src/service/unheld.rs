@@ -93,17 +93,18 @@ impl Active<'_> {
             }
         };
         let kept = self.task(&key).await?;
-        let Some((Ok(task), trace)) = kept.map(|kept| (kept.body, kept.trace)) else {
+        let kept = kept.map(|kept| (kept.body, kept.trace, kept.stored_at));
+        let Some((Ok(task), trace, released_at)) = kept else {
             return Ok(());
         };
         let lost = Lost {
-            task,
             trace,
             prover,
             end,
-            ran_ms: 0,
+            released_at,
+            heard: None,
             ack,
         };
-        self.write_end(&key, lost).await
+        self.write_end(&key, task, lost).await
     }
 }

@@ -123,6 +123,9 @@ pub struct Held {
     pub trace: TraceContext,
 }
 
+/// The reason of an order to stop an attempt whose end the watchdog has reported.
+pub const OVERDUE: &str = "over its timeout";
+
 /// Body of CONTROL: an order to one prover. The watchdog repeats an order until it is obeyed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

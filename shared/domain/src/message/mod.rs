@@ -16,7 +16,7 @@ pub use block::{
     BlockContext, BlockEnded, BlockEvent, BlockFacts, Cancel, EndReason, KnownBlock, ObservedBlock,
 };
 pub use event::{Event, Happening, HeldQueue, Obstacle};
-pub use lease::{Control, Held, Lease, Origin, Presence, ProverState, Role, SLOTS_MAX};
+pub use lease::{Control, Held, Lease, OVERDUE, Origin, Presence, ProverState, Role, SLOTS_MAX};
 pub use proof::{AttemptRecord, Dead, DeadLetter, Emission, EmissionOutcome, Proof, Standing};
 pub use result::{Failure, FailureClass, Outcome, ResultEvent, TEXT_LEN_MAX, TaskResult, Verdict, clip};
 pub use statement::statement;

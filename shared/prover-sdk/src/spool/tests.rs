@@ -52,6 +52,7 @@ fn unstored(number: u64, outputs: &[&[u8]]) -> Unstored {
             prove_us: 1,
             transfer_us: 2,
             trace: TraceContext::default(),
+            begun: None,
         },
         outputs: outputs.iter().map(|output| output.to_vec()).collect(),
     }

@@ -1,7 +1,6 @@
 //! Export of spans from the process: a bounded queue, batches, one exporter.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use opentelemetry::KeyValue;
@@ -9,14 +8,16 @@ use opentelemetry_otlp::{Protocol, SpanExporter as OtlpExporter, WithExportConfi
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::error::{OTelSdkError, OTelSdkResult};
 use opentelemetry_sdk::trace::{
-    BatchConfigBuilder, BatchSpanProcessor, Sampler, SdkTracerProvider, SpanData, SpanExporter,
+    BatchConfigBuilder, BatchSpanProcessor, SpanData, SpanExporter, SpanProcessor as _,
 };
 use tokio::runtime::Handle;
 
 use super::endpoint::Endpoint;
 use super::error::TelemetryError;
+use super::receiver::Receiver;
+use super::sink::Sink;
 use crate::config::OtlpProtocol;
-use crate::metrics::{self, IntCounter};
+use crate::metrics;
 
 /// Most spans waiting for export: 2 MiB at about 1 KiB each. Further spans are dropped.
 const MAX_QUEUE: usize = 2048;
@@ -27,13 +28,13 @@ const BATCH_DELAY: Duration = Duration::from_secs(1);
 /// Time limit for the export of a batch, retries included.
 const EXPORT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Builds the provider that sends the spans of the service `push0-<name>` to the endpoint.
-pub(super) fn provider(
+/// Builds the queue that sends the spans of the service `push0-<name>` to the endpoint.
+pub(super) fn sink(
     name: &str,
     version: &str,
     endpoint: &Endpoint,
-    sample_ratio: f64,
-) -> Result<SdkTracerProvider, TelemetryError> {
+    ratio: f64,
+) -> Result<Sink, TelemetryError> {
     let builder = OtlpExporter::builder();
     let exporter = match endpoint.protocol {
         OtlpProtocol::Grpc => builder
@@ -46,65 +47,71 @@ pub(super) fn provider(
             .with_timeout(EXPORT_TIMEOUT)
             .build(),
     };
+    let lost = metrics::counter(
+        "spans_lost_total",
+        "Spans lost in exports that failed or timed out, to a receiver that has taken spans before.",
+    );
+    let receiver = Arc::new(Receiver::new(
+        endpoint.url.clone(),
+        lost.map_err(TelemetryError::Metric)?,
+    ));
     let exporter = Watched {
         exporter: Arc::new(exporter.map_err(TelemetryError::Exporter)?),
         runtime: Handle::current(),
-        link: Link::default(),
-        lost: metrics::counter(
-            "spans_lost_total",
-            "Spans lost in exports that failed or timed out.",
-        )
-        .map_err(TelemetryError::Metric)?,
-        endpoint: endpoint.url.clone(),
+        receiver: receiver.clone(),
     };
     let batches = BatchConfigBuilder::default()
         .with_max_queue_size(MAX_QUEUE)
         .with_max_export_batch_size(MAX_BATCH)
         .with_scheduled_delay(BATCH_DELAY)
         .build();
+    let host = host();
+    // Spans of one host share a clock. A reader such as Jaeger corrects the clocks of different hosts only.
     let resource = Resource::builder()
         .with_service_name(format!("push0-{name}"))
         .with_attributes([
             KeyValue::new("service.version", version.to_owned()),
-            KeyValue::new("service.instance.id", instance_id()),
+            KeyValue::new("service.instance.id", instance_id(&host)),
+            KeyValue::new("host.name", host),
         ])
         .build();
-    let sampler = Sampler::ParentBased(Box::new(Sampler::TraceIdRatioBased(sample_ratio)));
-    Ok(SdkTracerProvider::builder()
-        .with_span_processor(
-            BatchSpanProcessor::builder(exporter)
-                .with_batch_config(batches)
-                .build(),
-        )
-        .with_sampler(sampler)
-        .with_resource(resource)
-        .build())
+    let mut queue = BatchSpanProcessor::builder(exporter)
+        .with_batch_config(batches)
+        .build();
+    queue.set_resource(&resource);
+    Ok(Sink::new(queue, receiver, ratio))
+}
+
+fn host() -> String {
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    host.trim().to_owned()
 }
 
 /// Returns an id made of host, process and start time. The start time is needed because a container's
 /// main process has the number 1 after every restart.
-fn instance_id() -> String {
-    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+fn instance_id(host: &str) -> String {
     let started = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    format!("{}-{}-{:x}", host.trim(), std::process::id(), started.as_millis())
+    format!("{host}-{}-{:x}", std::process::id(), started.as_millis())
 }
 
-/// An exporter that runs on the service's runtime and logs only when the receiver becomes
-/// unreachable or reachable.
+/// An exporter that runs on the service's runtime and notes whether the receiver answers.
 ///
 /// The SDK drives exporters on a thread of its own, where tokio's clients have no reactor.
 #[derive(Debug)]
 struct Watched<E> {
     exporter: Arc<E>,
     runtime: Handle,
-    link: Link,
-    lost: IntCounter,
-    endpoint: String,
+    receiver: Arc<Receiver>,
 }
 
 impl<E: SpanExporter + 'static> SpanExporter for Watched<E> {
     async fn export(&self, batch: Vec<SpanData>) -> OTelSdkResult {
         let (exporter, spans) = (Arc::clone(&self.exporter), batch.len());
+        if !self.receiver.takes() {
+            // Queued before the receiver was found to be away.
+            self.receiver.dropped(spans);
+            return Ok(());
+        }
         let sent = self.runtime.spawn(async move {
             // The timeout of the clients does not cover a connection that hangs.
             let export = tokio::time::timeout(EXPORT_TIMEOUT, exporter.export(batch));
@@ -113,16 +120,9 @@ impl<E: SpanExporter + 'static> SpanExporter for Watched<E> {
         let result = sent
             .await
             .unwrap_or_else(|ended| Err(OTelSdkError::InternalFailure(ended.to_string())));
-        if result.is_err() {
-            self.lost.inc_by(spans as u64);
-        }
-        match (self.link.changed(result.is_ok()), &result) {
-            (true, Ok(())) => tracing::info!(endpoint = self.endpoint, "traces are received again"),
-            (true, Err(error)) => {
-                tracing::warn!(endpoint = self.endpoint, %error, "traces are not received and get lost");
-            }
-            (false, _) => {}
-        }
+        let error = result.as_ref().err();
+        self.receiver
+            .answered(spans, error.map(|error| error as &dyn std::fmt::Display));
         result
     }
 
@@ -135,32 +135,5 @@ impl<E: SpanExporter + 'static> SpanExporter for Watched<E> {
         if let Some(exporter) = Arc::get_mut(&mut self.exporter) {
             exporter.set_resource(resource);
         }
-    }
-}
-
-/// State of the receiver at the last export, at first assumed to be reachable.
-#[derive(Debug, Default)]
-struct Link {
-    is_down: AtomicBool,
-}
-
-impl Link {
-    fn changed(&self, is_up: bool) -> bool {
-        self.is_down.swap(!is_up, Ordering::Relaxed) == is_up
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_change_of_the_link_is_told_once() {
-        let link = Link::default();
-        let told: Vec<_> = [true, false, false, true, true, false]
-            .into_iter()
-            .map(|up| link.changed(up))
-            .collect();
-        assert_eq!(told, [false, true, false, true, false, true]);
     }
 }

@@ -1,32 +1,93 @@
 //! One trace per block, from its observation to its record, across every process and attempt.
 
+mod jaeger;
 mod receiver;
+mod tree;
 
-use push0_harness::{Deployment, ProcessBuilder, assert_complete_in_order, wait_for};
-use push0_scenarios::{PATIENCE, demo, prover, settled, single, verifier};
-use receiver::{Seen, Spans};
+use jaeger::Jaeger;
+use push0_domain::message::EmissionOutcome;
+use push0_harness::{Deployment, Process, ProcessBuilder, assert_complete_in_order, wait_for};
+use push0_scenarios::{PATIENCE, demo, first_running, outcome, prover, settled, single, verifier};
+use receiver::Spans;
+use serde_json::json;
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeSet,
     io::Write,
     time::{Duration, Instant},
 };
 use tempfile::NamedTempFile;
+use tree::{Seen, Tree};
 
-/// Spans in every block's trace: the name of the service and the name of the span.
-const EXPECTED: [(&str, &str); 5] = [
-    ("push0-ingester", "block"),
-    ("push0-dispatcher", "release"),
-    ("push0-prover-mock", "prove"),
-    ("push0-prover-mock", "verify"),
-    ("push0-collector", "emit"),
-];
+/// Where the traces of a test go.
+enum Eyes {
+    Receiver(Spans, String),
+    Jaeger(Jaeger),
+}
+
+impl Eyes {
+    async fn grpc() -> Self {
+        let spans = Spans::default();
+        let endpoint = receiver::over_grpc(&spans).await;
+        Self::Receiver(spans, endpoint)
+    }
+
+    fn endpoint(&self) -> &str {
+        match self {
+            Self::Receiver(_, endpoint) => endpoint,
+            Self::Jaeger(jaeger) => &jaeger.endpoint,
+        }
+    }
+
+    /// Returns the traces whose root has this name and tells of this number.
+    async fn traces(&self, root: &str, number: u64) -> Result<Vec<Tree>, String> {
+        let traces = match self {
+            Self::Receiver(spans, _) => {
+                let all = spans.all();
+                let ids: BTreeSet<&String> = all.iter().map(|span| &span.trace).collect();
+                let of = |id: &String| -> Vec<Seen> {
+                    all.iter().filter(|span| span.trace == *id).cloned().collect()
+                };
+                ids.into_iter().map(of).collect()
+            }
+            Self::Jaeger(jaeger) => {
+                jaeger
+                    .find(&json!({ "block.number": number.to_string() }))
+                    .await?
+            }
+        };
+        let number = number.to_string();
+        let is_wanted = |spans: &Vec<Seen>| {
+            spans.iter().any(|span| {
+                let told = span.attribute("block.number");
+                span.parent.is_empty() && span.name == root && told == Some(&*number)
+            })
+        };
+        Ok(traces.into_iter().filter(is_wanted).map(Tree).collect())
+    }
+
+    /// Waits until the trace of a block or range is whole, and returns it.
+    async fn whole(&self, root: &str, number: u64) -> Tree {
+        wait_for(
+            &format!("a whole trace of {root} {number}"),
+            PATIENCE,
+            async || {
+                let traces = self.traces(root, number).await?;
+                let [tree] = &traces[..] else {
+                    return Err(format!("{} traces", traces.len()));
+                };
+                tree.flaw().map_or_else(|| Ok(tree.clone()), Err)
+            },
+        )
+        .await
+    }
+}
 
 /// Starts a deployment whose blocks 1 to `count` come from a file, with traces sent to `endpoint`.
 async fn traced(
     endpoint: &str,
     protocol: &str,
     count: u64,
-    stage: &str,
+    pipeline: &str,
     adapters: impl IntoIterator<Item = ProcessBuilder>,
 ) -> (Deployment, NamedTempFile) {
     let mut file = NamedTempFile::new().expect("a file");
@@ -34,7 +95,7 @@ async fn traced(
         writeln!(file, "{number}").expect("written");
     }
     let source = format!("{{ kind = \"file\", path = \"{}\" }}", file.path().display());
-    let pipeline = single(stage).replace("{ kind = \"external\" }", &source);
+    let pipeline = pipeline.replace("{ kind = \"external\" }", &source);
     let builder = Deployment::builder().as_shipped().pipeline(&pipeline);
     let builder = adapters
         .into_iter()
@@ -47,116 +108,333 @@ async fn traced(
     (deployment, file)
 }
 
-/// Returns why these spans do not form one tree with root `block`; `None` if they do.
-fn flaw(spans: &[Seen]) -> Option<String> {
-    for (service, name) in EXPECTED {
-        if !spans
-            .iter()
-            .any(|span| span.service == service && span.name == name)
-        {
-            return Some(format!("no span `{name}` of {service}"));
-        }
-    }
-    let ids: BTreeSet<&str> = spans.iter().map(|span| span.id.as_str()).collect();
-    let roots: Vec<&Seen> = spans.iter().filter(|span| span.parent.is_empty()).collect();
-    if !matches!(roots[..], [root] if root.name == "block") {
-        return Some(format!("its roots are {roots:?}"));
-    }
-    let orphan = spans
+fn slow(name: &str, time: &str) -> ProcessBuilder {
+    prover(name).env("PUSH0_MOCK__TIME", time)
+}
+
+/// The paths of a healthy block's spans, with the service that writes each.
+const HEALTHY: [(&str, &str); 12] = [
+    ("block", "push0-collector"),
+    ("block > publish", "push0-ingester"),
+    ("block > proof main", "push0-collector"),
+    ("block > proof main > stage prove", "push0-collector"),
+    ("block > proof main > stage prove > task prove", "push0-collector"),
+    (
+        "block > proof main > stage prove > task prove > attempt prove",
+        "push0-prover-mock",
+    ),
+    (
+        "block > proof main > stage prove > task prove > attempt prove > queue wait",
+        "push0-prover-mock",
+    ),
+    (
+        "block > proof main > stage prove > task prove > attempt prove > prove",
+        "push0-prover-mock",
+    ),
+    (
+        "block > proof main > stage prove > task prove > check prove",
+        "push0-prover-mock",
+    ),
+    (
+        "block > proof main > stage prove > task prove > check prove > check wait",
+        "push0-prover-mock",
+    ),
+    (
+        "block > proof main > stage prove > task prove > check prove > verify",
+        "push0-prover-mock",
+    ),
+    ("block > order wait", "push0-collector"),
+];
+
+fn assert_is_healthy(tree: &Tree) {
+    let paths: BTreeSet<(String, &str)> = tree
+        .0
         .iter()
-        .find(|span| !span.parent.is_empty() && !ids.contains(span.parent.as_str()));
-    orphan.map(|orphan| format!("the parent of {orphan:?} was never sent"))
-}
-
-/// Waits until `count` traces exist and each is a complete tree, and returns their spans.
-async fn whole(spans: &Spans, count: usize) -> Vec<Vec<Seen>> {
-    wait_for(&format!("{count} whole traces"), PATIENCE, async || {
-        let mut traces: BTreeMap<String, Vec<Seen>> = BTreeMap::new();
-        for span in spans.all() {
-            traces.entry(span.trace.clone()).or_default().push(span);
-        }
-        let flaws: Vec<String> = traces.values().filter_map(|spans| flaw(spans)).collect();
-        match traces.len() == count && flaws.is_empty() {
-            true => Ok(traces.into_values().collect()),
-            false => Err(format!(
-                "{} traces, {} flawed: {:?}",
-                traces.len(),
-                flaws.len(),
-                flaws.first()
-            )),
-        }
-    })
-    .await
-}
-
-async fn every_block_is_one_trace(endpoint: &str, protocol: &str, spans: &Spans) {
-    let adapters = [prover("p1"), prover("p2"), verifier("v1")];
-    let (deployment, _file) = traced(endpoint, protocol, 10, "timeout = \"10s\"", adapters).await;
-    let emissions = deployment.wait_emitted(&demo(), 10, PATIENCE).await;
-    assert_complete_in_order(&emissions, 1..=10);
-    for trace in whole(spans, 10).await {
-        assert_eq!(trace.len(), EXPECTED.len(), "{trace:?}");
+        .map(|span| (tree.path(span), &*span.service))
+        .collect();
+    for (path, service) in HEALTHY {
+        assert!(
+            paths.contains(&(path.to_owned(), service)),
+            "{path} in {:#?}",
+            tree.lines()
+        );
     }
+    assert_eq!(tree.root().attribute("outcome"), Some("proved"));
+    assert!(tree.0.iter().all(|span| !span.is_error), "{:#?}", tree.lines());
+    let attempt = tree.one("attempt prove");
+    assert_eq!(attempt.attribute("messaging.system"), Some("nats"));
+    assert_eq!(attempt.attribute("outcome"), Some("completed"));
+}
+
+async fn healthy(eyes: &Eyes, protocol: &str) {
+    let adapters = [slow("p1", "200ms"), slow("p2", "200ms"), verifier("v1")];
+    let pipeline = single("timeout = \"10s\"");
+    let (deployment, _file) = traced(eyes.endpoint(), protocol, 6, &pipeline, adapters).await;
+    let emissions = deployment.wait_emitted(&demo(), 6, PATIENCE).await;
+    assert_complete_in_order(&emissions, 1..=6);
+    for number in 1..=6 {
+        assert_is_healthy(&eyes.whole("block", number).await);
+    }
+}
+
+/// Half of all attempts fail; the seed decides which. A failed attempt is in the trace of its block, as an error, and
+/// the one after it points to it.
+async fn retried(eyes: &Eyes) {
+    let adapters = [
+        slow("p1", "50ms").env("PUSH0_MOCK__FAILURE_RATE", 0.5),
+        verifier("v1"),
+    ];
+    let pipeline = single("timeout = \"10s\"\nattempts = 12");
+    let (deployment, _file) = traced(eyes.endpoint(), "grpc", 6, &pipeline, adapters).await;
+    deployment.wait_emitted(&demo(), 6, PATIENCE).await;
+    let mut retries = 0;
+    for number in 1..=6 {
+        let tree = eyes.whole("block", number).await;
+        assert_eq!(tree.root().attribute("outcome"), Some("proved"));
+        for failed in tree.named("attempt prove").filter(|span| span.is_error) {
+            assert_eq!(failed.attribute("outcome"), Some("retryable"));
+            assert!(
+                failed.events.iter().any(|event| event == "exception"),
+                "{failed:?}"
+            );
+            let follows = |span: &&Seen| span.links.iter().any(|(_, id)| *id == failed.id);
+            assert_eq!(tree.named("attempt prove").filter(follows).count(), 1);
+            retries += 1;
+        }
+    }
+    assert!(retries > 0, "no attempt failed");
+}
+
+/// A slow attempt has a copy, which says so and wins. The slow one is stopped, and is in the tree too.
+async fn hedged(eyes: &Eyes) {
+    let adapters = [slow("slow", "20s"), verifier("v1")];
+    let pipeline = single("timeout = \"25s\"\nhedge_after = \"500ms\"");
+    let (mut deployment, _file) = traced(eyes.endpoint(), "grpc", 1, &pipeline, adapters).await;
+    first_running(deployment.bus(), &["slow"], 1).await;
+    let endpoint = eyes.endpoint().to_owned();
+    let fast = slow("fast", "500ms").env("PUSH0_TELEMETRY__OTLP_ENDPOINT", endpoint);
+    deployment.start_service(fast);
+    deployment.wait_emitted(&demo(), 1, PATIENCE).await;
+    settled(deployment.bus()).await;
+    let tree = wait_for("both copies", PATIENCE, async || {
+        let tree = eyes.whole("block", 1).await;
+        let has_both = tree.named("attempt prove").count() == 1 && tree.named("copy prove").count() == 1;
+        has_both
+            .then(|| tree.clone())
+            .ok_or(format!("{:#?}", tree.lines()))
+    })
+    .await;
+    let (first, copy) = (tree.one("attempt prove"), tree.one("copy prove"));
+    assert_eq!(copy.links, [(copy.trace.clone(), first.id.clone())]);
+    assert_eq!(copy.attribute("attempt.copy_of"), Some("1"));
+    assert_eq!(first.attribute("outcome"), Some("stopped"));
+    assert!(!first.is_error, "nothing is wrong with a copy that is not needed");
+}
+
+/// The attempt of a killed prover is told by the watchdog, and the copy elsewhere points to it.
+async fn killed(eyes: &Eyes) {
+    let adapters = [slow("p1", "2s"), slow("p2", "2s"), verifier("v1")];
+    let pipeline = single("timeout = \"10s\"");
+    let (deployment, _file) = traced(eyes.endpoint(), "grpc", 1, &pipeline, adapters).await;
+    let (dying, _) = first_running(deployment.bus(), &["p1", "p2"], 1).await;
+    Process::kill(deployment.service(dying));
+    deployment.wait_emitted(&demo(), 1, PATIENCE).await;
+    let tree = eyes.whole("block", 1).await;
+    let (died, copy) = (tree.one("attempt prove"), tree.one("copy prove"));
+    assert_eq!(
+        (&*died.service, died.attribute("outcome")),
+        ("push0-watchdog", Some("died"))
+    );
+    assert!(died.is_error);
+    assert_eq!(copy.links, [(died.trace.clone(), died.id.clone())]);
+    assert_eq!(
+        tree.path(tree.one("silence")),
+        format!("{} > silence", tree.path(died))
+    );
+    assert_eq!(tree.root().attribute("outcome"), Some("proved"));
+}
+
+/// A block whose task died is found as an error, from the root down to the attempts.
+async fn dead(eyes: &Eyes) {
+    let fails = |name| {
+        slow(name, "100ms")
+            .env("PUSH0_MOCK__FAILURE_RATE", 1)
+            .env("PUSH0_MOCK__FAILURE_CLASS", "fatal")
+    };
+    let pipeline = single("timeout = \"10s\"\nattempts = 2");
+    let adapters = [fails("p1"), fails("p2"), verifier("v1")];
+    let (deployment, _file) = traced(eyes.endpoint(), "grpc", 1, &pipeline, adapters).await;
+    let emissions = deployment.wait_emitted(&demo(), 1, PATIENCE).await;
+    assert!(matches!(outcome(&emissions[0]), EmissionOutcome::Dead { .. }));
+    let tree = eyes.whole("block", 1).await;
+    assert_eq!(tree.root().attribute("outcome"), Some("dead"));
+    for name in [
+        "block",
+        "proof main",
+        "stage prove",
+        "task prove",
+        "attempt prove",
+    ] {
+        assert!(
+            tree.named(name).all(|span| span.is_error),
+            "{name} in {:#?}",
+            tree.lines()
+        );
+    }
+    assert!(tree.named("attempt prove").count() >= 2, "{:#?}", tree.lines());
+    if let Eyes::Jaeger(jaeger) = eyes {
+        let found = jaeger.find(&json!({ "error": "true" })).await.expect("an answer");
+        let ids: BTreeSet<&str> = found.iter().flatten().map(|span| &*span.trace).collect();
+        assert_eq!(ids, BTreeSet::from([&*tree.root().trace]), "found as an error");
+    }
+}
+
+const ROLLUP: &str = r#"
+name = "demo"
+source = { kind = "external" }
+[[proof]]
+type = "main"
+zkvm = "mock"
+verify = "off"
+[[proof.stage]]
+name = "prove"
+kind = "map"
+timeout = "20s"
+[[proof.stage]]
+name = "aggregate"
+kind = "range"
+every = 4
+close_after = "20s"
+arity = 2
+timeout = "20s"
+[[proof.stage]]
+name = "wrap"
+kind = "map"
+timeout = "20s"
+"#;
+
+/// A range has a trace of its own, which points to its blocks, as they point to it.
+async fn range(eyes: &Eyes) {
+    let adapters = [slow("p1", "150ms"), slow("p2", "150ms")];
+    let (deployment, _file) = traced(eyes.endpoint(), "grpc", 7, ROLLUP, adapters).await;
+    deployment.wait_emitted(&demo(), 2, PATIENCE).await;
+    let tree = eyes.whole("range", 7).await;
+    let range = tree.root();
+    assert_eq!(range.attribute("range.first"), Some("4"));
+    for (name, count) in [
+        ("stage aggregate", 1),
+        ("task aggregate", 3),
+        ("stage wrap", 1),
+        ("range wait", 1),
+    ] {
+        assert_eq!(tree.named(name).count(), count, "{name} in {:#?}", tree.lines());
+    }
+    let mut blocks = BTreeSet::new();
+    for number in 4..=7 {
+        let block = eyes.whole("block", number).await;
+        let root = block.root();
+        blocks.insert((root.trace.clone(), root.id.clone()));
+        assert_eq!(
+            block.one("range").links,
+            [(range.trace.clone(), range.id.clone())]
+        );
+        assert_eq!(
+            block.path(block.one("stage prove")),
+            "block > proof main > stage prove"
+        );
+    }
+    assert_eq!(range.links.iter().cloned().collect::<BTreeSet<_>>(), blocks);
 }
 
 #[tokio::test]
 async fn a_block_is_one_connected_trace_over_grpc() {
-    let spans = Spans::default();
-    let endpoint = receiver::over_grpc(&spans).await;
-    every_block_is_one_trace(&endpoint, "grpc", &spans).await;
+    healthy(&Eyes::grpc().await, "grpc").await;
 }
 
 #[tokio::test]
 async fn a_block_is_one_connected_trace_over_http() {
     let spans = Spans::default();
     let endpoint = receiver::over_http(&spans).await;
-    every_block_is_one_trace(&endpoint, "http", &spans).await;
+    healthy(&Eyes::Receiver(spans, endpoint), "http").await;
 }
 
 #[tokio::test]
 async fn failed_attempts_are_in_the_trace_of_their_block() {
-    let spans = Spans::default();
-    let endpoint = receiver::over_grpc(&spans).await;
-    // Half of all attempts fail; the seed decides which.
-    let adapters = [prover("p1").env("PUSH0_MOCK__FAILURE_RATE", 0.5), verifier("v1")];
-    let (deployment, _file) = traced(
-        &endpoint,
-        "grpc",
-        12,
-        "timeout = \"10s\"\nattempts = 12",
-        adapters,
-    )
-    .await;
-    let emissions = deployment.wait_emitted(&demo(), 12, PATIENCE).await;
-    assert_complete_in_order(&emissions, 1..=12);
-    let traces = whole(&spans, 12).await;
-    let retried = traces.iter().filter(|trace| {
-        let ended = |outcome: &str| {
-            trace
-                .iter()
-                .any(|s| s.name == "prove" && s.outcome.as_deref() == Some(outcome))
-        };
-        ended("retryable") && ended("completed")
-    });
-    assert!(retried.count() > 0, "{traces:?}");
+    retried(&Eyes::grpc().await).await;
 }
 
 #[tokio::test]
-async fn without_a_receiver_the_work_goes_on_at_the_same_pace() {
+async fn both_copies_of_a_slow_attempt_are_in_the_trace() {
+    hedged(&Eyes::grpc().await).await;
+}
+
+#[tokio::test]
+async fn the_attempt_of_a_killed_prover_is_in_the_trace() {
+    killed(&Eyes::grpc().await).await;
+}
+
+#[tokio::test]
+async fn a_dead_block_is_an_error_from_its_root_down() {
+    dead(&Eyes::grpc().await).await;
+}
+
+#[tokio::test]
+async fn a_range_and_its_blocks_point_to_each_other() {
+    range(&Eyes::grpc().await).await;
+}
+
+#[tokio::test]
+async fn jaeger_shows_a_healthy_block_without_a_warning() {
+    if let Some(jaeger) = Jaeger::start().await {
+        healthy(&Eyes::Jaeger(jaeger), "grpc").await;
+    }
+}
+
+#[tokio::test]
+async fn jaeger_shows_failed_attempts() {
+    if let Some(jaeger) = Jaeger::start().await {
+        retried(&Eyes::Jaeger(jaeger)).await;
+    }
+}
+
+#[tokio::test]
+async fn jaeger_shows_both_copies_of_a_slow_attempt() {
+    if let Some(jaeger) = Jaeger::start().await {
+        hedged(&Eyes::Jaeger(jaeger)).await;
+    }
+}
+
+#[tokio::test]
+async fn jaeger_shows_the_attempt_of_a_killed_prover() {
+    if let Some(jaeger) = Jaeger::start().await {
+        killed(&Eyes::Jaeger(jaeger)).await;
+    }
+}
+
+#[tokio::test]
+async fn jaeger_finds_a_dead_block_by_its_error() {
+    if let Some(jaeger) = Jaeger::start().await {
+        dead(&Eyes::Jaeger(jaeger)).await;
+    }
+}
+
+#[tokio::test]
+async fn jaeger_shows_a_range_and_its_blocks() {
+    if let Some(jaeger) = Jaeger::start().await {
+        range(&Eyes::Jaeger(jaeger)).await;
+    }
+}
+
+#[tokio::test]
+async fn without_a_receiver_the_work_goes_on_at_the_same_pace_and_nobody_shouts() {
     // The port was free a moment ago and has no listener.
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0")
         .await
         .expect("port 0 is free");
     let endpoint = format!("http://{}", listener.local_addr().expect("an address"));
     drop(listener);
-    let (deployment, _file) = traced(
-        &endpoint,
-        "grpc",
-        200,
-        "timeout = \"10s\"",
-        [prover("p1"), prover("p2"), verifier("v1")],
-    )
-    .await;
+    let adapters = [prover("p1"), prover("p2"), verifier("v1")];
+    let (deployment, _file) = traced(&endpoint, "grpc", 200, &single("timeout = \"10s\""), adapters).await;
     let began = Instant::now();
     let emissions = deployment.wait_emitted(&demo(), 200, PATIENCE).await;
     let took = began.elapsed();
@@ -165,4 +443,13 @@ async fn without_a_receiver_the_work_goes_on_at_the_same_pace() {
     // The proofs take two seconds; a blocking export would raise the total to five.
     assert!(took < Duration::from_secs(5), "{took:?}");
     settled(deployment.bus()).await;
+    for label in ["p1", "p2", "v1"] {
+        let log = deployment.service(label).log();
+        let told: Vec<&str> = log.lines().filter(|line| line.contains("traces")).collect();
+        assert!(told.len() <= 1, "one remark: {told:?}");
+        assert!(
+            told.iter().all(|line| line.contains("INFO")),
+            "no alarm: {told:?}"
+        );
+    }
 }

@@ -1,29 +1,22 @@
 //! A receiver of OTLP inside the test, over gRPC and over HTTP.
 
+use super::tree::Seen;
 use axum::{Router, body::Bytes, http::header::CONTENT_TYPE, routing::post};
 use opentelemetry_proto::tonic::{
     collector::trace::v1::{
         ExportTraceServiceRequest, ExportTraceServiceResponse,
         trace_service_server::{TraceService, TraceServiceServer},
     },
-    common::v1::any_value::Value,
+    common::v1::{KeyValue, any_value::Value},
+    trace::v1::{Span, status::StatusCode},
 };
 use prost::Message as _;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, PoisonError},
+};
 use tokio::net::TcpListener;
 use tonic::{Request, Response, Status, transport::server::TcpIncoming};
-
-/// A span as received.
-#[derive(Clone, Debug)]
-pub(super) struct Seen {
-    pub(super) service: String,
-    pub(super) name: String,
-    pub(super) trace: String,
-    pub(super) id: String,
-    /// Id of the parent span; empty for a root.
-    pub(super) parent: String,
-    pub(super) outcome: Option<String>,
-}
 
 /// All received spans, shared with the receiver.
 #[derive(Clone, Debug, Default)]
@@ -37,28 +30,45 @@ impl Spans {
     fn take(&self, request: ExportTraceServiceRequest) {
         let mut spans = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         for of_resource in request.resource_spans {
-            let attributes = of_resource.resource.map(|r| r.attributes).unwrap_or_default();
-            let service = text(&attributes, "service.name").unwrap_or_default();
-            for span in of_resource.scope_spans.into_iter().flat_map(|scope| scope.spans) {
-                spans.push(Seen {
-                    service: service.clone(),
-                    outcome: text(&span.attributes, "outcome"),
-                    name: span.name,
-                    trace: hex::encode(span.trace_id),
-                    id: hex::encode(span.span_id),
-                    parent: hex::encode(span.parent_span_id),
-                });
-            }
+            let resource = of_resource.resource.map(|r| r.attributes).unwrap_or_default();
+            let service = texts(resource).remove("service.name").unwrap_or_default();
+            let sent = of_resource.scope_spans.into_iter().flat_map(|scope| scope.spans);
+            spans.extend(sent.map(|span| seen(&service, span)));
         }
     }
 }
 
-fn text(attributes: &[opentelemetry_proto::tonic::common::v1::KeyValue], key: &str) -> Option<String> {
-    let found = attributes.iter().find(|attribute| attribute.key == key)?;
-    match found.value.clone()?.value? {
-        Value::StringValue(text) => Some(text),
-        _ => None,
+fn seen(service: &str, span: Span) -> Seen {
+    let links = span.links.into_iter();
+    Seen {
+        service: service.to_owned(),
+        attributes: texts(span.attributes),
+        name: span.name,
+        trace: hex::encode(span.trace_id),
+        id: hex::encode(span.span_id),
+        parent: hex::encode(span.parent_span_id),
+        start_us: span.start_time_unix_nano / 1000,
+        end_us: span.end_time_unix_nano / 1000,
+        is_error: span
+            .status
+            .is_some_and(|status| status.code() == StatusCode::Error),
+        events: span.events.into_iter().map(|event| event.name).collect(),
+        links: links
+            .map(|link| (hex::encode(link.trace_id), hex::encode(link.span_id)))
+            .collect(),
+        warnings: Vec::new(),
     }
+}
+
+fn texts(attributes: Vec<KeyValue>) -> BTreeMap<String, String> {
+    let text = |value: Value| match value {
+        Value::StringValue(text) => text,
+        Value::IntValue(number) => number.to_string(),
+        other => format!("{other:?}"),
+    };
+    let told = attributes.into_iter();
+    told.filter_map(|told| Some((told.key, text(told.value?.value?))))
+        .collect()
 }
 
 #[tonic::async_trait]
