@@ -6,7 +6,7 @@ use crate::{
     gate::{Gate, Refusals},
     intake::Handle,
     known::known_at,
-    metrics::Metrics,
+    metrics::{Metrics, STUCK_AFTER},
     recall::Recall,
     start,
 };
@@ -29,6 +29,8 @@ use std::{collections::BTreeMap, pin::pin, sync::Arc, time::Duration};
 const PATIENCE: Duration = Duration::from_secs(30);
 /// How often deadlines are checked.
 const TICK: Duration = Duration::from_millis(50);
+/// After how many ticks the finished proofs of old blocks without a record are counted.
+const COUNT_EVERY: u32 = 100;
 /// After how many ticks a block is looked up that was given up before any result came.
 const LOOK_EVERY: u32 = 10;
 /// How many such blocks are looked up at once, for a cancellation of many.
@@ -101,6 +103,8 @@ struct Active<'a> {
     emitter: Emitter,
     emitting: Option<Emitting>,
     ticks: u32,
+    /// The definition that the last result named.
+    definition: Option<Arc<Pipeline>>,
     /// Whether the next tick continues to look up blocks without results.
     looks_on: bool,
 }
@@ -130,6 +134,7 @@ impl<'a> Active<'a> {
             recall: Recall::new(bus.clone()),
             emitting: None,
             ticks: 0,
+            definition: None,
             looks_on: false,
             bus,
             name,
@@ -195,6 +200,7 @@ impl<'a> Active<'a> {
         };
         if !known {
             tracing::info!(pipeline = %self.name, next = core.next(), "first block to emit");
+            self.metrics.emits_next(self.name, core.next());
         }
         if !core.is_new(handle) {
             return Ok(());
@@ -211,6 +217,14 @@ impl<'a> Active<'a> {
                         )
                         .await;
                 };
+                // The collector that led before has counted a replayed result.
+                if !self.results.is_replay() {
+                    self.metrics.ended(result);
+                }
+                if self.definition.is_none() {
+                    self.metrics.scores(&pipeline);
+                }
+                self.definition = Some(pipeline.clone());
                 let told = Told {
                     verified: Kind::of(&delivery.subject) == Some(Kind::Verdict),
                     stored_at: delivery.stored_at,
@@ -249,6 +263,12 @@ impl<'a> Active<'a> {
         }
         core.tick(now());
         self.ticks = self.ticks.wrapping_add(1);
+        if self.ticks.is_multiple_of(COUNT_EVERY)
+            && let Some(definition) = &self.definition
+        {
+            let held = core.held_proofs(now().minus(STUCK_AFTER));
+            self.metrics.held(definition, &held);
+        }
         if self.ticks.is_multiple_of(LOOK_EVERY) || self.looks_on {
             self.looks_on = self.look().await?;
         }
@@ -304,10 +324,11 @@ impl<'a> Active<'a> {
                         .store(Some(self.name), &letter, &trace)
                         .await?;
                 }
-                Step::Emit(emission, traces, handles) => self.emitter.push(Ready {
+                Step::Emit(emission, traces, handles, ready_at) => self.emitter.push(Ready {
                     emission,
                     traces,
                     handles,
+                    ready_at,
                 }),
                 Step::Recall(handles) => self.recall.push(handles),
             }
@@ -360,7 +381,7 @@ impl<'a> Active<'a> {
         let count = records.len();
         for ready in records {
             let emission = &ready.emission;
-            self.metrics.emitted(emission, now());
+            self.metrics.emitted(emission, ready.ready_at, now());
             let (first, last) = (emission.first.number, emission.last.number);
             for (trace, number) in ready.traces.iter().zip([last].into_iter().chain(first..last)) {
                 let span = tracing::info_span!("emit", block.number = number, pipeline = %emission.pipeline);

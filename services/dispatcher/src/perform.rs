@@ -70,7 +70,8 @@ impl Active<'_> {
         let message = Message::new(subject::task(&release.key), &task, &context).map_err(corrupt)?;
         let message = message.claiming::<Task>(Stream::Tasks, task.claim());
         self.outbox.push(message, (release.source, release.index));
-        self.metrics.released.inc();
+        self.metrics
+            .released(&release.stage.pipeline, self.waits.since(release.source), now());
         Ok(())
     }
 
@@ -144,6 +145,7 @@ impl Active<'_> {
 
     pub(crate) async fn done(&mut self, source: SourceId) {
         self.bodies.forget(source);
+        self.waits.end(source);
         match source {
             SourceId::Block(sequence) => self.lanes.done(sequence).await,
             SourceId::Stage(sequence) => self.stages.done(sequence).await,

@@ -51,6 +51,7 @@ impl Collector {
         let (emission, trace) = record::emission(&self.pipeline, this, &outcome, self.next, &self.bodies)?;
         let standing = Emitted::standing(&self.emitted, at.0);
         let mut block = self.blocks.remove(&at)?;
+        let ready_at = record::ready_at(&block, &outcome);
         let mut handles = block.take_handles();
         handles.extend(self.go_on([(at, block.announcement)], record::size(&emission)));
         let emission = Emission {
@@ -58,7 +59,7 @@ impl Collector {
             next: self.next,
             ..emission
         };
-        Some(Step::Emit(Box::new(emission), vec![trace], handles))
+        Some(Step::Emit(Box::new(emission), vec![trace], handles, ready_at))
     }
 
     /// Reads waiting blocks again a while before their turn, as far as there is room.
@@ -90,6 +91,7 @@ impl Collector {
         let (emission, trace) = record::emission(&self.pipeline, this, outcome, self.next, &self.bodies)?;
         let range = self.ranges.take(&key)?;
         let mut unit = range.unit;
+        let ready_at = record::ready_at(&unit, outcome);
         let mut handles = unit.take_handles();
         let mut traces: Vec<TraceContext> = vec![trace];
         let mut covered: Vec<(At, Announcement)> = Vec::new();
@@ -110,7 +112,7 @@ impl Collector {
             next: self.next,
             ..emission
         };
-        Some(Step::Emit(Box::new(emission), traces, handles))
+        Some(Step::Emit(Box::new(emission), traces, handles, ready_at))
     }
 
     /// Moves the output behind these blocks. Returns further messages settled by their record.
@@ -232,7 +234,7 @@ impl Collector {
 
 fn amended(emission: Option<(Emission, TraceContext)>, handles: Vec<Handle>) -> Step {
     match emission {
-        Some((emission, trace)) => Step::Emit(Box::new(emission), vec![trace], handles),
+        Some((emission, trace)) => Step::Emit(Box::new(emission), vec![trace], handles, None),
         None => Step::Ack(handles),
     }
 }
