@@ -6,6 +6,7 @@
 //! acknowledged when the step is stored, and not before.
 
 mod ends;
+mod held;
 mod records;
 
 pub use crate::step::{Opening, Step};
@@ -187,7 +188,7 @@ impl Collector {
     /// to read again.
     fn told(&mut self, mut steps: Vec<Step>) -> Vec<Step> {
         for step in &steps {
-            if let Step::Ack(handles) | Step::Open(_, handles) | Step::Emit(_, _, handles) = step {
+            if let Step::Ack(handles) | Step::Open(_, handles) | Step::Emit(_, _, handles, _) = step {
                 handles.iter().for_each(|handle| self.bodies.forget(*handle));
             }
         }

@@ -6,7 +6,7 @@
 
 use crate::{intake::Handle, record};
 use push0_bus::{Bus, BusError, Log, Message, PublishError, Stream};
-use push0_domain::{PipelineId, message::Emission, subject, trace::TraceContext};
+use push0_domain::{PipelineId, Timestamp, message::Emission, subject, trace::TraceContext};
 use std::{collections::VecDeque, time::Duration};
 
 /// Most records in flight at once, in number and in bytes, so that the connection is not held up for long.
@@ -28,6 +28,8 @@ pub(crate) struct Ready {
     pub(crate) traces: Vec<TraceContext>,
     /// Messages to acknowledge when the record is stored.
     pub(crate) handles: Vec<Handle>,
+    /// When the last result of the record's proofs was stored, see [`crate::decide::Step::Emit`].
+    pub(crate) ready_at: Option<Timestamp>,
 }
 
 impl Emitter {

@@ -6,7 +6,7 @@ use crate::{
     gate::{Gate, Refusals},
     intake::Handle,
     known::known_at,
-    metrics::Metrics,
+    metrics::{Metrics, STUCK_AFTER},
     recall::Recall,
     start,
 };
@@ -30,6 +30,8 @@ use std::{collections::BTreeMap, convert::Infallible, sync::Arc, time::Duration}
 const PATIENCE: Duration = Duration::from_secs(30);
 /// How often deadlines are checked.
 const TICK: Duration = Duration::from_millis(50);
+/// After how many ticks the finished proofs of old blocks without a record are counted.
+const COUNT_EVERY: u32 = 100;
 /// After how many ticks a block is looked up that was given up before any result came.
 const LOOK_EVERY: u32 = 10;
 /// How many such blocks are looked up at once, for a cancellation of many.
@@ -101,6 +103,8 @@ pub(crate) struct Active<'a> {
     emitter: Emitter,
     emitting: Option<Storing>,
     ticks: u32,
+    /// The definition that the last result named.
+    definition: Option<Arc<Pipeline>>,
     /// Whether the next tick continues to look up blocks without results.
     looks_on: bool,
 }
@@ -130,6 +134,7 @@ impl<'a> Active<'a> {
             recall: Recall::new(bus.clone()),
             emitting: None,
             ticks: 0,
+            definition: None,
             looks_on: false,
             bus,
             name,
@@ -187,6 +192,7 @@ impl<'a> Active<'a> {
         };
         if !known {
             tracing::info!(pipeline = %self.name, next = core.next(), "first block to emit");
+            self.metrics.emits_next(self.name, core.next());
         }
         if !core.is_new(handle) {
             return Ok(());
@@ -203,6 +209,14 @@ impl<'a> Active<'a> {
                         )
                         .await;
                 };
+                // The collector that led before has counted a replayed result.
+                if !self.results.is_replay() {
+                    self.metrics.ended(result);
+                }
+                if self.definition.is_none() {
+                    self.metrics.scores(&pipeline);
+                }
+                self.definition = Some(pipeline.clone());
                 let told = Told {
                     verified: Kind::of(&delivery.subject) == Some(Kind::Verdict),
                     stored_at: delivery.stored_at,
@@ -241,6 +255,12 @@ impl<'a> Active<'a> {
         }
         core.tick(now());
         self.ticks = self.ticks.wrapping_add(1);
+        if self.ticks.is_multiple_of(COUNT_EVERY)
+            && let Some(definition) = &self.definition
+        {
+            let held = core.held_proofs(now().minus(STUCK_AFTER));
+            self.metrics.held(definition, &held);
+        }
         if self.ticks.is_multiple_of(LOOK_EVERY) || self.looks_on {
             self.looks_on = self.look().await?;
         }
@@ -298,10 +318,11 @@ impl<'a> Active<'a> {
                         .store(Some(self.name), &letter, &trace)
                         .await?;
                 }
-                Step::Emit(emission, traces, handles) => self.emitter.push(Ready {
+                Step::Emit(emission, traces, handles, ready_at) => self.emitter.push(Ready {
                     emission,
                     traces,
                     handles,
+                    ready_at,
                 }),
                 Step::Recall(handles) => self.recall.push(handles),
             }
@@ -357,7 +378,7 @@ impl<'a> Active<'a> {
             core.recorded(count, stored_at);
         }
         for ready in records {
-            self.metrics.emitted(&ready.emission, stored_at);
+            self.metrics.emitted(&ready.emission, ready.ready_at, stored_at);
             self.acknowledge(ready.handles).await;
         }
         let steps = self.core.as_mut().map(|core| core.stored(count));

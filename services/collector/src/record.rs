@@ -8,7 +8,7 @@ use crate::{
     task::Done,
 };
 use push0_domain::{
-    BlockRef, Payload, PipelineId,
+    BlockRef, Payload, PipelineId, Timestamp,
     message::{BlockFacts, Emission, EmissionOutcome, EndReason, Proof},
     pipeline::{Pipeline, ProofSpec},
     trace::TraceContext,
@@ -58,6 +58,16 @@ pub(crate) fn outcome(block: &Block, is_range: bool, pipeline: Option<&Pipeline>
         return None;
     }
     dead.first().map(|(at, dead)| Outcome::Dead(*at, *dead))
+}
+
+/// Returns when the last result of the record's proofs was stored; `None` without proofs.
+pub(crate) fn ready_at(block: &Block, outcome: &Outcome) -> Option<Timestamp> {
+    let Outcome::Proved(proofs) = outcome else {
+        return None;
+    };
+    let done = block.done().map(|(_, done)| done);
+    let counted = done.filter(|done| proofs.iter().any(|(_, handle)| *handle == done.handle));
+    counted.map(|done| done.stored_at).max()
 }
 
 /// Returns the messages needed to build the record.

@@ -2,6 +2,7 @@
 
 use crate::intake::Handle;
 use push0_domain::{
+    Timestamp,
     message::{DeadLetter, Emission, StageReady},
     trace::TraceContext,
 };
@@ -16,8 +17,9 @@ pub enum Step {
     /// Store a dead letter. The failed results stay unacknowledged until the block's record is stored.
     Bury(Box<DeadLetter>, TraceContext),
     /// Emit a record; records keep the order of their steps. The first trace is the record's own; a range
-    /// adds those of its other blocks.
-    Emit(Box<Emission>, Vec<TraceContext>, Vec<Handle>),
+    /// adds those of its other blocks. The time is that of the last result of the record's proofs; `None` without
+    /// proofs, and if the record amends another one.
+    Emit(Box<Emission>, Vec<TraceContext>, Vec<Handle>, Option<Timestamp>),
     /// Read these messages again, and pass each to [`Collector::recalled`](crate::decide::Collector::recalled).
     Recall(Vec<Handle>),
 }

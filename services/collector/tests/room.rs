@@ -214,7 +214,7 @@ impl Session {
             match step {
                 Step::Recall(handles) => recalled.extend(handles),
                 Step::Ack(handles) => self.gone(&handles),
-                Step::Open(_, ref handles) | Step::Emit(_, _, ref handles) => {
+                Step::Open(_, ref handles) | Step::Emit(_, _, ref handles, _) => {
                     self.gone(handles);
                     let is_record = matches!(step, Step::Emit(..));
                     self.steps.push(step);

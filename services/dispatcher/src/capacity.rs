@@ -151,6 +151,25 @@ impl Capacity {
         self.outstanding.get(key).map(|released| released.at)
     }
 
+    /// Returns how long an outstanding attempt waited for its prover, which worked on it for `worked` and has ended it
+    /// now. Returns `None` if the attempt was released before this dispatcher led.
+    pub fn waited(&self, key: &AttemptKey, worked: Duration, now: Timestamp) -> Option<Duration> {
+        let released = self
+            .outstanding
+            .get(key)
+            .filter(|released| released.claim.is_some())?;
+        Some(now.since(released.at).saturating_sub(worked))
+    }
+
+    /// Returns when the oldest of the attempts was released that no prover is known to run.
+    pub fn oldest_untaken(&self) -> Option<Timestamp> {
+        let untaken = self
+            .outstanding
+            .values()
+            .filter(|released| released.holder.is_none());
+        untaken.map(|released| released.at).min()
+    }
+
     /// Removes an ended attempt. Returns whether it was outstanding.
     pub fn ended(&mut self, key: &AttemptKey) -> bool {
         let Some(ended) = self.outstanding.remove(key) else {

@@ -44,6 +44,7 @@ use push0_domain::{
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     sync::Arc,
+    time::Duration,
 };
 
 /// Upper limit on the releases of a long stage repeated after a restart.
@@ -372,6 +373,22 @@ impl Dispatcher {
     /// Returns the number of waiting stages per zkVM.
     pub fn waiting(&self) -> impl Iterator<Item = (&ZkvmId, usize)> {
         self.waiting.len()
+    }
+
+    /// Returns the zkVM and the message of each waiting stage.
+    pub fn waiting_sources(&self) -> impl Iterator<Item = (&ZkvmId, SourceId)> {
+        self.waiting.sources()
+    }
+
+    /// Returns for each zkVM when the oldest of its attempts was released that no prover is known to run.
+    pub fn untaken(&self) -> impl Iterator<Item = (&ZkvmId, Option<Timestamp>)> {
+        let all = self.capacity.iter();
+        all.map(|(zkvm, capacity)| (zkvm, capacity.oldest_untaken()))
+    }
+
+    /// Returns how long an attempt waited for its prover, see [`Capacity::waited`].
+    pub fn waited(&self, key: &AttemptKey, worked: Duration, now: Timestamp) -> Option<Duration> {
+        self.capacity.get(&key.zkvm)?.waited(key, worked, now)
     }
 
     /// Returns the number of live provers and of outstanding attempts per zkVM.

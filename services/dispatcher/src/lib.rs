@@ -27,5 +27,6 @@ mod standstill;
 pub mod task;
 mod track;
 mod waiting;
+mod waits;
 
 pub use service::run;

@@ -1,17 +1,21 @@
 //! Metrics of the dispatcher.
 
-use crate::{decide::Dispatcher, lanes::Lanes};
-use prometheus::{IntCounter, IntGauge, IntGaugeVec};
+use crate::{decide::Dispatcher, lanes::Lanes, waits::Waits};
+use prometheus::{HistogramVec, IntCounter, IntGauge, IntGaugeVec};
 use push0_bus::Place;
-use push0_domain::PipelineId;
+use push0_domain::{PipelineId, Timestamp, message::TaskResult, subject::AttemptKey};
 use push0_runtime::metrics::{self, MetricError};
+use std::time::Duration;
 
 /// The dispatcher's metrics. Labels are zkVMs and pipelines, never blocks.
 pub(crate) struct Metrics {
     pub(crate) leading: IntGauge,
-    pub(crate) released: IntCounter,
+    released: IntCounter,
     pub(crate) ended: IntCounter,
     waiting: IntGaugeVec,
+    queue_age: IntGaugeVec,
+    untaken_age: IntGaugeVec,
+    waits: HistogramVec,
     provers: IntGaugeVec,
     outstanding: IntGaugeVec,
     parked: IntGaugeVec,
@@ -29,6 +33,17 @@ impl Metrics {
                 "Announced ends of blocks without a proof",
             )?,
             waiting: metrics::gauge_vec("stages_waiting", "Ready stages waiting for a prover", &["zkvm"])?,
+            queue_age: metrics::gauge_vec(
+                "queue_age_seconds",
+                "Age of the oldest message whose stage waits for a prover",
+                &["zkvm"],
+            )?,
+            untaken_age: metrics::gauge_vec(
+                "untaken_age_seconds",
+                "Age of the oldest released attempt that no prover is known to run",
+                &["zkvm"],
+            )?,
+            waits: metrics::waits()?,
             provers: metrics::gauge_vec("provers_alive", "Provers alive", &["zkvm"])?,
             outstanding: metrics::gauge_vec(
                 "tasks_outstanding",
@@ -83,6 +98,46 @@ impl Metrics {
         }
     }
 
+    /// Shows how old the oldest waiting stage and the oldest untaken attempt of each zkVM are.
+    pub(crate) fn ages(&self, core: &Dispatcher, waits: &Waits, now: Timestamp) {
+        let age = |since: Timestamp| i64::try_from(now.since(since).as_secs()).unwrap_or(i64::MAX);
+        let oldest = waits.oldest(core.waiting_sources());
+        self.queue_age.reset();
+        self.untaken_age.reset();
+        for (zkvm, untaken) in core.untaken() {
+            let zkvm = zkvm.as_str();
+            self.queue_age.with_label_values(&[zkvm]).set(0);
+            self.untaken_age
+                .with_label_values(&[zkvm])
+                .set(untaken.map_or(0, age));
+        }
+        for (zkvm, since) in oldest {
+            self.queue_age.with_label_values(&[zkvm.as_str()]).set(age(since));
+        }
+    }
+
+    /// Counts a released attempt, whose message was stored at `since`.
+    pub(crate) fn released(&self, pipeline: &PipelineId, since: Option<Timestamp>, now: Timestamp) {
+        self.released.inc();
+        if let Some(since) = since {
+            self.waited(pipeline, "release", now.since(since));
+        }
+    }
+
+    /// Observes how long a completed attempt waited for its prover.
+    pub(crate) fn ran(&self, core: &Dispatcher, key: &AttemptKey, result: &TaskResult, now: Timestamp) {
+        let worked = Duration::from_micros(result.prove_us.saturating_add(result.transfer_us));
+        if let Some(waited) = core.waited(key, worked, now) {
+            self.waited(&key.pipeline, "prover", waited);
+        }
+    }
+
+    fn waited(&self, pipeline: &PipelineId, wait: &str, took: Duration) {
+        self.waits
+            .with_label_values(&[pipeline.as_str(), wait])
+            .observe(took.as_secs_f64());
+    }
+
     pub(crate) fn waits_for_room(&self, place: Place, waits: bool) {
         self.room
             .with_label_values(&[&place.name()])
@@ -93,5 +148,8 @@ impl Metrics {
     pub(crate) fn forget(&self, pipeline: &PipelineId) {
         // An error means the label was absent, which is just as well.
         let _ = self.parked.remove_label_values(&[pipeline.as_str()]);
+        for wait in ["release", "prover"] {
+            let _ = self.waits.remove_label_values(&[pipeline.as_str(), wait]);
+        }
     }
 }

@@ -66,7 +66,8 @@ impl Active<'_> {
             Message::new(subject::task(&release.key), &task, &traced(body, came)).map_err(corrupt)?;
         let message = message.claiming::<Task>(Stream::Tasks, task.claim());
         self.outbox.push(message, (release.source, release.index));
-        self.metrics.released.inc();
+        self.metrics
+            .released(&release.stage.pipeline, self.waits.since(release.source), now());
         Ok(())
     }
 
@@ -140,6 +141,7 @@ impl Active<'_> {
 
     pub(crate) async fn done(&mut self, source: SourceId) {
         self.bodies.forget(source);
+        self.waits.end(source);
         match source {
             SourceId::Block(sequence) => self.lanes.done(sequence).await,
             SourceId::Stage(sequence) => self.stages.done(sequence).await,

@@ -52,6 +52,7 @@ impl Active<'_> {
         };
         let effects = self.core.block(source, block.block, block.deadline_at, &pipeline);
         if effects.is_empty() {
+            self.waits.begin(source, stored_at);
             self.bodies
                 .keep(source, Body::Block(block, stored_at), announced.trace);
         }
@@ -123,6 +124,7 @@ impl Active<'_> {
             .core
             .stage(source, ready, cursor.unwrap_or(0), &pipeline, now());
         if effects.is_empty() {
+            self.waits.begin(source, delivery.stored_at);
             self.bodies.keep(source, Body::Stage(stage), delivery.trace);
         }
         self.apply(effects).await
@@ -236,6 +238,7 @@ impl Active<'_> {
             };
             if let Some(bytes) = stored_bytes(kind, result) {
                 self.core.stores(&report.attempt, bytes);
+                self.metrics.ran(&self.core, &report.attempt, result, now());
             }
             let effects = self.core.came(&report.attempt, outcome, now());
             self.apply(effects).await?;

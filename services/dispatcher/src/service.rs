@@ -8,6 +8,7 @@ use crate::{
     metrics::Metrics,
     room::RoomWatch,
     standstill::Standstill,
+    waits::Waits,
 };
 use push0_bus::{
     Bucket, Bus, BusError, Deliveries, Duty, Facts, Failure, Leadership, Outbox, Pipelines, Replay, Seals,
@@ -116,6 +117,7 @@ pub(crate) struct Active<'a> {
     pub(crate) holds: Facts<HeldQueue>,
     pub(crate) core: Dispatcher,
     pub(crate) bodies: Bodies,
+    pub(crate) waits: Waits,
     pub(crate) outbox: Outbox<Token>,
     pub(crate) lanes: Lanes,
     pub(crate) stages: Deliveries<StageReady>,
@@ -149,6 +151,7 @@ impl<'a> Active<'a> {
             holds: bus.facts(Bucket::State).await?,
             core: Dispatcher::default(),
             bodies: Bodies::default(),
+            waits: Waits::default(),
             outbox: Outbox::new(bus.clone(), PATIENCE),
             lanes: Lanes::start(bus, &pipelines, *ahead).await?,
             stages: bus.replay(&stages).await?,
@@ -201,6 +204,7 @@ impl<'a> Active<'a> {
                     if ticks.is_multiple_of(RECONCILE_EVERY) {
                         self.reconcile().await?;
                         self.metrics.observe(&self.core, &self.lanes);
+                        self.metrics.ages(&self.core, &self.waits, now());
                     }
                     let effects = self.core.tick(now());
                     self.apply(effects).await?;

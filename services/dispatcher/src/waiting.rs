@@ -379,6 +379,12 @@ impl Waiting {
         self.get(*id).filter(|_| *at <= now)
     }
 
+    /// Returns the zkVM and the message of each waiting entry, paused ones included.
+    pub(crate) fn sources(&self) -> impl Iterator<Item = (&ZkvmId, SourceId)> {
+        let entries = self.entries.iter().filter(|(_, entry)| !entry.is_aside);
+        entries.map(|(_, entry)| (entry.zkvm(), entry.source))
+    }
+
     /// Returns the number of waiting entries per zkVM, paused ones included.
     pub(crate) fn len(&self) -> impl Iterator<Item = (&ZkvmId, usize)> {
         let names: BTreeSet<&ZkvmId> = self.queues.keys().chain(self.paused.keys()).collect();

@@ -298,3 +298,37 @@ fn false_proofs_hold_the_queue_and_only_a_verified_one_opens_it() {
     assert_eq!(rig.release(), None, "the verdict is awaited");
     assert!(is_opened(&rig.ends(&probe.key, Outcome::Completed)));
 }
+
+/// An attempt waits from its release until its prover begins.
+#[test]
+fn the_wait_for_a_prover_is_the_time_since_the_release_without_the_work() {
+    let mut rig = Rig::new();
+    rig.add(1, 1, 0);
+    let mock = ZkvmId::new("mock").expect("valid");
+    let waiting: Vec<_> = rig.core.waiting_sources().collect();
+    assert_eq!(waiting, [(&mock, SourceId::Stage(1))]);
+    let released_at = rig.now;
+    let released = rig.release().expect("released");
+    assert_eq!(rig.core.waiting_sources().count(), 0);
+    assert_eq!(
+        rig.core.untaken().collect::<Vec<_>>(),
+        [(&mock, Some(released_at))]
+    );
+    rig.pass(Duration::from_secs(5));
+    let worked = Duration::from_secs(3);
+    let waited = rig.core.waited(&released.key, worked, rig.now);
+    assert_eq!(waited, Some(Duration::from_secs(2)));
+    rig.ends(&released.key, Outcome::Completed);
+    assert_eq!(
+        rig.core.waited(&released.key, worked, rig.now),
+        None,
+        "it has ended"
+    );
+    rig.core
+        .adopt(&mock, HashSet::from([released.key.clone()]), rig.now);
+    assert_eq!(
+        rig.core.waited(&released.key, worked, rig.now),
+        None,
+        "another dispatcher released it"
+    );
+}

@@ -11,7 +11,9 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 
 use prometheus::core::Collector;
-pub use prometheus::{Gauge, Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
+pub use prometheus::{
+    CounterVec, Gauge, Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec,
+};
 use prometheus::{HistogramOpts, Opts, TextEncoder};
 
 /// Bucket bounds of durations, in seconds, from 0.1 ms (a publish on loopback) to 10 min (a proof): three
@@ -19,6 +21,13 @@ use prometheus::{HistogramOpts, Opts, TextEncoder};
 pub const LATENCY_SECONDS: [f64; 21] = [
     0.0001, 0.000_25, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
     30.0, 60.0, 120.0, 300.0, 600.0,
+];
+
+/// Bucket bounds of the times of work and of waits, in seconds, from 10 ms to 30 min. Two bounds are those of the real-time
+/// score: 10 s and 20 min.
+pub const WORK_SECONDS: [f64; 18] = [
+    0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1200.0,
+    1800.0,
 ];
 
 /// Failure to register a metric: its name or a label is not valid for Prometheus, or the name is taken by
@@ -48,6 +57,16 @@ pub fn counter(name: &str, help: &str) -> Result<IntCounter, MetricError> {
 pub fn counter_vec(name: &str, help: &str, labels: &[&str]) -> Result<IntCounterVec, MetricError> {
     register(name, labels, |name| {
         IntCounterVec::new(Opts::new(name, help), labels)
+    })
+}
+
+/// Registers one counter of seconds for each combination of label values. `name` ends in `_seconds_total`.
+///
+/// # Errors
+/// The metric cannot be registered, see [`MetricError`].
+pub fn seconds_counter_vec(name: &str, help: &str, labels: &[&str]) -> Result<CounterVec, MetricError> {
+    register(name, labels, |name| {
+        CounterVec::new(Opts::new(name, help), labels)
     })
 }
 
@@ -82,11 +101,36 @@ pub fn latency(name: &str, help: &str) -> Result<Histogram, MetricError> {
 /// # Errors
 /// The metric cannot be registered, see [`MetricError`].
 pub fn latency_vec(name: &str, help: &str, labels: &[&str]) -> Result<HistogramVec, MetricError> {
+    histogram_vec(name, help, labels, &LATENCY_SECONDS)
+}
+
+/// Registers one histogram of work or waits, with the buckets [`WORK_SECONDS`], for each combination of label values.
+///
+/// # Errors
+/// The metric cannot be registered, see [`MetricError`].
+pub fn work_vec(name: &str, help: &str, labels: &[&str]) -> Result<HistogramVec, MetricError> {
+    histogram_vec(name, help, labels, &WORK_SECONDS)
+}
+
+/// Registers the histogram of waits, to which dispatcher and collector add: `release`, from a stored message to the
+/// release of its task; `prover`, from the release to the start of the attempt; `order`, from a block's last result to
+/// its record.
+///
+/// # Errors
+/// The metric cannot be registered, see [`MetricError`].
+pub fn waits() -> Result<HistogramVec, MetricError> {
+    let help = "Time that work waited: for its release, for a prover, or for the chain's order";
+    work_vec("wait_seconds", help, &["pipeline", "wait"])
+}
+
+fn histogram_vec(
+    name: &str,
+    help: &str,
+    labels: &[&str],
+    buckets: &[f64],
+) -> Result<HistogramVec, MetricError> {
     register(name, labels, |name| {
-        HistogramVec::new(
-            HistogramOpts::new(name, help).buckets(LATENCY_SECONDS.to_vec()),
-            labels,
-        )
+        HistogramVec::new(HistogramOpts::new(name, help).buckets(buckets.to_vec()), labels)
     })
 }
 
@@ -166,5 +210,12 @@ mod tests {
     fn latency_buckets_rise_from_a_tenth_of_a_millisecond_to_ten_minutes() {
         assert!(LATENCY_SECONDS.is_sorted());
         assert_eq!((LATENCY_SECONDS[0], LATENCY_SECONDS[20]), (0.0001, 600.0));
+    }
+
+    #[test]
+    fn work_buckets_rise_from_ten_milliseconds_to_half_an_hour_and_tell_the_bounds_of_the_score() {
+        assert!(WORK_SECONDS.is_sorted());
+        assert_eq!((WORK_SECONDS[0], WORK_SECONDS[17]), (0.01, 1800.0));
+        assert!(WORK_SECONDS.contains(&10.0) && WORK_SECONDS.contains(&1200.0));
     }
 }

@@ -282,7 +282,7 @@ impl World {
                     );
                 }
                 Step::Bury(letter, _) => ops.push(Op::Store(Body::Letter(*letter))),
-                Step::Emit(emission, _, handles) => {
+                Step::Emit(emission, _, handles, _) => {
                     let handles = shell.take(handles);
                     shell.queue.push((*emission, handles));
                 }

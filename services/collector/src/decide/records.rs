@@ -65,6 +65,7 @@ impl Collector {
         };
         let spans = recorded.spans(None, Vec::new());
         let mut block = self.blocks.remove(&at)?;
+        let ready_at = record::ready_at(&block, &outcome);
         let mut handles = block.take_handles();
         handles.extend(self.go_on([(at, block.announcement)], record::size(&emission)));
         self.spans.decided(spans);
@@ -73,7 +74,7 @@ impl Collector {
             next: self.next,
             ..emission
         };
-        Some(Step::Emit(Box::new(emission), vec![trace], handles))
+        Some(Step::Emit(Box::new(emission), vec![trace], handles, ready_at))
     }
 
     /// Reads waiting blocks again a while before their turn, as far as there is room.
@@ -107,6 +108,7 @@ impl Collector {
         self.spans.decided(spans);
         let range = self.ranges.take(&key)?;
         let mut unit = range.unit;
+        let ready_at = record::ready_at(&unit, outcome);
         let mut handles = unit.take_handles();
         let mut traces: Vec<TraceContext> = vec![trace];
         let mut covered: Vec<(At, Announcement)> = Vec::new();
@@ -127,7 +129,7 @@ impl Collector {
             next: self.next,
             ..emission
         };
-        Some(Step::Emit(Box::new(emission), traces, handles))
+        Some(Step::Emit(Box::new(emission), traces, handles, ready_at))
     }
 
     /// Returns the spans of a range, and those of its blocks, that end with its record.
@@ -291,7 +293,7 @@ impl Collector {
 
 fn amended(emission: Option<(Emission, TraceContext)>, handles: Vec<Handle>) -> Step {
     match emission {
-        Some((emission, trace)) => Step::Emit(Box::new(emission), vec![trace], handles),
+        Some((emission, trace)) => Step::Emit(Box::new(emission), vec![trace], handles, None),
         None => Step::Ack(handles),
     }
 }

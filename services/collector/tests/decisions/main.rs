@@ -384,3 +384,32 @@ fn no_task_dies_of_its_surroundings_after_failures_of_its_own() {
         assert_eq!(opening(&steps[0]).ready.attempt, number + 1);
     }
 }
+
+/// Proofs that are ready before their turn wait for the chain's order, and the record says since when.
+#[test]
+fn a_finished_proof_is_held_until_its_record_which_says_since_when() {
+    let mut told = Session::new(single(2, 2));
+    let done = |proof| Ended {
+        proof,
+        ..attempt(1, completed(0))
+    };
+    let old = Timestamp(2);
+    told.handles += 1;
+    told.stored_at = Timestamp(30);
+    assert_eq!(told.deliver_of(Handle(1), 8, done(0)), []);
+    let proof_type = told.pipeline.proofs[0].proof_type.clone();
+    assert_eq!(told.core.held_proofs(old), BTreeMap::from([(proof_type, 1)]));
+    assert_eq!(
+        told.core.held_proofs(Timestamp(1)),
+        BTreeMap::new(),
+        "the block is not old"
+    );
+    told.stored_at = Timestamp(50);
+    assert_eq!(told.tell(done(1)), []);
+    told.stored_at = Timestamp(40);
+    let steps = told.tell(done(0));
+    assert!(
+        matches!(steps[..], [Step::Emit(_, _, _, Some(Timestamp(50)))]),
+        "{steps:?}"
+    );
+}

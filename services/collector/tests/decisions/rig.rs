@@ -201,7 +201,7 @@ impl Session {
     /// Checks that each message is acknowledged once.
     pub(crate) fn acknowledge(&mut self, steps: &[Step]) {
         for step in steps {
-            let (Step::Ack(handles) | Step::Open(_, handles) | Step::Emit(_, _, handles)) = step else {
+            let (Step::Ack(handles) | Step::Open(_, handles) | Step::Emit(_, _, handles, _)) = step else {
                 continue;
             };
             for handle in handles {

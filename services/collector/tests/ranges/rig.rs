@@ -235,7 +235,7 @@ impl Rig {
                 }
                 Step::Bury(letter, _) => drop(self.buried.insert(letter.id)),
                 Step::Recall(handles) => self.recall(handles),
-                Step::Emit(emission, traces, handles) => {
+                Step::Emit(emission, traces, handles, _) => {
                     let blocks = emission.last.number - emission.first.number + 1;
                     assert!(traces.len() as u64 == blocks || emission.hashes.is_empty());
                     self.emit(*emission);
