@@ -100,8 +100,10 @@ async fn ready(State(health): State<Health>) -> (StatusCode, Json<Readiness>) {
     (status, Json(readiness))
 }
 
-async fn scrape() -> Response {
-    match metrics::text() {
+async fn scrape(State(health): State<Health>) -> Response {
+    let readiness = health.readiness();
+    let waiting = readiness.not_ready.iter().map(|waiting| waiting.component);
+    match metrics::text(waiting) {
         Ok(text) => ([(header::CONTENT_TYPE, prometheus::TEXT_FORMAT)], text).into_response(),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
     }

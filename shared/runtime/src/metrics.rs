@@ -144,9 +144,15 @@ pub fn histogram(name: &str, help: &str, buckets: &[f64]) -> Result<Histogram, M
     })
 }
 
-/// Returns all metrics of the process in the text format of Prometheus.
-pub(crate) fn text() -> prometheus::Result<String> {
-    TextEncoder::new().encode_to_string(&prometheus::gather())
+/// Returns all metrics of the process in the text format of Prometheus, with the components that are not ready.
+pub(crate) fn text<'a>(
+    not_ready: impl Iterator<Item = &'a str>,
+) -> Result<String, Box<dyn std::error::Error>> {
+    let help = "1 while a component of the process is not ready, as /health/ready names it";
+    let components = gauge_vec("component_not_ready", help, &["component"])?;
+    components.reset();
+    not_ready.for_each(|name| components.with_label_values(&[name]).set(1));
+    Ok(TextEncoder::new().encode_to_string(&prometheus::gather())?)
 }
 
 /// Labels and metric by full name. The registry itself does not return the metrics registered in it.
@@ -191,7 +197,11 @@ mod tests {
         first.inc();
         second.inc();
         assert_eq!(first.get(), 2);
-        assert!(text().expect("metrics encode").contains("\npush0_once_total 2\n"));
+        assert!(
+            text(std::iter::empty())
+                .expect("metrics encode")
+                .contains("\npush0_once_total 2\n")
+        );
     }
 
     #[test]

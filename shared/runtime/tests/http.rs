@@ -53,7 +53,9 @@ async fn readiness_follows_the_components_and_liveness_does_not() {
 
 #[tokio::test]
 async fn a_scrape_shows_the_services_metrics_and_those_of_the_process() {
-    let server = serve(Health::new(Shutdown::new())).await;
+    let health = Health::new(Shutdown::new());
+    let permissions = health.component("permissions");
+    let server = serve(health).await;
     metrics::counter("scraped_total", "Counts.")
         .expect("the metric registers")
         .inc();
@@ -61,6 +63,10 @@ async fn a_scrape_shows_the_services_metrics_and_those_of_the_process() {
     assert_eq!(status, StatusCode::OK);
     assert!(body.contains("\npush0_scraped_total 1\n"), "{body}");
     assert!(body.contains("\nprocess_resident_memory_bytes "), "{body}");
+    let refused = "\npush0_component_not_ready{component=\"permissions\"} 1\n";
+    assert!(body.contains(refused), "{body}");
+    permissions.ready();
+    assert!(!get(&server, "/metrics").await.1.contains(refused));
 }
 
 #[tokio::test]
