@@ -65,8 +65,9 @@ impl Eyes {
         Ok(traces.into_iter().filter(is_wanted).map(Tree).collect())
     }
 
-    /// Waits until the trace of a block or range is whole, and returns it.
-    async fn whole(&self, root: &str, number: u64) -> Tree {
+    /// Waits until the trace of a block or range is whole and has all spans that are expected, and returns it. Each
+    /// process sends its spans when it likes.
+    async fn whole(&self, root: &str, number: u64, has_all: impl Fn(&Tree) -> bool) -> Tree {
         wait_for(
             &format!("a whole trace of {root} {number}"),
             PATIENCE,
@@ -75,7 +76,10 @@ impl Eyes {
                 let [tree] = &traces[..] else {
                     return Err(format!("{} traces", traces.len()));
                 };
-                tree.flaw().map_or_else(|| Ok(tree.clone()), Err)
+                match has_all(tree) {
+                    false => Err(format!("spans are missing: {:#?}", tree.lines())),
+                    true => tree.flaw().map_or_else(|| Ok(tree.clone()), Err),
+                }
             },
         )
         .await
@@ -173,7 +177,8 @@ async fn healthy(eyes: &Eyes, protocol: &str) {
     let emissions = deployment.wait_emitted(&demo(), 6, PATIENCE).await;
     assert_complete_in_order(&emissions, 1..=6);
     for number in 1..=6 {
-        assert_is_healthy(&eyes.whole("block", number).await);
+        let has_all = |tree: &Tree| tree.has(&[("publish", 1), ("attempt prove", 1), ("check prove", 1)]);
+        assert_is_healthy(&eyes.whole("block", number, has_all).await);
     }
 }
 
@@ -189,7 +194,11 @@ async fn retried(eyes: &Eyes) {
     deployment.wait_emitted(&demo(), 6, PATIENCE).await;
     let mut retries = 0;
     for number in 1..=6 {
-        let tree = eyes.whole("block", number).await;
+        let is_completed = |span: &Seen| span.attribute("outcome") == Some("completed");
+        let has_all = |tree: &Tree| {
+            tree.has(&[("publish", 1), ("check prove", 1)]) && tree.named("attempt prove").any(is_completed)
+        };
+        let tree = eyes.whole("block", number, has_all).await;
         assert_eq!(tree.root().attribute("outcome"), Some("proved"));
         for failed in tree.named("attempt prove").filter(|span| span.is_error) {
             assert_eq!(failed.attribute("outcome"), Some("retryable"));
@@ -216,14 +225,8 @@ async fn hedged(eyes: &Eyes) {
     deployment.start_service(fast);
     deployment.wait_emitted(&demo(), 1, PATIENCE).await;
     settled(deployment.bus()).await;
-    let tree = wait_for("both copies", PATIENCE, async || {
-        let tree = eyes.whole("block", 1).await;
-        let has_both = tree.named("attempt prove").count() == 1 && tree.named("copy prove").count() == 1;
-        has_both
-            .then(|| tree.clone())
-            .ok_or(format!("{:#?}", tree.lines()))
-    })
-    .await;
+    let has_all = |tree: &Tree| tree.has(&[("attempt prove", 1), ("copy prove", 1), ("check prove", 1)]);
+    let tree = eyes.whole("block", 1, has_all).await;
     let (first, copy) = (tree.one("attempt prove"), tree.one("copy prove"));
     assert_eq!(copy.links, [(copy.trace.clone(), first.id.clone())]);
     assert_eq!(copy.attribute("attempt.copy_of"), Some("1"));
@@ -239,7 +242,8 @@ async fn killed(eyes: &Eyes) {
     let (dying, _) = first_running(deployment.bus(), &["p1", "p2"], 1).await;
     Process::kill(deployment.service(dying));
     deployment.wait_emitted(&demo(), 1, PATIENCE).await;
-    let tree = eyes.whole("block", 1).await;
+    let has_all = |tree: &Tree| tree.has(&[("attempt prove", 1), ("copy prove", 1), ("check prove", 1)]);
+    let tree = eyes.whole("block", 1, has_all).await;
     let (died, copy) = (tree.one("attempt prove"), tree.one("copy prove"));
     assert_eq!(
         (&*died.service, died.attribute("outcome")),
@@ -266,7 +270,9 @@ async fn dead(eyes: &Eyes) {
     let (deployment, _file) = traced(eyes.endpoint(), "grpc", 1, &pipeline, adapters).await;
     let emissions = deployment.wait_emitted(&demo(), 1, PATIENCE).await;
     assert!(matches!(outcome(&emissions[0]), EmissionOutcome::Dead { .. }));
-    let tree = eyes.whole("block", 1).await;
+    let tree = eyes
+        .whole("block", 1, |tree| tree.has(&[("attempt prove", 2)]))
+        .await;
     assert_eq!(tree.root().attribute("outcome"), Some("dead"));
     for name in [
         "block",
@@ -318,7 +324,8 @@ async fn range(eyes: &Eyes) {
     let adapters = [slow("p1", "150ms"), slow("p2", "150ms")];
     let (deployment, _file) = traced(eyes.endpoint(), "grpc", 7, ROLLUP, adapters).await;
     deployment.wait_emitted(&demo(), 2, PATIENCE).await;
-    let tree = eyes.whole("range", 7).await;
+    let has_all = |tree: &Tree| tree.has(&[("attempt aggregate", 3), ("attempt wrap", 1)]);
+    let tree = eyes.whole("range", 7, has_all).await;
     let range = tree.root();
     assert_eq!(range.attribute("range.first"), Some("4"));
     for (name, count) in [
@@ -331,7 +338,8 @@ async fn range(eyes: &Eyes) {
     }
     let mut blocks = BTreeSet::new();
     for number in 4..=7 {
-        let block = eyes.whole("block", number).await;
+        let has_all = |tree: &Tree| tree.has(&[("publish", 1), ("attempt prove", 1)]);
+        let block = eyes.whole("block", number, has_all).await;
         let root = block.root();
         blocks.insert((root.trace.clone(), root.id.clone()));
         assert_eq!(

@@ -88,6 +88,13 @@ impl Tree {
         self.0.iter().filter(move |span| span.name == name)
     }
 
+    /// Returns whether there are so many spans of each name.
+    pub(super) fn has(&self, wanted: &[(&str, usize)]) -> bool {
+        wanted
+            .iter()
+            .all(|(name, count)| self.named(name).count() >= *count)
+    }
+
     /// Returns the only span of a name.
     #[track_caller]
     pub(super) fn one<'a>(&'a self, name: &'a str) -> &'a Seen {
