@@ -10,11 +10,10 @@ use push0_domain::message::{AttemptRecord, Dead, DeadLetter};
 use push0_domain::trace::TraceContext;
 use push0_domain::{Timestamp, plain::one_line};
 use push0_operate::letters;
-use push0_operate::letters::Which;
 use std::time::{Duration, SystemTime};
 
 pub(super) async fn run(context: &Context, bus: &Bus, one: &One) -> Result<(), Failure> {
-    for place in letters::find(bus, &Which::One(one.id.clone())).await? {
+    for place in letters::find(bus, &one.which(bus).await?).await? {
         let Some(kept) = letters::read(bus, &place).await? else {
             continue;
         };
