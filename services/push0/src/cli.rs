@@ -1,8 +1,8 @@
 //! Definition of the command line.
 
 use crate::command::{
-    auth, block, blocks, cancel, child, dead, logs, pipeline, proof, provision, repair, report, retry,
-    status, sweep, up,
+    auth, block, blocks, cancel, child, completions, dead, events, logs, pipeline, proof, provers, provision,
+    repair, report, retry, status, sweep, up,
 };
 use crate::options::Global;
 use clap::{Parser, Subcommand};
@@ -31,11 +31,17 @@ pub(crate) enum Command {
     /// Check, apply, list, show and remove pipelines.
     #[command(subcommand)]
     Pipeline(pipeline::PipelineCommand),
-    /// Show services, streams, pipelines and provers, and the number of dead letters.
+    /// Say whether the deployment is well, and show leaders, services, streams, pipelines and provers.
     Status(status::StatusArgs),
     /// List emitted blocks, with the time spent on each.
     Blocks(blocks::BlocksArgs),
-    /// Show everything known about one block.
+    /// Show the deployment live, on the whole terminal; q quits.
+    Top,
+    /// Show what each prover and verifier has done, how long that took, and what it does now.
+    Provers(provers::ProversArgs),
+    /// Show what happened in the last hour, such as lost provers, held queues and dead letters.
+    Events(events::EventsArgs),
+    /// Show everything known about one block, and what it waits for.
     Block(block::BlockArgs),
     /// Print the output of the programs of a block's attempts (adapter `exec`), as far as this machine has it.
     Logs(logs::LogsArgs),
@@ -55,6 +61,10 @@ pub(crate) enum Command {
     Report(report::ReportArgs),
     /// Show stored state that cannot be read, and mend it.
     Repair(repair::RepairArgs),
+    /// Print completions for a shell, such as `push0 completions bash >/etc/bash_completion.d/push0`.
+    Completions(completions::CompletionsArgs),
+    /// Write manual pages.
+    Man(completions::ManArgs),
     /// Print the broker's URL of the `push0 up` that runs in DIR, with its secret, for other clients.
     Endpoint,
     /// Replace this process by a program that dies with its parent.

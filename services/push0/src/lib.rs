@@ -5,12 +5,15 @@
 //! services as child processes that never outlive it.
 
 mod audit;
+mod block_arg;
 mod block_range;
 mod cli;
+mod colour;
 mod command;
 mod context;
 mod damage;
 mod endpoint;
+mod explain;
 mod failure;
 mod graph;
 mod leases;
@@ -19,14 +22,17 @@ mod output;
 mod overrides;
 mod pipeline_file;
 mod probe;
+mod progress;
 mod records;
 mod room;
 mod secrets;
 mod status;
 mod table;
 mod times;
+mod top;
 mod unverified;
 mod up;
+mod waits;
 mod watch;
 mod work_in_flight;
 
@@ -65,6 +71,10 @@ fn run(cli: cli::Cli) -> Result<(), Failure> {
     let command = match cli.command {
         // The process becomes another program here, before the runtime starts any thread.
         cli::Command::Child(args) => return command::child::run(&args),
+        cli::Command::Completions(args) => {
+            return command::completions::completions(cli::Cli::command(), &args);
+        }
+        cli::Command::Man(args) => return command::completions::man(cli::Cli::command(), &args),
         other => other,
     };
     // `up` needs a single-threaded runtime: its children die with the thread that started them.

@@ -1,6 +1,7 @@
 //! Output to the terminal. The process ends quietly when the reader of stdout closes the pipe, as
 //! in `push0 blocks | head`.
 
+use crate::colour::paint;
 use crate::failure::Failure;
 use push0_domain::plain::plain;
 use serde::Serialize;
@@ -9,7 +10,23 @@ use std::io::{ErrorKind, Write as _};
 /// Writes a text and a newline to stdout. Participants and chains choose parts of texts, so everything that could
 /// rewrite the operator's screen is left out.
 pub(crate) fn line(text: &str) -> Result<(), Failure> {
-    raw(format!("{}\n", plain(text)).as_bytes())
+    let text = plain(text);
+    let shown = if has_colours() { paint(&text) } else { text };
+    raw(format!("{shown}\n").as_bytes())
+}
+
+/// Writes a text like [`line`], or JSON as it is.
+pub(crate) fn text(is_json: bool, text: &str) -> Result<(), Failure> {
+    if is_json {
+        raw(format!("{text}\n").as_bytes())
+    } else {
+        line(text)
+    }
+}
+
+/// Returns whether stdout is a terminal with colours, and NO_COLOR and the like do not ask for none.
+fn has_colours() -> bool {
+    anstream::AutoStream::choice(&std::io::stdout()) != anstream::ColorChoice::Never
 }
 
 /// Writes a value as one line of JSON to stdout.

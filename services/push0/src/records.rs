@@ -7,7 +7,7 @@ use push0_bus::{Bus, Kept, Stream};
 use push0_domain::codec::CodecError;
 use push0_domain::message::{Emission, EmissionOutcome, Proof};
 use push0_domain::trace::TraceContext;
-use push0_domain::{BlockRef, PipelineId, ProofType, Timestamp, subject};
+use push0_domain::{BlockRef, PipelineId, ProofType, ProverId, Timestamp, subject};
 use push0_operate::outcome;
 use serde::Serialize;
 use std::collections::BTreeSet;
@@ -189,6 +189,49 @@ pub(crate) async fn of_number(
 /// Returns the last `count` records, oldest first. Goes back by block number and stops at the first number
 /// without a record. This takes one read per record, even if many other pipelines share the stream.
 pub(crate) async fn tail(bus: &Bus, pipeline: &PipelineId, count: usize) -> Result<Vec<Record>, Failure> {
+    tail_of(bus, pipeline, &Filter::default(), count).await
+}
+
+/// Records that are wanted: those that fit everything that is given.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Filter {
+    /// The outcome in words, as tables show it.
+    pub(crate) outcome: Option<String>,
+    /// A prover or verifier of one of the block's proofs.
+    pub(crate) prover: Option<ProverId>,
+    /// The lowest block number.
+    pub(crate) from: Option<u64>,
+    /// The highest block number.
+    pub(crate) to: Option<u64>,
+}
+
+impl Filter {
+    /// Returns whether a record is wanted. A range is wanted if one of its blocks is.
+    pub(crate) fn fits(&self, record: &Record) -> bool {
+        let Emission { first, last, .. } = &record.emission;
+        let is_by = |prover: &ProverId| {
+            let proofs = record.proofs().iter();
+            proofs
+                .clone()
+                .any(|proof| proof.prover == *prover || proof.verifier.as_ref() == Some(prover))
+        };
+        self.from.is_none_or(|from| last.number >= from)
+            && self.to.is_none_or(|to| first.number <= to)
+            && self.prover.as_ref().is_none_or(is_by)
+            && self
+                .outcome
+                .as_ref()
+                .is_none_or(|wanted| outcome(&record.emission.outcome) == *wanted)
+    }
+}
+
+/// Returns the last `count` records that are wanted, oldest first, as [`tail`] reads them.
+pub(crate) async fn tail_of(
+    bus: &Bus,
+    pipeline: &PipelineId,
+    filter: &Filter,
+    count: usize,
+) -> Result<Vec<Record>, Failure> {
     let mut found = Vec::new();
     let mut next = match newest(bus, pipeline).await? {
         // The newest record amends an older one: the output ends at another number.
@@ -198,9 +241,19 @@ pub(crate) async fn tail(bus: &Bus, pipeline: &PipelineId, count: usize) -> Resu
         },
         newest => newest,
     };
+    if let Some(to) = filter.to
+        && next
+            .as_ref()
+            .is_some_and(|newest| newest.emission.first.number > to)
+    {
+        next = at_or_below(bus, pipeline, to).await?;
+    }
     while let Some(record) = next.take() {
         let before = record.emission.first.number.checked_sub(1);
-        found.push(record);
+        let before = before.filter(|number| filter.from.is_none_or(|from| *number >= from));
+        if filter.fits(&record) {
+            found.push(record);
+        }
         if let Some(number) = before.filter(|_| found.len() < count) {
             next = at_or_below(bus, pipeline, number).await?;
         }
@@ -395,6 +448,28 @@ pub(crate) mod tests {
         assert_eq!(row(&record), expected);
         assert_eq!(record.trace_id(), Some("0af7651916cd43dd8448eb211c80319c"));
         assert!(record.is_verified(&BTreeSet::new()));
+    }
+
+    #[test]
+    fn a_filter_keeps_what_fits_everything() {
+        let proved = record(41, EmissionOutcome::Proved(vec![proof(Some("v1"))]));
+        let fits = |filter: Filter| filter.fits(&proved);
+        let outcome = |words: &str| Filter {
+            outcome: Some(words.into()),
+            ..Filter::default()
+        };
+        let by = |id: &str| Filter {
+            prover: Some(id.parse().unwrap()),
+            ..Filter::default()
+        };
+        let between = |from, to| Filter {
+            from: Some(from),
+            to: Some(to),
+            ..Filter::default()
+        };
+        assert!(fits(Filter::default()) && fits(outcome("proved")) && fits(by("miden-1")) && fits(by("v1")));
+        assert!(fits(between(41, 41)) && !fits(between(42, 50)) && !fits(between(1, 40)));
+        assert!(!fits(outcome("dead")) && !fits(by("miden-2")));
     }
 
     #[test]

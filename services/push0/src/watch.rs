@@ -60,7 +60,7 @@ pub(crate) async fn repeat(
                 if clears {
                     output::raw(CLEAR)?;
                 }
-                output::line(&text)?;
+                output::text(context.json, &text)?;
             }
         }
     }

@@ -1,11 +1,12 @@
 //! Location of a block without a record: messages about the block, and provers with its tasks.
 
 use crate::failure::Failure;
+use crate::waits::Held;
 use push0_bus::{Bus, Pipelines, Stream, now};
 use push0_domain::message::{BlockEvent, Lease};
 use push0_domain::{
     BlockKey, PipelineId,
-    subject::{self, Kind},
+    subject::{self, AttemptKey, Kind},
 };
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -20,6 +21,9 @@ pub(crate) struct Waiting {
     pub(crate) kind: &'static str,
     /// Number of messages by `proof type.stage`.
     pub(crate) stages: BTreeMap<String, usize>,
+    /// The messages, as far as their subjects name an attempt.
+    #[serde(skip)]
+    pub(crate) messages: Vec<(AttemptKey, String)>,
 }
 
 /// A task of the block held by a prover, according to the prover's lease.
@@ -31,6 +35,19 @@ pub(crate) struct HeldTask {
     pub(crate) running_ms: Option<u64>,
     pub(crate) progress_permille: Option<u16>,
     pub(crate) heard_ms_ago: u64,
+}
+
+impl HeldTask {
+    /// Returns the task as far as a sentence about its block needs it.
+    pub(crate) fn as_held(&self) -> Held {
+        Held {
+            prover: self.prover.clone(),
+            task: self.task.clone(),
+            attempt: self.attempt,
+            running_ms: self.running_ms,
+            progress_permille: self.progress_permille,
+        }
+    }
 }
 
 /// Returns the messages that name a block, by kind. Kinds without messages are left out.
@@ -85,8 +102,15 @@ impl Waiting {
         for (subject, count) in messages {
             *stages.entry(stage_of(subject)).or_default() += count;
         }
+        let named =
+            |(subject, _): &(String, usize)| Some((subject::attempt_of(subject, kind)?, subject.clone()));
+        let messages = messages.iter().filter_map(named).collect();
         let kind = kind.as_str();
-        (!stages.is_empty()).then_some(Self { kind, stages })
+        (!stages.is_empty()).then_some(Self {
+            kind,
+            stages,
+            messages,
+        })
     }
 }
 

@@ -1,13 +1,15 @@
 //! `push0 block N`: shows everything known about one block.
 
+use crate::block_arg::BlockArg;
 use crate::context::Context;
+use crate::explain::{Explained, explain};
 use crate::failure::Failure;
 use crate::options::Of;
 use crate::records::{self, Record, RecordJson};
 use crate::work_in_flight::{self, HeldTask, Waiting};
-use crate::{output, table};
+use crate::{output, table, times};
 use clap::Args;
-use push0_bus::Bus;
+use push0_bus::{Bus, now};
 use push0_domain::message::{Dead, Emission, EmissionOutcome, EndReason, KnownBlock};
 use push0_domain::{PipelineId, plain::one_line};
 use push0_operate::{known, letters};
@@ -18,9 +20,9 @@ use std::time::Duration;
 pub(crate) struct BlockArgs {
     #[command(flatten)]
     of: Of,
-    /// Number of the block.
-    #[arg(value_name = "N")]
-    number: u64,
+    /// Number of the block, or 0x and the beginning of its hash.
+    #[arg(value_name = "BLOCK")]
+    block: BlockArg,
 }
 
 #[derive(Serialize)]
@@ -34,12 +36,15 @@ struct Found<'a> {
     waiting: Vec<Waiting>,
     held: Vec<HeldTask>,
     dead_letters: Vec<String>,
+    /// What the block waits for; `None` once it has a record.
+    #[serde(flatten)]
+    explained: Option<Explained>,
 }
 
 pub(crate) async fn run(context: &Context, args: &BlockArgs) -> Result<(), Failure> {
     let bus = context.bus().await?;
     let pipeline = context.pipeline(&bus, &args.of).await?;
-    let number = args.number;
+    let number = args.block.number(&bus, &pipeline).await?;
     let known = known::of_number(&bus, &pipeline, number).await?;
     let record = records::of_number(&bus, &pipeline, number).await?;
     let mut waiting = Vec::new();
@@ -47,22 +52,30 @@ pub(crate) async fn run(context: &Context, args: &BlockArgs) -> Result<(), Failu
         waiting.extend(work_in_flight::waiting(&bus, &pipeline, block.block.key()).await?);
     }
     waiting.extend(work_in_flight::waiting_in_ranges(&bus, &pipeline, number).await?);
+    let queued = record.is_none() && work_in_flight::is_queued(&bus, &pipeline, number).await?;
+    let held = work_in_flight::held(&bus, &pipeline, number).await?;
+    let explained = match record {
+        Some(_) => None,
+        None => Some(explain(&bus, &pipeline, number, queued, (&waiting, &held)).await?),
+    };
     let found = Found {
         pipeline: &pipeline,
         number,
         known,
         record: record.as_ref().map(RecordJson::from),
-        queued: record.is_none() && work_in_flight::is_queued(&bus, &pipeline, number).await?,
+        queued,
         waiting,
-        held: work_in_flight::held(&bus, &pipeline, number).await?,
+        held,
         dead_letters: dead_letters(&bus, &pipeline, number).await?,
+        explained,
     };
     if context.json {
         return output::json(&found);
     }
     if found.known.is_empty() && record.is_none() && !found.queued {
         return Err(Failure::failed(format!(
-            "block {number} is not known to {pipeline}: the ingester never saw it, or its facts have expired"
+            "block {number} is not known to {pipeline}: the ingester never saw it, or its facts have expired. `push0 \
+             status` shows how far the ingester is"
         )));
     }
     output::line(&render(&found, record.as_ref()))
@@ -86,16 +99,26 @@ async fn dead_letters(bus: &Bus, pipeline: &PipelineId, number: u64) -> Result<V
 
 fn render(found: &Found<'_>, record: Option<&Record>) -> String {
     let mut lines = vec![format!("block {} of {}", found.number, found.pipeline)];
+    if let Some(explained) = &found.explained {
+        lines.push(explained.waits_for.clone());
+        let stages = explained.stages.iter();
+        lines.extend(stages.map(|stages| format!("  stages        {stages}")));
+    }
     for KnownBlock {
         block,
         parent_hash,
         revision,
+        observed_at,
         facts,
         ..
     } in &found.known
     {
         lines.push(format!("  hash          {}", block.hash));
         lines.push(format!("  parent        {parent_hash}"));
+        lines.push(format!(
+            "  observed      {}",
+            times::with_age(*observed_at, now())
+        ));
         lines.push(format!(
             "  transactions  {}, gas {}",
             facts.transactions, facts.gas_used
@@ -160,6 +183,10 @@ fn emitted(record: &Record) -> Vec<String> {
     lines.push(format!(
         "  took          {} from stored to emitted",
         table::span(took)
+    ));
+    lines.push(format!(
+        "  emitted       {}",
+        times::with_age(record.stored_at, now())
     ));
     if let Some(id) = record.trace_id() {
         lines.push(format!("  trace         {id}"));

@@ -3,11 +3,11 @@
 use crate::context::Context;
 use crate::failure::Failure;
 use crate::options::Of;
-use crate::records::{self, Record, RecordJson};
+use crate::records::{self, Filter, Record, RecordJson};
 use crate::{output, table};
 use clap::Args;
 use push0_bus::Bus;
-use push0_domain::PipelineId;
+use push0_domain::{PipelineId, ProverId};
 use std::time::Duration;
 
 /// Poll interval of `--follow`. Blocks are seconds apart.
@@ -19,7 +19,23 @@ const ALIGNED_ROWS: usize = 50;
 pub(crate) struct BlocksArgs {
     #[command(flatten)]
     of: Of,
-    /// Number of newest records to show.
+    /// Only blocks that ended so.
+    #[arg(long, value_name = "OUTCOME", value_parser = ["proved", "dead", "cancelled", "reorged", "too-late"])]
+    outcome: Option<String>,
+    /// Only blocks with a proof of this prover or verifier.
+    #[arg(long, value_name = "ID")]
+    prover: Option<ProverId>,
+    /// Only blocks from this number on.
+    #[arg(long, value_name = "N")]
+    from: Option<u64>,
+    /// Only blocks up to this number.
+    #[arg(long, value_name = "N")]
+    to: Option<u64>,
+    /// Show the oldest records after this sequence of PUSH0_PROOFS instead of the newest: for consumers, which find the
+    /// sequence of each record in the output of --json.
+    #[arg(long, value_name = "SEQUENCE")]
+    after: Option<u64>,
+    /// Number of records to show.
     #[arg(long, default_value_t = 20, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100_000))]
     last: u32,
     /// Keep running and print new records as they are stored.
@@ -30,31 +46,75 @@ pub(crate) struct BlocksArgs {
 pub(crate) async fn run(context: &Context, args: &BlocksArgs) -> Result<(), Failure> {
     let bus = context.bus().await?;
     let pipeline = context.pipeline(&bus, &args.of).await?;
-    let found = records::tail(&bus, &pipeline, args.last as usize).await?;
+    let filter = args.filter();
+    let count = args.last as usize;
+    let found = match args.after {
+        Some(sequence) => after(&bus, &pipeline, &filter, sequence, count).await?,
+        None => records::tail_of(&bus, &pipeline, &filter, count).await?,
+    };
     if found.is_empty() && !args.follow && !context.json {
-        return output::line(&format!("{pipeline}: no block has been emitted yet"));
+        return output::line(&format!("{pipeline}: no such block has been emitted yet"));
     }
     let mut shown = Shown::default();
     shown.print(context, &found, true)?;
     if args.follow {
-        follow(context, &bus, &pipeline, shown, found.last()).await
+        let next = match (found.last(), args.after) {
+            (Some(last), _) => last.sequence + 1,
+            (None, Some(sequence)) => sequence.saturating_add(1),
+            (None, None) => 1,
+        };
+        follow(context, &bus, &pipeline, &filter, shown, next).await
     } else {
         Ok(())
     }
+}
+
+impl BlocksArgs {
+    fn filter(&self) -> Filter {
+        Filter {
+            outcome: self.outcome.as_ref().map(|outcome| outcome.replace('-', " ")),
+            prover: self.prover.clone(),
+            from: self.from,
+            to: self.to,
+        }
+    }
+}
+
+/// Returns the first records after a sequence that are wanted, in the order of the stream.
+async fn after(
+    bus: &Bus,
+    pipeline: &PipelineId,
+    filter: &Filter,
+    sequence: u64,
+    count: usize,
+) -> Result<Vec<Record>, Failure> {
+    let mut found = Vec::new();
+    let mut next = sequence.saturating_add(1);
+    while found.len() < count {
+        let (records, behind) = records::from(bus, pipeline, next).await?;
+        if behind == next {
+            break;
+        }
+        next = behind;
+        found.extend(records.into_iter().filter(|record| filter.fits(record)));
+    }
+    found.truncate(count);
+    Ok(found)
 }
 
 async fn follow(
     context: &Context,
     bus: &Bus,
     pipeline: &PipelineId,
+    filter: &Filter,
     mut shown: Shown,
-    last: Option<&Record>,
+    mut next: u64,
 ) -> Result<(), Failure> {
-    let mut next = last.map_or(1, |record| record.sequence + 1);
     loop {
         // Errors are ignored: the broker may restart meanwhile.
-        if let Ok((found, after)) = records::from(bus, pipeline, next).await {
+        if let Ok((mut found, after)) = records::from(bus, pipeline, next).await {
             next = after;
+            found.retain(|record| filter.fits(record));
             shown.print(context, &found, false)?;
         }
         tokio::time::sleep(FOLLOW_EVERY).await;

@@ -6,9 +6,10 @@ use crate::failure::Failure;
 use crate::options::Of;
 use crate::output;
 use clap::Args;
-use push0_bus::Message;
+use push0_bus::{Bucket, Bus, Message};
 use push0_domain::message::{BlockEvent, Cancel, EndReason, clip};
-use push0_domain::{subject, trace::TraceContext};
+use push0_domain::pipeline::Position;
+use push0_domain::{PipelineId, subject, trace::TraceContext};
 use serde_json::json;
 
 #[derive(Args, Debug)]
@@ -46,12 +47,57 @@ pub(crate) async fn run(context: &Context, args: &CancelArgs) -> Result<(), Fail
         return output::json(&json!({ "pipeline": pipeline, "first": first, "last": last }));
     }
     let next = bus.output(&pipeline).await?.map(|(output, _)| output.next());
-    let recorded = next.map_or(0, |next| next.min(last.saturating_add(1)).saturating_sub(first));
-    let recorded = match recorded {
-        0 => String::new(),
-        count => format!("; {count} of them have their record already and keep it"),
-    };
+    let announced = announced(&bus, &pipeline).await?;
     output::line(&format!(
-        "{pipeline}: the cancellation of blocks {first}..{last} is stored{recorded}"
+        "{pipeline}: the cancellation of blocks {first}..{last} is stored{}",
+        effect(args.blocks, next, announced)
     ))
+}
+
+/// Returns the number of the last block that the ingester announced; `None` if no ingester serves the pipeline.
+async fn announced(bus: &Bus, pipeline: &PipelineId) -> Result<Option<u64>, Failure> {
+    let cursors = bus.facts::<Position>(Bucket::State).await?;
+    let cursor = cursors.look(&Position::key(pipeline)).await?.and_then(Result::ok);
+    let block = cursor
+        .and_then(|fact| fact.value)
+        .and_then(|position| position.block);
+    Ok(block.map(|block| block.number))
+}
+
+/// Says of how many blocks the cancellation changes nothing, and why.
+fn effect(blocks: BlockRange, next: Option<u64>, announced: Option<u64>) -> String {
+    let BlockRange { first, last } = blocks;
+    let behind = last.saturating_add(1);
+    let recorded = next.map_or(0, |next| next.min(behind).saturating_sub(first));
+    let unknown = announced.map_or(0, |known| {
+        behind.saturating_sub(first.max(known.saturating_add(1)))
+    });
+    let mut told = String::new();
+    if recorded > 0 {
+        told.push_str(&format!(
+            "; {recorded} of them have their record already and keep it"
+        ));
+    }
+    if unknown > 0 {
+        told.push_str(&format!(
+            "; {unknown} of them are not announced yet: they get a record without a proof only if the chain never \
+             announces them, and are proved otherwise"
+        ));
+    }
+    told
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_answer_tells_of_how_many_blocks_nothing_changes() {
+        let of = |first, last| effect(BlockRange { first, last }, Some(10), Some(12));
+        assert_eq!(of(10, 12), "");
+        assert_eq!(of(3, 11), "; 7 of them have their record already and keep it");
+        assert!(of(11, 20).starts_with("; 8 of them are not announced yet"));
+        assert!(of(1, u64::MAX).contains("9 of them have") && of(1, u64::MAX).contains("are not announced"));
+        assert_eq!(effect(BlockRange { first: 1, last: 9 }, None, None), "");
+    }
 }

@@ -4,6 +4,7 @@
 //! where the others lie, as far as dead letters tell it.
 
 use super::up::ATTEMPTS;
+use crate::block_arg::BlockArg;
 use crate::context::Context;
 use crate::failure::Failure;
 use crate::options::Of;
@@ -25,9 +26,9 @@ const PLACE: &str = "whole output: ";
 pub(crate) struct LogsArgs {
     #[command(flatten)]
     of: Of,
-    /// Number of the block.
-    #[arg(value_name = "N")]
-    number: u64,
+    /// Number of the block, or 0x and the beginning of its hash.
+    #[arg(value_name = "BLOCK")]
+    block: BlockArg,
     /// Directory with the logs of `prover-exec` (its `exec.log_dir`) [default: that of `push0 up` in DIR].
     #[arg(long, value_name = "DIR")]
     log_dir: Option<PathBuf>,
@@ -52,9 +53,10 @@ struct Found {
 pub(crate) async fn run(context: &Context, args: &LogsArgs) -> Result<(), Failure> {
     let bus = context.bus().await?;
     let pipeline = context.pipeline(&bus, &args.of).await?;
+    let number = args.block.number(&bus, &pipeline).await?;
     let dir = args.log_dir.clone().unwrap_or_else(|| context.dir.join(ATTEMPTS));
-    let logs = read(&dir, &pipeline, args.number)?;
-    let mut elsewhere = places(&bus, &pipeline, args.number).await?;
+    let logs = read(&dir, &pipeline, number)?;
+    let mut elsewhere = places(&bus, &pipeline, number).await?;
     elsewhere.retain(|place| {
         !logs
             .iter()
@@ -69,7 +71,7 @@ pub(crate) async fn run(context: &Context, args: &LogsArgs) -> Result<(), Failur
             "no log of block {} in {}. Logs lie on the machines of its provers (`push0 block {0}` names them), in \
              their `exec.log_dir`; give that directory as --log-dir there. Only the adapter `exec` writes logs, and \
              old ones are removed",
-            args.number,
+            number,
             dir.display()
         )));
     }

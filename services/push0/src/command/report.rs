@@ -4,6 +4,7 @@ use crate::audit::{Audit, percentile};
 use crate::context::Context;
 use crate::failure::Failure;
 use crate::options::Of;
+use crate::progress::Progress;
 use crate::records::{self, Record};
 use crate::{output, probe, table};
 use clap::Args;
@@ -103,6 +104,7 @@ async fn collect(
         1
     };
     let mut found: Vec<Record> = Vec::new();
+    let progress = Progress::towards(wanted as u64, &format!("{pipeline}: blocks emitted"));
     loop {
         let (new, after) = match records::from(bus, pipeline, next).await {
             Ok(found) => found,
@@ -115,9 +117,10 @@ async fn collect(
                 let outcome = push0_operate::outcome(&record.emission.outcome);
                 let Emission { first, last, .. } = &record.emission;
                 let numbers = records::numbers(first, last);
-                output::note(&format!("{pipeline}: block {numbers} is {outcome}"));
+                progress.note(&format!("{pipeline}: block {numbers} is {outcome}"));
             }
             found.extend(new);
+            progress.at(emitted(&found) as u64);
         } else if emitted(&found) >= wanted || Instant::now() >= until {
             return Ok(found);
         }

@@ -4,6 +4,7 @@ use crate::block_range::BlockRange;
 use crate::context::Context;
 use crate::failure::Failure;
 use crate::options::Of;
+use crate::progress::Progress;
 use crate::{output, records, work_in_flight};
 use clap::Args;
 use push0_bus::{Bus, Pipelines, now};
@@ -128,6 +129,7 @@ async fn all_end(bus: &Bus, blocks: Vec<&DeadBlock>) -> Result<bool, Failure> {
     };
     let mut open: Vec<Open<'_>> = blocks.into_iter().map(open).collect();
     let (mut ended, mut all_proved) = (0, true);
+    let progress = Progress::towards(total as u64, "blocks proved again");
     while !open.is_empty() {
         tokio::time::sleep(LOOK_EVERY).await;
         let mut still = Vec::new();
@@ -148,7 +150,8 @@ async fn all_end(bus: &Bus, blocks: Vec<&DeadBlock>) -> Result<bool, Failure> {
             } else {
                 "dead again, see `push0 dead list`"
             };
-            output::note(&format!("{}: {outcome} ({ended} of {total})", name(block)));
+            progress.at(ended as u64);
+            progress.note(&format!("{}: {outcome} ({ended} of {total})", name(block)));
         }
         open = still;
     }

@@ -37,7 +37,7 @@ pub(crate) async fn run(context: &Context, args: &StatusArgs) -> Result<(), Fail
         .await;
     }
     let status = status::look(context, &bus).await;
-    output::line(&text(context, args, &status)?)?;
+    output::text(context.json, &text(context, args, &status)?)?;
     if status.ok { Ok(()) } else { Err(Failure::Told) }
 }
 

@@ -55,9 +55,11 @@ fn leaderless(facts: &Facts<'_>) -> Vec<Problem> {
             blocks => format!(", and {blocks} blocks wait"),
         };
         let service = role.role.split('.').next().unwrap_or_default();
-        let remedy = match role.standbys.len() {
-            0 => format!("no {service} answers: start one, or look at its log"),
-            count => format!("{count} of its standbys answer, and one takes over within a second"),
+        let remedy = match (role.standbys.len(), service) {
+            (0, _) => format!("no {service} answers: start one, or look at its log"),
+            // An ingester asks for the lead only while it reaches its source.
+            (count, "ingester") => format!("{count} stand by, and one leads once it reaches its source"),
+            (count, _) => format!("{count} stand by, and one takes over within a second"),
         };
         Problem::new(format!("no process leads as {}{waits}; {remedy}", role.role)).since(role.since)
     };
@@ -231,7 +233,7 @@ mod tests {
         assert!(
             problems[1]
                 .text
-                .contains("collector.other, and 1 block waits; 1 of its standbys")
+                .contains("collector.other, and 1 block waits; 1 stand by, and one takes over")
         );
     }
 

@@ -11,6 +11,6 @@ mod services;
 mod streams;
 
 pub(crate) use look::look;
-pub(crate) use render::{first_line, render};
+pub(crate) use render::{first_line, render, state as state_of};
 
 pub(crate) use model::Status;

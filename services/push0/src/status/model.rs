@@ -45,6 +45,29 @@ impl Problem {
     }
 }
 
+#[cfg(test)]
+impl Status {
+    /// Returns the state of a deployment without anything, with these problems of the last five minutes.
+    pub(crate) fn of_nothing(at: Timestamp, problems: &[&str]) -> Self {
+        let since = Some(at.minus(std::time::Duration::from_secs(300)));
+        Self {
+            at,
+            ok: problems.is_empty(),
+            problems: problems
+                .iter()
+                .map(|text| Problem::new(*text).since(since))
+                .collect(),
+            roles: Vec::new(),
+            services: Vec::new(),
+            streams: Vec::new(),
+            pipelines: Vec::new(),
+            provers: Vec::new(),
+            held: Vec::new(),
+            dead_letters: 0,
+        }
+    }
+}
+
 /// A role that exactly one process leads at a time.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct RoleStatus {

@@ -25,13 +25,17 @@ fn summary(status: &Status) -> String {
         .provers
         .iter()
         .filter(|prover| !prover.lost && !prover.left);
+    let count = |count: u64, what: &str| match count {
+        1 => format!("1 {what}"),
+        count => format!("{count} {what}s"),
+    };
+    let of = |role: Role| there.clone().filter(|prover| prover.role == role).count() as u64;
     format!(
-        "OK: {}, {lag} blocks in flight, {} provers and verifiers",
-        match status.pipelines.len() {
-            1 => "1 pipeline".to_owned(),
-            count => format!("{count} pipelines"),
-        },
-        there.count()
+        "OK: {}, {} in flight, {} and {} heard",
+        count(status.pipelines.len() as u64, "pipeline"),
+        count(lag, "block"),
+        count(of(Role::Prover), "prover"),
+        count(of(Role::Verifier), "verifier")
     )
 }
 
@@ -207,7 +211,8 @@ fn role(role: Role) -> &'static str {
     }
 }
 
-fn state(prover: &ProverStatus) -> &'static str {
+/// Returns the state of a prover in a word.
+pub(crate) fn state(prover: &ProverStatus) -> &'static str {
     match prover.state {
         _ if prover.left => "left",
         _ if prover.lost => "lost",
@@ -257,27 +262,12 @@ mod tests {
     #[test]
     fn the_first_line_says_ok_or_the_worst_and_how_much_more() {
         let of = |problems: &[&str]| {
-            let now = Timestamp(1_800_000_000_000_000);
-            let status = Status {
-                at: now,
-                ok: problems.is_empty(),
-                problems: problems
-                    .iter()
-                    .map(|text| Problem::new(*text).since(Some(now.minus(Duration::from_secs(300)))))
-                    .collect(),
-                roles: Vec::new(),
-                services: Vec::new(),
-                streams: Vec::new(),
-                pipelines: Vec::new(),
-                provers: Vec::new(),
-                held: Vec::new(),
-                dead_letters: 0,
-            };
+            let status = Status::of_nothing(Timestamp(1_800_000_000_000_000), problems);
             (first_line(&status), render(&status))
         };
         assert_eq!(
             of(&[]).0,
-            "OK: 0 pipelines, 0 blocks in flight, 0 provers and verifiers"
+            "OK: 0 pipelines, 0 blocks in flight, 0 provers and 0 verifiers heard"
         );
         let (first, all) = of(&["no disk\nis there", "second", "third"]);
         assert!(first.starts_with("NOT OK: no disk is there, since "), "{first}");

@@ -2,6 +2,7 @@
 
 mod auth;
 mod dead;
+mod seeing;
 
 use push0_bus::{Bucket, Bus, Limits, Message, NatsConfig, Pipelines, Stream, now};
 use push0_domain::message::{

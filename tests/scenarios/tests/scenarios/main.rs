@@ -22,6 +22,7 @@ mod repair;
 mod restarts;
 mod retry;
 mod room;
+mod seeing;
 mod services;
 mod shipped;
 mod stalls;

@@ -9,7 +9,7 @@ use push0_operate::letters;
 use serde_json::json;
 
 pub(super) async fn run(context: &Context, bus: &Bus, chosen: &Chosen) -> Result<(), Failure> {
-    let found = letters::find(bus, &chosen.which()).await?;
+    let found = letters::find(bus, &chosen.which(bus).await?).await?;
     let mut dropped = 0;
     for place in &found {
         dropped += bus.purge(Stream::Dead, &place.subject).await?;

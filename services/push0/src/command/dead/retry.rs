@@ -10,7 +10,7 @@ use serde_json::json;
 
 pub(super) async fn run(context: &Context, bus: &Bus, chosen: &Chosen) -> Result<(), Failure> {
     let pipelines = Pipelines::bind(bus).await?;
-    let (blocks, unreadable) = retry::read(bus, letters::find(bus, &chosen.which()).await?).await?;
+    let (blocks, unreadable) = retry::read(bus, letters::find(bus, &chosen.which(bus).await?).await?).await?;
     let mut refused = !unreadable.is_empty();
     for place in unreadable {
         output::note(&format!(

@@ -4,17 +4,16 @@ use super::selection::One;
 use crate::context::Context;
 use crate::failure::Failure;
 use crate::table::{self, Align};
-use crate::{output, records};
+use crate::{output, records, times};
 use push0_bus::{Bus, now};
 use push0_domain::message::{AttemptRecord, Dead, DeadLetter};
+use push0_domain::plain::one_line;
 use push0_domain::trace::TraceContext;
-use push0_domain::{Timestamp, plain::one_line};
 use push0_operate::letters;
-use push0_operate::letters::Which;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 pub(super) async fn run(context: &Context, bus: &Bus, one: &One) -> Result<(), Failure> {
-    for place in letters::find(bus, &Which::One(one.id.clone())).await? {
+    for place in letters::find(bus, &one.which(bus).await?).await? {
         let Some(kept) = letters::read(bus, &place).await? else {
             continue;
         };
@@ -32,11 +31,7 @@ fn render(letter: &DeadLetter, trace: &TraceContext) -> String {
     let mut lines = vec![
         format!("id:      {}", one_line(&letter.id)),
         format!("reason:  {}", one_line(&letter.reason)),
-        format!(
-            "at:      {} ({} ago)",
-            at(letter.at),
-            table::span(now().since(letter.at))
-        ),
+        format!("at:      {}", times::with_age(letter.at, now())),
     ];
     if let Some(id) = records::trace_id(trace) {
         lines.push(format!("trace:   {id}"));
@@ -84,7 +79,7 @@ fn attempts(history: &[AttemptRecord]) -> String {
             vec![
                 record.attempt.to_string(),
                 record.prover.to_string(),
-                at(record.ended_at),
+                times::local(record.ended_at, now()),
                 table::span(Duration::from_micros(record.prove_us)),
                 record.failure.class.as_str().into(),
                 record.failure.message.clone(),
@@ -92,11 +87,6 @@ fn attempts(history: &[AttemptRecord]) -> String {
         })
         .collect();
     table::render(&columns, &rows)
-}
-
-fn at(timestamp: Timestamp) -> String {
-    let instant = SystemTime::UNIX_EPOCH + Duration::from_micros(timestamp.0);
-    humantime::format_rfc3339_millis(instant).to_string()
 }
 
 /// Returns the bytes as text if they are printable UTF-8, else as hex digits.
@@ -116,10 +106,5 @@ mod tests {
         assert_eq!(readable(b"{\"a\": 1}\n"), "{\"a\": 1}\n");
         assert_eq!(readable(&[0x1b, b'[', b'2', b'J']), "0x1b5b324a");
         assert_eq!(readable(&[0xff]), "0xff");
-    }
-
-    #[test]
-    fn an_instant_is_shown_in_utc() {
-        assert_eq!(at(Timestamp(1_700_000_000_123_456)), "2023-11-14T22:13:20.123Z");
     }
 }

@@ -14,7 +14,7 @@ use std::path::PathBuf;
 pub(crate) struct GetArgs {
     #[command(flatten)]
     which: Which,
-    /// File to write the proof to [default: stdout].
+    /// File to write the proof to; `-` is stdout, even if that is a terminal [default: stdout].
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
 }
@@ -22,6 +22,9 @@ pub(crate) struct GetArgs {
 pub(super) async fn run(context: &Context, bus: &Bus, args: &GetArgs) -> Result<(), Failure> {
     let emitted = args.which.find(context, bus).await?;
     let bytes = bus.blobs().resolve(&emitted.proof.payload).await?;
+    if args.output.as_ref().is_some_and(|file| file.as_os_str() == "-") {
+        return output::raw(&bytes);
+    }
     let Some(file) = &args.output else {
         if std::io::stdout().is_terminal() {
             return Err(Failure::usage(

@@ -1,5 +1,6 @@
 //! Selection of an emitted proof on the command line.
 
+use crate::block_arg::BlockArg;
 use crate::context::Context;
 use crate::failure::Failure;
 use crate::options::Of;
@@ -14,9 +15,9 @@ use push0_domain::{PipelineId, ProofType};
 pub(crate) struct Which {
     #[command(flatten)]
     of: Of,
-    /// Number of the block.
-    #[arg(value_name = "N")]
-    number: u64,
+    /// Number of the block, or 0x and the beginning of its hash.
+    #[arg(value_name = "BLOCK")]
+    block: BlockArg,
     /// Type of the proof. May be omitted if the block has only one proof.
     #[arg(long = "type", value_name = "T")]
     proof_type: Option<ProofType>,
@@ -33,14 +34,18 @@ impl Which {
     /// Finds the selected proof among the records of its block.
     pub(super) async fn find(&self, context: &Context, bus: &Bus) -> Result<Emitted, Failure> {
         let pipeline = context.pipeline(bus, &self.of).await?;
-        let number = self.number;
+        let number = self.block.number(bus, &pipeline).await?;
         let Some(record) = records::of_number(bus, &pipeline, number).await? else {
             return Err(Failure::failed(format!(
                 "{pipeline} has no record of block {number}: `push0 block {number}` shows its progress"
             )));
         };
         let proof = self
-            .choose(record.proofs(), &push0_operate::outcome(&record.emission.outcome))?
+            .choose(
+                number,
+                record.proofs(),
+                &push0_operate::outcome(&record.emission.outcome),
+            )?
             .clone();
         Ok(Emitted {
             pipeline,
@@ -49,8 +54,7 @@ impl Which {
         })
     }
 
-    fn choose<'a>(&self, proofs: &'a [Proof], outcome: &str) -> Result<&'a Proof, Failure> {
-        let number = self.number;
+    fn choose<'a>(&self, number: u64, proofs: &'a [Proof], outcome: &str) -> Result<&'a Proof, Failure> {
         let types = || {
             proofs
                 .iter()

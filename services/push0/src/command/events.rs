@@ -1,0 +1,163 @@
+//! `push0 events`: what happened in the last hour, such as lost provers, held queues and dead letters.
+
+use crate::context::Context;
+use crate::failure::Failure;
+use crate::{output, times};
+use clap::Args;
+use push0_bus::{Bus, Kept, Stream, now};
+use push0_domain::message::{Event, Happening};
+use serde_json::json;
+use std::time::Duration;
+
+/// Poll interval of `--follow`.
+const FOLLOW_EVERY: Duration = Duration::from_millis(500);
+/// How many events are read at once.
+const SCAN_MAX: usize = 1_000;
+/// All subjects of the stream.
+const ALL: &str = ">";
+
+#[derive(Args, Debug)]
+pub(crate) struct EventsArgs {
+    /// Number of newest events to show.
+    #[arg(long, default_value_t = 20, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    last: u32,
+    /// Keep running and print events as they happen.
+    #[arg(long)]
+    follow: bool,
+}
+
+pub(crate) async fn run(context: &Context, args: &EventsArgs) -> Result<(), Failure> {
+    let bus = context.bus().await?;
+    let newest = bus.newest(Stream::Events).await?;
+    let mut next = newest.saturating_sub(u64::from(args.last)).saturating_add(1);
+    let mut found = read(&bus, &mut next).await?;
+    if found.is_empty() && !args.follow && !context.json {
+        return output::line("nothing happened in the last hour that is worth an event");
+    }
+    loop {
+        for kept in &found {
+            print(context, kept)?;
+        }
+        if !args.follow {
+            return Ok(());
+        }
+        tokio::time::sleep(FOLLOW_EVERY).await;
+        // Errors are ignored: the broker may restart meanwhile.
+        found = read(&bus, &mut next).await.unwrap_or_default();
+    }
+}
+
+/// Reads all events from a sequence on, and moves the sequence behind them.
+async fn read(bus: &Bus, next: &mut u64) -> Result<Vec<Kept<Event>>, Failure> {
+    let found = bus.scan::<Event>(Stream::Events, ALL, *next, SCAN_MAX).await?;
+    if let Some(last) = found.last() {
+        *next = last.sequence + 1;
+    }
+    Ok(found)
+}
+
+fn print(context: &Context, kept: &Kept<Event>) -> Result<(), Failure> {
+    let Ok(event) = &kept.body else {
+        return Ok(());
+    };
+    if context.json {
+        let (at, what, kind) = (event.at, &event.what, event.what.kind());
+        return output::json(&json!({ "sequence": kept.sequence, "at": at, "kind": kind, "what": what }));
+    }
+    let at = times::local(event.at, now());
+    output::line(&format!(
+        "{at}  {}",
+        push0_domain::plain::one_line(&sentence(&event.what))
+    ))
+}
+
+/// Returns an event as a sentence.
+fn sentence(what: &Happening) -> String {
+    match what {
+        Happening::ProverLost {
+            prover, zkvm, held, ..
+        } => {
+            format!("{prover} of zkVM {zkvm} died or was restarted, with {held} deliveries")
+        }
+        Happening::ProverFound { prover, zkvm, .. } => format!("{prover} of zkVM {zkvm} is heard"),
+        Happening::ProverSuspected {
+            prover, zkvm, held, ..
+        } => format!(
+            "{prover} of zkVM {zkvm} fell silent with {held} deliveries: second copies of its attempts start elsewhere"
+        ),
+        Happening::ProverBack {
+            prover, silent_ms, ..
+        } => {
+            format!("{prover} is heard again after {silent_ms} ms, and its attempts go on")
+        }
+        Happening::NameTakenTwice { prover, origins } => {
+            let places: Vec<String> = origins.iter().map(ToString::to_string).collect();
+            format!(
+                "two processes are called {prover} ({}): give one another PUSH0_PROVER__ID",
+                places.join(", ")
+            )
+        }
+        Happening::QuarantineBegun { prover, reason, .. } => {
+            format!("{prover} is quarantined and gets no work for a while: {reason}")
+        }
+        Happening::QuarantineEnded { prover, reason } => {
+            format!("the quarantine of {prover} ended: {reason}")
+        }
+        Happening::QueueHeld {
+            zkvm,
+            failures,
+            error,
+            ..
+        } => format!(
+            "the queue of zkVM {zkvm} is held after {failures} failures without a success. Last error: {error}"
+        ),
+        Happening::QueueOpened { zkvm } => format!("the queue of zkVM {zkvm} is open again"),
+        Happening::CheckUnverified {
+            prover,
+            verifier,
+            deliveries,
+            reason,
+            ..
+        } => format!(
+            "{verifier} reached no verdict on a proof of {prover} in {deliveries} deliveries: {reason}"
+        ),
+        Happening::CheckPaused {
+            prover,
+            verifier,
+            deliveries,
+            ..
+        } => format!(
+            "{verifier} lets a proof of {prover} wait, which was delivered {deliveries} times without a verdict"
+        ),
+        Happening::ParticipantFlooding {
+            prover,
+            stream,
+            removed,
+            ..
+        } => format!(
+            "{prover} flooded {stream}, and {removed} of its messages were removed: docs/runbooks/participant-flooding.md"
+        ),
+        Happening::DeadLetter { id, reason } => {
+            format!("dead letter {id}: {reason} (`push0 dead show {id}`)")
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_event_is_a_sentence() {
+        let lost = Happening::ProverLost {
+            prover: "miden-1".parse().unwrap(),
+            zkvm: "miden".parse().unwrap(),
+            role: push0_domain::message::Role::Prover,
+            held: 2,
+        };
+        assert_eq!(
+            sentence(&lost),
+            "miden-1 of zkVM miden died or was restarted, with 2 deliveries"
+        );
+    }
+}
