@@ -354,7 +354,7 @@ async fn a_report_waits_for_a_broker_that_is_away() {
             "--wait",
             "60s",
         ])
-        .args(["--nats", &deployment.nats.first().url()]);
+        .args(["--nats", &deployment.nats.url()]);
     report
         .stdin(Stdio::null())
         .stdout(Stdio::null())
@@ -471,7 +471,7 @@ async fn a_proof_is_verified_by_the_adapter_that_provers_toml_names() {
             "verify",
             "3",
             "--nats",
-            &deployment.nats.first().url(),
+            &deployment.nats.url(),
             "--dir",
         ])
         .arg(dir.path().join("state"))
