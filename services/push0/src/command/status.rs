@@ -32,7 +32,7 @@ pub(crate) async fn run(context: &Context, args: &StatusArgs) -> Result<(), Fail
     }
     if args.watch.is_on() {
         return watch::repeat(context, &args.watch, async || {
-            Ok(text(context, args, &status::look(context, &bus).await)?)
+            text(context, args, &status::look(context, &bus).await)
         })
         .await;
     }
