@@ -1,4 +1,4 @@
-//! What viewers of the live page cost, and how soon they see what happens.
+//! The cost of viewers of the live page, and how soon they see a change.
 //!
 //! Blocks come at a rate at which the gateway hears some thousand messages a second. Windows with a hundred viewers and
 //! without any alternate. All viewers read the whole stream of changes; a few of them are timed, because decoding it a

@@ -77,7 +77,7 @@ pub(crate) enum Scenario {
     Soak,
     /// Memory growth of the shipped deployment.
     Shipped,
-    /// What viewers of the live page cost, and how soon they see what happens.
+    /// The cost of viewers of the live page, and how soon they see a change.
     Gateway,
     /// Overhead and throughput with accounts, as shipped, and on three brokers, beside the quick deployment.
     Stands,

@@ -1,4 +1,4 @@
-//! What accounts, standbys and brokers cost: the quick deployment beside larger ones, in turn in one run.
+//! The cost of accounts, standbys and brokers: the quick deployment beside larger ones, in turn in one run.
 
 use crate::{
     record::Context,

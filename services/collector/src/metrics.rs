@@ -30,7 +30,7 @@ pub(crate) struct Metrics {
     score: Score,
 }
 
-/// What the real-time score is made of.
+/// The parts of the real-time score.
 #[derive(Clone)]
 struct Score {
     blocks: IntCounterVec,

@@ -37,11 +37,11 @@ pub(crate) enum Command {
     Blocks(blocks::BlocksArgs),
     /// Show the deployment live, on the whole terminal; q quits.
     Top,
-    /// Show what each prover and verifier has done, how long that took, and what it does now.
+    /// Show the work that each prover and verifier has done, its times, and the work in hand.
     Provers(provers::ProversArgs),
-    /// Show what happened in the last hour, such as lost provers, held queues and dead letters.
+    /// Show the events of the last hour, such as lost provers, held queues and dead letters.
     Events(events::EventsArgs),
-    /// Show everything known about one block, and what it waits for.
+    /// Show everything known about one block, and the reason why it waits.
     Block(block::BlockArgs),
     /// Print the output of the programs of a block's attempts (adapter `exec`), as far as this machine has it.
     Logs(logs::LogsArgs),

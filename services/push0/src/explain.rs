@@ -1,4 +1,4 @@
-//! Collects what a block without a record waits for, and how far its stages are.
+//! Finds the reason why a block without a record waits, and how far its stages are.
 
 use crate::failure::Failure;
 use crate::waits::{self, Facts, Open};
@@ -12,7 +12,7 @@ use push0_operate::holds;
 use serde::Serialize;
 use std::collections::BTreeMap;
 
-/// What a block without a record waits for.
+/// The reason why a block without a record waits.
 #[derive(Clone, Debug, Default, Serialize)]
 pub(crate) struct Explained {
     /// One sentence.
@@ -21,7 +21,7 @@ pub(crate) struct Explained {
     pub(crate) stages: Vec<String>,
 }
 
-/// Explains a block by its messages and by what provers hold.
+/// Explains a block by its messages and by the attempts in leases.
 pub(crate) async fn explain(
     bus: &Bus,
     pipeline: &PipelineId,

@@ -1,4 +1,4 @@
-//! Progress of what takes longer than a second: a bar on a terminal, nothing elsewhere.
+//! Progress of work that takes longer than a second: a bar on a terminal, nothing elsewhere.
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use push0_domain::plain::one_line;

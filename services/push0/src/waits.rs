@@ -1,4 +1,4 @@
-//! What a block waits for, in one sentence, and how far its stages are. Pure.
+//! The reason why a block waits, in one sentence, and how far its stages are. Pure.
 
 use crate::table;
 use push0_domain::message::StageKind;
@@ -15,7 +15,7 @@ pub(crate) struct Held {
     pub(crate) progress_permille: Option<u16>,
 }
 
-/// What is known about a block without a record.
+/// The facts about a block without a record.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Facts {
     pub(crate) number: u64,
@@ -35,7 +35,7 @@ pub(crate) struct Facts {
     pub(crate) holds: Vec<String>,
 }
 
-/// Returns what a block without a record waits for.
+/// Returns the reason why a block without a record waits.
 pub(crate) fn sentence(facts: &Facts) -> String {
     let number = facts.number;
     let mut running: Vec<&Held> = facts

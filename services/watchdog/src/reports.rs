@@ -1,4 +1,4 @@
-//! What the watchdog writes in place of a prover, and what the end of an attempt means.
+//! The watchdog's messages in place of a prover, and the consequences of an attempt's end.
 
 use crate::{
     decide::{Effect, End, Watchdog},

@@ -1,6 +1,6 @@
 //! The life of a process that may lead a role: stand by, win, read stored state, serve, hand over, and again.
 
-use crate::{Backoff, BusError, Leadership};
+use crate::{Backoff, BusError, Leadership, Term};
 use futures::FutureExt;
 use std::{
     cell::Cell,
@@ -17,7 +17,7 @@ const WELL_AFTER: Duration = Duration::from_secs(2);
 
 /// The work of a role, which one process at a time does.
 pub trait Duty {
-    /// What the leader keeps in memory. All of it is read from the broker when a term begins.
+    /// The state that the leader keeps in memory. All of it is read from the broker when a term begins.
     type State<'a>
     where
         Self: 'a;
@@ -51,6 +51,9 @@ pub enum Failure {
     Panic,
 }
 
+/// A term to resign, and how its work ended: well if another process has taken the role.
+type Ended = (Term, Result<(), BusError>);
+
 impl Leadership {
     /// Leads the role whenever no other process does, and starts over from stored state after each failure, with growing
     /// pauses.
@@ -75,6 +78,13 @@ impl Leadership {
 
     /// Stands by, leads for one term and resigns.
     async fn session(&self, duty: &impl Duty, has_failed: &Cell<bool>) -> Result<(), BusError> {
+        let (term, ended) = self.one_term(duty, has_failed).await?;
+        term.resign().await;
+        ended
+    }
+
+    /// Stands by and leads for one term. Tells the duty when the role is served well.
+    async fn one_term(&self, duty: &impl Duty, has_failed: &Cell<bool>) -> Result<Ended, BusError> {
         let is_served = Notify::new();
         let mut term = pin!(self.term(duty, &is_served));
         tokio::select! {
@@ -93,7 +103,7 @@ impl Leadership {
         term.await
     }
 
-    async fn term(&self, duty: &impl Duty, is_served: &Notify) -> Result<(), BusError> {
+    async fn term(&self, duty: &impl Duty, is_served: &Notify) -> Result<Ended, BusError> {
         self.bus.connected().await;
         let mut term = self.win_reporting(|| is_served.notify_one()).await?;
         tracing::info!(role = self.role, "this process leads");
@@ -111,7 +121,6 @@ impl Leadership {
         if ended.is_ok() {
             tracing::warn!(role = self.role, "another process leads");
         }
-        term.resign().await;
-        ended
+        Ok((term, ended))
     }
 }

@@ -64,7 +64,7 @@ impl BusError {
     }
 }
 
-/// What the broker's answer contains when no broker leads JetStream (JSClusterNotAvailErr in nats-server's errors.json).
+/// Part of the broker's answer when no broker leads JetStream (JSClusterNotAvailErr in nats-server's errors.json).
 const NO_LEADER: &str = "error code 10008";
 
 #[cfg(test)]

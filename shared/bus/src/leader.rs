@@ -65,7 +65,7 @@ pub struct Led {
 /// The state of a role as its fact tells it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Lead {
-    /// Who leads; `None` if the leader has resigned, or nobody has led yet.
+    /// Who leads; `None` if the leader has resigned, or before the first leader.
     pub led: Option<Led>,
     /// When the broker stored the last renewal or resignation. A leader renews several times a second.
     pub renewed_at: Option<Timestamp>,

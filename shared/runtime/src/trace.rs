@@ -8,7 +8,7 @@ use push0_domain::{BlockRef, PipelineId, Timestamp};
 
 use crate::telemetry::Sink;
 
-/// Returns whether spans have a receiver that takes them now. Spans that nobody receives need not be made.
+/// Returns whether spans have a receiver that takes them now. Spans without a receiver need not be made.
 pub fn is_on() -> bool {
     Sink::installed().is_some_and(Sink::takes)
 }

@@ -5,7 +5,7 @@ use crate::{Broker, NatsCluster, NatsOptions, NatsServer};
 /// Names the number of brokers under deployments whose test does not choose the number itself: 1 or 3.
 const BROKERS: &str = "PUSH0_TEST_BROKERS";
 
-/// All brokers of a deployment. What happens to them happens to all at once.
+/// All brokers of a deployment. Each operation is one on all of them at once.
 #[derive(Debug)]
 pub struct Brokers(NatsCluster);
 

@@ -1,6 +1,6 @@
 //! A broker's wall clock as its clients see it, moved by whole seconds.
 //!
-//! Clients learn the time of a message from three places in what the broker sends, and each has a fixed length: the
+//! Clients learn the time of a message from three places in the broker's bytes, and each has a fixed length: the
 //! reply subject of a delivery (nanoseconds since 1970), the header `Nats-Time-Stamp`, and the field `time` of an answer in
 //! JSON. So a wire can move the clock by rewriting the bytes in their place.
 
@@ -9,32 +9,32 @@ use std::{ops::Range, time::Duration};
 /// The start of a delivery's reply subject. One of its tokens is the time, with this many digits.
 const REPLY: &[u8] = b"$JS.ACK.";
 const NANO_DIGITS: usize = 19;
-/// What stands before a time in RFC 3339.
+/// The text before a time in RFC 3339.
 const STAMPS: [&[u8]; 2] = [b"Nats-Time-Stamp: ", b"\"time\":\""];
 /// The part of such a time that whole seconds change: `2026-11-30T12:00:00`.
 const STAMP_LEN: usize = 19;
 
-/// Moves the times in what one connection receives. Bytes wait until the end of their line.
+/// Moves the times that one connection receives. While the clock is moved, bytes wait until the end of their line.
 #[derive(Debug, Default)]
 pub(crate) struct MovedClock {
     unfinished: Vec<u8>,
 }
 
 impl MovedClock {
-    /// Takes received bytes and returns those of all finished lines, with times moved by so many seconds.
+    /// Takes received bytes and returns those that need not wait, with times moved by so many seconds.
     pub(crate) fn pass(&mut self, bytes: &[u8], by_seconds: i64) -> Vec<u8> {
         self.unfinished.extend_from_slice(bytes);
+        if by_seconds == 0 {
+            return std::mem::take(&mut self.unfinished);
+        }
         let end = self.unfinished.iter().rposition(|byte| *byte == b'\n');
-        let finished = end.map_or(0, |at| at + 1);
-        let rest = self.unfinished.split_off(finished);
+        let rest = self.unfinished.split_off(end.map_or(0, |at| at + 1));
         let mut passed = std::mem::replace(&mut self.unfinished, rest);
-        if by_seconds != 0 {
-            for at in replies(&passed) {
-                move_nanos(&mut passed[at], by_seconds);
-            }
-            for at in stamps(&passed) {
-                move_stamp(&mut passed[at], by_seconds);
-            }
+        for at in replies(&passed) {
+            move_nanos(&mut passed[at], by_seconds);
+        }
+        for at in stamps(&passed) {
+            move_stamp(&mut passed[at], by_seconds);
         }
         passed
     }
@@ -102,6 +102,7 @@ mod tests {
         let (before, after) = ("1764500000123456789", "1764500060123456789");
         assert_eq!(moved(&line(before), 60), line(after));
         assert_eq!(moved(&line(before), 0), line(before));
+        assert_eq!(moved("no end of a line", 0), "no end of a line");
     }
 
     #[test]

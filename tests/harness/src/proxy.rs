@@ -39,7 +39,7 @@ struct Wire {
 #[derive(Debug, Default)]
 struct State {
     one_way: Duration,
-    /// By how many seconds the times in what the broker sends are moved.
+    /// By how many seconds the times in the broker's messages are moved.
     clock: i64,
     /// Whether bytes towards the broker are held back.
     cut_towards: bool,

@@ -36,7 +36,7 @@ struct Found<'a> {
     waiting: Vec<Waiting>,
     held: Vec<HeldTask>,
     dead_letters: Vec<String>,
-    /// What the block waits for; `None` once it has a record.
+    /// The reason why the block waits; `None` once it has a record.
     #[serde(flatten)]
     explained: Option<Explained>,
 }

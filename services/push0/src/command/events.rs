@@ -1,4 +1,4 @@
-//! `push0 events`: what happened in the last hour, such as lost provers, held queues and dead letters.
+//! `push0 events`: the events of the last hour, such as lost provers, held queues and dead letters.
 
 use crate::context::Context;
 use crate::failure::Failure;

@@ -1,4 +1,4 @@
-//! `push0 provers`: what each prover and verifier has done, how long that took, and what it does now.
+//! `push0 provers`: the work that each prover and verifier has done, its times, and the work in hand.
 
 use crate::context::Context;
 use crate::failure::Failure;
@@ -47,7 +47,7 @@ struct Row {
     p50_ms: Option<f64>,
     p95_ms: Option<f64>,
     heard_ms_ago: u64,
-    /// What it holds now.
+    /// The attempts in hand.
     now: Vec<String>,
 }
 

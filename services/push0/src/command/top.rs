@@ -46,7 +46,7 @@ pub(crate) async fn run(context: &Context) -> Result<(), Failure> {
     }
 }
 
-/// Reads what is shown. Records that cannot be read are left out: the status names them.
+/// Reads the facts to show. Records that cannot be read are left out: the status names them.
 async fn look(context: &Context, bus: &Bus) -> (Status, Vec<records::Record>) {
     let newest = async {
         let mut newest = Vec::new();

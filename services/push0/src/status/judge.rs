@@ -1,4 +1,4 @@
-//! The judgement on a deployment: what is wrong and since when. Pure: the time is an argument.
+//! The judgement on a deployment: its problems and their beginnings. Pure: the time is an argument.
 
 use super::model::{HeldStatus, PipelineStatus, Problem, ProverStatus, RoleStatus, ServiceStatus};
 use push0_domain::message::Role;
@@ -12,7 +12,7 @@ const STANDS_AFTER: Duration = Duration::from_secs(300);
 /// hold back more.
 const BEHIND_NODE: u64 = 100;
 
-/// What the judgement is about.
+/// The facts that are judged.
 #[derive(Default)]
 pub(super) struct Facts<'a> {
     pub(super) roles: &'a [RoleStatus],
@@ -22,7 +22,7 @@ pub(super) struct Facts<'a> {
     pub(super) held: &'a [HeldStatus],
 }
 
-/// Returns what is wrong, the most basic first: what lacks a leader explains what stands.
+/// Returns the problems, the most basic first: a role without a leader explains a pipeline that stands.
 pub(super) fn judge(facts: &Facts<'_>, now: Timestamp) -> Vec<Problem> {
     let mut problems = leaderless(facts);
     problems.extend(facts.services.iter().filter_map(not_ready));

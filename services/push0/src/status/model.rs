@@ -11,7 +11,7 @@ pub(crate) struct Status {
     pub(crate) at: Timestamp,
     /// Whether nothing is wrong.
     pub(crate) ok: bool,
-    /// What needs an operator's attention, worst first.
+    /// The problems that need an operator, worst first.
     pub(crate) problems: Vec<Problem>,
     pub(crate) roles: Vec<RoleStatus>,
     pub(crate) services: Vec<ServiceStatus>,
@@ -26,7 +26,7 @@ pub(crate) struct Status {
 /// Something that is wrong.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct Problem {
-    /// What is wrong, in words for an operator.
+    /// The problem, in words for an operator.
     pub(crate) text: String,
     /// Since when, where that is known.
     pub(crate) since: Option<Timestamp>,
@@ -79,7 +79,7 @@ pub(crate) struct RoleStatus {
     pub(crate) leaders: Vec<String>,
     /// The processes that wait for the role.
     pub(crate) standbys: Vec<String>,
-    /// When the term began at the latest, or when the last one ended; `None` if nobody has led yet.
+    /// When the term began at the latest, or when the last one ended; `None` before the first leader.
     pub(crate) since: Option<Timestamp>,
 }
 

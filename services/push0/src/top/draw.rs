@@ -15,7 +15,7 @@ use std::time::Duration;
 /// A stream fuller than this many percent is shown in red.
 const FULL_PERCENT: u64 = 80;
 
-/// What the screen shows.
+/// The state that the screen shows.
 pub(crate) struct Screen<'a> {
     pub(crate) status: &'a Status,
     /// The newest records, the newest last.

@@ -466,14 +466,7 @@ async fn a_proof_is_verified_by_the_adapter_that_provers_toml_names() {
     let provers = "[[prover]]\nzkvm = \"vm\"\nadapter = \"other\"\nenv = { MARK = \"here\" }\n";
     std::fs::write(dir.path().join("provers.toml"), provers).expect("a file");
     let verified = Command::new(env!("CARGO_BIN_EXE_push0"))
-        .args([
-            "proof",
-            "verify",
-            "3",
-            "--nats",
-            &deployment.nats.url(),
-            "--dir",
-        ])
+        .args(["proof", "verify", "3", "--nats", &deployment.nats.url(), "--dir"])
         .arg(dir.path().join("state"))
         .env("PUSH0_BIN_DIR", dir.path())
         .output()
@@ -558,7 +551,29 @@ async fn an_unreadable_record_is_passed_over_and_a_definition_is_overwritten() {
     let applied = deployment.ok(&["pipeline", "apply", file.to_str().expect("it is text")]);
     assert_eq!(applied, "demo: revision 2\n");
     let kept = dir.path().join("kept");
-    deployment.ok(&["repair", "--apply", "--keep", kept.to_str().expect("it is text")]);
+    // The current definition is of another revision, so only an operator can put the first one back.
+    let repair = deployment.push0(&["repair", "--apply", "--keep", kept.to_str().expect("it is text")]);
+    assert_eq!(repair.status.code(), Some(1), "{}", stdout(&repair));
+    assert!(stdout(&repair).contains("by hand"), "{}", stdout(&repair));
+    let file = file.to_str().expect("it is text");
+    let back = deployment.ok(&["pipeline", "apply", file, "--revision", "1"]);
+    assert_eq!(back, "demo: revision 1 is back\n");
+    let again = deployment.push0(&[
+        "pipeline",
+        "apply",
+        file,
+        "--revision",
+        "2",
+        "--set",
+        "deadline=9s",
+        "--set",
+        "policy=deadline",
+    ]);
+    assert!(
+        !again.status.success() && stderr(&again).contains("never changes"),
+        "{}",
+        stderr(&again)
+    );
     let mode = std::fs::metadata(&kept).expect("a file").permissions().mode();
     assert_eq!(mode & 0o777, 0o600);
     assert_eq!(deployment.ok(&["repair"]), "all stored state can be read\n");

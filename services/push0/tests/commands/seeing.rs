@@ -1,4 +1,4 @@
-//! Commands by which an operator sees what happens.
+//! Commands by which an operator watches a deployment.
 
 use crate::{Deployment, block, good, push0, stderr, stdout};
 use push0_domain::message::{EmissionOutcome, EndReason, Happening, Lease, ProverState, Role};

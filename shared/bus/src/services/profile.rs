@@ -1,11 +1,11 @@
-//! What a process tells of itself: the roles that it leads or waits for, and what an ingester sees of chains.
+//! The state that a process tells of itself: the roles that it leads or waits for, and the chains' heads that an ingester sees.
 
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-/// What the names of push0's services begin with. Other services may answer on the same account.
+/// The beginning of the names of push0's services. Other services may answer on the same account.
 pub(super) const PREFIX: &str = "push0-";
 
 /// Keys of the metadata in an answer.

@@ -39,7 +39,7 @@ pub struct AttemptTold<'a> {
     pub end: Timestamp,
     /// Why it failed.
     pub failure: Option<&'a Failure>,
-    /// What happened meanwhile.
+    /// The events meanwhile.
     pub events: Vec<Event>,
 }
 
@@ -140,7 +140,7 @@ fn lay_work(row: &mut Row<'_>, told: &AttemptTold<'_>) {
         *delivery = messaging(delivery.clone().kind(Kind::Consumer), "PUSH0_TASKS", "receive");
     }
     match told.heard_at {
-        // Nobody knows what a prover did after its last heartbeat.
+        // The time after a prover's last heartbeat is unknown.
         Some(heard_at) => {
             row.until(heard_at, PROVE);
             row.until(end, "silence");

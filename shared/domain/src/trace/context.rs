@@ -32,7 +32,7 @@ pub enum Cause {
     Silence,
 }
 
-/// What the next span needs to know of those before it. Times are those of the process that wrote them.
+/// The facts of earlier spans that the next span needs. Times are those of the process that wrote them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Times {
     /// When the block was observed; of a range, when its first block was ready; of a retry, when it was asked for.
@@ -72,7 +72,7 @@ pub struct Trace {
     pub root: SpanId,
     /// Whether spans are wanted.
     pub is_sampled: bool,
-    /// What is known of earlier spans.
+    /// The facts of earlier spans.
     pub times: Times,
     /// The span elsewhere that the root is a child of.
     pub parent: Option<SpanId>,

@@ -8,7 +8,7 @@ use super::{
 use crate::{BlockRef, PipelineId, Timestamp};
 
 impl Trace {
-    /// Begins the trace of a block. The same block, observed at the same time, has the same trace, whoever begins it.
+    /// Begins the trace of a block. The same block, observed at the same time, has the same trace, also if two services begin it.
     pub fn begin(pipeline: &PipelineId, block: &BlockRef, observed_at: Timestamp) -> Self {
         let what = format!("{pipeline} {} {} {}", block.number, block.hash, observed_at.0);
         let id = TraceId::derived("trace", &what);

@@ -160,7 +160,7 @@ pub struct Span {
     pub error: Option<String>,
     /// Other spans that it refers to.
     pub links: Vec<Link>,
-    /// What happened meanwhile.
+    /// The events meanwhile.
     pub events: Vec<Event>,
 }
 

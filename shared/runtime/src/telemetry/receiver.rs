@@ -1,7 +1,7 @@
 //! Whether the receiver of traces takes spans.
 //!
 //! A receiver that does not answer is asked again after a pause. Meanwhile no span is kept for it. Spans count as lost
-//! only for a receiver that has taken some: nobody waits for the others.
+//! only for a receiver that has taken some.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -11,7 +11,7 @@ use crate::metrics::IntCounter;
 /// How long a receiver that did not answer is left alone.
 const PAUSE: Duration = Duration::from_secs(10);
 
-/// What the last exports said of the receiver. At first it is taken for reachable.
+/// The state of the receiver by the last exports. At first it is taken for reachable.
 #[derive(Debug)]
 pub(super) struct Receiver {
     endpoint: String,

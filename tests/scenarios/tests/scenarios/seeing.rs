@@ -1,4 +1,4 @@
-//! What an operator sees of a deployment that `push0 up` did not start, with accounts and standbys.
+//! An operator's view of a deployment that `push0 up` did not start, with accounts and standbys.
 
 use push0_harness::{Deployment, Process, wait_for};
 use push0_scenarios::{PATIENCE, demo, deploy, prover, single, verifier};

@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 /// Time allowed for the takeover by a standby.
 const TAKEN_OVER: Duration = Duration::from_secs(1);
 
-/// What a process logs when it begins to lead.
+/// The log line of a process that begins to lead.
 const LEADS: &str = "this process leads";
 
 /// Kills the active one of two instances under load, and returns the time until the other instance leads.

@@ -154,7 +154,7 @@ async fn blocks_that_the_chain_replaces_while_they_are_proved_are_cancelled() {
 }
 
 /// The broker's clock runs minutes ahead and behind while the chain replaces blocks, an operator cancels some and deadlines
-/// run. What is known of a block is keyed by its announcement and by no clock of a machine.
+/// run. Facts about a block are keyed by its announcement and by no clock of a machine.
 #[tokio::test]
 async fn a_wandering_clock_of_the_broker_loses_doubles_and_reorders_nothing() {
     let anvil = Anvil::start(None).await;

@@ -18,7 +18,7 @@ pub(super) struct Seen {
     pub(super) events: Vec<String>,
     /// Trace and span of each link.
     pub(super) links: Vec<(String, String)>,
-    /// What Jaeger finds wrong with the span.
+    /// Jaeger's warnings about the span.
     pub(super) warnings: Vec<String>,
 }
 
