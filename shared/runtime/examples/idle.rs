@@ -2,7 +2,10 @@
 
 use std::process::ExitCode;
 
-use push0_runtime::{BoxError, HasRuntimeConfig, HttpConfig, Service, TelemetryConfig};
+use push0_domain::message::BlockFacts;
+use push0_domain::trace::{TraceContext, publish};
+use push0_domain::{BlockHash, BlockRef, PipelineId, Timestamp};
+use push0_runtime::{BoxError, HasRuntimeConfig, HttpConfig, Service, TelemetryConfig, trace};
 use serde::Deserialize;
 
 #[derive(Default, Deserialize)]
@@ -35,10 +38,16 @@ impl HasRuntimeConfig for Config {
 
 async fn idle(service: Service<Config>) -> Result<(), BoxError> {
     service.health.component("idle").ready();
-    for turn in 0..3 {
-        // Only targets that begin with `push0` are traced.
-        let span = tracing::info_span!(target: "push0_idle", "turn", turn);
-        span.in_scope(|| tracing::info!("turning"));
+    let pipeline = PipelineId::new("idle")?;
+    for number in 0..3 {
+        let block = BlockRef {
+            number,
+            hash: BlockHash([7; 32]),
+        };
+        let trace = trace::of_block(&TraceContext::default(), &pipeline, &block, Timestamp(1));
+        let facts = BlockFacts::default();
+        trace::write(trace.map(|trace| publish(&trace, &pipeline, &block, &facts)));
+        tracing::info!(number, "turning");
     }
     match service.config.mode {
         Mode::Wait => service.shutdown.requested().await,
