@@ -22,8 +22,8 @@ use tokio::{sync::watch, task::JoinSet, time::timeout};
 const VIEWERS: usize = 100;
 /// How many of the viewers are timed.
 const TIMED: usize = 4;
-/// Blocks a second. The gateway hears about five messages of each.
-const RATE: f64 = 220.0;
+/// Blocks a second. The gateway hears about four messages of each.
+const RATE: f64 = 260.0;
 /// How long timed viewers wait for the last block.
 const LAST: Duration = Duration::from_secs(10);
 /// The longest that 99 of 100 changes may take to a viewer, in milliseconds.
