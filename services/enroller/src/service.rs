@@ -5,7 +5,7 @@ use crate::{
     metrics::Metrics,
 };
 use push0_accounts::{Book, CalloutError, Request, admit, refuse};
-use push0_bus::{Backoff, Bus, BusError, Signal, now};
+use push0_bus::{Backoff, Bus, BusError, NatsConfig, Signal, now};
 use push0_runtime::{BoxError, Component, Service};
 use std::{path::Path, time::Instant};
 
@@ -43,7 +43,11 @@ pub async fn run(service: Service<Config>) -> Result<(), BoxError> {
     read_book(&enroller.files.accounts).await?;
     read_issuer(&enroller.files.issuer_seed).await?;
     enroller.book.ready();
-    let bus = Bus::connect_reporting(&service.config.nats, "enroller", permissions, connection).await?;
+    let nats = NatsConfig {
+        without_streams: true,
+        ..service.config.nats.clone()
+    };
+    let bus = Bus::connect_reporting(&nats, "enroller", permissions, connection).await?;
     let mut backoff = Backoff::default();
     loop {
         let began = Instant::now();

@@ -1,6 +1,6 @@
 //! Audit of an output: every block once, in order, proved and verified.
 
-use crate::records::Record;
+use crate::record::Record;
 use push0_domain::{ProofType, message::EmissionOutcome};
 use std::collections::{BTreeSet, HashMap, HashSet};
 
@@ -118,7 +118,7 @@ pub(crate) fn percentile(values: &mut [i64], percent: usize) -> Option<i64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::records::tests::{proof, record};
+    use crate::record::tests::{proof, record};
     use proptest::prelude::*;
     use push0_domain::message::{EmissionOutcome, EndReason};
 

@@ -23,6 +23,7 @@ mod overrides;
 mod pipeline_file;
 mod probe;
 mod progress;
+mod record;
 mod records;
 mod room;
 mod secrets;

@@ -85,12 +85,14 @@ impl Bus {
             .build(client.clone());
         let (client, jetstream) = (Arc::new(client), Arc::new(jetstream));
         let mut watching = JoinSet::new();
-        watching.spawn(brokers::keep_to_the_majority(
-            client.clone(),
-            jetstream.clone(),
-            membership.map(|m| m.consumer.clone()),
-            state.subscribe(),
-        ));
+        if !config.without_streams {
+            watching.spawn(brokers::keep_to_the_majority(
+                client.clone(),
+                jetstream.clone(),
+                membership.map(|m| m.consumer.clone()),
+                state.subscribe(),
+            ));
+        }
         Ok(Self {
             client,
             jetstream,

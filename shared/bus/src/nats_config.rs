@@ -26,6 +26,10 @@ pub struct NatsConfig {
     /// Set by adapters on a broker with accounts; not a setting.
     #[serde(skip)]
     pub membership: Option<Membership>,
+    /// Set by a service whose account has no streams; not a setting. Its connection is not probed by requests for the state
+    /// of streams, which the broker would refuse.
+    #[serde(skip)]
+    pub without_streams: bool,
 }
 
 /// How a prover or verifier reaches the streams from an account of its own.
@@ -67,6 +71,7 @@ impl Default for NatsConfig {
             tls_key: None,
             inbox_prefix: None,
             membership: None,
+            without_streams: false,
         }
     }
 }

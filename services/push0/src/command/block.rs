@@ -5,7 +5,8 @@ use crate::context::Context;
 use crate::explain::{Explained, explain};
 use crate::failure::Failure;
 use crate::options::Of;
-use crate::records::{self, Record, RecordJson};
+use crate::record::{self, Record, RecordJson};
+use crate::records;
 use crate::work_in_flight::{self, HeldTask, Waiting};
 use crate::{output, table, times};
 use clap::Args;
@@ -142,7 +143,7 @@ fn emitted(record: &Record) -> Vec<String> {
     )];
     let Emission { first, last, .. } = &record.emission;
     if first != last {
-        lines.push(format!("  range         {}", records::numbers(first, last)));
+        lines.push(format!("  range         {}", record::numbers(first, last)));
     }
     match &record.emission.outcome {
         EmissionOutcome::Proved(proofs) => {

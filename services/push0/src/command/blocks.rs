@@ -3,7 +3,8 @@
 use crate::context::Context;
 use crate::failure::Failure;
 use crate::options::Of;
-use crate::records::{self, Filter, Record, RecordJson};
+use crate::record::{self, Filter, Record, RecordJson};
+use crate::records;
 use crate::{output, table};
 use clap::Args;
 use push0_bus::Bus;
@@ -132,8 +133,8 @@ impl Shown {
                 .iter()
                 .try_for_each(|record| output::json(&RecordJson::from(record)));
         }
-        self.0.extend(found.iter().map(records::row));
-        let text = table::render(&records::COLUMNS, &self.0);
+        self.0.extend(found.iter().map(record::row));
+        let text = table::render(&record::COLUMNS, &self.0);
         let skipped = if header {
             0
         } else {

@@ -2,7 +2,8 @@
 
 use crate::context::Context;
 use crate::failure::Failure;
-use crate::records::{self, Record};
+use crate::record::Record;
+use crate::records;
 use crate::table::{self, Align, NONE};
 use crate::watch::{self, Watch};
 use crate::{audit::percentile, leases, output};
@@ -191,7 +192,7 @@ fn doing(now: &[String]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::records::tests::{proof, record};
+    use crate::record::tests::{proof, record};
     use push0_domain::message::EmissionOutcome;
 
     #[test]

@@ -5,7 +5,8 @@ use crate::context::Context;
 use crate::failure::Failure;
 use crate::options::Of;
 use crate::progress::Progress;
-use crate::records::{self, Record};
+use crate::record::{self, Record};
+use crate::records;
 use crate::{output, probe, table};
 use clap::Args;
 use push0_bus::{Bus, Pipelines};
@@ -60,8 +61,8 @@ pub(crate) async fn run(context: &Context, args: &ReportArgs) -> Result<(), Fail
     let audit = Audit::of(&found, &unchecked);
     let report = Report::new(args.blocks, &audit, &found, resident(context).await);
     if !context.json {
-        let rows: Vec<Vec<String>> = found.iter().map(records::row).collect();
-        output::line(&table::render(&records::COLUMNS, &rows))?;
+        let rows: Vec<Vec<String>> = found.iter().map(record::row).collect();
+        output::line(&table::render(&record::COLUMNS, &rows))?;
     }
     output::json(&report)?;
     match report.complaints.is_empty() {
@@ -116,7 +117,7 @@ async fn collect(
             for record in &new {
                 let outcome = push0_operate::outcome(&record.emission.outcome);
                 let Emission { first, last, .. } = &record.emission;
-                let numbers = records::numbers(first, last);
+                let numbers = record::numbers(first, last);
                 progress.note(&format!("{pipeline}: block {numbers} is {outcome}"));
             }
             found.extend(new);
@@ -209,7 +210,7 @@ impl Report {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::records::tests::{proof, record};
+    use crate::record::tests::{proof, record};
     use push0_domain::message::EmissionOutcome;
 
     fn proved(numbers: &[u64]) -> Vec<Record> {

@@ -5,7 +5,7 @@ use crate::context::Context;
 use crate::failure::Failure;
 use crate::options::Of;
 use crate::progress::Progress;
-use crate::{output, records, work_in_flight};
+use crate::{output, record, records, work_in_flight};
 use clap::Args;
 use push0_bus::{Bus, Pipelines, now};
 use push0_domain::PipelineId;
@@ -170,5 +170,5 @@ fn name(block: &DeadBlock) -> String {
         first,
         last,
     } = block;
-    format!("{pipeline}: block {}", records::numbers(first, last))
+    format!("{pipeline}: block {}", record::numbers(first, last))
 }

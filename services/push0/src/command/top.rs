@@ -2,6 +2,7 @@
 
 use crate::context::Context;
 use crate::failure::Failure;
+use crate::record::Record;
 use crate::records;
 use crate::status::{self, Status};
 use crate::top::{Screen, draw};
@@ -47,13 +48,13 @@ pub(crate) async fn run(context: &Context) -> Result<(), Failure> {
 }
 
 /// Reads the facts to show. Records that cannot be read are left out: the status names them.
-async fn look(context: &Context, bus: &Bus) -> (Status, Vec<records::Record>) {
+async fn look(context: &Context, bus: &Bus) -> (Status, Vec<Record>) {
     let newest = async {
         let mut newest = Vec::new();
         for pipeline in Pipelines::bind(bus).await?.current().await? {
             newest.extend(records::tail(bus, &pipeline.name, RECORDS).await?);
         }
-        newest.sort_by_key(|record: &records::Record| record.stored_at);
+        newest.sort_by_key(|record: &Record| record.stored_at);
         Ok::<_, Failure>(newest)
     };
     let (status, newest) = tokio::join!(status::look(context, bus), newest);

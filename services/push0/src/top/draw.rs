@@ -1,6 +1,6 @@
 //! Draws the screen: pure, so that a test draws it without a terminal.
 
-use crate::records::{self, Record};
+use crate::record::{self, Record};
 use crate::status::{Status, first_line, state_of};
 use crate::{table, times};
 use push0_domain::message::Role;
@@ -151,7 +151,7 @@ fn provers(frame: &mut Frame<'_>, area: Rect, status: &Status) {
 fn blocks(frame: &mut Frame<'_>, area: Rect, newest: &[Record]) {
     let rows = newest.iter().rev().map(|record| {
         vec![
-            records::numbers(&record.emission.first, &record.emission.last),
+            record::numbers(&record.emission.first, &record.emission.last),
             push0_operate::outcome(&record.emission.outcome),
             record
                 .prove_us()
@@ -198,7 +198,7 @@ fn fill(frame: &mut Frame<'_>, area: Rect, status: &Status) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::records::tests::{proof, record};
+    use crate::record::tests::{proof, record};
     use push0_domain::Timestamp;
     use push0_domain::message::EmissionOutcome;
     use ratatui::{Terminal, backend::TestBackend};

@@ -4,7 +4,7 @@ use super::selection::One;
 use crate::context::Context;
 use crate::failure::Failure;
 use crate::table::{self, Align};
-use crate::{output, records, times};
+use crate::{output, record, times};
 use push0_bus::{Bus, now};
 use push0_domain::message::{AttemptRecord, Dead, DeadLetter};
 use push0_domain::plain::one_line;
@@ -33,7 +33,7 @@ fn render(letter: &DeadLetter, trace: &TraceContext) -> String {
         format!("reason:  {}", one_line(&letter.reason)),
         format!("at:      {}", times::with_age(letter.at, now())),
     ];
-    if let Some(id) = records::trace_id(trace) {
+    if let Some(id) = record::trace_id(trace) {
         lines.push(format!("trace:   {id}"));
     }
     match &letter.what {
