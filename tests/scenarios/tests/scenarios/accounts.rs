@@ -5,7 +5,9 @@
 //! subscriptions, and one replica of every service must serve the pipeline alone. A shipped deployment fails
 //! its test if the broker refuses anything.
 
-use push0_harness::{Broker, Deployment, DeploymentBuilder, NatsCluster, assert_complete_in_order, wait_for};
+use push0_harness::{
+    Broker, Deployment, DeploymentBuilder, NatsCluster, Process, assert_complete_in_order, wait_for,
+};
 use push0_scenarios::{demo, prover, single, verifier};
 use std::{
     io::Write,
@@ -26,7 +28,12 @@ const WATCHED: &str = "KV_push0_pipelines";
 fn builder() -> DeploymentBuilder {
     let first = single("timeout = \"20s\"");
     let builder = Deployment::builder().as_shipped().pipeline(&first);
-    builder.service(prover("p1")).service(verifier("v1"))
+    let gateway = Process::program("gateway").env("PUSH0_GATEWAY__LISTEN", "127.0.0.1:0");
+    builder
+        .service(prover("p1"))
+        .service(verifier("v1"))
+        .service(gateway)
+        .service(Process::program("enroller"))
 }
 
 /// Applies a pipeline whose blocks the ingester reads from a file, and lets the replicas with number
