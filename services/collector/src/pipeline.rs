@@ -310,10 +310,19 @@ impl<'a> Active<'a> {
                     self.outbox.push(message, Opened { settles, bytes });
                 }
                 Step::Bury(mut letter, trace) => {
+                    let mut number = None;
                     if let Dead::Task { retry, .. } = &mut letter.what {
                         self.shorten(retry).await?;
+                        number = Some(retry.stage.block.number);
                     }
-                    tracing::warn!(pipeline = %self.name, letter = letter.id, reason = letter.reason, "dead letter");
+                    tracing::warn!(
+                        pipeline = %self.name,
+                        block.number = number,
+                        dead_letter.id = letter.id,
+                        reason = letter.reason,
+                        trace_id = trace.id().map(display),
+                        "given up: a dead letter keeps the cause, and `push0 dead retry` tries again"
+                    );
                     DeadLetters::new(self.bus.clone())
                         .store(Some(self.name), &letter, &trace)
                         .await?;

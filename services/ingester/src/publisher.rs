@@ -94,7 +94,8 @@ impl NewBlock {
             "block",
             block.number = number,
             block.hash = %hash,
-            pipeline = %status.pipeline()
+            pipeline = %status.pipeline(),
+            trace_id = tracing::field::Empty,
         );
         Self {
             link,
@@ -187,6 +188,9 @@ impl Publisher {
             block.observed_at,
         );
         let trace = trace.map(|trace| trace.begun(now()));
+        if let Some(trace) = &trace {
+            block.span.record("trace_id", tracing::field::display(trace.id));
+        }
         let context = trace.as_ref().map(Trace::context).unwrap_or_default();
         let id = self.cursor.message_id(&definition.name, &block.link.block);
         self.store_event(&BlockEvent::Observed(observed), &context, Some(&id))

@@ -3,6 +3,7 @@
 
 use crate::colour::paint;
 use crate::failure::Failure;
+use crate::progress::beside_bars;
 use push0_domain::plain::plain;
 use serde::Serialize;
 use std::io::{ErrorKind, Write as _};
@@ -36,8 +37,11 @@ pub(crate) fn json<T: Serialize>(value: &T) -> Result<(), Failure> {
 
 /// Writes bytes to stdout.
 pub(crate) fn raw(bytes: &[u8]) -> Result<(), Failure> {
-    let mut out = std::io::stdout().lock();
-    match out.write_all(bytes).and_then(|()| out.flush()) {
+    let written = beside_bars(|| {
+        let mut out = std::io::stdout().lock();
+        out.write_all(bytes).and_then(|()| out.flush())
+    });
+    match written {
         Err(error) if error.kind() == ErrorKind::BrokenPipe => std::process::exit(0),
         outcome => Ok(outcome?),
     }
@@ -50,5 +54,5 @@ pub(crate) fn note(text: &str) {
 
 /// Writes a text to stderr, behind a prefix that is left as it is.
 pub(crate) fn note_behind(prefix: &str, text: &str) {
-    let _ = writeln!(std::io::stderr().lock(), "{prefix}{}", plain(text));
+    let _ = beside_bars(|| writeln!(std::io::stderr().lock(), "{prefix}{}", plain(text)));
 }

@@ -1,12 +1,20 @@
 //! Progress of work that takes longer than a second: a bar on a terminal, nothing elsewhere.
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use push0_domain::plain::one_line;
-use std::io::IsTerminal as _;
+use std::sync::LazyLock;
 use std::time::Duration;
 
 /// How often a bar moves by itself.
 const TICK: Duration = Duration::from_millis(120);
+
+/// The bars of the process, on stderr.
+static BARS: LazyLock<MultiProgress> = LazyLock::new(MultiProgress::new);
+
+/// Writes to the terminal. Bars move out of the way of what is written.
+pub(crate) fn beside_bars<R>(write: impl FnOnce() -> R) -> R {
+    BARS.suspend(write)
+}
 
 /// A bar on stderr, until dropped.
 pub(crate) struct Progress(ProgressBar);
@@ -14,12 +22,7 @@ pub(crate) struct Progress(ProgressBar);
 impl Progress {
     /// Starts a bar towards a number of steps. Nothing is drawn unless stderr is a terminal.
     pub(crate) fn towards(total: u64, what: &str) -> Self {
-        let target = if std::io::stderr().is_terminal() {
-            ProgressDrawTarget::stderr()
-        } else {
-            ProgressDrawTarget::hidden()
-        };
-        let bar = ProgressBar::with_draw_target(Some(total), target);
+        let bar = BARS.add(ProgressBar::new(total));
         // The template is a constant: a wrong one shows in any run on a terminal, and the default serves then.
         if let Ok(style) = ProgressStyle::with_template("{spinner} {msg} [{bar:30}] {pos}/{len} {elapsed}") {
             bar.set_style(style.progress_chars("=> "));
@@ -32,11 +35,6 @@ impl Progress {
     /// Moves the bar to a step.
     pub(crate) fn at(&self, done: u64) {
         self.0.set_position(done);
-    }
-
-    /// Prints a line above the bar.
-    pub(crate) fn note(&self, text: &str) {
-        self.0.suspend(|| crate::output::note(text));
     }
 }
 

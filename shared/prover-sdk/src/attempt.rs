@@ -68,6 +68,7 @@ pub(crate) async fn run<P: Prove>(
         attempt = header.attempt,
         prover.id = %node.id,
         zkvm = %header.zkvm,
+        trace_id = delivery.trace.id().map(display),
         outcome = tracing::field::Empty,
     );
     let mut times = Times::default();

@@ -84,6 +84,7 @@ pub(crate) async fn run<V: Verify>(
         prover.id = %delivery.body.prover,
         verifier.id = %node.id,
         zkvm = %header.zkvm,
+        trace_id = delivery.trace.id().map(display),
     );
     place.started();
     let (began, begun_at) = (Instant::now(), now());

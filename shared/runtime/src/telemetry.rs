@@ -2,8 +2,7 @@
 //!
 //! Telemetry never slows or stops the work. Spans go into a bounded queue, which drops spans when
 //! full. While the receiver does not answer, none are made; one log line says so, and one that the receiver is
-//! back. Spans that a receiver missed after it had taken some are counted (`push0_spans_lost_total`), those dropped
-//! from a full queue are not.
+//! back. Spans that a receiver missed after it had taken some are counted (`push0_spans_lost_total`).
 //!
 //! The spans of `tracing` put their fields before log lines and are not sent: what is sent are the finished spans of
 //! `push0_domain::trace` (docs/adr/0044).

@@ -85,7 +85,7 @@ pub(super) async fn retry_letter(
     let asked = retry::retry(bus, &pipelines, &block, &tasks).await?;
     let asked = asked.map_err(Refused::conflict)?;
     let (pipeline, number) = (&block.pipeline, block.last.number);
-    tracing::info!(caller = caller.name, %pipeline, number, letter = id, %asked, "a dead block is retried");
+    tracing::info!(caller = caller.name, %pipeline, block.number = number, dead_letter.id = id, %asked, "a dead block is retried");
     Ok(Json(view::Done {
         done: format!("Block {number} of {pipeline}: {asked}."),
     }))

@@ -1,6 +1,6 @@
 //! `push0 cancel`: tells the dispatcher to stop work on blocks that no longer need a proof.
 
-use crate::block_range::BlockRange;
+use crate::block_range::{BlockRange, BlocksArg};
 use crate::context::Context;
 use crate::failure::Failure;
 use crate::options::Of;
@@ -16,9 +16,9 @@ use serde_json::json;
 pub(crate) struct CancelArgs {
     #[command(flatten)]
     of: Of,
-    /// A block number, or FIRST..LAST with both included.
+    /// A block number, FIRST..LAST with both included, or 0x and the beginning of a hash.
     #[arg(value_name = "BLOCK|FIRST..LAST")]
-    blocks: BlockRange,
+    blocks: BlocksArg,
     /// Reason, stored in the records of these blocks.
     #[arg(long, value_name = "TEXT", value_parser = clap::builder::NonEmptyStringValueParser::new())]
     note: String,
@@ -27,7 +27,8 @@ pub(crate) struct CancelArgs {
 pub(crate) async fn run(context: &Context, args: &CancelArgs) -> Result<(), Failure> {
     let bus = context.bus().await?;
     let pipeline = context.pipeline(&bus, &args.of).await?;
-    let BlockRange { first, last } = args.blocks;
+    let blocks = args.blocks.numbers(&bus, &pipeline).await?;
+    let BlockRange { first, last } = blocks;
     let event = BlockEvent::Cancelled(Cancel {
         pipeline: pipeline.clone(),
         first,
@@ -50,7 +51,7 @@ pub(crate) async fn run(context: &Context, args: &CancelArgs) -> Result<(), Fail
     let announced = announced(&bus, &pipeline).await?;
     output::line(&format!(
         "{pipeline}: the cancellation of blocks {first}..{last} is stored{}",
-        effect(args.blocks, next, announced)
+        effect(blocks, next, announced)
     ))
 }
 

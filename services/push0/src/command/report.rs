@@ -118,7 +118,7 @@ async fn collect(
                 let outcome = push0_operate::outcome(&record.emission.outcome);
                 let Emission { first, last, .. } = &record.emission;
                 let numbers = record::numbers(first, last);
-                progress.note(&format!("{pipeline}: block {numbers} is {outcome}"));
+                output::note(&format!("{pipeline}: block {numbers} is {outcome}"));
             }
             found.extend(new);
             progress.at(emitted(&found) as u64);

@@ -1,15 +1,15 @@
 //! `push0 retry`: proves dead blocks again, and shows how that goes.
 
-use crate::block_range::BlockRange;
+use crate::block_range::{BlockRange, BlocksArg};
 use crate::context::Context;
 use crate::failure::Failure;
 use crate::options::Of;
 use crate::progress::Progress;
+use crate::record::Filter;
 use crate::{output, record, records, work_in_flight};
 use clap::Args;
 use push0_bus::{Bus, Pipelines, now};
 use push0_domain::PipelineId;
-use push0_domain::message::EmissionOutcome;
 use push0_operate::letters;
 use push0_operate::retry::{self, DeadBlock, DeadTask};
 use serde_json::json;
@@ -23,9 +23,10 @@ const LOOK_EVERY: Duration = Duration::from_millis(500);
 pub(crate) struct RetryArgs {
     #[command(flatten)]
     of: Of,
-    /// Block numbers, or FIRST..LAST with both included. Blocks that are not dead are left alone.
+    /// Block numbers, FIRST..LAST with both included, or 0x and the beginning of a hash. Blocks that are not dead are
+    /// left alone.
     #[arg(value_name = "BLOCK|FIRST..LAST", required_unless_present = "since")]
-    blocks: Vec<BlockRange>,
+    blocks: Vec<BlocksArg>,
     /// All blocks that died within this time, such as 2h.
     #[arg(long, value_name = "DURATION", conflicts_with = "blocks")]
     since: Option<humantime::Duration>,
@@ -42,7 +43,11 @@ pub(crate) async fn run(context: &Context, args: &RetryArgs) -> Result<(), Failu
         Some(since) => died_since(&bus, args.of.pipeline.as_ref(), *since).await?,
         None => {
             let pipeline = context.pipeline(&bus, &args.of).await?;
-            of_numbers(&bus, &pipeline, &args.blocks).await?
+            let mut numbers = Vec::new();
+            for blocks in &args.blocks {
+                numbers.push(blocks.numbers(&bus, &pipeline).await?);
+            }
+            of_numbers(&bus, &pipeline, &numbers).await?
         }
     };
     if chosen.is_empty() {
@@ -93,21 +98,28 @@ async fn of_numbers(bus: &Bus, pipeline: &PipelineId, numbers: &[BlockRange]) ->
         named.any(|range| block.first.number <= range.last && range.first <= block.last.number)
     };
     blocks.retain(|block, _| is_named(block));
-    for number in numbers.iter().flat_map(|range| range.first..=range.last) {
-        let has_letter = |block: &DeadBlock| (block.first.number..=block.last.number).contains(&number);
-        if blocks.keys().any(has_letter) {
-            continue;
-        }
-        let Some(record) = records::of_number(bus, pipeline, number).await? else {
-            continue;
+    for range in numbers {
+        let dead = Filter {
+            outcome: Some("dead".into()),
+            from: Some(range.first),
+            to: Some(range.last),
+            ..Filter::default()
         };
-        if matches!(record.emission.outcome, EmissionOutcome::Dead { .. }) {
-            let block = DeadBlock {
-                pipeline: pipeline.clone(),
-                first: record.emission.first,
-                last: record.emission.last,
-            };
-            blocks.insert(block, Vec::new());
+        for record in records::tail_of(bus, pipeline, &dead, usize::MAX).await? {
+            let (first, last) = (record.emission.first, record.emission.last);
+            let has_letter =
+                |block: &DeadBlock| (block.first.number..=block.last.number).contains(&last.number);
+            if !blocks.keys().any(has_letter) {
+                let pipeline = pipeline.clone();
+                blocks.insert(
+                    DeadBlock {
+                        pipeline,
+                        first,
+                        last,
+                    },
+                    Vec::new(),
+                );
+            }
         }
     }
     Ok(blocks)
@@ -151,7 +163,7 @@ async fn all_end(bus: &Bus, blocks: Vec<&DeadBlock>) -> Result<bool, Failure> {
                 "dead again, see `push0 dead list`"
             };
             progress.at(ended as u64);
-            progress.note(&format!("{}: {outcome} ({ended} of {total})", name(block)));
+            output::note(&format!("{}: {outcome} ({ended} of {total})", name(block)));
         }
         open = still;
     }

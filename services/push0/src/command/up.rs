@@ -7,6 +7,7 @@ use crate::context::Context;
 use crate::endpoint::{DirLock, Endpoint, ServiceEntry};
 use crate::failure::Failure;
 use crate::overrides::Override;
+use crate::progress::Progress;
 use crate::secrets::without_userinfo;
 use crate::up::log::Prefix;
 use crate::up::plan::{self, Process};
@@ -329,6 +330,7 @@ async fn provision(deployment: &Deployment) -> Result<Bus, Failure> {
 
 /// Waits until every service is ready. Names those that are not at regular intervals.
 async fn all_ready(services: &[ServiceEntry]) {
+    let progress = Progress::towards(services.len() as u64, "services ready");
     let mut said_at = Instant::now();
     loop {
         let mut waiting = Vec::new();
@@ -340,6 +342,7 @@ async fn all_ready(services: &[ServiceEntry]) {
         if waiting.is_empty() {
             return;
         }
+        progress.at((services.len() - waiting.len()) as u64);
         if said_at.elapsed() >= SAY_EVERY {
             output::note(&format!("push0: not ready yet: {}", waiting.join(", ")));
             said_at = Instant::now();

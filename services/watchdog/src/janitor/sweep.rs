@@ -336,7 +336,7 @@ impl<'a> Sweep<'a> {
                 .purge_up_to(Stream::Dead, &kept.subject, kept.sequence)
                 .await?;
             tracing::warn!(
-                dead_letter = id,
+                dead_letter.id = id,
                 reason,
                 "PUSH0_DEAD is nearly full: dropped its oldest dead letter, which can no longer be retried; \
                  `push0 dead drop` or `push0 dead retry` the others"

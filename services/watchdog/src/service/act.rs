@@ -215,6 +215,7 @@ impl Active<'_> {
             attempt = header.attempt,
             prover.id = %result.prover,
             outcome = failure.class.as_str(),
+            trace_id = lost.trace.id().map(display),
         );
         tracing::warn!(parent: &span, reason = failure.message, "attempt lost, reporting it as failed");
         let spans = told(header, &lost, &failure, now());
@@ -245,7 +246,7 @@ impl Active<'_> {
             Because::Slow => ("hedged", Cause::Slow),
             Because::Silent => {
                 tracing::warn!(
-                    attempt = %key,
+                    attempt.key = %key,
                     prover.id = %prover.name,
                     "the prover is silent, a second copy of its attempt starts elsewhere"
                 );

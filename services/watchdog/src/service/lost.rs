@@ -257,7 +257,7 @@ impl Active<'_> {
         let (name, number) = (&pipeline.name, block.block.number);
         let Some(input) = &block.input else {
             tracing::error!(
-                pipeline = %name, number, proof_type = %proof_type,
+                pipeline = %name, block.number = number, proof.type = %proof_type,
                 "a proof that the next block waits for is lost, and the witness of the block is not known: cancel the block or submit it again"
             );
             return Ok(());
@@ -265,7 +265,7 @@ impl Active<'_> {
         let newest = seen.newest.get(proof_type).map(|(_, header)| header);
         let start = newest.map_or(start, |header| start.max(start_of(header.attempt) + 1));
         tracing::warn!(
-            pipeline = %name, number, proof_type = %proof_type, start,
+            pipeline = %name, block.number = number, proof.type = %proof_type, start,
             "a proof that the next block waits for is lost: a prover took a task away and gave no result. The proof is begun anew"
         );
         self.metrics.acts.with_label_values(&["lost"]).inc();
@@ -286,7 +286,7 @@ impl Active<'_> {
                 Ok(()) => {}
                 Err(OperateError::Bus(error)) => return Err(error),
                 Err(error) => {
-                    tracing::warn!(pipeline = %name, number, %error, "the proof could not be begun anew, and is tried again later")
+                    tracing::warn!(pipeline = %name, block.number = number, %error, "the proof could not be begun anew, and is tried again later")
                 }
             }
         }

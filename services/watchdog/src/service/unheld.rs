@@ -66,7 +66,7 @@ impl Active<'_> {
         let (subject, stored) = kept.map_or((subject, None), |kept| (kept.subject, Some(kept.sequence)));
         let is_over = |sequence: &u64| out.is_some_and(|out| out.is_acknowledged(*sequence));
         if let Some(sequence) = stored.filter(is_over) {
-            tracing::info!(attempt = %key, stream = stream.name(), "removing an acknowledged message");
+            tracing::info!(attempt.key = %key, stream = stream.name(), "removing an acknowledged message");
             self.metrics.acts.with_label_values(&["removed"]).inc();
             return self.bus.purge_up_to(stream, &subject, sequence).await;
         }
@@ -86,7 +86,7 @@ impl Active<'_> {
             }
             Fate::Suspect => return Ok(()),
             Fate::Lost => {
-                tracing::info!(attempt = %key, "delivered but in no lease, giving it to another process");
+                tracing::info!(attempt.key = %key, "delivered but in no lease, giving it to another process");
                 ack.give_back(Duration::ZERO).await;
                 self.metrics.acts.with_label_values(&["given-back"]).inc();
                 return Ok(());

@@ -58,7 +58,7 @@ impl Active<'_> {
         if !is_recorded && !is_ended {
             return Ok(());
         }
-        tracing::info!(attempt = %key, "removing a check without a verdict, its block has ended");
+        tracing::info!(attempt.key = %key, "removing a check without a verdict, its block has ended");
         self.bus
             .purge_up_to(Stream::Checks, &kept.subject, kept.sequence)
             .await?;

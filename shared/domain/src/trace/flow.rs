@@ -119,6 +119,11 @@ impl Trace {
 }
 
 impl TraceContext {
+    /// Returns the id of the trace, for log lines. Also of a trace that was begun elsewhere or whose spans are not wanted.
+    pub fn id(&self) -> Option<TraceId> {
+        decode(self).map(|(trace, _)| trace.id)
+    }
+
     /// Reads the context of a message. `None` without a trace of push0's, and if no spans of it are wanted.
     pub fn trace(&self) -> Option<Trace> {
         let (trace, is_ours) = decode(self)?;

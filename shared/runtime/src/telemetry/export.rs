@@ -14,13 +14,11 @@ use tokio::runtime::Handle;
 
 use super::endpoint::Endpoint;
 use super::error::TelemetryError;
-use super::receiver::Receiver;
+use super::receiver::{MAX_QUEUE, Receiver};
 use super::sink::Sink;
 use crate::config::OtlpProtocol;
 use crate::metrics;
 
-/// Most spans waiting for export: 2 MiB at about 1 KiB each. Further spans are dropped.
-const MAX_QUEUE: usize = 2048;
 /// Most spans sent in one batch.
 const MAX_BATCH: usize = 256;
 /// Longest time for which a span waits for its batch to fill.
@@ -49,7 +47,7 @@ pub(super) fn sink(
     };
     let lost = metrics::counter(
         "spans_lost_total",
-        "Spans lost in exports that failed or timed out, to a receiver that has taken spans before.",
+        "Spans lost to a receiver that has taken spans before: in exports that failed or timed out, or from a full queue.",
     );
     let receiver = Arc::new(Receiver::new(
         endpoint.url.clone(),
@@ -107,6 +105,7 @@ struct Watched<E> {
 impl<E: SpanExporter + 'static> SpanExporter for Watched<E> {
     async fn export(&self, batch: Vec<SpanData>) -> OTelSdkResult {
         let (exporter, spans) = (Arc::clone(&self.exporter), batch.len());
+        self.receiver.unqueued(spans);
         if !self.receiver.takes() {
             // Queued before the receiver was found to be away.
             self.receiver.dropped(spans);

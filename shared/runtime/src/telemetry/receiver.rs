@@ -3,13 +3,15 @@
 //! A receiver that does not answer is asked again after a pause. Meanwhile no span is kept for it. Spans count as lost
 //! only for a receiver that has taken some.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::metrics::IntCounter;
 
 /// How long a receiver that did not answer is left alone.
 const PAUSE: Duration = Duration::from_secs(10);
+/// Most spans waiting for export: 2 MiB at about 1 KiB each.
+pub(super) const MAX_QUEUE: usize = 2048;
 
 /// The state of the receiver by the last exports. At first it is taken for reachable.
 #[derive(Debug)]
@@ -21,6 +23,8 @@ pub(super) struct Receiver {
     away_until: AtomicU64,
     was_reached: AtomicBool,
     is_down: AtomicBool,
+    /// Spans in the queue.
+    queued: AtomicUsize,
 }
 
 impl Receiver {
@@ -32,6 +36,7 @@ impl Receiver {
             away_until: AtomicU64::new(0),
             was_reached: AtomicBool::new(false),
             is_down: AtomicBool::new(false),
+            queued: AtomicUsize::new(0),
         }
     }
 
@@ -44,13 +49,20 @@ impl Receiver {
         self.away_until.load(Ordering::Relaxed) <= self.millis()
     }
 
-    /// Returns whether a span is to be queued, and counts it if it is lost.
+    /// Returns whether a span is to be queued, and counts it if it is lost: the receiver is away, or the queue is full.
     pub(super) fn admits(&self) -> bool {
-        let takes = self.takes();
-        if !takes {
+        let has_room = |queued| (queued < MAX_QUEUE).then_some(queued + 1);
+        let (set, fetch) = (Ordering::Relaxed, Ordering::Relaxed);
+        let admits = self.takes() && self.queued.fetch_update(set, fetch, has_room).is_ok();
+        if !admits {
             self.dropped(1);
         }
-        takes
+        admits
+    }
+
+    /// Handles spans that left the queue.
+    pub(super) fn unqueued(&self, spans: usize) {
+        self.queued.fetch_sub(spans, Ordering::Relaxed);
     }
 
     /// Handles spans that are not sent.
@@ -103,6 +115,17 @@ mod tests {
         assert_eq!(receiver.lost.get(), 0, "nobody waits for these spans");
         receiver.answered(0, None);
         assert!(receiver.admits(), "it is back");
+    }
+
+    #[test]
+    fn spans_that_find_the_queue_full_are_lost() {
+        let receiver = receiver();
+        receiver.answered(1, None);
+        let admitted = (0..MAX_QUEUE + 3).filter(|_| receiver.admits()).count();
+        assert_eq!((admitted, receiver.lost.get()), (MAX_QUEUE, 3));
+        receiver.unqueued(1);
+        assert!(receiver.admits(), "there is room for one");
+        assert!(!receiver.admits());
     }
 
     #[test]

@@ -183,7 +183,7 @@ impl Sweep<'_> {
         let total = self.metrics.flooding.with_label_values(&labels);
         total.add(i64::try_from(count).unwrap_or(i64::MAX));
         tracing::warn!(
-            prover = %who.name, zkvm = %who.zkvm, stream, count,
+            prover.id = %who.name, zkvm = %who.zkvm, stream, count,
             "removed orphaned messages of this participant, or blobs beyond its share; if it goes on, ban it: \
              docs/runbooks/participant-flooding.md"
         );

@@ -288,6 +288,18 @@ async fn dead(eyes: &Eyes) {
         );
     }
     assert!(tree.named("attempt prove").count() >= 2, "{:#?}", tree.lines());
+    let told = format!("\"trace_id\":\"{}\"", tree.root().trace);
+    for (message, services) in [
+        ("attempt failed", ["p1", "p2"]),
+        ("given up", ["collector-1", "collector-2"]),
+    ] {
+        let logs = services.map(|name| deployment.service(name).log());
+        let mut lines = logs.iter().flat_map(|log| log.lines());
+        assert!(
+            lines.any(|line| line.contains(message) && line.contains(&told)),
+            "no line `{message}` with {told} in {logs:#?}"
+        );
+    }
     if let Eyes::Jaeger(jaeger) = eyes {
         let found = jaeger.find(&json!({ "error": "true" })).await.expect("an answer");
         let ids: BTreeSet<&str> = found.iter().flatten().map(|span| &*span.trace).collect();
