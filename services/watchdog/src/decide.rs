@@ -63,8 +63,8 @@ pub enum Effect {
         /// When the prover was last heard.
         heard_at: Timestamp,
     },
-    /// Give a delivery to another process.
-    GiveBack(Role, Box<Held>),
+    /// Give a delivery of this participant to another process.
+    GiveBack(Participant, Role, Box<Held>),
     /// Ask for a second copy of an attempt.
     Hedge {
         /// The prover to avoid.
@@ -75,7 +75,7 @@ pub enum Effect {
         because: Because,
     },
     /// Tell the broker to wait longer for a delivery, in place of its prover.
-    Extend(Box<Held>),
+    Extend(Participant, Box<Held>),
     /// Tell a prover to end an attempt.
     Stop {
         /// The prover to tell.
@@ -90,6 +90,20 @@ pub enum Effect {
     Late(Vec<AttemptKey>, Box<BlockEnded>),
     /// Publish an event for observers.
     Announce(Happening),
+}
+
+impl Effect {
+    /// Returns the participant that the effect is about, if there is one.
+    pub(crate) fn about(&self) -> Option<Participant> {
+        match self {
+            Self::Report { prover, .. }
+            | Self::GiveBack(prover, ..)
+            | Self::Hedge { prover, .. }
+            | Self::Extend(prover, _)
+            | Self::Stop { prover, .. } => Some(prover.clone()),
+            Self::Late(..) | Self::Announce(_) => None,
+        }
+    }
 }
 
 /// Why a second copy of an attempt is wanted.

@@ -6,6 +6,7 @@
 //! started or run for a month. Without a watchdog no task is lost, only delayed: the broker redelivers after
 //! its ack wait.
 
+mod agenda;
 pub mod config;
 mod copies;
 pub mod decide;

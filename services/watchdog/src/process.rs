@@ -41,11 +41,11 @@ impl Process {
         self.suspected_at.is_some()
     }
 
-    /// Does not count a delay of the watchdog as silence. What a suspected process was silent before stays: a watchdog
-    /// that is often delayed must find out dead processes all the same.
+    /// Does not count a delay of the watchdog as silence. The silence before stays: a watchdog that is often delayed must
+    /// find out dead processes all the same.
     pub(crate) fn excuse(&mut self, delay: Duration, now: Timestamp) {
         let excused = self.heard_at.plus(delay).min(now);
-        self.heard_at = if self.is_suspected() { excused } else { now };
+        self.heard_at = self.heard_at.max(excused);
     }
 
     /// Returns how the process ended, or `None` if it may live.

@@ -9,6 +9,7 @@ mod unheld;
 mod unverified;
 
 use crate::{
+    agenda::Agenda,
     config::Config,
     copies::Copies,
     decide::{Effect, Watchdog},
@@ -33,6 +34,7 @@ use push0_domain::{
 use push0_runtime::{BoxError, Component, Service, UnreadableState};
 use serde::de::IgnoredAny;
 use std::{convert::Infallible, time::Duration};
+use tokio::time::Instant;
 
 /// Name of the leadership role.
 const ROLE: &str = "watchdog";
@@ -48,6 +50,8 @@ const _: () = assert!(
     REST.as_millis() < TICK.as_millis(),
     "signals are read before the next tick"
 );
+/// How long effects are carried out before heartbeats are read again.
+const SLICE: Duration = Duration::from_millis(50);
 /// After how many ticks outputs are read from the stream, in case signals of records were missed.
 const RECONCILE_EVERY: u32 = 40;
 /// After how many ticks pipelines that stand are looked at.
@@ -146,6 +150,7 @@ struct Active<'a> {
     asking: Asking,
     unverified: Unverified,
     heads: Heads,
+    agenda: Agenda,
 }
 
 impl<'a> Active<'a> {
@@ -172,6 +177,7 @@ impl<'a> Active<'a> {
             asking: Asking::default(),
             unverified: Unverified::default(),
             heads: Heads::default(),
+            agenda: Agenda::default(),
             bus,
             metrics,
             state,
@@ -230,9 +236,14 @@ impl<'a> Active<'a> {
                     }
                     (effects, true)
                 }
+                () = std::future::ready(()), if !self.agenda.is_empty() => (Vec::new(), false),
             };
-            let may_rest = has_ticked && effects.is_empty();
-            for effect in effects {
+            self.agenda.add(effects);
+            let may_rest = has_ticked && self.agenda.is_empty();
+            let until = Instant::now() + SLICE;
+            while Instant::now() < until
+                && let Some(effect) = self.agenda.next()
+            {
                 self.perform(effect).await?;
             }
             let count = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);

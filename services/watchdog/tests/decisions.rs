@@ -223,3 +223,44 @@ fn leases_of_thousands_of_overdue_attempts_hold_nobody_up() {
     }
     assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
 }
+
+#[test]
+fn leases_of_thousands_of_running_attempts_hold_nobody_up_when_their_provers_fall_silent() {
+    let mut watchdog = Watchdog::default();
+    let running = || (0..4096).map(|index| held(index, Some(TICK), TIMEOUT));
+    for prover in 0..4 {
+        watchdog.heard(lease(prover, Role::Prover, running().collect()), START);
+    }
+    let began = std::time::Instant::now();
+    let (mut now, mut copies) = (START, 0);
+    while now.since(START) < Duration::from_secs(5) {
+        now = now.plus(TICK);
+        if now.since(START).as_millis().is_multiple_of(250) {
+            watchdog.heard(lease(9, Role::Prover, Vec::new()), now);
+        }
+        let effects = watchdog.tick(now).into_iter();
+        copies += effects
+            .filter(|effect| matches!(effect, Effect::Hedge { .. }))
+            .count();
+    }
+    // One of them is back.
+    watchdog.heard(lease(1, Role::Prover, running().collect()), now);
+    assert_eq!((watchdog.suspected(), copies), (3, 4096), "a copy of each task");
+    assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
+}
+
+/// A hostile prover may keep the watchdog busy for most of each second. A prover that dies meanwhile is found out all the
+/// same.
+#[test]
+fn a_watchdog_that_is_delayed_in_every_second_suspects_a_dead_prover() {
+    let mut watchdog = Watchdog::default();
+    watchdog.heard(lease(1, Role::Prover, vec![held(1, Some(TICK), TIMEOUT)]), START);
+    let mut now = START;
+    for _ in 0..8 {
+        for pause in [TICK, TICK, TICK, HEARTBEAT * 3] {
+            now = now.plus(pause);
+            watchdog.tick(now);
+        }
+    }
+    assert_eq!(watchdog.suspected(), 1);
+}

@@ -109,12 +109,12 @@ fn decided(effects: &[Effect]) -> Decided {
                 because: Because::Silent,
                 ..
             } => once(&mut decided.copied, held),
-            Effect::GiveBack(_, held) => once(&mut decided.given_back, held),
+            Effect::GiveBack(_, _, held) => once(&mut decided.given_back, held),
             Effect::Report { held, end, .. } => {
                 decided.ends.push(*end);
                 once(&mut decided.died, held);
             }
-            Effect::Extend(_) | Effect::Announce(Happening::ProverFound { .. }) => {}
+            Effect::Extend(..) | Effect::Announce(Happening::ProverFound { .. }) => {}
             Effect::Announce(Happening::ProverSuspected { .. }) => decided.suspected += 1,
             Effect::Announce(Happening::ProverBack { .. }) => decided.back += 1,
             Effect::Announce(Happening::ProverLost { .. }) => decided.lost += 1,
@@ -396,7 +396,7 @@ fn the_deliveries_of_a_suspected_prover_are_extended_every_second() {
     while now.since(START) < CONDEMN_AFTER + Duration::from_secs(3) {
         now = now.plus(TICK);
         let effects = watchdog.tick(now);
-        let extends = |effect: &&Effect| matches!(effect, Effect::Extend(_));
+        let extends = |effect: &&Effect| matches!(effect, Effect::Extend(..));
         extended.extend(effects.iter().filter(extends).map(|_| now.since(START)));
     }
     let gaps = extended.windows(2).map(|pair| pair[1] - pair[0]);

@@ -173,7 +173,7 @@ impl World {
             Effect::Report {
                 prover, held, end, ..
             } => vec![Op::Report(Written::of(&held, prover), end)],
-            Effect::GiveBack(role, held) => vec![Op::GiveBack(stream_of(role), held.sequence)],
+            Effect::GiveBack(_, role, held) => vec![Op::GiveBack(stream_of(role), held.sequence)],
             Effect::Announce(happening) => {
                 // A process that is not there any more may have been the last prover not in quarantine.
                 use push0_domain::message::Happening::{ProverLost, ProverSuspected};
@@ -183,7 +183,7 @@ impl World {
                 }
             }
             Effect::Hedge { prover, held, .. } => vec![Op::Hedge(Written::of(&held, prover))],
-            Effect::Extend(held) => vec![Op::Extend(Stream::Tasks, held.sequence)],
+            Effect::Extend(_, held) => vec![Op::Extend(Stream::Tasks, held.sequence)],
             Effect::Stop {
                 prover,
                 attempt,

@@ -11,13 +11,16 @@ use crate::{
     unheld::{COPIES_MAX, Fate, Seat, Unheld},
 };
 use push0_domain::{
-    Participant, Timestamp,
+    Participant, Timestamp, ZkvmId,
     message::{Held, Role},
     subject::AttemptKey,
-    task::AttemptId,
-    wanted::Claims,
+    task::{AttemptId, TaskId},
+    wanted::{Claim, Claims},
 };
-use std::time::Duration;
+use std::{
+    collections::{BTreeSet, HashMap, HashSet},
+    time::Duration,
+};
 
 /// How long the copies of a task are counted: longer than a prover takes to be condemned by default.
 const COPIES_KEPT_FOR: Duration = Duration::from_secs(30);
@@ -30,34 +33,108 @@ fn any_attempt(key: &AttemptKey) -> AttemptKey {
     }
 }
 
+/// The leases by task. A hostile lease may list thousands of attempts, so the leases are read once.
+struct Listed<'a> {
+    numbers: HashSet<(&'a TaskId, u32)>,
+    /// The claims of attempts of provers that are heard.
+    live: HashMap<&'a TaskId, BTreeSet<Claim>>,
+    /// The numbers of attempts of which a copy was asked for.
+    hedged: HashMap<&'a TaskId, Vec<u32>>,
+}
+
+impl<'a> Listed<'a> {
+    fn of(watchdog: &'a Watchdog) -> Self {
+        let mut listed = Self {
+            numbers: HashSet::new(),
+            live: HashMap::new(),
+            hedged: HashMap::new(),
+        };
+        for attempt in &watchdog.hedged {
+            listed
+                .hedged
+                .entry(&attempt.task)
+                .or_default()
+                .push(attempt.number);
+        }
+        let provers = watchdog.processes.values();
+        for process in provers.filter(|process| process.lease.role == Role::Prover) {
+            for Held { header, .. } in &process.lease.held {
+                listed.numbers.insert((&header.id, header.attempt));
+                if !process.is_suspected() {
+                    let live = listed.live.entry(&header.id).or_default();
+                    live.insert(header.context.claim());
+                }
+            }
+        }
+        listed
+    }
+
+    /// Returns whether a copy of the attempt was asked for and is on its way, or a prover that is heard runs, or is about
+    /// to run, the same task.
+    fn has_copy(&self, held: &Held) -> bool {
+        let header = &held.header;
+        let mut hedged = self.hedged.get(&header.id).into_iter().flatten();
+        let is_on_its_way =
+            |number: &u32| *number == header.attempt || !self.numbers.contains(&(&header.id, number + 1));
+        let live = self.live.get(&header.id);
+        hedged.any(is_on_its_way) || live.is_some_and(|live| live.contains(&header.context.claim()))
+    }
+
+    fn copied(&mut self, held: &'a Held) {
+        let hedged = self.hedged.entry(&held.header.id).or_default();
+        hedged.push(held.header.attempt);
+    }
+}
+
 impl Watchdog {
     /// Returns effects for the attempts of suspected provers: copies, and extensions of their deliveries.
     pub(super) fn copies(&mut self, now: Timestamp) -> Vec<Effect> {
         let mut effects = Vec::new();
-        let mut silent: Vec<(Participant, Held)> = Vec::new();
         for ((id, _), process) in &mut self.processes {
-            if process.suspected_at.is_none() || process.lease.role != Role::Prover {
-                continue;
-            }
-            let held = &process.lease.held;
-            silent.extend(held.iter().map(|held| (id.clone(), held.clone())));
-            if now.since(process.extended_at) >= EXTEND_EVERY {
+            let is_silent = process.is_suspected() && process.lease.role == Role::Prover;
+            if is_silent && now.since(process.extended_at) >= EXTEND_EVERY {
                 process.extended_at = now;
-                effects.extend(held.iter().map(|held| Effect::Extend(Box::new(held.clone()))));
+                let held = process.lease.held.iter();
+                effects.extend(held.map(|held| Effect::Extend(id.clone(), Box::new(held.clone()))));
             }
         }
-        for (prover, held) in silent {
-            if !self.is_over(&prover, &held) && self.wants_copy(&prover, &held) {
-                self.hedged.insert(held.header.attempt_id());
-                self.note_copy(&key_of(&held), now);
-                effects.push(Effect::Hedge {
-                    prover,
-                    held: Box::new(held),
-                    because: Because::Silent,
-                });
-            }
+        for (prover, held) in self.wanted_copies() {
+            self.hedged.insert(held.header.attempt_id());
+            self.note_copy(&key_of(&held), now);
+            effects.push(Effect::Hedge {
+                prover,
+                held: Box::new(held),
+                because: Because::Silent,
+            });
         }
         effects
+    }
+
+    /// Returns the attempts of suspected provers that get a copy.
+    fn wanted_copies(&self) -> Vec<(Participant, Held)> {
+        let silent = (self.processes.iter())
+            .filter(|(_, p)| p.is_suspected() && p.lease.role == Role::Prover)
+            .flat_map(|((id, _), p)| p.lease.held.iter().map(move |held| (id, held)))
+            .filter(|(prover, held)| !self.won.contains_key(&held.header.id) && !self.is_over(prover, held));
+        let silent: Vec<(&Participant, &Held)> = silent.collect();
+        if silent.is_empty() {
+            return Vec::new();
+        }
+        let mut listed = Listed::of(self);
+        let mut fleets: HashMap<&ZkvmId, BTreeSet<Participant>> = HashMap::new();
+        let mut wanted = Vec::new();
+        for (prover, held) in silent {
+            let zkvm = &held.header.zkvm;
+            let fleet = fleets.entry(zkvm).or_insert_with(|| self.fleet(zkvm));
+            if fleet.iter().any(|id| id != prover)
+                && !listed.has_copy(held)
+                && !self.has_all_copies(&key_of(held))
+            {
+                listed.copied(held);
+                wanted.push((prover.clone(), held.clone()));
+            }
+        }
+        wanted
     }
 
     /// Forgets the copies of a prover that is back, unless a lease lists them: they may have failed, and if the prover
@@ -67,38 +144,12 @@ impl Watchdog {
             .processes
             .get(seat)
             .map_or(&[][..], |process| &process.lease.held);
-        let is_listed = |copy: &AttemptId| self.held().any(|(_, held)| held.header.attempt_id() == *copy);
+        let listed: HashSet<AttemptId> = self.held().map(|(_, held)| held.header.attempt_id()).collect();
         let originals = held.iter().map(|held| held.header.attempt_id());
-        let ended = originals.filter(|original| !is_listed(&original.task.attempt(original.number + 1)));
-        let ended: Vec<AttemptId> = ended.collect();
+        let ended =
+            originals.filter(|original| !listed.contains(&original.task.attempt(original.number + 1)));
+        let ended: HashSet<AttemptId> = ended.collect();
         self.hedged.retain(|attempt| !ended.contains(attempt));
-    }
-
-    fn wants_copy(&self, prover: &Participant, held: &Held) -> bool {
-        let task = &held.header.id;
-        if self.won.contains_key(task) || self.fleet(&held.header.zkvm).iter().all(|id| id == prover) {
-            return false;
-        }
-        // A copy was asked for and is on its way, or was this attempt's.
-        let is_listed = |number: u32| {
-            let mut listed = self.held();
-            listed.any(|(_, h)| h.header.id == *task && h.header.attempt == number)
-        };
-        let mut hedged = self.hedged.iter().filter(|attempt| attempt.task == *task);
-        let is_on_its_way = hedged.any(|a| a.number == held.header.attempt || !is_listed(a.number + 1));
-        !is_on_its_way && !self.has_live_copy(held) && !self.has_all_copies(&key_of(held))
-    }
-
-    /// Returns whether a prover that is heard runs, or is about to run, the same task.
-    fn has_live_copy(&self, held: &Held) -> bool {
-        let heard = self
-            .processes
-            .values()
-            .filter(|p| !p.is_suspected() && p.lease.role == Role::Prover);
-        let claim = held.header.context.claim();
-        heard
-            .flat_map(|p| &p.lease.held)
-            .any(|other| other.header.id == held.header.id && other.header.context.claim() == claim)
     }
 
     /// Returns whether a task had as many copies as it may within [`COPIES_KEPT_FOR`]. The deaths of their provers

@@ -192,7 +192,7 @@ impl Watchdog {
         // A lease may list what another process has by now.
         for held in self.held_nowhere(waiting) {
             self.looks.handed_back(role, key_of(&held));
-            effects.push(Effect::GiveBack(role, Box::new(held)));
+            effects.push(Effect::GiveBack(seat.0.clone(), role, Box::new(held)));
         }
         effects
     }
@@ -233,7 +233,7 @@ impl Watchdog {
         effects.extend(
             waiting
                 .into_iter()
-                .map(|held| Effect::GiveBack(role, Box::new(held))),
+                .map(|held| Effect::GiveBack(prover.clone(), role, Box::new(held))),
         );
         effects
     }

@@ -50,14 +50,14 @@ impl Active<'_> {
                 let key = held.header.key();
                 return self.second_copy(&key, prover, because, Some(&held.trace)).await;
             }
-            Effect::Extend(held) => {
+            Effect::Extend(_, held) => {
                 if let Some(ack) = self.ack_of(Role::Prover, &held).await? {
                     ack.progress().await;
                 }
                 return Ok(());
             }
             Effect::Announce(happening) => return self.announce(happening).await,
-            Effect::GiveBack(role, held) => {
+            Effect::GiveBack(_, role, held) => {
                 let Some(ack) = self.ack_of(role, &held).await? else {
                     return Ok(());
                 };
