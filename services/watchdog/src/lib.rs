@@ -10,6 +10,7 @@ mod agenda;
 pub mod config;
 mod copies;
 pub mod decide;
+pub mod heads;
 pub mod janitor;
 pub mod lost;
 mod metrics;

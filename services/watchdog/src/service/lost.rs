@@ -1,11 +1,15 @@
 //! Begins lost proofs anew that a pipeline's next block waits for.
 
 use super::Active;
-use crate::lost::{HeldResult, Look, awaited, lost_proofs};
+use crate::{
+    heads::Look,
+    lost::{HeldResult, awaited, lost_proofs},
+};
+use futures::{StreamExt as _, stream};
 use push0_bus::{Bucket, BusError, Stream, now};
 use push0_domain::{
     BlockKey, PipelineId, ProofType,
-    message::{BlockEvent, KnownBlock, Outcome, ResultEvent, StageReady, TaskHeader, TaskResult},
+    message::{BlockEvent, Emission, KnownBlock, Outcome, ResultEvent, StageReady, TaskHeader, TaskResult},
     pipeline::{Pipeline, ProofSpec},
     subject::{self, AttemptKey, Kind},
     task::{first_attempt, start_of},
@@ -27,8 +31,12 @@ const STREAMS: [(Stream, Kind); 3] = [
 /// How many blocks behind the next one are looked at if proofs of the next one are lost: a prover that takes one task away
 /// may have taken others.
 const BEHIND: u64 = 63;
+/// How many ends of blocks are read in one look.
+const ENDS_PAGE: usize = 256;
 /// Most results read of one block. The last stage of a proof has few tasks, so it is complete far below.
 const RESULTS_MAX: usize = 20_000;
+/// How many results are read at once. Each may carry outputs of 64 KiB, of which nothing is kept.
+const READ_AT_ONCE: usize = 32;
 
 impl Active<'_> {
     /// Looks at the next block of every pipeline that stands.
@@ -54,6 +62,7 @@ impl Active<'_> {
         if !self.heads.is_look_due(name, next, now()) {
             return Ok(());
         }
+        self.read_ends(name).await?;
         let mut seen = BTreeMap::new();
         if let Some(first) = self.held_up_by(pipeline, next).await? {
             for number in first..=first.saturating_add(BEHIND) {
@@ -84,10 +93,16 @@ impl Active<'_> {
         Ok(())
     }
 
-    /// Returns the number that a pipeline emits next; `None` if no block of the pipeline is known.
+    /// Returns the number that a pipeline emits next; `None` if no block of the pipeline is known. This takes one read,
+    /// because every pipeline is asked for each second.
     async fn next_to_emit(&self, name: &PipelineId) -> Result<Option<u64>, BusError> {
-        if let Some((output, _)) = self.bus.output(name).await? {
-            return Ok(Some(output.next()));
+        let records = subject::proofs_of_pipeline(name);
+        if let Some(newest) = self.bus.last::<Emission>(Stream::Proofs, &records).await? {
+            let damaged = |source| BusError::Corrupt {
+                what: newest.subject.clone(),
+                source,
+            };
+            return newest.body.map(|newest| Some(newest.next)).map_err(damaged);
         }
         let known = self.bus.facts::<KnownBlock>(Bucket::Blocks).await?;
         let mut first = known.first(&format!("{name}.>"), 1).await?;
@@ -124,12 +139,9 @@ impl Active<'_> {
         let named = self.named(name, key).await?;
         let is_named = |proof: &ProofSpec| named.contains(&proof.proof_type);
         if !seen.definition.proofs.iter().all(is_named) {
-            let results = self.results(name, key).await?;
-            let held: Vec<HeldResult> = results.iter().map(|(_, result)| held(result)).collect();
+            let held: Vec<HeldResult>;
+            (held, seen.newest) = self.results(name, key, &named).await?;
             seen.lost = lost_proofs(&seen.definition, is_next, &named, &held);
-            results
-                .into_iter()
-                .for_each(|(sequence, result)| seen.note(sequence, result.header));
         }
         if !seen.lost.is_empty() {
             // The collector may have begun a next stage since these streams were read.
@@ -170,8 +182,7 @@ impl Active<'_> {
         if self.heads.is_ready(&pipeline.name, &block) {
             return Ok(true);
         }
-        let results = self.results(&pipeline.name, block).await?;
-        let held: Vec<HeldResult> = results.iter().map(|(_, result)| held(result)).collect();
+        let (held, _) = self.results(&pipeline.name, block, &BTreeSet::new()).await?;
         let is_ready = lost_proofs(pipeline, true, &BTreeSet::new(), &held).is_empty();
         if is_ready {
             self.heads.ready(&pipeline.name, block);
@@ -196,7 +207,7 @@ impl Active<'_> {
             .collect())
     }
 
-    /// Returns whether a message about the block may wait for the dispatcher, or an end of blocks for the collector.
+    /// Returns whether a message about the block may wait for the dispatcher, or an end of the block for the collector.
     async fn has_news(&self, name: &PipelineId, block: &KnownBlock) -> Result<bool, BusError> {
         let announced = self
             .bus
@@ -212,8 +223,23 @@ impl Active<'_> {
             Ok(BlockEvent::Observed(observed)) => observed.block.number <= block.block.number,
             _ => true,
         });
-        let ends = self.bus.subjects(Stream::Results, &subject::ended(name)).await?;
-        Ok(waits || !ends.is_empty())
+        Ok(waits || self.heads.may_end(name, block))
+    }
+
+    /// Reads further ends of a pipeline's blocks that wait for the collector.
+    async fn read_ends(&mut self, name: &PipelineId) -> Result<(), BusError> {
+        let from = self.heads.ends_read(name) + 1;
+        let page = self
+            .bus
+            .scan::<ResultEvent>(Stream::Results, &subject::ended(name), from, ENDS_PAGE)
+            .await?;
+        let are_all = page.len() < ENDS_PAGE;
+        let ends = page.into_iter().map(|kept| match kept.body {
+            Ok(ResultEvent::Ended(ended)) => (kept.sequence, Some(ended)),
+            _ => (kept.sequence, None),
+        });
+        self.heads.read_ends(name, ends.collect(), are_all);
+        Ok(())
     }
 
     /// Returns the proofs of a block with a ready stage, a task or a check.
@@ -228,26 +254,44 @@ impl Active<'_> {
         Ok(named)
     }
 
-    /// Returns the results of a block that the collector holds, with their sequences. Those that the collector drops as
-    /// soon as it reads them are left out: a prover could make up one after another.
+    /// Returns the results of a block that the collector holds, except those of the proofs `without`, and sequence and
+    /// header of each proof's newest one. Those that the collector drops as soon as it reads them are left out: a prover
+    /// could make up one after another.
     async fn results(
         &mut self,
         name: &PipelineId,
         block: BlockKey,
-    ) -> Result<Vec<(u64, TaskResult)>, BusError> {
-        let mut results = Vec::new();
+        without: &BTreeSet<ProofType>,
+    ) -> Result<(Vec<HeldResult>, Newest), BusError> {
+        let (mut all, mut newest) = (Vec::new(), Newest::new());
         for kind in [Kind::Result, Kind::Verdict] {
             let filter = subject::attempts_of_block(kind, name, block);
-            let found = self.bus.scan(Stream::Results, &filter, 1, RESULTS_MAX).await?;
-            for kept in found {
-                if let Ok(ResultEvent::Attempt(result)) = kept.body
+            let subjects = self.bus.subjects(Stream::Results, &filter).await?;
+            let is_wanted = |subject: &str| {
+                let attempt = subject::attempt_of(subject, kind);
+                attempt.is_some_and(|attempt| !without.contains(&attempt.proof_type))
+            };
+            let subjects = subjects.into_iter().map(|(subject, _)| subject);
+            let wanted = subjects.filter(|subject| is_wanted(subject)).take(RESULTS_MAX);
+            let bus = self.bus;
+            let mut found = stream::iter(wanted)
+                .map(|subject| async move { bus.last::<ResultEvent>(Stream::Results, &subject).await })
+                .buffered(READ_AT_ONCE);
+            while let Some(kept) = found.next().await {
+                if let Some(kept) = kept?
+                    && let Ok(ResultEvent::Attempt(result)) = kept.body
                     && self.seals.admit(&kept.subject, kind, &result).await?.is_ok()
                 {
-                    results.push((kept.sequence, result));
+                    all.push(held(&result));
+                    let of_proof = newest.entry(result.header.id.stage.proof_type.clone());
+                    let at = of_proof.or_insert_with(|| (kept.sequence, result.header.clone()));
+                    if at.0 < kept.sequence {
+                        *at = (kept.sequence, result.header);
+                    }
                 }
             }
         }
-        Ok(results)
+        Ok((all, newest))
     }
 
     /// Asks for the first stage of a proof. Its attempts follow all earlier ones, so that the collector forgets the
@@ -299,20 +343,15 @@ struct Seen {
     block: KnownBlock,
     definition: Arc<Pipeline>,
     lost: BTreeSet<ProofType>,
-    /// Sequence and header of each proof's newest held result.
-    newest: BTreeMap<ProofType, (u64, TaskHeader)>,
+    newest: Newest,
 }
+
+/// Sequence and header of each proof's newest held result.
+type Newest = BTreeMap<ProofType, (u64, TaskHeader)>;
 
 impl Seen {
     fn newest_held(&self, proof_type: &ProofType) -> u64 {
         self.newest.get(proof_type).map_or(0, |(sequence, _)| *sequence)
-    }
-
-    fn note(&mut self, sequence: u64, header: TaskHeader) {
-        let proof_type = header.id.stage.proof_type.clone();
-        if sequence > self.newest_held(&proof_type) {
-            self.newest.insert(proof_type, (sequence, header));
-        }
     }
 }
 
