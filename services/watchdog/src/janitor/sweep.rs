@@ -302,7 +302,7 @@ impl<'a> Sweep<'a> {
             && let Some((name, frontier, record)) = heads.pop()
         {
             let number = subject::number_of_proof(&record.subject);
-            let is_free = number.is_none_or(|number| frontier.is_far_behind(number))
+            let is_free = number.is_none_or(|number| frontier.frees_record(number, &need))
                 && newest.get(&name).is_some_and(|newest| record.sequence < *newest);
             if !is_free || !need.takes(record.stored_at) {
                 continue;
