@@ -142,10 +142,7 @@ pub fn admit(
     answer(request, json!({ "jwt": user }), issuer, now)
 }
 
-/// Checks the issuer's seed, as [`admit`] and [`refuse`] take it.
-///
-/// # Errors
-/// The text is no seed.
+/// Checks the issuer's seed, as [`admit`] and [`refuse`] take it. Fails if the text is no seed.
 pub fn check_issuer(issuer: &str) -> Result<(), CalloutError> {
     Ok(KeyPair::from_seed(issuer.trim()).map(drop)?)
 }
