@@ -7,27 +7,10 @@ use crate::{
 use push0_accounts::{Book, CalloutError, Request, admit, refuse};
 use push0_bus::{Backoff, Bus, BusError, NatsConfig, Signal, now};
 use push0_runtime::{BoxError, Component, Service};
-use std::{path::Path, time::Instant};
+use std::time::Instant;
 
 /// The subject on which the broker asks about clients. Only the account of the enroller hears it.
 const QUESTIONS: &str = "$SYS.REQ.USER.AUTH";
-
-/// A file that the answers need and that cannot be read.
-#[derive(Debug, thiserror::Error)]
-#[error("{path}: {reason}")]
-struct Unreadable {
-    path: String,
-    reason: String,
-}
-
-impl Unreadable {
-    fn new(path: &Path, reason: impl ToString) -> Self {
-        Self {
-            path: path.display().to_string(),
-            reason: reason.to_string(),
-        }
-    }
-}
 
 /// Runs the enroller until it is asked to stop.
 pub async fn run(service: Service<Config>) -> Result<(), BoxError> {
@@ -39,9 +22,7 @@ pub async fn run(service: Service<Config>) -> Result<(), BoxError> {
         metrics: Metrics::register()?,
         book: service.health.component("accounts"),
     };
-    // A file that is missing at the start is a mistake worth an end; later it may be about to be replaced.
-    read_book(&enroller.files.accounts).await?;
-    read_issuer(&enroller.files.issuer_seed).await?;
+    // The runtime has checked the files. A file missing later may be about to be replaced.
     enroller.book.ready();
     let nats = NatsConfig {
         without_streams: true,
@@ -88,15 +69,23 @@ impl Enroller {
             };
             match self.answer(&question).await {
                 Ok(answer) => bus.answer(&question, answer).await?,
-                Err(error) => tracing::error!(%error, "a client cannot sign in"),
+                Err(error) => tracing::error!(
+                    %error,
+                    "a replica cannot sign in: the question or enrol.issuer_seed cannot be read"
+                ),
             }
         }
     }
 
     async fn answer(&self, question: &Signal) -> Result<String, BoxError> {
         let request = Request::read(question.bytes())?;
-        let issuer = read_issuer(&self.files.issuer_seed).await?;
-        let book = match read_book(&self.files.accounts).await {
+        let seed = tokio::fs::read_to_string(&self.files.issuer_seed).await;
+        let issuer = self
+            .files
+            .issuer(seed)
+            .inspect_err(|error| self.book.not_ready(error.to_string()))?;
+        let accounts = tokio::fs::read(&self.files.accounts).await;
+        let book = match self.files.book(accounts) {
             Ok(book) => book,
             Err(error) => {
                 self.book.not_ready(error.to_string());
@@ -127,17 +116,4 @@ impl Enroller {
             }
         }
     }
-}
-
-async fn read_book(path: &Path) -> Result<Book, Unreadable> {
-    let text = tokio::fs::read(path)
-        .await
-        .map_err(|e| Unreadable::new(path, e))?;
-    serde_json::from_slice(&text).map_err(|e| Unreadable::new(path, e))
-}
-
-async fn read_issuer(path: &Path) -> Result<String, Unreadable> {
-    tokio::fs::read_to_string(path)
-        .await
-        .map_err(|e| Unreadable::new(path, e))
 }

@@ -97,13 +97,15 @@ pub struct Book {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BookError {
     /// The name has a key already.
-    #[error("`{0}` has a key already: `rotate` replaces it, `revoke` removes it")]
+    #[error(
+        "`{0}` has a key already: `push0 auth rotate DIR {0}` replaces it, `push0 auth revoke DIR {0}` removes it"
+    )]
     Taken(String),
     /// No key has the name.
-    #[error("there is no `{0}`: `show` lists every name")]
+    #[error("there is no `{0}`: `push0 auth show DIR` lists every name")]
     Unknown(String),
     /// The user is needed by every deployment.
-    #[error("`{0}` is a user that every deployment needs: `rotate` replaces its key")]
+    #[error("`{0}` is a user that every deployment needs: `push0 auth rotate DIR {0}` replaces its key")]
     Needed(String),
     /// The zkVM's name is too long for the names of replicas.
     #[error(

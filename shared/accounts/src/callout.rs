@@ -142,6 +142,11 @@ pub fn admit(
     answer(request, json!({ "jwt": user }), issuer, now)
 }
 
+/// Checks the issuer's seed, as [`admit`] and [`refuse`] take it. Fails if the text is no seed.
+pub fn check_issuer(issuer: &str) -> Result<(), CalloutError> {
+    Ok(KeyPair::from_seed(issuer.trim()).map(drop)?)
+}
+
 /// Returns the answer that refuses a client, with a reason for the broker's log.
 pub fn refuse(request: &Request, reason: &str, issuer: &str, now: Timestamp) -> Result<String, CalloutError> {
     answer(request, json!({ "error": reason }), issuer, now)

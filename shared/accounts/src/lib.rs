@@ -17,5 +17,5 @@ pub mod signature;
 
 pub use book::{Book, BookError, Control, Member};
 pub use broker::configuration;
-pub use callout::{Admitted, CalloutError, Request, admit, refuse};
+pub use callout::{Admitted, CalloutError, Request, admit, check_issuer, refuse};
 pub use rights::{API_PREFIX, Rights, rights_of_control, rights_of_member};

@@ -5,6 +5,10 @@ use push0_domain::BlockHash;
 use push0_runtime::{RunArgs, exit};
 use std::{ffi::OsString, path::PathBuf, process::ExitCode};
 
+/// The opening of `--help`. The derived text would be the documentation of [`RunArgs`], which is for programmers.
+const ABOUT: &str = "Runs an adapter of push0, which proves the tasks of one zkVM, or verifies proofs (--verify). \
+                     docs/configure.md has its settings.";
+
 #[derive(Debug, Parser)]
 pub(crate) struct Cli {
     #[command(flatten)]
@@ -19,8 +23,8 @@ pub(crate) struct Cli {
 /// Commands that need no broker.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Verify a proof in a file: prints `valid` and exits 0; exits 1 with the reason on stderr if the proof
-    /// is false, 2 if verification gave no verdict.
+    /// Verify a proof in a file: prints `push0: valid` and exits with 0, or prints `push0: invalid: REASON` and exits
+    /// with 65. Without a verdict, exits with 2 and the reason on stderr.
     VerifyFile(VerifyFile),
     /// Print the id of the program proved by this build, for pipelines to pin.
     ProgramId,
@@ -63,6 +67,8 @@ pub(crate) fn parse(
         .bin_name(name)
         .display_name(format!("push0-{name}"))
         .version(version)
+        .about(ABOUT)
+        .long_about(None)
         .try_get_matches_from(args)
         .and_then(|matches| Cli::from_arg_matches(&matches))
         .map_err(|error| {

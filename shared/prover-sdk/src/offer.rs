@@ -178,7 +178,13 @@ async fn offer(node: &Node, unstored: &Unstored, freed: impl FnOnce()) -> Fate {
                 return Fate::Stored;
             }
             Err(error) if error.is_transient() => {
-                tracing::error!(task.id = %id, %error, "result still not stored, going on");
+                tracing::error!(
+                    task.id = %id,
+                    attempt = about.header.attempt,
+                    %error,
+                    "the broker has not stored this result for ten minutes; it is offered until it is stored: \
+                     `push0 status` shows full streams"
+                );
             }
             Err(error) => {
                 tracing::error!(task.id = %id, %error, "result refused, another prover will get the task");

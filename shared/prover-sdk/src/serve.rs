@@ -99,7 +99,12 @@ pub(crate) async fn serve<J: Job>(
         let reason = error.to_string();
         ready.not_ready(reason.clone());
         if said != reason {
-            tracing::warn!(%error, "cannot take work, retrying");
+            tracing::warn!(
+                prover.id = %node.id,
+                zkvm = %node.zkvm,
+                %error,
+                "takes no work until the broker answers; trying again. See component `broker` or `consumer` in /health/ready"
+            );
             said = reason;
         }
         tokio::select! {

@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, CommandFactory, FromArgMatches, Parser};
+use clap::{Args, Command, CommandFactory, FromArgMatches, Parser};
 
 use crate::exit;
 
@@ -37,12 +37,7 @@ pub fn parse(
     version: &'static str,
     args: impl IntoIterator<Item = OsString>,
 ) -> Result<RunArgs, ExitCode> {
-    let full_name = format!("push0-{name}");
-    Plain::command()
-        .name(name)
-        .bin_name(full_name.clone())
-        .display_name(full_name)
-        .version(version)
+    command(name, version)
         .try_get_matches_from(args)
         .and_then(|matches| Plain::from_arg_matches(&matches))
         .map(|plain| plain.run)
@@ -55,6 +50,20 @@ pub fn parse(
                 exit::OK
             })
         })
+}
+
+fn command(name: &'static str, version: &'static str) -> Command {
+    let full_name = format!("push0-{name}");
+    let about =
+        format!("Runs the push0 service {name}. docs/configure.md has its settings, README.md has its task.");
+    // The derived text would be the documentation of [`RunArgs`], which is for programmers.
+    Plain::command()
+        .name(name)
+        .bin_name(full_name.clone())
+        .display_name(full_name)
+        .version(version)
+        .about(about)
+        .long_about(None)
 }
 
 #[cfg(test)]
@@ -71,6 +80,13 @@ mod tests {
         let args = args.expect("arguments are valid");
         assert_eq!(args.config, Some(PathBuf::from("a.toml")));
         assert!(args.check_config);
+    }
+
+    #[test]
+    fn the_help_opens_with_the_service_and_its_pages() {
+        let help = command("dispatcher", "1.2.3").render_long_help().to_string();
+        assert!(help.starts_with("Runs the push0 service dispatcher."), "{help}");
+        assert!(!help.contains("flatten"), "{help}");
     }
 
     #[test]

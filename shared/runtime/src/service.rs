@@ -177,6 +177,6 @@ fn log_panics() {
     std::panic::set_hook(Box::new(|panic| {
         let message = tasks::panic_message(panic.payload());
         let location = panic.location().map(ToString::to_string);
-        tracing::error!(reason = message, location, "panic");
+        tracing::error!(reason = message, location, "a task panicked: report this line");
     }));
 }

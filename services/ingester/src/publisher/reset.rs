@@ -76,7 +76,12 @@ impl Publisher {
     /// Tells the operator why a wish cannot be carried out. If the broker is away, the wish is judged again later.
     pub(crate) async fn refuse(&self, wish: &Reset, revision: u64, reason: &str) {
         let pipeline = self.status.pipeline();
-        tracing::warn!(%pipeline, from = wish.from, reason, "refused to go back");
+        tracing::warn!(
+            %pipeline,
+            from = wish.from,
+            reason,
+            "`push0 pipeline reset` is refused, nothing was changed"
+        );
         let refused = Reset {
             refused: Some(reason.to_owned()),
             ..wish.clone()

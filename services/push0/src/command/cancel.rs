@@ -49,8 +49,13 @@ pub(crate) async fn run(context: &Context, args: &CancelArgs) -> Result<(), Fail
     }
     let next = bus.output(&pipeline).await?.map(|(output, _)| output.next());
     let announced = announced(&bus, &pipeline).await?;
+    let named = if first == last {
+        format!("block {first}")
+    } else {
+        format!("blocks {first}..{last}")
+    };
     output::line(&format!(
-        "{pipeline}: the cancellation of blocks {first}..{last} is stored{}",
+        "{pipeline}: the cancellation of {named} is stored{}",
         effect(blocks, next, announced)
     ))
 }
@@ -73,19 +78,33 @@ fn effect(blocks: BlockRange, next: Option<u64>, announced: Option<u64>) -> Stri
     let unknown = announced.map_or(0, |known| {
         behind.saturating_sub(first.max(known.saturating_add(1)))
     });
-    let mut told = String::new();
-    if recorded > 0 {
-        told.push_str(&format!(
-            "; {recorded} of them have their record already and keep it"
-        ));
-    }
-    if unknown > 0 {
-        told.push_str(&format!(
+    let recorded = match recorded {
+        0 => String::new(),
+        1 if first == last => {
+            format!("; block {first} has its record already and keeps it: nothing changes")
+        }
+        1 => "; 1 of them has its record already and keeps it".to_owned(),
+        _ => format!("; {recorded} of them have their record already and keep it"),
+    };
+    let unknown = match unknown {
+        0 => String::new(),
+        1 => {
+            let one = if first == last {
+                format!("block {first}")
+            } else {
+                "1 of them".to_owned()
+            };
+            format!(
+                "; {one} is not announced yet: it gets a record without a proof only if the chain never announces it, \
+                 and is proved otherwise"
+            )
+        }
+        _ => format!(
             "; {unknown} of them are not announced yet: they get a record without a proof only if the chain never \
              announces them, and are proved otherwise"
-        ));
-    }
-    told
+        ),
+    };
+    recorded + &unknown
 }
 
 #[cfg(test)]
@@ -100,5 +119,12 @@ mod tests {
         assert!(of(11, 20).starts_with("; 8 of them are not announced yet"));
         assert!(of(1, u64::MAX).contains("9 of them have") && of(1, u64::MAX).contains("are not announced"));
         assert_eq!(effect(BlockRange { first: 1, last: 9 }, None, None), "");
+        assert_eq!(
+            of(3, 3),
+            "; block 3 has its record already and keeps it: nothing changes"
+        );
+        assert_eq!(of(9, 12), "; 1 of them has its record already and keeps it");
+        assert!(of(20, 20).starts_with("; block 20 is not announced yet: it gets"));
+        assert!(of(12, 13).starts_with("; 1 of them is not announced yet: it gets"));
     }
 }

@@ -36,7 +36,8 @@ async fn keys_are_made_rotated_and_revoked() {
     let keys = home.path().join("keys");
     let dir = keys.to_str().expect("text");
     assert!(refused(&["show", dir]).contains("push0 auth init"));
-    auth(&["init", dir, "--zkvm", "mock"]);
+    let first = auth(&["init", dir, "--zkvm", "mock"]);
+    assert!(!first.contains("in place"), "{first}");
     auth(&["add-prover", dir, "gpu-1", "--zkvm", "mock"]);
     auth(&["add-verifier", dir, "v-1", "--zkvm", "mock"]);
     assert_eq!(mode(&keys), 0o700);
@@ -70,10 +71,15 @@ async fn keys_are_made_rotated_and_revoked() {
     assert!(server.is_running());
 
     let before = text(&configuration);
-    auth(&["init", dir, "--zkvm", "mock"]);
+    let again = auth(&["init", dir, "--zkvm", "mock"]);
+    assert!(again.contains("Put changed keys in place"), "{again}");
     assert_eq!(text(&configuration), before, "init changes nothing that is there");
     let (old, line) = (text(&keys.join("gpu-1.nk")), auth(&["show", dir]));
-    assert!(auth(&["rotate", dir, "gpu-1"]).contains("reload the brokers twice"));
+    let rotated = auth(&["rotate", dir, "gpu-1"]);
+    assert!(
+        rotated.contains("Put changed keys in place") && rotated.contains("reload each broker twice"),
+        "{rotated}"
+    );
     assert_ne!(text(&keys.join("gpu-1.nk")), old);
     assert_ne!(auth(&["show", dir]), line);
     auth(&["revoke", dir, "gpu-1"]);
@@ -86,7 +92,7 @@ async fn keys_are_made_rotated_and_revoked() {
         &["rotate", dir, "nobody"],
         &["add-prover", dir, "v-1", "--zkvm", "mock"],
     ] {
-        refused(wrong);
+        assert!(refused(wrong).contains("`push0 auth "), "{wrong:?}");
     }
 }
 

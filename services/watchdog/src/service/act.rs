@@ -123,7 +123,11 @@ impl Active<'_> {
             }
             Happening::ProverLost { prover, held, .. } => {
                 is_fewer = true;
-                tracing::warn!(prover.id = %prover, held, "dead: its attempts are reported as died");
+                if *held == 0 {
+                    tracing::warn!(prover.id = %prover, "dead: it held nothing");
+                } else {
+                    tracing::warn!(prover.id = %prover, held, "dead: its attempts are reported as died");
+                }
             }
             Happening::NameTakenTwice { prover, origins } => {
                 let origins: Vec<String> = origins.iter().map(ToString::to_string).collect();

@@ -8,7 +8,9 @@ use push0_domain::{
     subject::{self, Kind},
     trace::TraceContext,
 };
-use push0_harness::{Deployment, Process, assert_complete_in_order, synthetic_header, wait_for};
+use push0_harness::{
+    Deployment, Process, ProcessBuilder, assert_complete_in_order, synthetic_header, wait_for,
+};
 use push0_scenarios::{
     MOCK, PATIENCE, count, demo, deploy, first_running, heartbeat, prover, runs_elsewhere, settled, single,
     verifier,
@@ -120,6 +122,36 @@ const WIDE: &str = r#"
     kind = "join"
     timeout = "10s"
     "#;
+
+/// Starts a service whose configuration names a missing file, and checks that it ends as one with a wrong setting.
+async fn refuses(service: ProcessBuilder, key: &str) {
+    let service = service.start();
+    let status = service.wait_exit(PATIENCE).await;
+    let (log, label) = (service.log(), service.label());
+    assert_eq!(status.code(), Some(64), "{label}: {log}");
+    assert!(log.contains(&format!("{key} `/nowhere`: ")), "{label}: {log}");
+}
+
+#[tokio::test]
+async fn a_missing_file_ends_each_service_as_a_wrong_setting() {
+    let enroller = || {
+        Process::program("enroller")
+            .env("PUSH0_ENROL__ACCOUNTS", "/nowhere")
+            .env("PUSH0_ENROL__ISSUER_SEED", "/nowhere")
+    };
+    let others = [
+        "ingester",
+        "dispatcher",
+        "collector",
+        "watchdog",
+        "gateway",
+        "prover-mock",
+    ];
+    for service in others.map(Process::program).into_iter().chain([enroller()]) {
+        refuses(service.env("PUSH0_NATS__NKEY_SEED", "/nowhere"), "nats.nkey_seed").await;
+    }
+    refuses(enroller(), "enrol.accounts").await;
+}
 
 /// Returns a prover's result message for one step of block 1.
 fn step(pipeline: &PipelineId, index: u32, keys: &SealKeys) -> Message {

@@ -29,6 +29,11 @@ pub(crate) struct Keys {
 }
 
 impl Keys {
+    /// Returns whether a directory has keys already.
+    pub(crate) fn exist(dir: &Path) -> bool {
+        dir.join("public").join(BOOK).exists()
+    }
+
     /// Opens a directory that `init` made.
     pub(crate) fn open(dir: &Path) -> Result<Self, Failure> {
         let path = dir.join("public").join(BOOK);
@@ -53,7 +58,7 @@ impl Keys {
     /// Opens or makes a directory with every key that a deployment needs.
     pub(crate) fn init(dir: &Path, containers: bool) -> Result<Self, Failure> {
         let public = dir.join("public");
-        let mut keys = if public.join(BOOK).exists() {
+        let mut keys = if Self::exist(dir) {
             Self::open(dir)?
         } else {
             let mode = if containers { MOUNTED } else { PRIVATE };

@@ -12,10 +12,10 @@ use push0_accounts::{Book, Member};
 use push0_domain::{ProverId, ZkvmId, message::Role};
 use std::path::PathBuf;
 
-/// What makes brokers take over a change.
-const RELOAD: &str = "reload the brokers twice (docs/operate.md, Keys): connections of removed keys end, replicas sign in again";
+/// The way in which brokers take over a change.
+const RELOAD: &str = "reload each broker twice";
 /// A broker refuses to reload the section that names the enroller and the issuer.
-const RESTART: &str = "restart the brokers one by one (docs/operate.md, Brokers, one by one)";
+const RESTART: &str = "restart the brokers one by one (\"Brokers, one by one\" there)";
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum AuthCommand {
@@ -37,7 +37,7 @@ pub(crate) enum AuthCommand {
 #[derive(Args, Debug)]
 pub(crate) struct Directory {
     /// Directory of the keys, which its owner alone may enter.
-    #[arg(id = "keys", value_name = "DIR")]
+    #[arg(id = "keys", value_name = "KEYS")]
     dir: PathBuf,
 }
 
@@ -88,8 +88,9 @@ pub(crate) fn run(context: &Context, command: &AuthCommand) -> Result<(), Failur
             } else {
                 RELOAD
             };
+            let next = next_step(&args.directory, then);
             output::line(&format!(
-                "{} is a new key of {}. {then}; then restart its processes with the new file",
+                "{} is a new key of {}. {next}, and restart its processes with the new file",
                 seed.display(),
                 args.name
             ))
@@ -102,13 +103,24 @@ pub(crate) fn run(context: &Context, command: &AuthCommand) -> Result<(), Failur
             } else {
                 "may not sign in any more"
             };
-            output::line(&format!("{} {what}. {RELOAD}", args.name))
+            let next = next_step(&args.directory, RELOAD);
+            output::line(&format!("{} {what}. {next}", args.name))
         }
         AuthCommand::Show(args) => show(context, args),
     }
 }
 
+/// Tells how a change reaches the brokers; `then` is the last part.
+fn next_step(directory: &Directory, then: &str) -> String {
+    format!(
+        "Now put the changed keys in place (docs/operate.md, \"Put changed keys in place\"): copy {} to the deployment, \
+         then {then}",
+        directory.dir.display()
+    )
+}
+
 fn init(args: &Init) -> Result<(), Failure> {
+    let was_there = Keys::exist(&args.directory.dir);
     let mut keys = Keys::init(&args.directory.dir, args.containers)?;
     for zkvm in &args.zkvm {
         for (role, kind) in [(Role::Prover, "provers"), (Role::Verifier, "verifiers")] {
@@ -125,8 +137,13 @@ fn init(args: &Init) -> Result<(), Failure> {
         }
     }
     keys.write()?;
+    let next = if was_there {
+        format!(". {}", next_step(&args.directory, RELOAD))
+    } else {
+        String::new()
+    };
     output::line(&format!(
-        "{} has the keys, and {} what brokers and enrollers read",
+        "{} has the keys, and {} what brokers and enrollers read{next}",
         args.directory.dir.display(),
         keys.public().display()
     ))
@@ -148,9 +165,10 @@ fn add(args: &Add, role: Role) -> Result<(), Failure> {
         "PUSH0_NATS__NKEY_SEED"
     };
     output::line(&format!(
-        "{} is the seed of {}, for {variable}. {RELOAD}",
+        "{} is the seed of {}, for {variable}. {}",
         seed.display(),
-        args.name
+        args.name,
+        next_step(&args.directory, RELOAD)
     ))
 }
 
