@@ -5,9 +5,10 @@
 //! no cost. Anything that must not be missed is derived from stored state as well.
 //!
 //! A participant may publish faster than a listener reads. So what waits for a listener is bounded in number and in bytes,
-//! and a participant may take up half of it. A message beyond that, or larger than its stream takes, is dropped before
-//! anything decodes it, as if the network had lost it. If too much waits in all, the drop counts as an interruption of the
-//! connection, after which listeners start over from stored state. Each listener also looks again by itself:
+//! a participant may take up half of it, and all participants three quarters. A message beyond that, or larger than its
+//! stream takes, is dropped before anything decodes it, as if the network had lost it. The drop of a service's message
+//! counts as an interruption of the connection, after which listeners start over from stored state. Each listener also
+//! looks again by itself:
 //!
 //! | listener | looks again |
 //! |---|---|
@@ -154,6 +155,7 @@ async fn take(bus: Bus, mut passing: SelectAll<async_nats::Subscriber>, waiting:
 enum Dropped {
     Size,
     Share,
+    Participants,
     All,
 }
 
@@ -162,6 +164,7 @@ impl Dropped {
         match self {
             Self::Size => "it is larger than its stream takes",
             Self::Share => "too many messages of its sender wait",
+            Self::Participants => "too many messages of provers and verifiers wait",
             Self::All => "too many messages wait",
         }
     }
@@ -203,6 +206,7 @@ impl Waiting {
         let pushed = self.queue().0.push(message, sender, bytes);
         pushed.map_err(|full| match full {
             Full::Share => Dropped::Share,
+            Full::Participants => Dropped::Participants,
             Full::All => Dropped::All,
         })?;
         self.came.notify_one();

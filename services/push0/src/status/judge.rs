@@ -119,7 +119,9 @@ fn without_prover(facts: &Facts<'_>, now: Timestamp) -> Vec<Problem> {
 /// Says that a pipeline emits nothing although blocks wait.
 fn stands(pipeline: &PipelineStatus, now: Timestamp) -> Option<Problem> {
     let (next, lag) = (pipeline.next?, pipeline.lag.filter(|lag| *lag > 0)?);
-    let since = pipeline.recorded_at?.max(pipeline.next_observed_at?);
+    let since = pipeline
+        .next_observed_at?
+        .max(pipeline.recorded_at.unwrap_or_default());
     let name = &pipeline.name;
     (now.since(since) >= STANDS_AFTER).then(|| {
         let wait = if lag == 1 { "block waits" } else { "blocks wait" };
@@ -271,6 +273,12 @@ mod tests {
             stands(&standing, NOW)
         };
         assert_eq!((at(1_000, 299), at(299, 1_000)), (None, None));
+        let without_record = PipelineStatus {
+            recorded_at: None,
+            next_observed_at: Some(ago(301)),
+            ..pipeline(2)
+        };
+        assert!(stands(&without_record, NOW).is_some());
         let standing = at(301, 302).expect("it stands");
         assert!(
             standing.text.contains("stands at block 10, and 2 blocks wait"),

@@ -66,14 +66,13 @@ pub(super) fn split(
 async fn status_of(bus: &Bus, pipeline: &Pipeline) -> Result<PipelineStatus, Failure> {
     let newest = records::newest(bus, &pipeline.name).await?;
     let recorded_at = newest.as_ref().map(|record| record.stored_at);
-    let next = newest.map(|record| record.emission.next);
     let cursor = bus.facts::<Position>(Bucket::State).await?;
     let cursor = cursor.look(&Position::key(&pipeline.name)).await?;
-    let ingested = cursor
-        .and_then(Result::ok)
-        .and_then(|fact| fact.value)
-        .and_then(|cursor| cursor.block)
-        .map(|block| block.number);
+    let cursor = cursor.and_then(Result::ok).and_then(|fact| fact.value);
+    let first = cursor.as_ref().and_then(|cursor| cursor.first);
+    let ingested = cursor.and_then(|cursor| cursor.block).map(|block| block.number);
+    // Before the first record, the output waits for the first block.
+    let next = newest.map(|record| record.emission.next).or(first);
     let next_observed_at = match next {
         Some(number) => observed_at(bus, &pipeline.name, number).await?,
         None => None,

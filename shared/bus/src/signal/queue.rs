@@ -1,4 +1,5 @@
-//! What waits for a listener: bounded in number and in bytes, in all and for each participant that sends. Pure.
+//! What waits for a listener: bounded in number and in bytes, in all, for each participant that sends, and for all
+//! participants together. Pure.
 
 use std::collections::{HashMap, VecDeque, hash_map::Entry};
 
@@ -7,14 +8,24 @@ pub(super) const MESSAGES_MAX: usize = 16 * 1024;
 /// Most bytes that wait for one listener.
 pub(super) const BYTES_MAX: usize = 16 << 20;
 /// The part of both that the messages of one participant may take up: one half.
-const SHARE: usize = 2;
+const SHARE: Part = Part(1, 2);
+/// The part of both that the messages of all participants may take up. A machine may enrol under many names, and the
+/// messages of services must have room beside them.
+const PARTICIPANTS: Part = Part(3, 4);
+const WHOLE: Part = Part(1, 1);
+
+/// A fraction.
+#[derive(Clone, Copy)]
+struct Part(usize, usize);
 
 /// Why a message was dropped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Full {
     /// Too much of its sender waits.
     Share,
-    /// Too much waits in all.
+    /// Too much of all participants waits.
+    Participants,
+    /// Too much waits in all, and the message is one of a service.
     All,
 }
 
@@ -40,9 +51,9 @@ impl Load {
         }
     }
 
-    /// Returns whether this is no more than one part of `parts` of what may wait.
-    fn fits(self, parts: usize) -> bool {
-        self.messages <= MESSAGES_MAX / parts && self.bytes <= BYTES_MAX / parts
+    /// Returns whether this is no more than a part of what may wait.
+    fn fits(self, Part(count, of): Part) -> bool {
+        self.messages <= MESSAGES_MAX / of * count && self.bytes <= BYTES_MAX / of * count
     }
 }
 
@@ -51,6 +62,7 @@ impl Load {
 pub(super) struct Queue<T> {
     waiting: VecDeque<(T, Option<u64>, usize)>,
     all: Load,
+    of_participants: Load,
     of_senders: HashMap<u64, Load>,
 }
 
@@ -59,6 +71,7 @@ impl<T> Default for Queue<T> {
         Self {
             waiting: VecDeque::new(),
             all: Load::default(),
+            of_participants: Load::default(),
             of_senders: HashMap::new(),
         }
     }
@@ -70,15 +83,16 @@ impl<T> Queue<T> {
         let all = self.all.with(bytes);
         if let Some(sender) = sender {
             let of_sender = self.of_senders.get(&sender).copied().unwrap_or_default();
-            let of_sender = of_sender.with(bytes);
+            let (of_sender, of_participants) = (of_sender.with(bytes), self.of_participants.with(bytes));
             if !of_sender.fits(SHARE) {
                 return Err(Full::Share);
             }
-            if all.fits(1) {
-                self.of_senders.insert(sender, of_sender);
+            if !of_participants.fits(PARTICIPANTS) || !all.fits(WHOLE) {
+                return Err(Full::Participants);
             }
-        }
-        if !all.fits(1) {
+            self.of_senders.insert(sender, of_sender);
+            self.of_participants = of_participants;
+        } else if !all.fits(WHOLE) {
             return Err(Full::All);
         }
         self.all = all;
@@ -90,6 +104,9 @@ impl<T> Queue<T> {
     pub(super) fn pop(&mut self) -> Option<T> {
         let (message, sender, bytes) = self.waiting.pop_front()?;
         self.all = self.all.without(bytes);
+        if sender.is_some() {
+            self.of_participants = self.of_participants.without(bytes);
+        }
         if let Some(sender) = sender
             && let Entry::Occupied(mut of_sender) = self.of_senders.entry(sender)
         {
@@ -119,21 +136,28 @@ mod tests {
     }
 
     #[test]
-    fn one_participant_leaves_room_for_others_and_all_together_have_a_limit() {
-        for (bytes, most) in [(0, MESSAGES_MAX), (1 << 20, 16), (BYTES_MAX / 2, 2)] {
+    fn one_participant_leaves_room_for_others_and_all_of_them_for_services() {
+        for (bytes, most) in [(0, MESSAGES_MAX), (1 << 20, 16), (BYTES_MAX / 4, 4)] {
             let mut queue = Queue::default();
             assert_eq!(fill(&mut queue, 1, bytes), (most / 2, Some(Full::Share)));
-            assert_eq!(fill(&mut queue, 2, bytes), (most / 2, Some(Full::Share)));
-            assert_eq!(queue.push(3, Some(3), bytes), Err(Full::All));
+            assert_eq!(fill(&mut queue, 2, bytes), (most / 4, Some(Full::Participants)));
+            assert_eq!(queue.push(3, Some(3), bytes), Err(Full::Participants));
+            for _ in 0..most / 4 {
+                assert_eq!(queue.push(4, None, bytes), Ok(()));
+            }
             assert_eq!(queue.push(4, None, bytes), Err(Full::All));
             let popped: Vec<u64> = std::iter::from_fn(|| queue.pop()).collect();
             assert_eq!(
                 (popped.len(), popped.first(), popped.last()),
-                (most, Some(&1), Some(&2))
+                (most, Some(&1), Some(&4))
             );
-            assert_eq!((queue.all, queue.of_senders.len()), (Load::default(), 0));
-            // A service has no share.
+            assert_eq!(
+                (queue.all, queue.of_participants, queue.of_senders.len()),
+                (Load::default(), Load::default(), 0)
+            );
+            // A service has no share, and room that services take up is room that participants lack.
             assert!((0..most).all(|_| queue.push(5, None, bytes).is_ok()));
+            assert_eq!(queue.push(6, Some(6), bytes), Err(Full::Participants));
         }
     }
 }

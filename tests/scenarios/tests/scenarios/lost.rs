@@ -4,7 +4,7 @@ use push0_bus::Stream;
 use push0_domain::subject::{self, Kind};
 use push0_harness::{Deployment, ProcessBuilder, assert_complete_in_order, wait_for};
 use push0_scenarios::{
-    PATIENCE, attempts, count_of, demo, deploy, prover, running, settled, single, verifier,
+    PATIENCE, attempts, count_of, demo, deploy, prover, push0, running, settled, single, verifier,
 };
 use std::ops::RangeInclusive;
 
@@ -112,6 +112,22 @@ async fn a_task_that_is_taken_away_is_missed_and_its_block_is_proved() {
     // A block that is merely slow is left alone.
     deployment.submit_blocks(&demo(), 2..=3).await;
     assert_proved(&deployment, 1..=3, 3, 1).await;
+}
+
+/// The collector holds the end of blocks 5 to 9 until their turn, which waits for block 1.
+#[tokio::test]
+async fn a_task_that_is_taken_away_is_missed_while_the_end_of_later_blocks_waits() {
+    let slow = prover("p1").env("PUSH0_MOCK__TIME", "60s");
+    let mut deployment = deploy(&single("timeout = \"90s\""), [slow, verifier("v1")]).await;
+    deployment.submit_blocks(&demo(), 1..=1).await;
+    running(deployment.bus(), "p1").await;
+    push0(&deployment, &["cancel", "5..9", "--note", "a test"]).await;
+    take_away(&deployment, (Stream::Tasks, Kind::Task), 1, 1).await;
+    deployment.service("p1").kill();
+    deployment.start_service(prover("p2"));
+    deployment.wait_emitted(&demo(), 1, PATIENCE).await;
+    deployment.submit_blocks(&demo(), 2..=9).await;
+    assert_proved(&deployment, 1..=9, 9, 1).await;
 }
 
 /// Block 4 holds up the range of blocks 3 to 5. Its first attempt fails, and the second one is taken away.

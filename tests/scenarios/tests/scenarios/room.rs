@@ -166,6 +166,26 @@ async fn checks_without_a_verifier_stop_releases_and_fail_no_attempt() {
 }
 
 #[tokio::test]
+async fn records_of_more_than_their_stream_pass_through_it() {
+    const BLOCKS: u64 = 320;
+    let folder = tempfile::tempdir().expect("a directory");
+    write_blocks(&folder, BLOCKS, 8);
+    // 15 % are of PROOFS: room for some 210 records with such proofs, fewer than usually stay.
+    let builder = small(64 << 20, "timeout = \"10s\"", &folder).service(verifier("v1"));
+    let prover = prover("p1")
+        .env("PUSH0_PROVER__SLOTS", 4)
+        .env("PUSH0_MOCK__OUTPUT_BYTES", 48_000);
+    let deployment = builder.service(prover).start().await;
+    wait_for("the last record", 2 * PATIENCE, async || {
+        let output = deployment.bus().output(&demo()).await;
+        output.is_ok_and(|output| output.is_some_and(|(output, _)| output.next() == BLOCKS + 1))
+    })
+    .await;
+    assert!(removed(&deployment, "records").await > 0);
+    assert!(dead_letters(deployment.bus()).await.is_empty());
+}
+
+#[tokio::test]
 async fn dead_letters_of_several_times_their_stream_stop_no_record() {
     const BLOCKS: u64 = 150;
     let folder = tempfile::tempdir().expect("a directory");
