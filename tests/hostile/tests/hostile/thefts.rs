@@ -1,20 +1,23 @@
 //! A prover takes tasks of its zkVM away: it acknowledges them and gives no result, or made-up ones.
 
 use push0_accounts::API_PREFIX;
-use push0_bus::{Bus, Membership, Message, NatsConfig, Stream};
+use push0_bus::{Bus, Delivery, Membership, Message, NatsConfig, Stream};
 use push0_domain::{
     ProverId,
     message::{
-        EmissionOutcome, Failure, FailureClass, Lease, Outcome, ProverState, ResultEvent, Role, Task,
+        EmissionOutcome, Failure, FailureClass, Held, Lease, Outcome, ProverState, ResultEvent, Role, Task,
         TaskHeader, TaskResult,
     },
     seal::Seal,
     subject,
     trace::TraceContext,
 };
-use push0_harness::{Deployment, Process, assert_complete_in_order};
+use push0_harness::{Deployment, Process, ProcessBuilder, assert_complete_in_order, wait_for};
 use push0_hostile::{PATIENCE, key_of};
-use std::{convert::Infallible, time::Duration};
+use std::{
+    convert::Infallible,
+    time::{Duration, Instant},
+};
 
 const THIEF: &str = "thief";
 const BLOCKS: u64 = 60;
@@ -37,7 +40,7 @@ async fn sign_in(deployment: &Deployment) -> Bus {
 }
 
 /// Says that the thief is alive and free, so that the dispatcher releases tasks for it.
-async fn feign(bus: &Bus) -> Infallible {
+async fn feign(bus: &Bus, slots: usize, held: Vec<Held>) -> Infallible {
     let mut lease = Lease {
         prover: THIEF.parse().expect("a name"),
         zkvm: "mock".parse().expect("a name"),
@@ -45,10 +48,10 @@ async fn feign(bus: &Bus) -> Infallible {
         incarnation: 7,
         origin: None,
         beat: 0,
-        slots: STOLEN as u32,
+        slots: slots as u32,
         ahead: 0,
         state: ProverState::Active,
-        held: Vec::new(),
+        held,
     };
     let mut beat = tokio::time::interval(Duration::from_millis(100));
     loop {
@@ -60,15 +63,24 @@ async fn feign(bus: &Bus) -> Infallible {
     }
 }
 
-/// Takes tasks away, and returns them.
-async fn steal(bus: &Bus) -> Vec<Task> {
+/// Takes as many deliveries of tasks.
+async fn take(bus: &Bus, count: usize) -> Vec<Delivery<Task>> {
     let mut puller = bus
         .puller(Stream::Tasks, "prover-mock")
         .await
         .expect("a consumer");
+    let mut taken = Vec::new();
+    while taken.len() < count {
+        let task = puller.next::<Task>(count - taken.len()).await;
+        taken.push(task.expect("a task"));
+    }
+    taken
+}
+
+/// Takes tasks away, and returns them.
+async fn steal(bus: &Bus) -> Vec<Task> {
     let mut stolen = Vec::new();
-    for _ in 0..STOLEN {
-        let task = puller.next::<Task>(STOLEN).await.expect("a task");
+    for task in take(bus, STOLEN).await {
         task.ack.done().await;
         stolen.push(task.body);
     }
@@ -106,17 +118,100 @@ async fn forge(bus: &Bus, key: &str, stolen: &[Task]) -> Infallible {
     }
 }
 
+const PIPELINE: &str = "name = \"demo\"\nsource = { kind = \"external\" }\n[[proof]]\ntype = \"main\"\nzkvm = \"mock\"\n\
+                        verify = \"off\"\n[[proof.stage]]\nname = \"prove\"\nkind = \"map\"\ntimeout = \"20s\"\n";
+
+fn honest(name: &str, slots: usize, time: &str) -> ProcessBuilder {
+    Process::program("prover-mock")
+        .label(name)
+        .env("PUSH0_PROVER__ID", name)
+        .env("PUSH0_PROVER__SLOTS", slots)
+        .env("PUSH0_MOCK__TIME", time)
+}
+
+/// Waits until one of the honest provers runs the task of a block, and returns the prover's name.
+async fn runs(deployment: &Deployment, block: u64) -> &'static str {
+    let zkvm = "mock".parse().expect("a name");
+    wait_for("a running attempt", PATIENCE, async || {
+        for name in ["p1", "p2"] {
+            let subject = subject::lease(&zkvm, &name.parse().expect("a name"));
+            let kept = deployment.bus().last::<Lease>(Stream::Leases, &subject).await;
+            let lease = kept.ok().flatten().and_then(|kept| kept.body.ok());
+            let is_it = |held: &Held| held.running_ms.is_some() && held.header.id.stage.block.number == block;
+            if lease.is_some_and(|lease| lease.held.iter().any(is_it)) {
+                return Some(name);
+            }
+        }
+        None
+    })
+    .await
+}
+
+/// The headers of a thousand tasks that others have proved are sealed, and their blocks are emitted. The thief lists them
+/// as running, which calls for a thousand orders to stop in each second.
+#[tokio::test]
+async fn a_lease_of_a_thousand_old_tasks_delays_no_death_of_another() {
+    const TASKS: usize = 1000;
+    const BLOCK: u64 = TASKS as u64 + 1;
+    let demo = "demo".parse().expect("a name");
+    let builder = Deployment::builder().as_shipped().pipeline(PIPELINE);
+    let builder = builder.member(THIEF, Role::Prover, "mock");
+    let mut deployment = builder.service(honest("p1", 64, "1s")).start().await;
+    let thief = sign_in(&deployment).await;
+    deployment.submit_blocks(&demo, 1..=TASKS as u64).await;
+    let taken = tokio::time::timeout(PATIENCE, async {
+        tokio::select! {
+            taken = take(&thief, TASKS - 64) => taken,
+            never = feign(&thief, TASKS, Vec::new()) => match never {},
+        }
+    })
+    .await
+    .expect("the thief gets tasks");
+    let mut held = Vec::new();
+    for task in taken {
+        task.ack.give_back(Duration::ZERO).await;
+        held.push(Held {
+            header: task.body.header,
+            sequence: task.sequence,
+            running_ms: Some(1),
+            ends_soon: false,
+            progress_permille: None,
+            trace: TraceContext::default(),
+        });
+    }
+    deployment.start_service(honest("p2", 64, "1s"));
+    deployment.wait_emitted(&demo, TASKS, 2 * PATIENCE).await;
+
+    let attacked = async {
+        let mut copies = Vec::new();
+        for block in BLOCK..BLOCK + 3 {
+            deployment.submit_blocks(&demo, block..=block).await;
+            let dying = runs(&deployment, block).await;
+            deployment.service_mut(dying).kill();
+            let began = Instant::now();
+            deployment.wait_emitted(&demo, block as usize, PATIENCE).await;
+            copies.push(began.elapsed());
+            deployment.service_mut(dying).restart();
+        }
+        copies
+    };
+    let copies = tokio::select! {
+        copies = attacked => copies,
+        never = feign(&thief, TASKS, held) => match never {},
+    };
+    // 750 ms of silence, and a second of proving.
+    assert!(
+        copies.iter().all(|took| *took < Duration::from_secs(3)),
+        "{copies:?}"
+    );
+}
+
 #[tokio::test]
 async fn what_a_thief_takes_away_is_proved_by_others() {
-    let pipeline = "name = \"demo\"\nsource = { kind = \"external\" }\n[[proof]]\ntype = \"main\"\nzkvm = \"mock\"\n\
-                    verify = \"off\"\n[[proof.stage]]\nname = \"prove\"\nkind = \"map\"\ntimeout = \"20s\"\n";
-    let honest = Process::program("prover-mock")
-        .label("p1")
-        .env("PUSH0_PROVER__ID", "p1")
-        .env("PUSH0_PROVER__SLOTS", 2)
-        .env("PUSH0_MOCK__TIME", "50ms");
-    let builder = Deployment::builder().as_shipped().pipeline(pipeline);
-    let builder = builder.member(THIEF, Role::Prover, "mock").service(honest);
+    let builder = Deployment::builder().as_shipped().pipeline(PIPELINE);
+    let builder = builder
+        .member(THIEF, Role::Prover, "mock")
+        .service(honest("p1", 2, "50ms"));
     let deployment = builder.start().await;
     let demo = "demo".parse().expect("a name");
     let thief = sign_in(&deployment).await;
@@ -124,7 +219,7 @@ async fn what_a_thief_takes_away_is_proved_by_others() {
     let stolen = tokio::time::timeout(PATIENCE, async {
         tokio::select! {
             stolen = steal(&thief) => stolen,
-            never = feign(&thief) => match never {},
+            never = feign(&thief, STOLEN, Vec::new()) => match never {},
         }
     })
     .await
