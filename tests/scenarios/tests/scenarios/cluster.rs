@@ -128,3 +128,28 @@ async fn a_cluster_goes_on_while_clients_do_not_reach_one_broker() {
     )
     .await;
 }
+
+/// Two of three brokers are away, so no stream takes a message. The commands of an operator say so and end, and the work
+/// goes on where it was once the brokers are back.
+#[tokio::test]
+async fn a_cluster_without_a_quorum_is_told_as_that_and_goes_on_afterwards() {
+    let (mut deployment, leads) = at_work(builder().start_cluster(3)).await;
+    let away = [(leads + 1) % 3, (leads + 2) % 3];
+    for broker in away {
+        deployment.nats.kill(broker);
+    }
+    for command in ["status", "provision"] {
+        let began = Instant::now();
+        let process = deployment.command().arg(command).start();
+        let ended = process.wait_exit(PATIENCE).await;
+        let log = process.log();
+        println!("{command} ended after {} ms: {log}", began.elapsed().as_millis());
+        assert!(!ended.success(), "{command}: {log}");
+        assert!(log.contains("no leader"), "{command}: {log}");
+    }
+    for broker in away {
+        deployment.nats.restart(broker).await;
+    }
+    deployment.wait_emitted(&demo(), 60, PATIENCE).await;
+    goes_on(&deployment).await;
+}

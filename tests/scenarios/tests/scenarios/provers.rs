@@ -111,7 +111,7 @@ async fn a_prover_that_comes_back_late_is_heard_once() {
 async fn a_late_valid_proof_is_accepted_and_the_attempt_that_replaced_it_is_stopped() {
     let mut deployment = deploy(
         &single("timeout = \"30s\""),
-        [slow("p1", "1200ms"), verifier("v1")],
+        [slow("p1", "5s"), verifier("v1")],
     )
     .await;
     deployment.submit_blocks(&demo(), 1..=1).await;
@@ -130,12 +130,12 @@ async fn a_late_valid_proof_is_accepted_and_the_attempt_that_replaced_it_is_stop
 #[tokio::test]
 async fn a_late_failure_of_an_attempt_that_was_replaced_is_ignored() {
     // A second counted failure would use up the two attempts.
-    let failing = slow("p1", "1200ms").env("PUSH0_MOCK__FAILURE_RATE", 1);
+    let failing = slow("p1", "5s").env("PUSH0_MOCK__FAILURE_RATE", 1);
     let stage = single("timeout = \"30s\"\nattempts = 2");
     let mut deployment = deploy(&stage, [failing, verifier("v1")]).await;
     deployment.submit_blocks(&demo(), 1..=1).await;
     let held = running(deployment.bus(), "p1").await;
-    deployment.start_service(slow("p2", "3s"));
+    deployment.start_service(slow("p2", "8s"));
     deployment.ready().await;
     time_to_reassign(&deployment, "p1", &held, Process::pause).await;
     deployment.service("p1").resume();
