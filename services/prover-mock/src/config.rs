@@ -207,7 +207,7 @@ impl HasRuntimeConfig for Config {
     }
 
     fn check_files(&self) -> Result<(), BoxError> {
-        Ok(self.nats.check_files()?)
+        Common::from(self).check_files()
     }
 
     fn shutdown_grace(&self) -> Duration {

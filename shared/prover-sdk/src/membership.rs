@@ -1,10 +1,14 @@
 //! Taking part on a broker with accounts: the process's key and name, and how it reaches the streams.
 
 use crate::{ProverConfig, signer::Signer};
-use push0_accounts::{API_PREFIX, enrol};
+use push0_accounts::{
+    API_PREFIX,
+    enrol::{self, Enrolment},
+};
 use push0_bus::{DrawnKey, Membership, NatsConfig, Stream, consumer_of_checks, consumer_of_tasks};
 use push0_domain::{ProverId, ZkvmId, message::Role};
 use push0_runtime::BoxError;
+use std::path::Path;
 
 /// A credential that cannot be used: a mistake in the configuration.
 #[derive(Debug, thiserror::Error)]
@@ -12,6 +16,21 @@ use push0_runtime::BoxError;
 pub(crate) struct NoCredential {
     path: String,
     reason: String,
+}
+
+/// Draws a key and signs the key with a fleet's credential.
+fn enrolled(credential: &Path) -> Result<Enrolment, NoCredential> {
+    let failed = |reason: String| NoCredential {
+        path: credential.display().to_string(),
+        reason,
+    };
+    let seed = std::fs::read_to_string(credential).map_err(|e| failed(e.to_string()))?;
+    enrol::enrol(&seed).map_err(failed)
+}
+
+/// Checks that a replica can enrol with this file.
+pub(crate) fn check(credential: &Path) -> Result<(), NoCredential> {
+    enrolled(credential).map(drop)
 }
 
 /// Returns the name of this process, and the key that signs its results. Completes `nats` with the process's key and
@@ -22,17 +41,7 @@ pub(crate) fn join(
     zkvm: &ZkvmId,
     role: Role,
 ) -> Result<(ProverId, Option<Signer>), BoxError> {
-    let enrolment = match &config.enrol {
-        None => None,
-        Some(path) => {
-            let failed = |reason: String| NoCredential {
-                path: path.display().to_string(),
-                reason,
-            };
-            let credential = std::fs::read_to_string(path).map_err(|e| failed(e.to_string()))?;
-            Some(enrol::enrol(&credential).map_err(failed)?)
-        }
-    };
+    let enrolment = config.enrol.as_deref().map(enrolled).transpose()?;
     let id = match &enrolment {
         Some(enrolment) => enrol::name_of(zkvm, &enrolment.key)?,
         None if config.id.is_empty() => ProverId::new(&format!("{zkvm}-{:08x}", rand::random::<u32>()))?,

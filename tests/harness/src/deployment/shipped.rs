@@ -79,7 +79,8 @@ impl<B: Broker> Deployment<B> {
                 .env_default("PUSH0_NATS__NKEY_SEED", &seed.display().to_string());
         }
         if service.variable("PUSH0_PROVER__ENROL").is_some() {
-            return service;
+            // The shipped environment names a seed for all services, and a replica that enrols has no such file.
+            return service.env_default("PUSH0_NATS__NKEY_SEED", "/etc/push0/seed");
         }
         let program = service.program_name().to_owned();
         if program == "enroller" {

@@ -109,11 +109,7 @@ async fn a_prover_that_comes_back_late_is_heard_once() {
 
 #[tokio::test]
 async fn a_late_valid_proof_is_accepted_and_the_attempt_that_replaced_it_is_stopped() {
-    let mut deployment = deploy(
-        &single("timeout = \"30s\""),
-        [slow("p1", "5s"), verifier("v1")],
-    )
-    .await;
+    let mut deployment = deploy(&single("timeout = \"30s\""), [slow("p1", "5s"), verifier("v1")]).await;
     deployment.submit_blocks(&demo(), 1..=1).await;
     let held = running(deployment.bus(), "p1").await;
     deployment.start_service(slow("endless", "25s"));
