@@ -16,7 +16,7 @@ use push0_domain::{
     pipeline::Pipeline,
     subject::Kind,
 };
-use std::{ops::RangeInclusive, sync::Arc};
+use std::{ops::RangeInclusive, sync::Arc, time::Duration};
 
 /// Returns the bytes that an attempt stored in the blob store; `None` if the report tells of no output for the first
 /// time.
@@ -290,6 +290,7 @@ impl Active<'_> {
                         sequence,
                         stored_at,
                         deliveries: 1,
+                        waited: Duration::ZERO,
                         ack: (),
                     };
                     self.stage(delivery).await?;
