@@ -79,8 +79,18 @@ class Bincode:
         header |= {"timeout_ms": self.int(), "hedge_after_ms": self.optional(self.int)}
         header |= {"attempts_max": self.int(), "give_up_at": self.optional(self.int)}
         header |= {"check": self.bool()}
-        header |= {"program_id": self.optional(self.text), "busy_us": self.int()}
+        header |= {"program_id": self.optional(self.text), "path": self.path()}
         return header | {"seal": "0x" + self.take(32).hex()}
+
+    def path(self):
+        path = {"legs": self.list(self.leg), "ready_at": self.int(), "failed": self.int()}
+        return path | {"failed_until": self.int(), "held_us": self.int()}
+
+    def leg(self):
+        leg = {"stage": self.text(), "ready_at": self.int(), "ended_at": self.int(), "prover": self.text()}
+        leg |= {"verifier": self.optional(self.text), "failed": self.int()}
+        parts = ("failed_us", "waited_us", "transfer_us", "prove_us", "check_waited_us", "verify_us")
+        return leg | {"parts": {part: self.int() for part in parts}}
 
     def task(self):
         return {"header": self.header(), "inputs": self.payloads(), "avoid": self.list(self.text)}
@@ -135,7 +145,7 @@ class Bincode:
         record |= {"hashes": self.list(self.hash), "standing": self.list(self.standing)}
         record |= {"parent_hash": self.hash(), "outcome": self.outcome(), "next": self.int()}
         record |= {"announcement": self.int(), "stored_at": self.int()}
-        return record | {"busy_us": self.int(), "facts": self.facts()}
+        return record | {"order_us": self.int(), "facts": self.facts()}
 
     def standing(self):
         return {"block": self.block(), "announcement": self.int()}
@@ -153,7 +163,8 @@ class Bincode:
         proof |= {"program_id": self.optional(self.text), "prover": self.text()}
         proof |= {"verifier": self.optional(self.text), "payload": self.payload()}
         proof |= {"bytes": self.int(), "prove_us": self.int(), "transfer_us": self.int()}
-        return proof | {"verify_us": self.int(), "attempt": self.int(), "signed": self.optional(self.signed)}
+        proof |= {"verify_us": self.int(), "attempt": self.int(), "path": self.list(self.leg)}
+        return proof | {"signed": self.optional(self.signed)}
 
     def signed(self):
         signed = {"stage": self.text(), "index": self.int()}

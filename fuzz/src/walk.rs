@@ -7,6 +7,7 @@ use push0_domain::{
         Outcome, Presence, ResultEvent, StageReady, Task, TaskHeader, TaskResult,
     },
     output::{Output, Reading},
+    path::Leg,
     payload::PAYLOADS_MAX,
     pipeline::{Pipeline, Position, Reset},
     report,
@@ -71,7 +72,8 @@ impl Walk for TaskResult {
         if let Outcome::Completed { outputs } = &self.outcome {
             outputs.walk();
         }
-        black_box((self.failure(), self.statement(), self.busy_us()));
+        black_box((self.failure(), self.statement(), self.legs(Default::default())));
+        black_box(self.legs(self.header.path.failed_until).iter().map(Leg::own_us).max());
     }
 }
 
@@ -94,7 +96,8 @@ impl Walk for Emission {
     fn walk(&self) {
         black_box((
             self.amends(),
-            self.overhead_us(self.stored_at),
+            self.account(self.stored_at),
+            self.busy_us(),
             self.blocks().count(),
         ));
         if let EmissionOutcome::Proved(proofs) = &self.outcome {

@@ -338,7 +338,7 @@ pub(crate) fn overheads(records: &[Kept<Emission>]) -> anyhow::Result<Vec<u64>> 
     let each = records.iter().map(|kept| {
         let emission = proved(kept)?;
         let passed = kept.stored_at.0.saturating_sub(emission.stored_at.0);
-        Ok(passed.saturating_sub(emission.busy_us))
+        Ok(passed.saturating_sub(emission.busy_us()))
     });
     each.collect()
 }
@@ -402,7 +402,7 @@ impl Done {
             stored_us: emission.stored_at.0,
             released_us: body["released_us"].as_u64().context("a proof without a stamp")?,
             began_us: body["began_us"].as_u64().context("a proof without a stamp")?,
-            busy_us: emission.busy_us,
+            busy_us: emission.busy_us(),
             done_us: kept.stored_at.0,
         })
     }

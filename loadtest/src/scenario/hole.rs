@@ -158,7 +158,7 @@ fn result(pipeline: &Pipeline, number: u64, keys: &SealKeys) -> anyhow::Result<M
         give_up_at: None,
         check: false,
         program_id: None,
-        busy_us: 0,
+        path: push0_domain::CriticalPath::default(),
         seal: Seal::default(),
     };
     let header = keys.seal(header)?;
@@ -174,6 +174,7 @@ fn result(pipeline: &Pipeline, number: u64, keys: &SealKeys) -> anyhow::Result<M
         inputs: None,
         prove_us: 1,
         transfer_us: 0,
+        waited_us: 0,
         signature: None,
         verdict: None,
     });

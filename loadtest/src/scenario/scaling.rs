@@ -96,7 +96,7 @@ impl Ran {
     fn of(records: &[push0_bus::Kept<push0_domain::message::Emission>]) -> anyhow::Result<Self> {
         let mut busy_us = 0;
         for kept in records {
-            busy_us += stand::proved(kept)?.busy_us;
+            busy_us += stand::proved(kept)?.busy_us();
         }
         let blocks = records.len() as f64;
         Ok(Self {

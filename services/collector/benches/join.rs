@@ -66,7 +66,7 @@ fn result(pipeline: &Pipeline, index: u32, of: u32) -> TaskResult {
             give_up_at: None,
             check: false,
             program_id: None,
-            busy_us: 0,
+            path: push0_domain::CriticalPath::default(),
             seal: push0_domain::seal::Seal::default(),
         },
         prover: "p-1".parse().unwrap(),
@@ -76,6 +76,7 @@ fn result(pipeline: &Pipeline, index: u32, of: u32) -> TaskResult {
         inputs: None,
         prove_us: 1,
         transfer_us: 0,
+        waited_us: 0,
         signature: None,
         verdict: None,
     }

@@ -10,7 +10,7 @@ use crate::{
     task::{Need, Task},
 };
 use push0_domain::{
-    BlockRef, Payload, Payloads, PipelineId, ProofType, ProverId, Timestamp, ZkvmId,
+    BlockRef, CriticalPath, Payload, Payloads, PipelineId, ProofType, ProverId, Timestamp, ZkvmId,
     message::{AttemptRecord, Dead as DeadTask, DeadLetter, StageReady, TaskRange},
     pipeline::{NextStage, ProofSpec, Stage, tree_levels},
     task::{StageKey, TaskId, first_attempt},
@@ -200,7 +200,7 @@ fn another(
         avoid,
         // The inputs are unknown, but an operator who retries the task may know them.
         inputs: inputs.unwrap_or_else(|| Payloads::one(Payload::empty())),
-        busy_us: newest.busy_us,
+        path: header.path.failed_at(newest.record.ended_at),
     })
 }
 
@@ -275,9 +275,9 @@ fn next_level_or_stage(
         NextStage::Stage(next) => (next, level(next, next.task_count(inputs.count()), 0)),
         NextStage::Proof | NextStage::Range(_) => return None,
     };
-    let last = bodies.completed(done.into_iter().max()?)?;
-    let (busy_us, trace) = (last.busy_us, &last.trace);
     let over = Over::of(proof)?;
+    let last = bodies.completed(over.last.handle)?;
+    let trace = &last.trace;
     let (ready_at, is_level) = (over.last.stored_at, tasks.first > 0);
     let trace = trace.map(|trace| match is_level {
         true => trace.next_level(ready_at),
@@ -301,7 +301,7 @@ fn next_level_or_stage(
         failed: 0,
         avoid: Vec::new(),
         inputs,
-        busy_us,
+        path: CriticalPath::behind(last.legs.clone(), ready_at),
     };
     let position = if is_level {
         proof.position

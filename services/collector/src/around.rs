@@ -6,9 +6,10 @@ use crate::{
     ends::Ends,
     intake::Handle,
     state::{At, Block, Blocks, block_ref},
+    task::Done,
 };
 use push0_domain::{
-    BlockRef, Payloads, PipelineId, StageKey,
+    BlockRef, CriticalPath, Payloads, PipelineId, StageKey, Timestamp,
     message::{BlockContext, BlockFacts, Dead, DeadLetter, StageReady},
     pipeline::Pipeline,
 };
@@ -31,12 +32,22 @@ pub(crate) fn ready_in<F>(members: &[At], around: &Around<'_, F>) -> Vec<Handle>
     members.iter().filter_map(ready).collect()
 }
 
-/// Returns the first stage of a range of these blocks, and its position in the proof. The messages with their
-/// outputs are in memory.
+/// Returns which of these blocks was ready last.
+pub(crate) fn newest_of<F>(members: &[At], around: &Around<'_, F>) -> Option<(At, Done)> {
+    let ready = |at: &At| Some((*at, around.blocks.get(at)?.ready()?));
+    members
+        .iter()
+        .filter_map(ready)
+        .max_by_key(|(_, done)| done.handle)
+}
+
+/// Returns the first stage of a range of these blocks, closed at `closed_at`, and its position in the proof. The messages
+/// with their outputs are in memory.
 pub(crate) fn first_stage<F>(
     members: &[At],
     around: &Around<'_, F>,
     bodies: &Bodies,
+    closed_at: Timestamp,
 ) -> Option<(StageReady, usize)>
 where
     F: Fn(u32) -> Option<Arc<Pipeline>>,
@@ -49,7 +60,8 @@ where
     let (position, stage) = spec.stage(&spec.range()?.name)?;
     let (first, context) = context(members, around)?;
     let tasks = stage.task_count(u32::try_from(members.len()).unwrap_or(u32::MAX));
-    let newest = handles.iter().max()?;
+    let (_, newest) = newest_of(members, around)?;
+    let legs = bodies.completed(newest.handle)?.legs.clone();
     let ready = StageReady {
         stage: StageKey {
             pipeline: around.pipeline.clone(),
@@ -66,7 +78,7 @@ where
         failed: 0,
         avoid: Vec::new(),
         inputs: Payloads::List(done().filter_map(|d| d.outputs.get(0)).collect()),
-        busy_us: bodies.completed(*newest)?.busy_us,
+        path: CriticalPath::behind(legs, closed_at),
     };
     Some((ready, position))
 }
@@ -84,7 +96,7 @@ where
 {
     if let Dead::Task { retry, .. } = &mut letter.what
         && retry.tasks.of > 1
-        && let Some((mut first, _)) = first_stage(members, around, bodies)
+        && let Some((mut first, _)) = first_stage(members, around, bodies, letter.at)
     {
         first.context.amends = true;
         *retry = first;

@@ -8,6 +8,7 @@ use crate::intake::Handle;
 use push0_domain::{
     Payloads, ProverId, Timestamp,
     message::{AttemptRecord, BlockFacts, Failure, Outcome, TaskHeader, TaskResult},
+    path::Leg,
     signature::Signed,
     trace::TraceContext,
 };
@@ -15,6 +16,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// Approximate size of a signature with its key and the word of a fleet, in bytes.
 const SIGNED_LEN: usize = 320;
+/// Approximate size of a leg's names outside of it, in bytes.
+const LEG_NAMES_LEN: usize = 48;
 /// How many messages are read again at once.
 const WANTED_MAX: usize = 1024;
 /// Most bytes of messages read ahead.
@@ -36,7 +39,8 @@ pub(crate) struct Completed {
     pub(crate) prove_us: u64,
     pub(crate) transfer_us: u64,
     pub(crate) verify_us: u64,
-    pub(crate) busy_us: u64,
+    /// The critical path that ends with this attempt.
+    pub(crate) legs: Vec<Leg>,
     pub(crate) attempt: u32,
     pub(crate) facts: BlockFacts,
     pub(crate) signed: Option<Signed>,
@@ -47,7 +51,6 @@ pub(crate) struct Completed {
 #[derive(Clone, Debug)]
 pub(crate) struct Failing {
     pub(crate) header: TaskHeader,
-    pub(crate) busy_us: u64,
     pub(crate) inputs: Option<Payloads>,
     pub(crate) record: AttemptRecord,
     pub(crate) trace: TraceContext,
@@ -63,13 +66,13 @@ impl Body {
     ) -> Self {
         let trace = trace.clone();
         match verdict {
-            Ok(()) => Self::completed(result, trace),
+            Ok(()) => Self::completed(result, stored_at, trace),
             Err(failure) => Self::failed(result, failure, stored_at, trace),
         }
     }
 
-    fn completed(result: TaskResult, trace: TraceContext) -> Self {
-        let busy_us = result.busy_us();
+    fn completed(result: TaskResult, stored_at: Timestamp, trace: TraceContext) -> Self {
+        let legs = result.legs(stored_at);
         let outputs = match result.outcome {
             Outcome::Completed { outputs } => outputs,
             Outcome::Failed(_) => Payloads::List(Vec::new()),
@@ -88,7 +91,7 @@ impl Body {
             verifier: verdict.map(|v| v.verifier),
             prove_us: result.prove_us,
             transfer_us: result.transfer_us,
-            busy_us,
+            legs,
             attempt: result.header.attempt,
             facts: result.header.context.facts,
             signed,
@@ -97,7 +100,6 @@ impl Body {
     }
 
     fn failed(result: TaskResult, failure: Failure, stored_at: Timestamp, trace: TraceContext) -> Self {
-        let busy_us = result.busy_us();
         let record = AttemptRecord {
             attempt: result.header.attempt,
             prover: result.prover,
@@ -106,7 +108,6 @@ impl Body {
             failure,
         };
         Self::Failed(Box::new(Failing {
-            busy_us,
             header: result.header,
             inputs: result.inputs,
             record,
@@ -120,13 +121,21 @@ impl Body {
         let map_entry = 160;
         map_entry
             + match self {
-                Self::Completed(body) => size_of::<Completed>() + 256 + SIGNED_LEN + payloads(&body.outputs),
+                Self::Completed(body) => {
+                    let legs = legs_len(&body.legs);
+                    size_of::<Completed>() + 256 + SIGNED_LEN + legs + payloads(&body.outputs)
+                }
                 Self::Failed(body) => {
                     let inputs = body.inputs.as_ref().map_or(0, payloads);
-                    size_of::<Failing>() + 576 + inputs + body.record.failure.message.len()
+                    let legs = legs_len(&body.header.path.legs);
+                    size_of::<Failing>() + 576 + legs + inputs + body.record.failure.message.len()
                 }
             }
     }
+}
+
+fn legs_len(legs: &[Leg]) -> usize {
+    legs.len() * (size_of::<Leg>() + LEG_NAMES_LEN)
 }
 
 /// The bodies in memory, and the messages being read.

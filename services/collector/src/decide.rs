@@ -61,6 +61,8 @@ pub struct Collector {
     pipeline: PipelineId,
     /// The number to emit next.
     next: u64,
+    /// When `next` moved last, as the turn of the blocks that wait for it.
+    turn_at: Timestamp,
     /// The blocks emitted last, by number. The next block must link to the newest one.
     emitted: BTreeMap<u64, Emitted>,
     blocks: Blocks,
@@ -92,6 +94,7 @@ impl Collector {
         Self {
             pipeline,
             next,
+            turn_at: Timestamp::default(),
             emitted,
             blocks: BTreeMap::new(),
             bodies: Bodies::new(ROOM),
@@ -362,7 +365,7 @@ impl Collector {
         };
         let held = (&mut self.bodies, &mut self.spans);
         steps.extend(self.ranges.advance(&around, held, now));
-        while let Some(step) = self.emit(&definition) {
+        while let Some(step) = self.emit(now, &definition) {
             steps.push(step);
         }
         steps.extend(self.amend(&definition));

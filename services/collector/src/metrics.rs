@@ -220,7 +220,7 @@ impl Metrics {
         self.seconds
             .with_label_values(&[pipeline])
             .observe(total.as_secs_f64());
-        let overhead = total.saturating_sub(Duration::from_micros(emission.busy_us));
+        let overhead = total.saturating_sub(Duration::from_micros(emission.busy_us()));
         self.overhead
             .with_label_values(&[pipeline])
             .observe(overhead.as_secs_f64());
@@ -248,6 +248,7 @@ mod tests {
             transfer_us: 0,
             verify_us: 0,
             attempt: 1,
+            path: Vec::new(),
             signed: None,
         }
     }
@@ -269,7 +270,7 @@ mod tests {
             next,
             announcement: Announcement(1),
             stored_at: Timestamp(0),
-            busy_us: 0,
+            order_us: 0,
             facts: BlockFacts::default(),
         }
     }

@@ -13,7 +13,7 @@
 
 use crate::{
     advance::{self, ProofKey},
-    around::{Around, context, first_stage, from_its_blocks, ready_in},
+    around::{Around, context, first_stage, from_its_blocks, newest_of, ready_in},
     bodies::Bodies,
     intake::Handle,
     run::{Key, Rules},
@@ -48,6 +48,8 @@ pub(crate) struct Ranges {
     all: BTreeMap<Key, Range>,
     /// Ready blocks in no range.
     free: BTreeSet<At>,
+    /// Those of them that became ready since ranges were last formed.
+    fresh: BTreeSet<At>,
     /// The range of each block in one.
     taken: BTreeMap<At, Key>,
     /// Ranges with new results since they were last advanced.
@@ -60,7 +62,8 @@ impl Ranges {
     /// Handles a block becoming ready.
     pub(crate) fn ready(&mut self, at: At) {
         if !self.taken.contains_key(&at) {
-            self.free.insert(at);
+            let is_fresh = self.free.insert(at);
+            self.fresh.extend(is_fresh.then_some(at));
         }
     }
 
@@ -196,6 +199,9 @@ impl Ranges {
                 opened |= opening.is_some();
                 steps.extend(opening.map(|opening| Step::Open(Box::new(opening), Vec::new())));
             }
+        }
+        if bodies.is_quiet() {
+            self.fresh.clear();
         }
         steps
     }
@@ -388,7 +394,11 @@ impl Ranges {
         for at in &run {
             self.free.remove(at);
         }
-        let (ready, position) = first_stage(&run, around, bodies)?;
+        // Of a range that its last block closed, no time passed between both. Of any other, the clock tells.
+        let (newest_at, newest) = newest_of(&run, around)?;
+        let is_closed_by_it = self.fresh.contains(&newest_at);
+        let closed_at = if is_closed_by_it { newest.stored_at } else { now };
+        let (ready, position) = first_stage(&run, around, bodies, closed_at)?;
         let last_handle = handles.last()?;
         let first_ready = run.iter().filter_map(|at| around.blocks.get(at)?.ready());
         let first_ready_at = first_ready.map(|done| done.stored_at).min().unwrap_or(now);

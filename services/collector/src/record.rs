@@ -111,7 +111,7 @@ pub(crate) fn emission(
         next,
         announcement: block.announcement,
         stored_at: block.stored_at,
-        busy_us: last.map_or(0, |done| done.busy_us),
+        order_us: 0,
         facts: facts(block, last),
     };
     Some((emission, trace(block, bodies)))
@@ -153,6 +153,7 @@ fn proof(spec: &ProofSpec, done: &Completed) -> Proof {
         transfer_us: done.transfer_us,
         verify_us: done.verify_us,
         attempt: done.attempt,
+        path: done.legs.clone(),
         signed: done.signed.clone(),
     }
 }
@@ -168,11 +169,14 @@ pub(crate) fn size(emission: &Emission) -> usize {
         EmissionOutcome::Proved(proofs) => proofs.as_slice(),
         _ => &[],
     };
-    let inline = |proof: &Proof| match &proof.payload {
-        Payload::Inline(bytes) => bytes.len() + 640,
-        _ => 640,
+    let of_proof = |proof: &Proof| {
+        let inline = match &proof.payload {
+            Payload::Inline(bytes) => bytes.len(),
+            _ => 0,
+        };
+        640 + inline + proof.path.len() * 192
     };
-    1024 + emission.hashes.len() * 32 + proofs.iter().map(inline).sum::<usize>()
+    1024 + emission.hashes.len() * 32 + proofs.iter().map(of_proof).sum::<usize>()
 }
 
 /// Returns the trace ended by a block's record, which is the trace of the last completed proof.

@@ -7,7 +7,7 @@ use push0_collector::{
     state::Handle,
 };
 use push0_domain::{
-    Announcement, BlockHash, BlockRef, Payload, Payloads, Timestamp,
+    Announcement, BlockHash, BlockRef, CriticalPath, Payload, Payloads, Timestamp,
     message::{
         BlockContext, BlockEnded, BlockFacts, EndReason, Failure, FailureClass, Outcome, TaskHeader,
         TaskResult,
@@ -149,7 +149,7 @@ impl Session {
                 give_up_at: None,
                 check: false,
                 program_id: None,
-                busy_us: number * 10,
+                path: CriticalPath::behind(Vec::new(), Timestamp(number)),
                 seal: push0_domain::seal::Seal::default(),
             },
             prover: format!("p-{}", ended.attempt).parse().expect("valid"),
@@ -157,6 +157,7 @@ impl Session {
             inputs: Some(Payloads::one(Payload::Inline(text))),
             prove_us: 1,
             transfer_us: 0,
+            waited_us: 0,
             signature: None,
             verdict: None,
         }

@@ -9,7 +9,7 @@ use crate::{
 use push0_bus::{BusError, Kept, Stream};
 use push0_domain::{PipelineId, message::BlockEvent, subject};
 use serde::de::IgnoredAny;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 impl Active<'_> {
     pub(crate) async fn news(&mut self, news: News) -> Result<(), BusError> {
@@ -218,6 +218,7 @@ fn announced(kept: Kept<BlockEvent>) -> Option<Announced> {
         sequence: kept.sequence,
         stored_at: kept.stored_at,
         deliveries: 1,
+        waited: Duration::ZERO,
         ack: (),
     })
 }

@@ -12,8 +12,8 @@
 //! Both are acknowledged when the consumer reaches them.
 
 use futures::{FutureExt, future::BoxFuture};
-use push0_bus::{Bus, BusError, Deliveries, Delivery, Kept, Replay, Stream, Window};
-use push0_domain::{PipelineId, message::BlockEvent, subject};
+use push0_bus::{Bus, BusError, Deliveries, Delivery, Kept, Replay, Stream, Window, now};
+use push0_domain::{PipelineId, Timestamp, message::BlockEvent, subject};
 use std::{
     collections::BTreeMap,
     time::{Duration, Instant},
@@ -52,6 +52,8 @@ pub(crate) struct Lane {
     pub(crate) is_defined: bool,
     messages: Deliveries<BlockEvent>,
     parked: Option<(Announced, bool)>,
+    /// When the last parked block was taken up again.
+    unparked_at: Timestamp,
     /// The highest sequence received in its turn.
     passed: u64,
     cancels: Ahead,
@@ -92,6 +94,7 @@ impl Lane {
             name,
             is_defined: true,
             parked: None,
+            unparked_at: Timestamp::default(),
             passed: 0,
             cancels: Ahead::default(),
             late: Ahead::default(),
@@ -130,7 +133,13 @@ impl Lane {
     }
 
     pub(crate) fn unpark(&mut self) -> Option<(Announced, bool)> {
+        self.unparked_at = now();
         self.parked.take()
+    }
+
+    /// Returns whether a block stored then came later because this lane was parked.
+    pub(crate) fn held_back(&self, stored_at: Timestamp) -> bool {
+        self.parked.is_some() || stored_at < self.unparked_at
     }
 
     /// Marks a message as received in its turn. Returns whether the message is a late block taken in before.

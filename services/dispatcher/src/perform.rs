@@ -29,9 +29,6 @@ impl Active<'_> {
         {
             releases.push(release);
         }
-        if releases.is_empty() {
-            return Ok(());
-        }
         let bodies = self.bodies.of(self.bus, &releases).await?;
         for release in &releases {
             match bodies.get(&release.source).cloned().flatten() {
@@ -40,6 +37,7 @@ impl Active<'_> {
                 None => self.stored(release.source, release.index, Ok(())).await?,
             }
         }
+        self.waits.round_is_over();
         Ok(())
     }
 
@@ -54,7 +52,8 @@ impl Active<'_> {
         };
         let pipeline = self.pipelines.named(name, revision).await?;
         let keys = self.seals.keys();
-        let Some(task) = pipeline.and_then(|pipeline| body.task(release, &pipeline, keys)) else {
+        let held_us = self.waits.held_us(release.source, now());
+        let Some(task) = pipeline.and_then(|pipeline| body.task(release, held_us, &pipeline, keys)) else {
             return self.stored(release.source, release.index, Ok(())).await;
         };
         let corrupt = |source| BusError::Corrupt {

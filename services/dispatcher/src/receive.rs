@@ -16,7 +16,7 @@ use push0_domain::{
     pipeline::Pipeline,
     subject::Kind,
 };
-use std::{ops::RangeInclusive, sync::Arc};
+use std::{ops::RangeInclusive, sync::Arc, time::Duration};
 
 /// Returns the bytes that an attempt stored in the blob store; `None` if the report tells of no output for the first
 /// time.
@@ -52,7 +52,9 @@ impl Active<'_> {
         };
         let effects = self.core.block(source, block.block, block.deadline_at, &pipeline);
         if effects.is_empty() {
-            self.waits.begin(source, stored_at);
+            let lane = self.lanes.get(lane);
+            let was_held_back = lane.is_some_and(|lane| lane.held_back(stored_at));
+            self.waits.begin(source, stored_at, was_held_back);
             self.bodies
                 .keep(source, Body::Block(block, stored_at), announced.trace);
         }
@@ -124,7 +126,7 @@ impl Active<'_> {
             .core
             .stage(source, ready, cursor.unwrap_or(0), &pipeline, now());
         if effects.is_empty() {
-            self.waits.begin(source, delivery.stored_at);
+            self.waits.begin(source, delivery.stored_at, false);
             self.bodies.keep(source, Body::Stage(stage), delivery.trace);
         }
         self.apply(effects).await
@@ -290,6 +292,7 @@ impl Active<'_> {
                         sequence,
                         stored_at,
                         deliveries: 1,
+                        waited: Duration::ZERO,
                         ack: (),
                     };
                     self.stage(delivery).await?;

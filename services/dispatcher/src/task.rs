@@ -2,9 +2,10 @@
 
 use crate::decide::Release;
 use push0_domain::{
-    Announcement, Payload, Payloads, SealKeys, Timestamp,
+    Announcement, CriticalPath, Payload, Payloads, SealKeys, Timestamp,
     codec::CodecError,
     message::{BlockContext, ObservedBlock, StageKind, StageReady, Task, TaskHeader},
+    path::Leg,
     pipeline::{Pipeline, Stage},
     seal::Seal,
     task::{first_attempt, start_of},
@@ -32,19 +33,21 @@ impl Body {
         };
         512 + match self {
             Self::Block(block, _) => payload(&block.input),
-            Self::Stage(stage) => stage.inputs.inline_len(),
+            Self::Stage(stage) => stage.inputs.inline_len() + stage.path.legs.len() * size_of::<Leg>(),
         }
     }
 
-    /// Builds the task of a release, with the seal on its header. Returns `None` if the pipeline does not define its
-    /// stage.
+    /// Builds the task of a release that waited for so long, with the seal on its header. Returns `None` if the pipeline
+    /// does not define its stage.
     pub fn task(
         &self,
         release: &Release,
+        held_us: u64,
         pipeline: &Pipeline,
         keys: &SealKeys,
     ) -> Option<Result<Task, CodecError>> {
-        let task = self.unsealed(release, pipeline)?;
+        let mut task = self.unsealed(release, pipeline)?;
+        task.header.path.held_us = held_us;
         let sealed =
             Seal::of_inputs(&task.inputs).and_then(|seal| keys.seal(TaskHeader { seal, ..task.header }));
         Some(sealed.map(|header| Task { header, ..task }))
@@ -54,13 +57,13 @@ impl Body {
         let proof = pipeline.proof(&release.stage.proof_type)?;
         let (_, stage) = proof.stage(&release.stage.stage)?;
         let millis = |d: Duration| u64::try_from(d.as_millis()).unwrap_or(u64::MAX);
-        let (context, of, hedge_of, avoid, busy_us, inputs) = match self {
+        let (context, of, hedge_of, avoid, path, inputs) = match self {
             Self::Block(block, stored_at) => (
                 context(block, Announcement(release.source.sequence()), *stored_at),
                 1,
                 None,
                 Vec::new(),
-                0,
+                CriticalPath::behind(Vec::new(), *stored_at),
                 Payloads::one(block.input.clone()),
             ),
             Self::Stage(ready) => {
@@ -70,7 +73,7 @@ impl Body {
                     ready.tasks.of,
                     ready.hedge_of,
                     ready.avoid.clone(),
-                    ready.busy_us,
+                    ready.path.clone(),
                     inputs,
                 )
             }
@@ -97,7 +100,7 @@ impl Body {
             give_up_at,
             check: proof.is_checked(&stage.name),
             program_id: proof.program_id.clone(),
-            busy_us,
+            path,
             seal: Seal::default(),
         };
         Some(Task {

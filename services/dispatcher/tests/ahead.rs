@@ -64,7 +64,7 @@ fn record(pipeline: &Pipeline, block: BlockRef, announcement: u64) -> Emission {
         next: block.number + 1,
         announcement: Announcement(announcement),
         stored_at: NOW,
-        busy_us: 0,
+        order_us: 0,
         facts: BlockFacts::default(),
     }
 }

@@ -113,7 +113,7 @@ fn held(out: &Release, ends_soon: bool) -> Held {
             give_up_at: None,
             check: false,
             program_id: None,
-            busy_us: 0,
+            path: push0_domain::CriticalPath::default(),
             seal: push0_domain::seal::Seal::default(),
         },
         sequence: 1,

@@ -3,6 +3,7 @@
 //! The state holds the newest blocks, at most [`BLOCKS_MAX`], and the fleet. It is a copy for people: nothing
 //! rests on it, and a restart makes it anew from what the broker stores.
 
+mod account;
 mod block;
 mod chain;
 mod fleet;
@@ -385,6 +386,11 @@ impl Model {
             spans: spans::of(&id, found, definition.as_deref()),
             attempts_list: found.attempt_views(&id),
             proofs: found.proof_views(),
+            account: found.record.as_ref().and_then(|record| record.account),
+            legs: found
+                .record
+                .as_ref()
+                .map_or_else(Vec::new, |record| record.legs.clone()),
             letters: Vec::new(),
         })
     }

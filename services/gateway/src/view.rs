@@ -4,8 +4,8 @@ mod detail;
 mod live;
 
 pub use detail::{
-    AttemptView, BlockDetail, CancelRequest, Done, Edge, Graph, Letter, LetterAttempt, Node, PipelineDetail,
-    ProofView, Refusal, Revision, Session, Span,
+    Account, AttemptView, BlockDetail, CancelRequest, Done, Edge, Graph, Leg, Letter, LetterAttempt, Node,
+    Parts, PipelineDetail, ProofView, Refusal, Revision, Session, Span,
 };
 pub(crate) use live::millis;
 pub use live::{

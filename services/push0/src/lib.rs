@@ -4,6 +4,7 @@
 //! messages for them. It holds no state, and proving never depends on it. `up` runs a broker and all
 //! services as child processes that never outlive it.
 
+mod account;
 mod audit;
 mod block_arg;
 mod block_range;

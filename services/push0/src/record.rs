@@ -3,6 +3,7 @@
 use crate::output;
 use crate::table::{self, Align, NONE};
 use push0_bus::Kept;
+use push0_domain::account::Account;
 use push0_domain::codec::CodecError;
 use push0_domain::message::{Emission, EmissionOutcome, Proof};
 use push0_domain::trace::TraceContext;
@@ -54,9 +55,14 @@ impl Record {
         !self.proofs().is_empty() && self.proofs().iter().all(is_verified)
     }
 
-    /// Returns the orchestration overhead in microseconds.
-    pub(crate) fn overhead_us(&self) -> i64 {
-        self.emission.overhead_us(self.stored_at)
+    /// Returns where the time of the block went; `None` without a proof.
+    fn account(&self) -> Option<Account> {
+        self.emission.account(self.stored_at)
+    }
+
+    /// Returns push0's own part of the block's time, in microseconds; `None` without a proof.
+    pub(crate) fn overhead_us(&self) -> Option<u64> {
+        self.account().map(|account| account.own_us)
     }
 
     /// Returns the longest final-stage time among the block's proofs, in microseconds.
@@ -154,11 +160,6 @@ pub(crate) fn row(record: &Record) -> Vec<String> {
     let optional_ms =
         |us: Option<u64>| us.map_or(NONE.into(), |us| table::ms(i64::try_from(us).unwrap_or(i64::MAX)));
     let number = numbers(first, last);
-    let overhead = if proofs.is_empty() {
-        NONE.into()
-    } else {
-        table::ms(record.overhead_us())
-    };
     vec![
         number,
         table::short(&last.hash),
@@ -169,7 +170,7 @@ pub(crate) fn row(record: &Record) -> Vec<String> {
         optional_ms(record.prove_us()),
         optional_ms(record.transfer_us()),
         optional_ms(record.verify_us()),
-        overhead,
+        optional_ms(record.overhead_us()),
         each(&|proof| proof.verifier.as_ref().map_or("-".into(), ToString::to_string)),
     ]
 }
@@ -188,7 +189,8 @@ pub(crate) fn numbers(first: &BlockRef, last: &BlockRef) -> String {
 pub(crate) struct RecordJson<'a> {
     sequence: u64,
     stored_at: Timestamp,
-    overhead_us: i64,
+    overhead_us: Option<u64>,
+    account: Option<Account>,
     trace_id: Option<&'a str>,
     emission: &'a Emission,
 }
@@ -199,6 +201,7 @@ impl<'a> From<&'a Record> for RecordJson<'a> {
             sequence: record.sequence,
             stored_at: record.stored_at,
             overhead_us: record.overhead_us(),
+            account: record.account(),
             trace_id: record.trace_id(),
             emission: &record.emission,
         }
@@ -208,8 +211,8 @@ impl<'a> From<&'a Record> for RecordJson<'a> {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use proptest::prelude::*;
     use push0_domain::message::BlockFacts;
+    use push0_domain::path::{Leg, Parts};
     use push0_domain::{Announcement, BlockHash, Payload};
 
     pub(crate) fn record(number: u64, outcome: EmissionOutcome) -> Record {
@@ -228,7 +231,7 @@ pub(crate) mod tests {
             next: number + 1,
             announcement: Announcement(number),
             stored_at: Timestamp(1_000_000),
-            busy_us: 2_000_000,
+            order_us: 0,
             facts: BlockFacts {
                 transactions: 12,
                 ..BlockFacts::default()
@@ -260,6 +263,19 @@ pub(crate) mod tests {
             transfer_us: 30_000,
             verify_us: 10_000,
             attempt: 1,
+            path: vec![Leg {
+                stage: "prove".parse().unwrap(),
+                ready_at: Timestamp(1_000_000),
+                ended_at: Timestamp(3_002_000),
+                prover: "miden-1".parse().unwrap(),
+                verifier: verifier.map(|v| v.parse().unwrap()),
+                failed: 0,
+                parts: Parts {
+                    prove_us: 1_990_000,
+                    verify_us: 10_000,
+                    ..Parts::default()
+                },
+            }],
             signed: None,
         }
     }
@@ -281,6 +297,7 @@ pub(crate) mod tests {
             "miden-verifier-1",
         ];
         assert_eq!(row(&record), expected);
+        assert_eq!(record.overhead_us(), Some(4_250));
         assert_eq!(record.trace_id(), Some("0af7651916cd43dd8448eb211c80319c"));
         assert!(record.is_verified(&BTreeSet::new()));
     }
@@ -338,17 +355,5 @@ pub(crate) mod tests {
             ]
         );
         assert!(!record.is_verified(&BTreeSet::new()));
-    }
-
-    proptest! {
-        #[test]
-        fn overhead_and_busy_time_add_up_to_the_whole(
-            stored in 0..u64::MAX / 4, took in 0..u64::MAX / 4, busy in 0..u64::MAX / 4,
-        ) {
-            let mut record = record(1, EmissionOutcome::Proved(Vec::new()));
-            record.stored_at = Timestamp(stored + took);
-            (record.emission.stored_at, record.emission.busy_us) = (Timestamp(stored), busy);
-            prop_assert_eq!(i128::from(record.overhead_us()) + i128::from(busy), i128::from(took));
-        }
     }
 }

@@ -32,13 +32,14 @@ pub fn lost(task: Task, prover: ProverId, end: End, ran: Duration) -> TaskResult
         inputs: Some(task.inputs),
         prove_us: micros(ran),
         transfer_us: 0,
+        waited_us: 0,
         signature: None,
         verdict: None,
     }
 }
 
-/// Returns the request for a second copy of an attempt, by another prover than this one.
-pub fn second_copy(task: Task, avoid: ProverId) -> StageReady {
+/// Returns the request, made at `now`, for a second copy of an attempt by another prover than this one.
+pub fn second_copy(task: Task, avoid: ProverId, now: Timestamp) -> StageReady {
     let header = task.header;
     StageReady {
         tasks: TaskRange {
@@ -53,7 +54,7 @@ pub fn second_copy(task: Task, avoid: ProverId) -> StageReady {
         failed: 0,
         avoid: vec![avoid],
         inputs: task.inputs,
-        busy_us: header.busy_us,
+        path: header.path.asked_at(now),
         context: header.context,
     }
 }

@@ -146,6 +146,9 @@ pub struct Delivery<T, A = Ack> {
     pub stored_at: Timestamp,
     /// The number of deliveries of the message, including this one.
     pub deliveries: u32,
+    /// How long the message lay in the stream because no [`Puller`](crate::Puller) had a place open; zero from any other
+    /// receiver.
+    pub waited: Duration,
     /// The handle to acknowledge the delivery; `()` if it is acknowledged by sequence.
     pub ack: A,
 }
@@ -205,6 +208,7 @@ impl<T> Delivery<T> {
             sequence: self.sequence,
             stored_at: self.stored_at,
             deliveries: self.deliveries,
+            waited: self.waited,
             ack: (),
         }
     }
@@ -475,6 +479,7 @@ pub(crate) fn read<T: DeserializeOwned>(
             sequence,
             stored_at,
             deliveries,
+            waited: Duration::ZERO,
             ack,
         }))),
         Err(error) => Ok(Read::Unreadable(Box::new(Unreadable {

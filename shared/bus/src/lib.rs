@@ -16,6 +16,7 @@ mod connection_state;
 mod consumer;
 mod consumer_names;
 mod copies;
+mod credits;
 mod dead;
 mod decode;
 mod delivery;

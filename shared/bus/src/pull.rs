@@ -6,7 +6,9 @@
 use crate::{
     Bus, BusError, Connection, Delivery, Stream,
     consumer_names::GROUP,
+    credits::Credits,
     delivery::{self, Read, SettingAside, Unreadable},
+    now,
 };
 use async_nats::{
     StatusCode,
@@ -17,6 +19,7 @@ use async_nats::{
     },
 };
 use futures::{FutureExt, StreamExt};
+use push0_domain::Timestamp;
 use serde::de::DeserializeOwned;
 use std::{collections::VecDeque, time::Duration};
 use tokio::{sync::watch, time::Instant};
@@ -49,7 +52,7 @@ pub struct Puller {
     early: VecDeque<async_nats::Message>,
     aside: Option<SettingAside>,
     rank: u8,
-    asked: usize,
+    credits: Credits,
     asked_until: Instant,
     connection: watch::Receiver<Connection>,
     interruptions: u64,
@@ -85,7 +88,7 @@ impl Bus {
             early: VecDeque::new(),
             aside: None,
             rank: 0,
-            asked: 0,
+            credits: Credits::default(),
             asked_until: Instant::now(),
             connection,
             interruptions,
@@ -121,7 +124,7 @@ impl Puller {
             } else {
                 tokio::select! {
                     message = self.inbox.next() => message.ok_or(BusError::Interrupted)?,
-                    () = tokio::time::sleep_until(self.asked_until), if self.asked > 0 => {
+                    () = tokio::time::sleep_until(self.asked_until), if self.credits.asked() > 0 => {
                         self.start_over().await?;
                         continue;
                     }
@@ -130,14 +133,19 @@ impl Puller {
             };
             match message.status {
                 _ if is_work(&message) => {
-                    self.asked = self.asked.saturating_sub(1);
                     let message = jetstream::Message {
                         message,
                         context: self.bus.jetstream.as_ref().clone(),
                     };
                     match delivery::read(&self.bus, self.stream, message)? {
-                        Read::Delivery(delivery) => return Ok(*delivery),
-                        Read::Unreadable(message) => self.aside = Some(self.pass_on(*message)),
+                        Read::Delivery(mut delivery) => {
+                            delivery.waited = self.filled(delivery.stored_at);
+                            return Ok(*delivery);
+                        }
+                        Read::Unreadable(message) => {
+                            self.filled(Timestamp::default());
+                            self.aside = Some(self.pass_on(*message));
+                        }
                     }
                 }
                 None | Some(StatusCode::IDLE_HEARTBEAT) => {}
@@ -164,13 +172,12 @@ impl Puller {
         let (name, inbox) = self.bus.inbox().await?;
         let mut old = std::mem::replace(&mut self.inbox, inbox);
         self.inbox_name = name;
-        self.asked = self.early.len();
         while let Some(Some(message)) = old.next().now_or_never() {
             if is_work(&message) {
-                self.asked += 1;
                 self.early.push_back(message);
             }
         }
+        self.credits.lost(self.early.len());
         Ok(())
     }
 
@@ -229,10 +236,16 @@ impl Puller {
         .boxed()
     }
 
+    /// Handles a delivery of a message that was stored then. Returns how long the message waited for an open place.
+    fn filled(&mut self, stored_at: Timestamp) -> Duration {
+        self.credits.filled(now().since(stored_at), Instant::now())
+    }
+
     async fn ask(&mut self, free: usize) -> Result<(), BusError> {
-        let Some(batch) = free.checked_sub(self.asked).filter(|more| *more > 0) else {
+        let batch = self.credits.frees(free, Instant::now());
+        if batch == 0 {
             return Ok(());
-        };
+        }
         let request = BatchConfig {
             batch,
             expires: Some(REQUEST_EXPIRES),
@@ -245,7 +258,7 @@ impl Puller {
             .request_batch(request, self.inbox_name.clone())
             .await;
         asked.map_err(|e| BusError::unavailable("pull", e))?;
-        self.asked += batch;
+        self.credits.requested(batch);
         self.asked_until = Instant::now() + REQUEST_EXPIRES + REQUEST_GRACE;
         Ok(())
     }
@@ -259,7 +272,7 @@ impl Puller {
             .and_then(|h| h.get("Nats-Pending-Messages"));
         let unused = unused.and_then(|n| n.as_str().parse::<usize>().ok());
         if let (StatusCode::TIMEOUT, Some(unused)) = (status, unused) {
-            self.asked = self.asked.saturating_sub(unused);
+            self.credits.expired(unused);
             return Ok(());
         }
         let reason = message.description.clone().unwrap_or_else(|| status.to_string());

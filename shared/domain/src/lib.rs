@@ -5,11 +5,13 @@
 //! code as the services. The crate therefore imports neither tokio nor a NATS client;
 //! `scripts/check-layout` enforces this.
 
+pub mod account;
 pub mod block;
 pub mod codec;
 pub mod id;
 pub mod message;
 pub mod output;
+pub mod path;
 pub mod payload;
 pub mod pipeline;
 pub mod plain;
@@ -28,6 +30,7 @@ pub mod wanted;
 
 pub use block::{BlockHash, BlockKey, BlockRef};
 pub use id::{Participant, PipelineId, ProofType, ProverId, StageName, ZkvmId};
+pub use path::CriticalPath;
 pub use payload::{BlobPlace, BlobRef, Payload, Payloads};
 pub use seal_keys::SealKeys;
 pub use task::{AttemptId, StageKey, TaskId};

@@ -211,7 +211,7 @@ mod tests {
             next: number + 1,
             announcement: Announcement(announcement),
             stored_at: Timestamp::default(),
-            busy_us: 0,
+            order_us: 0,
             facts: BlockFacts::default(),
         }
     }

@@ -23,7 +23,7 @@ use push0_domain::message::{
 use push0_domain::pipeline::{Pipeline, ProofSpec};
 use push0_domain::subject::{self, AttemptKey};
 use push0_domain::trace::{Cause, TraceContext};
-use push0_domain::{BlockKey, BlockRef, Payload, Payloads, PipelineId, StageKey, Timestamp};
+use push0_domain::{BlockKey, BlockRef, CriticalPath, Payload, Payloads, PipelineId, StageKey, Timestamp};
 use serde::Serialize;
 use std::collections::BTreeMap;
 
@@ -172,6 +172,8 @@ pub async fn retry(
     }
     let (is_recorded, is_range) = (is_dead.is_some(), block.first != block.last);
     let is_anew = |task: &&DeadTask| task.retry.attempt == 1;
+    let asked_at = now();
+    let next = |task| next(task, asked_at, is_recorded);
     let ready: Vec<(StageReady, TraceContext)> = match tasks {
         tasks if !is_recorded => {
             // Other tasks of the stage may be dead too, and only the first of them has a letter.
@@ -190,7 +192,6 @@ pub async fn retry(
         tasks => return from_the_witness(bus, pipelines, block, tasks).await,
     };
     let mut attempts = Vec::new();
-    let asked_at = now();
     for (ready, trace) in &ready {
         if let Err(reason) = is_possible(bus, pipelines, ready).await? {
             return Ok(Err(reason));
@@ -251,7 +252,8 @@ async fn from_the_witness(
         amends: true,
         ..context(&pipeline, &known)
     };
-    let stages = first_stages(&pipeline, &known, &context, input);
+    let path = CriticalPath::behind(Vec::new(), context.stored_at);
+    let stages = first_stages(&pipeline, &known, &context, input, &path);
     let trace = tasks.first().map(|task| task.trace.clone()).unwrap_or_default();
     let trace = trace.map(|trace| trace.again(context.stored_at));
     for ready in &stages {
@@ -276,12 +278,13 @@ pub fn context(pipeline: &Pipeline, known: &KnownBlock) -> BlockContext {
     }
 }
 
-/// Returns the first stage of every proof of a block, with its witness as the input.
+/// Returns the first stage of every proof of a block, with its witness as the input and this critical path behind it.
 pub fn first_stages(
     pipeline: &Pipeline,
     known: &KnownBlock,
     context: &BlockContext,
     input: &Payload,
+    path: &CriticalPath,
 ) -> Vec<StageReady> {
     let first = |proof: &ProofSpec| {
         let stage = proof.first()?;
@@ -305,7 +308,7 @@ pub fn first_stages(
             failed: 0,
             avoid: Vec::new(),
             inputs: Payloads::one(input.clone()),
-            busy_us: 0,
+            path: path.clone(),
         })
     };
     pipeline.proofs.iter().filter_map(first).collect()
@@ -369,10 +372,15 @@ async fn is_possible(
     )))
 }
 
-/// Returns the work that the letter asks for: an attempt that follows all others, or the first stage of a range.
-fn next(task: &DeadTask) -> (StageReady, TraceContext) {
+/// Returns the work that the letter asks for: an attempt that follows all others, or the first stage of a range. The time
+/// of a recorded block counts anew.
+fn next(task: &DeadTask, asked_at: Timestamp, is_recorded: bool) -> (StageReady, TraceContext) {
     let mut ready = (*task.retry).clone();
-    ready.context.stored_at = now();
+    ready.context.stored_at = asked_at;
+    ready.path = match is_recorded {
+        true => CriticalPath::behind(Vec::new(), asked_at),
+        false => ready.path.asked_at(asked_at),
+    };
     let newest = task.history.iter().map(|record| record.attempt).max();
     if let Some(newest) = newest.filter(|_| ready.attempt > 1) {
         ready.attempt = newest + 1;

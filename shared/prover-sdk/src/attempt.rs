@@ -6,7 +6,7 @@ use crate::{
     node::Node,
     offer::{self, Fate},
     spool::{About, Begun, Unstored},
-    transfer,
+    transfer, wait,
 };
 use futures::FutureExt;
 use push0_bus::{Delivery, now};
@@ -46,6 +46,7 @@ pub(crate) async fn run<P: Prove>(
     stop: CancellationToken,
     progress: crate::Progress,
 ) {
+    let came = Instant::now();
     if node.adopted.has(&delivery.body) {
         return proved_before(&node, &delivery, &place, &stop).await;
     }
@@ -60,6 +61,10 @@ pub(crate) async fn run<P: Prove>(
     };
     let header = &delivery.body.header;
     let begun_at = now();
+    let mut times = Times {
+        waited_us: wait::before_slot(&delivery, came.elapsed(), begun_at),
+        ..Times::default()
+    };
     let span = tracing::info_span!(
         "prove",
         otel.kind = "consumer",
@@ -71,7 +76,6 @@ pub(crate) async fn run<P: Prove>(
         trace_id = delivery.trace.id().map(display),
         outcome = tracing::field::Empty,
     );
-    let mut times = Times::default();
     let outcome = outcome(&node, prover, &delivery, &place, &stop, progress, &mut times)
         .instrument(span.clone())
         .await;
@@ -118,6 +122,7 @@ fn about(
         failure,
         prove_us: micros(times.proved),
         transfer_us: micros(times.read),
+        waited_us: times.waited_us,
         trace: delivery.trace.clone(),
         begun: begun_at.map(|begun_at| Begun {
             released_at: delivery.stored_at,
@@ -186,6 +191,8 @@ async fn turn<'a>(node: &'a Node, deliveries: u32, stop: &CancellationToken) -> 
 /// The parts of the time of an attempt before its outputs are stored.
 #[derive(Default)]
 struct Times {
+    /// How long the task waited for the slot, in microseconds.
+    waited_us: u64,
     read: Duration,
     proved: Duration,
 }

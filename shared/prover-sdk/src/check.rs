@@ -14,6 +14,7 @@ use crate::{
     ledger::Place,
     node::Node,
     statement::{Checkable, NoStatement, statement},
+    wait,
 };
 use futures::FutureExt;
 use push0_bus::{BlobError, Delivery, Message, now};
@@ -47,6 +48,26 @@ enum Said {
     Lost(String),
 }
 
+/// One try to verify a check.
+struct Try<'a> {
+    span: &'a tracing::Span,
+    begun_at: Timestamp,
+    /// How long the check waited for the slot, in microseconds.
+    waited_us: u64,
+}
+
+impl<'a> Try<'a> {
+    /// Begins a try of a check that came at `came` and has a slot now.
+    fn begin(span: &'a tracing::Span, delivery: &Delivery<TaskResult>, came: Instant) -> Self {
+        let begun_at = now();
+        Self {
+            span,
+            begun_at,
+            waited_us: wait::before_slot(delivery, came.elapsed(), begun_at),
+        }
+    }
+}
+
 /// Verifies one completed attempt, stores the verdict and acknowledges the check.
 pub(crate) async fn run<V: Verify>(
     node: Arc<Node>,
@@ -55,6 +76,7 @@ pub(crate) async fn run<V: Verify>(
     place: Place,
     stop: CancellationToken,
 ) {
+    let came = Instant::now();
     let admitted = admit_unsealed(&delivery.subject, Kind::Check, &delivery.body);
     let signed = admitted.and_then(|report| admit_signature(&report, Kind::Check, &delivery.body));
     if let Err(refusal) = signed {
@@ -87,7 +109,7 @@ pub(crate) async fn run<V: Verify>(
         trace_id = delivery.trace.id().map(display),
     );
     place.started();
-    let (began, begun_at) = (Instant::now(), now());
+    let (began, this) = (Instant::now(), Try::begin(&span, &delivery, came));
     let said = tokio::select! {
         biased;
         () = stop.cancelled() => None,
@@ -107,10 +129,10 @@ pub(crate) async fn run<V: Verify>(
             result.outcome = Outcome::Failed(Failure::new(FailureClass::Surroundings, reason));
             // The prover signed that it completed the attempt.
             result.signature = None;
-            store(&node, &delivery, result, (&span, begun_at)).await;
+            store(&node, &delivery, result, &this).await;
         }
-        Some(Said::Valid) => told(&node, &delivery, (&span, begun_at), None, took).await,
-        Some(Said::Invalid(reason)) => told(&node, &delivery, (&span, begun_at), Some(reason), took).await,
+        Some(Said::Valid) => told(&node, &delivery, &this, None, took).await,
+        Some(Said::Invalid(reason)) => told(&node, &delivery, &this, Some(reason), took).await,
     }
 }
 
@@ -133,23 +155,24 @@ async fn refused(node: &Node, delivery: &Delivery<TaskResult>, refusal: Refusal)
 async fn told(
     node: &Node,
     delivery: &Delivery<TaskResult>,
-    (span, begun_at): (&tracing::Span, Timestamp),
+    this: &Try<'_>,
     invalid: Option<String>,
     took: Duration,
 ) {
     node.metrics.verdict(invalid.is_none(), took);
     let mut result = delivery.body.clone();
     if let Some(reason) = &invalid {
-        tracing::warn!(parent: span, reason, "false proof");
+        tracing::warn!(parent: this.span, reason, "false proof");
     } else {
         result.inputs = None;
     }
     result.verdict = Some(Verdict {
         verifier: node.id.clone(),
         verify_us: micros(took),
+        waited_us: this.waited_us,
         invalid,
     });
-    store(node, delivery, result, (span, begun_at)).await;
+    store(node, delivery, result, this).await;
 }
 
 /// Gives a check back for a pause that its last verifier may not have asked for.
@@ -195,14 +218,9 @@ async fn untold(
 }
 
 /// Stores the verdict, then acknowledges the check.
-async fn store(
-    node: &Node,
-    delivery: &Delivery<TaskResult>,
-    result: TaskResult,
-    (span, begun_at): (&tracing::Span, Timestamp),
-) {
+async fn store(node: &Node, delivery: &Delivery<TaskResult>, result: TaskResult, this: &Try<'_>) {
     let subject = subject::verdict(&node.id, &result.header.key());
-    let spans = spans(node, delivery, &result, begun_at);
+    let spans = spans(node, delivery, &result, this.begun_at);
     let context = delivery.trace.map(|trace| trace.since(now()));
     match Message::new(subject, &ResultEvent::Attempt(result), &context) {
         Ok(message) => match node.bus.publish_patiently(message, VERDICT_PATIENCE).await {
@@ -211,10 +229,10 @@ async fn store(
                 delivery.ack.done().await;
             }
             Err(error) => {
-                tracing::error!(parent: span, %error, "verdict not stored, the check will be repeated")
+                tracing::error!(parent: this.span, %error, "verdict not stored, the check will be repeated")
             }
         },
-        Err(error) => tracing::error!(parent: span, %error, "verdict cannot be encoded"),
+        Err(error) => tracing::error!(parent: this.span, %error, "verdict cannot be encoded"),
     }
 }
 

@@ -66,6 +66,7 @@ mod spool;
 mod start;
 mod statement;
 mod transfer;
+mod wait;
 
 pub use push0_domain::message::Role;
 

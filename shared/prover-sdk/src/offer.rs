@@ -153,6 +153,7 @@ async fn offer(node: &Node, unstored: &Unstored, freed: impl FnOnce()) -> Fate {
         inputs: (to_check || !completed).then(|| about.inputs.clone()),
         prove_us: about.prove_us,
         transfer_us: about.transfer_us + micros(began.elapsed()),
+        waited_us: about.waited_us,
         signature: None,
         verdict: None,
         header: about.header.clone(),

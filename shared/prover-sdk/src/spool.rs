@@ -50,6 +50,7 @@ pub(crate) struct About {
     pub(crate) failure: Option<Failure>,
     pub(crate) prove_us: u64,
     pub(crate) transfer_us: u64,
+    pub(crate) waited_us: u64,
     pub(crate) trace: TraceContext,
     /// What the spans of the attempt need to know; `None` if another process writes them.
     pub(crate) begun: Option<Begun>,

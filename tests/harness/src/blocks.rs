@@ -2,7 +2,7 @@
 
 use push0_bus::Kept;
 use push0_domain::{
-    Announcement, BlockHash, BlockRef, PipelineId, StageKey, Timestamp, ZkvmId,
+    Announcement, BlockHash, BlockRef, CriticalPath, PipelineId, StageKey, Timestamp, ZkvmId,
     message::{BlockContext, BlockFacts, Emission, EmissionOutcome, StageKind, TaskHeader},
     seal::Seal,
     trace::TraceContext,
@@ -60,7 +60,7 @@ pub fn synthetic_header(pipeline: &PipelineId, number: u64, zkvm: &ZkvmId, stage
         give_up_at: None,
         check: false,
         program_id: None,
-        busy_us: 0,
+        path: CriticalPath::default(),
         seal: Seal::default(),
     }
 }
@@ -159,11 +159,12 @@ mod tests {
                 transfer_us: 0,
                 verify_us: 0,
                 attempt: 1,
+                path: Vec::new(),
                 signed: None,
             }]),
             announcement: Announcement(1),
             stored_at: Timestamp(1),
-            busy_us: 1,
+            order_us: 1,
             facts: BlockFacts::default(),
             pipeline,
         }

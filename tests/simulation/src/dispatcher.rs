@@ -321,7 +321,7 @@ impl World {
                 .dispatcher
                 .bodies
                 .get(&release.source)
-                .and_then(|body| body.task(&release, &pipeline, &self.plan.keys));
+                .and_then(|body| body.task(&release, 0, &pipeline, &self.plan.keys));
             let Some(Ok(task)) = task else {
                 self.promises.break_with(format_args!("no task for {release:?}"));
                 break;

@@ -318,6 +318,7 @@ impl World {
         Some(Body::Stage(reports::second_copy(
             task,
             written.prover.name.clone(),
+            self.now,
         )))
     }
 }

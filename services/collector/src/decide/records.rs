@@ -9,10 +9,11 @@ use crate::{
     state::{At, Block, block_ref},
 };
 use push0_domain::{
-    Announcement, BlockHash, BlockRef,
+    Announcement, BlockHash, BlockRef, Timestamp,
     message::Emission,
     output::Emitted,
     pipeline::Pipeline,
+    time::micros,
     trace::{Member, Span, TraceContext},
 };
 use std::{collections::VecDeque, sync::Arc};
@@ -24,7 +25,11 @@ const READ_AHEAD: u64 = 2048;
 
 impl Collector {
     /// Returns the next record if it can be written, and `None` while needed messages are being read.
-    pub(super) fn emit(&mut self, definition: &impl Fn(u32) -> Option<Arc<Pipeline>>) -> Option<Step> {
+    pub(super) fn emit(
+        &mut self,
+        now: Timestamp,
+        definition: &impl Fn(u32) -> Option<Arc<Pipeline>>,
+    ) -> Option<Step> {
         if !self.intake.has_room() {
             return None;
         }
@@ -41,7 +46,7 @@ impl Collector {
         let range = self.ranges.beginning_at(self.next);
         let range = range.filter_map(|(key, range)| Some((*key, outcome(&range.unit, true)?)));
         if let Some((key, outcome)) = range.min_by_key(|(key, _)| *key) {
-            return self.emit_range(key, &outcome);
+            return self.emit_range(key, &outcome, now);
         }
         let (least, most) = (BlockHash::default(), BlockHash([0xff; 32]));
         let mut here = self.blocks.range((self.next, least)..=(self.next, most));
@@ -66,11 +71,13 @@ impl Collector {
         let spans = recorded.spans(None, Vec::new());
         let mut block = self.blocks.remove(&at)?;
         let ready_at = record::ready_at(&block, &outcome);
+        let order_us = self.order_us(ready_at);
         let mut handles = block.take_handles();
-        handles.extend(self.go_on([(at, block.announcement)], record::size(&emission)));
+        handles.extend(self.go_on([(at, block.announcement)], record::size(&emission), now));
         self.spans.decided(spans);
         let emission = Emission {
             standing,
+            order_us,
             next: self.next,
             ..emission
         };
@@ -93,7 +100,7 @@ impl Collector {
         }
     }
 
-    fn emit_range(&mut self, key: Key, outcome: &Outcome) -> Option<Step> {
+    fn emit_range(&mut self, key: Key, outcome: &Outcome, now: Timestamp) -> Option<Step> {
         let range = self.ranges.get(&key)?;
         let members = range.members.iter().filter_map(|at| self.blocks.get(at));
         let done = members.flat_map(|block| block.done().map(|(_, done)| done.handle));
@@ -122,10 +129,12 @@ impl Collector {
         // The last block's trace is the trace of the range.
         traces.pop();
         let standing = Emitted::standing(&self.emitted, self.next);
-        handles.extend(self.go_on(covered, record::size(&emission)));
+        let order_us = self.order_us(ready_at);
+        handles.extend(self.go_on(covered, record::size(&emission), now));
         let emission = Emission {
             hashes: range.members.iter().map(|(_, hash)| *hash).collect(),
             standing,
+            order_us,
             next: self.next,
             ..emission
         };
@@ -165,9 +174,20 @@ impl Collector {
         spans
     }
 
+    /// Returns how long a block or range whose proofs were complete at `ready_at` waited for its turn, in microseconds.
+    fn order_us(&self, ready_at: Option<Timestamp>) -> u64 {
+        ready_at.map_or(0, |ready_at| micros(self.turn_at.since(ready_at)))
+    }
+
     /// Moves the output behind these blocks. Returns further messages settled by their record.
-    fn go_on(&mut self, blocks: impl IntoIterator<Item = (At, Announcement)>, bytes: usize) -> Vec<Handle> {
+    fn go_on(
+        &mut self,
+        blocks: impl IntoIterator<Item = (At, Announcement)>,
+        bytes: usize,
+        now: Timestamp,
+    ) -> Vec<Handle> {
         self.intake.decided(bytes);
+        self.turn_at = now;
         let before = self.next;
         let blocks: Vec<_> = blocks.into_iter().collect();
         let covered_to = blocks.last().map_or(before, |((number, _), _)| *number);

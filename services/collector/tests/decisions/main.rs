@@ -5,7 +5,7 @@ mod ends;
 mod rig;
 
 use crate::rig::{
-    ATTEMPTS, Ended, Session, arrivals, attempt, completed, failed, number, opening, pipeline, record,
+    ATTEMPTS, Ended, NOW, Session, arrivals, attempt, completed, failed, number, opening, pipeline, record,
     single, stage,
 };
 use proptest::{collection::vec, prelude::*, sample::Index};
@@ -14,11 +14,111 @@ use push0_collector::{
     state::Handle,
 };
 use push0_domain::{
-    Payloads, Timestamp,
+    BlockHash, CriticalPath, Payloads, Timestamp,
     message::{EmissionOutcome, FailureClass, Outcome},
     task::first_attempt,
 };
 use std::collections::{BTreeMap, BTreeSet};
+
+#[test]
+fn a_stage_is_ready_behind_the_result_that_came_last() {
+    let stages = [
+        stage("split", "split", ""),
+        stage("segment", "map", ""),
+        stage("join", "join", ""),
+    ];
+    let mut told = Session::new(pipeline(1, 1, &stages));
+    told.adapt = |header| {
+        let split = CriticalPath::behind(Vec::new(), Timestamp(100)).failed_at(Timestamp(250));
+        header.path = match header.id.stage.stage.as_str() {
+            "split" => split,
+            _ => CriticalPath::behind(Vec::new(), Timestamp(400)).held(50),
+        };
+    };
+    let outputs = Payloads::List(vec![number(0), number(1)]);
+    let split = Ended {
+        stage: "split",
+        ..attempt(2, Outcome::Completed { outputs })
+    };
+    told.stored_at = Timestamp(300);
+    let steps = told.tell(split);
+    let path = &opening(&steps[0]).ready.path;
+    assert_eq!(
+        (path.ready_at, path.failed, path.failed_until, path.held_us),
+        (Timestamp(300), 0, Timestamp(300), 0)
+    );
+    let leg = &path.legs[0];
+    assert_eq!((leg.stage.as_str(), leg.prover.as_str()), ("split", "p-2"));
+    assert_eq!(
+        (leg.ready_at, leg.ended_at, leg.failed),
+        (Timestamp(100), Timestamp(300), 1)
+    );
+    assert_eq!(
+        (leg.parts.failed_us, leg.parts.prove_us, leg.own_us()),
+        (150, 1, 49)
+    );
+    let segment = |index, number| Ended {
+        stage: "segment",
+        index,
+        of: 2,
+        ..attempt(number, completed(index))
+    };
+    told.stored_at = Timestamp(500);
+    assert_eq!(told.tell(segment(1, 1)), []);
+    told.stored_at = Timestamp(700);
+    let steps = told.tell(segment(0, 2));
+    let path = &opening(&steps[0]).ready.path;
+    assert_eq!((path.ready_at, path.legs.len()), (Timestamp(700), 1));
+    assert_eq!(path.legs[0].prover.as_str(), "p-2");
+    assert_eq!((path.legs[0].parts.waited_us, path.legs[0].own_us()), (50, 249));
+}
+
+#[test]
+fn the_next_attempt_is_ready_when_its_task_was_and_tells_of_the_failures() {
+    let mut told = Session::new(single(1, 1));
+    told.adapt = |header| {
+        let begun = CriticalPath::behind(Vec::new(), Timestamp(100)).held(7);
+        header.path = if header.attempt == 1 {
+            begun
+        } else {
+            begun.failed_at(Timestamp(300)).held(9)
+        };
+    };
+    for (number, stored_at) in [(1, 300), (2, 800)] {
+        told.stored_at = Timestamp(stored_at);
+        let steps = told.tell(attempt(number, failed(FailureClass::Died)));
+        let path = &opening(&steps[0]).ready.path;
+        assert_eq!(
+            (path.ready_at, path.failed, path.held_us),
+            (Timestamp(100), number, 0)
+        );
+        assert_eq!(path.failed_until, Timestamp(stored_at));
+    }
+}
+
+/// Block 8 was ready before its turn, which came with the record of block 7. Block 9 was ready after it.
+#[test]
+fn a_record_tells_how_long_its_block_waited_for_earlier_records() {
+    let mut told = Session::new(single(1, 1));
+    told.adapt = |header| {
+        let number = header.id.stage.block.number as u8;
+        header.context.parent_hash = BlockHash([number - 1; 32]);
+        header.path = CriticalPath::behind(Vec::new(), Timestamp(5));
+    };
+    let mut waited = Vec::new();
+    for (block, stored_at) in [(8, 10), (7, 20), (9, NOW.0 + 30)] {
+        told.stored_at = Timestamp(stored_at);
+        told.handles += 1;
+        let steps = told.deliver_of(Handle(told.handles), block, attempt(1, completed(0)));
+        let of = |step: &Step| (record(step).last.number, record(step).order_us);
+        waited.extend(steps.iter().map(of));
+        if let [first, ..] = &steps[..] {
+            let ended_at = record(first).critical_path()[0].ended_at;
+            assert_eq!(ended_at, Timestamp(stored_at));
+        }
+    }
+    assert_eq!(waited, [(7, 0), (8, NOW.0 - 10), (9, 0)]);
+}
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(1000))]

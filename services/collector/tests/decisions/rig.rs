@@ -170,7 +170,7 @@ impl Session {
             give_up_at: None,
             check: false,
             program_id: None,
-            busy_us: 0,
+            path: push0_domain::CriticalPath::default(),
             seal: push0_domain::seal::Seal::default(),
         };
         (self.adapt)(&mut header);
@@ -181,6 +181,7 @@ impl Session {
             inputs: Some(Payloads::one(number(ended.index))),
             prove_us: 1,
             transfer_us: 0,
+            waited_us: 0,
             signature: None,
             verdict: None,
         };

@@ -103,6 +103,49 @@ fn an_unfilled_range_is_closed_after_a_while_with_what_was_ready_by_then() {
     assert_eq!(records(&rig), [(4, 5, "proved"), (6, 6, "proved")]);
 }
 
+/// Returns the names of the stages on the critical path of a record, and how long the ends of its range were apart from the
+/// readiness of the next stage, in seconds.
+fn told(record: &Emission) -> (Vec<&str>, f64) {
+    let path = record.critical_path();
+    let last = path.last().expect("a leg");
+    let account = record.account(last.ended_at).expect("a proof");
+    let sum = account.parts.sum_us() + account.range_us + account.order_us + account.own_us;
+    assert_eq!(sum, account.total_us, "{account:?}");
+    let stages = path.iter().map(|leg| leg.stage.as_str());
+    (stages.collect(), account.range_us as f64 / 1e6)
+}
+
+#[test]
+fn a_record_tells_how_long_its_range_waited_to_be_closed() {
+    // The last block closes the first range, the clock the second one.
+    let mut rig = ready(0..6);
+    for index in [0, 1] {
+        rig.finish(&range_task(&rig, index), true);
+    }
+    rig.pass(Duration::from_secs(11));
+    rig.advance();
+    rig.calm();
+    assert_eq!(records(&rig), [(0, 3, "proved"), (4, 5, "proved")]);
+    assert_eq!(told(&rig.records[0]), (vec!["prove", "range", "wrap"], 0.0));
+    let (stages, waited) = told(&rig.records[1]);
+    assert_eq!(stages, ["prove", "range", "wrap"]);
+    assert!((11.0..11.1).contains(&waited), "{waited}");
+}
+
+#[test]
+fn the_time_in_which_a_whole_range_failed_is_a_wait_of_its_halves() {
+    let mut rig = ready(0..4);
+    rig.doom(&range_task(&rig, 0));
+    let halves = rig.now;
+    rig.calm();
+    assert_eq!(records(&rig), [(0, 1, "proved"), (2, 3, "proved")]);
+    for record in &rig.records {
+        let path = record.critical_path();
+        assert_eq!(path[1].ready_at, halves);
+        assert!(path[0].ended_at < halves);
+    }
+}
+
 #[test]
 fn a_dead_block_has_a_record_of_its_own_between_two_ranges() {
     let mut rig = Rig::new(0);

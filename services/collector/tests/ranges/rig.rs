@@ -6,7 +6,8 @@ use push0_collector::{
     state::Handle,
 };
 use push0_domain::{
-    Announcement, BlockHash, BlockRef, Payload, Payloads, PipelineId, StageKey, TaskId, Timestamp,
+    Announcement, BlockHash, BlockRef, CriticalPath, Payload, Payloads, PipelineId, StageKey, TaskId,
+    Timestamp,
     message::{
         BlockContext, BlockEnded, BlockFacts, Emission, EmissionOutcome, EndReason, Failure, FailureClass,
         KnownBlock, Outcome, StageKind, StageReady, TaskHeader, TaskRange, TaskResult,
@@ -149,7 +150,7 @@ impl Rig {
             failed: 0,
             avoid: Vec::new(),
             inputs: Payloads::one(witness),
-            busy_us: 0,
+            path: CriticalPath::behind(Vec::new(), self.now),
         });
     }
 
@@ -363,6 +364,7 @@ impl Rig {
             inputs: Some(Payloads::List(inputs)),
             prove_us: 1,
             transfer_us: 0,
+            waited_us: 0,
             signature: None,
             verdict: None,
         };
@@ -428,7 +430,7 @@ fn header(open: &Open) -> TaskHeader {
         give_up_at: None,
         check: false,
         program_id: None,
-        busy_us: ready.busy_us,
+        path: ready.path.clone(),
         seal: push0_domain::seal::Seal::default(),
     }
 }

@@ -193,6 +193,34 @@ export interface Letter {
   can_retry: boolean;
 }
 
+export interface Parts {
+  failed_us: number;
+  waited_us: number;
+  transfer_us: number;
+  prove_us: number;
+  check_waited_us: number;
+  verify_us: number;
+}
+
+export interface Account {
+  total_us: number;
+  parts: Parts;
+  range_us: number;
+  order_us: number;
+  own_us: number;
+}
+
+export interface Leg {
+  stage: string;
+  ready_at: number;
+  ended_at: number;
+  prover: string;
+  verifier: string | null;
+  failed: number;
+  parts: Parts;
+  own_us: number;
+}
+
 export interface BlockDetail extends Block {
   parent_hash: string | null;
   trace_id: string | null;
@@ -201,6 +229,8 @@ export interface BlockDetail extends Block {
   spans: Span[];
   attempts_list: Attempt[];
   proofs: Proof[];
+  account: Account | null;
+  legs: Leg[];
   letters: Letter[];
 }
 

@@ -1,5 +1,6 @@
 //! One block or range: its attempts, its record, and the view of them.
 
+use super::account;
 use crate::view;
 use push0_domain::{
     BlockHash, BlockRef, PipelineId, ProofType, ProverId, StageName, Timestamp, ZkvmId,
@@ -109,7 +110,8 @@ pub(crate) struct Record {
     pub(crate) stored_at: Timestamp,
     pub(crate) first: u64,
     pub(crate) last: u64,
-    pub(crate) overhead_us: i64,
+    pub(crate) account: Option<view::Account>,
+    pub(crate) legs: Vec<view::Leg>,
     pub(crate) outcome: Recorded,
 }
 
@@ -400,7 +402,8 @@ impl Block {
             stored_at,
             first: record.first.number,
             last: record.last.number,
-            overhead_us: record.overhead_us(stored_at),
+            account: account::account(record, stored_at),
+            legs: account::legs(record),
             outcome: match &record.outcome {
                 EmissionOutcome::Proved(proofs) => Recorded::Proved(proofs.iter().map(proof_view).collect()),
                 EmissionOutcome::Dead { reason, .. } => Recorded::Dead(reason.clone()),

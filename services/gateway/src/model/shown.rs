@@ -93,7 +93,7 @@ impl Block {
             proof_bytes: is_last.then(|| proofs.first().map(|proof| proof.bytes)).flatten(),
             overhead_us: record
                 .filter(|_| is_last && !proofs.is_empty())
-                .map(|record| record.overhead_us),
+                .and_then(|record| i64::try_from(record.account?.own_us).ok()),
         }
     }
 

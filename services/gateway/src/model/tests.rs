@@ -8,6 +8,7 @@ use push0_domain::{
         BlockContext, BlockFacts, EmissionOutcome, EndReason, Failure, FailureClass, Held, Proof,
         ProverState, StageKind, TaskHeader, Verdict,
     },
+    path::{Leg, Parts},
 };
 use serde_json::json;
 
@@ -108,6 +109,7 @@ fn result(number: u64, attempt: u32, outcome: Outcome, verdict: Option<Verdict>)
         inputs: None,
         prove_us: 300_000,
         transfer_us: 20_000,
+        waited_us: 0,
         signature: None,
         verdict,
     }
@@ -127,6 +129,7 @@ fn valid() -> Option<Verdict> {
     Some(Verdict {
         verifier: "v1".parse().unwrap(),
         verify_us: 10_000,
+        waited_us: 0,
         invalid: None,
     })
 }
@@ -143,7 +146,7 @@ fn record(number: u64, outcome: EmissionOutcome) -> Emission {
         next: number + 1,
         announcement: Announcement(number),
         stored_at: at(0),
-        busy_us: 330_000,
+        order_us: 0,
         facts: BlockFacts::default(),
     }
 }
@@ -161,6 +164,20 @@ fn proved() -> EmissionOutcome {
         transfer_us: 20_000,
         verify_us: 10_000,
         attempt: 1,
+        path: vec![Leg {
+            stage: "prove".parse().unwrap(),
+            ready_at: at(0),
+            ended_at: at(440),
+            prover: "p1".parse().unwrap(),
+            verifier: Some("v1".parse().unwrap()),
+            failed: 0,
+            parts: Parts {
+                prove_us: 300_000,
+                transfer_us: 20_000,
+                verify_us: 10_000,
+                ..Parts::default()
+            },
+        }],
         signed: None,
     }])
 }
@@ -247,6 +264,10 @@ fn the_time_of_a_block_lies_under_spans_of_work_and_of_waits() {
     assert_eq!(root.end.unwrap() - root.start, 500);
     assert!((450..=500).contains(&leaves), "{leaves}: {:#?}", detail.spans);
     assert_eq!(detail.trace_id.as_deref(), Some("0af7"));
+    let (account, leg) = (detail.account.unwrap(), &detail.legs[0]);
+    assert_eq!((account.total_us, account.parts.prove_us), (500_000, 300_000));
+    assert_eq!((account.own_us, leg.own_us), (170_000, 110_000));
+    assert_eq!((leg.prover.as_str(), leg.verifier.as_deref()), ("p1", Some("v1")));
     assert!(
         detail
             .story

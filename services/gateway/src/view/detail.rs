@@ -24,6 +24,10 @@ pub struct BlockDetail {
     pub attempts_list: Vec<AttemptView>,
     /// The proofs in the block's record.
     pub proofs: Vec<ProofView>,
+    /// Where its time went until its record was stored; `null` without a proof.
+    pub account: Option<Account>,
+    /// The stages on its critical path, from the first to the final one.
+    pub legs: Vec<Leg>,
     /// The dead letters about the block.
     pub letters: Vec<Letter>,
 }
@@ -112,6 +116,59 @@ pub struct ProofView {
     pub bytes: u64,
     /// The first bytes of the proof as hex digits; empty for a proof in the blob store.
     pub hex_prefix: String,
+}
+
+/// Where the time of a block went. All parts together are `total_us`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
+pub struct Account {
+    /// From the readiness of its first stage to the storing of its record.
+    pub total_us: u64,
+    /// In provers and verifiers, and waiting for them.
+    pub parts: Parts,
+    /// Waiting for the other blocks of its range.
+    pub range_us: u64,
+    /// Waiting for the records of earlier blocks.
+    pub order_us: u64,
+    /// push0's own time.
+    pub own_us: u64,
+}
+
+/// A stage on the critical path of a block.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+pub struct Leg {
+    /// The stage's name.
+    pub stage: String,
+    /// When the stage was ready.
+    pub ready_at: u64,
+    /// When its last result was stored.
+    pub ended_at: u64,
+    /// The prover of that result.
+    pub prover: String,
+    /// The verifier of that result; `null` without verification.
+    pub verifier: Option<String>,
+    /// How many attempts failed before.
+    pub failed: u32,
+    /// The parts of the time that are not push0's own.
+    pub parts: Parts,
+    /// push0's own time.
+    pub own_us: u64,
+}
+
+/// Time of a stage or a block in provers and verifiers, and waiting for them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
+pub struct Parts {
+    /// Until the last failed attempt ended, or a second copy or a retry was asked for.
+    pub failed_us: u64,
+    /// Waiting for a free prover, for the pause after a failure, or for the output to come near.
+    pub waited_us: u64,
+    /// Reading of inputs and storing of outputs.
+    pub transfer_us: u64,
+    /// Proving.
+    pub prove_us: u64,
+    /// Waiting for a free verifier that can tell.
+    pub check_waited_us: u64,
+    /// Verification.
+    pub verify_us: u64,
 }
 
 /// A pipeline with its definition.

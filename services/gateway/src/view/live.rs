@@ -288,7 +288,7 @@ pub struct Block {
     pub prover: Option<String>,
     /// The size of its proof.
     pub proof_bytes: Option<u64>,
-    /// Time from announcement to record that was spent in no prover or verifier.
+    /// push0's own part of the time until its record.
     pub overhead_us: Option<i64>,
 }
 

@@ -94,7 +94,10 @@ async fn a_proof_about_a_block_without_facts_waits_for_them_and_nobody_is_judged
     }
     rig.deployment.submit_blocks(&rig.pipeline, 51..=51).await;
     let result = rig.result(&task).await;
-    assert_eq!(result.verdict.expect("a verdict").invalid, None);
+    let verdict = result.verdict.expect("a verdict");
+    assert_eq!(verdict.invalid, None);
+    // Until the facts came, no verifier could tell: that time is a wait.
+    assert!(verdict.waited_us > 300_000, "{verdict:?}");
     assert_eq!(result.prover.as_str(), "a");
 }
 
@@ -109,6 +112,7 @@ fn unverified(task: &Task, output: push0_domain::Payload) -> TaskResult {
         inputs: Some(task.inputs.clone()),
         prove_us: 1,
         transfer_us: 0,
+        waited_us: 0,
         signature: None,
         verdict: None,
     }

@@ -1,5 +1,6 @@
 //! `push0 block N`: shows everything known about one block.
 
+use crate::account;
 use crate::block_arg::BlockArg;
 use crate::context::Context;
 use crate::explain::{Explained, explain};
@@ -166,7 +167,6 @@ fn emitted(record: &Record) -> Vec<String> {
                     proof.attempt,
                 ));
             }
-            lines.push(format!("  overhead      {} ms", table::ms(record.overhead_us())));
         }
         EmissionOutcome::Dead { dead_letter, reason } => {
             lines.push(format!(
@@ -180,11 +180,7 @@ fn emitted(record: &Record) -> Vec<String> {
         }
         EmissionOutcome::Abandoned(_) => {}
     }
-    let took = record.stored_at.since(record.emission.stored_at);
-    lines.push(format!(
-        "  took          {} from stored to emitted",
-        table::span(took)
-    ));
+    lines.extend(took(record));
     lines.push(format!(
         "  emitted       {}",
         times::with_age(record.stored_at, now())
@@ -193,6 +189,17 @@ fn emitted(record: &Record) -> Vec<String> {
         lines.push(format!("  trace         {id}"));
     }
     lines
+}
+
+/// Returns where the time of the block went, as far as its record tells.
+fn took(record: &Record) -> Vec<String> {
+    let account = account::lines(&record.emission, record.stored_at);
+    if !account.is_empty() {
+        return account;
+    }
+    let took = record.stored_at.since(record.emission.stored_at);
+    let took = table::span(took);
+    vec![format!("  took          {took} from stored to emitted")]
 }
 
 fn in_flight(found: &Found<'_>) -> Vec<String> {

@@ -183,7 +183,10 @@ async fn resident(context: &Context) -> BTreeMap<String, f64> {
 impl Report {
     fn new(blocks: u32, audit: &Audit, found: &[Record], rss_mb: BTreeMap<String, f64>) -> Self {
         let proved = || found.iter().filter(|record| !record.proofs().is_empty());
-        let mut overhead: Vec<i64> = proved().map(Record::overhead_us).collect();
+        let mut overhead: Vec<i64> = proved()
+            .filter_map(Record::overhead_us)
+            .filter_map(|us| i64::try_from(us).ok())
+            .collect();
         let mut prove: Vec<i64> = proved()
             .filter_map(Record::prove_us)
             .filter_map(|us| i64::try_from(us).ok())

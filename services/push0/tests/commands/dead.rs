@@ -8,7 +8,7 @@ use push0_domain::message::{
 };
 use push0_domain::task::StageKey;
 use push0_domain::trace::TraceContext;
-use push0_domain::{Announcement, BlockHash, Payload, Payloads, subject};
+use push0_domain::{Announcement, BlockHash, CriticalPath, Payload, Payloads, Timestamp, subject};
 
 #[tokio::test]
 async fn dead_letters_are_shown_retried_and_dropped() {
@@ -49,7 +49,12 @@ async fn dead_letters_are_shown_retried_and_dropped() {
         "{}",
         stage.subject
     );
-    assert_eq!(stage.body.expect("it decodes").attempt, 4);
+    let ready = stage.body.expect("it decodes");
+    assert_eq!(ready.attempt, 4);
+    // The block has no record yet, so its time goes on, and the time until now is the failures'.
+    let path = &ready.path;
+    assert_eq!((path.ready_at, path.failed), (Timestamp(100), 1));
+    assert_eq!(path.failed_until, ready.context.stored_at);
 
     assert_eq!(
         deployment.json(&["dead", "list"]).as_array().map(Vec::len),
@@ -130,6 +135,9 @@ async fn a_task_among_several_is_retried_with_the_witness_of_its_block() {
         (1, 1, true)
     );
     assert_eq!(ready.inputs, Payloads::one(witness));
+    // The time of the block counts anew.
+    let path = CriticalPath::behind(Vec::new(), ready.context.stored_at);
+    assert_eq!(ready.path, path);
     assert_eq!(deployment.ok(&["dead", "list"]), "no dead letters\n");
 
     deployment.emit(5, EmissionOutcome::Proved(Vec::new())).await;
@@ -218,7 +226,7 @@ fn letter(id: &str) -> DeadLetter {
         failed: 0,
         avoid: Vec::new(),
         inputs: Payloads::one(Payload::empty()),
-        busy_us: 0,
+        path: CriticalPath::behind(Vec::new(), Timestamp(100)).failed_at(Timestamp(900)),
     };
     let history = vec![record(1), record(2), record(3)];
     DeadLetter {

@@ -257,7 +257,7 @@ impl Active<'_> {
                 ("copied", Cause::Silence)
             }
         };
-        let ready = reports::second_copy(task, prover.name);
+        let ready = reports::second_copy(task, prover.name, now());
         let id = ready.stage.task(ready.tasks.first).attempt(ready.attempt);
         let key = AttemptKey::of(&ready.zkvm, &id);
         let trace = trace.unwrap_or(&stored);

@@ -8,7 +8,7 @@ use crate::{
 use futures::{StreamExt as _, stream};
 use push0_bus::{Bucket, BusError, Stream, now};
 use push0_domain::{
-    BlockKey, PipelineId, ProofType,
+    BlockKey, CriticalPath, PipelineId, ProofType,
     message::{BlockEvent, Emission, KnownBlock, Outcome, ResultEvent, StageReady, TaskHeader, TaskResult},
     pipeline::{Pipeline, ProofSpec},
     subject::{self, AttemptKey, Kind},
@@ -317,7 +317,8 @@ impl Active<'_> {
             Some(header) => header.context.clone(),
             None => retry::context(pipeline, block),
         };
-        let stages = retry::first_stages(pipeline, block, &context, input);
+        let path = CriticalPath::behind(Vec::new(), context.stored_at).failed_at(now());
+        let stages = retry::first_stages(pipeline, block, &context, input, &path);
         let trace = TraceContext::default();
         let trace = trace::of_block(&trace, name, &block.block, block.observed_at);
         let trace = trace

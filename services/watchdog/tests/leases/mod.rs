@@ -46,7 +46,7 @@ pub(crate) fn held(index: u32, running: Option<Duration>, timeout: Duration) -> 
         give_up_at: None,
         check: false,
         program_id: None,
-        busy_us: 0,
+        path: push0_domain::CriticalPath::default(),
         seal: push0_domain::seal::Seal::default(),
     };
     Held {

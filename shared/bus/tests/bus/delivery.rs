@@ -30,6 +30,7 @@ fn result(block: u64) -> ResultEvent {
         inputs: None,
         prove_us: 1_000,
         transfer_us: 0,
+        waited_us: 0,
         signature: None,
         verdict: None,
     })

@@ -74,6 +74,30 @@ async fn a_task_reaches_a_waiting_puller_at_once() {
 }
 
 #[tokio::test]
+async fn a_delivery_tells_how_long_its_message_waited_for_a_place() {
+    let broker = Broker::start().await;
+    let mut puller = puller(&broker).await;
+    let (ready, ()) = tokio::join!(soon(puller.next::<u64>(1)), release(&broker, 0..1));
+    assert_eq!(ready.unwrap().waited, Duration::ZERO);
+    release(&broker, 1..2).await;
+    let wait = Duration::from_millis(300);
+    // wait: no place is open for this time
+    tokio::time::sleep(wait).await;
+    let late = soon(puller.next::<u64>(1)).await.unwrap();
+    assert!(late.waited >= wait && late.waited < SOON, "{:?}", late.waited);
+    // The place of the expired request was open before the message came.
+    let expired = Duration::from_millis(2_300);
+    assert!(
+        tokio::time::timeout(expired, puller.next::<u64>(1))
+            .await
+            .is_err()
+    );
+    release(&broker, 2..3).await;
+    let again = soon(puller.next::<u64>(1)).await.unwrap();
+    assert_eq!((again.body, again.waited), (2, Duration::ZERO));
+}
+
+#[tokio::test]
 async fn credits_come_back_when_a_request_expires() {
     let broker = Broker::start().await;
     let mut puller = puller(&broker).await;

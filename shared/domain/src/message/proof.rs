@@ -2,8 +2,8 @@
 
 use super::{BlockFacts, EndReason, Failure, StageReady};
 use crate::{
-    BlockHash, BlockRef, Payload, PipelineId, ProofType, ProverId, Timestamp, ZkvmId, signature::Signed,
-    wanted::Announcement,
+    BlockHash, BlockRef, Payload, PipelineId, ProofType, ProverId, Timestamp, ZkvmId, path::Leg,
+    signature::Signed, wanted::Announcement,
 };
 use serde::{Deserialize, Serialize};
 
@@ -39,8 +39,9 @@ pub struct Emission {
     pub announcement: Announcement,
     /// When the broker stored the announcement. A measurement: no decision depends on it.
     pub stored_at: Timestamp,
-    /// Time inside provers and verifiers on the critical path, in microseconds.
-    pub busy_us: u64,
+    /// How long the proved block or range waited for the records of earlier blocks, in microseconds.
+    #[serde(default)]
+    pub order_us: u64,
     /// Facts about the block for tables.
     #[serde(default)]
     pub facts: BlockFacts,
@@ -59,15 +60,6 @@ impl Emission {
     /// Returns whether the record amends an older one instead of continuing the output.
     pub fn amends(&self) -> bool {
         self.last.number.checked_add(1) != Some(self.next)
-    }
-
-    /// Returns the orchestration overhead in microseconds: the time from "block stored" to "record stored", minus the
-    /// time inside provers and verifiers on the critical path. Negative only if a prover's clock runs fast.
-    pub fn overhead_us(&self, record_stored_at: Timestamp) -> i64 {
-        let signed = |micros: u64| i64::try_from(micros).unwrap_or(i64::MAX);
-        signed(record_stored_at.0)
-            .saturating_sub(signed(self.stored_at.0))
-            .saturating_sub(signed(self.busy_us))
     }
 
     /// Returns the blocks that the record covers, in ascending order.
@@ -126,6 +118,9 @@ pub struct Proof {
     pub verify_us: u64,
     /// The number of the final stage's attempt.
     pub attempt: u32,
+    /// The stages on the proof's critical path, from the first to the final one.
+    #[serde(default)]
+    pub path: Vec<Leg>,
     /// The prover's signature of [`Emission::statement`]; `None` from a prover without a key.
     #[serde(default)]
     pub signed: Option<Signed>,

@@ -35,6 +35,9 @@ pub struct TaskResult {
     /// How long the inputs were read and the outputs stored, in microseconds. This time is not in `prove_us`.
     #[serde(default)]
     pub transfer_us: u64,
+    /// How long the task waited for a free slot after its release, in microseconds.
+    #[serde(default)]
+    pub waited_us: u64,
     /// The prover's signature of [`Self::statement`]; `None` from a prover without a key, and from the watchdog.
     #[serde(default)]
     pub signature: Option<Signature>,
@@ -84,13 +87,6 @@ impl TaskResult {
             zkvm: self.header.zkvm.clone(),
             name: self.prover.clone(),
         }
-    }
-
-    /// Returns the time inside provers and verifiers on the critical path, this attempt included, in microseconds.
-    pub fn busy_us(&self) -> u64 {
-        let verified = self.verdict.as_ref().map_or(0, |verdict| verdict.verify_us);
-        let attempt = self.prove_us.saturating_add(verified);
-        self.header.busy_us.saturating_add(attempt)
     }
 }
 
@@ -208,6 +204,9 @@ pub struct Verdict {
     pub verifier: ProverId,
     /// How long the verification took, in microseconds.
     pub verify_us: u64,
+    /// How long the check waited for a free slot of a verifier, in microseconds.
+    #[serde(default)]
+    pub waited_us: u64,
     /// Why the proof is false; `None` if it is valid. Cut to [`TEXT_LEN_MAX`] bytes when it is read.
     #[serde(default, deserialize_with = "clipped_reason")]
     pub invalid: Option<String>,

@@ -2,7 +2,7 @@
 
 use super::BlockContext;
 use crate::{
-    Payloads, ProverId, Timestamp, ZkvmId,
+    CriticalPath, Payloads, ProverId, Timestamp, ZkvmId,
     seal::Seal,
     subject::AttemptKey,
     task::{AttemptId, StageKey, TaskId},
@@ -37,9 +37,9 @@ pub struct StageReady {
     /// The inputs: for attempt 1 those of all tasks in `tasks`, for a later attempt those of
     /// its single task.
     pub inputs: Payloads,
-    /// Time spent in provers and verifiers so far, in microseconds (see [`TaskHeader::busy_us`]).
+    /// The critical path of the block up to these tasks.
     #[serde(default)]
-    pub busy_us: u64,
+    pub path: CriticalPath,
 }
 
 /// A run of consecutive tasks of a stage.
@@ -104,11 +104,9 @@ pub struct TaskHeader {
     /// The pinned program (verifying key), in the zkVM's own text form; `None` if the pipeline pins none.
     #[serde(default)]
     pub program_id: Option<String>,
-    /// Time spent inside provers and verifiers on the critical path before this task, in microseconds. A
-    /// join takes the value of its latest input. The orchestration overhead of a block is its total time
-    /// less this time.
+    /// The critical path of the block up to this attempt. A join takes the path of its latest input.
     #[serde(default)]
-    pub busy_us: u64,
+    pub path: CriticalPath,
     /// The dispatcher's mark on the other fields. A report with another header changes nothing.
     pub seal: Seal,
 }

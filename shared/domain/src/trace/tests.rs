@@ -1,6 +1,7 @@
 use super::*;
 use crate::{
-    BlockHash, BlockRef, PipelineId, ProofType, ProverId, StageKey, StageName, Timestamp, ZkvmId,
+    BlockHash, BlockRef, CriticalPath, PipelineId, ProofType, ProverId, StageKey, StageName, Timestamp,
+    ZkvmId,
     message::{BlockContext, Emission, EmissionOutcome, Failure, FailureClass, StageKind, TaskHeader},
     seal::Seal,
     wanted::Announcement,
@@ -56,7 +57,7 @@ fn header(attempt: u32, hedge_of: Option<u32>) -> TaskHeader {
         give_up_at: None,
         check: true,
         program_id: None,
-        busy_us: 0,
+        path: CriticalPath::default(),
         seal: Seal::default(),
     }
 }
@@ -240,7 +241,7 @@ fn a_record_ends_its_root_and_the_wait_for_its_turn() {
         next: 8,
         announcement: Announcement(1),
         stored_at: Timestamp(1_000_600),
-        busy_us: 0,
+        order_us: 0,
         facts: Default::default(),
     };
     let told = RecordTold {

@@ -1,6 +1,7 @@
 //! Laws of the vocabulary: properties of all values, not only of chosen examples.
 
 mod codec;
+mod path;
 mod pipeline;
 mod python;
 mod range;

@@ -29,6 +29,7 @@ fn completed(header: TaskHeader) -> TaskResult {
         inputs: None,
         prove_us: 1,
         transfer_us: 0,
+        waited_us: 0,
         signature: None,
         verdict: None,
     }
@@ -52,6 +53,7 @@ fn verified(header: TaskHeader, verifier: &str) -> TaskResult {
         verdict: Some(Verdict {
             verifier: id(verifier),
             verify_us: 1,
+            waited_us: 0,
             invalid: None,
         }),
         ..completed(header)
@@ -75,7 +77,7 @@ proptest! {
         // Each field alone, taken from another header.
         let TaskHeader {
             id, attempt, hedge_of, zkvm, context, kind, of, timeout_ms, hedge_after_ms, attempts_max, give_up_at, check,
-            program_id, busy_us, seal: _,
+            program_id, path, seal: _,
         } = other;
         let changed = [
             TaskHeader { id, ..sealed.clone() },
@@ -91,7 +93,7 @@ proptest! {
             TaskHeader { give_up_at, ..sealed.clone() },
             TaskHeader { check, ..sealed.clone() },
             TaskHeader { program_id, ..sealed.clone() },
-            TaskHeader { busy_us, ..sealed.clone() },
+            TaskHeader { path, ..sealed.clone() },
         ];
         for changed in changed {
             prop_assert_eq!(keys(1).verify(&changed), changed == sealed);

@@ -37,6 +37,7 @@ fn record(result: &TaskResult, output: &Payload, signature: Signature) -> (Emiss
         transfer_us: 0,
         verify_us: 0,
         attempt: header.attempt,
+        path: Vec::new(),
         signed: Some(Signed {
             stage: stage.stage.clone(),
             index: header.id.index,
@@ -54,7 +55,7 @@ fn record(result: &TaskResult, output: &Payload, signature: Signature) -> (Emiss
         next: stage.block.number.wrapping_add(1),
         announcement: header.context.announcement,
         stored_at: header.context.stored_at,
-        busy_us: 0,
+        order_us: 0,
         facts: BlockFacts::default(),
     };
     (emission, proof)
@@ -131,7 +132,7 @@ proptest! {
         }
         // A verdict carries the signature of its check. A verifier that lost the outputs speaks for itself.
         let judged = |result: TaskResult| TaskResult {
-            verdict: Some(Verdict { verifier: "v1".parse().unwrap(), verify_us: 1, invalid: None }),
+            verdict: Some(Verdict { verifier: "v1".parse().unwrap(), verify_us: 1, waited_us: 0, invalid: None }),
             ..result
         };
         prop_assert_eq!(judge(Kind::Verdict, None, &judged(signed(&own))), Ok(()));

@@ -5,10 +5,11 @@ mod output;
 pub(crate) use output::*;
 use proptest::{collection::vec, option::of, prelude::*};
 use push0_domain::{
-    Announcement, BlobPlace, BlobRef, BlockHash, BlockRef, Payload, Payloads, PipelineId, ProofType,
-    ProverId, StageName, TaskId, Timestamp, ZkvmId,
+    Announcement, BlobPlace, BlobRef, BlockHash, BlockRef, CriticalPath, Payload, Payloads, PipelineId,
+    ProofType, ProverId, StageName, TaskId, Timestamp, ZkvmId,
     block::BlockKey,
     message::*,
+    path::{Leg, Parts},
     payload::{BlobHash, CHUNK_LEN},
     seal::Seal,
     signature::{Signature, Signed},
@@ -270,10 +271,10 @@ pub(crate) fn stage_ready() -> impl Strategy<Value = StageReady> {
         any::<u32>(),
         vec(prover(), 0..3),
         payloads(),
-        any::<u64>(),
+        critical_path(),
     );
     (stage_key(), context(), zkvm(), range(), any::<u32>(), rest).prop_map(
-        |(stage, context, zkvm, tasks, attempt, (hedge_of, failed, avoid, inputs, busy_us))| StageReady {
+        |(stage, context, zkvm, tasks, attempt, (hedge_of, failed, avoid, inputs, path))| StageReady {
             stage,
             context,
             zkvm,
@@ -283,7 +284,57 @@ pub(crate) fn stage_ready() -> impl Strategy<Value = StageReady> {
             failed,
             avoid,
             inputs,
-            busy_us,
+            path,
+        },
+    )
+}
+
+/// Few names, so that stages repeat, and times of all sizes, so that sums overflow unless they are kept from it.
+pub(crate) fn leg() -> impl Strategy<Value = Leg> {
+    let stage = prop_oneof![Just("prove"), Just("join"), Just("range")];
+    let who = (prover(), of(prover()), prop_oneof![Just(0), any::<u32>()]);
+    (stage, time(), time(), who, parts()).prop_map(
+        |(stage, ready_at, ended_at, (prover, verifier, failed), parts)| Leg {
+            stage: stage.parse().expect("a valid name"),
+            ready_at,
+            ended_at,
+            prover,
+            verifier,
+            failed,
+            parts,
+        },
+    )
+}
+
+fn parts() -> impl Strategy<Value = Parts> {
+    let part = || prop_oneof![0..10_000_000_u64, any::<u64>(), Just(u64::MAX)];
+    [part(), part(), part(), part(), part(), part()].prop_map(
+        |[
+            failed_us,
+            waited_us,
+            transfer_us,
+            prove_us,
+            check_waited_us,
+            verify_us,
+        ]| Parts {
+            failed_us,
+            waited_us,
+            transfer_us,
+            prove_us,
+            check_waited_us,
+            verify_us,
+        },
+    )
+}
+
+pub(crate) fn critical_path() -> impl Strategy<Value = CriticalPath> {
+    (vec(leg(), 0..4), time(), any::<u32>(), time(), any::<u64>()).prop_map(
+        |(legs, ready_at, failed, failed_until, held_us)| CriticalPath {
+            legs,
+            ready_at,
+            failed,
+            failed_until,
+            held_us,
         },
     )
 }
@@ -301,7 +352,7 @@ pub(crate) fn header() -> impl Strategy<Value = TaskHeader> {
         of(time()),
         any::<bool>(),
         of(text()),
-        (any::<u64>(), any::<[u8; 32]>()),
+        (critical_path(), any::<[u8; 32]>()),
     );
     let what = (
         task_id(),
@@ -315,7 +366,7 @@ pub(crate) fn header() -> impl Strategy<Value = TaskHeader> {
     (what, limits).prop_map(
         |(
             (id, attempt, hedge_of, zkvm, context, kind, of),
-            (timeout_ms, hedge_after_ms, attempts_max, give_up_at, check, program_id, (busy_us, seal)),
+            (timeout_ms, hedge_after_ms, attempts_max, give_up_at, check, program_id, (path, seal)),
         )| TaskHeader {
             id,
             attempt,
@@ -330,7 +381,7 @@ pub(crate) fn header() -> impl Strategy<Value = TaskHeader> {
             give_up_at,
             check,
             program_id,
-            busy_us,
+            path,
             seal: Seal(seal),
         },
     )
@@ -370,10 +421,11 @@ pub(crate) fn task_result() -> impl Strategy<Value = TaskResult> {
         payloads().prop_map(|outputs| Outcome::Completed { outputs }),
         failure().prop_map(Outcome::Failed),
     ];
-    let verdict = (prover(), any::<u64>(), of(text()));
-    let verdict = verdict.prop_map(|(verifier, verify_us, invalid)| Verdict {
+    let verdict = (prover(), any::<u64>(), any::<u64>(), of(text()));
+    let verdict = verdict.prop_map(|(verifier, verify_us, waited_us, invalid)| Verdict {
         verifier,
         verify_us,
+        waited_us,
         invalid,
     });
     (
@@ -381,19 +433,22 @@ pub(crate) fn task_result() -> impl Strategy<Value = TaskResult> {
         prover(),
         outcome,
         of(payloads()),
-        (any::<u64>(), any::<u64>()),
+        (any::<u64>(), any::<u64>(), any::<u64>()),
         (of(signature()), of(verdict)),
     )
         .prop_map(
-            |(header, prover, outcome, inputs, (prove_us, transfer_us), (signature, verdict))| TaskResult {
-                header,
-                prover,
-                outcome,
-                inputs,
-                prove_us,
-                transfer_us,
-                signature,
-                verdict,
+            |(header, prover, outcome, inputs, (prove_us, transfer_us, waited_us), (signature, verdict))| {
+                TaskResult {
+                    header,
+                    prover,
+                    outcome,
+                    inputs,
+                    prove_us,
+                    transfer_us,
+                    waited_us,
+                    signature,
+                    verdict,
+                }
             },
         )
 }

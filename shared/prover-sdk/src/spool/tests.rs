@@ -40,7 +40,7 @@ fn unstored(number: u64, outputs: &[&[u8]]) -> Unstored {
         give_up_at: None,
         check: true,
         program_id: None,
-        busy_us: 0,
+        path: push0_domain::CriticalPath::default(),
         seal: push0_domain::seal::Seal::default(),
     };
     Unstored {
@@ -51,6 +51,7 @@ fn unstored(number: u64, outputs: &[&[u8]]) -> Unstored {
             failure: None,
             prove_us: 1,
             transfer_us: 2,
+            waited_us: 3,
             trace: TraceContext::default(),
             begun: None,
         },

@@ -106,6 +106,7 @@ async fn forge(bus: &Bus, key: &str, stolen: &[Task]) -> Infallible {
                 inputs: Some(task.inputs.clone()),
                 prove_us: 1,
                 transfer_us: 0,
+                waited_us: 0,
                 signature: None,
                 verdict: None,
             };

@@ -33,6 +33,7 @@ fn fatal(header: &TaskHeader) -> ResultEvent {
         inputs: None,
         prove_us: 1,
         transfer_us: 0,
+        waited_us: 0,
         signature: None,
         verdict: None,
     })

@@ -278,6 +278,7 @@ fn unsealed(zkvm: &ZkvmId, prover: &ProverId, attempt: u32, outputs: Payloads) -
         inputs: Some(Payloads::one(Payload::empty())),
         prove_us: 1,
         transfer_us: 0,
+        waited_us: 0,
         signature: None,
         verdict: None,
     }

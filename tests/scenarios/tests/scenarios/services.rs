@@ -169,6 +169,7 @@ fn step(pipeline: &PipelineId, index: u32, keys: &SealKeys) -> Message {
         inputs: None,
         prove_us: 1,
         transfer_us: 0,
+        waited_us: 0,
         signature: None,
         verdict: None,
     };

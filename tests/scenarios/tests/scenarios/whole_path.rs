@@ -1,8 +1,8 @@
 //! Blocks from a chain to verified proofs in order, through every kind of workflow.
 
-use push0_domain::{PipelineId, message::EmissionOutcome};
+use push0_domain::{PipelineId, ProverId, message::EmissionOutcome};
 use push0_harness::{Anvil, Deployment, Process, ProcessBuilder, assert_complete_in_order};
-use push0_scenarios::{PATIENCE, attempts, deploy, proofs, prover, settled, verifier};
+use push0_scenarios::{PATIENCE, attempts, demo, deploy, proofs, prover, settled, single, verifier};
 use serde_json::{Value, json};
 
 /// The pipeline run by `make demo`.
@@ -227,4 +227,41 @@ async fn every_proof_type_of_a_full_quorum_is_in_the_record() {
             "{body:?}"
         );
     }
+}
+
+#[tokio::test]
+async fn a_record_tells_how_long_its_block_waited_and_how_long_push0_took() {
+    let slow = prover("p1")
+        .env("PUSH0_MOCK__TIME", "300ms")
+        .env("PUSH0_PROVER__SLOTS", "1");
+    let deployment = deploy(&single("timeout = \"10s\""), [slow, verifier("v1")]).await;
+    deployment.submit_blocks(&demo(), 1..=3).await;
+    let emissions = deployment.wait_emitted(&demo(), 3, PATIENCE).await;
+    assert_complete_in_order(&emissions, 1..=3);
+    let mut waited = Vec::new();
+    for kept in &emissions {
+        let emission = kept.body.as_ref().expect("a readable record");
+        let [leg] = emission.critical_path() else {
+            unreachable!("one stage: {emission:?}")
+        };
+        assert_eq!(
+            (leg.stage.as_str(), leg.prover.as_str(), leg.failed),
+            ("prove", "p1", 0)
+        );
+        assert_eq!(leg.verifier.as_ref().map(ProverId::as_str), Some("v1"));
+        assert_eq!(leg.ready_at, emission.stored_at);
+        let account = emission.account(kept.stored_at).expect("a proof");
+        let sum = account.parts.sum_us() + account.range_us + account.order_us + account.own_us;
+        assert_eq!(sum, account.total_us, "{account:?}");
+        assert_eq!(account.total_us, kept.stored_at.0 - emission.stored_at.0);
+        assert!(account.own_us < 100_000, "{account:?}");
+        assert!(account.parts.prove_us >= 300_000, "{account:?}");
+        waited.push(account.parts.waited_us);
+    }
+    // One prover proves one block after another.
+    assert!(
+        waited[0] < 100_000 && waited[1] >= 200_000 && waited[2] >= 400_000,
+        "{waited:?}"
+    );
+    settled(deployment.bus()).await;
 }

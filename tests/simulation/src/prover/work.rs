@@ -166,6 +166,7 @@ impl World {
             outcome,
             prove_us: took,
             transfer_us: 0,
+            waited_us: 0,
             signature: None,
             verdict: None,
         };
@@ -190,6 +191,7 @@ impl World {
         result.verdict = Some(Verdict {
             verifier,
             verify_us: took,
+            waited_us: 0,
             invalid,
         });
         Body::Verdict(result)

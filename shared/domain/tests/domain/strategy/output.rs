@@ -10,7 +10,11 @@ pub(crate) fn emission() -> impl Strategy<Value = Emission> {
         any::<u64>(),
         (any::<u64>(), any::<u64>()),
         any::<u64>(),
-        (any::<u32>(), of((stage_name(), any::<u32>(), signature()))),
+        (
+            any::<u32>(),
+            of((stage_name(), any::<u32>(), signature())),
+            vec(leg(), 0..4),
+        ),
     )
         .prop_map(
             |(
@@ -19,7 +23,7 @@ pub(crate) fn emission() -> impl Strategy<Value = Emission> {
                 bytes,
                 (prove_us, transfer_us),
                 verify_us,
-                (attempt, signed),
+                (attempt, signed, path),
             )| Proof {
                 proof_type,
                 zkvm,
@@ -32,6 +36,7 @@ pub(crate) fn emission() -> impl Strategy<Value = Emission> {
                 transfer_us,
                 verify_us,
                 attempt,
+                path,
                 signed: signed.map(|(stage, index, signature)| Signed {
                     stage,
                     index,
@@ -64,7 +69,7 @@ pub(crate) fn emission() -> impl Strategy<Value = Emission> {
                 (parent_hash, hashes, standing),
                 (next, outcome),
                 (announcement, stored_at),
-                busy_us,
+                order_us,
                 facts,
             )| {
                 Emission {
@@ -78,7 +83,7 @@ pub(crate) fn emission() -> impl Strategy<Value = Emission> {
                     outcome,
                     announcement,
                     stored_at,
-                    busy_us,
+                    order_us,
                     facts,
                 }
             },
