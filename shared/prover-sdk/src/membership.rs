@@ -56,6 +56,10 @@ pub(crate) fn join(
         }
         (None, None) => None,
     };
+    if enrolment.is_some() {
+        // The environment may name a seed for all services, and a replica has no such file.
+        nats.nkey_seed = None;
+    }
     // Without a key the broker has no accounts, or those of another make.
     if enrolment.is_some() || nats.nkey_seed.is_some() {
         nats.membership = Some(Membership {
