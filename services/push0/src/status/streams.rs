@@ -3,7 +3,7 @@
 use super::model::{Problem, StreamStatus};
 use crate::failure::Failure;
 use crate::room;
-use push0_bus::{Bus, Level, Standing};
+use push0_bus::{Bus, BusError, Level, Standing};
 use std::collections::BTreeMap;
 
 /// Reads all streams. Their trouble goes to the problems, the same trouble of several streams as one.
@@ -21,8 +21,7 @@ pub(super) async fn read(bus: &Bus, problems: &mut Vec<Problem>) -> Vec<StreamSt
                 streams.push(status(standing));
             }
             Err(error) => {
-                let trouble = format!("no answer about its copies ({})", Failure::from(error).text());
-                troubles.entry(trouble).or_default().push(name);
+                troubles.entry(unanswered(error)).or_default().push(name);
             }
         }
     }
@@ -36,6 +35,15 @@ pub(super) async fn read(bus: &Bus, problems: &mut Vec<Problem>) -> Vec<StreamSt
         .collect();
     problems.extend(room::waits(&levels).into_iter().map(Problem::new));
     streams
+}
+
+/// Says that the copies of a stream are not known. Streams with the same reason are told as one, so their names stay out.
+fn unanswered(error: BusError) -> String {
+    let reason = match error {
+        BusError::Unavailable { reason, .. } => reason,
+        other => Failure::from(other).text(),
+    };
+    format!("no answer about the copies ({reason}); most of the brokers may be away")
 }
 
 fn status(standing: Standing) -> StreamStatus {
