@@ -6,8 +6,9 @@ use crate::{
     leaderless::refuse_without_leader,
 };
 use async_nats::jetstream::{
+    ErrorCode,
     consumer::{AckPolicy, PriorityPolicy, pull},
-    context::CreateStreamError,
+    context::{CreateStreamError, GetStreamErrorKind},
     kv,
     stream::{Config, DiscardPolicy, RetentionPolicy, StorageType},
 };
@@ -56,7 +57,7 @@ impl ProvisionError {
     }
 
     fn new(what: &str, error: &CreateStreamError) -> Self {
-        use async_nats::jetstream::{ErrorCode, context::CreateStreamErrorKind as Kind};
+        use async_nats::jetstream::context::CreateStreamErrorKind as Kind;
         let may_pass = match error.kind() {
             // There are fewer brokers than copies so far.
             Kind::JetStream(e) if e.error_code() == ErrorCode::CLUSTER_NO_PEERS => true,
@@ -195,6 +196,12 @@ const HEADERS_MAX: u64 = 1024;
 /// The largest message in the stream of blobs: a part.
 const BLOB_MESSAGE_MAX: i32 = (BLOB_PART_LEN + HEADERS_MAX) as i32;
 
+/// Returns for how long emitted blocks are kept, as the configuration of PROOFS says.
+fn kept_for(proofs: &Config) -> Duration {
+    let seconds = proofs.metadata.get(KEEP).and_then(|keep| keep.parse().ok());
+    seconds.map_or(Limits::default().keep, Duration::from_secs)
+}
+
 fn share(limits: &Limits, percent: u64) -> i64 {
     i64::try_from(limits.store_bytes / 100 * percent).unwrap_or(i64::MAX)
 }
@@ -258,6 +265,29 @@ impl Bus {
         drawn.map_err(|e| ProvisionError::later(crate::Bucket::Seals.name(), &e))
     }
 
+    /// Returns the limits with which the streams were made, read from the leader of PROOFS; `None` if there are no streams.
+    pub async fn provisioned(&self) -> Result<Option<Limits>, BusError> {
+        let proofs = Stream::Proofs;
+        let info = match self.jetstream.get_stream(proofs.name()).await {
+            Ok(stream) => stream.cached_info().clone(),
+            Err(error) => {
+                return match error.kind() {
+                    GetStreamErrorKind::JetStream(e) if e.error_code() == ErrorCode::STREAM_NOT_FOUND => {
+                        Ok(None)
+                    }
+                    _ => Err(BusError::unavailable(proofs.name(), error)),
+                };
+            }
+        };
+        refuse_without_leader(proofs.name(), info.cluster.as_ref())?;
+        let percent = u64::try_from(info.config.max_bytes).unwrap_or_default() / proofs.percent();
+        Ok(Some(Limits {
+            replicas: info.config.num_replicas.max(1),
+            store_bytes: percent * 100,
+            keep: kept_for(&info.config),
+        }))
+    }
+
     /// Returns for how long proofs, blobs and facts of emitted blocks are kept, as provisioned. Read from the leader
     /// of PROOFS.
     pub async fn keep(&self) -> Result<Duration, BusError> {
@@ -266,8 +296,7 @@ impl Bus {
         let info = info.map_err(|e| BusError::unavailable(proofs, e))?;
         // Messages are removed by this time: an old answer might remove some too soon.
         refuse_without_leader(proofs, info.cluster.as_ref())?;
-        let seconds = info.config.metadata.get(KEEP).and_then(|keep| keep.parse().ok());
-        Ok(seconds.map_or(Limits::default().keep, Duration::from_secs))
+        Ok(kept_for(&info.config))
     }
 
     /// Creates the consumers from which the provers and verifiers of a zkVM take work. Idempotent.
@@ -318,7 +347,6 @@ impl Bus {
     /// Fails with [`BusError::Missing`] if a stream is missing, and with any other error if
     /// no stream answered.
     pub async fn check_provisioned(&self) -> Result<(), BusError> {
-        use async_nats::jetstream::{ErrorCode, context::GetStreamErrorKind};
         let asked = Stream::ALL.map(|stream| async move {
             let error = self.jetstream.get_stream(stream.name()).await.err()?;
             let what = format!("stream {}", stream.name());

@@ -4,7 +4,7 @@ use crate::context::Context;
 use crate::failure::Failure;
 use crate::output;
 use clap::Args;
-use push0_bus::{Backoff, Bus, Limits, Pipelines, Standing, Trouble};
+use push0_bus::{Backoff, Bus, BusError, Limits, Pipelines, Standing, Trouble};
 use serde_json::json;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -15,16 +15,16 @@ const KEEP_MIN: Duration = Duration::from_secs(3600);
 
 #[derive(Args, Debug)]
 pub(crate) struct ProvisionArgs {
-    /// Copies of every stream: 1, or 3 on a cluster.
-    #[arg(long, default_value_t = 1, value_name = "1|3", value_parser = replicas)]
-    replicas: usize,
-    /// Limit for all streams and buckets together, in bytes.
-    #[arg(long, default_value_t = Limits::default().store_bytes, value_name = "N",
-          value_parser = clap::value_parser!(u64).range(STORE_BYTES_MIN..))]
-    store_bytes: u64,
-    /// Time for which records, blobs and facts of emitted blocks are kept, such as `7days` or `36h`.
-    #[arg(long, default_value_t = Limits::default().keep.into(), value_name = "TIME", value_parser = keep)]
-    keep: humantime::Duration,
+    /// Copies of every stream: 1, or 3 on a cluster [default: as they are; 1 for new streams].
+    #[arg(long, value_name = "1|3", value_parser = replicas)]
+    replicas: Option<usize>,
+    /// Limit for all streams and buckets together, in bytes [default: as it is; 8 GiB for new streams].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(STORE_BYTES_MIN..))]
+    store_bytes: Option<u64>,
+    /// Time for which records, blobs and facts of emitted blocks are kept, such as `7days` or `36h` [default: as it
+    /// is; 7 days for new streams].
+    #[arg(long, value_name = "TIME", value_parser = keep)]
+    keep: Option<humantime::Duration>,
     /// Draw a new key for the seals of tasks. Seals of the three keys before it stay valid.
     #[arg(long)]
     new_seal_key: bool,
@@ -47,6 +47,35 @@ fn replicas(text: &str) -> Result<usize, String> {
         "1" => Ok(1),
         "3" => Ok(3),
         _ => Err("expected 1 or 3".into()),
+    }
+}
+
+impl ProvisionArgs {
+    /// Returns the limits that are asked for. A limit that is not named stays as it is: a command for another purpose must
+    /// not take copies away.
+    fn limits(&self, current: Option<Limits>) -> Limits {
+        let current = current.unwrap_or_default();
+        Limits {
+            replicas: self.replicas.unwrap_or(current.replicas),
+            store_bytes: self.store_bytes.unwrap_or(current.store_bytes),
+            keep: self.keep.map_or(current.keep, Into::into),
+        }
+    }
+}
+
+/// Returns the limits of the streams that there are, and retries until `until` while the brokers form a cluster.
+async fn current(bus: &Bus, until: Instant) -> Result<Option<Limits>, Failure> {
+    let mut backoff = Backoff::default();
+    let mut told = String::new();
+    loop {
+        match bus.provisioned().await {
+            Ok(current) => return Ok(current),
+            Err(error) if matches!(error, BusError::Forbidden(_)) || Instant::now() >= until => {
+                return Err(error.into());
+            }
+            Err(error) => tell_once(&mut told, format!("waiting for the brokers: {error}")),
+        }
+        backoff.pause().await;
     }
 }
 
@@ -104,11 +133,7 @@ fn tell_once(told: &mut String, line: String) {
 pub(crate) async fn run(context: &Context, args: &ProvisionArgs) -> Result<(), Failure> {
     let until = Instant::now() + *args.wait;
     let bus = context.broker_within(*args.wait).await?;
-    let limits = Limits {
-        replicas: args.replicas,
-        store_bytes: args.store_bytes,
-        keep: *args.keep,
-    };
+    let limits = args.limits(current(&bus, until).await?);
     make(&bus, &limits, until).await?;
     has_leaders(&bus, until).await?;
     if args.new_seal_key {
@@ -129,14 +154,14 @@ pub(crate) async fn run(context: &Context, args: &ProvisionArgs) -> Result<(), F
     }
     if context.json {
         return output::json(
-            &json!({ "replicas": args.replicas, "store_bytes": args.store_bytes, "keep_s": args.keep.as_secs(), "zkvms": zkvms }),
+            &json!({ "replicas": limits.replicas, "store_bytes": limits.store_bytes, "keep_s": limits.keep.as_secs(), "zkvms": zkvms }),
         );
     }
     output::line(&format!(
         "provisioned: {} replica(s), {} for all streams and buckets, proofs kept for {}, consumers of {} zkVM(s)",
-        args.replicas,
-        crate::table::bytes(args.store_bytes),
-        args.keep,
+        limits.replicas,
+        crate::table::bytes(limits.store_bytes),
+        humantime::Duration::from(limits.keep),
         zkvms.len()
     ))
 }

@@ -278,6 +278,18 @@ async fn a_broker_without_streams_is_provisioned_once_and_again() {
         let done = push0(&["provision", "--store-bytes", "1073741824", "--nats", &url]);
         assert!(done.status.success(), "{}", stderr(&done));
     }
+    // A limit that is not named stays as it is.
+    let kept = push0(&["provision", "--keep", "2h", "--json", "--nats", &url]);
+    let kept = [
+        stdout(&kept),
+        stdout(&push0(&["provision", "--json", "--nats", &url])),
+    ];
+    for told in kept {
+        assert!(
+            told.contains("\"store_bytes\":1073741800") && told.contains("\"keep_s\":7200"),
+            "{told}"
+        );
+    }
     let status = push0(&["status", "--nats", &url]);
     assert!(stdout(&status).contains("PUSH0_BLOCKS") && stdout(&status).contains("provers: none"));
     let check = push0(&["status", "--check", "--nats", &url]);
