@@ -47,7 +47,7 @@ pub struct Taken {
     pub peak: usize,
 }
 
-/// Calls `read` and returns what it returned, with the bytes that this took.
+/// Calls `read`. Returns its result, and the bytes in use meanwhile.
 pub fn taken<T>(read: impl FnOnce() -> T) -> (T, Taken) {
     let before = HELD.load(Relaxed);
     PEAK.store(before, Relaxed);

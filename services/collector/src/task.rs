@@ -217,7 +217,7 @@ impl Task {
         Some(dropped.handle)
     }
 
-    /// Handles a failure of an attempt that is recorded as failed. A failure that may be the task's own replaces one that
+    /// Handles another failure of a failed attempt. A failure that may be the task's own replaces one that
     /// says nothing of the task, such as the watchdog's word that the prover died: the evidence counts the former. Returns
     /// the message that is settled: the one that was replaced, or this one.
     pub(crate) fn fail_again(&mut self, failed: Failed) -> Handle {

@@ -1,4 +1,4 @@
-//! What the gateway knows of a deployment: a pure state that messages change and that views are made of.
+//! The state of a deployment as the gateway knows it. Pure: messages change it, and views are made of it.
 //!
 //! The state holds the newest blocks, at most [`BLOCKS_MAX`], and the fleet. It is a copy for people: nothing
 //! rests on it, and a restart makes it anew from what the broker stores.

@@ -60,7 +60,7 @@ struct Inner {
     count: AtomicU64,
 }
 
-/// A program that has not ended, with what must outlive it.
+/// A running program, with the resources that must outlive it.
 #[derive(Debug)]
 struct Running {
     control: StdUnixStream,

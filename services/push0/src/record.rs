@@ -95,7 +95,7 @@ pub(crate) fn trace_id(trace: &TraceContext) -> Option<&str> {
     trace.traceparent.as_deref()?.split('-').nth(1)
 }
 
-/// Records that are wanted: those that fit everything that is given.
+/// The wanted records: those that fit every given value.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Filter {
     /// The outcome in words, as tables show it.

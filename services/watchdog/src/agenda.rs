@@ -1,21 +1,21 @@
-//! The effects that are still to be carried out.
+//! The effects to be carried out.
 //!
 //! A hostile lease may list thousands of attempts, and each decision about one of them costs requests to the broker. So
-//! the effects take turns between the participants that they are about, and the shell carries out some of them between
+//! the effects take turns between participants, and the shell carries out some of them between
 //! two looks at the heartbeats: one participant delays the effects about another by one effect at most.
 
 use crate::decide::Effect;
 use push0_domain::Participant;
 use std::collections::{BTreeMap, VecDeque};
 
-/// Most effects about one participant that wait. Orders to stop are repeated by the core, and others of so many are about
-/// a lease that no honest prover sends.
+/// Most effects about one participant that wait. Orders to stop are repeated by the core, and no honest lease calls for
+/// so many others.
 const WAITING_MAX: usize = 8192;
 /// Most effects about one participant that wait before its orders to stop are left out: each is given again a second
 /// later.
 const ORDERS_MAX: usize = 64;
 
-/// The effects to carry out, in turn between the participants that they are about.
+/// The effects to carry out, in turn between participants.
 #[derive(Debug, Default)]
 pub(crate) struct Agenda {
     waiting: BTreeMap<Option<Participant>, VecDeque<Effect>>,

@@ -93,7 +93,7 @@ pub enum Effect {
 }
 
 impl Effect {
-    /// Returns the participant that the effect is about, if there is one.
+    /// Returns the effect's participant, if there is one.
     pub(crate) fn about(&self) -> Option<Participant> {
         match self {
             Self::Report { prover, .. }

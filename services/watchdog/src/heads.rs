@@ -46,7 +46,7 @@ struct Head {
     ends: Ends,
 }
 
-/// The ends of blocks that the collector has not acknowledged, as far as they are about the next block or a later one. The
+/// The unacknowledged ends of the next block and of later ones. The
 /// collector holds the end of a later block until that block's turn, which may wait for the next one.
 #[derive(Clone, Debug, Default)]
 struct Ends {

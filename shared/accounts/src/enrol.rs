@@ -1,4 +1,4 @@
-//! Enrolment: how a replica of a fleet shows that it may take part, and what it is called.
+//! Enrolment: the proof of a replica of a fleet that it may take part, and its name.
 //!
 //! A replica draws a key of its own at each start. The credential of its fleet signs the public half, and the replica
 //! signs in with its own key and this word. Its name follows from its key, so no replica can take the name of another.

@@ -136,7 +136,7 @@ pub(crate) async fn run<V: Verify>(
     }
 }
 
-/// Takes a check away that its sender may not have written. There is no verdict, so it harms no prover that it names.
+/// Takes a check of a doubtful sender away. There is no verdict, so the named prover is not harmed.
 async fn refused(node: &Node, delivery: &Delivery<TaskResult>, refusal: Refusal) {
     let reason = refusal.as_str();
     if node.metrics.refused(refusal) {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 /// Returns the wait of a message that has a slot at `now`, in microseconds. `here` is the time since its delivery.
 ///
-/// A message that was delivered before waited all the time: no process that had it could work on it.
+/// A message with an earlier delivery waited all the time: no earlier receiver could work on it.
 pub(crate) fn before_slot<T, A>(delivery: &Delivery<T, A>, here: Duration, now: Timestamp) -> u64 {
     micros(match delivery.deliveries {
         0 | 1 => delivery.waited.saturating_add(here),

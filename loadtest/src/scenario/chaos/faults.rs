@@ -36,7 +36,7 @@ pub(super) enum Kind {
     Freeze,
     /// SIGTERM, and a later restart.
     Terminate,
-    /// Away, so that every program that needs it fails at once.
+    /// Away: every program with a need for it fails at once.
     Outage,
     /// A second process of the victim's name, which must be refused.
     Twin,

@@ -51,8 +51,8 @@ fn replicas(text: &str) -> Result<usize, String> {
 }
 
 impl ProvisionArgs {
-    /// Returns the limits that are asked for. A limit that is not named stays as it is: a command for another purpose must
-    /// not take copies away.
+    /// Returns the wanted limits. A limit without an option stays as it is: a command for another purpose must not take
+    /// copies away.
     fn limits(&self, current: Option<Limits>) -> Limits {
         let current = current.unwrap_or_default();
         Limits {
@@ -63,7 +63,7 @@ impl ProvisionArgs {
     }
 }
 
-/// Returns the limits of the streams that there are, and retries until `until` while the brokers form a cluster.
+/// Returns the limits of the existing streams, and retries until `until` while the brokers form a cluster.
 async fn current(bus: &Bus, until: Instant) -> Result<Option<Limits>, Failure> {
     let mut backoff = Backoff::default();
     let mut told = String::new();

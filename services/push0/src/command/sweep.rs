@@ -1,4 +1,4 @@
-//! `push0 sweep`: removes what one participant stored, or what lies there about a pipeline that does not exist.
+//! `push0 sweep`: removes the blobs and messages of one participant, or those about a pipeline without a definition.
 
 use crate::context::Context;
 use crate::failure::Failure;

@@ -24,7 +24,7 @@ pub(super) async fn read(bus: &Bus) -> Result<Vec<ProverStatus>, Failure> {
 fn status(kept: Kept<Lease>, now: Timestamp) -> Option<ProverStatus> {
     let lease = kept.body.ok()?;
     let silent = now.since(kept.stored_at);
-    // The last lease of a prover that ended in order says that it takes no work and holds none.
+    // The last lease of a prover after an orderly end: it takes no work and holds none.
     let left = silent > LOST_AFTER && lease.state == ProverState::Draining && lease.held.is_empty();
     Some(ProverStatus {
         id: lease.prover,

@@ -37,7 +37,7 @@ pub(super) async fn read(bus: &Bus, problems: &mut Vec<Problem>) -> Vec<StreamSt
     streams
 }
 
-/// Says that the copies of a stream are not known. Streams with the same reason are told as one, so their names stay out.
+/// Returns the trouble of a stream with unknown copies. Streams with the same reason are told as one, so their names stay out.
 fn unanswered(error: BusError) -> String {
     let reason = match error {
         BusError::Unavailable { reason, .. } => reason,
