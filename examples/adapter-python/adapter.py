@@ -3,7 +3,7 @@
 Connects the zkVM of prove.py to push0 and keeps every rule of docs/protocol.md, "Rules for provers"; the
 numbers in comments are the numbers of those rules. Settings come from the environment:
 
-    PUSH0_NATS__URL         address of the broker; default nats://127.0.0.1:4222
+    PUSH0_NATS__URL         addresses of the brokers, separated by commas; default nats://127.0.0.1:4222
     PUSH0_PROVER__SLOTS     how many attempts run at once; default 1
     PUSH0_PROVER__GRACE     how long running attempts may finish after SIGTERM, in seconds; default 10s
 """
@@ -216,7 +216,7 @@ class Adapter:
 
 
 async def main(zkvm, prover):
-    url = os.environ.get("PUSH0_NATS__URL", "nats://127.0.0.1:4222")
+    urls = os.environ.get("PUSH0_NATS__URL", "nats://127.0.0.1:4222").split(",")
     ledger = Ledger(prover, zkvm, int(os.environ.get("PUSH0_PROVER__SLOTS", "1")))
     adapter = None
 
@@ -225,12 +225,12 @@ async def main(zkvm, prover):
             adapter.interrupt()
 
     client = await nats.connect(
-        url, name=prover, max_reconnect_attempts=-1, reconnect_time_wait=0.1, reconnected_cb=reconnected
+        urls, name=prover, max_reconnect_attempts=-1, reconnect_time_wait=0.1, reconnected_cb=reconnected
     )
     payloads = Payloads(client.jetstream())
     adapter = Adapter(client, ledger, payloads)
     await client.subscribe(f"push0.v1.control.{zkvm}.{prover}", cb=adapter.obey)
-    heartbeat = Heartbeat(url, ledger)
+    heartbeat = Heartbeat(urls, ledger)
     taken_by = await Name(client, zkvm, prover, heartbeat.incarnation).take()
     if taken_by:
         await client.close()

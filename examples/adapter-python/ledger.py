@@ -70,9 +70,9 @@ class Ledger:
 class Heartbeat(threading.Thread):
     """Sends heartbeats from a thread and a connection of its own, so that no work can delay them (rule 6)."""
 
-    def __init__(self, url, ledger):
+    def __init__(self, urls, ledger):
         super().__init__(name="heartbeat", daemon=True)
-        self.url, self.ledger = url, ledger
+        self.urls, self.ledger = urls, ledger
         self.incarnation, self.beat, self.ending = secrets.randbits(64), 0, threading.Event()
 
     def run(self):
@@ -85,7 +85,7 @@ class Heartbeat(threading.Thread):
 
     async def send_all(self):
         name = f"{self.ledger.prover}-heartbeat"
-        client = await nats.connect(self.url, name=name, max_reconnect_attempts=-1, reconnect_time_wait=0.1)
+        client = await nats.connect(self.urls, name=name, max_reconnect_attempts=-1, reconnect_time_wait=0.1)
         told, sent_at, extended_at = None, 0.0, time.monotonic()
         while not self.ending.is_set():
             now = time.monotonic()

@@ -2,7 +2,7 @@
 
 Copies the records of a pipeline and their proofs into an SQLite database, exactly once and in order. The
 position in the stream is stored in the same transaction as the record, so the consumer resumes after any
-crash where it stood. docs/consuming-proofs.md explains the rules. PUSH0_NATS__URL is the broker's address.
+crash where it stood. docs/consuming-proofs.md explains the rules. PUSH0_NATS__URL lists the brokers' addresses, separated by commas.
 """
 
 import asyncio
@@ -92,8 +92,8 @@ def describe(sequence, record, effect):
 
 
 async def main(pipeline, database):
-    url = os.environ.get("PUSH0_NATS__URL", "nats://127.0.0.1:4222")
-    client = await nats.connect(url, name="consumer", max_reconnect_attempts=-1, reconnect_time_wait=0.1)
+    urls = os.environ.get("PUSH0_NATS__URL", "nats://127.0.0.1:4222").split(",")
+    client = await nats.connect(urls, name="consumer", max_reconnect_attempts=-1, reconnect_time_wait=0.1)
     with Store(database) as store:
         while True:
             try:
