@@ -2,7 +2,8 @@
 
 Copies the records of a pipeline and their proofs into an SQLite database, exactly once and in order. The
 position in the stream is stored in the same transaction as the record, so the consumer resumes after any
-crash where it stood. docs/consuming-proofs.md explains the rules. PUSH0_NATS__URL lists the brokers' addresses, separated by commas.
+crash where it stood. docs/consuming-proofs.md explains the rules. PUSH0_NATS__URL lists the brokers' addresses,
+separated by commas.
 """
 
 import asyncio
