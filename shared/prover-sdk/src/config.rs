@@ -1,6 +1,5 @@
 //! Configuration shared by all adapters.
 
-use crate::membership;
 use push0_bus::{NatsConfig, STANDBY_MAX};
 use push0_domain::message::SLOTS_MAX;
 use push0_runtime::{BoxError, HasRuntimeConfig, HttpConfig, Invalid, TelemetryConfig};
@@ -91,21 +90,6 @@ pub struct Common {
     pub prover: ProverConfig,
 }
 
-impl Common {
-    /// Checks the files that the sections name. The services of a deployment share their environment, and a replica that
-    /// enrols has no seed of its own: a seed named there is not read.
-    ///
-    /// # Errors
-    /// The first key whose file cannot be used.
-    pub fn check_files(mut self) -> Result<(), BoxError> {
-        if let Some(credential) = &self.prover.enrol {
-            membership::check(credential)?;
-            self.nats.nkey_seed = None;
-        }
-        Ok(self.nats.check_files()?)
-    }
-}
-
 /// A configuration of only the shared sections, for adapters without settings of their own.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -180,32 +164,5 @@ impl ProverConfig {
             ));
         }
         Ok(())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use std::io::Write as _;
-
-    #[test]
-    fn a_replica_that_enrols_needs_its_credential_and_no_seed() {
-        let mut credential = tempfile::NamedTempFile::new().expect("a file");
-        let seed = nkeys::KeyPair::new_user().seed().expect("a seed");
-        write!(credential, "{seed}").expect("written");
-        let refused = |enrol: Option<PathBuf>| {
-            let mut config = AdapterConfig::default();
-            config.nats.nkey_seed = Some("/nowhere/seed".into());
-            config.prover.enrol = enrol;
-            config.check_files().err().map(|error| error.to_string())
-        };
-        assert_eq!(refused(Some(credential.path().to_owned())), None);
-        let missing = refused(Some("/nowhere/credential".into())).expect("refused");
-        assert!(
-            missing.starts_with("prover.enrol `/nowhere/credential`: No such file"),
-            "{missing}"
-        );
-        let seed = refused(None).expect("refused");
-        assert!(seed.starts_with("nats.nkey_seed `/nowhere/seed`"), "{seed}");
     }
 }

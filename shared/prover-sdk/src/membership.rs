@@ -1,6 +1,6 @@
 //! Taking part on a broker with accounts: the process's key and name, and how it reaches the streams.
 
-use crate::{ProverConfig, signer::Signer};
+use crate::{Common, ProverConfig, signer::Signer};
 use push0_accounts::{
     API_PREFIX,
     enrol::{self, Enrolment},
@@ -28,9 +28,19 @@ fn enrolled(credential: &Path) -> Result<Enrolment, NoCredential> {
     enrol::enrol(&seed).map_err(failed)
 }
 
-/// Checks that a replica can enrol with this file.
-pub(crate) fn check(credential: &Path) -> Result<(), NoCredential> {
-    enrolled(credential).map(drop)
+impl Common {
+    /// Checks the files that the sections name. The services of a deployment share their environment, and a replica that
+    /// enrols has no seed of its own: a seed named there is not read.
+    ///
+    /// # Errors
+    /// The first key whose file cannot be used.
+    pub fn check_files(mut self) -> Result<(), BoxError> {
+        if let Some(credential) = &self.prover.enrol {
+            enrolled(credential)?;
+            self.nats.nkey_seed = None;
+        }
+        Ok(self.nats.check_files()?)
+    }
 }
 
 /// Returns the name of this process, and the key that signs its results. Completes `nats` with the process's key and
@@ -75,4 +85,32 @@ pub(crate) fn join(
         });
     }
     Ok((id, signer))
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::AdapterConfig;
+    use push0_runtime::HasRuntimeConfig as _;
+    use std::io::Write as _;
+
+    #[test]
+    fn a_replica_that_enrols_needs_its_credential_and_no_seed() {
+        let mut credential = tempfile::NamedTempFile::new().expect("a file");
+        let seed = nkeys::KeyPair::new_user().seed().expect("a seed");
+        write!(credential, "{seed}").expect("written");
+        let refused = |enrol: Option<std::path::PathBuf>| {
+            let mut config = AdapterConfig::default();
+            config.nats.nkey_seed = Some("/nowhere/seed".into());
+            config.prover.enrol = enrol;
+            config.check_files().err().map(|error| error.to_string())
+        };
+        assert_eq!(refused(Some(credential.path().to_owned())), None);
+        let missing = refused(Some("/nowhere/credential".into())).expect("refused");
+        assert!(
+            missing.starts_with("prover.enrol `/nowhere/credential`: No such file"),
+            "{missing}"
+        );
+        let seed = refused(None).expect("refused");
+        assert!(seed.starts_with("nats.nkey_seed `/nowhere/seed`"), "{seed}");
+    }
 }
