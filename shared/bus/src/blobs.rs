@@ -5,24 +5,27 @@
 //! stored by an earlier try of the same writer, and a broken upload is finished by the next try.
 
 mod error;
+mod part;
+mod parts;
 mod reached;
 mod stored;
 
 pub use error::BlobError;
+pub use parts::PayloadParts;
 pub use reached::Reached;
 
 use crate::{Bus, Message, PublishError, provision::BLOBS};
-use async_nats::jetstream::stream::{self, DirectGetErrorKind, LastRawMessageErrorKind};
+use async_nats::jetstream::stream;
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
 use lru::LruCache;
+use part::{Hasher, PART_LEN, part};
 use push0_domain::{
     BlobPlace, BlobRef, Payload, Payloads, PipelineId, ProverId, ZkvmId,
     codec::{self, Encoding},
-    payload::{BLOB_PART_LEN, BlobHash, CHUNK_LEN, INLINE_MAX, PAYLOAD_MAX},
+    payload::{CHUNK_LEN, INLINE_MAX, PAYLOAD_MAX},
     subject,
 };
-use sha2::{Digest, Sha256};
 use std::{
     collections::BTreeMap,
     num::NonZeroUsize,
@@ -250,8 +253,7 @@ impl Blobs {
         if blob.len > PAYLOAD_MAX {
             return Err(BlobError::TooLarge(blob.len));
         }
-        let stream = self.bus.jetstream.get_stream_no_info(BLOBS).await;
-        let stream = &stream.map_err(|e| BlobError::Unavailable(e.to_string()))?;
+        let stream = &self.stream().await?;
         let parts: Vec<_> = (0..blob.parts()).map(|at| part(stream, blob, at)).collect();
         let mut parts = futures::stream::iter(parts).buffered(PARTS_IN_FLIGHT);
         let (mut bytes, mut hasher) = (Vec::new(), Hasher::default());
@@ -284,6 +286,24 @@ impl Blobs {
         }
     }
 
+    /// Returns the bytes of a payload like [`Self::resolve`], to be read part by part.
+    pub async fn parts(&self, payload: &Payload) -> Result<PayloadParts, BlobError> {
+        let direct = match payload {
+            Payload::Entry { chunk, entry } => &self.entry(chunk, *entry).await?,
+            other => other,
+        };
+        match direct {
+            Payload::Blob(blob) if blob.len > PAYLOAD_MAX => Err(BlobError::TooLarge(blob.len)),
+            Payload::Blob(blob) => Ok(PayloadParts::stored(self.stream().await?, blob.clone())),
+            inline => Ok(PayloadParts::inline(self.resolve(inline).await?)),
+        }
+    }
+
+    async fn stream(&self) -> Result<stream::Stream<()>, BlobError> {
+        let stream = self.bus.jetstream.get_stream_no_info(BLOBS).await;
+        stream.map_err(|e| BlobError::Unavailable(e.to_string()))
+    }
+
     async fn entry(&self, chunk: &BlobRef, entry: u32) -> Result<Payload, BlobError> {
         let wrong = |reason: String| BlobError::Entry {
             chunk: chunk.clone(),
@@ -308,47 +328,5 @@ impl Blobs {
 
     fn kept(&self) -> std::sync::MutexGuard<'_, Chunks> {
         self.chunks.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// A part's length in memory.
-const PART_LEN: usize = BLOB_PART_LEN as usize;
-
-/// Reads one part. Any copy may answer, since a part never changes, but only the leader's word makes it missing.
-async fn part(stream: &stream::Stream<()>, blob: &BlobRef, at: u64) -> Result<Bytes, BlobError> {
-    let unavailable = |e: &dyn std::fmt::Display| BlobError::Unavailable(e.to_string());
-    let subject = subject::blobs::part(blob, at);
-    let part = match stream.direct_get_last_for_subject(&subject).await {
-        Ok(message) => message,
-        Err(e) if e.kind() == DirectGetErrorKind::NotFound => {
-            match stream.get_last_raw_message_by_subject(&subject).await {
-                Ok(message) => message,
-                Err(e) if e.kind() == LastRawMessageErrorKind::NoMessageFound => {
-                    return Err(BlobError::Missing(blob.clone()));
-                }
-                Err(e) => return Err(unavailable(&e)),
-            }
-        }
-        Err(e) => return Err(unavailable(&e)),
-    };
-    if part.payload.len() as u64 == blob.part_len(at) {
-        Ok(part.payload)
-    } else {
-        Err(BlobError::Corrupt(blob.clone()))
-    }
-}
-
-/// Computes a hash part by part: the hash of a large blob must not hold up other tasks.
-#[derive(Default)]
-struct Hasher(Sha256);
-
-impl Hasher {
-    async fn add(&mut self, part: &[u8]) {
-        self.0.update(part);
-        tokio::task::yield_now().await;
-    }
-
-    fn hash(self) -> BlobHash {
-        BlobHash(self.0.finalize().into())
     }
 }

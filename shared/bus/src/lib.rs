@@ -50,7 +50,7 @@ mod tls;
 mod unreadable;
 
 pub use backoff::Backoff;
-pub use blobs::{BlobError, BlobWriter, Blobs, Reached, Service, StoredBlobs};
+pub use blobs::{BlobError, BlobWriter, Blobs, PayloadParts, Reached, Service, StoredBlobs};
 pub use clock::now;
 pub use connect_error::ConnectError;
 pub use connection::{Bus, UNREAD_MAX};

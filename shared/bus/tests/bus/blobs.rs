@@ -210,6 +210,43 @@ async fn a_blob_that_is_missing_or_not_what_it_should_be_is_not_returned() {
 }
 
 #[tokio::test]
+async fn a_payload_is_read_part_by_part_and_the_last_part_only_of_the_right_bytes() {
+    let broker = Broker::start().await;
+    let (blobs, writer) = blobs(&broker);
+    let read = async |payload: &Payload| {
+        let mut parts = soon(blobs.parts(payload)).await.unwrap();
+        let (len, mut read) = (parts.len(), Vec::new());
+        loop {
+            match soon(parts.next()).await {
+                Ok(Some(part)) => read.push(part.len()),
+                Ok(None) => return (len, read, None),
+                Err(error) => return (len, read, Some(error)),
+            }
+        }
+    };
+    let stored = bytes(2 * PART + 5);
+    let blob = writer.put(&stored).await.unwrap();
+    let (len, parts, error) = read(&Payload::Blob(blob)).await;
+    assert!(error.is_none(), "{error:?}");
+    assert_eq!((len, parts), (stored.len() as u64, vec![PART, PART, 5]));
+    for inline in [vec![], vec![1, 2, 3]] {
+        let (len, parts, _) = read(&Payload::Inline(inline.clone())).await;
+        assert_eq!(
+            (len, parts.iter().sum::<usize>()),
+            (inline.len() as u64, inline.len())
+        );
+    }
+    let blob = writer.name(&bytes(PART + 2)).await;
+    for (at, part) in [(0, vec![9; PART]), (1, vec![9; 2])] {
+        let subject = subject::blobs::part(&blob, at);
+        assert_eq!(publish(&broker, subject, &[], part).await, None);
+    }
+    let (_, parts, error) = read(&Payload::Blob(blob)).await;
+    assert_eq!(parts, [PART]);
+    assert!(matches!(error, Some(BlobError::Corrupt(_))), "{error:?}");
+}
+
+#[tokio::test]
 async fn one_entry_of_a_list_of_a_hundred_thousand_is_read_from_one_chunk() {
     let broker = Broker::start().await;
     let (blobs, writer) = blobs(&broker);
