@@ -75,6 +75,6 @@ pub use refusal::Refusal;
 pub use room::{Place, Room, SWEEP_ABOVE, SWEEP_TO, full_for_blocks};
 pub use seals::Seals;
 pub use services::{Introduced, Introduction};
-pub use signal::{Signal, Signals};
+pub use signal::{Signal, Signals, Unread};
 pub use stream::Stream;
 pub use unreadable::Unreadable;

@@ -32,6 +32,7 @@ use push0_domain::{
     subject::Kind,
     trace::TraceContext,
 };
+pub use queue::Unread;
 use queue::{Full, Queue};
 use serde::de::DeserializeOwned;
 use std::{
@@ -58,7 +59,6 @@ pub struct Signals {
 }
 
 /// The messages that came and were not read yet.
-#[derive(Default)]
 struct Waiting {
     queue: Mutex<(Queue<async_nats::Message>, IsOver)>,
     came: Notify,
@@ -74,12 +74,25 @@ pub struct Signal(async_nats::Message);
 impl Bus {
     /// Subscribes to subjects, wildcards allowed.
     pub async fn listen(&self, subjects: impl IntoIterator<Item = String>) -> Result<Signals, BusError> {
+        self.listen_within(subjects, Unread::default()).await
+    }
+
+    /// Subscribes to subjects, wildcards allowed, for a listener with room for so much.
+    pub async fn listen_within(
+        &self,
+        subjects: impl IntoIterator<Item = String>,
+        unread: Unread,
+    ) -> Result<Signals, BusError> {
         let mut passing = SelectAll::new();
         for subject in subjects {
             let subscription = self.client.subscribe(subject.clone()).await;
             passing.push(subscription.map_err(|e| BusError::unavailable(subject, e))?);
         }
-        let waiting = Arc::new(Waiting::default());
+        let waiting = Arc::new(Waiting {
+            queue: Mutex::new((Queue::new(unread), false)),
+            came: Notify::new(),
+            dropped: AtomicU64::new(0),
+        });
         let mut taking = JoinSet::new();
         // Without a budget it takes at once what came at once, so that little waits in front of the limits. The connection
         // shares its thread and brings nothing meanwhile.

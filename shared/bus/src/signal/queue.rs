@@ -3,10 +3,24 @@
 
 use std::collections::{HashMap, VecDeque, hash_map::Entry};
 
-/// Most messages that wait for one listener.
-pub(super) const MESSAGES_MAX: usize = 16 * 1024;
-/// Most bytes that wait for one listener.
-pub(super) const BYTES_MAX: usize = 16 << 20;
+/// How much may wait for a listener.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Unread {
+    /// Most messages. One takes about a kilobyte beside its bytes.
+    pub messages: usize,
+    /// Most bytes of messages.
+    pub bytes: usize,
+}
+
+impl Default for Unread {
+    fn default() -> Self {
+        Self {
+            messages: 16 * 1024,
+            bytes: 16 << 20,
+        }
+    }
+}
+
 /// The part of both that the messages of one participant may take up: one half.
 const SHARE: Part = Part(1, 2);
 /// The part of both that the messages of all participants may take up. A machine may enrol under many names, and the
@@ -52,47 +66,47 @@ impl Load {
     }
 
     /// Returns whether this is no more than a part of what may wait.
-    fn fits(self, Part(count, of): Part) -> bool {
-        self.messages <= MESSAGES_MAX / of * count && self.bytes <= BYTES_MAX / of * count
+    fn fits(self, most: Unread, Part(count, of): Part) -> bool {
+        self.messages <= most.messages / of * count && self.bytes <= most.bytes / of * count
     }
 }
 
 /// The messages that wait, oldest first.
 #[derive(Debug)]
 pub(super) struct Queue<T> {
+    most: Unread,
     waiting: VecDeque<(T, Option<u64>, usize)>,
     all: Load,
     of_participants: Load,
     of_senders: HashMap<u64, Load>,
 }
 
-impl<T> Default for Queue<T> {
-    fn default() -> Self {
+impl<T> Queue<T> {
+    pub(super) fn new(most: Unread) -> Self {
         Self {
+            most,
             waiting: VecDeque::new(),
             all: Load::default(),
             of_participants: Load::default(),
             of_senders: HashMap::new(),
         }
     }
-}
 
-impl<T> Queue<T> {
     /// Adds a message of a participant, or of a service with `None`, unless too much waits.
     pub(super) fn push(&mut self, message: T, sender: Option<u64>, bytes: usize) -> Result<(), Full> {
         let all = self.all.with(bytes);
         if let Some(sender) = sender {
             let of_sender = self.of_senders.get(&sender).copied().unwrap_or_default();
             let (of_sender, of_participants) = (of_sender.with(bytes), self.of_participants.with(bytes));
-            if !of_sender.fits(SHARE) {
+            if !of_sender.fits(self.most, SHARE) {
                 return Err(Full::Share);
             }
-            if !of_participants.fits(PARTICIPANTS) || !all.fits(WHOLE) {
+            if !of_participants.fits(self.most, PARTICIPANTS) || !all.fits(self.most, WHOLE) {
                 return Err(Full::Participants);
             }
             self.of_senders.insert(sender, of_sender);
             self.of_participants = of_participants;
-        } else if !all.fits(WHOLE) {
+        } else if !all.fits(self.most, WHOLE) {
             return Err(Full::All);
         }
         self.all = all;
@@ -137,8 +151,9 @@ mod tests {
 
     #[test]
     fn one_participant_leaves_room_for_others_and_all_of_them_for_services() {
-        for (bytes, most) in [(0, MESSAGES_MAX), (1 << 20, 16), (BYTES_MAX / 4, 4)] {
-            let mut queue = Queue::default();
+        let unread = Unread::default();
+        for (bytes, most) in [(0, unread.messages), (1 << 20, 16), (unread.bytes / 4, 4)] {
+            let mut queue = Queue::new(unread);
             assert_eq!(fill(&mut queue, 1, bytes), (most / 2, Some(Full::Share)));
             assert_eq!(fill(&mut queue, 2, bytes), (most / 4, Some(Full::Participants)));
             assert_eq!(queue.push(3, Some(3), bytes), Err(Full::Participants));
