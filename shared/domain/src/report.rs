@@ -19,7 +19,7 @@
 //! only if the check's subject names the prover of its body, and copies that name into the verdict.
 
 use crate::{
-    message::{FailureClass, Lease, Outcome, SLOTS_MAX, TaskResult},
+    message::{FailureClass, Lease, Outcome, SLOTS_MAX, TaskHeader, TaskResult},
     seal_keys::SealKeys,
     subject::{self, Kind, Report},
 };
@@ -75,8 +75,8 @@ pub fn admit(subject: &str, kind: Kind, result: &TaskResult, keys: &SealKeys) ->
     }
 }
 
-/// Decides as [`admit`] does, but for the seal of the header: verifiers may not read the keys. The readers of their
-/// verdicts check the seal.
+/// Decides as [`admit`] does, but for the seal of the header: verifiers and the gateway may not read the keys. The readers
+/// of a verdict check the seal, and nothing rests on the gateway.
 pub fn admit_unsealed(subject: &str, kind: Kind, result: &TaskResult) -> Result<Report, Refusal> {
     let report = Report::parse(subject, kind).map_err(|_| Refusal::Subject)?;
     let header = &result.header;
@@ -166,6 +166,19 @@ pub fn fits(lease: &Lease) -> bool {
 
 /// Decides whether to believe a lease, and drops the deliveries in it that are not to be believed or are there twice.
 pub fn admit_lease(subject: &str, lease: &mut Lease, keys: &SealKeys) -> Result<Dropped, Refusal> {
+    admit_held(subject, lease, |header| keys.verify(header))
+}
+
+/// Decides as [`admit_lease`] does, but for the seals of the deliveries: the gateway may not read the keys.
+pub fn admit_lease_unsealed(subject: &str, lease: &mut Lease) -> Result<Dropped, Refusal> {
+    admit_held(subject, lease, |_| true)
+}
+
+fn admit_held(
+    subject: &str,
+    lease: &mut Lease,
+    is_sealed: impl Fn(&TaskHeader) -> bool,
+) -> Result<Dropped, Refusal> {
     let sender = subject::sender_of_lease(subject).ok_or(Refusal::Subject)?;
     if sender != lease.sender() {
         return Err(Refusal::Speaker);
@@ -175,11 +188,11 @@ pub fn admit_lease(subject: &str, lease: &mut Lease, keys: &SealKeys) -> Result<
     }
     let (mut dropped, mut listed) = (Dropped::default(), HashSet::new());
     lease.held.retain(|held| {
-        let is_sealed = held.header.zkvm == sender.zkvm && keys.verify(&held.header);
+        let is_released = held.header.zkvm == sender.zkvm && is_sealed(&held.header);
         // A seal fits one header only.
-        let is_first = is_sealed && listed.insert(held.header.seal);
-        dropped.unsealed += usize::from(!is_sealed);
-        dropped.repeated += usize::from(is_sealed && !is_first);
+        let is_first = is_released && listed.insert(held.header.seal);
+        dropped.unsealed += usize::from(!is_released);
+        dropped.repeated += usize::from(is_released && !is_first);
         is_first
     });
     Ok(dropped)

@@ -203,12 +203,18 @@ proptest! {
         prop_assert_eq!(own.held.len(), listed);
         let foreign = subject::lease(&lease.zkvm, &id("someone-else"));
         prop_assert_eq!(report::admit_lease(&foreign, &mut own, &keys), Err(Refusal::Speaker));
+        prop_assert_eq!(report::admit_lease_unsealed(&foreign, &mut own), Err(Refusal::Speaker));
+        let mut twice = own.clone();
+        twice.held.extend_from_within(..);
+        prop_assert_eq!(report::admit_lease_unsealed(&subject, &mut twice), dropped(0, listed));
         // Sealed work of another zkVM is nothing to this one.
         own.zkvm = "another".parse().unwrap();
         let subject = subject::lease(&own.zkvm, &own.prover);
+        prop_assert_eq!(report::admit_lease_unsealed(&subject, &mut own.clone()), dropped(listed, 0));
         prop_assert_eq!(report::admit_lease(&subject, &mut own, &keys), dropped(listed, 0));
         let mut boastful = Lease { held: Vec::new(), slots: SLOTS_MAX + 1, ..own.clone() };
         prop_assert_eq!(report::admit_lease(&subject, &mut boastful, &keys), Err(Refusal::Size));
+        prop_assert_eq!(report::admit_lease_unsealed(&subject, &mut boastful), Err(Refusal::Size));
         if let Some(held) = lease.held.first().cloned() {
             let subject = subject::lease(&lease.zkvm, &lease.prover);
             for (slots, fits) in [(1, 72), (SLOTS_MAX, HELD_MAX)] {
