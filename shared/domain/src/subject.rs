@@ -210,6 +210,8 @@ impl AttemptKey {
 
 /// The token of the watchdog in place of a prover's name. No id may be this text.
 const WATCHDOG: &str = "_";
+/// Most characters of a dead letter's id: the id is a stream's name and a sequence, or digits of a hash.
+const DEAD_ID_LEN_MAX: usize = 64;
 /// The token in place of a public key: the speaker has none, or none is asked for.
 const NO_KEY: &str = "_";
 
@@ -433,6 +435,13 @@ pub fn number_of_proof(subject: &str) -> Option<u64> {
 /// or acted on.
 pub fn dead(pipeline: Option<&PipelineId>, id: &str) -> String {
     format!("{ROOT}.dead.{}.{id}", pipeline.map_or("_", PipelineId::as_str))
+}
+
+/// Returns the filter for the dead letter of an id, whichever pipeline it is of; `None` if no letter has such an id.
+pub fn dead_of_id(id: &str) -> Option<String> {
+    let is_token = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
+    let is_id = !id.is_empty() && id.len() <= DEAD_ID_LEN_MAX && id.bytes().all(is_token);
+    is_id.then(|| format!("{ROOT}.dead.*.{id}"))
 }
 
 /// Returns the subject of an event in EVENTS. `pipeline` is `None` for events not about a single pipeline.

@@ -33,7 +33,11 @@ pub async fn list(bus: &Bus, pipeline: Option<&PipelineId>) -> Result<Vec<Place>
         Some(pipeline) => subject::dead(Some(pipeline), ">"),
         None => subject::all(subject::Kind::Dead),
     };
-    let subjects = bus.subjects(Stream::Dead, &filter).await?;
+    places(bus, &filter).await
+}
+
+async fn places(bus: &Bus, filter: &str) -> Result<Vec<Place>, OperateError> {
+    let subjects = bus.subjects(Stream::Dead, filter).await?;
     let mut places: Vec<Place> = subjects
         .into_iter()
         .filter_map(|(subject, _)| parse(&subject))
@@ -45,11 +49,11 @@ pub async fn list(bus: &Bus, pipeline: Option<&PipelineId>) -> Result<Vec<Place>
 /// Returns the selected dead letters; fails if there are none.
 pub async fn find(bus: &Bus, which: &Which) -> Result<Vec<Place>, OperateError> {
     let found = match which {
-        Which::One(id) => list(bus, None)
-            .await?
-            .into_iter()
-            .filter(|place| place.id == *id)
-            .collect(),
+        // The stream may hold very many letters, and their subjects are asked of the broker in one answer.
+        Which::One(id) => match subject::dead_of_id(id) {
+            Some(filter) => places(bus, &filter).await?,
+            None => Vec::new(),
+        },
         Which::OfPipeline(pipeline) => list(bus, Some(pipeline)).await?,
         Which::All => list(bus, None).await?,
     };
@@ -65,7 +69,7 @@ pub async fn read(bus: &Bus, place: &Place) -> Result<Option<Kept<DeadLetter>>, 
     Ok(bus.last(Stream::Dead, &place.subject).await?)
 }
 
-fn parse(text: &str) -> Option<Place> {
+pub(crate) fn parse(text: &str) -> Option<Place> {
     let every = subject::all(subject::Kind::Dead);
     let rest = text.strip_prefix(every.strip_suffix('>')?)?;
     let (pipeline, id) = rest.split_once('.')?;

@@ -16,9 +16,10 @@
 use crate::OperateError;
 use crate::letters::Place;
 use crate::{known, letters};
-use push0_bus::{Bus, Message, Pipelines, PublishError, Stream, now};
+use push0_bus::{Bus, Kept, Message, Pipelines, PublishError, Stream, now};
 use push0_domain::message::{
-    AttemptRecord, BlockContext, Dead, Emission, EmissionOutcome, KnownBlock, StageReady, TaskRange,
+    AttemptRecord, BlockContext, Dead, DeadLetter, Emission, EmissionOutcome, KnownBlock, StageReady,
+    TaskRange,
 };
 use push0_domain::pipeline::{Pipeline, ProofSpec};
 use push0_domain::subject::{self, AttemptKey};
@@ -98,33 +99,55 @@ pub async fn read(
         let Some(kept) = letters::read(bus, &place).await? else {
             continue;
         };
-        let Ok(letter) = kept.body else {
-            rest.push(place);
-            continue;
-        };
-        let Dead::Task { retry, history } = letter.what else {
-            rest.push(place);
-            continue;
-        };
-        // The broker's permissions fix the subject, and the body may say anything.
-        if place.pipeline.as_ref() != Some(&retry.stage.pipeline) {
-            rest.push(place);
-            continue;
+        match task_of(place, kept) {
+            Ok((block, task)) => blocks.entry(block).or_default().push(task),
+            Err(place) => rest.push(place),
         }
-        let block = DeadBlock {
-            pipeline: retry.stage.pipeline.clone(),
-            first: retry.stage.first_block(),
-            last: retry.stage.block,
-        };
-        blocks.entry(block).or_default().push(DeadTask {
-            place,
-            at: letter.at,
-            retry: Box::new(retry),
-            history,
-            trace: kept.trace,
-        });
     }
     Ok((blocks, rest))
+}
+
+/// Reads the dead tasks of one block. One letter is in memory at a time, besides those of the block: letters hold inputs,
+/// and there may be very many.
+pub async fn tasks_of(bus: &Bus, block: &DeadBlock) -> Result<Vec<DeadTask>, OperateError> {
+    let of_pipeline = subject::dead(Some(&block.pipeline), ">");
+    let (mut tasks, mut from) = (Vec::new(), 1);
+    while let Some(kept) = bus.scan(Stream::Dead, &of_pipeline, from, 1).await?.pop() {
+        from = kept.sequence + 1;
+        let task = letters::parse(&kept.subject).and_then(|place| task_of(place, kept).ok());
+        tasks.extend(task.filter(|(of, _)| of == block).map(|(_, task)| task));
+    }
+    tasks.sort_by(|a, b| a.place.subject.cmp(&b.place.subject));
+    Ok(tasks)
+}
+
+/// Returns the dead task in a letter and its block; the letter's place if the letter is about none.
+fn task_of(place: Place, kept: Kept<DeadLetter>) -> Result<(DeadBlock, DeadTask), Place> {
+    let Ok(DeadLetter {
+        at,
+        what: Dead::Task { retry, history },
+        ..
+    }) = kept.body
+    else {
+        return Err(place);
+    };
+    // The broker's permissions fix the subject, and the body may say anything.
+    if place.pipeline.as_ref() != Some(&retry.stage.pipeline) {
+        return Err(place);
+    }
+    let block = DeadBlock {
+        pipeline: retry.stage.pipeline.clone(),
+        first: retry.stage.first_block(),
+        last: retry.stage.block,
+    };
+    let task = DeadTask {
+        place,
+        at,
+        retry: Box::new(retry),
+        history,
+        trace: kept.trace,
+    };
+    Ok((block, task))
 }
 
 /// Returns the newest record of a block or range.
@@ -140,8 +163,7 @@ pub async fn is_proved(bus: &Bus, block: &DeadBlock) -> Result<bool, OperateErro
     let outcome = record(bus, block).await?.map(|record| record.outcome);
     let is_proved = matches!(outcome, Some(EmissionOutcome::Proved(_)));
     if is_proved {
-        let (mut letters, _) = read(bus, letters::list(bus, Some(&block.pipeline)).await?).await?;
-        drop_letters(bus, &letters.remove(block).unwrap_or_default()).await?;
+        drop_letters(bus, &tasks_of(bus, block).await?).await?;
     }
     Ok(is_proved)
 }

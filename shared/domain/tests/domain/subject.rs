@@ -166,6 +166,15 @@ proptest! {
     }
 
     #[test]
+    fn the_filter_of_a_letter_selects_that_letter_alone(key in strategy::attempt_key()) {
+        let filter = subject::dead_of_id("push0_tasks-1").unwrap();
+        for pipeline in [Some(&key.pipeline), None] {
+            prop_assert!(selects(&filter, &subject::dead(pipeline, "push0_tasks-1")));
+            prop_assert!(!selects(&filter, &subject::dead(pipeline, "push0_tasks-2")));
+        }
+    }
+
+    #[test]
     fn random_texts_never_panic_the_parser(text in "\\PC{0,80}", tail in "[a-z0-9.+-]{0,60}") {
         let _ = AttemptKey::parse(&text, Kind::Task);
         let _ = text.parse::<BlockKey>();
@@ -187,6 +196,13 @@ proptest! {
         prop_assert!(one.parse::<BlockKey>().is_err());
         let upper = text.to_uppercase();
         prop_assert!(upper == text || upper.parse::<BlockKey>().is_err());
+    }
+}
+
+#[test]
+fn no_wildcard_passes_for_the_id_of_a_letter() {
+    for text in ["", "*", ">", "a.b", "a b", "a*", &"a".repeat(65)] {
+        assert_eq!(subject::dead_of_id(text), None, "{text}");
     }
 }
 
