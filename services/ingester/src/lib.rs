@@ -13,7 +13,6 @@
 mod config;
 pub mod decide;
 mod error;
-mod memory;
 mod metrics;
 mod publisher;
 mod service;

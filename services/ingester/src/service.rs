@@ -1,7 +1,7 @@
 //! The service: connects, waits for provisioning, then runs one task for each pipeline.
 
 use crate::{
-    Config, Error, memory,
+    Config, Error,
     metrics::Metrics,
     session::Session,
     source::http::{Desk, server},
@@ -13,7 +13,7 @@ use push0_domain::{
     PipelineId,
     pipeline::{Pipeline, Source},
 };
-use push0_runtime::{Component, Health, Service, Shutdown, TaskGroup, UnreadableState};
+use push0_runtime::{Component, Health, Service, Shutdown, TaskGroup, UnreadableState, memory};
 use std::{
     collections::{BTreeMap, BTreeSet},
     convert::Infallible,

@@ -11,6 +11,7 @@ pub mod connections;
 pub mod exit;
 pub mod health;
 pub mod http;
+pub mod memory;
 pub mod metrics;
 pub mod service;
 pub mod serving;
