@@ -1,12 +1,16 @@
-//! Blocks that the model does not hold any more, read from their records.
+//! Blocks that the model does not hold, read from their records and from what the ingester stored.
 
-use crate::{model::Model, trace::trace_id};
+use crate::{model::Model, recall, trace::trace_id};
 use futures::{StreamExt, TryStreamExt, stream};
-use push0_bus::{Bus, BusError, Kept, Stream};
-use push0_domain::{PipelineId, message::Emission, subject};
+use push0_bus::{Bucket, Bus, BusError, Kept, Stream};
+use push0_domain::{
+    PipelineId,
+    message::{Emission, KnownBlock},
+    subject,
+};
 
-/// Reads in flight at once.
-const READS: usize = 16;
+/// Reads in flight at once. A record holds its proofs.
+const READS: usize = 4;
 
 /// Returns a model of the records of these numbers. Numbers inside a range have none of their own.
 pub(crate) async fn read(
@@ -17,15 +21,25 @@ pub(crate) async fn read(
     let read = async |number| -> Result<Option<Kept<Emission>>, BusError> {
         bus.last(Stream::Proofs, &subject::proof(pipeline, number)).await
     };
-    let kept: Vec<Option<Kept<Emission>>> = stream::iter(numbers)
-        .map(read)
-        .buffered(READS)
-        .try_collect()
-        .await?;
     let mut model = Model::default();
-    for kept in kept.into_iter().flatten() {
-        if let Ok(record) = &kept.body {
-            model.record(record, kept.stored_at, trace_id(&kept.trace));
+    let mut records = stream::iter(numbers).map(read).buffered(READS);
+    while let Some(kept) = records.try_next().await? {
+        if let Some(kept) = kept
+            && let Ok(record) = &kept.body
+        {
+            model.recorded_before(record, kept.stored_at, trace_id(&kept.trace));
+        }
+    }
+    Ok(model)
+}
+
+/// Returns a model of one block: of its record, or of its announcement if it has none.
+pub(crate) async fn one(bus: &Bus, pipeline: &PipelineId, number: u64) -> Result<Model, BusError> {
+    let mut model = read(bus, pipeline, std::iter::once(number)).await?;
+    if model.find(pipeline, Some(number), None).is_none() {
+        let facts = bus.facts::<KnownBlock>(Bucket::Blocks).await?;
+        if let Some((observed, stored_at)) = recall::known(&facts, pipeline, number).await? {
+            model.recalled(&observed, stored_at);
         }
     }
     Ok(model)

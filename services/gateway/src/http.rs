@@ -5,14 +5,18 @@ mod answer;
 mod api;
 mod events;
 mod interface;
+mod limits;
+mod patience;
+mod pieces;
 mod read;
+mod refused;
 
 pub(crate) use interface::Interface;
 
 use crate::page;
 use axum::{
-    Extension, Json, Router,
-    extract::Request,
+    Extension, Router,
+    extract::{DefaultBodyLimit, Request},
     middleware::{self, Next},
     response::Response,
     routing::{get, post},
@@ -22,6 +26,7 @@ use hyper_util::{
     rt::{TokioIo, TokioTimer},
     service::TowerToHyperService,
 };
+use patience::Patient;
 use push0_runtime::{
     BoxError,
     connections::{Busy, Connections},
@@ -30,11 +35,15 @@ use std::{future::Future, io, net::SocketAddr, time::Duration};
 use tokio::net::{TcpListener, TcpStream};
 
 /// Number of connections served at a time; each page keeps one open. A further one closes the oldest idle one.
-const CONNECTIONS_MAX: usize = 512;
+const CONNECTIONS_MAX: usize = 256;
 /// How long a client may take for the head of a request, and stay idle between requests.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
 /// Longest head of a request, in bytes.
 const HEAD_MAX: usize = 16 * 1024;
+/// Longest body of a request, in bytes.
+const BODY_MAX: usize = 16 * 1024;
+/// How long a client may take nothing of an answer.
+const STALL_MAX: Duration = Duration::from_secs(30);
 
 /// Listens, and returns the work of answering.
 ///
@@ -53,22 +62,28 @@ pub(crate) async fn serve(
 }
 
 fn router(interface: Interface) -> Router {
-    let read = Router::new()
-        .route("/api/v1/session", get(read::session))
-        .route("/api/v1/snapshot", get(read::snapshot))
-        .route("/api/v1/events", get(events::follow))
+    let in_turn = Router::new()
         .route("/api/v1/pipelines/{pipeline}", get(read::pipeline))
         .route("/api/v1/pipelines/{pipeline}/blocks", get(read::blocks))
         .route("/api/v1/pipelines/{pipeline}/blocks/{block}", get(read::block))
+        .route("/api/v1/dead-letters", get(read::letters))
+        .route_layer(middleware::from_fn_with_state(interface.clone(), answer::in_turn));
+    let read = Router::new()
+        .merge(in_turn)
+        .route("/api/v1/session", get(read::session))
+        // All clients share one text of these.
+        .route("/api/v1/snapshot", get(read::snapshot))
+        .route("/api/v1/events", get(events::follow))
         .route(
             "/api/v1/pipelines/{pipeline}/blocks/{block}/proofs/{proof}",
             get(read::proof),
         )
-        .route("/api/v1/dead-letters", get(read::letters))
+        .route_layer(middleware::from_fn(answer::in_time))
         .route_layer(middleware::from_fn_with_state(interface.clone(), answer::readers));
     let operate = Router::new()
         .route("/api/v1/dead-letters/{id}/retry", post(actions::retry_letter))
         .route("/api/v1/pipelines/{pipeline}/cancel", post(actions::cancel))
+        .route_layer(middleware::from_fn_with_state(interface.clone(), answer::act))
         .route_layer(middleware::from_fn_with_state(
             interface.clone(),
             answer::operators,
@@ -76,8 +91,9 @@ fn router(interface: Interface) -> Router {
     Router::new()
         .merge(read)
         .merge(operate)
-        .route("/openapi.json", get(|| async { Json(api::document()) }))
+        .route("/openapi.json", get(api::document))
         .fallback(page::file)
+        .layer(DefaultBodyLimit::max(BODY_MAX))
         .layer(middleware::map_response(guard))
         .layer(middleware::from_fn(keep))
         .with_state(interface)
@@ -113,7 +129,10 @@ async fn answer(stream: TcpStream, router: Router) {
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIMEOUT)
         .max_buf_size(HEAD_MAX)
-        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+        .serve_connection(
+            TokioIo::new(Patient::new(stream, STALL_MAX)),
+            TowerToHyperService::new(router),
+        );
     // A client that disconnected is no concern of the service.
     if let Err(error) = connection.await {
         let error: io::Error = io::Error::other(error);

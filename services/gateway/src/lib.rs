@@ -8,12 +8,14 @@
 mod access;
 pub mod config;
 pub mod feed;
+mod gate;
 mod history;
 mod http;
 mod letters;
 mod listen;
 mod metrics;
 pub mod model;
+mod newest;
 mod page;
 mod recall;
 mod refresh;

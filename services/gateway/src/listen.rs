@@ -1,20 +1,26 @@
 //! Reads every message that tells of work and puts it into the model.
 
-use crate::{metrics::Metrics, recall, refresh, shared::Shared, trace::trace_id};
-use push0_bus::{Bus, BusError, Pipelines, Signal, now};
+use crate::{gate, metrics::Metrics, recall, refresh, shared::Shared, trace::trace_id};
+use push0_bus::{Bus, BusError, Pipelines, Signal, Unread, now};
 use push0_domain::{
-    message::{BlockEvent, Emission, Event, Lease, ResultEvent, TaskResult},
-    subject::{self, Kind},
+    message::{BlockEvent, Emission, Event, ResultEvent, TaskResult},
+    subject::{self, AttemptKey, Kind},
 };
 use push0_runtime::Component;
 use serde::de::DeserializeOwned;
-use std::{convert::Infallible, time::Duration};
+use std::{convert::Infallible, pin::pin, time::Duration};
 use tokio::time::MissedTickBehavior;
 
 /// How often changes are given to clients.
 const FLUSH_EVERY: Duration = Duration::from_millis(100);
 /// How often definitions, outputs, held queues and fill levels are read, besides what messages tell.
 const REFRESH_EVERY: Duration = Duration::from_secs(2);
+
+/// How much may wait to be heard: half of the usual, since the state and the answers need room as well.
+const UNREAD: Unread = Unread {
+    messages: 8 * 1024,
+    bytes: 8 << 20,
+};
 
 /// The kinds of messages that tell of work. Inputs travel with tasks, of which only the subject is read.
 const KINDS: [Kind; 8] = [
@@ -36,22 +42,32 @@ pub(crate) async fn run(
     broker: &Component,
 ) -> Result<Infallible, BusError> {
     let kinds = KINDS.into_iter().chain([Kind::Event]);
-    let mut signals = bus.listen(kinds.map(subject::all)).await?;
+    let mut signals = bus.listen_within(kinds.map(subject::all), UNREAD).await?;
     let pipelines = Pipelines::bind(bus).await?;
     let first = refresh::read(bus, &pipelines).await?;
-    recall::recall(bus, shared, &first).await?;
+    shared.with(|model| model.define(&first.pipelines));
+    {
+        let mut recalling = pin!(recall::recall(bus, shared, &first));
+        loop {
+            tokio::select! {
+                biased;
+                recalled = &mut recalling => break recalled?,
+                signal = signals.next() => count(metrics, hear(shared, &signal?)),
+            }
+        }
+    }
     shared.with(|model| model.read(first, now()));
     broker.ready();
     let mut flush = tokio::time::interval(FLUSH_EVERY);
     flush.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut refreshing = Box::pin(refresh_after_pause(bus, &pipelines));
+    let mut refreshing = Box::pin(refresh_after_pause(bus, shared, &pipelines));
     let mut interrupted = Box::pin(bus.interrupted());
     loop {
         tokio::select! {
             biased;
             () = &mut interrupted => return Err(BusError::Interrupted),
             _ = flush.tick() => {
-                metrics.followers.set(i64::try_from(shared.followers()).unwrap_or(i64::MAX));
+                metrics.measure(shared);
                 if let Err(error) = shared.flush(now()) {
                     tracing::error!(%error, "a change cannot be encoded");
                 }
@@ -59,60 +75,84 @@ pub(crate) async fn run(
             reading = &mut refreshing => {
                 let reading = reading?;
                 shared.with(|model| model.read(reading, now()));
-                refreshing = Box::pin(refresh_after_pause(bus, &pipelines));
+                refreshing = Box::pin(refresh_after_pause(bus, shared, &pipelines));
             }
             signal = signals.next() => {
-                metrics.messages.inc();
-                if hear(shared, &signal?).is_none() {
-                    metrics.unreadable.inc();
-                }
+                count(metrics, hear(shared, &signal?));
             }
         }
     }
 }
 
-async fn refresh_after_pause(bus: &Bus, pipelines: &Pipelines) -> Result<crate::model::Reading, BusError> {
+async fn refresh_after_pause(
+    bus: &Bus,
+    shared: &Shared,
+    pipelines: &Pipelines,
+) -> Result<crate::model::Reading, BusError> {
     tokio::time::sleep(REFRESH_EVERY).await;
+    recall::fill(bus, shared).await?;
     refresh::read(bus, pipelines).await
 }
 
-/// Puts a message into the model; `None` if the message cannot be read.
-fn hear(shared: &Shared, signal: &Signal) -> Option<()> {
-    let now = now();
-    let kind = Kind::of(signal.subject())?;
-    let key = || subject::attempt_of(signal.subject(), kind);
+fn count(metrics: &Metrics, heard: Result<(), Unheard>) {
+    metrics.messages.inc();
+    match heard {
+        Ok(()) => {}
+        Err(Unheard::Unreadable) => metrics.unreadable.inc(),
+        Err(Unheard::Refused) => metrics.refused.inc(),
+    }
+}
+
+/// Why a message changes nothing.
+enum Unheard {
+    /// It cannot be read.
+    Unreadable,
+    /// Its subject does not permit what it says.
+    Refused,
+}
+
+/// Puts a message into the model.
+fn hear(shared: &Shared, signal: &Signal) -> Result<(), Unheard> {
+    let (now, subject) = (now(), signal.subject());
+    let Some(kind) = Kind::of(subject) else {
+        return Err(Unheard::Unreadable);
+    };
     match kind {
         Kind::Block => {
             if let BlockEvent::Observed(block) = body(signal)? {
+                believed(gate::admits_block(subject, &block))?;
                 let trace = signal.trace();
                 shared.with(|model| model.observed(&block, trace_id(&trace), now));
             }
         }
         Kind::Task => {
-            let key = key()?;
+            let key = AttemptKey::parse(subject, kind).map_err(|_| Unheard::Unreadable)?;
             shared.with(|model| model.released(&key, now));
         }
         Kind::Lease => {
-            let lease: Lease = body(signal)?;
-            shared.with(|model| model.heard(lease, now));
+            let lease = gate::lease(subject, body(signal)?).ok_or(Unheard::Refused)?;
+            shared.with(|model| model.heard(&lease, now));
         }
         Kind::Check => {
-            let (key, result) = (key()?, body::<TaskResult>(signal)?);
+            let result: TaskResult = body(signal)?;
+            let key = gate::report(subject, kind, &result).ok_or(Unheard::Refused)?;
             shared.with(|model| model.checking(&key, &result, now));
         }
         Kind::Result | Kind::Verdict => {
             if let ResultEvent::Attempt(result) = body(signal)? {
-                let key = key()?;
+                let key = gate::report(subject, kind, &result).ok_or(Unheard::Refused)?;
                 shared.with(|model| model.result(&key, &result, now));
             }
         }
         Kind::Ended => {
             if let ResultEvent::Ended(ended) = body(signal)? {
+                believed(gate::admits_end(subject, &ended))?;
                 shared.with(|model| model.end(&ended, now));
             }
         }
         Kind::Proof => {
             let record: Emission = body(signal)?;
+            believed(gate::admits_record(subject, &record))?;
             let trace = signal.trace();
             shared.with(|model| model.record(&record, now, trace_id(&trace)));
         }
@@ -122,9 +162,13 @@ fn hear(shared: &Shared, signal: &Signal) -> Option<()> {
         }
         Kind::Cancel | Kind::Stage | Kind::Control | Kind::Dead | Kind::Notice | Kind::Blob => {}
     }
-    Some(())
+    Ok(())
 }
 
-fn body<T: DeserializeOwned>(signal: &Signal) -> Option<T> {
-    signal.body().ok()
+fn body<T: DeserializeOwned>(signal: &Signal) -> Result<T, Unheard> {
+    signal.body().map_err(|_| Unheard::Unreadable)
+}
+
+fn believed(is_believed: bool) -> Result<(), Unheard> {
+    is_believed.then_some(()).ok_or(Unheard::Refused)
 }

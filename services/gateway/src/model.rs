@@ -1,49 +1,57 @@
 //! The state of a deployment as the gateway knows it. Pure: messages change it, and views are made of it.
 //!
-//! The state holds the newest blocks, at most [`BLOCKS_MAX`], and the fleet. It is a copy for people: nothing
-//! rests on it, and a restart makes it anew from what the broker stores.
+//! The state holds the blocks round each output, at most [`BLOCKS_MAX`], and the fleet. It is a copy for people: nothing
+//! rests on it, and a restart makes it anew from what the broker stores. Whatever is told, the state stays small.
 
 mod account;
+mod attempt;
 mod block;
+mod blocks;
 mod chain;
 mod fleet;
+mod hear;
 mod queue;
+mod room;
 mod sentence;
 mod shown;
 mod spans;
+mod tasks;
 #[cfg(test)]
 mod tests;
+pub(crate) mod text;
 mod verdict;
 
+pub use blocks::BLOCKS_MAX;
 pub use chain::Output;
 
 use crate::view::{self, millis};
 use block::{Block, BlockId};
+use blocks::Blocks;
 use chain::Chain;
-use fleet::{Ended, Fleet};
-use push0_domain::{
-    BlockRef, PipelineId, ProverId, Timestamp, ZkvmId,
-    message::{
-        BlockEnded, Emission, Event, Happening, HeldQueue, Lease, ObservedBlock, Outcome, Role, TaskResult,
-    },
-    pipeline::Pipeline,
-    subject::AttemptKey,
-};
+use fleet::{Fleet, Key, role_of};
+use push0_domain::{BlockRef, PipelineId, Timestamp, ZkvmId, message::HeldQueue, pipeline::Pipeline};
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
 };
+use text::{LINE_MAX, cut};
 
-/// How many blocks are kept. Blocks with a record go first, the oldest of them before others.
-pub const BLOCKS_MAX: usize = 2_000;
 /// How many blocks a snapshot has.
 pub const SHOWN_MAX: usize = 1_000;
+/// How many stages the blocks of a snapshot have together.
+const STAGES_SHOWN_MAX: usize = 16_384;
+/// How many blocks are named at once to be read again.
+pub(crate) const MISSING_MAX: usize = 128;
+/// How many pipelines are shown.
+const PIPELINES_MAX: usize = 256;
+/// How many held queues are shown.
+const HOLDS_MAX: usize = 256;
 
 /// The state of a deployment, as far as messages told of it.
 #[derive(Debug, Default)]
 pub struct Model {
     chains: BTreeMap<PipelineId, Chain>,
-    blocks: BTreeMap<BlockId, Block>,
+    blocks: Blocks,
     fleet: Fleet,
     holds: BTreeMap<ZkvmId, HeldQueue>,
     streams: Vec<view::StreamLevel>,
@@ -51,7 +59,7 @@ pub struct Model {
     /// Why the broker cannot be read, and since when.
     away: Option<(Timestamp, String)>,
     verdict: view::Verdict,
-    zkvms: BTreeMap<String, view::Zkvm>,
+    zkvms: BTreeMap<ZkvmId, view::Zkvm>,
     dirty: Dirty,
 }
 
@@ -59,7 +67,7 @@ pub struct Model {
 struct Dirty {
     chains: BTreeSet<PipelineId>,
     blocks: BTreeSet<BlockId>,
-    provers: BTreeSet<(ProverId, bool)>,
+    provers: BTreeSet<Key>,
     streams: bool,
     gone: view::Gone,
 }
@@ -78,165 +86,11 @@ pub struct Reading {
 }
 
 impl Model {
-    /// Handles an announced block.
-    pub fn observed(&mut self, observed: &ObservedBlock, trace: Option<&str>, now: Timestamp) {
-        let id = BlockId::of(&observed.pipeline, &observed.block);
-        self.chain(&observed.pipeline)
-            .ingested(observed.block.number, now);
-        let block = self.block(id, now);
-        block.announce(observed, trace, now);
-    }
-
-    /// Handles a released attempt.
-    pub fn released(&mut self, key: &AttemptKey, now: Timestamp) {
-        let block = self.block(BlockId::of_key(key), now);
-        block.attempt(key).release(now);
-    }
-
-    /// Handles a heartbeat.
-    pub fn heard(&mut self, lease: Lease, now: Timestamp) {
-        for held in &lease.held {
-            let key = AttemptKey::of(&held.header.zkvm, &held.header.attempt_id());
-            let (id, role) = (BlockId::of_key(&key), lease.role);
-            // A lease may be older than the record: it makes no block known again.
-            if let Some(block) = self.blocks.get_mut(&id)
-                && block.hold(&key, held, &lease.prover, role, now)
-            {
-                self.dirty.blocks.insert(id);
-            }
-        }
-        let key = (lease.prover.clone(), lease.role == Role::Verifier);
-        if self.fleet.heard(lease, now) {
-            self.dirty.provers.insert(key);
-        }
-    }
-
-    /// Handles a completed attempt that waits for a verifier.
-    pub fn checking(&mut self, key: &AttemptKey, result: &TaskResult, now: Timestamp) {
-        let block = self.block(BlockId::of_key(key), now);
-        block.stage_has(key, result.header.of);
-        block.attempt(key).complete(result, false, now);
-        self.ended(key, &result.prover, false, "done", now);
-    }
-
-    /// Handles the end of an attempt, as a prover, the watchdog or a verifier tells it.
-    pub fn result(&mut self, key: &AttemptKey, result: &TaskResult, now: Timestamp) {
-        let block = self.block(BlockId::of_key(key), now);
-        block.stage_has(key, result.header.of);
-        let attempt = block.attempt(key);
-        let was_checking = attempt.is_checking();
-        match &result.outcome {
-            Outcome::Completed { .. } => attempt.complete(result, true, now),
-            Outcome::Failed(failure) => attempt.fail(result, failure, now),
-        }
-        if matches!(result.outcome, Outcome::Completed { .. }) {
-            block.task_done(key);
-        }
-        if let Some(verdict) = &result.verdict {
-            let outcome = if verdict.invalid.is_none() {
-                "done"
-            } else {
-                "failed"
-            };
-            self.ended(key, &verdict.verifier, true, outcome, now);
-        }
-        if !was_checking {
-            let outcome = match &result.outcome {
-                Outcome::Completed { .. } => "done",
-                Outcome::Failed(failure) => fleet::outcome_of(failure.class),
-            };
-            self.ended(key, &result.prover, false, outcome, now);
-        }
-    }
-
-    fn ended(
-        &mut self,
-        key: &AttemptKey,
-        prover: &ProverId,
-        verifies: bool,
-        outcome: &'static str,
-        now: Timestamp,
-    ) {
-        let started = self
-            .blocks
-            .get(&BlockId::of_key(key))
-            .and_then(|block| block.started_at(key, verifies));
-        let ended = Ended {
-            key,
-            started_at: started.unwrap_or(now),
-            ended_at: now,
-            outcome,
-        };
-        if self.fleet.ended((prover.clone(), verifies), &ended) {
-            self.dirty.provers.insert((prover.clone(), verifies));
-        }
-    }
-
-    /// Handles blocks that end without a proof.
-    pub fn end(&mut self, ended: &BlockEnded, now: Timestamp) {
-        let numbers = ended.first..=ended.last;
-        for (id, block) in &mut self.blocks {
-            let is_named = ended.hashes.is_empty() || ended.hashes.iter().any(|hash| id.is(hash));
-            if id.pipeline == ended.pipeline && numbers.contains(&id.number) && is_named {
-                block.end(ended.reason.clone(), now);
-                self.dirty.blocks.insert(id.clone());
-            }
-        }
-    }
-
-    /// Handles a record.
-    pub fn record(&mut self, record: &Emission, stored_at: Timestamp, trace: Option<&str>) {
-        let id = BlockId::of(&record.pipeline, &record.last);
-        if self
-            .blocks
-            .get(&id)
-            .is_some_and(|block| block.is_recorded_since(stored_at))
-        {
-            return;
-        }
-        self.chain(&record.pipeline).recorded(record, stored_at);
-        for part in record.blocks() {
-            let part_id = BlockId::of(&record.pipeline, &part);
-            self.replaced_by(&part_id, stored_at);
-            let block = self.block(part_id, stored_at);
-            block.record(record, &part, stored_at, trace);
-        }
-        self.make_room();
-    }
-
-    /// Marks other blocks of this number as replaced.
-    fn replaced_by(&mut self, id: &BlockId, now: Timestamp) {
-        for (other, block) in self.blocks.range_mut(id.all_of_number()) {
-            if other != id && block.end(push0_domain::message::EndReason::Reorged, now) {
-                self.dirty.blocks.insert(other.clone());
-            }
-        }
-    }
-
-    /// Handles an event.
-    pub fn happened(&mut self, event: Event, now: Timestamp) {
-        match event.what {
-            Happening::QueueHeld {
-                zkvm,
-                since,
-                failures,
-                error,
-            } => {
-                self.holds.insert(
-                    zkvm,
-                    HeldQueue {
-                        since,
-                        failures,
-                        error,
-                    },
-                );
-            }
-            Happening::QueueOpened { zkvm } => drop(self.holds.remove(&zkvm)),
-            Happening::DeadLetter { .. } => self.letters += 1,
-            what => {
-                for key in self.fleet.happened(what, now) {
-                    self.dirty.provers.insert(key);
-                }
+    /// Handles current definitions and outputs, before anything else is told of their pipelines.
+    pub fn define(&mut self, pipelines: &[(Arc<Pipeline>, Output)]) {
+        for (definition, output) in pipelines {
+            if let Some(chain) = self.chain(&definition.name) {
+                chain.define(definition.clone(), *output);
             }
         }
     }
@@ -244,39 +98,65 @@ impl Model {
     /// Handles what was read anew.
     pub fn read(&mut self, reading: Reading, now: Timestamp) {
         self.away = None;
-        self.holds = reading.holds;
+        self.holds.clear();
+        for (zkvm, hold) in reading.holds {
+            self.hold(zkvm, hold);
+        }
         self.letters = reading.letters;
         if self.streams != reading.streams {
             self.streams = reading.streams;
             self.dirty.streams = true;
         }
-        let current: BTreeSet<PipelineId> = reading.pipelines.iter().map(|(p, _)| p.name.clone()).collect();
-        self.chains
-            .retain(|name, chain| current.contains(name) || chain.is_unread());
+        let current = reading.pipelines.iter().map(|(definition, _)| &definition.name);
+        let open = self.blocks.iter().filter(|(_, block)| block.is_open());
+        // A removed pipeline finishes its blocks, and a new one may be told of before its definition is read.
+        let known: BTreeSet<&PipelineId> = current.chain(open.map(|(id, _)| &id.pipeline)).collect();
+        self.chains.retain(|name, _| known.contains(name));
         for (definition, output) in reading.pipelines {
             let name = definition.name.clone();
-            if self.chain(&name).read(definition, output, now) {
+            let is_new = !self.chains.contains_key(&name);
+            if is_new && self.chains.len() >= PIPELINES_MAX {
+                continue;
+            }
+            let chain = self.chains.entry(name.clone()).or_default();
+            if chain.read(definition, output, now) || is_new {
                 self.dirty.chains.insert(name);
             }
+        }
+        self.compare();
+    }
+
+    fn hold(&mut self, zkvm: ZkvmId, hold: HeldQueue) {
+        if self.holds.len() < HOLDS_MAX || self.holds.contains_key(&zkvm) {
+            let error = cut(&hold.error, LINE_MAX);
+            self.holds.insert(zkvm, HeldQueue { error, ..hold });
         }
     }
 
     /// Notes that the broker cannot be read.
     pub fn is_away(&mut self, reason: String, now: Timestamp) {
         let since = self.away.take().map_or(now, |(since, _)| since);
-        self.away = Some((since, reason));
+        self.away = Some((since, cut(&reason, LINE_MAX)));
     }
 
     /// Returns what changed since the last call. The caller calls this ten times a second at most.
     pub fn changes(&mut self, now: Timestamp) -> view::Change {
-        for key in self.fleet.forget(now) {
-            self.dirty.gone.provers.push(key.0.to_string());
+        for (participant, verifies) in self.fleet.forget(now) {
+            self.dirty.gone.provers.push((
+                participant.zkvm.to_string(),
+                participant.name.to_string(),
+                role_of(verifies),
+            ));
         }
         let dirty = std::mem::take(&mut self.dirty);
         let mut change = view::Change {
             at: millis(now),
             ..view::Change::default()
         };
+        change.is_too_long = dirty.blocks.len().max(dirty.gone.blocks.len()) > self.shown_max();
+        if change.is_too_long {
+            return self.all_changed(change, now);
+        }
         change.blocks = dirty
             .blocks
             .iter()
@@ -295,8 +175,9 @@ impl Model {
         if dirty.streams {
             change.streams = self.streams.clone();
         }
-        change.zkvms = self.changed_zkvms(now);
-        let verdict = self.judge(now);
+        let zkvms = self.queues(now);
+        let verdict = self.judge(&zkvms, now);
+        change.zkvms = self.changed_zkvms(zkvms);
         if verdict != self.verdict {
             self.verdict = verdict.clone();
             change.verdict = Some(verdict);
@@ -306,8 +187,14 @@ impl Model {
         change
     }
 
-    fn changed_zkvms(&mut self, now: Timestamp) -> Vec<view::Zkvm> {
-        let zkvms = self.queues(now);
+    /// Notes that clients start over from a snapshot, which has everything.
+    fn all_changed(&mut self, change: view::Change, now: Timestamp) -> view::Change {
+        self.zkvms = self.queues(now);
+        self.verdict = self.judge(&self.zkvms, now);
+        change
+    }
+
+    fn changed_zkvms(&mut self, zkvms: BTreeMap<ZkvmId, view::Zkvm>) -> Vec<view::Zkvm> {
         let changed = zkvms
             .iter()
             .filter(|(name, zkvm)| self.zkvms.get(*name) != Some(zkvm))
@@ -319,27 +206,52 @@ impl Model {
 
     /// Returns the whole state.
     pub fn snapshot(&self, id: String, now: Timestamp) -> view::Snapshot {
-        let mut blocks: Vec<(&BlockId, &Block)> = self.blocks.iter().collect();
-        blocks.sort_by_key(|(id, block)| (std::cmp::Reverse(block.at()), std::cmp::Reverse(id.number)));
-        blocks.truncate(SHOWN_MAX);
+        let zkvms = self.queues(now);
         view::Snapshot {
             id,
             at: millis(now),
-            verdict: self.judge(now),
+            verdict: self.judge(&zkvms, now),
             pipelines: self
                 .chains
                 .iter()
                 .map(|(name, chain)| chain.view(name, now))
                 .collect(),
-            zkvms: self.queues(now).into_values().collect(),
+            zkvms: zkvms.into_values().collect(),
             provers: self.fleet.views(),
-            blocks: blocks
+            blocks: self
+                .to_show()
                 .into_iter()
-                .rev()
                 .map(|(id, block)| self.view_of(id, block, now))
                 .collect(),
             streams: self.streams.clone(),
         }
+    }
+
+    /// Returns the blocks of a snapshot, oldest first: those next to the output, and the newest of the others.
+    fn to_show(&self) -> Vec<(&BlockId, &Block)> {
+        let all = self.blocks.iter();
+        let (mut open, mut done): (Vec<_>, Vec<_>) = all.partition(|(_, block)| block.is_open());
+        open.sort_by_key(|(id, _)| self.ahead(id));
+        done.sort_by_key(|(id, block)| (std::cmp::Reverse(block.at()), std::cmp::Reverse(id.number)));
+        let max = self.shown_max();
+        open.truncate(max - done.len().min(max / 2));
+        done.truncate(max - open.len());
+        let mut shown = [open, done].concat();
+        shown.sort_by_key(|(id, block)| (block.at(), id.number));
+        shown
+    }
+
+    /// Returns how many blocks an answer has at most: a block tells of each stage.
+    pub fn shown_max(&self) -> usize {
+        let definitions = self.chains.values().filter_map(Chain::definition);
+        let stages =
+            definitions.map(|definition| definition.proofs.iter().map(|proof| proof.stages.len()).sum());
+        (STAGES_SHOWN_MAX / stages.max().unwrap_or(1).max(1)).min(SHOWN_MAX)
+    }
+
+    /// Returns how many blocks are held, and how many bytes they take, roughly.
+    pub fn size(&self) -> (usize, usize) {
+        (self.blocks.len(), self.blocks.bytes())
     }
 
     /// Returns the name of a stage's kind.
@@ -417,31 +329,12 @@ impl Model {
         block.view(id, definition.as_deref(), next, &self.holds, now)
     }
 
-    fn chain(&mut self, name: &PipelineId) -> &mut Chain {
-        self.dirty.chains.insert(name.clone());
-        self.chains.entry(name.clone()).or_default()
-    }
-
-    /// Returns a block, which is new if nothing was told of it yet.
-    fn block(&mut self, id: BlockId, now: Timestamp) -> &mut Block {
-        self.dirty.blocks.insert(id.clone());
-        self.blocks.entry(id).or_insert_with(|| Block::new(now))
-    }
-
-    fn make_room(&mut self) {
-        while self.blocks.len() > BLOCKS_MAX {
-            let done = self.blocks.iter().filter(|(_, block)| !block.is_open());
-            let Some(id) = done.min_by_key(|(_, block)| block.at()).map(|(id, _)| id.clone()) else {
-                return;
-            };
-            if let Some(block) = self.blocks.remove(&id) {
-                let hash = block.hash_text(&id);
-                self.dirty
-                    .gone
-                    .blocks
-                    .push((id.pipeline.to_string(), id.number, hash));
-            }
-            self.dirty.blocks.remove(&id);
+    /// Returns a pipeline, which is new if nothing was told of it yet; `None` if there are too many.
+    fn chain(&mut self, name: &PipelineId) -> Option<&mut Chain> {
+        if self.chains.len() >= PIPELINES_MAX && !self.chains.contains_key(name) {
+            return None;
         }
+        self.dirty.chains.insert(name.clone());
+        Some(self.chains.entry(name.clone()).or_default())
     }
 }

@@ -1,7 +1,14 @@
 //! Reads what happened before the gateway began to listen: the last records, blocks in flight, the fleet.
 
-use crate::{model::Reading, shared::Shared, trace::trace_id};
-use push0_bus::{Bucket, Bus, BusError, Stream, now};
+use crate::{
+    gate,
+    model::{MISSING_MAX, Reading},
+    newest,
+    shared::Shared,
+    trace::trace_id,
+};
+use futures::{StreamExt, TryStreamExt, stream};
+use push0_bus::{Bucket, Bus, BusError, Fact, Facts, Kept, Stream, now};
 use push0_domain::{
     PipelineId,
     message::{Emission, KnownBlock, Lease, ObservedBlock},
@@ -10,12 +17,16 @@ use push0_domain::{
 
 /// How many records of each pipeline are read.
 const RECORDS: u64 = 100;
-/// How many blocks in flight of each pipeline are read.
-const IN_FLIGHT_MAX: u64 = 256;
+/// How many rounds of blocks in flight are read.
+const ROUNDS: usize = 8;
+/// How many facts are asked for at once.
+const READS: usize = 8;
+/// How many heartbeats are read.
+const LEASES_MAX: usize = 4_096;
 /// How many released attempts are read.
 const ATTEMPTS_MAX: usize = 5_000;
 
-/// Puts into the model what is stored.
+/// Puts into the model what is stored. Newer messages may be heard meanwhile.
 pub(crate) async fn recall(bus: &Bus, shared: &Shared, reading: &Reading) -> Result<(), BusError> {
     for (definition, output) in &reading.pipelines {
         if let Some(next) = output.next {
@@ -23,19 +34,18 @@ pub(crate) async fn recall(bus: &Bus, shared: &Shared, reading: &Reading) -> Res
                 record(bus, shared, &definition.name, number).await?;
             }
         }
-        let next = output.next.or(output.head).unwrap_or_default();
-        let head = output.head.unwrap_or(next).min(next + IN_FLIGHT_MAX);
-        for number in next..=head {
-            known(bus, shared, &definition.name, number).await?;
+    }
+    for _ in 0..ROUNDS {
+        if fill(bus, shared).await? < MISSING_MAX {
+            break;
         }
     }
-    for (subject, _) in bus.subjects(Stream::Leases, &subject::all(Kind::Lease)).await? {
-        if let Some(kept) = bus.last::<Lease>(Stream::Leases, &subject).await?
-            && let Ok(lease) = kept.body
-        {
-            shared.with(|model| model.heard(lease, kept.stored_at));
-        }
-    }
+    let hear = |kept: Kept<Lease>| {
+        let lease = gate::lease(&kept.subject, kept.body.ok()?)?;
+        shared.with(|model| model.heard_before(&lease, kept.stored_at));
+        Some(())
+    };
+    newest::read(bus, Stream::Leases, &subject::all(Kind::Lease), LEASES_MAX, hear).await?;
     let released = bus.subjects(Stream::Tasks, &subject::all(Kind::Task)).await?;
     for (subject, _) in released.into_iter().take(ATTEMPTS_MAX) {
         if let Ok(key) = AttemptKey::parse(&subject, Kind::Task) {
@@ -52,30 +62,54 @@ async fn record(bus: &Bus, shared: &Shared, pipeline: &PipelineId, number: u64) 
     if let Some(kept) = kept
         && let Ok(record) = &kept.body
     {
-        shared.with(|model| model.record(record, kept.stored_at, trace_id(&kept.trace)));
+        shared.with(|model| model.recorded_before(record, kept.stored_at, trace_id(&kept.trace)));
     }
     Ok(())
 }
 
-async fn known(bus: &Bus, shared: &Shared, pipeline: &PipelineId, number: u64) -> Result<(), BusError> {
-    let facts = bus.facts::<KnownBlock>(Bucket::Blocks).await?;
-    for fact in facts
-        .sorted(&subject::facts::known_blocks(pipeline, number))
-        .await?
-        .0
-    {
-        let Some(known) = fact.value else { continue };
-        let observed = ObservedBlock {
-            pipeline: pipeline.clone(),
-            revision: known.revision,
-            block: known.block,
-            parent_hash: known.parent_hash,
-            input: push0_domain::Payload::Inline(Vec::new()),
-            observed_at: known.observed_at,
-            deadline_at: None,
-            facts: known.facts,
-        };
-        shared.with(|model| model.observed(&observed, None, fact.stored_at));
+/// Reads blocks next to the outputs that the model does not hold. Returns how many it asked for.
+pub(crate) async fn fill(bus: &Bus, shared: &Shared) -> Result<usize, BusError> {
+    let missing = shared.with(|model| model.missing());
+    if missing.is_empty() {
+        return Ok(0);
     }
-    Ok(())
+    let facts = &bus.facts::<KnownBlock>(Bucket::Blocks).await?;
+    let found = stream::iter(&missing).map(|(pipeline, number)| known(facts, pipeline, *number));
+    let mut found = found.buffered(READS);
+    while let Some(found) = found.try_next().await? {
+        if let Some((observed, stored_at)) = found {
+            shared.with(|model| model.recalled(&observed, stored_at));
+        }
+    }
+    Ok(missing.len())
+}
+
+/// Returns what the ingester stored last about a block of this number, without the witness.
+pub(crate) async fn known(
+    facts: &Facts<KnownBlock>,
+    pipeline: &PipelineId,
+    number: u64,
+) -> Result<Option<(ObservedBlock, push0_domain::Timestamp)>, BusError> {
+    let look = facts
+        .look(&subject::facts::known_blocks(pipeline, number))
+        .await?;
+    let Some(Ok(Fact {
+        value: Some(known),
+        stored_at,
+        ..
+    })) = look
+    else {
+        return Ok(None);
+    };
+    let observed = ObservedBlock {
+        pipeline: pipeline.clone(),
+        revision: known.revision,
+        block: known.block,
+        parent_hash: known.parent_hash,
+        input: push0_domain::Payload::Inline(Vec::new()),
+        observed_at: known.observed_at,
+        deadline_at: None,
+        facts: known.facts,
+    };
+    Ok(Some((observed, stored_at)))
 }

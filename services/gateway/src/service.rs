@@ -8,11 +8,12 @@ use crate::{
     shared::Shared,
 };
 use push0_bus::{Backoff, Bus, BusError, now};
-use push0_runtime::{BoxError, Component, Service};
+use push0_runtime::{BoxError, Component, Service, memory};
 use std::time::Instant;
 
 /// Runs the gateway until it is asked to stop.
 pub async fn run(service: Service<Config>) -> Result<(), BoxError> {
+    memory::return_large_buffers();
     let broker = service.health.component("broker");
     let permissions = service.health.component("permissions").reporter();
     let connection = service.health.component("connection").quiet_reporter();

@@ -1,6 +1,6 @@
 //! What operators do: cancel blocks, retry dead letters. Each is logged with the caller's name.
 
-use super::{answer::Refused, interface::Interface, read::pipeline_id};
+use super::{interface::Interface, read::pipeline_id, refused::Refused};
 use crate::{access::Caller, view};
 use axum::{
     Extension, Json,

@@ -1,96 +1,20 @@
-//! Refusals, and the check of rights before each request.
+//! Checks before each request: rights, and how much is under way.
 
-use super::interface::Interface;
-use crate::{
-    access::{Caller, Denied, Request, Role},
-    view::Refusal,
-};
+use super::{interface::Interface, pieces, refused::Refused};
+use crate::access::{Caller, Request, Role};
 use axum::{
-    Json,
     extract::{Request as HttpRequest, State},
-    http::{HeaderMap, HeaderName, StatusCode, header},
+    http::{HeaderMap, HeaderName, header},
     middleware::Next,
     response::{IntoResponse, Response},
 };
-use push0_bus::BusError;
-use push0_operate::OperateError;
+use std::time::Duration;
+use tokio::time::timeout;
 
-/// A request that is not answered as asked.
-#[derive(Debug)]
-pub(super) struct Refused {
-    status: StatusCode,
-    body: Refusal,
-}
-
-impl Refused {
-    fn new(status: StatusCode, error: impl Into<String>, hint: Option<&str>) -> Self {
-        Self {
-            status,
-            body: Refusal {
-                error: error.into(),
-                hint: hint.map(str::to_owned),
-            },
-        }
-    }
-
-    pub(super) fn malformed(error: impl Into<String>) -> Self {
-        Self::new(StatusCode::BAD_REQUEST, error, None)
-    }
-
-    pub(super) fn missing(error: impl Into<String>) -> Self {
-        Self::new(StatusCode::NOT_FOUND, error, None)
-    }
-
-    pub(super) fn conflict(error: impl Into<String>) -> Self {
-        Self::new(StatusCode::CONFLICT, error, None)
-    }
-
-    pub(super) fn away(error: impl Into<String>) -> Self {
-        let hint = "The broker or one of its streams is away. Try again when it is back.";
-        Self::new(StatusCode::SERVICE_UNAVAILABLE, error, Some(hint))
-    }
-}
-
-impl From<BusError> for Refused {
-    fn from(error: BusError) -> Self {
-        Self::away(error.to_string())
-    }
-}
-
-impl From<OperateError> for Refused {
-    fn from(error: OperateError) -> Self {
-        match error {
-            OperateError::NoLetter(_) | OperateError::NoLetters => Self::missing(error.to_string()),
-            error => Self::away(error.to_string()),
-        }
-    }
-}
-
-impl From<Denied> for Refused {
-    fn from(denied: Denied) -> Self {
-        let token = Some("Give a token of gateway.tokens_file as `Authorization: Bearer TOKEN`.");
-        match denied {
-            Denied::NoToken => Self::new(StatusCode::UNAUTHORIZED, "A token is needed.", token),
-            Denied::WrongToken => Self::new(StatusCode::UNAUTHORIZED, "The token is not known here.", token),
-            Denied::WrongRole => Self::new(
-                StatusCode::FORBIDDEN,
-                "The token's role may not do this.",
-                Some("Use a token with the role `operate`."),
-            ),
-            Denied::Foreign => Self::new(
-                StatusCode::FORBIDDEN,
-                "The request came through another site or name.",
-                Some("Open the gateway under its own address."),
-            ),
-        }
-    }
-}
-
-impl IntoResponse for Refused {
-    fn into_response(self) -> Response {
-        (self.status, Json(self.body)).into_response()
-    }
-}
+/// How long a question may take, but for the time in which its client takes the answer.
+const ANSWER_WITHIN: Duration = Duration::from_secs(30);
+/// How long an action may take: a retry looks through all letters of its pipeline.
+const ACT_WITHIN: Duration = Duration::from_secs(120);
 
 /// Admits clients with any role.
 pub(super) async fn readers(
@@ -127,4 +51,34 @@ fn parts(headers: &HeaderMap) -> Request<'_> {
         host: text(header::HOST),
         origin: text(header::ORIGIN),
     }
+}
+
+/// Answers questions in turn.
+pub(super) async fn in_turn(
+    State(interface): State<Interface>,
+    request: HttpRequest,
+    next: Next,
+) -> Response {
+    match interface.limits.answer().await {
+        Ok(permit) => pieces::holding(next.run(request).await, permit).await,
+        Err(refused) => refused.into_response(),
+    }
+}
+
+/// Performs actions in turn.
+pub(super) async fn act(State(interface): State<Interface>, request: HttpRequest, next: Next) -> Response {
+    match interface.limits.action().await {
+        Ok(_permit) => within(ACT_WITHIN, request, next).await,
+        Err(refused) => refused.into_response(),
+    }
+}
+
+/// Ends questions that take too long, as while the broker is away.
+pub(super) async fn in_time(request: HttpRequest, next: Next) -> Response {
+    within(ANSWER_WITHIN, request, next).await
+}
+
+async fn within(time: Duration, request: HttpRequest, next: Next) -> Response {
+    let answer = timeout(time, next.run(request)).await;
+    answer.unwrap_or_else(|_| Refused::away("The answer took too long.").into_response())
 }

@@ -1,6 +1,12 @@
 //! The description of the interface, for generators of clients.
 
 use crate::view;
+use axum::{
+    body::Bytes,
+    http::header,
+    response::{IntoResponse, Response},
+};
+use std::sync::LazyLock;
 use utoipa::OpenApi;
 
 #[derive(OpenApi)]
@@ -25,7 +31,8 @@ use utoipa::OpenApi;
 )]
 struct Document;
 
-/// Returns the OpenAPI document.
-pub(super) fn document() -> utoipa::openapi::OpenApi {
-    Document::openapi()
+/// Answers with the OpenAPI document, which is encoded once: anybody may ask for it.
+pub(super) async fn document() -> Response {
+    static TEXT: LazyLock<Bytes> = LazyLock::new(|| Document::openapi().to_json().unwrap_or_default().into());
+    ([(header::CONTENT_TYPE, "application/json")], TEXT.clone()).into_response()
 }

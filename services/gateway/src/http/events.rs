@@ -1,6 +1,10 @@
 //! The stream of changes, as server-sent events.
 
-use super::{answer::Refused, interface::Interface};
+use super::{interface::Interface, pieces, refused::Refused};
+use crate::{
+    feed::{Piece, Place},
+    shared::Start,
+};
 use axum::{
     body::{Body, Bytes},
     extract::State,
@@ -9,8 +13,8 @@ use axum::{
 };
 use futures::stream;
 use push0_bus::now;
-use std::{collections::VecDeque, convert::Infallible, time::Duration};
-use tokio::sync::broadcast::{Receiver, error::RecvError};
+use std::{convert::Infallible, time::Duration};
+use tokio::sync::watch;
 
 /// How often a silent stream says that it lives.
 const ALIVE_EVERY: Duration = Duration::from_secs(15);
@@ -19,26 +23,38 @@ const ALIVE: &[u8] = b": alive\n\n";
 /// What a client of the stream still gets.
 struct Following {
     interface: Interface,
-    ready: VecDeque<Bytes>,
-    coming: Receiver<Bytes>,
+    /// What is left of a snapshot.
+    snapshot: Bytes,
+    place: Place,
+    told: watch::Receiver<u64>,
 }
 
 impl Following {
-    /// Returns the next bytes for the client; `None` at the end of the process.
+    fn begin(&mut self, start: Start) {
+        self.snapshot = start.snapshot.unwrap_or_default();
+        self.place = start.place;
+    }
+
+    /// Returns the next bytes for the client; `None` if the client must come back.
     async fn next(&mut self) -> Option<Bytes> {
         loop {
-            if let Some(frame) = self.ready.pop_front() {
-                return Some(frame);
+            if let Some(piece) = pieces::next(&mut self.snapshot) {
+                return Some(piece);
             }
-            match tokio::time::timeout(ALIVE_EVERY, self.coming.recv()).await {
-                Err(_) => return Some(Bytes::from_static(ALIVE)),
-                Ok(Ok(frame)) => return Some(frame),
-                Ok(Err(RecvError::Closed)) => return None,
-                Ok(Err(RecvError::Lagged(_))) => {
+            // A change that comes after this line is noticed below.
+            self.told.borrow_and_update();
+            match self.interface.shared.piece(&mut self.place) {
+                Piece::Bytes(bytes) => return Some(bytes),
+                Piece::Lost => {
                     // The client is too slow for each change, so it gets the whole state.
-                    let (ready, coming) = self.interface.shared.follow(None, now()).ok()?;
-                    (self.ready, self.coming) = (ready.into(), coming);
+                    let start = self.interface.shared.start(None, now()).ok()?;
+                    self.begin(start);
                 }
+                Piece::Torn => return None,
+                Piece::Later => match tokio::time::timeout(ALIVE_EVERY, self.told.changed()).await {
+                    Err(_) => return Some(Bytes::from_static(ALIVE)),
+                    Ok(changed) => changed.ok()?,
+                },
             }
         }
     }
@@ -57,13 +73,14 @@ pub(super) async fn follow(
     headers: HeaderMap,
 ) -> Result<Response, Refused> {
     let last = headers.get("last-event-id").and_then(|id| id.to_str().ok());
-    let followed = interface.shared.follow(last, now());
-    let (ready, coming) = followed.map_err(|error| Refused::away(error.to_string()))?;
-    let following = Following {
+    let start = interface.shared.start(last, now())?;
+    let mut following = Following {
+        told: interface.shared.follow(),
         interface,
-        ready: ready.into(),
-        coming,
+        snapshot: Bytes::new(),
+        place: start.place,
     };
+    following.begin(start);
     let frames = stream::unfold(following, async |mut following| {
         let frame = following.next().await?;
         Some((Ok::<Bytes, Infallible>(frame), following))

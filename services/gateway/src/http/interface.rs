@@ -1,5 +1,6 @@
 //! What every handler needs.
 
+use super::limits::Limits;
 use crate::{access::Tokens, config::GatewayConfig, shared::Shared};
 use push0_bus::Bus;
 use push0_runtime::BoxError;
@@ -12,6 +13,7 @@ pub(crate) struct Interface {
     pub(super) jaeger_url: Arc<str>,
     pub(super) bus: Bus,
     pub(super) shared: Shared,
+    pub(super) limits: Limits,
 }
 
 impl Interface {
@@ -21,6 +23,7 @@ impl Interface {
             jaeger_url: config.jaeger_url.trim_end_matches('/').into(),
             bus,
             shared,
+            limits: Limits::default(),
         })
     }
 }

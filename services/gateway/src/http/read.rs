@@ -1,6 +1,6 @@
 //! Answers to questions.
 
-use super::{answer::Refused, interface::Interface};
+use super::{interface::Interface, refused::Refused};
 use crate::{access::Caller, history, letters, model::Model, view};
 use axum::{
     Extension, Json,
@@ -20,6 +20,9 @@ use serde_json::{Value, json};
 
 /// Most blocks in one answer.
 const BLOCKS_MAX: usize = 500;
+/// Most revisions of a definition in one answer, and how many bytes they may have.
+const REVISIONS_MAX: usize = 100;
+const REVISIONS_BYTES_MAX: usize = 1 << 20;
 
 /// Returns the rights of the caller.
 #[utoipa::path(get, path = "/api/v1/session", responses((status = 200, body = view::Session)))]
@@ -38,9 +41,8 @@ pub(super) async fn session(
 /// Returns the whole state.
 #[utoipa::path(get, path = "/api/v1/snapshot", responses((status = 200, body = view::Snapshot)))]
 pub(super) async fn snapshot(State(interface): State<Interface>) -> Result<Response, Refused> {
-    let snapshot = interface.shared.snapshot(now());
-    let (_, text) = snapshot.map_err(|error| Refused::away(error.to_string()))?;
-    Ok(([(header::CONTENT_TYPE, "application/json")], text).into_response())
+    let json = interface.shared.snapshot(now())?;
+    Ok(([(header::CONTENT_TYPE, "application/json")], json).into_response())
 }
 
 /// Returns a pipeline with its definition.
@@ -54,13 +56,15 @@ pub(super) async fn pipeline(
     let (definition, pipeline) =
         found.ok_or_else(|| Refused::missing(format!("There is no pipeline {name}.")))?;
     let pipelines = push0_bus::Pipelines::bind(&interface.bus).await?;
-    let mut revisions = Vec::new();
-    for revision in (1..=definition.revision).rev().take(BLOCKS_MAX) {
+    let (mut revisions, mut bytes) = (Vec::new(), 0);
+    for revision in (1..=definition.revision).rev().take(REVISIONS_MAX) {
         if let Some(older) = pipelines.revision(&name, revision).await? {
-            revisions.push(view::Revision {
-                revision,
-                definition: text_of(&older),
-            });
+            let definition = text_of(&older);
+            bytes += definition.len();
+            if bytes > REVISIONS_BYTES_MAX {
+                break;
+            }
+            revisions.push(view::Revision { revision, definition });
         }
     }
     Ok(Json(view::PipelineDetail {
@@ -132,13 +136,11 @@ pub(super) async fn blocks(
     Query(older): Query<Older>,
 ) -> Result<Json<Value>, Refused> {
     let name = pipeline_id(&name)?;
-    let (before, limit) = (
-        older.before.unwrap_or(u64::MAX),
-        older.limit.unwrap_or(100).min(BLOCKS_MAX),
-    );
-    let mut blocks = interface
-        .shared
-        .with(|model| model.blocks_of(&name, before, limit, now()));
+    let before = older.before.unwrap_or(u64::MAX);
+    let (mut blocks, limit) = interface.shared.with(|model| {
+        let limit = older.limit.unwrap_or(100).min(BLOCKS_MAX).min(model.shown_max());
+        (model.blocks_of(&name, before, limit, now()), limit)
+    });
     let lowest = blocks.last().map_or(before, |block| block.number);
     let wanted = (limit - blocks.len()) as u64;
     if wanted > 0 && lowest != u64::MAX {
@@ -196,7 +198,7 @@ async fn detail(interface: &Interface, name: &PipelineId, asked: &str) -> Result
         ))
     };
     let number = number.ok_or_else(missing)?;
-    let model = history::read(&interface.bus, name, number..number.saturating_add(1)).await?;
+    let model = history::one(&interface.bus, name, number).await?;
     look(&model).ok_or_else(missing)
 }
 

@@ -5,6 +5,7 @@ use push0_domain::{
     Timestamp,
     message::Emission,
     path::{Leg, Parts},
+    pipeline::STAGES_MAX,
 };
 
 /// Returns where the time of a block went until its record was stored; `None` without a proof.
@@ -21,7 +22,7 @@ pub(super) fn account(record: &Emission, stored_at: Timestamp) -> Option<view::A
 
 /// Returns the stages on the critical path of a block.
 pub(super) fn legs(record: &Emission) -> Vec<view::Leg> {
-    record.critical_path().iter().map(leg).collect()
+    record.critical_path().iter().take(STAGES_MAX).map(leg).collect()
 }
 
 fn leg(leg: &Leg) -> view::Leg {

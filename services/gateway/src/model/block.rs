@@ -1,22 +1,24 @@
 //! One block or range: its attempts, its record, and the view of them.
 
-use super::account;
+use super::{
+    account,
+    attempt::{Attempt, Place, State},
+    tasks::Tasks,
+    text::{LINE_MAX, cut, short},
+};
 use crate::view;
 use push0_domain::{
-    BlockHash, BlockRef, PipelineId, ProofType, ProverId, StageName, Timestamp, ZkvmId,
-    message::{
-        BlockFacts, Emission, EmissionOutcome, EndReason, Failure, FailureClass, Held, ObservedBlock, Proof,
-        Role, TaskResult,
-    },
+    BlockHash, BlockRef, PipelineId, ProofType, ProverId, StageName, Timestamp,
+    message::{BlockFacts, Emission, EmissionOutcome, EndReason, Held, ObservedBlock, Proof, Role},
+    pipeline::{PROOF_TYPES_MAX, STAGES_MAX},
     subject::AttemptKey,
 };
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    ops::RangeInclusive,
-};
+use std::{collections::BTreeMap, ops::RangeInclusive};
 
 /// How many attempts of a block are remembered one by one.
-const ATTEMPTS_MAX: usize = 256;
+pub(super) const ATTEMPTS_MAX: usize = 256;
+/// How many stages of a block are remembered.
+const STAGES_KEPT: usize = PROOF_TYPES_MAX * STAGES_MAX;
 /// How many first bytes of a proof are shown.
 const PROOF_PREFIX: usize = 64;
 
@@ -50,13 +52,14 @@ impl BlockId {
         hash.0.starts_with(&self.prefix)
     }
 
-    /// Returns the range of all blocks of this number.
-    pub(crate) fn all_of_number(&self) -> RangeInclusive<Self> {
-        let with = |prefix| Self {
+    /// Returns the lowest and the highest of all ids of these numbers.
+    pub(crate) fn around(pipeline: &PipelineId, numbers: RangeInclusive<u64>) -> (Self, Self) {
+        let with = |number, prefix| Self {
+            pipeline: pipeline.clone(),
+            number,
             prefix,
-            ..self.clone()
         };
-        with([0; 4])..=with([u8::MAX; 4])
+        (with(*numbers.start(), [0; 4]), with(*numbers.end(), [u8::MAX; 4]))
     }
 }
 
@@ -77,33 +80,6 @@ pub(crate) struct Block {
     pub(super) range: Option<(u64, u64)>,
 }
 
-/// An attempt within its block.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Place {
-    pub(crate) proof: ProofType,
-    pub(crate) stage: StageName,
-    pub(crate) index: u32,
-    pub(crate) number: u32,
-}
-
-impl Place {
-    fn of(key: &AttemptKey) -> Self {
-        Self {
-            proof: key.proof_type.clone(),
-            stage: key.stage.clone(),
-            index: key.index,
-            number: key.attempt,
-        }
-    }
-}
-
-/// The tasks of a stage.
-#[derive(Debug, Default)]
-pub(super) struct Tasks {
-    pub(super) of: u32,
-    pub(super) done: BTreeSet<u32>,
-}
-
 /// The record of a block.
 #[derive(Clone, Debug)]
 pub(crate) struct Record {
@@ -121,131 +97,6 @@ pub(crate) enum Recorded {
     Proved(Vec<view::ProofView>),
     Dead(String),
     Abandoned(EndReason),
-}
-
-/// An attempt as far as messages told of it.
-#[derive(Clone, Debug)]
-pub(crate) struct Attempt {
-    pub(crate) zkvm: ZkvmId,
-    pub(crate) state: State,
-    pub(crate) prover: Option<ProverId>,
-    pub(crate) hedge_of: Option<u32>,
-    pub(crate) released_at: Option<Timestamp>,
-    pub(crate) started_at: Option<Timestamp>,
-    pub(crate) proved_at: Option<Timestamp>,
-    pub(crate) ended_at: Option<Timestamp>,
-    pub(crate) prove_us: u64,
-    pub(crate) transfer_us: u64,
-    pub(crate) verify_us: Option<u64>,
-    pub(crate) verifier: Option<ProverId>,
-    pub(crate) failure: Option<Failure>,
-    pub(crate) progress: Option<u16>,
-}
-
-/// How far an attempt is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum State {
-    Released,
-    Running,
-    Checking,
-    Done,
-    Failed(FailureClass),
-}
-
-impl State {
-    pub(super) fn as_str(self) -> &'static str {
-        match self {
-            Self::Released => "released",
-            Self::Running => "running",
-            Self::Checking => "checking",
-            Self::Done => "done",
-            Self::Failed(class) => super::fleet::outcome_of(class),
-        }
-    }
-
-    pub(crate) fn is_over(self) -> bool {
-        matches!(self, Self::Done | Self::Failed(_))
-    }
-}
-
-impl Attempt {
-    fn new(zkvm: ZkvmId) -> Self {
-        Self {
-            zkvm,
-            state: State::Released,
-            prover: None,
-            hedge_of: None,
-            released_at: None,
-            started_at: None,
-            proved_at: None,
-            ended_at: None,
-            prove_us: 0,
-            transfer_us: 0,
-            verify_us: None,
-            verifier: None,
-            failure: None,
-            progress: None,
-        }
-    }
-
-    pub(crate) fn release(&mut self, now: Timestamp) {
-        self.released_at.get_or_insert(now);
-    }
-
-    pub(crate) fn is_checking(&self) -> bool {
-        self.state == State::Checking
-    }
-
-    /// Takes over times and names from a result, which is told after the attempt ended.
-    fn take(&mut self, result: &TaskResult, now: Timestamp) {
-        self.prover = Some(result.prover.clone());
-        self.hedge_of = result.header.hedge_of;
-        (self.prove_us, self.transfer_us) = (result.prove_us, result.transfer_us);
-        let took = std::time::Duration::from_micros(result.prove_us + result.transfer_us);
-        self.started_at.get_or_insert(now.minus(took));
-        self.proved_at.get_or_insert(now);
-        self.progress = None;
-        if let Some(verdict) = &result.verdict {
-            self.verify_us = Some(verdict.verify_us);
-            self.verifier = Some(verdict.verifier.clone());
-        }
-    }
-
-    pub(crate) fn complete(&mut self, result: &TaskResult, is_final: bool, now: Timestamp) {
-        if self.state.is_over() {
-            return;
-        }
-        self.take(result, now);
-        let invalid = result
-            .verdict
-            .as_ref()
-            .and_then(|verdict| verdict.invalid.clone());
-        self.state = match (invalid, is_final) {
-            (Some(reason), _) => {
-                self.failure = Some(Failure::new(FailureClass::InvalidProof, reason));
-                State::Failed(FailureClass::InvalidProof)
-            }
-            (None, true) => State::Done,
-            (None, false) => State::Checking,
-        };
-        if is_final {
-            self.ended_at = Some(now);
-        }
-    }
-
-    pub(crate) fn fail(&mut self, result: &TaskResult, failure: &Failure, now: Timestamp) {
-        if self.state == State::Done {
-            return;
-        }
-        self.take(result, now);
-        self.failure = Some(failure.clone());
-        self.state = State::Failed(failure.class);
-        self.ended_at = Some(now);
-    }
-
-    pub(super) fn progress(&self) -> Option<f64> {
-        self.progress.map(|permille| f64::from(permille) / 1000.0)
-    }
 }
 
 impl Block {
@@ -281,44 +132,51 @@ impl Block {
         self.trace_id = trace.map(str::to_owned);
     }
 
-    /// Returns an attempt, which is new if nothing was told of it yet.
-    pub(crate) fn attempt(&mut self, key: &AttemptKey) -> &mut Attempt {
-        if self.attempts.len() >= ATTEMPTS_MAX {
-            let over = self
-                .attempts
-                .iter()
-                .find(|(_, attempt)| attempt.state == State::Done);
-            if let Some(place) = over.map(|(place, _)| place.clone()) {
+    /// Notes that the dispatcher released an attempt.
+    pub(crate) fn release(&mut self, key: &AttemptKey, now: Timestamp) {
+        self.entry(key).released_at.get_or_insert(now);
+    }
+
+    /// Returns an attempt, which is new if nothing was told of it yet. None is new after the block's record.
+    pub(crate) fn attempt(&mut self, key: &AttemptKey) -> Option<&mut Attempt> {
+        let may_be_new = self.record.is_none() || self.attempts.contains_key(&Place::of(key));
+        may_be_new.then(|| self.entry(key))
+    }
+
+    fn entry(&mut self, key: &AttemptKey) -> &mut Attempt {
+        let place = Place::of(key);
+        if self.attempts.len() >= ATTEMPTS_MAX && !self.attempts.contains_key(&place) {
+            let first = self.attempts.iter().min_by_key(|(_, attempt)| attempt.rank());
+            if let Some(place) = first.map(|(place, _)| place.clone()) {
                 self.attempts.remove(&place);
             }
         }
         self.range = (key.block.blocks > 1)
             .then(|| (key.block.first(), key.block.number))
             .or(self.range);
-        let tasks = self
-            .stages
-            .entry((key.proof_type.clone(), key.stage.clone()))
-            .or_default();
-        tasks.of = tasks.of.max(key.index + 1);
-        let attempt = self.attempts.entry(Place::of(key));
+        self.stage_has(key, key.index.saturating_add(1));
+        let attempt = self.attempts.entry(place);
         attempt.or_insert_with(|| Attempt::new(key.zkvm.clone()))
     }
 
     /// Notes how many tasks a stage has.
     pub(crate) fn stage_has(&mut self, key: &AttemptKey, of: u32) {
-        let tasks = self
-            .stages
-            .entry((key.proof_type.clone(), key.stage.clone()))
-            .or_default();
-        tasks.of = tasks.of.max(of);
+        if let Some(tasks) = self.tasks(key) {
+            tasks.has(of);
+        }
     }
 
     pub(crate) fn task_done(&mut self, key: &AttemptKey) {
-        let tasks = self
-            .stages
-            .entry((key.proof_type.clone(), key.stage.clone()))
-            .or_default();
-        tasks.done.insert(key.index);
+        if let Some(tasks) = self.tasks(key) {
+            tasks.done(key.index);
+        }
+    }
+
+    /// Returns the tasks of a stage; `None` if the block has as many stages as a definition can have.
+    fn tasks(&mut self, key: &AttemptKey) -> Option<&mut Tasks> {
+        let stage = (key.proof_type.clone(), key.stage.clone());
+        let is_known = self.stages.len() < STAGES_KEPT || self.stages.contains_key(&stage);
+        is_known.then(|| self.stages.entry(stage).or_default())
     }
 
     /// Notes that a lease lists an attempt. Returns whether that is news for people.
@@ -334,7 +192,7 @@ impl Block {
             return false;
         }
         self.stage_has(key, held.header.of);
-        let attempt = self.attempt(key);
+        let attempt = self.entry(key);
         if attempt.state.is_over() || attempt.state == State::Checking {
             return false;
         }
@@ -346,7 +204,7 @@ impl Block {
         }
         attempt.hedge_of = held.header.hedge_of;
         attempt.prover = Some(by.clone());
-        attempt.progress = held.progress_permille;
+        attempt.progress = held.progress_permille.map(|permille| permille.min(1000));
         before != (attempt.state, attempt.progress, attempt.prover.clone())
     }
 
@@ -361,11 +219,11 @@ impl Block {
     }
 
     /// Ends the block without a proof. Returns whether that is news.
-    pub(crate) fn end(&mut self, reason: EndReason, now: Timestamp) -> bool {
+    pub(crate) fn end(&mut self, reason: &EndReason, now: Timestamp) -> bool {
         if self.ended.is_some() {
             return false;
         }
-        self.ended = Some((reason, now));
+        self.ended = Some((short(reason), now));
         true
     }
 
@@ -406,8 +264,8 @@ impl Block {
             legs: account::legs(record),
             outcome: match &record.outcome {
                 EmissionOutcome::Proved(proofs) => Recorded::Proved(proofs.iter().map(proof_view).collect()),
-                EmissionOutcome::Dead { reason, .. } => Recorded::Dead(reason.clone()),
-                EmissionOutcome::Abandoned(reason) => Recorded::Abandoned(reason.clone()),
+                EmissionOutcome::Dead { reason, .. } => Recorded::Dead(cut(reason, LINE_MAX)),
+                EmissionOutcome::Abandoned(reason) => Recorded::Abandoned(short(reason)),
             },
         });
     }
@@ -476,7 +334,7 @@ fn proof_view(proof: &Proof) -> view::ProofView {
     view::ProofView {
         proof_type: proof.proof_type.to_string(),
         zkvm: proof.zkvm.to_string(),
-        program_id: proof.program_id.clone(),
+        program_id: proof.program_id.as_ref().map(|id| cut(id, LINE_MAX)),
         prover: proof.prover.to_string(),
         verifier: proof.verifier.as_ref().map(ToString::to_string),
         bytes: proof.bytes,

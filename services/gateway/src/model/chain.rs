@@ -4,26 +4,30 @@ use crate::view::{self, millis};
 use push0_domain::{
     PipelineId, Timestamp,
     message::{Emission, EmissionOutcome},
-    pipeline::{Pipeline, Policy, Source},
+    pipeline::{Pipeline, Policy, RANGE_MAX, Source},
 };
-use std::{collections::VecDeque, sync::Arc, time::Duration};
+use std::{collections::VecDeque, ops::RangeInclusive, sync::Arc, time::Duration};
 
 /// How many times from announcement to record are kept.
 const LATENCIES_MAX: usize = 200;
 /// The window of the throughput.
 const MINUTE: Duration = Duration::from_secs(60);
-/// How many times of records are kept for the throughput.
-const RECENT_MAX: usize = 100_000;
+/// How many seconds of the throughput are kept.
+const SECONDS_MAX: usize = 128;
+/// How many blocks from the next one on are shown whatever else is.
+const NEXT: u64 = 64;
 /// An output that does not move for this long while blocks wait is said to stand.
 const STANDS_AFTER: Duration = Duration::from_secs(60);
 
 /// How far a pipeline's output has come.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Output {
-    /// The number to emit next, if there is a record.
+    /// The number to emit next: after the newest record, or the pipeline's first.
     pub next: Option<u64>,
     /// The newest ingested number.
     pub head: Option<u64>,
+    /// How many announced blocks wait in their stream for the release of their first tasks.
+    pub waiting: u64,
 }
 
 /// A pipeline as far as messages told of it.
@@ -33,27 +37,53 @@ pub(crate) struct Chain {
     output: Output,
     moved_at: Option<Timestamp>,
     latencies: VecDeque<u64>,
-    recent: VecDeque<Timestamp>,
+    /// Seconds in which blocks were proved, and how many.
+    recent: VecDeque<(u64, u64)>,
     dead: u64,
     abandoned: u64,
+    /// Blocks announced since the last reading and since the one before: a reading may be older than what was heard.
+    announced: (u64, u64),
+    /// Whether a record was heard since the last reading, and since the one before.
+    records: (bool, bool),
+    /// Whether open blocks are not held.
+    is_cut: bool,
+    /// The number of the open block that made room last.
+    cut_at: Option<u64>,
 }
 
 impl Chain {
     pub(crate) fn ingested(&mut self, number: u64, now: Timestamp) {
-        if self.lag() == Some(0) {
+        if self.lag().is_none_or(|lag| lag == 0) {
             // Before, there was nothing to emit.
             self.moved_at = Some(now);
         }
+        self.saw(number);
+        self.announced.0 += 1;
+    }
+
+    /// Notes that a block of this number was ingested.
+    pub(crate) fn saw(&mut self, number: u64) {
         self.output.head = self.output.head.max(Some(number));
+    }
+
+    /// Notes that the output moved on, as a record tells that is the newest one.
+    pub(crate) fn moved(&mut self, record: &Emission) {
+        self.records.0 = true;
+        if !record.amends() {
+            self.output.next = Some(record.next);
+        }
     }
 
     pub(crate) fn recorded(&mut self, record: &Emission, stored_at: Timestamp) {
         if !record.amends() {
-            self.output.next = Some(record.next);
-            self.output.head = self.output.head.max(Some(record.last.number));
+            self.saw(record.last.number);
             self.moved_at = self.moved_at.max(Some(stored_at));
         }
-        let blocks = record.last.number - record.first.number + 1;
+        let blocks = record
+            .last
+            .number
+            .saturating_sub(record.first.number)
+            .saturating_add(1);
         match &record.outcome {
             EmissionOutcome::Proved(_) => {
                 push(
@@ -61,12 +91,55 @@ impl Chain {
                     millis(stored_at).saturating_sub(millis(record.stored_at)),
                     LATENCIES_MAX,
                 );
-                for _ in 0..blocks.min(1024) {
-                    push(&mut self.recent, stored_at, RECENT_MAX);
-                }
+                self.proved(blocks.min(u64::from(RANGE_MAX)), second_of(stored_at));
             }
-            EmissionOutcome::Dead { .. } => self.dead += blocks,
-            EmissionOutcome::Abandoned(_) => self.abandoned += blocks,
+            EmissionOutcome::Dead { .. } => self.dead = self.dead.saturating_add(blocks),
+            EmissionOutcome::Abandoned(_) => self.abandoned = self.abandoned.saturating_add(blocks),
+        }
+    }
+
+    fn proved(&mut self, blocks: u64, second: u64) {
+        match self.recent.back_mut().filter(|(last, _)| *last == second) {
+            Some((_, count)) => *count += blocks,
+            None => push(&mut self.recent, (second, blocks), SECONDS_MAX),
+        }
+    }
+
+    /// Notes that an open block of this number made room for others.
+    pub(crate) fn cut(&mut self, number: u64) {
+        (self.is_cut, self.cut_at) = (true, Some(number));
+    }
+
+    /// Notes that an announced block found no room.
+    pub(crate) fn turned_away(&mut self) {
+        self.is_cut = true;
+    }
+
+    /// Returns whether an open block of this number would soon make room for others. The next blocks never do.
+    pub(crate) fn is_beyond(&self, number: u64) -> bool {
+        let is_next = self
+            .output
+            .next
+            .is_some_and(|next| number < next.saturating_add(NEXT));
+        self.cut_at.is_some_and(|cut_at| number >= cut_at) && !is_next
+    }
+
+    /// Notes how many of the numbers from the next one to the newest are held.
+    pub(crate) fn holds(&mut self, numbers: u64, is_crowded: bool) {
+        self.is_cut = self.lag().is_some_and(|lag| lag > numbers);
+        if !is_crowded {
+            self.cut_at = None;
+        }
+    }
+
+    /// Returns how many blocks wait for their first task, of which `held` are held. What is held may be out of date: a
+    /// message can be missed.
+    pub(crate) fn waiting(&self, held: u64) -> u64 {
+        let announced = self.announced.0.saturating_add(self.announced.1);
+        match (self.lag(), self.is_cut) {
+            (None, _) => held.max(self.output.waiting),
+            (Some(_), true) => self.output.waiting,
+            (Some(_), false) => held.min(self.output.waiting.saturating_add(announced)),
         }
     }
 
@@ -76,20 +149,26 @@ impl Chain {
         self.definition = Some(definition);
         // A message may have come meanwhile: of numbers that only grow, the larger one is newer.
         self.output.head = self.output.head.max(output.head);
-        self.output.next = self.output.next.or(output.next);
+        // Numbers go back after a reorg: a reading counts unless it may be older than a record that was heard.
+        if self.records == (false, false) {
+            self.output.next = output.next.or(self.output.next);
+        }
+        self.records = (false, self.records.0);
+        self.output.waiting = output.waiting;
+        self.announced = (0, self.announced.0);
         self.moved_at.get_or_insert(now);
-        let stale = self
-            .recent
-            .iter()
-            .take_while(|at| now.since(**at) > MINUTE)
-            .count();
-        self.recent.drain(..stale);
-        stale > 0 || self.stalled_since(now).is_some() || before != (self.definition.clone(), self.output)
+        let known = self.recent.len();
+        self.recent.retain(|(second, _)| is_within_a_minute(*second, now));
+        self.recent.len() < known
+            || self.stalled_since(now).is_some()
+            || before != (self.definition.clone(), self.output)
     }
 
-    /// Returns whether no definition was read yet.
-    pub(crate) fn is_unread(&self) -> bool {
-        self.definition.is_none()
+    /// Handles the definition and the output, before anything else is told.
+    pub(crate) fn define(&mut self, definition: Arc<Pipeline>, output: Output) {
+        self.definition = Some(definition);
+        self.output.next = output.next.or(self.output.next);
+        self.output.head = self.output.head.max(output.head);
     }
 
     pub(crate) fn definition(&self) -> Option<Arc<Pipeline>> {
@@ -100,8 +179,18 @@ impl Chain {
         self.output.next
     }
 
+    /// Returns the numbers that are not emitted, from the next one to the newest.
+    pub(crate) fn unemitted(&self) -> Option<RangeInclusive<u64>> {
+        Some(self.output.next?..=self.output.head?)
+    }
+
     pub(crate) fn lag(&self) -> Option<u64> {
-        Some((self.output.head? + 1).saturating_sub(self.output.next?))
+        Some(
+            self.output
+                .head?
+                .saturating_add(1)
+                .saturating_sub(self.output.next?),
+        )
     }
 
     /// Returns since when the output stands although blocks wait.
@@ -119,8 +208,7 @@ impl Chain {
         let minute = self
             .recent
             .iter()
-            .rev()
-            .take_while(|at| now.since(**at) <= MINUTE);
+            .filter(|(second, _)| is_within_a_minute(*second, now));
         view::Pipeline {
             name: name.to_string(),
             revision: definition.map_or(0, |definition| definition.revision),
@@ -131,11 +219,19 @@ impl Chain {
             stalled_since: self.stalled_since(now).map(millis),
             deadline_ms: within,
             latencies_ms: self.latencies.iter().copied().collect(),
-            proved_per_min: minute.count() as u64,
+            proved_per_min: minute.map(|(_, count)| count).sum(),
             dead: self.dead,
             abandoned: self.abandoned,
         }
     }
+}
+
+fn second_of(at: Timestamp) -> u64 {
+    at.0 / 1_000_000
+}
+
+fn is_within_a_minute(second: u64, now: Timestamp) -> bool {
+    second_of(now).saturating_sub(second) <= MINUTE.as_secs()
 }
 
 fn push<T>(queue: &mut VecDeque<T>, value: T, max: usize) {

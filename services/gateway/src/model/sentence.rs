@@ -1,6 +1,9 @@
 //! Sentences about a block, for people.
 
-use super::block::{Attempt, Block, BlockId, Place, Recorded, State};
+use super::{
+    attempt::{Attempt, Place, State},
+    block::{Block, BlockId, Recorded},
+};
 use push0_domain::{
     Timestamp, ZkvmId,
     message::{EndReason, HeldQueue},

@@ -1,8 +1,10 @@
 //! A block as clients see it.
 
 use super::{
-    block::{Attempt, Block, BlockId, Place, Recorded, State},
+    attempt::{Attempt, Place, State},
+    block::{Block, BlockId, Recorded},
     sentence,
+    tasks::Tasks,
 };
 use crate::view::{self, millis};
 use push0_domain::Timestamp;
@@ -132,8 +134,8 @@ impl Block {
             proof: key.0.to_string(),
             stage: key.1.to_string(),
             kind,
-            of: tasks.map_or(1, |tasks| tasks.of.max(1)),
-            done: tasks.map_or(0, |tasks| u32::try_from(tasks.done.len()).unwrap_or(u32::MAX)),
+            of: tasks.map_or(1, |tasks| tasks.of().max(1)),
+            done: tasks.map_or(0, Tasks::count_done),
             running: count(State::Running),
             failed: u32::try_from(failed).unwrap_or(u32::MAX),
             checking: count(State::Checking),

@@ -1,6 +1,9 @@
 //! Where the time of a block went, as spans.
 
-use super::block::{Attempt, Block, BlockId, Place};
+use super::{
+    attempt::{Attempt, Place},
+    block::{Block, BlockId},
+};
 use crate::view::{Span, millis};
 use push0_domain::{Timestamp, pipeline::Pipeline};
 use std::{collections::BTreeMap, time::Duration};

@@ -1,14 +1,18 @@
 //! Tests of the model: messages in, views out.
 
+mod bounds;
+
 use super::*;
 use proptest::prelude::*;
 use push0_domain::{
     Announcement, BlockHash, Payload, Payloads, StageKey,
     message::{
-        BlockContext, BlockFacts, EmissionOutcome, EndReason, Failure, FailureClass, Held, Proof,
-        ProverState, StageKind, TaskHeader, Verdict,
+        BlockContext, BlockEnded, BlockFacts, Emission, EmissionOutcome, EndReason, Failure, FailureClass,
+        Held, Lease, ObservedBlock, Outcome, Proof, ProverState, Role, StageKind, TaskHeader, TaskResult,
+        Verdict,
     },
     path::{Leg, Parts},
+    subject::AttemptKey,
 };
 use serde_json::json;
 
@@ -188,6 +192,7 @@ fn model() -> Model {
     let output = Output {
         next: Some(5),
         head: Some(4),
+        waiting: 0,
     };
     let reading = Reading {
         pipelines: vec![(definition(), output)],
@@ -214,7 +219,7 @@ fn a_block_is_shown_in_each_of_its_states() {
         view(&model, 5, 20).waits_for,
         "Attempt 1 of stage main.prove waits for a free prover of zkVM mock."
     );
-    model.heard(lease("p1", vec![(5, Some(100))]), at(200));
+    model.heard(&lease("p1", vec![(5, Some(100))]), at(200));
     assert_eq!(state(&model), "proving");
     assert_eq!(
         view(&model, 5, 1300).waits_for,
@@ -244,7 +249,7 @@ fn a_block_is_shown_in_each_of_its_states() {
 fn the_time_of_a_block_lies_under_spans_of_work_and_of_waits() {
     let mut model = model();
     model.released(&key(5, 1), at(10));
-    model.heard(lease("p1", vec![(5, Some(0))]), at(100));
+    model.heard(&lease("p1", vec![(5, Some(0))]), at(100));
     model.checking(&key(5, 1), &result(5, 1, completed(), None), at(420));
     model.result(&key(5, 1), &result(5, 1, completed(), valid()), at(440));
     model.record(&record(5, proved()), at(500), None);
@@ -280,7 +285,7 @@ fn the_time_of_a_block_lies_under_spans_of_work_and_of_waits() {
 fn a_failure_is_told_with_its_class_and_its_message() {
     let mut model = model();
     model.released(&key(5, 1), at(10));
-    model.heard(lease("p1", vec![(5, Some(0))]), at(100));
+    model.heard(&lease("p1", vec![(5, Some(0))]), at(100));
     model.result(
         &key(5, 1),
         &result(5, 1, failed(FailureClass::Died), None),
@@ -365,7 +370,7 @@ fn the_verdict_names_what_is_wrong() {
         texts(&model, 10),
         ["No prover of zkVM mock is heard, and 1 tasks wait."]
     );
-    model.heard(lease("p1", vec![]), at(10));
+    model.heard(&lease("p1", vec![]), at(10));
     assert_eq!(texts(&model, 20), [""; 0]);
     assert_eq!(
         texts(&model, 70_000),
@@ -380,16 +385,16 @@ fn the_verdict_names_what_is_wrong() {
 #[test]
 fn only_news_is_a_change() {
     let mut model = model();
-    model.heard(lease("p1", vec![(5, Some(100))]), at(100));
+    model.heard(&lease("p1", vec![(5, Some(100))]), at(100));
     let change = model.changes(at(110));
     assert_eq!(
         (change.blocks.len(), change.provers.len(), change.zkvms.len()),
         (1, 1, 1)
     );
-    model.heard(lease("p1", vec![(5, Some(350))]), at(350));
+    model.heard(&lease("p1", vec![(5, Some(350))]), at(350));
     assert!(model.changes(at(360)).is_empty());
     let gone = model.changes(at(360 + 11 * 60 * 1000)).gone.unwrap();
-    assert_eq!(gone.provers, ["p1"]);
+    assert_eq!(gone.provers, [("mock".into(), "p1".into(), "prover")]);
 }
 
 #[test]
@@ -400,8 +405,15 @@ fn the_oldest_recorded_blocks_make_room() {
         model.record(&record(number, proved()), at(number + 1), None);
     }
     assert_eq!(model.blocks.len(), BLOCKS_MAX);
-    let change = model.changes(at(10_000));
-    assert!(change.gone.unwrap().blocks.len() >= BLOCKS_MAX - 5);
+    // So much changed that clients start over.
+    assert!(model.changes(at(10_000)).is_too_long);
+    model.observed(&observed(2 * BLOCKS_MAX as u64 + 1), None, at(10_000));
+    let gone = model.changes(at(10_000)).gone.unwrap().blocks;
+    let oldest = BLOCKS_MAX as u64 + 2;
+    assert_eq!(
+        gone.iter().map(|(_, number, _)| *number).collect::<Vec<_>>(),
+        [oldest]
+    );
     // Block 5 has no record, so work on it may go on.
     assert!(model.find(&demo(), Some(5), None).is_some());
     assert_eq!(model.snapshot("x".into(), at(10_000)).blocks.len(), SHOWN_MAX);
@@ -424,12 +436,12 @@ proptest! {
             match kind {
                 0 => model.observed(&observed(number), None, at(now)),
                 1 => model.released(&key, at(now)),
-                2 => model.heard(lease("p1", vec![(number, Some(step))]), at(now)),
+                2 => model.heard(&lease("p1", vec![(number, Some(step))]), at(now)),
                 3 => model.checking(&key, &result(number, attempt, completed(), None), at(now)),
                 4 => model.result(&key, &result(number, attempt, completed(), valid()), at(now)),
                 5 => model.result(&key, &result(number, attempt, failed(FailureClass::TimedOut), None), at(now)),
                 6 => model.record(&record(number, proved()), at(now), None),
-                _ => model.heard(lease("p1", vec![]), at(now)),
+                _ => model.heard(&lease("p1", vec![]), at(now)),
             }
             for block in model.changes(at(now)).blocks {
                 prop_assert!(block.failures <= block.attempts);

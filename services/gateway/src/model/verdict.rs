@@ -2,17 +2,18 @@
 
 use super::Model;
 use crate::view::{Problem, Verdict, Zkvm, millis};
-use push0_domain::Timestamp;
+use push0_domain::{Timestamp, ZkvmId};
+use std::collections::BTreeMap;
 
 /// A stream fuller than this many percent is a problem.
 const FULL_PERCENT: u64 = 90;
 
 impl Model {
     /// Judges the deployment, worst first.
-    pub(super) fn judge(&self, now: Timestamp) -> Verdict {
+    pub(super) fn judge(&self, zkvms: &BTreeMap<ZkvmId, Zkvm>, now: Timestamp) -> Verdict {
         let mut problems: Vec<Problem> = self.away().into_iter().collect();
         problems.extend(self.standing(now));
-        problems.extend(self.queues(now).values().flat_map(of_queue));
+        problems.extend(zkvms.values().flat_map(of_queue));
         problems.extend(self.silent());
         problems.extend(self.full());
         problems.extend(self.waiting_letters());
@@ -42,7 +43,8 @@ impl Model {
     }
 
     fn silent(&self) -> impl Iterator<Item = Problem> {
-        self.fleet.suspected().map(|((prover, _), heard_at)| {
+        self.fleet.suspected().map(|((participant, _), heard_at)| {
+            let prover = &participant.name;
             let text = format!("{prover} is silent. Second copies of its attempts start elsewhere.");
             problem(text).since(heard_at).at(format!("/provers/{prover}"))
         })
@@ -50,7 +52,7 @@ impl Model {
 
     fn full(&self) -> impl Iterator<Item = Problem> {
         self.streams.iter().filter_map(|stream| {
-            let percent = (stream.bytes * 100).checked_div(stream.bytes_max)?;
+            let percent = stream.bytes.saturating_mul(100).checked_div(stream.bytes_max)?;
             (percent >= FULL_PERCENT).then(|| problem(format!("Stream {} is {percent} % full.", stream.name)))
         })
     }

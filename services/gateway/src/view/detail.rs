@@ -181,7 +181,7 @@ pub struct PipelineDetail {
     pub definition: String,
     /// The stages as a graph.
     pub graph: Graph,
-    /// The revisions of the definition, newest first.
+    /// The newest revisions of the definition, newest first.
     pub revisions: Vec<Revision>,
 }
 
@@ -248,7 +248,7 @@ pub struct Letter {
     pub stage: Option<String>,
     /// Why it was written.
     pub reason: String,
-    /// The failed attempts.
+    /// The last failed attempts, at most 5.
     pub attempts: Vec<LetterAttempt>,
     /// Whether a retry can help.
     pub can_retry: bool,
@@ -263,7 +263,7 @@ pub struct LetterAttempt {
     pub prover: String,
     /// The class of its failure.
     pub class: &'static str,
-    /// The message of its failure.
+    /// The end of the message of its failure.
     pub message: String,
 }
 

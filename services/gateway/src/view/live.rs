@@ -20,7 +20,8 @@ pub struct Snapshot {
     pub zkvms: Vec<Zkvm>,
     /// Every prover and verifier that was heard lately.
     pub provers: Vec<Prover>,
-    /// The newest blocks, at most 1,000.
+    /// The blocks next to each output and the newest ones with a record: at most 1,000, and fewer of pipelines with
+    /// many stages.
     pub blocks: Vec<Block>,
     /// Fill levels of the broker's streams.
     pub streams: Vec<StreamLevel>,
@@ -40,7 +41,7 @@ pub struct Change {
     /// Changed zkVMs, by name.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub zkvms: Vec<Zkvm>,
-    /// Changed provers and verifiers, by id and role.
+    /// Changed provers and verifiers, by zkVM, id and role.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub provers: Vec<Prover>,
     /// Changed blocks, by pipeline, number and hash.
@@ -52,6 +53,9 @@ pub struct Change {
     /// Entities to remove.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub gone: Option<Gone>,
+    /// Whether so much changed that clients start over from a snapshot.
+    #[serde(skip)]
+    pub is_too_long: bool,
 }
 
 impl Change {
@@ -66,8 +70,10 @@ impl Change {
             blocks,
             streams,
             gone,
+            is_too_long,
         } = self;
-        verdict.is_none()
+        !is_too_long
+            && verdict.is_none()
             && gone.is_none()
             && pipelines.is_empty()
             && zkvms.is_empty()
@@ -80,8 +86,8 @@ impl Change {
 /// Entities that a client should forget.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, ToSchema)]
 pub struct Gone {
-    /// Provers and verifiers, by id.
-    pub provers: Vec<String>,
+    /// Provers and verifiers, by zkVM, id and role.
+    pub provers: Vec<(String, String, &'static str)>,
     /// Blocks, by pipeline, number and hash.
     pub blocks: Vec<(String, u64, String)>,
 }
@@ -209,9 +215,9 @@ pub struct Prover {
     pub failed: u64,
     /// Median time of its last attempts.
     pub p50_ms: Option<u64>,
-    /// Deliveries that it holds.
+    /// Deliveries that it holds, at most 256, of a large fleet fewer.
     pub held: Vec<HeldAttempt>,
-    /// The last attempts that ended, oldest first, at most 50.
+    /// The last attempts that ended, oldest first, at most 50, of a large fleet fewer.
     pub recent: Vec<PastAttempt>,
 }
 
