@@ -10,6 +10,8 @@ mod patience;
 mod pieces;
 mod read;
 mod refused;
+#[cfg(test)]
+mod tests;
 
 pub(crate) use interface::Interface;
 

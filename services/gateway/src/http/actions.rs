@@ -79,8 +79,7 @@ pub(super) async fn retry_letter(
         ));
     };
     // All letters of the block belong to one retry.
-    let (mut all, _) = retry::read(bus, letters::list(bus, Some(&block.pipeline)).await?).await?;
-    let tasks = all.remove(&block).unwrap_or_default();
+    let tasks = retry::tasks_of(bus, &block).await?;
     let pipelines = Pipelines::bind(bus).await?;
     let asked = retry::retry(bus, &pipelines, &block, &tasks).await?;
     let asked = asked.map_err(Refused::conflict)?;

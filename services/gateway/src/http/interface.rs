@@ -1,7 +1,7 @@
 //! What every handler needs.
 
 use super::limits::Limits;
-use crate::{access::Tokens, config::GatewayConfig, shared::Shared};
+use crate::{access::Tokens, config::GatewayConfig, letters::Letters, shared::Shared};
 use push0_bus::Bus;
 use push0_runtime::BoxError;
 use std::sync::Arc;
@@ -13,6 +13,7 @@ pub(crate) struct Interface {
     pub(super) jaeger_url: Arc<str>,
     pub(super) bus: Bus,
     pub(super) shared: Shared,
+    pub(super) letters: Letters,
     pub(super) limits: Limits,
 }
 
@@ -23,6 +24,7 @@ impl Interface {
             jaeger_url: config.jaeger_url.trim_end_matches('/').into(),
             bus,
             shared,
+            letters: Letters::default(),
             limits: Limits::default(),
         })
     }

@@ -1,7 +1,7 @@
 //! Answers to questions.
 
 use super::{interface::Interface, refused::Refused};
-use crate::{access::Caller, history, letters, model::Model, view};
+use crate::{access::Caller, history, model::Model, view};
 use axum::{
     Extension, Json,
     extract::{Path, Query, State},
@@ -162,11 +162,11 @@ pub(super) async fn block(
 ) -> Result<Json<view::BlockDetail>, Refused> {
     let name = pipeline_id(&name)?;
     let mut detail = detail(&interface, &name, &block).await?;
-    let number = detail.block.number;
-    let mut of_block = letters::read(&interface.bus).await?;
-    of_block
-        .retain(|letter| letter.block == Some(number) && letter.pipeline.as_deref() == Some(name.as_str()));
-    detail.letters = of_block;
+    let last = detail.block.range.map_or(detail.block.number, |range| range.last);
+    let letters = interface
+        .letters
+        .of_block(&interface.bus, &name, last, detail.block.state == "dead");
+    detail.letters = letters.await?;
     detail.trace_url = detail
         .trace_id
         .as_ref()
@@ -256,10 +256,14 @@ async fn proof_of(
     found.ok_or_else(missing)
 }
 
-/// Returns the dead letters, newest first.
-#[utoipa::path(get, path = "/api/v1/dead-letters", responses((status = 200, description = "`{\"letters\": [Letter]}`")))]
+/// Returns the newest dead letters, newest first, and how many there are.
+#[utoipa::path(
+    get, path = "/api/v1/dead-letters",
+    responses((status = 200, description = "`{\"letters\": [Letter], \"total\": number}`, at most 200 letters"))
+)]
 pub(super) async fn letters(State(interface): State<Interface>) -> Result<Json<Value>, Refused> {
-    Ok(Json(json!({ "letters": letters::read(&interface.bus).await? })))
+    let listed = interface.letters.list(&interface.bus).await?;
+    Ok(Json(json!({ "letters": listed.letters, "total": listed.total })))
 }
 
 /// Parses the name of a pipeline.

@@ -10,6 +10,11 @@ pub(crate) fn cut(text: &str, bytes: usize) -> String {
     text[..text.floor_char_boundary(bytes)].to_owned()
 }
 
+/// Returns the end of a text, of whole characters: the last lines of an error say most.
+pub(crate) fn end(text: &str, bytes: usize) -> String {
+    text[text.ceil_char_boundary(text.len().saturating_sub(bytes))..].to_owned()
+}
+
 /// Returns a reason whose text is short.
 pub(super) fn short(reason: &EndReason) -> EndReason {
     match reason {
