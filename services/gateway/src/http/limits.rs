@@ -11,6 +11,8 @@ use tokio::{
 const ANSWERS_MAX: usize = 4;
 /// How long a request waits for its turn.
 const TURN_WITHIN: Duration = Duration::from_secs(10);
+/// Proofs under way at once.
+const DOWNLOADS_MAX: usize = 2;
 /// Actions of operators under way at once.
 const ACTIONS_MAX: usize = 2;
 
@@ -18,6 +20,7 @@ const ACTIONS_MAX: usize = 2;
 #[derive(Clone)]
 pub(super) struct Limits {
     answers: Arc<Semaphore>,
+    downloads: Arc<Semaphore>,
     actions: Arc<Semaphore>,
 }
 
@@ -25,6 +28,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             answers: Arc::new(Semaphore::new(ANSWERS_MAX)),
+            downloads: Arc::new(Semaphore::new(DOWNLOADS_MAX)),
             actions: Arc::new(Semaphore::new(ACTIONS_MAX)),
         }
     }
@@ -39,6 +43,16 @@ impl Limits {
     /// Returns the permit for an action, in turn.
     pub(super) async fn action(&self) -> Result<OwnedSemaphorePermit, Refused> {
         turn(&self.actions).await
+    }
+
+    /// Returns the permit for a download; the refusal if there are too many. A download may take minutes, so there is
+    /// no line to wait in.
+    pub(super) fn download(&self) -> Result<OwnedSemaphorePermit, Refused> {
+        let permit = self.downloads.clone().try_acquire_owned();
+        permit.map_err(|_| {
+            Refused::busy(format!("{DOWNLOADS_MAX} downloads are under way."))
+                .hint("Try again, or use `push0 proof get`.")
+        })
     }
 }
 

@@ -1,14 +1,16 @@
 //! Answers to questions.
 
-use super::{interface::Interface, refused::Refused};
+use super::{interface::Interface, pieces, refused::Refused};
 use crate::{access::Caller, history, model::Model, view};
 use axum::{
     Extension, Json,
+    body::{Body, Bytes},
     extract::{Path, Query, State},
     http::header,
     response::{IntoResponse, Response},
 };
-use push0_bus::{Stream, now};
+use futures::{Stream, stream};
+use push0_bus::{BlobError, PayloadParts, Stream as BusStream, now};
 use push0_domain::{
     BlockRef, PipelineId,
     message::{Emission, EmissionOutcome, Proof},
@@ -17,6 +19,7 @@ use push0_domain::{
 };
 use serde::Deserialize;
 use serde_json::{Value, json};
+use tokio::sync::OwnedSemaphorePermit;
 
 /// Most blocks in one answer.
 const BLOCKS_MAX: usize = 500;
@@ -212,17 +215,36 @@ pub(super) async fn proof(
     Path((name, number, kind)): Path<(String, u64, String)>,
 ) -> Result<Response, Refused> {
     let name = pipeline_id(&name)?;
+    let permit = interface.limits.download()?;
     let proof = proof_of(&interface, &name, number, &kind).await?;
-    let bytes = interface.bus.blobs().resolve(&proof.payload).await;
-    let bytes = bytes.map_err(|error| Refused::away(error.to_string()))?;
+    let parts = interface.bus.blobs().parts(&proof.payload).await;
+    let parts = parts.map_err(|error| Refused::away(error.to_string()))?;
     let headers = [
         (header::CONTENT_TYPE, "application/octet-stream".to_owned()),
+        (header::CONTENT_LENGTH, parts.len().to_string()),
         (
             header::CONTENT_DISPOSITION,
             format!("attachment; filename=\"{name}-{number}-{kind}.proof\""),
         ),
     ];
-    Ok((headers, bytes).into_response())
+    Ok((headers, Body::from_stream(download(parts, permit))).into_response())
+}
+
+/// Returns the bytes of a proof as the client takes them: one part of it is in memory. An error, as of a wrong hash, ends
+/// the connection before the client has the last part.
+fn download(
+    parts: PayloadParts,
+    permit: OwnedSemaphorePermit,
+) -> impl Stream<Item = Result<Bytes, BlobError>> {
+    stream::try_unfold(
+        (Bytes::new(), parts, permit),
+        async |(mut part, mut parts, permit)| {
+            if part.is_empty() {
+                part = parts.next().await?.unwrap_or_default();
+            }
+            Ok(pieces::next(&mut part).map(|piece| (piece, (part, parts, permit))))
+        },
+    )
 }
 
 async fn proof_of(
@@ -246,7 +268,7 @@ async fn proof_of(
         .map_or(number, |range| range.last);
     let kept = interface
         .bus
-        .last::<Emission>(Stream::Proofs, &subject::proof(name, last))
+        .last::<Emission>(BusStream::Proofs, &subject::proof(name, last))
         .await?;
     let record = kept.and_then(|kept| kept.body.ok()).ok_or_else(missing)?;
     let EmissionOutcome::Proved(proofs) = record.outcome else {

@@ -45,6 +45,12 @@ impl Refused {
         }
     }
 
+    /// Says what to do.
+    pub(super) fn hint(mut self, hint: &str) -> Self {
+        self.body.hint = Some(hint.to_owned());
+        self
+    }
+
     pub(super) fn malformed(error: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, error, None)
     }

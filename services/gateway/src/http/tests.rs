@@ -3,13 +3,14 @@
 use super::*;
 use crate::{config::GatewayConfig, newest, recall, refresh, shared::Shared};
 use axum::http::StatusCode;
-use push0_bus::{Bucket, Bus, DeadLetters, Limits, Message, NatsConfig, Pipelines, Stream, now};
+use push0_bus::{Bucket, Bus, DeadLetters, Limits, Message, NatsConfig, Pipelines, Service, Stream, now};
 use push0_domain::{
     Announcement, BlockHash, BlockRef, CriticalPath, Payload, Payloads, PipelineId, StageKey,
     message::{
         AttemptRecord, BlockContext, BlockEvent, BlockFacts, Dead, DeadLetter, Emission, EmissionOutcome,
         Failure, FailureClass, KnownBlock, ObservedBlock, Proof, StageReady, TaskRange,
     },
+    payload::BLOB_PART_LEN,
     pipeline::Pipeline,
     subject,
     trace::TraceContext,
@@ -247,6 +248,40 @@ async fn a_retry_reads_the_letters_of_its_block_alone() {
     let one = push0_operate::letters::Which::One("letter-8".into());
     let found = push0_operate::letters::find(&stand.bus, &one).await.unwrap();
     assert_eq!((found.len(), found[0].id.as_str()), (1, "letter-8"));
+}
+
+#[tokio::test]
+async fn a_proof_is_handed_on_part_by_part_and_never_with_wrong_bytes() {
+    let stand = Stand::start().await;
+    let part = usize::try_from(BLOB_PART_LEN).unwrap();
+    let bytes: Vec<u8> = (0..28 * part).map(|at| u8::try_from(at % 251).unwrap()).collect();
+    let writer = stand.bus.blobs().of_service(Service::Operator, &demo(), 1);
+    let blob = writer.put(&bytes).await.unwrap();
+    stand
+        .record(1, proof(Payload::Blob(blob.clone()), blob.len))
+        .await;
+    let get = async || stand.get("pipelines/demo/blocks/1/proofs/main").await;
+    // Clients that take nothing hold what they may, and others are told to come back.
+    let (first, second, third) = (get().await, get().await, get().await);
+    assert_eq!(third.status(), StatusCode::SERVICE_UNAVAILABLE);
+    assert!(third.headers().contains_key("retry-after"));
+    let refusal: Value = third.json().await.unwrap();
+    assert!(
+        refusal["hint"].as_str().unwrap().contains("push0 proof get"),
+        "{refusal}"
+    );
+    // Other questions are answered meanwhile.
+    stand.json("dead-letters").await;
+    drop(second);
+    assert_eq!(first.content_length(), Some(bytes.len() as u64));
+    assert!(first.bytes().await.unwrap() == bytes);
+
+    let wrong = writer.name(&bytes[..2 * part]).await;
+    stand
+        .record(2, proof(Payload::Blob(wrong.clone()), wrong.len))
+        .await;
+    let missing = stand.get("pipelines/demo/blocks/2/proofs/main").await;
+    assert!(missing.bytes().await.is_err(), "no byte of it is there");
 }
 
 #[tokio::test]
