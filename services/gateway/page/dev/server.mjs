@@ -115,7 +115,7 @@ async function body(request) {
 const ROUTES = [
   ["GET", /^\/api\/v1\/session$/, (_, request) => ({ role: role(request), auth: Boolean(options.token), version: "0.1.0", jaeger_url: "http://127.0.0.1:16686" })],
   ["GET", /^\/api\/v1\/snapshot$/, () => shape.snapshot(world, `${epoch}-${count}`)],
-  ["GET", /^\/api\/v1\/dead-letters$/, () => ({ letters: world.letters.map((one) => shape.letter(world, one)) })],
+  ["GET", /^\/api\/v1\/dead-letters$/, () => ({ letters: world.letters.map((one) => shape.letter(world, one)), total: world.letters.length })],
   ["GET", /^\/api\/v1\/pipelines\/([^/]+)$/, ([name]) => {
     const one = findPipeline(name);
     return one ? shape.pipelineDetail(world, one) : failure(404, `There is no pipeline ${name}.`);

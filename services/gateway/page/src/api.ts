@@ -221,6 +221,12 @@ export interface Leg {
   own_us: number;
 }
 
+/** The newest dead letters, and how many there are in all. */
+export interface Letters {
+  letters: Letter[];
+  total: number;
+}
+
 export interface BlockDetail extends Block {
   parent_hash: string | null;
   trace_id: string | null;
@@ -277,5 +283,6 @@ export interface Change {
   provers?: Prover[];
   blocks?: Block[];
   streams?: StreamRoom[];
-  gone?: { provers?: string[]; blocks?: [string, number, string][] };
+  /** Provers by zkVM, id and role; blocks by pipeline, number and hash. */
+  gone?: { provers?: [string, string, string][]; blocks?: [string, number, string][] };
 }

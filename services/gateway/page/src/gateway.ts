@@ -1,6 +1,6 @@
 // Asks the gateway. The token lives in the tab's session storage: it is gone when the tab is closed.
 
-import type { Letter, Session } from "./api";
+import type { Letters, Session } from "./api";
 
 const TOKEN = "push0-token";
 
@@ -37,7 +37,7 @@ async function send(path: string, init: RequestInit = {}): Promise<Response> {
 export const gateway = {
   session: async (): Promise<Session> => (await send("session")).json(),
   get: async <T>(path: string): Promise<T> => (await send(path)).json(),
-  letters: async (): Promise<Letter[]> => (await (await send("dead-letters")).json()).letters,
+  letters: async (): Promise<Letters> => (await send("dead-letters")).json(),
   post: async (path: string, body?: unknown): Promise<string> => {
     const headers = { "Content-Type": "application/json" };
     return (await (await send(path, { method: "POST", headers, body: JSON.stringify(body ?? {}) })).json()).done;

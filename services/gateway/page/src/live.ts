@@ -89,7 +89,9 @@ export async function refreshLetters(): Promise<void> {
   if (asking) return;
   asking = true;
   try {
-    store.letters = await gateway.letters();
+    const { letters, total } = await gateway.letters();
+    store.letters = letters;
+    store.lettersTotal = total;
     store.lettersError = null;
   } catch (error) {
     store.lettersError = error instanceof Refused ? error.message : "The gateway does not answer.";

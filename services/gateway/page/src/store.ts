@@ -21,7 +21,7 @@ export interface Selection {
 }
 
 export const blockKey = (pipeline: string, number: number, hash: string) => `${pipeline}/${number}/${hash}`;
-export const proverKey = (prover: { id: string; role: string }) => `${prover.id}/${prover.role}`;
+export const proverKey = (prover: { zkvm: string; id: string; role: string }) => `${prover.zkvm}/${prover.id}/${prover.role}`;
 
 class Store {
   session: Session | null = null;
@@ -32,6 +32,8 @@ class Store {
   okSince: number | null = null;
   streams: StreamRoom[] = [];
   letters: Letter[] = [];
+  /** How many letters there are: the gateway lists the newest ones. */
+  lettersTotal = 0;
   lettersError: string | null = null;
   readonly pipelines = new Map<string, Pipeline>();
   readonly zkvms = new Map<string, Zkvm>();
@@ -127,10 +129,10 @@ class Store {
       this.blocks.set(blockKey(block.pipeline, block.number, block.hash), block);
       this.stale.add(block.pipeline);
     }
-    for (const id of change.gone?.provers ?? []) {
+    for (const [zkvm, id, role] of change.gone?.provers ?? []) {
       this.fleet++;
-      this.provers.delete(`${id}/prover`);
-      this.provers.delete(`${id}/verifier`);
+      this.provers.delete(proverKey({ zkvm, id, role }));
+      this.toldAt.delete(proverKey({ zkvm, id, role }));
     }
     for (const [pipeline, number, hash] of change.gone?.blocks ?? []) {
       this.blocks.delete(blockKey(pipeline, number, hash));

@@ -99,7 +99,7 @@ function Navigation({ route }: { route: Route }) {
         <a key={name} href={links.pipeline(name)} aria-current={current((route.page === "pipeline" || route.page === "block") && route.pipeline === name)}>{name}</a>
       ))}
       <a href={links.letters} aria-current={current(route.page === "letters")}>
-        Dead letters{store.letters.length > 0 && <span class="badge">{count(store.letters.length)}</span>}
+        Dead letters{store.lettersTotal > 0 && <span class="badge">{count(store.lettersTotal)}</span>}
       </a>
     </nav>
   );

@@ -10,16 +10,16 @@ import { Empty, Panel, Said, Time, useStore } from "./parts";
 export function Letters({ whole }: { whole?: boolean }) {
   useStore("letters", "session");
   const shown = whole ? store.letters : store.letters.slice(0, 20);
-  const more = store.letters.length - shown.length;
+  const more = store.lettersTotal - shown.length;
   return (
-    <Panel title="Dead letters" class="letters" aside={store.letters.length > 0 && <span class="panel-aside"><span class="bad">{count(store.letters.length)}</span>{!whole && <a href={links.letters}>with their attempts</a>}</span>}>
+    <Panel title="Dead letters" class="letters" aside={store.letters.length > 0 && <span class="panel-aside"><span class="bad">{count(store.lettersTotal)}</span>{!whole && <a href={links.letters}>with their attempts</a>}</span>}>
       {store.lettersError && <p class="said bad">{store.lettersError}</p>}
       <ul class="letter-list">
         {shown.map((letter) => (
           <OneLetter key={letter.id} letter={letter} whole={whole} />
         ))}
       </ul>
-      {more > 0 && <p><a href={links.letters}>{many(more, "more letter")}</a></p>}
+      {more > 0 && <p>{whole ? <>{many(more, "older letter")}: `push0 dead list` lists all.</> : <a href={links.letters}>{many(more, "more letter")}</a>}</p>}
       {store.letters.length === 0 && !store.lettersError && <Empty>No work was given up.</Empty>}
       {store.letters.length > 0 && !store.mayOperate() && <Empty>Your role is `read`: a retry takes a token with the role `operate`.</Empty>}
     </Panel>

@@ -22,7 +22,7 @@ export function ProverPage({ id }: { id: string }) {
       </div>
     );
   }
-  return <>{found.map((prover) => <One key={prover.role} prover={prover} />)}</>;
+  return <>{found.map((prover) => <One key={proverKey(prover)} prover={prover} />)}</>;
 }
 
 function One({ prover }: { prover: Prover }) {

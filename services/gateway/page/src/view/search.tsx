@@ -3,7 +3,7 @@
 import type { RefObject } from "preact";
 import { useState } from "preact/hooks";
 import { go, links } from "../route";
-import { store } from "../store";
+import { proverKey, store } from "../store";
 import { count } from "../words";
 
 interface Hit {
@@ -43,7 +43,7 @@ export function find(text: string): Hit[] {
   for (const prover of store.provers.values()) {
     if (hits.length >= MOST) break;
     if (prover.id.toLowerCase().includes(wanted) || prover.host?.toLowerCase() === wanted) {
-      hits.push({ key: `v ${prover.id} ${prover.role}`, title: prover.id, detail: `${prover.role} of ${prover.zkvm}, ${prover.state}`, address: links.prover(prover.id) });
+      hits.push({ key: `v ${proverKey(prover)}`, title: prover.id, detail: `${prover.role} of ${prover.zkvm}, ${prover.state}`, address: links.prover(prover.id) });
     }
   }
   if (number) offer((block) => String(block.number).endsWith(number) && number.length >= 3);
