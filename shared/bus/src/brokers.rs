@@ -1,7 +1,7 @@
 //! The choice between several brokers, and the detection of a broker cut off from its peers.
 //!
 //! A frozen broker is noticed by its silence. A broker cut off from its peers answers every ping but can
-//! store nothing: the streams that it leads have no majority, and it cannot reach the leaders of the others.
+//! store nothing: its streams have no majority, and it cannot reach the leaders of the others.
 //! So each connection to a cluster is probed every second with a request for a stream's state, for another
 //! stream each time. A member of an account of its own may only ask about its consumer. The enroller's account has no
 //! streams, so the connection of the enroller is not probed.

@@ -3,7 +3,7 @@
 //! The leader renews a fact every [`RENEW_EVERY`]. A candidate replaces the fact by compare-and-set after
 //! seeing it unchanged for [`TERM`] by its own clock. The leader also listens on a subject of its role: if
 //! the subject has no listener, the leader's connection has ended, and its successor need not wait for the
-//! end of the term. A leader that was frozen may believe for a moment longer that it leads. Two leaders are
+//! end of the term. A frozen leader may believe for a moment longer in its lead. Two leaders are
 //! harmless, since every effect of a leader is idempotent or itself a compare-and-set: leadership saves work
 //! and does not guard correctness.
 //!

@@ -1,4 +1,4 @@
-//! Whether anybody listens on a subject. A process that listens on a subject of its own shows that it is connected:
+//! Whether anybody listens on a subject. A process with a subject of its own shows its connection:
 //! the broker ends its subscriptions with its connection.
 
 use crate::Bus;

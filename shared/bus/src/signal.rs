@@ -94,7 +94,7 @@ impl Bus {
             dropped: AtomicU64::new(0),
         });
         let mut taking = JoinSet::new();
-        // Without a budget it takes at once what came at once, so that little waits in front of the limits. The connection
+        // Without a budget it takes at once what came at once, and little waits in front of the limits. The connection
         // shares its thread and brings nothing meanwhile.
         taking.spawn(unconstrained(take(self.clone(), passing, waiting.clone())));
         Ok(Signals {

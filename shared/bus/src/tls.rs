@@ -102,7 +102,7 @@ fn client_config(config: &NatsConfig) -> Result<ClientConfig, ConnectError> {
     }
 }
 
-/// Tries a handshake with a broker that accepts connections. Returns the reason why it fails; `None` if it succeeds, or
+/// Tries a handshake with a listening broker. Returns the reason of a failure; `None` if it succeeds, or
 /// if no TLS is asked for. Blocks the thread for a second at most.
 pub(crate) fn trial(config: &NatsConfig, requires_tls: bool, host: &str, port: u16) -> Option<String> {
     let attempt = || -> io::Result<()> {

@@ -1,4 +1,4 @@
-//! Questions that nobody answers leave nothing behind. The test measures the memory of its process, so it has one of its
+//! Unanswered questions leave nothing behind. The test measures the memory of its process, so it has one of its
 //! own.
 
 use push0_bus::{Bus, NatsConfig};

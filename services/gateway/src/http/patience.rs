@@ -1,4 +1,4 @@
-//! Connections of clients that must take what they asked for: what a client does not take stays in memory.
+//! Connections of clients with answers under way: bytes without a taker stay in memory.
 
 use std::{
     future::Future,

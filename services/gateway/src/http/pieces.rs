@@ -1,4 +1,4 @@
-//! Answers in pieces, so that what holds the answer's memory lives until the client has it.
+//! Answers in pieces: the owner of the answer's memory lives until the client has it.
 
 use super::refused::Refused;
 use axum::{

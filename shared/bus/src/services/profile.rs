@@ -1,4 +1,4 @@
-//! The state that a process tells of itself: the roles that it leads or waits for, and the chains' heads that an ingester sees.
+//! The state of a process in its own words: its roles as leader and as standby, and the heads of an ingester's chains.
 
 use std::{
     collections::BTreeMap,
