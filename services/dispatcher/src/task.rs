@@ -47,7 +47,7 @@ impl Body {
         keys: &SealKeys,
     ) -> Option<Result<Task, CodecError>> {
         let mut task = self.unsealed(release, pipeline)?;
-        task.header.path.held_us = held_us;
+        task.header.path = task.header.path.held(held_us);
         let sealed =
             Seal::of_inputs(&task.inputs).and_then(|seal| keys.seal(TaskHeader { seal, ..task.header }));
         Some(sealed.map(|header| Task { header, ..task }))

@@ -62,7 +62,7 @@ fn the_path_of_a_blocks_first_task_begins_when_the_block_was_stored() {
     let body = Body::Block(block, Timestamp(100));
     let path = CriticalPath::behind(Vec::new(), Timestamp(100));
     assert_eq!(header(&body, 1, 0).path, path);
-    assert_eq!(header(&body, 1, 300).path, path.held(300));
+    assert_eq!(header(&body, 1, 300).path, path.clone().held(300));
 }
 
 #[test]
@@ -93,5 +93,5 @@ fn the_path_of_a_ready_stage_goes_on_with_its_wait() {
         inputs: Payloads::one(Payload::empty()),
         path: path.clone(),
     };
-    assert_eq!(header(&Body::Stage(ready), 2, 40).path, path.held(40));
+    assert_eq!(header(&Body::Stage(ready), 2, 40).path, path.clone().held(40));
 }

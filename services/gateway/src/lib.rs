@@ -8,6 +8,8 @@
 mod access;
 pub mod config;
 pub mod feed;
+#[cfg(test)]
+mod fixture;
 mod gate;
 mod history;
 mod http;

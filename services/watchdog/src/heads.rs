@@ -101,7 +101,9 @@ impl Heads {
         for (sequence, ended) in ends {
             head.ends.read_to = sequence;
             let ahead = ended.filter(|ended| ended.last >= head.number);
-            head.ends.found.extend(ahead);
+            if head.ends.found.len() <= ENDS_MAX {
+                head.ends.found.extend(ahead);
+            }
         }
     }
 

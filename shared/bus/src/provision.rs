@@ -266,7 +266,7 @@ impl Bus {
     }
 
     /// Returns the limits with which the streams were made, read from the leader of PROOFS; `None` if there are no streams.
-    pub async fn provisioned(&self) -> Result<Option<Limits>, BusError> {
+    pub async fn provisioned(&self) -> Result<Option<Limits>, ProvisionError> {
         let proofs = Stream::Proofs;
         let info = match self.jetstream.get_stream(proofs.name()).await {
             Ok(stream) => stream.cached_info().clone(),
@@ -275,11 +275,12 @@ impl Bus {
                     GetStreamErrorKind::JetStream(e) if e.error_code() == ErrorCode::STREAM_NOT_FOUND => {
                         Ok(None)
                     }
-                    _ => Err(BusError::unavailable(proofs.name(), error)),
+                    _ => Err(ProvisionError::later(proofs.name(), &error)),
                 };
             }
         };
-        refuse_without_leader(proofs.name(), info.cluster.as_ref())?;
+        refuse_without_leader(proofs.name(), info.cluster.as_ref())
+            .map_err(|e| ProvisionError::later(proofs.name(), &e))?;
         let percent = u64::try_from(info.config.max_bytes).unwrap_or_default() / proofs.percent();
         Ok(Some(Limits {
             replicas: info.config.num_replicas.max(1),

@@ -36,7 +36,7 @@ impl TaskResult {
                 *level = Leg {
                     ready_at: level.ready_at,
                     failed: level.failed.saturating_add(leg.failed),
-                    parts: level.parts.plus(&leg.parts).within(whole),
+                    parts: level.parts.plus(leg.parts).within(whole),
                     ..leg
                 }
             }
@@ -87,7 +87,7 @@ impl Emission {
         let total_us = record_stored_at.0.saturating_sub(first.ready_at.0);
         let parts = legs
             .iter()
-            .fold(Parts::default(), |sum, leg| sum.plus(&leg.parts))
+            .fold(Parts::default(), |sum, leg| sum.plus(leg.parts))
             .within(total_us);
         let gaps = legs.iter().zip(legs.iter().skip(1));
         let range_us = gaps

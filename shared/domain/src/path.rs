@@ -76,55 +76,39 @@ pub struct CriticalPath {
 }
 
 impl Parts {
-    fn all(&self) -> [u64; 6] {
+    /// Returns all parts, in the order in which they follow each other.
+    fn all(&mut self) -> [&mut u64; 6] {
         [
-            self.failed_us,
-            self.waited_us,
-            self.transfer_us,
-            self.prove_us,
-            self.check_waited_us,
-            self.verify_us,
+            &mut self.failed_us,
+            &mut self.waited_us,
+            &mut self.transfer_us,
+            &mut self.prove_us,
+            &mut self.check_waited_us,
+            &mut self.verify_us,
         ]
     }
 
     /// Returns the sum of all parts, in microseconds.
-    pub fn sum_us(&self) -> u64 {
-        self.all().into_iter().fold(0, u64::saturating_add)
+    pub fn sum_us(mut self) -> u64 {
+        self.all()
+            .into_iter()
+            .fold(0, |sum, part| sum.saturating_add(*part))
     }
 
     /// Cuts the parts so that their sum is at most `whole_us`. The first ones count in full.
-    pub(crate) fn within(&self, mut whole_us: u64) -> Self {
-        let [
-            failed_us,
-            waited_us,
-            transfer_us,
-            prove_us,
-            check_waited_us,
-            verify_us,
-        ] = self.all().map(|part| {
-            let part = part.min(whole_us);
-            whole_us -= part;
-            part
-        });
-        Self {
-            failed_us,
-            waited_us,
-            transfer_us,
-            prove_us,
-            check_waited_us,
-            verify_us,
+    pub(crate) fn within(mut self, mut whole_us: u64) -> Self {
+        for part in self.all() {
+            *part = (*part).min(whole_us);
+            whole_us -= *part;
         }
+        self
     }
 
-    pub(crate) fn plus(&self, other: &Self) -> Self {
-        Self {
-            failed_us: self.failed_us.saturating_add(other.failed_us),
-            waited_us: self.waited_us.saturating_add(other.waited_us),
-            transfer_us: self.transfer_us.saturating_add(other.transfer_us),
-            prove_us: self.prove_us.saturating_add(other.prove_us),
-            check_waited_us: self.check_waited_us.saturating_add(other.check_waited_us),
-            verify_us: self.verify_us.saturating_add(other.verify_us),
+    pub(crate) fn plus(mut self, mut other: Self) -> Self {
+        for (part, more) in self.all().into_iter().zip(other.all()) {
+            *part = part.saturating_add(*more);
         }
+        self
     }
 }
 
@@ -169,10 +153,7 @@ impl CriticalPath {
 
     /// Returns the path to an attempt that the dispatcher held for so long.
     #[must_use]
-    pub fn held(&self, held_us: u64) -> Self {
-        Self {
-            held_us,
-            ..self.clone()
-        }
+    pub fn held(self, held_us: u64) -> Self {
+        Self { held_us, ..self }
     }
 }

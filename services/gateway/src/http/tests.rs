@@ -1,11 +1,16 @@
 //! The interface against a real broker.
 
 use super::*;
-use crate::{config::GatewayConfig, newest, recall, refresh, shared::Shared};
+use crate::{
+    config::GatewayConfig,
+    fixture::{block, demo},
+    newest, recall, refresh,
+    shared::Shared,
+};
 use axum::http::StatusCode;
 use push0_bus::{Bucket, Bus, DeadLetters, Limits, Message, NatsConfig, Pipelines, Service, Stream, now};
 use push0_domain::{
-    Announcement, BlockHash, BlockRef, CriticalPath, Payload, Payloads, PipelineId, StageKey,
+    Announcement, BlockHash, CriticalPath, Payload, Payloads, StageKey,
     message::{
         AttemptRecord, BlockContext, BlockEvent, BlockFacts, Dead, DeadLetter, Emission, EmissionOutcome,
         Failure, FailureClass, KnownBlock, ObservedBlock, Proof, StageReady, TaskRange,
@@ -154,19 +159,6 @@ impl Stand {
             .await
             .unwrap();
         id
-    }
-}
-
-fn demo() -> PipelineId {
-    "demo".parse().unwrap()
-}
-
-fn block(number: u64) -> BlockRef {
-    let mut hash = [7; 32];
-    hash[..8].copy_from_slice(&number.to_le_bytes());
-    BlockRef {
-        number,
-        hash: BlockHash(hash),
     }
 }
 

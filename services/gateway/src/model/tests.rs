@@ -3,6 +3,7 @@
 mod bounds;
 
 use super::*;
+use crate::fixture::{block, demo};
 use proptest::prelude::*;
 use push0_domain::{
     Announcement, BlockHash, Payload, Payloads, StageKey,
@@ -15,19 +16,6 @@ use push0_domain::{
     subject::AttemptKey,
 };
 use serde_json::json;
-
-fn demo() -> PipelineId {
-    "demo".parse().unwrap()
-}
-
-fn block(number: u64) -> BlockRef {
-    let mut hash = [7; 32];
-    hash[..8].copy_from_slice(&number.to_le_bytes());
-    BlockRef {
-        number,
-        hash: BlockHash(hash),
-    }
-}
 
 fn at(ms: u64) -> Timestamp {
     Timestamp(1_000_000_000_000 + ms * 1_000)

@@ -4,7 +4,7 @@ use crate::context::Context;
 use crate::failure::Failure;
 use crate::output;
 use clap::Args;
-use push0_bus::{Backoff, Bus, BusError, Limits, Pipelines, Standing, Trouble};
+use push0_bus::{Backoff, Bus, Limits, Pipelines, ProvisionError, Standing, Trouble};
 use serde_json::json;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -63,29 +63,15 @@ impl ProvisionArgs {
     }
 }
 
-/// Returns the limits of the existing streams, and retries until `until` while the brokers form a cluster.
-async fn current(bus: &Bus, until: Instant) -> Result<Option<Limits>, Failure> {
+/// Creates or updates the streams and buckets, and retries until `until` while the brokers form a cluster. Returns their
+/// limits.
+async fn make(bus: &Bus, args: &ProvisionArgs, until: Instant) -> Result<Limits, Failure> {
     let mut backoff = Backoff::default();
     let mut told = String::new();
     loop {
-        match bus.provisioned().await {
-            Ok(current) => return Ok(current),
-            Err(error) if matches!(error, BusError::Forbidden(_)) || Instant::now() >= until => {
-                return Err(error.into());
-            }
-            Err(error) => tell_once(&mut told, format!("waiting for the brokers: {error}")),
-        }
-        backoff.pause().await;
-    }
-}
-
-/// Creates or updates the streams and buckets, and retries until `until` while the brokers form a cluster.
-async fn make(bus: &Bus, limits: &Limits, until: Instant) -> Result<(), Failure> {
-    let mut backoff = Backoff::default();
-    let mut told = String::new();
-    loop {
-        let Err(error) = bus.provision(limits).await else {
-            return Ok(());
+        let error = match try_to_make(bus, args).await {
+            Ok(limits) => return Ok(limits),
+            Err(error) => error,
         };
         // A stopped stream refuses changes, and its own trouble is a better explanation than the error.
         if !error.may_pass() || Instant::now() >= until {
@@ -95,6 +81,12 @@ async fn make(bus: &Bus, limits: &Limits, until: Instant) -> Result<(), Failure>
         tell_once(&mut told, format!("waiting for the brokers: {error}"));
         backoff.pause().await;
     }
+}
+
+async fn try_to_make(bus: &Bus, args: &ProvisionArgs) -> Result<Limits, ProvisionError> {
+    let limits = args.limits(bus.provisioned().await?);
+    bus.provision(&limits).await?;
+    Ok(limits)
 }
 
 /// Waits until every stream has a leader. A stream without one accepts no messages.
@@ -133,8 +125,7 @@ fn tell_once(told: &mut String, line: String) {
 pub(crate) async fn run(context: &Context, args: &ProvisionArgs) -> Result<(), Failure> {
     let until = Instant::now() + *args.wait;
     let bus = context.broker_within(*args.wait).await?;
-    let limits = args.limits(current(&bus, until).await?);
-    make(&bus, &limits, until).await?;
+    let limits = make(&bus, args, until).await?;
     has_leaders(&bus, until).await?;
     if args.new_seal_key {
         bus.rotate_seal_key().await?;

@@ -121,7 +121,7 @@ proptest! {
         held_us in any::<u64>(),
     ) {
         let path = CriticalPath { failed: path.failed / 2, ..path };
-        let mut last = path.held(held_us);
+        let mut last = path.clone().held(held_us);
         prop_assert_eq!(&last, &CriticalPath { held_us, ..path.clone() });
         for end in &ends {
             last = last.failed_at(Timestamp(*end)).held(held_us);

@@ -91,7 +91,7 @@ function Facts({ block, detail }: { block: Block; detail: BlockDetail | null }) 
       <Fact name="gas">{count(block.gas)}</Fact>
       {range && <Fact name="range"><a href={links.block(block.pipeline, range.last)}>{count(range.first)}–{count(range.last)}</a></Fact>}
       <Fact name="attempts">{count(block.attempts)}{block.failures > 0 && <span class="bad">, {many(block.failures, "failure")}</span>}</Fact>
-      {block.overhead_us !== null && <Fact name="overhead" title="The time from the block's storage to its record's, less the time inside provers and verifiers.">{micros(block.overhead_us)}</Fact>}
+      {block.overhead_us !== null && <Fact name="overhead" title="push0's own time: without proving, verification, transfer, failed attempts and waiting.">{micros(block.overhead_us)}</Fact>}
       {block.reason && <Fact name="reason"><Said text={block.reason} /></Fact>}
     </dl>
   );
