@@ -29,6 +29,8 @@ pub async fn run(service: Service<Config>) -> Result<(), BoxError> {
         ..service.config.nats.clone()
     };
     let bus = Bus::connect_reporting(&nats, "enroller", permissions, connection).await?;
+    let health = service.health.clone();
+    let _known = bus.introduce(service.name, service.version, move || health.trouble());
     let mut backoff = Backoff::default();
     loop {
         let began = Instant::now();

@@ -2,7 +2,7 @@
 
 use crate::{
     Book, Control, Member, Rights,
-    rights::{border_of, local, rights_of_control, rights_of_member},
+    rights::{border_of, introductions, local, rights_of_control, rights_of_member},
 };
 use push0_domain::{ZkvmId, message::Role};
 use std::{
@@ -41,6 +41,14 @@ pub fn configuration(book: &Book) -> String {
         let _ = write!(text, "  {ENROLL}: {{\n    users: [\n");
         let rights = rights_of_control(Control::Enroller, enroller, None);
         write_user(Control::Enroller.as_str(), enroller, &rights, &mut text);
+        text.push_str("    ]\n    exports: [\n");
+        for subject in introductions(Control::Enroller) {
+            // Each replica answers.
+            let _ = writeln!(
+                text,
+                "      {{ service: \"{subject}\", accounts: [{PUSH0}], response_type: stream }}"
+            );
+        }
         text.push_str("    ]\n  }\n");
         write_callout(&book.issuer, enroller, &mut text);
     } else {
@@ -131,6 +139,14 @@ impl<'a> Accounts<'a> {
                 "      {{ service: \"{subject}\", accounts: [{}]{many} }}",
                 quoted(accounts)
             );
+        }
+        if book.control.contains_key(&Control::Enroller) {
+            for subject in introductions(Control::Enroller) {
+                let _ = writeln!(
+                    told,
+                    "      {{ service: {{ account: {ENROLL}, subject: \"{subject}\" }} }}"
+                );
+            }
         }
         let _ = write!(text, "    ]\n    imports: [\n{told}    ]\n  }}\n");
     }

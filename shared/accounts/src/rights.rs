@@ -318,12 +318,16 @@ const GATEWAY: Table = Table {
 
 /// Answers the broker's questions about replicas that sign in, in an account without anything else.
 const ENROLLER: Table = Table {
-    publish: &["$SYS._INBOX.>"],
+    publish: &[
+        "$SYS._INBOX.>",
+        // Answers to an operator, who asks across the border of the account.
+        "_R_.>",
+    ],
     subscribe: &["$SYS.REQ.USER.AUTH"],
 };
 
-/// The services that answer an operator who they are, by the convention for NATS services. Provers, verifiers and the
-/// enroller do not: an operator cannot reach their accounts.
+/// The services of the account `PUSH0` that answer an operator who they are, by the convention for NATS services. The
+/// enroller answers too, across the border of its account. Provers and verifiers do not: leases tell of them.
 const KNOWN: [Control; 5] = [
     Control::Ingester,
     Control::Dispatcher,
@@ -397,6 +401,16 @@ fn inbox(key: &str) -> String {
     format!("_INBOX_{key}.>")
 }
 
+/// Returns the subjects on which a service is asked who it is.
+pub(crate) fn introductions(user: Control) -> [String; 3] {
+    let name = format!("push0-{}", user.as_str());
+    [
+        "$SRV.*".to_owned(),
+        format!("$SRV.*.{name}"),
+        format!("$SRV.*.{name}.*"),
+    ]
+}
+
 /// Returns the rights of a control user with this public key. Services answer to the inbox of the operator's public key.
 pub fn rights_of_control(user: Control, key: &str, operator: Option<&str>) -> Rights {
     let table = match user {
@@ -413,13 +427,11 @@ pub fn rights_of_control(user: Control, key: &str, operator: Option<&str>) -> Ri
     let reads_all = matches!(user, Control::Operator | Control::Gateway);
     let denied = if reads_all { SEALS } else { &[] };
     let (mut publish, mut subscribe) = (rooted(table.publish), rooted(table.subscribe));
-    if KNOWN.contains(&user) {
-        let name = format!("push0-{}", user.as_str());
-        subscribe.extend([
-            "$SRV.*".to_owned(),
-            format!("$SRV.*.{name}"),
-            format!("$SRV.*.{name}.*"),
-        ]);
+    let is_known = KNOWN.contains(&user);
+    if is_known || user == Control::Enroller {
+        subscribe.extend(introductions(user));
+    }
+    if is_known {
         // The shared inbox is that of a client without restrictions, as for repairs: no user here may listen there.
         publish.push("_INBOX.>".to_owned());
         publish.extend(operator.map(inbox));

@@ -4,7 +4,7 @@
 //! a request would wait in vain for its answer. So each refusal is reported, and ends the work that
 //! may be waiting.
 
-use crate::NatsConfig;
+use crate::{NatsConfig, services::is_inbox};
 use push0_domain::subject;
 use std::{fmt, sync::Arc};
 use tokio::sync::broadcast;
@@ -71,7 +71,7 @@ impl Refusal {
     /// Returns whether an answer to a client was refused, which is nothing that this process needs: the client may not
     /// ask this process.
     fn is_answer(&self) -> bool {
-        self.action == PUBLISH && self.subject.starts_with("_INBOX")
+        self.action == PUBLISH && is_inbox(&self.subject)
     }
 }
 

@@ -1,12 +1,13 @@
 //! The services of a deployment, as they make themselves known: each answers the requests `PING`, `INFO` and `STATS` of
 //! the convention for NATS services (`$SRV.…`), so that `push0 status` and `nats service ls` find it.
 //!
-//! Nothing rests on these answers: they are for people. Provers, verifiers and the enroller live in accounts of their own
-//! and do not answer; leases tell of provers and verifiers.
+//! Nothing rests on these answers: they are for people. Provers and verifiers live in accounts of their own and do not
+//! answer: leases tell of them.
 
 mod answer;
 mod profile;
 
+pub(crate) use answer::is_inbox;
 pub(crate) use profile::{Leads, Profile, Seat};
 
 use crate::{Bus, BusError};

@@ -11,12 +11,11 @@ use crate::{
 use futures::FutureExt;
 use push0_bus::{Delivery, now};
 use push0_domain::{
-    Timestamp,
     message::{Failure, FailureClass, OVERDUE, StageKind, Task},
     time::micros,
     trace::under_prove,
 };
-use push0_runtime::panic_message;
+use push0_runtime::{panic_message, trace};
 use std::{
     panic::AssertUnwindSafe,
     sync::Arc,
@@ -93,11 +92,15 @@ pub(crate) async fn run<P: Prove>(
         .as_ref()
         .map_or("completed", |failure| failure.class.as_str());
     span.record("outcome", class);
+    let begun = is_told_here(&place).then(|| Begun {
+        released_at: delivery.stored_at,
+        begun_at,
+        lines: trace::take_lines(&span),
+    });
     if let Some(failure) = &failure {
         tracing::warn!(parent: &span, class, reason = failure.message, "attempt failed");
     }
-    let begun_at = is_told_here(&place).then_some(begun_at);
-    let about = about(&node, &delivery, failure, &times, begun_at);
+    let about = about(&node, &delivery, failure, &times, begun);
     // While the store takes no outputs, this process proves no more: it would only fill its memory.
     let freed = || {
         place.proved();
@@ -107,13 +110,13 @@ pub(crate) async fn run<P: Prove>(
     settle(&delivery, fate).await;
 }
 
-/// Returns the end of an attempt that is to be stored. Its spans are written here if it is told when it began.
+/// Returns the end of an attempt that is to be stored. Its spans are written here if `begun` is given.
 fn about(
     node: &Node,
     delivery: &Delivery<Task>,
     failure: Option<Failure>,
     times: &Times,
-    begun_at: Option<Timestamp>,
+    begun: Option<Begun>,
 ) -> About {
     About {
         header: delivery.body.header.clone(),
@@ -124,10 +127,7 @@ fn about(
         transfer_us: micros(times.read),
         waited_us: times.waited_us,
         trace: delivery.trace.clone(),
-        begun: begun_at.map(|begun_at| Begun {
-            released_at: delivery.stored_at,
-            begun_at,
-        }),
+        begun,
     }
 }
 

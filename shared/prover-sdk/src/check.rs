@@ -220,7 +220,7 @@ async fn untold(
 /// Stores the verdict, then acknowledges the check.
 async fn store(node: &Node, delivery: &Delivery<TaskResult>, result: TaskResult, this: &Try<'_>) {
     let subject = subject::verdict(&node.id, &result.header.key());
-    let spans = spans(node, delivery, &result, this.begun_at);
+    let spans = spans(node, delivery, &result, this);
     let context = delivery.trace.map(|trace| trace.since(now()));
     match Message::new(subject, &ResultEvent::Attempt(result), &context) {
         Ok(message) => match node.bus.publish_patiently(message, VERDICT_PATIENCE).await {
@@ -241,7 +241,7 @@ fn spans(
     node: &Node,
     delivery: &Delivery<TaskResult>,
     result: &TaskResult,
-    begun_at: Timestamp,
+    this: &Try<'_>,
 ) -> Vec<Span> {
     if !trace::is_on() {
         return Vec::new();
@@ -259,11 +259,12 @@ fn spans(
         prover: &result.prover,
         verifier: &node.id,
         deliveries: delivery.deliveries,
-        begun_at,
+        begun_at: this.begun_at,
         end: now(),
         refused: invalid
             .map(|reason| (FailureClass::InvalidProof.as_str(), reason))
             .or(lost),
+        events: trace::take_lines(this.span),
     };
     check(&delivery.trace, &told)
 }

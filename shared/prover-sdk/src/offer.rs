@@ -197,7 +197,7 @@ async fn offer(node: &Node, unstored: &Unstored, freed: impl FnOnce()) -> Fate {
 
 /// Returns the spans of an attempt that ended here.
 fn told(node: &Node, about: &About, result: &TaskResult, end: Timestamp) -> Vec<Span> {
-    let Some(begun) = about.begun.filter(|_| trace::is_on()) else {
+    let Some(begun) = about.begun.as_ref().filter(|_| trace::is_on()) else {
         return Vec::new();
     };
     let failure = result.failure();
@@ -211,7 +211,7 @@ fn told(node: &Node, about: &About, result: &TaskResult, end: Timestamp) -> Vec<
         heard_at: None,
         end,
         failure: failure.as_ref(),
-        events: Vec::new(),
+        events: begun.lines.clone(),
     };
     attempt(&about.trace, &told)
 }

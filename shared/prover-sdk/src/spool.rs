@@ -10,7 +10,7 @@ use push0_domain::{
     codec::{self, Encoding},
     message::{Failure, FailureClass, TaskHeader},
     payload::BlobHash,
-    trace::TraceContext,
+    trace::{Event, TraceContext},
     wanted::Claims,
 };
 use serde::{Deserialize, Serialize};
@@ -57,12 +57,15 @@ pub(crate) struct About {
 }
 
 /// How an attempt began.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Begun {
     /// When the broker stored the task.
     pub(crate) released_at: Timestamp,
     /// When there was a slot for it.
     pub(crate) begun_at: Timestamp,
+    /// The log lines of this process meanwhile, which its successor does without.
+    #[serde(skip)]
+    pub(crate) lines: Vec<Event>,
 }
 
 impl About {

@@ -5,11 +5,12 @@
 //! back. Spans that a receiver missed after it had taken some are counted (`push0_spans_lost_total`).
 //!
 //! The spans of `tracing` put their fields before log lines and are not sent: what is sent are the finished spans of
-//! `push0_domain::trace` (docs/adr/0044).
+//! `push0_domain::trace` (docs/adr/0044). The log lines of an attempt or a check are events of its span.
 
 mod endpoint;
 mod error;
 mod export;
+mod lines;
 mod receiver;
 mod sink;
 
@@ -17,13 +18,14 @@ use std::io::IsTerminal as _;
 use std::time::Duration;
 
 use tracing::{Dispatch, Level, Metadata};
-use tracing_subscriber::filter::FilterExt as _;
-use tracing_subscriber::filter::filter_fn;
+use tracing_subscriber::filter::{FilterExt as _, LevelFilter, filter_fn};
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::{EnvFilter, Layer, Registry, fmt};
 
 use crate::config::LogFormat;
+use lines::Lines;
 pub use error::TelemetryError;
+pub(crate) use lines::take as take_lines;
 pub use sink::Sink;
 
 use crate::{Invalid, TelemetryConfig, tasks};
@@ -90,8 +92,10 @@ pub fn build(
     let target =
         endpoint::resolve(config, |name| std::env::var(name).ok()).map_err(TelemetryError::Config)?;
     let sink = target.map(|target| export::sink(name, version, &target, config.sample_ratio));
-    let dispatch = Dispatch::new(Registry::default().with(logs));
-    Ok((dispatch, TelemetryGuard(sink.transpose()?)))
+    let sink = sink.transpose()?;
+    let lines = sink.is_some().then(|| Lines.with_filter(LevelFilter::INFO));
+    let dispatch = Dispatch::new(Registry::default().with(logs).with(lines));
+    Ok((dispatch, TelemetryGuard(sink)))
 }
 
 /// Below `info`, the NATS client logs what it sends to sign in, its password included.
@@ -124,7 +128,7 @@ fn log_filter(directives: &str) -> Result<EnvFilter, Invalid> {
     // A lone word that is not a level would be read as a target: `inof` would silence everything else. An
     // empty directive would be read as the level `error`.
     let is_level =
-        |word: &str| !word.is_empty() && word.parse::<tracing_subscriber::filter::LevelFilter>().is_ok();
+        |word: &str| !word.is_empty() && word.parse::<LevelFilter>().is_ok();
     let mut directives: Vec<_> = directives.split(',').map(str::trim).collect();
     if !directives.iter().all(|d| d.contains(['=', '[']) || is_level(d)) {
         return Err(refused());

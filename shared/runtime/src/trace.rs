@@ -3,7 +3,7 @@
 //! `push0_domain::trace` makes spans of what a process knows. This module hands them over: no span is sent before it has
 //! ended. Without a receiver, and while it is away, nothing is made and nothing is kept.
 
-use push0_domain::trace::{Span, Trace, TraceContext};
+use push0_domain::trace::{Event, Span, Trace, TraceContext};
 use push0_domain::{BlockRef, PipelineId, Timestamp};
 
 use crate::telemetry::Sink;
@@ -18,6 +18,11 @@ pub fn write(spans: impl IntoIterator<Item = Span>) {
     if let Some(sink) = Sink::installed() {
         spans.into_iter().for_each(|span| sink.write(span));
     }
+}
+
+/// Takes the log lines within the log's span of an attempt or a check, as events. Empty in a process that sends no traces.
+pub fn take_lines(span: &tracing::Span) -> Vec<Event> {
+    crate::telemetry::take_lines(span)
 }
 
 /// Begins the trace of a block, or continues the one that the block came with. Returns `None` in a process that sends no

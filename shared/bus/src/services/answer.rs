@@ -115,9 +115,11 @@ impl Introducing {
     }
 }
 
-/// Returns whether a subject is an inbox of a client, shared or private.
-fn is_inbox(subject: &str) -> bool {
-    subject.starts_with("_INBOX.") || subject.starts_with("_INBOX_")
+/// Returns whether a subject is an inbox of a client, shared or private, or the broker's way to one in another account.
+pub(crate) fn is_inbox(subject: &str) -> bool {
+    ["_INBOX.", "_INBOX_", "_R_."]
+        .iter()
+        .any(|prefix| subject.starts_with(prefix))
 }
 
 fn description(name: &str) -> &'static str {
@@ -129,6 +131,7 @@ fn description(name: &str) -> &'static str {
         Some("collector") => "Opens the next stage or attempt after each result, and stores records in order",
         Some("watchdog") => "Takes work from dead, hung and slow provers, and makes room in the store",
         Some("gateway") => "Shows the deployment to people",
+        Some("enroller") => "Answers the broker about replicas that sign in with the credential of their fleet",
         _ => "A service of push0",
     }
 }
@@ -169,7 +172,7 @@ mod tests {
 
     #[test]
     fn only_inboxes_are_answered() {
-        assert!(is_inbox("_INBOX.a.b") && is_inbox("_INBOX_UABC.a"));
+        assert!(is_inbox("_INBOX.a.b") && is_inbox("_INBOX_UABC.a") && is_inbox("_R_.a.b"));
         let block = push0_domain::subject::block(&"demo".parse().unwrap());
         for other in [block.as_str(), "$JS.API.STREAM.PURGE.PUSH0_TASKS", "_INBOXES"] {
             assert!(!is_inbox(other), "{other}");

@@ -187,6 +187,8 @@ pub struct CheckTold<'a> {
     pub end: Timestamp,
     /// Why the proof does not count, and the word for it.
     pub refused: Option<(&'static str, &'a str)>,
+    /// The events meanwhile.
+    pub events: Vec<Event>,
 }
 
 /// Returns the spans of a check: the wait for a verifier and the verification.
@@ -221,6 +223,7 @@ pub fn check(context: &TraceContext, told: &CheckTold<'_>) -> Vec<Span> {
         span: attempt,
         why: "checks",
     });
+    span.events.extend(told.events.iter().cloned());
     if let Some((kind, reason)) = told.refused {
         span = span.failed(kind, reason, told.end);
     }

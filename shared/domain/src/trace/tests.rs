@@ -328,6 +328,7 @@ proptest! {
             begun_at: at[1],
             end: at[2],
             refused: None,
+            events: Vec::new(),
         });
         prop_assert!(covered(&spans) >= 0.99, "{spans:?}");
     }

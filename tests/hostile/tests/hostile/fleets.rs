@@ -56,6 +56,15 @@ fn enrolled(credential: &Path) -> enrol::Enrolment {
     enrol::enrol(&credential).expect("a credential enrols")
 }
 
+/// Returns how many enrollers the operator's command lists.
+async fn enrollers_in_status(deployment: &Deployment) -> usize {
+    let command = deployment.command().arg("status").arg("--json").start();
+    command.wait_exit(LONG).await;
+    let status: serde_json::Value = serde_json::from_str(command.log().trim()).expect("JSON");
+    let services = status["services"].as_array().expect("a list");
+    services.iter().filter(|one| one["name"] == "enroller").count()
+}
+
 async fn replicas_prove<B: Broker>(deployment: &mut Deployment<B>) {
     let credential = deployment.seed(FLEET).expect("accounts");
     for label in ["r1", "r2", "r3"] {
@@ -80,6 +89,7 @@ async fn replicas_prove<B: Broker>(deployment: &mut Deployment<B>) {
 async fn three_replicas_with_one_credential_prove_under_three_names() {
     let mut deployment = builder().start().await;
     replicas_prove(&mut deployment).await;
+    assert_eq!(enrollers_in_status(&deployment).await, 2);
     // The enrollers are needed to sign in, and for nothing else.
     for label in ["enroller-1", "enroller-2"] {
         deployment.service(label).kill();
