@@ -14,7 +14,7 @@ impl Active<'_> {
     /// Shows the checks without a verdict as metrics.
     pub(super) fn count_unverified(&self) {
         self.metrics.unverified.reset();
-        for ((zkvm, obstacle), count) in self.unverified.counts() {
+        for ((zkvm, obstacle), count) in self.session.unverified.counts() {
             let labels = [zkvm.as_str(), obstacle.as_str()];
             self.metrics.unverified.with_label_values(&labels).set(count);
         }
@@ -24,7 +24,7 @@ impl Active<'_> {
     /// would be tried for ever.
     pub(super) async fn sweep_unverified(&mut self) -> Result<(), BusError> {
         let mut outputs = HashMap::new();
-        for key in self.unverified.to_sweep(now()) {
+        for key in self.session.unverified.to_sweep(now()) {
             if !outputs.contains_key(&key.pipeline) {
                 let output = self.output(&key.pipeline).await?.unwrap_or_default();
                 outputs.insert(key.pipeline.clone(), output);
@@ -32,7 +32,7 @@ impl Active<'_> {
             let Some(output) = outputs.get(&key.pipeline) else {
                 continue;
             };
-            let may_have_ended = self.unverified.ends_of(&key.pipeline).next().is_some();
+            let may_have_ended = self.session.unverified.ends_of(&key.pipeline).next().is_some();
             if key.block.number < output.next() || may_have_ended {
                 self.remove_unwanted(&key, output).await?;
             }
@@ -43,7 +43,7 @@ impl Active<'_> {
     async fn remove_unwanted(&mut self, key: &AttemptKey, output: &Output) -> Result<(), BusError> {
         let subject = subject::reports_of_attempt(Kind::Check, key);
         let Some(kept) = self.bus.last::<TaskResult>(Stream::Checks, &subject).await? else {
-            self.unverified.settled(key);
+            self.session.unverified.settled(key);
             return Ok(());
         };
         let Ok(result) = kept.body else { return Ok(()) };
@@ -54,7 +54,7 @@ impl Active<'_> {
         };
         let is_recorded = !output.assess(stage.first_block().number, claim).is_wanted();
         let ends = |ended: &BlockEnded| !ended.assess(stage, context.claim()).is_wanted();
-        let is_ended = self.unverified.ends_of(&key.pipeline).any(ends);
+        let is_ended = self.session.unverified.ends_of(&key.pipeline).any(ends);
         if !is_recorded && !is_ended {
             return Ok(());
         }
@@ -62,7 +62,7 @@ impl Active<'_> {
         self.bus
             .purge_up_to(Stream::Checks, &kept.subject, kept.sequence)
             .await?;
-        self.unverified.settled(key);
+        self.session.unverified.settled(key);
         self.metrics.acts.with_label_values(&["removed"]).inc();
         Ok(())
     }
