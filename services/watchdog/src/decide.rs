@@ -418,7 +418,7 @@ impl Watchdog {
     }
 
     /// Returns the pipelines with tasks held by provers.
-    pub fn pipelines(&self) -> HashSet<PipelineId> {
+    pub fn pipelines(&self) -> BTreeSet<PipelineId> {
         self.held()
             .map(|(_, held)| held.header.id.stage.pipeline.clone())
             .collect()

@@ -15,7 +15,7 @@ use crate::{
     janitor::Janitor,
     metrics::Metrics,
     reputation::Quarantine,
-    service::{presence::Asking, unheld::Place},
+    service::{place::Place, presence::Asking},
     session::{Session, TICK},
 };
 use push0_bus::{

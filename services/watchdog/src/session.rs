@@ -15,7 +15,7 @@ use crate::{
     unheld::Seat,
     unverified::Unverified,
 };
-use op::{Errand, Op, Order, What, Wish, Writing};
+use op::{Errand, Lost, Op, Writing};
 use push0_domain::{
     Participant, PipelineId, Timestamp,
     message::{BlockEnded, Emission, FailureClass, Happening, Lease, Outcome, Role, TaskResult},
@@ -162,15 +162,9 @@ impl<P> Session<P> {
 
     /// Begins with the next effect. Returns `false` if there is none.
     pub fn turn(&mut self, now: Timestamp) -> bool {
-        let effect = self.agenda.next();
-        let is_any = effect.is_some();
-        if let Some(effect) = effect {
-            self.begin(effect, now);
-        }
-        is_any
-    }
-
-    fn begin(&mut self, effect: Effect, now: Timestamp) {
+        let Some(effect) = self.agenda.next() else {
+            return false;
+        };
         let op = match effect {
             Effect::Report {
                 prover,
@@ -178,52 +172,50 @@ impl<P> Session<P> {
                 end,
                 heard_at,
             } => {
-                let wish = Wish::Report {
+                let ran = Duration::from_millis(held.running_ms.unwrap_or(0));
+                let (key, sequence, heard) = (held.header.key(), held.sequence, Some((heard_at, ran)));
+                let lost = Lost {
                     prover,
                     end,
-                    heard_at,
+                    sequence,
+                    heard,
+                    trace: held.trace,
                 };
-                Op::Locate(Errand::Listed(Role::Prover, held, wish))
+                Op::Locate(Role::Prover, key, Errand::Report(lost))
             }
-            Effect::GiveBack(_, role, held) => Op::Locate(Errand::Listed(role, held, Wish::GiveBack)),
-            Effect::Extend(_, held) => Op::Locate(Errand::Listed(Role::Prover, held, Wish::Extend)),
+            Effect::GiveBack(_, role, held) => {
+                Op::Locate(role, held.header.key(), Errand::GiveBack(held.sequence))
+            }
+            Effect::Extend(_, held) => {
+                Op::Locate(Role::Prover, held.header.key(), Errand::Extend(held.sequence))
+            }
             Effect::Hedge {
                 prover,
                 held,
                 because,
             } => {
-                let key = held.header.key();
-                let what = What::Copy(because, Some(held.trace));
-                Op::ReadTask(Writing { key, prover, what })
+                let copy = Writing::Copy(prover, because, Some(held.trace));
+                Op::ReadTask(held.header.key(), copy)
             }
             Effect::Stop {
                 prover,
                 attempt,
                 reason,
-            } => {
-                let order = Order {
-                    prover,
-                    attempt,
-                    reason,
-                };
-                match reason {
-                    Reason::Emitted => Op::ReadRest(order),
-                    _ => Op::Stop(order),
-                }
-            }
+            } => match reason {
+                Reason::Emitted => Op::ReadRest(prover, attempt),
+                _ => Op::Stop(prover, attempt, reason),
+            },
             Effect::Late(attempts, ended) => Op::Late(attempts, ended),
-            Effect::Announce(happening) => {
-                use Happening::{ProverLost, ProverSuspected};
-                let is_fewer = matches!(happening, ProverLost { .. } | ProverSuspected { .. });
-                self.at_once.push_back(Op::Announce(happening));
-                // A process that is not there any more may have been the last prover not in quarantine.
-                if is_fewer {
-                    self.end_quarantines(now);
-                }
-                return;
-            }
+            Effect::Announce(happening) => Op::Announce(happening),
         };
+        use Happening::{ProverLost, ProverSuspected};
+        let is_fewer = matches!(op, Op::Announce(ProverLost { .. } | ProverSuspected { .. }));
         self.at_once.push_back(op);
+        if is_fewer {
+            // A process that is not there any more may have been the last prover not in quarantine.
+            self.end_quarantines(now);
+        }
+        true
     }
 
     /// Returns whether effects wait for their turn.

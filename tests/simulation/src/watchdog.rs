@@ -9,6 +9,7 @@ use push0_domain::{
     Participant, PipelineId,
     message::{Emission, Role},
     subject::AttemptKey,
+    trace::TraceContext,
 };
 use push0_watchdog::{
     decide::CONDEMN_AFTER,
@@ -17,7 +18,7 @@ use push0_watchdog::{
         Session,
         op::{self, Delivery, Errand, Found, Stored},
     },
-    unheld::{Fate, Unheld},
+    unheld::Fate,
 };
 use std::time::Duration;
 
@@ -125,44 +126,45 @@ impl World {
                 let is_connected = self.provers.iter().any(|prover| prover.is_connected(&seat));
                 self.watchdog.session.presence(&seat, !is_connected, now);
             }
-            Locate(errand) => {
-                let (role, key) = errand.attempt();
+            Locate(role, key, errand) => {
                 let found = self.locate(role, &key);
-                if let (Errand::Unheld(Unheld { fate, .. }), Some(found)) = (&errand, &found) {
+                if let (Errand::Unheld(fate), Some(found)) = (&errand, &found) {
                     let is_passed_on = *fate != Fate::Suspect && found.state == Delivery::Delivered;
                     self.watchdog.acts.passed_on += u64::from(is_passed_on);
                 }
-                self.watchdog.session.located(errand, found);
+                self.watchdog.session.located(role, key, errand, found);
             }
-            ReadTask(writing) => {
-                let stored = self.stored(&writing.key);
-                self.watchdog.session.task_read(writing, stored, now);
+            ReadTask(key, writing) => {
+                let stored = self.stored(&key);
+                self.watchdog.session.task_read(key, writing, stored, now);
             }
-            ReadRest(order) => {
-                let lane = self.lane_of(&order.attempt.task.stage.pipeline);
+            ReadRest(prover, attempt) => {
+                let lane = self.lane_of(&attempt.task.stage.pipeline);
                 let rest = self.plan.lanes[lane].pipeline.rest;
-                self.watchdog.session.rest_read(order, Some(rest));
+                self.watchdog.session.rest_read(prover, attempt, Some(rest));
             }
             Quarantine(prover, left, _) => {
                 let at = self.prover_at(&prover)?;
                 return Some(Op::Store(Body::Rest(at, left)));
             }
-            Stop(order) => {
-                let at = self.prover_at(&order.prover)?;
-                return Some(Op::Store(Body::Stop(at, order.attempt)));
+            Stop(prover, attempt, _) => {
+                let at = self.prover_at(&prover)?;
+                return Some(Op::Store(Body::Stop(at, attempt)));
             }
             Late(attempts, ended) => {
                 let queue = self.broker.queue(Stream::Tasks);
                 let is_there = attempts.iter().any(|key| queue.sequence_of(key).is_some());
                 return is_there.then_some(Op::Store(Body::Ended(*ended)));
             }
-            StoreEnd(lost) => return Some(Op::Store(Body::Result(lost.result))),
-            StoreCopy(copy) => return Some(Op::Store(Body::Stage(copy.ready))),
+            StoreEnd(result, ..) => return Some(Op::Store(Body::Result(*result))),
+            StoreCopy(_, _, ready, _) => return Some(Op::Store(Body::Stage(*ready))),
             Acknowledge((stream, sequence)) | Remove(_, (stream, sequence)) => {
                 return Some(Op::Ack(stream, sequence));
             }
-            GiveBack { place, .. } => self.leave(Who::Watchdog, Event::GiveBack(place.0, place.1)),
-            Extend(place) => self.leave(Who::Watchdog, Event::Extend(place.0, place.1)),
+            GiveBack((stream, sequence), _) => {
+                self.leave(Who::Watchdog, Event::GiveBack(stream, sequence));
+            }
+            Extend((stream, sequence)) => self.leave(Who::Watchdog, Event::Extend(stream, sequence)),
             Announce(_) | Tidy | LookForLost => {}
         }
         None
@@ -199,12 +201,8 @@ impl World {
         let Body::Task(task) = &*message.body else {
             return None;
         };
-        Some(Stored {
-            task: task.clone(),
-            sequence,
-            stored_at: message.stored_at,
-            trace: Default::default(),
-        })
+        let trace = TraceContext::default();
+        Some((task.clone(), sequence, message.stored_at, trace))
     }
 
     fn prover_at(&self, prover: &Participant) -> Option<usize> {

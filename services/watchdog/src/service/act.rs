@@ -1,16 +1,18 @@
 //! Carries out operations.
 
-use super::{Active, unheld::Place};
+use super::{Active, place::Place};
 use crate::{
     decide::{Because, End},
-    session::op::{Lost, Op, SecondCopy, Stored},
+    session::op::{Errand, Lost, Op, Stored},
     silence::SUSPECT_AFTER,
 };
 use push0_bus::{BusError, Kept, Message, PublishError, Stream, now};
 use push0_domain::{
-    PipelineId, Timestamp,
-    message::{BlockEnded, Control, Failure, FailureClass, Happening, ResultEvent, Task, TaskHeader},
-    pipeline::Rest,
+    Timestamp,
+    message::{
+        BlockEnded, Control, Failure, FailureClass, Happening, ResultEvent, StageReady, Task, TaskHeader,
+        TaskResult,
+    },
     subject::{self, AttemptKey},
     trace::{AttemptTold, Cause, Span, TraceContext, attempt},
 };
@@ -31,33 +33,40 @@ impl Active<'_> {
             Op::LookForLost => self.look_for_lost_blocks().await?,
             Op::Look(role) => self.look(role).await?,
             Op::Ask(seat) => self.asking.about(self.bus, seat),
-            Op::Locate(errand) => {
-                let found = self.locate(&errand).await?;
-                self.session.located(errand, found);
+            Op::Locate(role, key, errand) => {
+                let is_unheld = matches!(errand, Errand::Unheld(_));
+                let found = self.locate(role, &key, is_unheld).await?;
+                self.session.located(role, key, errand, found);
             }
-            Op::ReadTask(writing) => {
-                let stored = self.task(&writing.key).await?.and_then(stored);
-                self.session.task_read(writing, stored, now());
+            Op::ReadTask(key, writing) => {
+                let stored = self.task(&key).await?.and_then(stored);
+                self.session.task_read(key, writing, stored, now());
             }
-            Op::ReadRest(order) => {
-                let rest = self.rest_of(&order.attempt.task.stage.pipeline).await?;
-                self.session.rest_read(order, rest);
+            Op::ReadRest(prover, attempt) => {
+                let current = self.pipelines.current_of(&attempt.task.stage.pipeline).await?;
+                let rest = current.map(|pipeline| pipeline.rest);
+                self.session.rest_read(prover, attempt, rest);
             }
             Op::Announce(happening) => self.announce(happening),
             Op::Quarantine(prover, left, reason) => self.order_rest(&prover, left, reason).await?,
             Op::Acknowledge(place) => place.ack.done().await,
             Op::Extend(place) => place.ack.progress().await,
             Op::SaveQuarantine(change) => act = Some(self.save_quarantine(&change).await?),
-            Op::StoreEnd(lost) => act = self.store_end(*lost).await?,
-            Op::StoreCopy(copy) => act = Some(self.store_copy(*copy).await?),
+            Op::StoreEnd(result, lost, released_at) => {
+                act = self.store_end(*result, &lost, released_at).await?;
+            }
+            Op::StoreCopy(key, because, ready, trace) => {
+                act = Some(self.store_copy(&key, because, &ready, &trace).await?);
+            }
             Op::Late(attempts, ended) => act = self.store_late(&attempts, *ended).await?,
-            Op::Stop(order) => {
-                let (attempt, reason) = (order.attempt, order.reason.as_str().into());
-                let (subject, stop) = (subject::control(&order.prover), Control::Stop { attempt, reason });
-                self.publish(subject, &stop, &TraceContext::default()).await?;
+            Op::Stop(prover, attempt, reason) => {
+                let reason = reason.as_str().into();
+                let stop = Control::Stop { attempt, reason };
+                self.publish(subject::control(&prover), &stop, &TraceContext::default())
+                    .await?;
                 act = Some("stopped");
             }
-            Op::GiveBack { place, unheld } => {
+            Op::GiveBack(place, unheld) => {
                 if let Some(key) = unheld {
                     tracing::info!(attempt.key = %key, "delivered but in no lease, giving it to another process");
                 }
@@ -110,12 +119,6 @@ impl Active<'_> {
         self.bus.announce(None, happening);
     }
 
-    /// Returns what a pipeline does with superfluous proofs.
-    async fn rest_of(&self, pipeline: &PipelineId) -> Result<Option<Rest>, BusError> {
-        let current = self.pipelines.current_of(pipeline).await?;
-        Ok(current.map(|pipeline| pipeline.rest))
-    }
-
     /// Returns the task stored in TASKS. `None` if it was acknowledged or purged.
     async fn task(&self, key: &AttemptKey) -> Result<Option<Kept<Task>>, BusError> {
         self.bus.last::<Task>(Stream::Tasks, &subject::task(key)).await
@@ -138,9 +141,14 @@ impl Active<'_> {
     }
 
     /// Stores the end of an attempt in place of its prover.
-    async fn store_end(&self, lost: Lost) -> Result<Option<&'static str>, BusError> {
-        let header = &lost.result.header;
-        let Some(failure) = lost.result.failure() else {
+    async fn store_end(
+        &self,
+        result: TaskResult,
+        lost: &Lost,
+        released_at: Timestamp,
+    ) -> Result<Option<&'static str>, BusError> {
+        let header = &result.header;
+        let Some(failure) = result.failure() else {
             return Ok(None);
         };
         let act = match failure.class {
@@ -152,40 +160,42 @@ impl Active<'_> {
             block.number = header.id.stage.block.number,
             task.id = %header.id,
             attempt = header.attempt,
-            prover.id = %lost.result.prover,
+            prover.id = %result.prover,
             outcome = failure.class.as_str(),
             trace_id = lost.trace.id().map(display),
         );
         tracing::warn!(parent: &span, reason = failure.message, "attempt lost, reporting it as failed");
-        let spans = told(header, &lost, &failure, now());
-        self.publish(
-            subject::result_by_watchdog(&lost.key),
-            &ResultEvent::Attempt(lost.result),
-            &lost.trace,
-        )
-        .await?;
+        let spans = told(header, lost, &failure, released_at, now());
+        let subject = subject::result_by_watchdog(&header.key());
+        self.publish(subject, &ResultEvent::Attempt(result), &lost.trace)
+            .await?;
         trace::write(spans);
         Ok(Some(act))
     }
 
     /// Asks for a second copy of an attempt.
-    async fn store_copy(&self, copy: SecondCopy) -> Result<&'static str, BusError> {
-        let (act, cause) = match copy.because {
+    async fn store_copy(
+        &self,
+        key: &AttemptKey,
+        because: Because,
+        ready: &StageReady,
+        trace: &TraceContext,
+    ) -> Result<&'static str, BusError> {
+        let (act, cause) = match because {
             Because::Slow => ("hedged", Cause::Slow),
             Because::Silent => {
                 tracing::warn!(
-                    attempt.key = %copy.key,
-                    prover.id = %copy.prover.name,
+                    attempt.key = %key,
+                    prover.id = ready.avoid.first().map(display),
                     "the prover is silent, a second copy of its attempt starts elsewhere"
                 );
                 ("copied", Cause::Silence)
             }
         };
-        let ready = copy.ready;
         let id = ready.stage.task(ready.tasks.first).attempt(ready.attempt);
         let key = AttemptKey::of(&ready.zkvm, &id);
-        let trace = copy.trace.map(|trace| trace.next_attempt(cause, now()));
-        self.publish(subject::stage(&key), &ready, &trace).await?;
+        let trace = trace.map(|trace| trace.next_attempt(cause, now()));
+        self.publish(subject::stage(&key), ready, &trace).await?;
         Ok(act)
     }
 
@@ -208,19 +218,20 @@ impl Active<'_> {
     }
 }
 
-/// Returns a task as far as it can be read.
+/// Returns a task, if it can be read.
 fn stored(kept: Kept<Task>) -> Option<Stored> {
-    Some(Stored {
-        task: kept.body.ok()?,
-        sequence: kept.sequence,
-        stored_at: kept.stored_at,
-        trace: kept.trace,
-    })
+    Some((kept.body.ok()?, kept.sequence, kept.stored_at, kept.trace))
 }
 
 /// Returns the spans of an attempt whose prover cannot write them, by the times of its lease. A silent attempt ends when
 /// its prover was suspected: from then on, a copy of it may be on its way.
-fn told(header: &TaskHeader, lost: &Lost, failure: &Failure, now: Timestamp) -> Vec<Span> {
+fn told(
+    header: &TaskHeader,
+    lost: &Lost,
+    failure: &Failure,
+    released_at: Timestamp,
+    now: Timestamp,
+) -> Vec<Span> {
     let heard_at = lost.heard.map(|(at, _)| at);
     let begun_at = lost.heard.map(|(at, ran)| at.minus(ran));
     let is_hung = lost.end == End::Hung;
@@ -228,8 +239,8 @@ fn told(header: &TaskHeader, lost: &Lost, failure: &Failure, now: Timestamp) -> 
     let end = if is_hung { now } else { suspected_at.min(now) };
     let told = AttemptTold {
         header,
-        prover: &lost.result.prover,
-        released_at: lost.released_at,
+        prover: &lost.prover.name,
+        released_at,
         begun_at,
         read: Duration::ZERO,
         proved: Duration::MAX,

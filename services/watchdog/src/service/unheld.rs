@@ -1,25 +1,20 @@
 //! Looks up deliveries at the broker.
 
-use super::{Active, place::place_of};
-use crate::session::op::{Delivery, Errand, Found};
-use push0_bus::{Ack, BusError, Stream, now};
+use super::{
+    Active,
+    place::{Place, place_of},
+};
+use crate::session::op::{Delivery, Found};
+use push0_bus::{BusError, Stream, now};
 use push0_domain::{
     message::Role,
-    subject::{self, Kind},
+    subject::{self, AttemptKey, Kind},
 };
 use serde::de::IgnoredAny;
 
 /// Most messages of a stream to compare with the leases. CHECKS only holds more while there are far too few
 /// verifiers. Then a delivery in no lease waits for the broker's ack wait of 5 s.
 const LOOK_MAX: u64 = 30_000;
-
-/// The newest message of an attempt, and the acknowledgement of its delivery.
-pub(super) struct Place {
-    pub(super) stream: Stream,
-    pub(super) subject: String,
-    pub(super) sequence: u64,
-    pub(super) ack: Ack,
-}
 
 impl Active<'_> {
     /// Lists the attempts in TASKS or CHECKS.
@@ -42,10 +37,13 @@ impl Active<'_> {
 
     /// Finds the newest message of an attempt. The acknowledgement of its delivery is made from its stream, its consumer
     /// and its sequence.
-    pub(super) async fn locate(&mut self, errand: &Errand) -> Result<Option<Found<Place>>, BusError> {
-        let (role, key) = errand.attempt();
-        let (stream, consumer, subject) = place_of(role, &key);
-        let is_unheld = matches!(errand, Errand::Unheld(_));
+    pub(super) async fn locate(
+        &mut self,
+        role: Role,
+        key: &AttemptKey,
+        is_unheld: bool,
+    ) -> Result<Option<Found<Place>>, BusError> {
+        let (stream, consumer, subject) = place_of(role, key);
         // A look asks about a consumer once, and before it asks about messages: one delivered meanwhile still waits.
         if is_unheld && !self.handed.contains_key(&key.zkvm) {
             let handed = self.bus.handed_out(stream, &consumer).await?;

@@ -2,18 +2,16 @@
 
 use super::{
     Session,
-    op::{Delivery, Errand, Found, Lost, Op, Order, SecondCopy, Stored, What, Wish, Writing},
+    op::{Delivery, Errand, Found, Lost, Op, Stored, Writing},
 };
 use crate::{
-    decide::Because,
+    decide::{Because, Reason},
     reports,
     unheld::{Fate, Unheld},
 };
 use push0_domain::{
-    Timestamp,
-    message::{Held, Role},
-    pipeline::Rest,
-    subject::AttemptKey,
+    Participant, Timestamp, message::Role, pipeline::Rest, subject::AttemptKey, task::AttemptId,
+    trace::TraceContext,
 };
 use std::time::Duration;
 
@@ -25,19 +23,21 @@ impl<P> Session<P> {
             present.retain(|key| !self.unverified.rests(key, now));
         }
         // One delivery is settled before the next is looked up, and CHECKS is looked at after TASKS.
-        for unheld in self.core.look(role, present, now).into_iter().rev() {
-            self.at_once.push_front(Op::Locate(Errand::Unheld(unheld)));
+        for Unheld { key, role, fate } in self.core.look(role, present, now).into_iter().rev() {
+            let errand = Errand::Unheld(fate);
+            self.at_once.push_front(Op::Locate(role, key, errand));
         }
     }
 
     /// Handles the answer about a delivery; `None` if there is no message of the attempt, or no consumer for it.
-    pub fn located(&mut self, errand: Errand, found: Option<Found<P>>) {
+    pub fn located(&mut self, role: Role, key: AttemptKey, errand: Errand, found: Option<Found<P>>) {
         let op = match errand {
-            Errand::Unheld(unheld) => self.pass_on(unheld, found),
-            // A lease may name any sequence, and another message may have replaced the one of the lease.
-            Errand::Listed(_, held, wish) => found
-                .filter(|found| found.sequence == held.sequence)
-                .map(|found| settle(*held, wish, found)),
+            Errand::Unheld(fate) => self.pass_on(role, key, fate, found),
+            Errand::GiveBack(sequence) => place_at(sequence, found).map(|place| Op::GiveBack(place, None)),
+            Errand::Extend(sequence) => place_at(sequence, found).map(Op::Extend),
+            Errand::Report(lost) => {
+                place_at(lost.sequence, found).map(|place| Op::ReadTask(key, Writing::End(lost, place)))
+            }
         };
         if let Some(op) = op {
             self.at_once.push_front(op);
@@ -46,8 +46,7 @@ impl<P> Session<P> {
 
     /// Passes on an unheld attempt if it was delivered. Otherwise it waits for a process. An attempt whose delivery was
     /// acknowledged is over, and is removed.
-    fn pass_on(&mut self, unheld: Unheld, found: Option<Found<P>>) -> Option<Op<P>> {
-        let Unheld { key, role, fate } = unheld;
+    fn pass_on(&mut self, role: Role, key: AttemptKey, fate: Fate, found: Option<Found<P>>) -> Option<Op<P>> {
         let found = found.filter(|found| found.state != Delivery::Waits);
         let Some(Found {
             sequence,
@@ -61,100 +60,71 @@ impl<P> Session<P> {
         if state == Delivery::Acknowledged {
             return Some(Op::Remove(key, place));
         }
-        let (prover, what) = match fate {
+        let writing = match fate {
             Fate::Extended => return Some(Op::Extend(place)),
+            Fate::Lost => return Some(Op::GiveBack(place, Some(key))),
             Fate::Suspect => return None,
-            Fate::Lost => {
-                let unheld = Some(key);
-                return Some(Op::GiveBack { place, unheld });
-            }
-            Fate::Doubted(prover) => (prover, What::Copy(Because::Silent, None)),
+            Fate::Doubted(prover) => Writing::Copy(prover, Because::Silent, None),
             Fate::Fell(prover, end) => {
-                let (heard, trace) = (None, None);
-                (
+                let lost = Lost {
                     prover,
-                    What::End {
-                        sequence,
-                        place,
-                        end,
-                        heard,
-                        trace,
-                    },
-                )
+                    end,
+                    sequence,
+                    heard: None,
+                    trace: TraceContext::default(),
+                };
+                Writing::End(lost, place)
             }
         };
-        Some(Op::ReadTask(Writing { key, prover, what }))
+        Some(Op::ReadTask(key, writing))
     }
 
-    /// Handles a task that was read; `None` if it was acknowledged or purged, so nothing is left to write.
-    pub fn task_read(&mut self, writing: Writing<P>, stored: Option<Stored>, now: Timestamp) {
-        let (Writing { key, prover, what }, Some(stored)) = (writing, stored) else {
+    /// Handles the answer about a task; `None` if it was acknowledged or purged, so nothing is left to write.
+    pub fn task_read(
+        &mut self,
+        key: AttemptKey,
+        writing: Writing<P>,
+        stored: Option<Stored>,
+        now: Timestamp,
+    ) {
+        let Some((task, sequence, stored_at, stored_trace)) = stored else {
             return;
         };
-        match what {
-            What::End { sequence, .. } if sequence != stored.sequence => {}
-            What::End {
-                place,
-                end,
-                heard,
-                trace,
-                ..
-            } => {
-                let ran = heard.map_or(Duration::ZERO, |(_, ran)| ran);
-                let lost = Lost {
-                    key,
-                    result: reports::lost(stored.task, prover.name, end, ran),
-                    end,
-                    trace: trace.unwrap_or(stored.trace),
-                    released_at: stored.stored_at,
-                    heard,
-                };
+        match writing {
+            // Another message replaced the one that was delivered.
+            Writing::End(lost, _) if lost.sequence != sequence => {}
+            Writing::End(mut lost, place) => {
+                let ran = lost.heard.map_or(Duration::ZERO, |(_, ran)| ran);
+                if lost.heard.is_none() {
+                    lost.trace = stored_trace;
+                }
+                let result = reports::lost(task, lost.prover.name.clone(), lost.end, ran);
                 // The end is stored before the delivery ends, so that a crash in between costs a second run and never
                 // the task.
                 self.at_once.push_front(Op::Acknowledge(place));
-                self.at_once.push_front(Op::StoreEnd(Box::new(lost)));
+                self.at_once
+                    .push_front(Op::StoreEnd(Box::new(result), lost, stored_at));
             }
-            What::Copy(because, trace) => {
-                let copy = SecondCopy {
-                    key,
-                    ready: reports::second_copy(stored.task, prover.name.clone(), now),
-                    prover,
-                    because,
-                    trace: trace.unwrap_or(stored.trace),
-                };
-                self.at_once.push_front(Op::StoreCopy(Box::new(copy)));
+            Writing::Copy(prover, because, trace) => {
+                let ready = Box::new(reports::second_copy(task, prover.name, now));
+                let trace = trace.unwrap_or(stored_trace);
+                self.at_once.push_front(Op::StoreCopy(key, because, ready, trace));
             }
         }
     }
 
-    /// Handles the answer about a pipeline of which a proof is superfluous: its attempts may be allowed to finish.
-    pub fn rest_read(&mut self, order: Order, rest: Option<Rest>) {
+    /// Handles the answer about a pipeline with a superfluous proof, which the pipeline may let finish.
+    pub fn rest_read(&mut self, prover: Participant, attempt: AttemptId, rest: Option<Rest>) {
         if rest != Some(Rest::Finish) {
-            self.at_once.push_front(Op::Stop(order));
+            self.at_once
+                .push_front(Op::Stop(prover, attempt, Reason::Emitted));
         }
     }
 }
 
-fn settle<P>(held: Held, wish: Wish, found: Found<P>) -> Op<P> {
-    let Found { sequence, place, .. } = found;
-    match wish {
-        Wish::GiveBack => Op::GiveBack { place, unheld: None },
-        Wish::Extend => Op::Extend(place),
-        Wish::Report {
-            prover,
-            end,
-            heard_at,
-        } => {
-            let ran = Duration::from_millis(held.running_ms.unwrap_or(0));
-            let what = What::End {
-                sequence,
-                place,
-                end,
-                heard: Some((heard_at, ran)),
-                trace: Some(held.trace),
-            };
-            let key = held.header.key();
-            Op::ReadTask(Writing { key, prover, what })
-        }
-    }
+/// Returns the place of a message, if that is the one of this lease: a lease may name any sequence, and another message
+/// may have replaced it.
+fn place_at<P>(sequence: u64, found: Option<Found<P>>) -> Option<P> {
+    let found = found.filter(|found| found.sequence == sequence);
+    found.map(|found| found.place)
 }

@@ -5,11 +5,11 @@
 use crate::{
     decide::{Because, End, Reason},
     reputation::Change,
-    unheld::{Seat, Unheld},
+    unheld::{Fate, Seat},
 };
 use push0_domain::{
     Participant, PipelineId, Timestamp,
-    message::{BlockEnded, Happening, Held, Role, StageReady, Task, TaskResult},
+    message::{BlockEnded, Happening, Role, StageReady, Task, TaskResult},
     subject::AttemptKey,
     task::AttemptId,
     trace::TraceContext,
@@ -36,70 +36,41 @@ pub enum Op<P> {
     Look(Role),
     /// Ask the broker about a silent process, for [`super::Session::presence`].
     Ask(Seat),
-    /// Find the delivery of an attempt, for [`super::Session::located`].
-    Locate(Errand),
+    /// Find the delivery of an attempt to a process of this role, for [`super::Session::located`].
+    Locate(Role, AttemptKey, Errand),
     /// Read an attempt's task, for [`super::Session::task_read`].
-    ReadTask(Writing<P>),
-    /// Read what a pipeline does with superfluous proofs, for [`super::Session::rest_read`].
-    ReadRest(Order),
+    ReadTask(AttemptKey, Writing<P>),
+    /// Read what a pipeline does with superfluous proofs like this one, for [`super::Session::rest_read`].
+    ReadRest(Participant, AttemptId),
     /// Tell a prover to end an attempt.
-    Stop(Order),
+    Stop(Participant, AttemptId, Reason),
     /// Store the end of a late block, if one of these attempts is in TASKS: a lease may be older than an attempt's end.
     Late(Vec<AttemptKey>, Box<BlockEnded>),
-    /// Store the end of an attempt in place of its prover.
-    StoreEnd(Box<Lost>),
-    /// Store the request for a second copy of an attempt.
-    StoreCopy(Box<SecondCopy>),
+    /// Store the end of an attempt in place of its prover. The task was stored at this time.
+    StoreEnd(Box<TaskResult>, Lost, Timestamp),
+    /// Store the request for a second copy of an attempt, which has this trace.
+    StoreCopy(AttemptKey, Because, Box<StageReady>, TraceContext),
     /// Acknowledge a delivery in place of its prover.
     Acknowledge(P),
-    /// Give a delivery to another process.
-    GiveBack {
-        /// The delivery.
-        place: P,
-        /// The attempt, if no lease lists it.
-        unheld: Option<AttemptKey>,
-    },
+    /// Give a delivery to another process. The attempt is named if no lease lists it.
+    GiveBack(P, Option<AttemptKey>),
     /// Tell the broker to wait longer for a delivery, in place of its prover.
     Extend(P),
     /// Remove the message of an attempt whose delivery was acknowledged.
     Remove(AttemptKey, P),
 }
 
-/// The reason for which a delivery is looked up.
+/// The reason for which a delivery is looked up. A number is the sequence that a lease gives for the message.
 #[derive(Clone, Debug)]
 pub enum Errand {
-    /// No lease lists it.
-    Unheld(Unheld),
-    /// A lease of this role lists it.
-    Listed(Role, Box<Held>, Wish),
-}
-
-impl Errand {
-    /// Returns the role of the process that takes such deliveries, and the attempt.
-    pub fn attempt(&self) -> (Role, AttemptKey) {
-        match self {
-            Self::Unheld(unheld) => (unheld.role, unheld.key.clone()),
-            Self::Listed(role, held, _) => (*role, held.header.key()),
-        }
-    }
-}
-
-/// What is to become of a delivery in a lease.
-#[derive(Clone, Debug)]
-pub enum Wish {
+    /// No lease lists the delivery.
+    Unheld(Fate),
     /// Another process is to have it.
-    GiveBack,
+    GiveBack(u64),
     /// Its prover may still be at work.
-    Extend,
+    Extend(u64),
     /// Its prover cannot report the end.
-    Report {
-        /// The prover holding the attempt.
-        prover: Participant,
-        /// How the attempt ended.
-        end: End,
-        /// When the prover was last heard.
-        heard_at: Timestamp,
-    },
+    Report(Lost),
 }
 
 /// The newest message of an attempt, and its delivery.
@@ -126,79 +97,27 @@ pub enum Delivery {
 
 /// Something to be written about an attempt as soon as its task is read.
 #[derive(Clone, Debug)]
-pub struct Writing<P> {
-    /// The attempt.
-    pub key: AttemptKey,
-    pub(super) prover: Participant,
-    pub(super) what: What<P>,
+pub enum Writing<P> {
+    /// The end of the attempt, before its delivery ends.
+    End(Lost, P),
+    /// The request for a second copy by another prover than this one. The trace is that of a lease, if one lists the attempt.
+    Copy(Participant, Because, Option<TraceContext>),
 }
 
-/// What is written about an attempt.
-#[derive(Clone, Debug)]
-pub(super) enum What<P> {
-    /// Its end. `heard` says when its prover was last heard, and how long the attempt had run then.
-    End {
-        sequence: u64,
-        place: P,
-        end: End,
-        heard: Option<(Timestamp, Duration)>,
-        trace: Option<TraceContext>,
-    },
-    Copy(Because, Option<TraceContext>),
-}
-
-/// A task as stored.
-#[derive(Clone, Debug)]
-pub struct Stored {
-    /// The task.
-    pub task: Task,
-    /// The sequence of its message.
-    pub sequence: u64,
-    /// When the broker stored the message.
-    pub stored_at: Timestamp,
-    /// The trace context of the message.
-    pub trace: TraceContext,
-}
-
-/// An order to end an attempt.
-#[derive(Clone, Debug)]
-pub struct Order {
-    /// The prover to tell.
-    pub prover: Participant,
-    /// The attempt to end.
-    pub attempt: AttemptId,
-    /// Why the attempt is stopped.
-    pub reason: Reason,
-}
-
-/// The end of an attempt whose prover cannot report it.
+/// An attempt whose prover cannot report its end.
 #[derive(Clone, Debug)]
 pub struct Lost {
-    /// The attempt.
-    pub key: AttemptKey,
-    /// The report.
-    pub result: TaskResult,
+    /// The prover that had the attempt.
+    pub prover: Participant,
     /// How the attempt ended.
     pub end: End,
-    /// The trace context of the attempt.
-    pub trace: TraceContext,
-    /// When the broker stored the task.
-    pub released_at: Timestamp,
+    /// The sequence of the task's message.
+    pub sequence: u64,
     /// When the prover was last heard, and how long the attempt had run then; `None` without a lease of it.
     pub heard: Option<(Timestamp, Duration)>,
-}
-
-/// A request for a second copy of an attempt.
-#[derive(Clone, Debug)]
-pub struct SecondCopy {
-    /// The attempt to copy.
-    pub key: AttemptKey,
-    /// The prover that has the attempt.
-    pub prover: Participant,
-    /// Why a second copy is wanted.
-    pub because: Because,
-    /// The request.
-    pub ready: StageReady,
-    /// The trace context of the attempt.
+    /// The attempt's trace.
     pub trace: TraceContext,
 }
+
+/// A task as stored: the sequence of its message, when the broker stored it, and its trace.
+pub type Stored = (Task, u64, Timestamp, TraceContext);
