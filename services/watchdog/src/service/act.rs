@@ -10,8 +10,7 @@ use push0_bus::{BusError, Kept, Message, PublishError, Stream, now};
 use push0_domain::{
     Timestamp,
     message::{
-        BlockEnded, Control, Failure, FailureClass, Happening, ResultEvent, StageReady, Task, TaskHeader,
-        TaskResult,
+        BlockEnded, Control, Failure, Happening, ResultEvent, StageReady, Task, TaskHeader, TaskResult,
     },
     subject::{self, AttemptKey},
     trace::{AttemptTold, Cause, Span, TraceContext, attempt},
@@ -53,7 +52,7 @@ impl Active<'_> {
             Op::Extend(place) => place.ack.progress().await,
             Op::SaveQuarantine(change) => act = Some(self.save_quarantine(&change).await?),
             Op::StoreEnd(result, lost, released_at) => {
-                act = self.store_end(*result, &lost, released_at).await?;
+                act = Some(self.store_end(*result, &lost, released_at).await?);
             }
             Op::StoreCopy(key, because, ready, trace) => {
                 act = Some(self.store_copy(&key, because, &ready, &trace).await?);
@@ -146,31 +145,29 @@ impl Active<'_> {
         result: TaskResult,
         lost: &Lost,
         released_at: Timestamp,
-    ) -> Result<Option<&'static str>, BusError> {
-        let header = &result.header;
-        let Some(failure) = result.failure() else {
-            return Ok(None);
-        };
-        let act = match failure.class {
-            FailureClass::TimedOut => "timed-out",
-            _ => "died",
-        };
+    ) -> Result<&'static str, BusError> {
+        let (header, failure) = (&result.header, result.failure());
+        let failure = failure.as_ref();
         let span = tracing::info_span!(
             "reassign",
             block.number = header.id.stage.block.number,
             task.id = %header.id,
             attempt = header.attempt,
             prover.id = %result.prover,
-            outcome = failure.class.as_str(),
+            outcome = failure.map(|failure| failure.class.as_str()),
             trace_id = lost.trace.id().map(display),
         );
-        tracing::warn!(parent: &span, reason = failure.message, "attempt lost, reporting it as failed");
-        let spans = told(header, lost, &failure, released_at, now());
+        let reason = failure.map(|failure| failure.message.as_str());
+        tracing::warn!(parent: &span, reason, "attempt lost, reporting it as failed");
+        let spans = told(header, lost, failure, released_at, now());
         let subject = subject::result_by_watchdog(&header.key());
         self.publish(subject, &ResultEvent::Attempt(result), &lost.trace)
             .await?;
         trace::write(spans);
-        Ok(Some(act))
+        Ok(match lost.end {
+            End::Hung => "timed-out",
+            End::Silent(_) | End::Gone | End::Restarted => "died",
+        })
     }
 
     /// Asks for a second copy of an attempt.
@@ -228,7 +225,7 @@ fn stored(kept: Kept<Task>) -> Option<Stored> {
 fn told(
     header: &TaskHeader,
     lost: &Lost,
-    failure: &Failure,
+    failure: Option<&Failure>,
     released_at: Timestamp,
     now: Timestamp,
 ) -> Vec<Span> {
@@ -246,7 +243,7 @@ fn told(
         proved: Duration::MAX,
         heard_at: heard_at.filter(|_| !is_hung),
         end,
-        failure: Some(failure),
+        failure,
         events: Vec::new(),
     };
     attempt(&lost.trace, &told)
