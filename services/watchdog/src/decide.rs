@@ -113,6 +113,8 @@ pub enum Because {
     Slow,
     /// The prover fell silent.
     Silent,
+    /// Verifiers fail on its proof, and on no others.
+    Doubted,
 }
 
 /// Why an attempt is no longer wanted.

@@ -2,8 +2,8 @@
 
 use crate::decide::End;
 use push0_domain::{
-    ProverId, Timestamp,
-    message::{Failure, FailureClass, Outcome, StageReady, Task, TaskRange, TaskResult},
+    Payloads, ProverId, Timestamp,
+    message::{Failure, FailureClass, Outcome, StageReady, Task, TaskHeader, TaskRange, TaskResult},
     time::micros,
 };
 use std::time::Duration;
@@ -37,7 +37,16 @@ pub(crate) fn lost(task: Task, prover: ProverId, end: End, ran: Duration) -> Tas
 
 /// Returns the request, made at `now`, for a second copy of an attempt by another prover than this one.
 pub(crate) fn second_copy(task: Task, avoid: ProverId, now: Timestamp) -> StageReady {
-    let header = task.header;
+    copy(task.header, task.inputs, avoid, now)
+}
+
+/// Returns the request for a second copy of a completed attempt on whose proof verifiers fail; `None` if its inputs are
+/// not known.
+pub(crate) fn copy_of_doubted(result: TaskResult, now: Timestamp) -> Option<StageReady> {
+    Some(copy(result.header, result.inputs?, result.prover, now))
+}
+
+fn copy(header: TaskHeader, inputs: Payloads, avoid: ProverId, now: Timestamp) -> StageReady {
     StageReady {
         tasks: TaskRange {
             first: header.id.index,
@@ -50,7 +59,7 @@ pub(crate) fn second_copy(task: Task, avoid: ProverId, now: Timestamp) -> StageR
         hedge_of: Some(header.attempt),
         failed: 0,
         avoid: vec![avoid],
-        inputs: task.inputs,
+        inputs,
         path: header.path.asked_at(now),
         context: header.context,
     }

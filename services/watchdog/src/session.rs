@@ -80,7 +80,7 @@ impl<P> Session<P> {
     pub fn attempt_ended(&mut self, result: &TaskResult, now: Timestamp) {
         let (header, prover) = (&result.header, result.participant());
         if result.verdict.is_some() {
-            self.unverified.settled(&header.key());
+            self.unverified.verdict(&header.key());
         }
         if matches!(result.outcome, Outcome::Completed { .. }) {
             self.core.over(&prover, header.attempt_id(), now);

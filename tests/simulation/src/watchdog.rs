@@ -7,7 +7,7 @@ use crate::{
 };
 use push0_domain::{
     Participant, PipelineId,
-    message::{Emission, Role},
+    message::{Emission, Role, TaskResult},
     subject::AttemptKey,
     trace::TraceContext,
 };
@@ -138,6 +138,10 @@ impl World {
                 let stored = self.stored(&key);
                 self.watchdog.session.task_read(key, writing, stored, now);
             }
+            ReadCheck(key) => {
+                let check = self.check_of(&key).map(|check| (check, TraceContext::default()));
+                self.watchdog.session.check_read(key, check, now);
+            }
             ReadRest(prover, attempt) => {
                 let lane = self.lane_of(&attempt.task.stage.pipeline);
                 let rest = self.plan.lanes[lane].pipeline.rest;
@@ -203,6 +207,15 @@ impl World {
         };
         let trace = TraceContext::default();
         Some((task.clone(), sequence, message.stored_at, trace))
+    }
+
+    fn check_of(&mut self, key: &AttemptKey) -> Option<TaskResult> {
+        let queue = self.broker.queue(Stream::Checks);
+        let sequence = queue.sequence_of(key)?;
+        match &*queue.messages.get(&sequence)?.body {
+            Body::Check(result) => Some(result.clone()),
+            _ => None,
+        }
     }
 
     fn prover_at(&self, prover: &Participant) -> Option<usize> {

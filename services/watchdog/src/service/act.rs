@@ -41,6 +41,10 @@ impl Active<'_> {
                 let stored = self.task(&key).await?.and_then(stored);
                 self.session.task_read(key, writing, stored, now());
             }
+            Op::ReadCheck(key) => {
+                let check = self.check(&key).await?;
+                self.session.check_read(key, check, now());
+            }
             Op::ReadRest(prover, attempt) => {
                 let current = self.pipelines.current_of(&attempt.task.stage.pipeline).await?;
                 let rest = current.map(|pipeline| pipeline.rest);
@@ -187,6 +191,15 @@ impl Active<'_> {
                     "the prover is silent, a second copy of its attempt starts elsewhere"
                 );
                 ("copied", Cause::Silence)
+            }
+            Because::Doubted => {
+                tracing::error!(
+                    attempt.key = %key,
+                    prover.id = ready.avoid.first().map(display),
+                    "verifiers fail on this proof and judge others: the task is proved once more elsewhere, the first valid \
+                     proof counts. Look at the verifiers' logs: this prover is faulty or hostile, or the verifiers are"
+                );
+                ("doubted", Cause::Slow)
             }
         };
         let id = ready.stage.task(ready.tasks.first).attempt(ready.attempt);

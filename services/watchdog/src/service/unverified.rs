@@ -6,6 +6,7 @@ use push0_domain::{
     message::{BlockEnded, TaskResult},
     output::Output,
     subject::{self, AttemptKey, Kind},
+    trace::TraceContext,
     wanted::{Claim, Claims},
 };
 use std::collections::HashMap;
@@ -38,6 +39,20 @@ impl Active<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Returns a check and its trace. `None` if it has gone or is not to be believed.
+    pub(super) async fn check(
+        &mut self,
+        key: &AttemptKey,
+    ) -> Result<Option<(TaskResult, TraceContext)>, BusError> {
+        let subject = subject::reports_of_attempt(Kind::Check, key);
+        let Some(kept) = self.bus.last::<TaskResult>(Stream::Checks, &subject).await? else {
+            return Ok(None);
+        };
+        let Ok(result) = kept.body else { return Ok(None) };
+        let report = self.seals.admit(&kept.subject, Kind::Check, &result).await?;
+        Ok(report.is_ok().then_some((result, kept.trace)))
     }
 
     async fn remove_unwanted(&mut self, key: &AttemptKey, output: &Output) -> Result<(), BusError> {

@@ -10,7 +10,11 @@ use crate::{
     unheld::{Fate, Unheld},
 };
 use push0_domain::{
-    Participant, Timestamp, message::Role, pipeline::Rest, subject::AttemptKey, task::AttemptId,
+    Participant, Timestamp,
+    message::{Role, TaskResult},
+    pipeline::Rest,
+    subject::AttemptKey,
+    task::AttemptId,
     trace::TraceContext,
 };
 use std::time::Duration;
@@ -20,6 +24,8 @@ impl<P> Session<P> {
     pub fn looked(&mut self, role: Role, mut present: Vec<AttemptKey>, now: Timestamp) {
         if role == Role::Verifier {
             self.unverified.present(&present.iter().cloned().collect());
+            let doubtful = self.unverified.doubtful(&present);
+            self.at_once.extend(doubtful.into_iter().map(Op::ReadCheck));
             present.retain(|key| !self.unverified.rests(key, now));
         }
         // One delivery is settled before the next is looked up, and CHECKS is looked at after TASKS.
@@ -110,6 +116,23 @@ impl<P> Session<P> {
                 let trace = trace.unwrap_or(stored_trace);
                 self.at_once.push_front(Op::StoreCopy(key, because, ready, trace));
             }
+        }
+    }
+
+    /// Handles the answer about a check on which verifiers fail; `None` if it has gone or is not to be believed. Each
+    /// attempt in the task's budget may be followed by another, so that no number of hostile provers makes work without end.
+    pub fn check_read(
+        &mut self,
+        key: AttemptKey,
+        check: Option<(TaskResult, TraceContext)>,
+        now: Timestamp,
+    ) {
+        if let Some((result, trace)) = check
+            && result.header.attempt < result.header.attempts_max
+            && let Some(ready) = reports::copy_of_doubted(result, now)
+        {
+            self.at_once
+                .push_front(Op::StoreCopy(key, Because::Doubted, Box::new(ready), trace));
         }
     }
 

@@ -40,6 +40,8 @@ pub enum Op<P> {
     Locate(Role, AttemptKey, Errand),
     /// Read an attempt's task, for [`super::Session::task_read`].
     ReadTask(AttemptKey, Writing<P>),
+    /// Read the check of an attempt, for [`super::Session::check_read`].
+    ReadCheck(AttemptKey),
     /// Read what a pipeline does with superfluous proofs like this one, for [`super::Session::rest_read`].
     ReadRest(Participant, AttemptId),
     /// Tell a prover to end an attempt.
