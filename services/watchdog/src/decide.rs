@@ -113,6 +113,8 @@ pub enum Because {
     Slow,
     /// The prover fell silent.
     Silent,
+    /// Verifiers fail on its proof, and on no others.
+    Doubted,
 }
 
 /// Why an attempt is no longer wanted.
@@ -418,7 +420,7 @@ impl Watchdog {
     }
 
     /// Returns the pipelines with tasks held by provers.
-    pub fn pipelines(&self) -> HashSet<PipelineId> {
+    pub fn pipelines(&self) -> BTreeSet<PipelineId> {
         self.held()
             .map(|(_, held)| held.header.id.stage.pipeline.clone())
             .collect()

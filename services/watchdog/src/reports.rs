@@ -1,18 +1,15 @@
-//! The watchdog's messages in place of a prover, and the consequences of an attempt's end.
+//! The watchdog's messages in place of a prover.
 
-use crate::{
-    decide::{Effect, End, Watchdog},
-    reputation::{Change, Reputation},
-};
+use crate::decide::End;
 use push0_domain::{
-    ProverId, Timestamp,
-    message::{Failure, FailureClass, Outcome, StageReady, Task, TaskRange, TaskResult},
+    Payloads, ProverId, Timestamp,
+    message::{Failure, FailureClass, Outcome, StageReady, Task, TaskHeader, TaskRange, TaskResult},
     time::micros,
 };
 use std::time::Duration;
 
 /// Returns the result of an attempt whose prover cannot report it, and which ran for at least so long.
-pub fn lost(task: Task, prover: ProverId, end: End, ran: Duration) -> TaskResult {
+pub(crate) fn lost(task: Task, prover: ProverId, end: End, ran: Duration) -> TaskResult {
     let (class, message) = match end {
         End::Silent(silent) => (FailureClass::Died, format!("silent for {silent:?}")),
         End::Gone => {
@@ -39,8 +36,17 @@ pub fn lost(task: Task, prover: ProverId, end: End, ran: Duration) -> TaskResult
 }
 
 /// Returns the request, made at `now`, for a second copy of an attempt by another prover than this one.
-pub fn second_copy(task: Task, avoid: ProverId, now: Timestamp) -> StageReady {
-    let header = task.header;
+pub(crate) fn second_copy(task: Task, avoid: ProverId, now: Timestamp) -> StageReady {
+    copy(task.header, task.inputs, avoid, now)
+}
+
+/// Returns the request for a second copy of a completed attempt on whose proof verifiers fail; `None` if its inputs are
+/// not known.
+pub(crate) fn copy_of_doubted(result: TaskResult, now: Timestamp) -> Option<StageReady> {
+    Some(copy(result.header, result.inputs?, result.prover, now))
+}
+
+fn copy(header: TaskHeader, inputs: Payloads, avoid: ProverId, now: Timestamp) -> StageReady {
     StageReady {
         tasks: TaskRange {
             first: header.id.index,
@@ -53,41 +59,8 @@ pub fn second_copy(task: Task, avoid: ProverId, now: Timestamp) -> StageReady {
         hedge_of: Some(header.attempt),
         failed: 0,
         avoid: vec![avoid],
-        inputs: task.inputs,
+        inputs,
         path: header.path.asked_at(now),
         context: header.context,
-    }
-}
-
-/// Handles the end of an attempt. If the attempt was accepted, other copies of its task are stopped. The reputation of
-/// provers changes by how attempts end, and not by results that wait for a verdict.
-pub fn attempt_ended(
-    core: &mut Watchdog,
-    reputation: &mut Reputation,
-    result: &TaskResult,
-    now: Timestamp,
-) -> (Vec<Effect>, Vec<Change>) {
-    let (header, prover) = (&result.header, result.participant());
-    if matches!(result.outcome, Outcome::Completed { .. }) {
-        core.over(&prover, header.attempt_id(), now);
-    }
-    let verdict = result.verdict.as_ref();
-    let is_false = verdict.is_some_and(|verdict| verdict.invalid.is_some());
-    let class = match result.failure() {
-        Some(failure) => Some(failure.class),
-        None if is_false => Some(FailureClass::InvalidProof),
-        None if header.check && verdict.is_none() => return (Vec::new(), Vec::new()),
-        None => None,
-    };
-    let fleet = core.fleet(&header.zkvm);
-    match class {
-        Some(class) => {
-            let changes = reputation.failed(&header.id, &prover, class, &fleet, now);
-            (Vec::new(), changes)
-        }
-        None => {
-            let effects = core.accepted(&header.id, header.attempt, now);
-            (effects, reputation.completed(&header.id, &prover, &fleet, now))
-        }
     }
 }

@@ -2,9 +2,13 @@
 //!
 //! Such a check waits in CHECKS for as long as it takes. While it waits it is in no lease, by intention, so it must
 //! not be taken for a lost delivery. A verdict ends the entry, and so does a look that does not find the check.
+//!
+//! The fault may be the verifiers' or the proof's: a prover can make outputs on which every verifier fails, and would
+//! hold its block up for ever. Verdicts on other proofs of the stage meanwhile tell the two apart. Such a check is
+//! doubted: its task is proved once more elsewhere, and the check waits on, since its proof may still be valid.
 
 use push0_domain::{
-    Participant, PipelineId, Timestamp, ZkvmId,
+    Participant, PipelineId, ProofType, StageName, Timestamp, ZkvmId,
     message::{BlockEnded, Happening, Obstacle},
     subject::{AttemptKey, Kind, Report},
 };
@@ -21,6 +25,12 @@ const TAKEN_WITHIN: Duration = Duration::from_secs(1);
 const SWEEP_EVERY: Duration = Duration::from_secs(10);
 /// Most checks that one sweep reads.
 const SWEEP_MAX: usize = 256;
+/// The delivery from which on a check may be doubted. All pauses before take at least 12 s.
+const DOUBTED_FROM: u32 = 11;
+/// How many verdicts on other proofs of the stage make a check doubtful.
+const VERDICTS_MIN: u64 = 3;
+/// Most checks that are doubted in one look.
+const DOUBTS_AT_ONCE: usize = 16;
 /// Most ends of blocks kept in memory. After more of them, an operator's second cancellation removes the check.
 const ENDS_MAX: usize = 256;
 
@@ -29,12 +39,38 @@ struct Waiting {
     deliveries: u32,
     obstacle: Obstacle,
     again_at: Timestamp,
+    /// The number of verdicts on proofs of the stage when the check was first heard of.
+    verdicts_before: u64,
+    is_doubted: bool,
+}
+
+impl Waiting {
+    /// Returns whether the verifiers failed on this proof again and again, while they judged others.
+    fn is_doubtful(&self, verdicts: u64) -> bool {
+        let may_be_the_proof = matches!(
+            self.obstacle,
+            Obstacle::Verifier | Obstacle::Timeout | Obstacle::Killed
+        );
+        may_be_the_proof
+            && !self.is_doubted
+            && self.deliveries >= DOUBTED_FROM
+            && verdicts >= self.verdicts_before.saturating_add(VERDICTS_MIN)
+    }
+}
+
+/// A stage, whose proofs the same verifiers judge.
+type Judged = (PipelineId, ProofType, StageName);
+
+fn judged(key: &AttemptKey) -> Judged {
+    (key.pipeline.clone(), key.proof_type.clone(), key.stage.clone())
 }
 
 /// Checks without a verdict.
 #[derive(Debug, Default)]
 pub struct Unverified {
     checks: BTreeMap<AttemptKey, Waiting>,
+    /// The number of verdicts heard of each stage.
+    verdicts: BTreeMap<Judged, u64>,
     /// The latest ends of blocks. The record of a cancelled block without results does not tell which
     /// announcements of the block it is about, but the end does.
     ends: VecDeque<BlockEnded>,
@@ -77,12 +113,47 @@ impl Unverified {
         let obstacle = obstacle
             .or(said.map(|said| said.obstacle))
             .unwrap_or(Obstacle::Killed);
+        let verdicts = self.verdicts.get(&judged(&key)).copied().unwrap_or_default();
         let waiting = Waiting {
             deliveries,
             obstacle,
             again_at,
+            verdicts_before: known.map_or(verdicts, |known| known.verdicts_before),
+            is_doubted: known.is_some_and(|known| known.is_doubted),
         };
         self.checks.insert(key, waiting);
+    }
+
+    /// Handles a verdict.
+    pub fn verdict(&mut self, key: &AttemptKey) {
+        self.settled(key);
+        let count = self.verdicts.entry(judged(key)).or_default();
+        *count = count.saturating_add(1);
+    }
+
+    /// Returns checks that became doubtful, each once. `present` are the attempts in CHECKS: a task with a later attempt
+    /// there was proved once more already.
+    pub fn doubtful(&mut self, present: &[AttemptKey]) -> Vec<AttemptKey> {
+        let verdicts = &self.verdicts;
+        let doubtful = self.checks.iter_mut().filter(|(key, waiting)| {
+            let verdicts = verdicts.get(&judged(key)).copied().unwrap_or_default();
+            waiting.is_doubtful(verdicts)
+        });
+        let mut found = Vec::new();
+        for (key, waiting) in doubtful.take(DOUBTS_AT_ONCE) {
+            waiting.is_doubted = true;
+            let is_later = |other: &AttemptKey| {
+                other.attempt > key.attempt
+                    && AttemptKey {
+                        attempt: key.attempt,
+                        ..other.clone()
+                    } == *key
+            };
+            if !present.iter().any(is_later) {
+                found.push(key.clone());
+            }
+        }
+        found
     }
 
     /// Handles the end of blocks no longer wanted.
@@ -98,7 +169,7 @@ impl Unverified {
         self.ends.iter().filter(move |ended| ended.pipeline == *pipeline)
     }
 
-    /// Forgets a check that has a verdict or is gone.
+    /// Forgets a check that is gone.
     pub fn settled(&mut self, key: &AttemptKey) {
         self.checks.remove(key);
     }
@@ -228,6 +299,43 @@ mod tests {
         // The seventh delivery ended without a word.
         unverified.heard(&verifier(), &paused(8, at(9_000)));
         assert_eq!(obstacle(&unverified), [Obstacle::Killed]);
+    }
+
+    #[test]
+    fn a_check_is_doubted_once_if_verifiers_judge_other_proofs_of_its_stage_meanwhile() {
+        let of_block = |number: u64| AttemptKey {
+            block: format!("{number}-3f3f3f3f").parse().unwrap(),
+            ..key()
+        };
+        let mut unverified = Unverified::default();
+        (1..=9).for_each(|number| unverified.verdict(&of_block(number)));
+        let tries = |unverified: &mut Unverified, deliveries: u32, obstacle: Obstacle| {
+            (1..=deliveries).for_each(|count| {
+                unverified.heard(&verifier(), &untold(count, obstacle, at(0)));
+            });
+        };
+        tries(&mut unverified, 100, Obstacle::Verifier);
+        assert!(
+            unverified.doubtful(&[key()]).is_empty(),
+            "the verifiers judged nothing since"
+        );
+        (10..=12).for_each(|number| unverified.verdict(&of_block(number)));
+        assert_eq!(unverified.doubtful(&[key()]), [key()]);
+        tries(&mut unverified, 100, Obstacle::Verifier);
+        assert!(unverified.doubtful(&[key()]).is_empty(), "it is doubted once");
+
+        let mut unverified = Unverified::default();
+        tries(&mut unverified, DOUBTED_FROM - 1, Obstacle::Killed);
+        (1..=9).for_each(|number| unverified.verdict(&of_block(number)));
+        assert!(unverified.doubtful(&[key()]).is_empty(), "too few tries");
+        tries(&mut unverified, 100, Obstacle::Store);
+        assert!(unverified.doubtful(&[key()]).is_empty(), "the store is away");
+        tries(&mut unverified, 100, Obstacle::Timeout);
+        let later = AttemptKey { attempt: 2, ..key() };
+        assert!(
+            unverified.doubtful(&[key(), later]).is_empty(),
+            "it was proved once more"
+        );
     }
 
     #[test]

@@ -3,11 +3,10 @@
 
 use crate::{
     broker::{Answer, Body, Stream},
-    watchdog::Written,
     world::{Event, MS, Reply, World},
 };
-use push0_domain::{Participant, Timestamp, message::BlockEnded, subject::AttemptKey, wanted::Claims};
-use push0_watchdog::{decide::End, reputation::Quarantine};
+use push0_domain::{Timestamp, message::BlockEnded, subject::AttemptKey, wanted::Claims};
+use push0_watchdog::session;
 use std::{collections::VecDeque, rc::Rc};
 
 /// The simulated services; a collector has the index of its lane.
@@ -44,14 +43,8 @@ pub(crate) enum Op {
     DropCursor(u64),
     /// Removes an attempt from TASKS, if the end covers its task.
     Purge(AttemptKey, Box<BlockEnded>),
-    /// Looks the task up, reports the end of the attempt, and acknowledges its delivery.
-    Report(Written, End),
-    SaveQuarantine(Participant, Quarantine),
-    GiveBack(Stream, u64),
-    /// Lets the broker wait longer for a delivery.
-    Extend(Stream, u64),
-    /// Looks the task up and asks for a second copy.
-    Hedge(Written),
+    /// Carries out the next operation of the watchdog's session.
+    Watchdog,
 }
 
 /// A process of a service and its connections.
@@ -101,7 +94,7 @@ impl World {
     }
 
     /// Sends an event from a service to the broker, behind all events sent before.
-    fn leave(&mut self, who: Who, event: Event) {
+    pub(crate) fn leave(&mut self, who: Who, event: Event) {
         let at = self.now.0 + self.hop();
         let process = self.process(who);
         process.out_at = process.out_at.max(at);
@@ -199,23 +192,7 @@ impl World {
                 self.broker.cursors.remove(&sequence);
             }
             Op::Purge(key, ended) => self.purge(&key, &ended),
-            Op::SaveQuarantine(prover, quarantine) => {
-                self.broker.quarantines.insert(prover, quarantine);
-            }
-            Op::Report(written, end) => {
-                if let Some(body) = self.report(&written, end) {
-                    let ops = &mut self.process(who).ops;
-                    ops.push_front(Op::Ack(Stream::Tasks, written.sequence));
-                    ops.push_front(Op::Store(body));
-                }
-            }
-            Op::Hedge(written) => {
-                if let Some(body) = self.second_copy(&written) {
-                    self.process(who).ops.push_front(Op::Store(body));
-                }
-            }
-            Op::Extend(stream, sequence) => self.leave(who, Event::Extend(stream, sequence)),
-            Op::GiveBack(stream, sequence) => self.leave(who, Event::GiveBack(stream, sequence)),
+            Op::Watchdog => self.watchdog_goes_on(),
         }
         true
     }
@@ -245,7 +222,11 @@ impl World {
     pub(crate) fn tick(&mut self, who: Who, epoch: u32) {
         if self.process(who).epoch == epoch && self.process(who).up {
             self.reach(who, epoch, Input::Tick);
-            self.after(50 * MS, Event::Tick(who, epoch));
+            let every = match who {
+                Who::Watchdog => session::TICK.as_micros() as u64,
+                Who::Dispatcher | Who::Collector(_) => 50 * MS,
+            };
+            self.after(every, Event::Tick(who, epoch));
         }
     }
 

@@ -1,35 +1,41 @@
-//! The watchdog's shell, with its effects in the order of `services/watchdog/src/service.rs`.
+//! Carries out the operations of the watchdog's session, as `services/watchdog/src/service/act.rs` does.
 
 use crate::{
     broker::{Body, Stream},
     process::{Input, Op, Who},
-    world::World,
+    world::{Event, World},
 };
 use push0_domain::{
-    Participant, ZkvmId,
-    message::{Emission, Held, Lease, ProverState, Role, Task},
-    pipeline::Rest,
+    Participant, PipelineId,
+    message::{Emission, Role, TaskResult},
     subject::AttemptKey,
+    trace::TraceContext,
 };
 use push0_watchdog::{
-    decide::{Effect, End, Reason, Watchdog},
-    reports,
-    reputation::{Change, Reputation, Terms},
-    unheld::{Fate, Unheld},
+    decide::CONDEMN_AFTER,
+    reputation::{Change, Terms},
+    session::{
+        Session,
+        op::{self, Delivery, Errand, Found, Stored},
+    },
+    unheld::Fate,
 };
 use std::time::Duration;
 
-const RECONCILE_EVERY: u32 = 20;
 /// Short, so that quarantines begin and end while faults go on.
 const QUARANTINES: Terms = Terms {
     first: Duration::from_secs(1),
     longest: Duration::from_secs(8),
 };
+/// How often, in a thousand effects, the time for effects is over and inputs go first.
+const SLICE_ENDS: u64 = 200;
+
+/// The stream and the sequence of a message.
+type Place = (Stream, u64);
 
 /// State of one session of the watchdog.
 pub(crate) struct WatchdogShell {
-    core: Watchdog,
-    reputation: Reputation,
+    session: Session<Place>,
     pub(crate) acts: Acts,
 }
 
@@ -43,30 +49,8 @@ pub(crate) struct Acts {
 impl Default for WatchdogShell {
     fn default() -> Self {
         Self {
-            core: Watchdog::default(),
-            reputation: Reputation::new(QUARANTINES),
+            session: Session::new(CONDEMN_AFTER, QUARANTINES),
             acts: Acts::default(),
-        }
-    }
-}
-
-/// An attempt whose end or second copy the watchdog writes, once it has read the task.
-#[derive(Clone, Debug)]
-pub(crate) struct Written {
-    key: AttemptKey,
-    /// The message of the task, which is left alone if another one has replaced it.
-    pub(crate) sequence: u64,
-    prover: Participant,
-    ran: Duration,
-}
-
-impl Written {
-    fn of(held: &Held, prover: Participant) -> Self {
-        Self {
-            key: held.header.key(),
-            sequence: held.sequence,
-            prover,
-            ran: Duration::from_millis(held.running_ms.unwrap_or(0)),
         }
     }
 }
@@ -77,249 +61,166 @@ impl World {
             acts: self.watchdog.acts,
             ..WatchdogShell::default()
         };
+        let session = &mut self.watchdog.session;
         for (prover, quarantine) in &self.broker.quarantines {
-            let (prover, quarantine) = (prover.clone(), quarantine.clone());
-            self.watchdog.reputation.recall(prover, quarantine, self.now);
+            session.recall_quarantine(prover.clone(), quarantine.clone(), self.now);
         }
-        let leases: Vec<_> = self.broker.leases.values().cloned().collect();
-        for lease in leases {
-            self.watchdog.core.recall(lease, self.now);
+        for lease in self.broker.leases.values() {
+            session.recall(lease.clone(), self.now);
         }
     }
 
     pub(crate) fn watchdog_hears(&mut self, input: Input) -> Vec<Op> {
+        let (session, now) = (&mut self.watchdog.session, self.now);
         match input {
-            Input::Tick => self.watchdog_ticks(),
-            Input::Signal(body) => self.watchdog_signal(&body),
-            _ => Vec::new(),
+            Input::Tick => session.tick(now),
+            Input::Signal(body) => match &*body {
+                Body::Lease(lease) => session.heard(lease.clone(), now),
+                Body::Result(result) | Body::Verdict(result) => session.attempt_ended(result, now),
+                Body::Ended(ended) => session.ended(ended.clone(), now),
+                Body::Records(_, _, records) => {
+                    records.iter().for_each(|record| session.emitted(record, now));
+                }
+                _ => {}
+            },
+            _ => {}
         }
+        vec![Op::Watchdog]
     }
 
-    fn watchdog_ticks(&mut self) -> Vec<Op> {
+    /// Carries out the next operation, or begins with the next effect.
+    pub(crate) fn watchdog_goes_on(&mut self) {
         let now = self.now;
-        let process = self.process(Who::Watchdog);
-        process.ticks += 1;
-        let mut ops = Vec::new();
-        if process.ticks.is_multiple_of(RECONCILE_EVERY) {
-            ops.extend(self.end_quarantines());
-            self.recall_outputs();
-        }
-        let effects = self.watchdog.core.tick(now);
-        if self.watchdog.core.is_look_due(now) {
-            ops.extend(self.look());
-        }
-        // The broker answers at once. It knows a frozen prover's connection, and not that of a dead one.
-        let core = &mut self.watchdog.core;
-        for seat in core.to_ask(now) {
-            let is_connected = self.provers.iter().any(|prover| prover.is_connected(&seat));
-            core.presence(&seat, !is_connected, now);
-        }
-        ops.extend(self.watchdog_acts(effects));
-        ops
-    }
-
-    fn recall_outputs(&mut self) {
-        for lane in 0..self.plan.lanes.len() {
-            let core = &mut self.watchdog.core;
-            let pipeline = &self.plan.lanes[lane].pipeline.name;
-            let next = core.next_of(pipeline);
-            let is_next = |(_, record): &&(u64, Emission)| Some(record.last.number) == next;
-            let missed = next.is_none() || self.broker.log[lane].iter().rev().any(|r| is_next(&r));
-            if missed && let Some((output, _)) = self.broker.output(lane) {
-                core.recall_output(pipeline, output, self.now);
+        let op = loop {
+            if let Some(op) = self.watchdog.session.next(now) {
+                break op;
             }
-        }
-    }
-
-    fn watchdog_signal(&mut self, body: &Body) -> Vec<Op> {
-        let now = self.now;
-        let WatchdogShell { core, reputation, .. } = &mut self.watchdog;
-        let effects = match body {
-            Body::Lease(lease) => {
-                let reminder = self.remind(lease);
-                let effects = self.watchdog.core.heard(lease.clone(), now);
-                let acts = self.watchdog_acts(effects);
-                return reminder.into_iter().chain(acts).collect();
+            if self.chance.hit(SLICE_ENDS) || !self.watchdog.session.turn(now) {
+                return;
             }
-            Body::Result(result) | Body::Verdict(result) => {
-                let (effects, changes) = reports::attempt_ended(core, reputation, result, now);
-                let noted = self.note(changes);
-                let acts = self.watchdog_acts(effects);
-                return noted.into_iter().chain(acts).collect();
-            }
-            Body::Ended(ended) => core.ended(ended, now),
-            Body::Records(_, _, records) => {
-                records.iter().for_each(|record| core.emitted(record, now));
-                Vec::new()
-            }
-            _ => Vec::new(),
         };
-        self.watchdog_acts(effects)
-    }
-
-    fn watchdog_acts(&mut self, effects: Vec<Effect>) -> Vec<Op> {
-        let mut ops = Vec::new();
-        for effect in effects {
-            if self.logs() {
-                self.log(format_args!("watchdog: {effect:?}"));
-            }
-            ops.extend(self.watchdog_act(effect));
+        if self.logs() {
+            self.log(format_args!("watchdog: {op:?}"));
         }
-        ops
+        let op = self.watchdog_performs(op);
+        let ops = op.into_iter().chain([Op::Watchdog]);
+        self.process(Who::Watchdog).ops.extend(ops);
     }
 
-    fn watchdog_act(&mut self, effect: Effect) -> Vec<Op> {
-        match effect {
-            Effect::Report {
-                prover, held, end, ..
-            } => vec![Op::Report(Written::of(&held, prover), end)],
-            Effect::GiveBack(_, role, held) => vec![Op::GiveBack(stream_of(role), held.sequence)],
-            Effect::Announce(happening) => {
-                // A process that is not there any more may have been the last prover not in quarantine.
-                use push0_domain::message::Happening::{ProverLost, ProverSuspected};
-                match happening {
-                    ProverLost { .. } | ProverSuspected { .. } => self.end_quarantines(),
-                    _ => Vec::new(),
-                }
+    fn watchdog_performs(&mut self, op: op::Op<Place>) -> Option<Op> {
+        use op::Op::*;
+        let now = self.now;
+        match op {
+            SaveQuarantine(change) => {
+                self.watchdog.acts.quarantines += u64::from(matches!(change, Change::Begun(..)));
+                let (Change::Begun(prover, quarantine) | Change::Ended(prover, quarantine)) = change;
+                self.broker.quarantines.insert(prover, quarantine);
             }
-            Effect::Hedge { prover, held, .. } => vec![Op::Hedge(Written::of(&held, prover))],
-            Effect::Extend(_, held) => vec![Op::Extend(Stream::Tasks, held.sequence)],
-            Effect::Stop {
-                prover,
-                attempt,
-                reason,
-            } => {
+            ReadOutput(pipeline, next) => self.read_output(&pipeline, next),
+            Look(role) => {
+                let present = self.broker.attempts(stream_of(role)).into_keys().collect();
+                self.watchdog.session.looked(role, present, now);
+            }
+            // The broker answers at once. It knows a frozen prover's connection, and not that of a dead one.
+            Ask(seat) => {
+                let is_connected = self.provers.iter().any(|prover| prover.is_connected(&seat));
+                self.watchdog.session.presence(&seat, !is_connected, now);
+            }
+            Locate(role, key, errand) => {
+                let found = self.locate(role, &key);
+                if let (Errand::Unheld(fate), Some(found)) = (&errand, &found) {
+                    let is_passed_on = *fate != Fate::Suspect && found.state == Delivery::Delivered;
+                    self.watchdog.acts.passed_on += u64::from(is_passed_on);
+                }
+                self.watchdog.session.located(role, key, errand, found);
+            }
+            ReadTask(key, writing) => {
+                let stored = self.stored(&key);
+                self.watchdog.session.task_read(key, writing, stored, now);
+            }
+            ReadCheck(key) => {
+                let check = self.check_of(&key).map(|check| (check, TraceContext::default()));
+                self.watchdog.session.check_read(key, check, now);
+            }
+            ReadRest(prover, attempt) => {
                 let lane = self.lane_of(&attempt.task.stage.pipeline);
-                if reason == Reason::Emitted && self.plan.lanes[lane].pipeline.rest == Rest::Finish {
-                    return Vec::new();
-                }
-                let prover = self
-                    .prover_at(&prover)
-                    .map(|at| Op::Store(Body::Stop(at, attempt)));
-                prover.into_iter().collect()
+                let rest = self.plan.lanes[lane].pipeline.rest;
+                self.watchdog.session.rest_read(prover, attempt, Some(rest));
             }
-            Effect::Late(attempts, ended) => {
+            Quarantine(prover, left, _) => {
+                let at = self.prover_at(&prover)?;
+                return Some(Op::Store(Body::Rest(at, left)));
+            }
+            Stop(prover, attempt, _) => {
+                let at = self.prover_at(&prover)?;
+                return Some(Op::Store(Body::Stop(at, attempt)));
+            }
+            Late(attempts, ended) => {
                 let queue = self.broker.queue(Stream::Tasks);
                 let is_there = attempts.iter().any(|key| queue.sequence_of(key).is_some());
-                let ended = is_there.then_some(Op::Store(Body::Ended(*ended)));
-                ended.into_iter().collect()
+                return is_there.then_some(Op::Store(Body::Ended(*ended)));
             }
+            StoreEnd(result, ..) => return Some(Op::Store(Body::Result(*result))),
+            StoreCopy(_, _, ready, _) => return Some(Op::Store(Body::Stage(*ready))),
+            Acknowledge((stream, sequence)) | Remove(_, (stream, sequence)) => {
+                return Some(Op::Ack(stream, sequence));
+            }
+            GiveBack((stream, sequence), _) => {
+                self.leave(Who::Watchdog, Event::GiveBack(stream, sequence));
+            }
+            Extend((stream, sequence)) => self.leave(Who::Watchdog, Event::Extend(stream, sequence)),
+            Announce(_) | Tidy | LookForLost => {}
+        }
+        None
+    }
+
+    fn read_output(&mut self, pipeline: &PipelineId, next: Option<u64>) {
+        let lane = self.lane_of(pipeline);
+        let is_next = |(_, record): &&(u64, Emission)| Some(record.last.number) == next;
+        let missed = next.is_none() || self.broker.log[lane].iter().rev().any(|r| is_next(&r));
+        if missed && let Some((output, _)) = self.broker.output(lane) {
+            let session = &mut self.watchdog.session;
+            session.recall_output(pipeline, output, self.now);
+        }
+    }
+
+    fn locate(&mut self, role: Role, key: &AttemptKey) -> Option<Found<Place>> {
+        let stream = stream_of(role);
+        let sequence = self.broker.attempts(stream).get(key).copied()?;
+        let message = self.broker.queue(stream).messages.get(&sequence)?;
+        Some(Found {
+            sequence,
+            state: match message.held_at {
+                Some(_) => Delivery::Delivered,
+                None => Delivery::Waits,
+            },
+            place: (stream, sequence),
+        })
+    }
+
+    fn stored(&mut self, key: &AttemptKey) -> Option<Stored> {
+        let queue = self.broker.queue(Stream::Tasks);
+        let sequence = queue.sequence_of(key)?;
+        let message = queue.messages.get(&sequence)?;
+        let Body::Task(task) = &*message.body else {
+            return None;
+        };
+        let trace = TraceContext::default();
+        Some((task.clone(), sequence, message.stored_at, trace))
+    }
+
+    fn check_of(&mut self, key: &AttemptKey) -> Option<TaskResult> {
+        let queue = self.broker.queue(Stream::Checks);
+        let sequence = queue.sequence_of(key)?;
+        match &*queue.messages.get(&sequence)?.body {
+            Body::Check(result) => Some(result.clone()),
+            _ => None,
         }
     }
 
     fn prover_at(&self, prover: &Participant) -> Option<usize> {
         let is_it = |p: &crate::prover::Prover| p.id == prover.name && p.zkvm == prover.zkvm;
         self.provers.iter().position(is_it)
-    }
-}
-
-impl World {
-    /// Compares TASKS and CHECKS with the leases, and passes on deliveries in no lease.
-    fn look(&mut self) -> Vec<Op> {
-        let mut ops = Vec::new();
-        for role in [Role::Prover, Role::Verifier] {
-            let present = self.broker.attempts(stream_of(role));
-            let keys = present.keys().cloned().collect();
-            for unheld in self.watchdog.core.look(role, keys, self.now) {
-                let sequence = present.get(&unheld.key).copied();
-                ops.extend(sequence.and_then(|sequence| self.pass_on(unheld, sequence)));
-            }
-        }
-        ops
-    }
-
-    fn pass_on(&mut self, unheld: Unheld, sequence: u64) -> Option<Op> {
-        if self.logs() {
-            self.log(format_args!("watchdog: {unheld:?}"));
-        }
-        let Unheld { key, role, fate } = unheld;
-        let stream = stream_of(role);
-        let message = self.broker.queue(stream).messages.get(&sequence)?;
-        if message.held_at.is_none() {
-            self.watchdog.core.waits(role, &key);
-            return None;
-        }
-        self.watchdog.acts.passed_on += u64::from(fate != Fate::Suspect);
-        let written = |prover| Written {
-            key,
-            sequence,
-            prover,
-            ran: Duration::ZERO,
-        };
-        match fate {
-            Fate::Fell(prover, end) => Some(Op::Report(written(prover), end)),
-            Fate::Doubted(prover) => Some(Op::Hedge(written(prover))),
-            Fate::Extended => Some(Op::Extend(stream, sequence)),
-            Fate::Suspect => None,
-            Fate::Lost => Some(Op::GiveBack(stream, sequence)),
-        }
-    }
-
-    /// Stores quarantines that begin or end early, and tells their provers.
-    fn note(&mut self, changes: Vec<Change>) -> Vec<Op> {
-        let mut ops = Vec::new();
-        for change in changes {
-            if self.logs() {
-                self.log(format_args!("watchdog: {change:?}"));
-            }
-            self.watchdog.acts.quarantines += u64::from(matches!(change, Change::Begun(..)));
-            let (Change::Begun(prover, quarantine) | Change::Ended(prover, quarantine)) = change;
-            let left = quarantine.until.since(self.now);
-            let order = self.prover_at(&prover).map(|at| Op::Store(Body::Rest(at, left)));
-            ops.push(Op::SaveQuarantine(prover, quarantine));
-            ops.extend(order);
-        }
-        ops
-    }
-
-    /// Ends quarantines that have expired or leave a zkVM without provers.
-    fn end_quarantines(&mut self) -> Vec<Op> {
-        let now = self.now;
-        let zkvms: Vec<ZkvmId> = self.watchdog.core.zkvms().into_iter().collect();
-        let mut ops = Vec::new();
-        for zkvm in zkvms {
-            let fleet = self.watchdog.core.fleet(&zkvm);
-            let relieved = self.watchdog.reputation.relieve(&fleet, now);
-            ops.extend(self.note(relieved.into_iter().collect()));
-        }
-        self.watchdog.reputation.over(now);
-        self.watchdog.reputation.forget(now);
-        ops
-    }
-
-    /// Repeats an order to a prover whose heartbeat shows the wrong state.
-    fn remind(&mut self, lease: &Lease) -> Option<Op> {
-        let rests = lease.state == ProverState::Quarantined;
-        let reminder = self.watchdog.reputation.remind(&lease.sender(), rests, self.now);
-        let (left, _) = reminder?;
-        let at = self.prover_at(&lease.sender())?;
-        Some(Op::Store(Body::Rest(at, left)))
-    }
-
-    fn task_of(&mut self, written: &Written) -> Option<Task> {
-        let queue = self.broker.queue(Stream::Tasks);
-        let sequence = queue.sequence_of(&written.key);
-        let sequence = sequence.filter(|sequence| *sequence == written.sequence)?;
-        match &*queue.messages.get(&sequence)?.body {
-            Body::Task(task) => Some(task.clone()),
-            _ => None,
-        }
-    }
-
-    /// Returns the report of an attempt's end; `None` if the task is no longer in TASKS.
-    pub(crate) fn report(&mut self, written: &Written, end: End) -> Option<Body> {
-        let task = self.task_of(written)?;
-        let prover = written.prover.name.clone();
-        Some(Body::Result(reports::lost(task, prover, end, written.ran)))
-    }
-
-    pub(crate) fn second_copy(&mut self, written: &Written) -> Option<Body> {
-        let task = self.task_of(written)?;
-        Some(Body::Stage(reports::second_copy(
-            task,
-            written.prover.name.clone(),
-            self.now,
-        )))
     }
 }
 

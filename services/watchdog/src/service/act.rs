@@ -1,119 +1,98 @@
-//! Carries out decisions.
+//! Carries out operations.
 
-use super::{Active, place::place_of};
+use super::{Active, place::Place};
 use crate::{
-    decide::{Because, Effect, End, Reason},
-    reports,
+    decide::{Because, End},
+    session::op::{Errand, Lost, Op, Stored},
     silence::SUSPECT_AFTER,
 };
-use push0_bus::{Ack, BusError, Kept, Message, PublishError, Stream, now};
+use push0_bus::{BusError, Kept, Message, PublishError, Stream, now};
 use push0_domain::{
-    Participant, PipelineId, Timestamp,
-    message::{Control, Failure, FailureClass, Happening, Held, ResultEvent, Role, Task, TaskHeader},
-    pipeline::Rest,
+    Timestamp,
+    message::{
+        BlockEnded, Control, Failure, Happening, ResultEvent, StageReady, Task, TaskHeader, TaskResult,
+    },
     subject::{self, AttemptKey},
     trace::{AttemptTold, Cause, Span, TraceContext, attempt},
 };
 use push0_runtime::trace;
-use serde::{Serialize, de::IgnoredAny};
+use serde::Serialize;
 use std::time::Duration;
 
 /// How long a report is retried before the watchdog starts over from stored state.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// An attempt whose prover cannot report its end.
-pub(super) struct Lost {
-    pub(super) trace: TraceContext,
-    pub(super) prover: Participant,
-    pub(super) end: End,
-    /// When the broker stored the task.
-    pub(super) released_at: Timestamp,
-    /// When the prover was last heard, and how long the attempt had run then; `None` without a lease of it.
-    pub(super) heard: Option<(Timestamp, Duration)>,
-    pub(super) ack: Ack,
-}
-
 impl Active<'_> {
-    pub(super) async fn perform(&mut self, effect: Effect) -> Result<(), BusError> {
-        let act = match effect {
-            Effect::Report {
-                prover,
-                held,
-                end,
-                heard_at,
-            } => return self.report(prover, &held, end, heard_at).await,
-            Effect::Hedge {
-                prover,
-                held,
-                because,
-            } => {
-                let key = held.header.key();
-                return self.second_copy(&key, prover, because, Some(&held.trace)).await;
+    /// Carries out an operation. What it reads goes to the session.
+    pub(super) async fn perform(&mut self, op: Op<Place>) -> Result<(), BusError> {
+        let mut act = None;
+        match op {
+            Op::Tidy => self.tidy().await?,
+            Op::ReadOutput(pipeline, next) => self.read_output(&pipeline, next).await?,
+            Op::LookForLost => self.look_for_lost_blocks().await?,
+            Op::Look(role) => self.look(role).await?,
+            Op::Ask(seat) => self.asking.about(self.bus, seat),
+            Op::Locate(role, key, errand) => {
+                let is_unheld = matches!(errand, Errand::Unheld(_));
+                let found = self.locate(role, &key, is_unheld).await?;
+                self.session.located(role, key, errand, found);
             }
-            Effect::Extend(_, held) => {
-                if let Some(ack) = self.ack_of(Role::Prover, &held).await? {
-                    ack.progress().await;
-                }
-                return Ok(());
+            Op::ReadTask(key, writing) => {
+                let stored = self.task(&key).await?.and_then(stored);
+                self.session.task_read(key, writing, stored, now());
             }
-            Effect::Announce(happening) => return self.announce(happening).await,
-            Effect::GiveBack(_, role, held) => {
-                let Some(ack) = self.ack_of(role, &held).await? else {
-                    return Ok(());
-                };
-                ack.give_back(Duration::ZERO).await;
-                "given-back"
+            Op::ReadCheck(key) => {
+                let check = self.check(&key).await?;
+                self.session.check_read(key, check, now());
             }
-            Effect::Stop {
-                prover,
-                attempt,
-                reason,
-            } => {
-                if reason == Reason::Emitted && self.finishes(&attempt.task.stage.pipeline).await? {
-                    return Ok(());
-                }
-                let order = Control::Stop {
-                    attempt,
-                    reason: reason.as_str().into(),
-                };
-                self.publish(subject::control(&prover), &order, &TraceContext::default())
+            Op::ReadRest(prover, attempt) => {
+                let current = self.pipelines.current_of(&attempt.task.stage.pipeline).await?;
+                let rest = current.map(|pipeline| pipeline.rest);
+                self.session.rest_read(prover, attempt, rest);
+            }
+            Op::Announce(happening) => self.announce(happening),
+            Op::Quarantine(prover, left, reason) => self.order_rest(&prover, left, reason).await?,
+            Op::Acknowledge(place) => place.ack.done().await,
+            Op::Extend(place) => place.ack.progress().await,
+            Op::SaveQuarantine(change) => act = Some(self.save_quarantine(&change).await?),
+            Op::StoreEnd(result, lost, released_at) => {
+                act = Some(self.store_end(*result, &lost, released_at).await?);
+            }
+            Op::StoreCopy(key, because, ready, trace) => {
+                act = Some(self.store_copy(&key, because, &ready, &trace).await?);
+            }
+            Op::Late(attempts, ended) => act = self.store_late(&attempts, *ended).await?,
+            Op::Stop(prover, attempt, reason) => {
+                let reason = reason.as_str().into();
+                let stop = Control::Stop { attempt, reason };
+                self.publish(subject::control(&prover), &stop, &TraceContext::default())
                     .await?;
-                "stopped"
+                act = Some("stopped");
             }
-            Effect::Late(attempts, ended) => {
-                if !self.is_any_there(&attempts).await? {
-                    return Ok(());
+            Op::GiveBack(place, unheld) => {
+                if let Some(key) = unheld {
+                    tracing::info!(attempt.key = %key, "delivered but in no lease, giving it to another process");
                 }
-                let subject = subject::ended(&ended.pipeline);
-                self.publish(subject, &ResultEvent::Ended(*ended), &TraceContext::default())
-                    .await?;
-                "late"
+                place.ack.give_back(Duration::ZERO).await;
+                act = Some("given-back");
             }
-        };
-        self.metrics.acts.with_label_values(&[act]).inc();
+            Op::Remove(key, place) => {
+                let (stream, subject) = (place.stream, &place.subject);
+                tracing::info!(attempt.key = %key, stream = stream.name(), "removing an acknowledged message");
+                self.bus.purge_up_to(stream, subject, place.sequence).await?;
+                act = Some("removed");
+            }
+        }
+        if let Some(act) = act {
+            self.metrics.acts.with_label_values(&[act]).inc();
+        }
         Ok(())
     }
 
-    /// Returns the acknowledgement of a delivery in a lease, made from its stream, its consumer and its sequence. Returns
-    /// `None` unless that is the message of the attempt in the sealed header: a lease may name any sequence.
-    async fn ack_of(&self, role: Role, held: &Held) -> Result<Option<Ack>, BusError> {
-        let key = held.header.key();
-        let (stream, consumer, subject) = place_of(role, &key);
-        let kept = self.bus.last::<IgnoredAny>(stream, &subject).await?;
-        if kept.is_none_or(|kept| kept.sequence != held.sequence) {
-            return Ok(None);
-        }
-        let handed = self.bus.handed_out(stream, &consumer).await?;
-        Ok(handed.map(|handed| self.bus.ack_at(stream, &consumer, held.sequence, &handed)))
-    }
-
     /// Tells observers and the log what was noticed about a process.
-    async fn announce(&mut self, happening: Happening) -> Result<(), BusError> {
-        // A process that is not there any more may have been the last prover not in quarantine.
-        let mut is_fewer = false;
+    fn announce(&self, happening: Happening) {
         match &happening {
             Happening::ProverSuspected { prover, held, .. } => {
-                is_fewer = true;
                 tracing::warn!(prover.id = %prover, held, "suspected: no heartbeat, its attempts get second copies");
             }
             Happening::ProverBack {
@@ -122,7 +101,6 @@ impl Active<'_> {
                 tracing::info!(prover.id = %prover, silent_ms, "back: heard again, its attempts go on");
             }
             Happening::ProverLost { prover, held, .. } => {
-                is_fewer = true;
                 if *held == 0 {
                     tracing::warn!(prover.id = %prover, "dead: it held nothing");
                 } else {
@@ -137,134 +115,98 @@ impl Active<'_> {
                     "two processes of one name, give one of them another PUSH0_PROVER__ID"
                 );
             }
+            // Count before the announcement, since its readers may look at the metric at once.
+            Happening::QuarantineBegun { .. } | Happening::QuarantineEnded { .. } => self.count_resting(),
             _ => {}
         }
         self.bus.announce(None, happening);
-        if is_fewer {
-            self.end_quarantines().await
-        } else {
-            Ok(())
-        }
     }
 
-    /// Returns whether a pipeline lets superfluous proofs finish.
-    async fn finishes(&self, pipeline: &PipelineId) -> Result<bool, BusError> {
-        let current = self.pipelines.current_of(pipeline).await?;
-        Ok(current.is_some_and(|p| p.rest == Rest::Finish))
-    }
-
-    /// Returns the task stored in TASKS. `None` if it was acknowledged or purged, so nothing is
-    /// left to report.
-    pub(super) async fn task(&self, key: &AttemptKey) -> Result<Option<Kept<Task>>, BusError> {
+    /// Returns the task stored in TASKS. `None` if it was acknowledged or purged.
+    async fn task(&self, key: &AttemptKey) -> Result<Option<Kept<Task>>, BusError> {
         self.bus.last::<Task>(Stream::Tasks, &subject::task(key)).await
     }
 
-    async fn is_any_there(&self, attempts: &[AttemptKey]) -> Result<bool, BusError> {
+    async fn store_late(
+        &self,
+        attempts: &[AttemptKey],
+        ended: BlockEnded,
+    ) -> Result<Option<&'static str>, BusError> {
         for key in attempts {
             if self.task(key).await?.is_some() {
-                return Ok(true);
+                let subject = subject::ended(&ended.pipeline);
+                self.publish(subject, &ResultEvent::Ended(ended), &TraceContext::default())
+                    .await?;
+                return Ok(Some("late"));
             }
         }
-        Ok(false)
+        Ok(None)
     }
 
-    async fn report(
+    /// Stores the end of an attempt in place of its prover.
+    async fn store_end(
         &self,
-        prover: Participant,
-        held: &Held,
-        end: End,
-        heard_at: Timestamp,
-    ) -> Result<(), BusError> {
-        let key = held.header.key();
-        let kept = self.task(&key).await?;
-        let kept = kept.map(|kept| (kept.body, kept.sequence, kept.stored_at));
-        let Some((Ok(task), sequence, released_at)) = kept else {
-            return Ok(());
-        };
-        if sequence != held.sequence {
-            // TASKS now holds a newer message that replaced this one, so no report is needed.
-            return Ok(());
-        }
-        let Some(ack) = self.ack_of(Role::Prover, held).await? else {
-            return Ok(());
-        };
-        let lost = Lost {
-            trace: held.trace.clone(),
-            prover,
-            end,
-            released_at,
-            heard: Some((heard_at, Duration::from_millis(held.running_ms.unwrap_or(0)))),
-            ack,
-        };
-        self.write_end(&key, task, lost).await
-    }
-
-    /// Writes the end of an attempt in place of its prover, and only then ends its delivery, so that a crash
-    /// in between costs a second run and never the task.
-    pub(super) async fn write_end(&self, key: &AttemptKey, task: Task, lost: Lost) -> Result<(), BusError> {
-        let ran = lost.heard.map_or(Duration::ZERO, |(_, ran)| ran);
-        let result = reports::lost(task, lost.prover.name.clone(), lost.end, ran);
-        let Some(failure) = result.failure() else {
-            return Ok(());
-        };
-        let act = match failure.class {
-            FailureClass::TimedOut => "timed-out",
-            _ => "died",
-        };
-        let header = &result.header;
+        result: TaskResult,
+        lost: &Lost,
+        released_at: Timestamp,
+    ) -> Result<&'static str, BusError> {
+        let (header, failure) = (&result.header, result.failure());
+        let failure = failure.as_ref();
         let span = tracing::info_span!(
             "reassign",
             block.number = header.id.stage.block.number,
             task.id = %header.id,
             attempt = header.attempt,
             prover.id = %result.prover,
-            outcome = failure.class.as_str(),
+            outcome = failure.map(|failure| failure.class.as_str()),
             trace_id = lost.trace.id().map(display),
         );
-        tracing::warn!(parent: &span, reason = failure.message, "attempt lost, reporting it as failed");
-        let spans = told(header, &lost, &failure, now());
-        self.publish(
-            subject::result_by_watchdog(key),
-            &ResultEvent::Attempt(result),
-            &lost.trace,
-        )
-        .await?;
+        let reason = failure.map(|failure| failure.message.as_str());
+        tracing::warn!(parent: &span, reason, "attempt lost, reporting it as failed");
+        let spans = told(header, lost, failure, released_at, now());
+        let subject = subject::result_by_watchdog(&header.key());
+        self.publish(subject, &ResultEvent::Attempt(result), &lost.trace)
+            .await?;
         trace::write(spans);
-        lost.ack.done().await;
-        self.metrics.acts.with_label_values(&[act]).inc();
-        Ok(())
+        Ok(match lost.end {
+            End::Hung => "timed-out",
+            End::Silent(_) | End::Gone | End::Restarted => "died",
+        })
     }
 
-    /// Asks for a second copy of an attempt, unless the attempt is over.
-    pub(super) async fn second_copy(
+    /// Asks for a second copy of an attempt.
+    async fn store_copy(
         &self,
         key: &AttemptKey,
-        prover: Participant,
         because: Because,
-        trace: Option<&TraceContext>,
-    ) -> Result<(), BusError> {
-        let Some((Ok(task), stored)) = self.task(key).await?.map(|kept| (kept.body, kept.trace)) else {
-            return Ok(());
-        };
+        ready: &StageReady,
+        trace: &TraceContext,
+    ) -> Result<&'static str, BusError> {
         let (act, cause) = match because {
             Because::Slow => ("hedged", Cause::Slow),
             Because::Silent => {
                 tracing::warn!(
                     attempt.key = %key,
-                    prover.id = %prover.name,
+                    prover.id = ready.avoid.first().map(display),
                     "the prover is silent, a second copy of its attempt starts elsewhere"
                 );
                 ("copied", Cause::Silence)
             }
+            Because::Doubted => {
+                tracing::error!(
+                    attempt.key = %key,
+                    prover.id = ready.avoid.first().map(display),
+                    "verifiers fail on this proof and judge others: the task is proved once more elsewhere, the first valid \
+                     proof counts. Look at the verifiers' logs: this prover is faulty or hostile, or the verifiers are"
+                );
+                ("doubted", Cause::Slow)
+            }
         };
-        let ready = reports::second_copy(task, prover.name, now());
         let id = ready.stage.task(ready.tasks.first).attempt(ready.attempt);
         let key = AttemptKey::of(&ready.zkvm, &id);
-        let trace = trace.unwrap_or(&stored);
         let trace = trace.map(|trace| trace.next_attempt(cause, now()));
-        self.publish(subject::stage(&key), &ready, &trace).await?;
-        self.metrics.acts.with_label_values(&[act]).inc();
-        Ok(())
+        self.publish(subject::stage(&key), ready, &trace).await?;
+        Ok(act)
     }
 
     pub(super) async fn publish<T: Serialize>(
@@ -286,9 +228,20 @@ impl Active<'_> {
     }
 }
 
+/// Returns a task, if it can be read.
+fn stored(kept: Kept<Task>) -> Option<Stored> {
+    Some((kept.body.ok()?, kept.sequence, kept.stored_at, kept.trace))
+}
+
 /// Returns the spans of an attempt whose prover cannot write them, by the times of its lease. A silent attempt ends when
 /// its prover was suspected: from then on, a copy of it may be on its way.
-fn told(header: &TaskHeader, lost: &Lost, failure: &Failure, now: Timestamp) -> Vec<Span> {
+fn told(
+    header: &TaskHeader,
+    lost: &Lost,
+    failure: Option<&Failure>,
+    released_at: Timestamp,
+    now: Timestamp,
+) -> Vec<Span> {
     let heard_at = lost.heard.map(|(at, _)| at);
     let begun_at = lost.heard.map(|(at, ran)| at.minus(ran));
     let is_hung = lost.end == End::Hung;
@@ -297,13 +250,13 @@ fn told(header: &TaskHeader, lost: &Lost, failure: &Failure, now: Timestamp) -> 
     let told = AttemptTold {
         header,
         prover: &lost.prover.name,
-        released_at: lost.released_at,
+        released_at,
         begun_at,
         read: Duration::ZERO,
         proved: Duration::MAX,
         heard_at: heard_at.filter(|_| !is_hung),
         end,
-        failure: Some(failure),
+        failure,
         events: Vec::new(),
     };
     attempt(&lost.trace, &told)

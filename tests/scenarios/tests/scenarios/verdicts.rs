@@ -20,14 +20,23 @@ const LONG: Duration = Duration::from_secs(60);
 /// Returns a prover or verifier whose programs are shell scripts. A run of the proving program leaves a line in
 /// `runs`. The verifying program cannot work while the file `down` is there.
 fn exec(name: &str, folder: &Path) -> ProcessBuilder {
+    proving(name, folder, "$1")
+}
+
+/// Returns a prover whose proofs are no text that the verifying program can read.
+fn unreadable(name: &str, folder: &Path) -> ProcessBuilder {
+    proving(name, folder, "/dev/null")
+}
+
+fn proving(name: &str, folder: &Path, proof: &str) -> ProcessBuilder {
     let folder = folder.display();
     let config = format!(
         r#"
         [exec]
         program = "/bin/sh"
-        args = ["-c", 'echo "$3" >> {folder}/runs; cat "$1" > "$2"', "x", "{{input}}", "{{output}}", "{{block_number}}"]
+        args = ["-c", 'echo "$3" >> {folder}/runs; cat "{proof}" > "$2"; echo >> "$2"', "x", "{{input}}", "{{output}}", "{{block_number}}"]
         verify_program = "/bin/sh"
-        verify_args = ["-c", '[ ! -e {folder}/down ] || {{ echo "no key" >&2; exit 1; }}; [ "$(cat "$1")" = "$2" ] || {{ echo push0: invalid: another block; exit 65; }}', "x", "{{proof}}", "{{block_number}}"]
+        verify_args = ["-c", '[ ! -e {folder}/down ] || {{ echo "no key" >&2; exit 1; }}; proof=$(cat "$1"); [ -n "$proof" ] || exit 2; [ "$proof" = "$2" ] || {{ echo push0: invalid: another block; exit 65; }}', "x", "{{proof}}", "{{block_number}}"]
         "#
     );
     Process::program("prover-exec")
@@ -102,6 +111,31 @@ async fn a_verifier_that_cannot_work_costs_time_and_no_proof() {
     runs.sort_unstable();
     assert_eq!(runs, ["1", "2", "3", "4"]);
     unverified(&deployment, "verifier", 0).await;
+}
+
+#[tokio::test]
+async fn proofs_that_no_verifier_can_judge_are_made_once_more_elsewhere() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let adapters = [
+        unreadable("hostile", folder.path()),
+        exec("p1", folder.path()),
+        exec("p2", folder.path()),
+        exec("v1", folder.path()).arg("--verify"),
+    ];
+    let mut deployment = deploy(&single("timeout = \"10s\""), adapters).await;
+    let bus = deployment.another_bus().await;
+    let mut events = bus.listen([subject::all(Kind::Notice)]).await.expect("listening");
+    deployment.submit_blocks(&demo(), 1..=9).await;
+    tried_often(&mut events).await;
+    deployment.submit_blocks(&demo(), 10..=18).await;
+    deployment.wait_emitted(&demo(), 18, 2 * LONG).await;
+    let emissions = deployment.emissions(&demo()).await;
+    assert_complete_in_order(&emissions, 1..=18);
+    let honest = |emission| proofs(emission)[0].prover.as_str() != "hostile";
+    assert!(emissions.iter().all(honest), "{emissions:?}");
+    assert!(dead_letters(deployment.bus()).await.is_empty());
+    let doubted = "push0_watchdog_acts_total{act=\"doubted\"}";
+    assert!(count_of(&deployment, "watchdog", doubted).await > 0);
 }
 
 #[tokio::test]
