@@ -219,11 +219,11 @@ impl<'a> Active<'a> {
         delivery: Delivery<ResultEvent, ()>,
         session: &mut Session,
     ) -> Result<(), BusError> {
+        session.replays(self.results.to_replay() > 0);
         let handle = Handle(delivery.sequence);
         let result = match delivery.body {
             ResultEvent::Attempt(result) => result,
             ResultEvent::Ended(ended) => {
-                session.replays(self.results.to_replay() > 0);
                 session.end(handle, ended, now());
                 return Ok(());
             }
@@ -247,7 +247,6 @@ impl<'a> Active<'a> {
             amends: session.asks_to_amend(&result) && self.is_dead(&result).await?,
         };
         let trace = delivery.trace;
-        session.replays(self.results.to_replay() > 0);
         session.result(handle, Report { result, told, trace }, &pipeline, now());
         Ok(())
     }

@@ -4,7 +4,8 @@
 //! the operations one after another, and pass in the next event when [`Session::next_op`] returns none. A
 //! session ends with the first operation that fails, and its successor starts over from stored state.
 //!
-//! Acknowledging twice is harmless, so the handles in hand are kept once, by the receiver of the messages.
+//! Each message is acknowledged by one operation, so the handles in hand are listed once, in the receiver: it
+//! compares them with the broker's.
 
 mod op;
 mod records;
@@ -155,7 +156,7 @@ impl Session {
     pub fn opened(&mut self, token: Token) {
         if let Some(opened) = self.in_flight.remove(&token) {
             self.in_flight_bytes -= opened.bytes;
-            self.ops.push_back(Op::Ack(opened.settles));
+            self.acknowledge(opened.settles);
         }
     }
 
@@ -169,8 +170,9 @@ impl Session {
         let batch = std::mem::take(&mut self.records.batch);
         self.core.recorded(batch.len(), now);
         let steps = self.core.stored(batch.len());
-        let settled = batch.into_iter().map(|ready| Op::Ack(ready.handles));
-        self.ops.extend(settled);
+        for ready in batch {
+            self.acknowledge(ready.handles);
+        }
         self.follow(steps);
         self.advance(now);
     }
@@ -254,10 +256,16 @@ impl Session {
         }
     }
 
+    fn acknowledge(&mut self, handles: Vec<Handle>) {
+        if !handles.is_empty() {
+            self.ops.push_back(Op::Ack(handles));
+        }
+    }
+
     fn follow(&mut self, steps: Vec<Step>) {
         for step in steps {
             match step {
-                Step::Ack(handles) => self.ops.push_back(Op::Ack(handles)),
+                Step::Ack(handles) => self.acknowledge(handles),
                 Step::Open(opening, settles) => {
                     let token = Token(self.next_token);
                     self.next_token += 1;

@@ -100,7 +100,11 @@ fn records_are_stored_in_batches_each_behind_the_one_before() {
 
 #[test]
 fn no_more_results_are_read_while_too_many_stages_or_bytes_are_in_flight() {
-    let stages = [stage("split", "split", ""), stage("segment", "map", "")];
+    let stages = [
+        stage("split", "split", ""),
+        stage("segment", "map", ""),
+        stage("join", "join", ""),
+    ];
     let pipeline = rig::pipeline(1, 1, &stages);
     let mut session = session(&pipeline);
     for number in 7..7 + IN_FLIGHT_MAX {
