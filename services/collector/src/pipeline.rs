@@ -133,7 +133,10 @@ impl<'a> Active<'a> {
                 }
                 delivery = self.results.next() => delivery?,
             };
-            if let Some(session) = self.begin(delivery).await? {
+            if self.believes(&delivery).await?
+                && let Some(mut session) = self.begin(&delivery).await?
+            {
+                self.tell(delivery, &mut session).await?;
                 break session;
             }
         };
@@ -153,7 +156,10 @@ impl<'a> Active<'a> {
                     session.tick(now());
                 }
                 delivery = self.results.next(), if session.has_room() => {
-                    self.receive(delivery?, &mut session).await?;
+                    let delivery = delivery?;
+                    if self.believes(&delivery).await? {
+                        self.tell(delivery, &mut session).await?;
+                    }
                 }
             }
         }
@@ -167,12 +173,9 @@ impl<'a> Active<'a> {
             .set(pending);
     }
 
-    /// Begins a session with its first result, once the first block to emit is known: the one after the newest
+    /// Begins a session for its first result, once the first block to emit is known: the one after the newest
     /// record, or else the first block of the pipeline. Refuses the result if no block was ever observed.
-    async fn begin(&mut self, first: Delivery<ResultEvent, ()>) -> Result<Option<Session>, BusError> {
-        if !self.believes(&first).await? {
-            return Ok(None);
-        }
+    async fn begin(&mut self, first: &Delivery<ResultEvent, ()>) -> Result<Option<Session>, BusError> {
         if self.output.is_none() {
             let number = start::first_number(self.bus, &self.pipelines, &self.known, self.name).await?;
             self.output = number.map(|number| Output::new(number, BTreeMap::new()));
@@ -185,20 +188,8 @@ impl<'a> Active<'a> {
         let next = output.next();
         tracing::info!(pipeline = %self.name, next, "first block to emit");
         self.metrics.emits_next(self.name, next);
-        let mut session = Session::new(Collector::new(self.name.clone(), next, output.emitted().clone()));
-        self.tell(first, &mut session).await?;
-        Ok(Some(session))
-    }
-
-    async fn receive(
-        &mut self,
-        delivery: Delivery<ResultEvent, ()>,
-        session: &mut Session,
-    ) -> Result<(), BusError> {
-        if self.believes(&delivery).await? {
-            self.tell(delivery, session).await?;
-        }
-        Ok(())
+        let core = Collector::new(self.name.clone(), next, output.emitted().clone());
+        Ok(Some(Session::new(core)))
     }
 
     /// Returns whether a message is to be believed, and acknowledges it otherwise.
@@ -269,25 +260,20 @@ impl<'a> Active<'a> {
         Ok(())
     }
 
-    fn appended(
-        &mut self,
-        appended: Result<Log, PublishError>,
-        session: &mut Session,
-    ) -> Result<(), BusError> {
+    fn appended(&mut self, log: Result<Log, PublishError>, session: &mut Session) -> Result<(), BusError> {
         self.appending = None;
-        match appended {
-            Ok(log) => self.log = log,
-            Err(PublishError::Unexpected { .. }) => {
-                session.overtaken();
-                return Ok(());
+        match log {
+            Ok(log) => {
+                self.log = log;
+                let stored_at = now();
+                for ready in session.batch() {
+                    self.metrics.emitted(&ready.emission, ready.ready_at, stored_at);
+                }
+                session.recorded(stored_at);
             }
+            Err(PublishError::Unexpected { .. }) => session.overtaken(),
             Err(error) => return Err(error.into()),
         }
-        let stored_at = now();
-        for ready in session.batch() {
-            self.metrics.emitted(&ready.emission, ready.ready_at, stored_at);
-        }
-        session.recorded(stored_at);
         Ok(())
     }
 

@@ -2,7 +2,7 @@
 //!
 //! A session is told of an event and the time, and queues operations. The service and the simulation carry out
 //! the operations one after another, and pass in the next event when [`Session::next_op`] returns none. A
-//! session ends with the first operation that fails, and its successor starts over from stored state.
+//! session ends with the first failed operation, and its successor starts over from stored state.
 //!
 //! Each message is acknowledged by one operation, so the handles in hand are listed once, in the receiver: it
 //! compares them with the broker's.
@@ -63,7 +63,7 @@ pub struct Session {
     in_flight_bytes: usize,
     next_token: u64,
     records: Records,
-    /// Messages to read again, the number of those being read, and the number of those that were read.
+    /// Messages to read again, and how many are being read and were read.
     to_read: VecDeque<Handle>,
     reading: usize,
     read: usize,
@@ -248,10 +248,8 @@ impl Session {
 
     fn advance(&mut self, now: Timestamp) {
         if !self.is_replay {
-            let definitions = &self.definitions;
-            let steps = self
-                .core
-                .advance(now, |revision| definitions.get(&revision).cloned());
+            let (core, known) = (&mut self.core, &self.definitions);
+            let steps = core.advance(now, |revision| known.get(&revision).cloned());
             self.follow(steps);
         }
     }

@@ -118,8 +118,8 @@ impl World {
         session.result(handle, report, &pipeline, now);
     }
 
-    /// Translates the operations of a session. Facts that it asks for are read at once, as the real shell does before
-    /// it goes on.
+    /// Translates the operations of a session. Facts it asks for are read at once: the real shell waits for them
+    /// too.
     fn collector_acts(&mut self, lane: usize) -> Vec<Op> {
         let mut ops = Vec::new();
         while let Some(op) = self.session_of(lane).and_then(Session::next_op) {
