@@ -135,11 +135,6 @@ impl Collector {
         self.blocks.is_empty()
     }
 
-    /// Returns whether a message is delivered for the first time.
-    pub fn is_new(&self, handle: Handle) -> bool {
-        self.intake.is_new(handle)
-    }
-
     /// Handles `records` more stored records, in the order of decision. [`Self::advance`] may now
     /// return more steps.
     pub fn stored(&mut self, records: usize) -> Vec<Step> {

@@ -24,16 +24,11 @@ pub(crate) struct Intake {
 }
 
 impl Intake {
-    /// Returns whether a message is delivered for the first time, since first deliveries come in order. A
-    /// redelivered message is either held already, and acknowledging it would remove a message the state
-    /// rests on, or was acknowledged.
-    pub(crate) fn is_new(&self, handle: Handle) -> bool {
-        self.newest < Some(handle)
-    }
-
-    /// Takes a message in. Returns whether it is new.
+    /// Takes a message in. Returns whether it is delivered for the first time, since first deliveries come in
+    /// order. A redelivered message is either held already, and acknowledging it would remove a message the
+    /// state rests on, or was acknowledged.
     pub(crate) fn take_in(&mut self, handle: Handle) -> bool {
-        let is_new = self.is_new(handle);
+        let is_new = self.newest < Some(handle);
         self.newest = self.newest.max(Some(handle));
         is_new
     }

@@ -11,8 +11,6 @@ use std::{collections::BTreeMap, time::Duration};
 
 /// The longest time to a record that counts as real-time.
 const REAL_TIME: Duration = Duration::from_secs(10);
-/// The age at which a block without a record is stuck.
-pub(crate) const STUCK_AFTER: Duration = Duration::from_secs(20 * 60);
 
 /// The collector's metrics. Labels are pipelines, outcomes, and proof types, stages and zkVMs of definitions, never blocks.
 #[derive(Clone)]

@@ -1,26 +1,27 @@
-//! The shell of one pipeline: reads results, applies decisions, and stores stages, dead letters and records.
+//! The shell of one pipeline: tells the session of results, answers and ticks, and carries out its operations.
 
 use crate::{
-    decide::{Collector, Opening, Step, Told},
-    emit::{Batch, Emitter, Ready},
+    decide::{Collector, Opening, Told},
+    emit::{Appending, append},
     gate::{Gate, Refusals},
     intake::Handle,
     known::known_at,
-    metrics::{Metrics, STUCK_AFTER},
-    recall::Recall,
+    metrics::Metrics,
+    session::{Op, Report, Session, Stale, Token, is_dead},
     start,
 };
-use futures::{FutureExt, future::BoxFuture};
+use futures::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use push0_bus::{
     Blobs, Bucket, Bus, BusError, DeadLetters, Deliveries, Delivery, Duty, Facts, Failure, Kept, Log,
     Message, Outbox, Pipelines, PublishError, Replay, Service, Stream, now,
 };
 use push0_domain::{
     Payloads, PipelineId,
-    message::{Dead, Emission, EmissionOutcome, KnownBlock, ResultEvent, StageReady, TaskResult},
+    message::{Dead, DeadLetter, Emission, KnownBlock, ResultEvent, StageReady, TaskResult},
     output::Output,
     pipeline::Pipeline,
     subject::{self, AttemptKey, Kind},
+    trace::TraceContext,
     wanted::Claims,
 };
 use push0_runtime::{Serving, UnreadableState, trace};
@@ -30,15 +31,6 @@ use std::{collections::BTreeMap, convert::Infallible, sync::Arc, time::Duration}
 const PATIENCE: Duration = Duration::from_secs(30);
 /// How often deadlines are checked.
 const TICK: Duration = Duration::from_millis(50);
-/// After how many ticks the finished proofs of old blocks without a record are counted.
-const COUNT_EVERY: u32 = 100;
-/// After how many ticks a block is looked up that was given up before any result came.
-const LOOK_EVERY: u32 = 10;
-/// How many such blocks are looked up at once, for a cancellation of many.
-const LOOKS_AT_ONCE: u32 = 64;
-/// Most publishes in flight, in number and in bytes. At this limit no more results are read.
-const IN_FLIGHT_MAX: usize = 1024;
-const IN_FLIGHT_BYTES_MAX: usize = 4 * 1024 * 1024;
 
 /// The collector's work for one pipeline, and whom it tells how the work goes.
 pub(crate) struct Emitting {
@@ -78,13 +70,8 @@ impl Duty for Emitting {
     }
 }
 
-/// A stage or attempt in flight to STAGES.
-struct Opened {
-    settles: Vec<Handle>,
-    bytes: usize,
-}
-
-type Storing = BoxFuture<'static, (Vec<Ready>, Result<Log, BusError>)>;
+/// A result being read again, as `None` if the stream does not hold it any more.
+type Reading = BoxFuture<'static, (Handle, Result<Option<Kept<ResultEvent>>, BusError>)>;
 
 pub(crate) struct Active<'a> {
     bus: &'a Bus,
@@ -94,19 +81,14 @@ pub(crate) struct Active<'a> {
     known: Facts<KnownBlock>,
     blobs: Blobs,
     results: Deliveries<ResultEvent>,
-    core: Option<Collector>,
     output: Option<Output>,
-    outbox: Outbox<Opened>,
-    opened_bytes: usize,
-    recall: Recall,
+    outbox: Outbox<Token>,
+    reading: FuturesUnordered<Reading>,
     gate: Gate,
-    emitter: Emitter,
-    emitting: Option<Storing>,
-    ticks: u32,
+    log: Log,
+    appending: Option<Appending>,
     /// The definition that the last result named.
     definition: Option<Arc<Pipeline>>,
-    /// Whether the next tick continues to look up blocks without results.
-    looks_on: bool,
 }
 
 impl<'a> Active<'a> {
@@ -120,22 +102,19 @@ impl<'a> Active<'a> {
         let refusals = Refusals::new(name.clone(), metrics.refused.clone());
         let unreadable = refusals.clone();
         let results = bus.replay(&replay).await?;
+        let records = subject::proofs_of_pipeline(name);
         Ok(Self {
             gate: Gate::start(bus, refusals).await?,
             pipelines: Pipelines::bind(bus).await?,
             known: bus.facts(Bucket::Blocks).await?,
             blobs: bus.blobs(),
             results: results.dropping(move |subject, error| unreadable.drops(subject, error)),
-            core: None,
-            emitter: Emitter::new(bus.clone(), name, last_sequence.unwrap_or(0)),
             output,
             outbox: Outbox::new(bus.clone(), PATIENCE),
-            opened_bytes: 0,
-            recall: Recall::new(bus.clone()),
-            emitting: None,
-            ticks: 0,
+            reading: FuturesUnordered::new(),
+            log: Log::new(bus.clone(), Stream::Proofs, records, last_sequence.unwrap_or(0)),
+            appending: None,
             definition: None,
-            looks_on: false,
             bus,
             name,
             metrics,
@@ -145,198 +124,217 @@ impl<'a> Active<'a> {
     async fn serve(mut self) -> Result<Infallible, BusError> {
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut session = loop {
+            let delivery = tokio::select! {
+                biased;
+                _ = tick.tick() => {
+                    self.show_pending();
+                    continue;
+                }
+                delivery = self.results.next() => delivery?,
+            };
+            if self.believes(&delivery).await?
+                && let Some(mut session) = self.begin(&delivery).await?
+            {
+                self.tell(delivery, &mut session).await?;
+                break session;
+            }
+        };
         loop {
-            let room = self.outbox.len() < IN_FLIGHT_MAX && self.opened_bytes < IN_FLIGHT_BYTES_MAX;
+            self.perform(&mut session).await?;
             tokio::select! {
                 biased;
-                (records, stored) = emitting(&mut self.emitting) => self.emitted(records, stored?).await?,
-                (opened, stored) = self.outbox.next() => {
-                    self.opened_bytes -= opened.bytes;
-                    match stored {
-                        Ok(_) | Err(PublishError::Occupied { .. }) => self.acknowledge(opened.settles).await,
-                        Err(error) => return Err(error.into()),
+                appended = appended(&mut self.appending) => self.appended(appended, &mut session)?,
+                (token, stored) = self.outbox.next() => match stored {
+                    Ok(_) | Err(PublishError::Occupied { .. }) => session.opened(token),
+                    Err(error) => return Err(error.into()),
+                },
+                Some((handle, read)) = self.reading.next() => session.recalled(handle, report(read?), now()),
+                _ = tick.tick() => {
+                    self.show_pending();
+                    session.replays(self.results.to_replay() > 0);
+                    session.tick(now());
+                }
+                delivery = self.results.next(), if session.has_room() => {
+                    let delivery = delivery?;
+                    if self.believes(&delivery).await? {
+                        self.tell(delivery, &mut session).await?;
                     }
                 }
-                (handle, read) = self.recall.next() => self.recalled(handle, read?).await?,
-                _ = tick.tick() => self.tick().await?,
-                delivery = self.results.next(), if room => self.receive(delivery?).await?,
-            }
-            if self.emitting.is_none() {
-                self.emitting = self.emitter.batch().map(|batch: Batch| batch.store().boxed());
             }
         }
     }
 
-    async fn receive(&mut self, delivery: Delivery<ResultEvent, ()>) -> Result<(), BusError> {
-        let handle = Handle(delivery.sequence);
+    fn show_pending(&self) {
+        let pending = i64::try_from(self.results.held()).unwrap_or(i64::MAX);
+        self.metrics
+            .pending
+            .with_label_values(&[self.name.as_str()])
+            .set(pending);
+    }
+
+    /// Begins a session for its first result, once the first block to emit is known: the one after the newest
+    /// record, or else the first block of the pipeline. Refuses the result if no block was ever observed.
+    async fn begin(&mut self, first: &Delivery<ResultEvent, ()>) -> Result<Option<Session>, BusError> {
+        if self.output.is_none() {
+            let number = start::first_number(self.bus, &self.pipelines, &self.known, self.name).await?;
+            self.output = number.map(|number| Output::new(number, BTreeMap::new()));
+        }
+        let Some(output) = &self.output else {
+            let reason = "no block of this pipeline was ever observed";
+            self.refuse(&first.subject, first.sequence, reason).await?;
+            return Ok(None);
+        };
+        let next = output.next();
+        tracing::info!(pipeline = %self.name, next, "first block to emit");
+        self.metrics.emits_next(self.name, next);
+        let core = Collector::new(self.name.clone(), next, output.emitted().clone());
+        Ok(Some(Session::new(core)))
+    }
+
+    /// Returns whether a message is to be believed, and acknowledges it otherwise.
+    async fn believes(&mut self, delivery: &Delivery<ResultEvent, ()>) -> Result<bool, BusError> {
         let is_believed = match &delivery.body {
             ResultEvent::Attempt(result) => self.gate.admits(&delivery.subject, result).await?,
             ResultEvent::Ended(_) => self.gate.admits_end(&delivery.subject),
         };
         if !is_believed {
             self.results.done(delivery.sequence).await;
-            return Ok(());
         }
-        let known = self.core.is_some();
-        let Some(core) = core(
-            &mut self.core,
-            self.name,
-            &self.output,
-            (self.bus, &self.pipelines, &self.known),
-        )
-        .await?
-        else {
-            return self
-                .refuse(&delivery, "no block of this pipeline was ever observed")
-                .await;
-        };
-        if !known {
-            tracing::info!(pipeline = %self.name, next = core.next(), "first block to emit");
-            self.metrics.emits_next(self.name, core.next());
-        }
-        if !core.is_new(handle) {
-            return Ok(());
-        }
-        let steps = match delivery.body {
-            ResultEvent::Ended(ended) => core.end(handle, ended),
-            ResultEvent::Attempt(ref result) => {
-                let revision = result.header.context.revision;
-                let Some(pipeline) = self.pipelines.named(self.name, revision).await? else {
-                    return self
-                        .refuse(
-                            &delivery,
-                            &format!("pipeline `{}` never had a revision {revision}", self.name),
-                        )
-                        .await;
-                };
-                // The collector that led before has counted a replayed result.
-                if !self.results.is_replay() {
-                    self.metrics.ended(result);
-                }
-                if self.definition.is_none() {
-                    self.metrics.scores(&pipeline);
-                }
-                self.definition = Some(pipeline.clone());
-                let told = Told {
-                    verified: Kind::of(&delivery.subject) == Some(Kind::Verdict),
-                    stored_at: delivery.stored_at,
-                    amends: core.asks_to_amend(result) && is_dead(self.bus, result).await?,
-                };
-                core.result(handle, result.clone(), told, &delivery.trace, &pipeline)
-            }
-        };
-        self.perform(steps).await?;
-        // During replay, a step that seems due may have been taken already.
-        if self.results.to_replay() == 0 {
-            self.advance().await
-        } else {
-            Ok(())
-        }
+        Ok(is_believed)
     }
 
-    async fn refuse(&mut self, delivery: &Delivery<ResultEvent, ()>, reason: &str) -> Result<(), BusError> {
+    /// Tells the session of a message, with the stored facts about it.
+    async fn tell(
+        &mut self,
+        delivery: Delivery<ResultEvent, ()>,
+        session: &mut Session,
+    ) -> Result<(), BusError> {
+        session.replays(self.results.to_replay() > 0);
+        let handle = Handle(delivery.sequence);
+        let result = match delivery.body {
+            ResultEvent::Attempt(result) => result,
+            ResultEvent::Ended(ended) => {
+                session.end(handle, ended, now());
+                return Ok(());
+            }
+        };
+        let revision = result.header.context.revision;
+        let Some(pipeline) = self.pipelines.named(self.name, revision).await? else {
+            let reason = format!("pipeline `{}` never had a revision {revision}", self.name);
+            return self.refuse(&delivery.subject, delivery.sequence, &reason).await;
+        };
+        // The collector that led before has counted a replayed result.
+        if !self.results.is_replay() {
+            self.metrics.ended(&result);
+        }
+        if self.definition.is_none() {
+            self.metrics.scores(&pipeline);
+        }
+        self.definition = Some(pipeline.clone());
+        let told = Told {
+            verified: Kind::of(&delivery.subject) == Some(Kind::Verdict),
+            stored_at: delivery.stored_at,
+            amends: session.asks_to_amend(&result) && self.is_dead(&result).await?,
+        };
+        let trace = delivery.trace;
+        session.result(handle, Report { result, told, trace }, &pipeline, now());
+        Ok(())
+    }
+
+    /// Returns whether the record of a result's block is dead.
+    async fn is_dead(&self, result: &TaskResult) -> Result<bool, BusError> {
+        let stage = &result.header.id.stage;
+        let subject = subject::proof(&stage.pipeline, stage.block.number);
+        let newest = self.bus.last::<Emission>(Stream::Proofs, &subject).await?;
+        let newest = newest.and_then(|kept| kept.body.ok());
+        Ok(newest.is_some_and(|newest| is_dead(&newest, result)))
+    }
+
+    async fn refuse(&mut self, subject: &str, sequence: u64, reason: &str) -> Result<(), BusError> {
         let letters = DeadLetters::new(self.bus.clone());
         letters
-            .refused(Stream::Results, &delivery.subject, delivery.sequence, reason)
+            .refused(Stream::Results, subject, sequence, reason)
             .await?;
-        self.results.done(delivery.sequence).await;
+        self.results.done(sequence).await;
         Ok(())
     }
 
-    async fn tick(&mut self) -> Result<(), BusError> {
-        let pending = i64::try_from(self.results.held()).unwrap_or(i64::MAX);
-        self.metrics
-            .pending
-            .with_label_values(&[self.name.as_str()])
-            .set(pending);
-        let Some(core) = &mut self.core else { return Ok(()) };
-        if self.results.to_replay() > 0 {
-            return Ok(());
-        }
-        core.tick(now());
-        self.ticks = self.ticks.wrapping_add(1);
-        if self.ticks.is_multiple_of(COUNT_EVERY)
-            && let Some(definition) = &self.definition
-        {
-            let held = core.held_proofs(now().minus(STUCK_AFTER));
-            self.metrics.held(definition, &held);
-        }
-        if self.ticks.is_multiple_of(LOOK_EVERY) || self.looks_on {
-            self.looks_on = self.look().await?;
-        }
-        self.advance().await
-    }
-
-    /// Looks up blocks that were given up before any result came, each in its turn. Returns whether there
-    /// may be more.
-    async fn look(&mut self) -> Result<bool, BusError> {
-        for _ in 0..LOOKS_AT_ONCE {
-            let Some(core) = &mut self.core else { break };
-            let Some(number) = core.unseen_end() else {
-                return Ok(false);
-            };
-            let known = known_at(&self.known, self.name, number).await?;
-            if known.is_empty() {
-                return Ok(false);
+    fn appended(&mut self, log: Result<Log, PublishError>, session: &mut Session) -> Result<(), BusError> {
+        self.appending = None;
+        match log {
+            Ok(log) => {
+                self.log = log;
+                let stored_at = now();
+                for ready in session.batch() {
+                    self.metrics.emitted(&ready.emission, ready.ready_at, stored_at);
+                }
+                session.recorded(stored_at);
             }
-            for (block, stored_at) in known {
-                core.known(&block, stored_at);
-            }
-            self.advance().await?;
+            Err(PublishError::Unexpected { .. }) => session.overtaken(),
+            Err(error) => return Err(error.into()),
         }
-        Ok(true)
+        Ok(())
     }
 
-    async fn advance(&mut self) -> Result<(), BusError> {
-        let Some(core) = &mut self.core else { return Ok(()) };
-        let (pipelines, name) = (&self.pipelines, self.name);
-        let steps = core.advance(now(), |revision| -> Option<Arc<Pipeline>> {
-            pipelines.cached(name, revision)
-        });
-        self.perform(steps).await
-    }
-
-    async fn perform(&mut self, steps: Vec<Step>) -> Result<(), BusError> {
-        let spans = self.core.as_mut().map(Collector::take_spans);
-        trace::write(spans.unwrap_or_default());
-        for step in steps {
-            match step {
-                Step::Ack(handles) => self.acknowledge(handles).await,
-                Step::Open(opening, handles) => {
+    /// Carries out the operations of the session, in their order.
+    async fn perform(&mut self, session: &mut Session) -> Result<(), BusError> {
+        trace::write(session.take_spans());
+        while let Some(op) = session.next_op() {
+            match op {
+                Op::Ack(handles) => self.acknowledge(handles).await,
+                Op::Open(opening, token) => {
                     let message = self.opening(*opening).await?;
-                    let bytes = message.len();
-                    self.opened_bytes += bytes;
-                    let settles = handles;
-                    self.outbox.push(message, Opened { settles, bytes });
+                    session.weighs(token, message.len());
+                    self.outbox.push(message, token);
                 }
-                Step::Bury(mut letter, trace) => {
-                    let mut number = None;
-                    if let Dead::Task { retry, .. } = &mut letter.what {
-                        self.shorten(retry).await?;
-                        number = Some(retry.stage.block.number);
+                Op::Bury(letter, trace) => self.bury(*letter, &trace).await?,
+                Op::Append => self.appending = Some(append(self.log.clone(), session.batch())?),
+                Op::Read(handle) => {
+                    let bus = self.bus.clone();
+                    let read = async move { (handle, bus.at(Stream::Results, handle.0).await) };
+                    self.reading.push(read.boxed());
+                }
+                Op::Look(number) => {
+                    let known = known_at(&self.known, self.name, number).await?;
+                    session.known(&known, now());
+                }
+                Op::Show(held) => {
+                    if let Some(definition) = &self.definition {
+                        self.metrics.held(definition, &held);
                     }
-                    tracing::warn!(
-                        pipeline = %self.name,
-                        block.number = number,
-                        dead_letter.id = letter.id,
-                        reason = letter.reason,
-                        trace_id = trace.id().map(display),
-                        "given up: a dead letter keeps the cause, and `push0 dead retry` tries again"
-                    );
-                    DeadLetters::new(self.bus.clone())
-                        .store(Some(self.name), &letter, &trace)
-                        .await?;
                 }
-                Step::Emit(emission, traces, handles, ready_at) => self.emitter.push(Ready {
-                    emission,
-                    traces,
-                    handles,
-                    ready_at,
-                }),
-                Step::Recall(handles) => self.recall.push(handles),
+                Op::StartOver(stale) => {
+                    if let Stale::Result(handle) = stale {
+                        tracing::warn!(
+                            pipeline = %self.name,
+                            sequence = handle.0,
+                            "an unacknowledged result is missing from PUSH0_RESULTS, starting over from stored state"
+                        );
+                    }
+                    return Err(BusError::Interrupted);
+                }
             }
         }
         Ok(())
+    }
+
+    async fn bury(&mut self, mut letter: DeadLetter, trace: &TraceContext) -> Result<(), BusError> {
+        let mut number = None;
+        if let Dead::Task { retry, .. } = &mut letter.what {
+            self.shorten(retry).await?;
+            number = Some(retry.stage.block.number);
+        }
+        tracing::warn!(
+            pipeline = %self.name,
+            block.number = number,
+            dead_letter.id = letter.id,
+            reason = letter.reason,
+            trace_id = trace.id().map(display),
+            "given up: a dead letter keeps the cause, and `push0 dead retry` tries again"
+        );
+        let letters = DeadLetters::new(self.bus.clone());
+        letters.store(Some(self.name), &letter, trace).await
     }
 
     async fn opening(&mut self, opening: Opening) -> Result<Message, BusError> {
@@ -377,90 +375,26 @@ impl<'a> Active<'a> {
             }
         }
     }
-
-    async fn emitted(&mut self, records: Vec<Ready>, log: Log) -> Result<(), BusError> {
-        self.emitting = None;
-        self.emitter.stored(log);
-        let count = records.len();
-        let stored_at = now();
-        if let Some(core) = &mut self.core {
-            core.recorded(count, stored_at);
-        }
-        for ready in records {
-            self.metrics.emitted(&ready.emission, ready.ready_at, stored_at);
-            self.acknowledge(ready.handles).await;
-        }
-        let steps = self.core.as_mut().map(|core| core.stored(count));
-        self.perform(steps.unwrap_or_default()).await?;
-        self.advance().await
-    }
-
-    /// Handles a message read again because a step needs its body.
-    async fn recalled(&mut self, handle: Handle, read: Option<Kept<ResultEvent>>) -> Result<(), BusError> {
-        let Some(core) = self.core.as_mut().filter(|core| core.waits_for(handle)) else {
-            return Ok(());
-        };
-        let body = read.map(|kept| (kept.body, kept.subject, kept.stored_at, kept.trace));
-        let Some((Ok(ResultEvent::Attempt(result)), subject, stored_at, trace)) = body else {
-            tracing::warn!(
-                pipeline = %self.name,
-                sequence = handle.0,
-                "an unacknowledged result is missing from PUSH0_RESULTS, starting over from stored state"
-            );
-            return Err(BusError::Interrupted);
-        };
-        let revision = result.header.context.revision;
-        let Some(pipeline) = self.pipelines.named(self.name, revision).await? else {
-            return Err(BusError::Interrupted);
-        };
-        let told = Told {
-            verified: Kind::of(&subject) == Some(Kind::Verdict),
-            stored_at,
-            amends: false,
-        };
-        core.recalled(handle, result, told, &trace, &pipeline);
-        if self.recall.is_due() {
-            self.advance().await?;
-        }
-        Ok(())
-    }
 }
 
-async fn emitting(emitting: &mut Option<Storing>) -> (Vec<Ready>, Result<Log, BusError>) {
-    match emitting {
-        Some(emitting) => emitting.await,
+async fn appended(appending: &mut Option<Appending>) -> Result<Log, PublishError> {
+    match appending {
+        Some(appending) => appending.await,
         None => std::future::pending().await,
     }
 }
 
-/// Returns the core, and creates it once the first block to emit is known: the one after the newest record,
-/// or else the first block of the pipeline. Returns `None` if no block was ever observed.
-async fn core<'a>(
-    core: &'a mut Option<Collector>,
-    name: &PipelineId,
-    output: &Option<Output>,
-    (bus, pipelines, known): (&Bus, &Pipelines, &Facts<KnownBlock>),
-) -> Result<Option<&'a mut Collector>, BusError> {
-    if core.is_none() {
-        let output = match output {
-            Some(output) => Some(output.clone()),
-            None => start::first_number(bus, pipelines, known, name)
-                .await?
-                .map(|first| Output::new(first, BTreeMap::new())),
-        };
-        *core = output.map(|output| Collector::new(name.clone(), output.next(), output.emitted().clone()));
-    }
-    Ok(core.as_mut())
-}
-
-/// Returns whether the record of a result's block is dead.
-async fn is_dead(bus: &Bus, result: &TaskResult) -> Result<bool, BusError> {
-    let stage = &result.header.id.stage;
-    let subject = subject::proof(&stage.pipeline, stage.block.number);
-    let record = bus.last::<Emission>(Stream::Proofs, &subject).await?;
-    let record = record.and_then(|kept| kept.body.ok());
-    Ok(record.is_some_and(|r| {
-        let same = r.last == stage.block && r.first == stage.first_block();
-        same && matches!(r.outcome, EmissionOutcome::Dead { .. })
-    }))
+/// Reads a message of RESULTS that holds the end of an attempt.
+fn report(read: Option<Kept<ResultEvent>>) -> Option<Report> {
+    let read = read?;
+    let Ok(ResultEvent::Attempt(result)) = read.body else {
+        return None;
+    };
+    let told = Told {
+        verified: Kind::of(&read.subject) == Some(Kind::Verdict),
+        stored_at: read.stored_at,
+        amends: false,
+    };
+    let trace = read.trace;
+    Some(Report { result, told, trace })
 }

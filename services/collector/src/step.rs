@@ -7,7 +7,7 @@ use push0_domain::{
     trace::TraceContext,
 };
 
-/// An action for the shell to carry out. The handles of a step are acknowledged when the step is stored.
+/// An action for the session to see to. The handles of a step are acknowledged when the step is stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step {
     /// Acknowledge messages from which nothing follows any more.

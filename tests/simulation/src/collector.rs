@@ -1,308 +1,179 @@
-//! A collector's shell, with its effects in the order of `services/collector/src/pipeline.rs`.
+//! A collector: the real session, as a process of the simulation.
+//!
+//! The session decides. This file translates inputs of the simulated broker for it, and its operations into those
+//! of a process.
 
 use crate::{
     broker::{Answer, Body, Stream},
-    plan::Lane,
     process::{Input, Op, Who},
     world::World,
 };
 use push0_collector::{
-    decide::{Collector, Step, Told},
+    decide::{Collector, Told},
+    session::{self, Report, Session, Token, is_dead},
     state::Handle,
 };
-use push0_domain::{
-    Timestamp,
-    message::{Emission, EmissionOutcome},
-    output::Output,
-    trace::TraceContext,
-};
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    rc::Rc,
-};
+use push0_domain::{Timestamp, output::Output, trace::TraceContext};
+use std::collections::BTreeMap;
 
-const LOOK_EVERY: u32 = 10;
+/// The token of records on their way into the log. The tokens of a session begin behind it.
+const RECORDS: u64 = 0;
 
-/// The results to acknowledge once a publish is stored.
-enum Settles {
-    Handles(Vec<Handle>),
-    Records(Vec<Vec<Handle>>),
-}
-
-/// State of one session of a collector.
+/// State of one process of a collector.
+#[derive(Default)]
 pub(crate) struct CollectorShell {
-    lane: usize,
-    core: Option<Collector>,
+    session: Option<Session>,
     output: Option<Output>,
     last_sequence: u64,
-    /// Revisions of the pipeline read in this session.
-    revisions: BTreeSet<u32>,
-    acks: BTreeSet<Handle>,
-    tokens: BTreeMap<u64, Settles>,
-    next_token: u64,
-    queue: Vec<(Emission, Vec<Handle>)>,
-    emitting: bool,
     to_replay: usize,
-}
-
-impl CollectorShell {
-    pub(crate) fn new((lane, _): (usize, &Lane)) -> Self {
-        Self {
-            lane,
-            core: None,
-            output: None,
-            last_sequence: 0,
-            revisions: BTreeSet::new(),
-            acks: BTreeSet::new(),
-            tokens: BTreeMap::new(),
-            next_token: 0,
-            queue: Vec::new(),
-            emitting: false,
-            to_replay: 0,
-        }
-    }
-
-    fn token(&mut self, settles: Settles) -> u64 {
-        self.next_token += 1;
-        self.tokens.insert(self.next_token, settles);
-        self.next_token
-    }
-
-    fn take(&mut self, handles: Vec<Handle>) -> Vec<Handle> {
-        handles
-            .into_iter()
-            .filter(|handle| self.acks.remove(handle))
-            .collect()
-    }
-}
-
-fn acks(handles: Vec<Handle>) -> impl Iterator<Item = Op> {
-    handles
-        .into_iter()
-        .map(|handle| Op::Ack(Stream::Results, handle.0))
 }
 
 impl World {
     pub(crate) fn collector_starts(&mut self, lane: usize) {
-        let mut shell = CollectorShell::new((lane, &self.plan.lanes[lane]));
         let (output, last_sequence) = self.broker.output(lane).unzip();
-        shell.last_sequence = last_sequence.unwrap_or(0);
-        shell.output = output;
-        self.collectors[lane] = shell;
         let name = self.plan.lanes[lane].pipeline.name.clone();
         let concerns = |body: &Body| match body {
             Body::Result(result) | Body::Verdict(result) => result.header.id.stage.pipeline == name,
             Body::Ended(ended) => ended.pipeline == name,
             _ => false,
         };
-        self.collectors[lane].to_replay = self.replay(Who::Collector(lane), Stream::Results, concerns);
+        self.collectors[lane] = CollectorShell {
+            session: None,
+            output,
+            last_sequence: last_sequence.unwrap_or(0),
+            to_replay: self.replay(Who::Collector(lane), Stream::Results, concerns),
+        };
     }
 
-    /// Creates the core as soon as the first block to emit is known. Returns whether the core exists.
-    fn collector_core(&mut self, lane: usize) -> bool {
-        if self.collectors[lane].core.is_some() {
-            return true;
-        }
-        let first = self.broker.known[lane].keys().next();
-        let first = first.map(|(number, _)| Output::new(*number, BTreeMap::new()));
-        let output = self.collectors[lane].output.clone().or(first);
-        let name = self.plan.lanes[lane].pipeline.name.clone();
-        let room = self.plan.room;
-        let core = output
-            .map(|output| Collector::new(name, output.next(), output.emitted().clone()).with_room(room));
-        self.collectors[lane].core = core;
-        self.collectors[lane].core.is_some()
+    fn session_of(&mut self, lane: usize) -> Option<&mut Session> {
+        self.collectors[lane].session.as_mut()
     }
 
     pub(crate) fn collector_hears(&mut self, lane: usize, input: Input) -> Vec<Op> {
         let now = self.now;
-        match input {
-            Input::Signal(_) => Vec::new(),
-            Input::Read(sequence, found) => self.collector_reads(lane, Handle(sequence), found),
-            Input::Answer(token, answer) => {
-                let settles = self.collectors[lane].tokens.remove(&token);
-                match (settles, answer) {
-                    (Some(Settles::Handles(handles)), _) => acks(handles).collect(),
-                    (Some(Settles::Records(records)), Answer::Stored(sequence)) => {
-                        let shell = &mut self.collectors[lane];
-                        shell.emitting = false;
-                        shell.last_sequence = sequence;
-                        let steps = shell.core.as_mut().map(|core| core.stored(records.len()));
-                        let mut ops: Vec<Op> = acks(records.concat()).collect();
-                        ops.extend(self.steps(lane, steps.unwrap_or_default()));
-                        ops.extend(self.advance(lane));
-                        ops.extend(self.next_batch(lane));
-                        ops
-                    }
-                    (Some(Settles::Records(_)), _) => {
-                        // The log holds a record unknown to this session, so the session starts over.
-                        self.stop(Who::Collector(lane), 50_000);
-                        Vec::new()
-                    }
-                    (None, _) => Vec::new(),
-                }
-            }
-            Input::Delivery(_, sequence, body, stored_at) => {
-                self.collectors[lane].to_replay = self.collectors[lane].to_replay.saturating_sub(1);
-                if !self.collector_core(lane) {
-                    self.promises
-                        .break_with(format_args!("a result before any block was observed"));
-                    return Vec::new();
-                }
-                let pipeline = self.plan.lanes[lane].pipeline.clone();
-                let shell = &mut self.collectors[lane];
-                let Some(core) = &mut shell.core else {
-                    return Vec::new();
-                };
-                let handle = Handle(sequence);
-                if !core.is_new(handle) {
-                    return Vec::new();
-                }
-                shell.acks.insert(handle);
-                let steps = match &*body {
-                    Body::Ended(ended) => core.end(handle, ended.clone()),
-                    Body::Result(result) | Body::Verdict(result) => {
-                        if !self.plan.keys.verify(&result.header) {
-                            self.promises
-                                .break_with(format_args!("a seal is wrong: {:?}", result.header));
-                        }
-                        shell.revisions.insert(pipeline.revision);
-                        let verified = matches!(*body, Body::Verdict(_));
-                        let stage = &result.header.id.stage;
-                        let block = &stage.block;
-                        let mut log = self.broker.log[lane].iter().rev().map(|(_, record)| record);
-                        let is_dead = |record: &Emission| {
-                            (record.first, record.last) == (stage.first_block(), *block)
-                                && matches!(record.outcome, EmissionOutcome::Dead { .. })
-                        };
-                        let amends = core.asks_to_amend(result)
-                            && log.find(|r| r.last.number == block.number).is_some_and(is_dead);
-                        let told = Told {
-                            verified,
-                            amends,
-                            stored_at,
-                        };
-                        core.result(handle, result.clone(), told, &TraceContext::default(), &pipeline)
-                    }
-                    _ => Vec::new(),
-                };
-                let mut ops = self.steps(lane, steps);
-                ops.extend(self.advance(lane));
-                ops
-            }
-            Input::Tick => {
-                let process = self.process(Who::Collector(lane));
-                process.ticks += 1;
-                let looks = process.ticks.is_multiple_of(LOOK_EVERY);
-                let shell = &mut self.collectors[lane];
-                let Some(core) = &mut shell.core else {
-                    return Vec::new();
-                };
-                if shell.to_replay > 0 {
-                    return Vec::new();
-                }
-                core.tick(now);
-                if looks && let Some(number) = core.unseen_end() {
-                    let known = self.broker.known[lane].values();
-                    for block in known.filter(|known| known.block.number == number) {
-                        core.known(block, block.observed_at);
-                    }
-                }
-                self.advance(lane)
-            }
+        if let Input::Delivery(_, sequence, body, stored_at) = input {
+            self.collector_receives(lane, Handle(sequence), &body, stored_at);
+            return self.collector_acts(lane);
         }
-    }
-
-    /// Passes a result that was read again to the core; `found` is `None` if the message is gone.
-    fn collector_reads(
-        &mut self,
-        lane: usize,
-        handle: Handle,
-        found: Option<(Rc<Body>, Timestamp)>,
-    ) -> Vec<Op> {
-        let pipeline = self.plan.lanes[lane].pipeline.clone();
-        let core = self.collectors[lane].core.as_mut();
-        let Some(core) = core.filter(|core| core.waits_for(handle)) else {
-            return Vec::new();
-        };
-        let Some((body, stored_at)) = found else {
-            // Another session believed to lead and acknowledged the message, so this session starts over.
-            self.stop(Who::Collector(lane), 50_000);
-            return Vec::new();
-        };
-        if let Body::Result(result) | Body::Verdict(result) = &*body {
-            let told = Told {
-                verified: matches!(*body, Body::Verdict(_)),
-                amends: false,
-                stored_at,
-            };
-            core.recalled(handle, result.clone(), told, &TraceContext::default(), &pipeline);
-        }
-        self.advance(lane)
-    }
-
-    fn advance(&mut self, lane: usize) -> Vec<Op> {
-        let now = self.now;
         let shell = &mut self.collectors[lane];
-        // While old results are replayed, their effects may have happened already.
-        if shell.to_replay > 0 {
-            return Vec::new();
-        }
-        let Some(core) = &mut shell.core else {
+        let Some(session) = &mut shell.session else {
             return Vec::new();
         };
-        let (revisions, pipeline) = (&shell.revisions, &self.plan.lanes[lane].pipeline);
-        let steps = core.advance(now, |revision| {
-            revisions.contains(&revision).then(|| pipeline.clone())
-        });
-        self.steps(lane, steps)
+        match input {
+            Input::Read(sequence, found) => {
+                let report = found.and_then(|(body, stored_at)| report(&body, stored_at));
+                session.recalled(Handle(sequence), report, now);
+            }
+            Input::Answer(RECORDS, Answer::Stored(sequence)) => {
+                shell.last_sequence = sequence;
+                session.recorded(now);
+            }
+            Input::Answer(RECORDS, _) => session.overtaken(),
+            Input::Answer(token, _) => session.opened(Token(token)),
+            Input::Tick => {
+                session.replays(shell.to_replay > 0);
+                session.tick(now);
+            }
+            Input::Delivery(..) | Input::Signal(_) => {}
+        }
+        self.collector_acts(lane)
     }
 
-    fn steps(&mut self, lane: usize, steps: Vec<Step>) -> Vec<Op> {
+    fn collector_receives(&mut self, lane: usize, handle: Handle, body: &Body, stored_at: Timestamp) {
+        let (now, pipeline) = (self.now, self.plan.lanes[lane].pipeline.clone());
+        let shell = &mut self.collectors[lane];
+        shell.to_replay = shell.to_replay.saturating_sub(1);
+        if shell.session.is_none() {
+            let first = self.broker.known[lane].keys().next();
+            let first = first.map(|(number, _)| Output::new(*number, BTreeMap::new()));
+            shell.session = shell.output.take().or(first).map(|output| {
+                let name = pipeline.name.clone();
+                let core = Collector::new(name, output.next(), output.emitted().clone());
+                Session::new(core.with_room(self.plan.room))
+            });
+        }
+        let Some(session) = &mut shell.session else {
+            return self
+                .promises
+                .break_with(format_args!("a result before any block was observed"));
+        };
+        session.replays(shell.to_replay > 0);
+        if let Body::Ended(ended) = body {
+            return session.end(handle, ended.clone(), now);
+        }
+        let Some(mut report) = report(body, stored_at) else {
+            return;
+        };
+        let result = &report.result;
+        if !self.plan.keys.verify(&result.header) {
+            self.promises
+                .break_with(format_args!("a seal is wrong: {:?}", result.header));
+        }
+        if session.asks_to_amend(result) {
+            let number = result.header.id.stage.block.number;
+            let mut log = self.broker.log[lane].iter().rev().map(|(_, record)| record);
+            let newest = log.find(|record| record.last.number == number);
+            report.told.amends = newest.is_some_and(|newest| is_dead(newest, result));
+        }
+        session.result(handle, report, &pipeline, now);
+    }
+
+    /// Translates the operations of a session. Facts it asks for are read at once: the real shell waits for them
+    /// too.
+    fn collector_acts(&mut self, lane: usize) -> Vec<Op> {
         let mut ops = Vec::new();
-        for step in steps {
+        while let Some(op) = self.session_of(lane).and_then(Session::next_op) {
             if self.logs() {
-                self.log(format_args!("collector {lane}: {step:?}"));
+                self.log(format_args!("collector {lane}: {op:?}"));
             }
-            let shell = &mut self.collectors[lane];
-            match step {
-                Step::Ack(handles) => ops.extend(acks(shell.take(handles))),
-                Step::Open(opening, handles) => {
-                    let handles = shell.take(handles);
-                    ops.push(Op::Send(
-                        Body::Stage(opening.ready),
-                        shell.token(Settles::Handles(handles)),
-                    ));
+            match op {
+                session::Op::Ack(handles) => {
+                    let acks = handles.iter().map(|handle| Op::Ack(Stream::Results, handle.0));
+                    ops.extend(acks);
                 }
-                Step::Recall(handles) => {
-                    ops.extend(
-                        handles
-                            .into_iter()
-                            .map(|handle| Op::Read(Stream::Results, handle.0)),
-                    );
+                session::Op::Open(opening, token) => ops.push(Op::Send(Body::Stage(opening.ready), token.0)),
+                session::Op::Bury(letter, _) => ops.push(Op::Store(Body::Letter(*letter))),
+                session::Op::Append => {
+                    let shell = &self.collectors[lane];
+                    let batch = shell.session.iter().flat_map(Session::batch);
+                    let records = batch.map(|ready| (*ready.emission).clone()).collect();
+                    let records = Body::Records(lane, shell.last_sequence, records);
+                    ops.push(Op::Send(records, RECORDS));
                 }
-                Step::Bury(letter, _) => ops.push(Op::Store(Body::Letter(*letter))),
-                Step::Emit(emission, _, handles, _) => {
-                    let handles = shell.take(handles);
-                    shell.queue.push((*emission, handles));
+                session::Op::Read(handle) => ops.push(Op::Read(Stream::Results, handle.0)),
+                session::Op::Look(number) => {
+                    let known = self.broker.known[lane].values();
+                    let known = known.filter(|known| known.block.number == number);
+                    let known: Vec<_> = known.map(|known| (known.clone(), known.observed_at)).collect();
+                    let now = self.now;
+                    if let Some(session) = self.session_of(lane) {
+                        session.known(&known, now);
+                    }
+                }
+                session::Op::Show(_) => {}
+                session::Op::StartOver(_) => {
+                    self.stop(Who::Collector(lane), 50_000);
+                    return Vec::new();
                 }
             }
         }
-        ops.extend(self.next_batch(lane));
         ops
     }
+}
 
-    fn next_batch(&mut self, lane: usize) -> Option<Op> {
-        let shell = &mut self.collectors[lane];
-        if shell.emitting || shell.queue.is_empty() {
-            return None;
-        }
-        shell.emitting = true;
-        let (records, handles): (Vec<_>, Vec<_>) = std::mem::take(&mut shell.queue).into_iter().unzip();
-        let token = shell.token(Settles::Records(handles));
-        Some(Op::Send(
-            Body::Records(shell.lane, shell.last_sequence, records),
-            token,
-        ))
-    }
+/// Reads a message that holds the end of an attempt.
+fn report(body: &Body, stored_at: Timestamp) -> Option<Report> {
+    let (Body::Result(result) | Body::Verdict(result)) = body else {
+        return None;
+    };
+    let told = Told {
+        verified: matches!(body, Body::Verdict(_)),
+        amends: false,
+        stored_at,
+    };
+    Some(Report {
+        result: result.clone(),
+        told,
+        trace: TraceContext::default(),
+    })
 }

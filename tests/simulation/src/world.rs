@@ -105,7 +105,7 @@ impl World {
             processes: BTreeMap::new(),
             dispatcher: DispatcherShell::default(),
             watchdog: WatchdogShell::default(),
-            collectors: lanes.iter().enumerate().map(CollectorShell::new).collect(),
+            collectors: lanes.iter().map(|_| CollectorShell::default()).collect(),
             chains: lanes.iter().map(|lane| Chain::new(lane, &mut chance)).collect(),
             promises: Promises::new(lanes),
             provers,

@@ -3,6 +3,7 @@
 
 mod ends;
 mod rig;
+mod session;
 
 use crate::rig::{
     ATTEMPTS, Ended, NOW, Session, arrivals, attempt, completed, failed, number, opening, pipeline, record,

@@ -134,6 +134,23 @@ impl Session {
     }
 
     pub(crate) fn deliver_of(&mut self, handle: Handle, number_of_block: u64, ended: Ended) -> Vec<Step> {
+        let result = self.result(number_of_block, ended);
+        let pipeline = self.pipeline.clone();
+        let trace = TraceContext::default();
+        let told = Told {
+            stored_at: self.stored_at,
+            amends: self.amends,
+            ..Told::default()
+        };
+        let mut steps = self.core.result(handle, result, told, &trace, &pipeline);
+        steps.extend(self.core.advance(NOW, |_| Some(pipeline.clone())));
+        self.acknowledge(&steps);
+        steps.retain(|step| !matches!(step, Step::Ack(_)));
+        steps
+    }
+
+    /// Returns a result of a block.
+    pub(crate) fn result(&self, number_of_block: u64, ended: Ended) -> TaskResult {
         let spec = &self.pipeline.proofs[ended.proof];
         let (_, stage) = spec.stage(&ended.stage.parse().expect("valid")).expect("a stage");
         let block = BlockRef {
@@ -174,7 +191,7 @@ impl Session {
             seal: push0_domain::seal::Seal::default(),
         };
         (self.adapt)(&mut header);
-        let result = TaskResult {
+        TaskResult {
             header,
             prover: ProverId::new(&format!("p-{}", ended.attempt)).expect("valid"),
             outcome: ended.outcome,
@@ -184,19 +201,7 @@ impl Session {
             waited_us: 0,
             signature: None,
             verdict: None,
-        };
-        let pipeline = self.pipeline.clone();
-        let trace = TraceContext::default();
-        let told = Told {
-            stored_at: self.stored_at,
-            amends: self.amends,
-            ..Told::default()
-        };
-        let mut steps = self.core.result(handle, result, told, &trace, &pipeline);
-        steps.extend(self.core.advance(NOW, |_| Some(pipeline.clone())));
-        self.acknowledge(&steps);
-        steps.retain(|step| !matches!(step, Step::Ack(_)));
-        steps
+        }
     }
 
     /// Checks that each message is acknowledged once.
