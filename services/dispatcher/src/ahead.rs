@@ -1,131 +1,83 @@
-//! Limits how far blocks are read ahead of the output, and reads on when the output moves.
+//! Tells the session of the messages and the searches of the lanes, and opens and closes lanes.
 
 use crate::{
-    decide::SourceId,
-    lane::{Announced, Arrival},
+    lane::{Arrival, kept},
     lanes::{News, Sight},
     service::Active,
+    session::Received,
 };
-use push0_bus::{BusError, Kept, Stream};
+use push0_bus::{BusError, Kept, Stream, now};
 use push0_domain::{PipelineId, message::BlockEvent, subject};
 use serde::de::IgnoredAny;
-use std::time::{Duration, Instant};
 
 impl Active<'_> {
     pub(crate) async fn news(&mut self, news: News) -> Result<(), BusError> {
         match news {
-            News::Of(lane, Arrival::Turn(message, is_replay)) => {
-                self.received(&lane, message, is_replay).await
+            News::Of(lane, Arrival::Turn(message)) => self.receive(&lane, message).await,
+            News::Of(lane, Arrival::Cancels(cancels)) => {
+                let cancels = cancels.into_iter().filter_map(|kept| match kept.body {
+                    Ok(BlockEvent::Cancelled(cancel)) => Some((kept.sequence, cancel)),
+                    _ => None,
+                });
+                let ops = self.session.receive_early(&lane, cancels);
+                self.perform(ops).await
             }
-            News::Of(lane, Arrival::Cancels(cancels)) => self.early_cancels(&lane, cancels).await,
             News::Of(lane, Arrival::Late(blocks)) => self.late_blocks(&lane, blocks).await,
             News::Sight(sight) => self.look(sight).await,
-            News::Lane => Ok(()),
+            News::Lane(Some(name)) => {
+                let is_defined = self.lanes.defined().contains(&name);
+                self.session.open(&name, is_defined, now());
+                Ok(())
+            }
+            News::Lane(None) => Ok(()),
         }
     }
 
-    /// Takes a message in, or parks its lane if the message is a block too far ahead.
-    async fn received(
-        &mut self,
-        lane: &PipelineId,
-        message: Announced,
-        is_replay: bool,
-    ) -> Result<(), BusError> {
-        let revision = match &message.body {
-            BlockEvent::Observed(block) if block.pipeline == *lane => Some(block.revision),
+    /// Passes on a message in its turn, unless the state of its pipeline cannot be read.
+    async fn receive(&mut self, lane: &PipelineId, message: Received<BlockEvent>) -> Result<(), BusError> {
+        let definition = match &message.body {
+            BlockEvent::Observed(block) if block.pipeline == *lane => {
+                match self.readable(lane, block.revision).await? {
+                    Ok(definition) => definition,
+                    Err(_) => {
+                        self.session.park(lane, message);
+                        return Ok(());
+                    }
+                }
+            }
             _ => None,
         };
-        let can_go_on = match revision {
-            Some(revision) => self.can_read(lane, revision).await?,
-            None => true,
-        };
-        let has_room = can_go_on && self.has_room(lane, &message).await?;
-        let Some(open) = self.lanes.get(lane) else {
-            return Ok(());
-        };
-        if !has_room {
-            open.park(message, is_replay);
-            return Ok(());
-        }
-        if open.pass(message.sequence).await {
-            return Ok(());
-        }
-        self.core.replays(is_replay);
-        match message.body {
-            BlockEvent::Observed(_) => self.block(lane, message).await,
-            BlockEvent::Cancelled(_) => self.cancel(lane, &message, false).await,
-        }
-    }
-
-    /// Applies cancellations read before their turn, whose blocks may be unread.
-    async fn early_cancels(
-        &mut self,
-        lane: &PipelineId,
-        cancels: Vec<Kept<BlockEvent>>,
-    ) -> Result<(), BusError> {
-        for kept in cancels {
-            let is_ahead = self
-                .lanes
-                .get(lane)
-                .is_some_and(|lane| lane.is_ahead(kept.sequence));
-            if let Some(announced) = announced(kept).filter(|_| is_ahead) {
-                if !self.core.has_room_for_cancels(lane) {
-                    // This and the remaining cancellations take effect in their turn.
-                    return Ok(());
-                }
-                self.cancel(lane, &announced, true).await?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Returns whether a block is near enough to the output to be taken in.
-    async fn has_room(&mut self, lane: &PipelineId, block: &Announced) -> Result<bool, BusError> {
-        let BlockEvent::Observed(observed) = &block.body else {
-            return Ok(true);
-        };
-        // A pipeline without a definition has no collector and never emits, so its blocks would wait forever.
-        let is_defined = self.lanes.get(lane).is_some_and(|lane| lane.is_defined);
-        if !is_defined || observed.pipeline != *lane {
-            return Ok(true);
-        }
-        let definition = self.pipeline(lane, observed.revision).await?;
-        let range = definition.as_ref().and_then(|pipeline| pipeline.range());
-        let ahead = self
-            .lanes
-            .ahead(range.and_then(|range| range.every).unwrap_or(0).into());
-        self.core.announced(lane, observed.block.number);
-        let source = SourceId::Block(block.sequence);
-        Ok(self.core.has_room(source, lane, &observed.block, ahead))
+        let ops = self.session.receive(lane, message, definition);
+        self.perform(ops).await
     }
 
     /// Reads on in lanes whose output has moved on, or whose parked block was cancelled.
     pub(crate) async fn unpark(&mut self) -> Result<(), BusError> {
-        for lane in self.lanes.with_parked() {
-            if self.unreadable.rests(&lane) {
-                continue;
+        for lane in self.session.parked() {
+            if !self.unreadable.rests(&lane)
+                && let Some(block) = self.session.unpark(&lane, now())
+            {
+                self.receive(&lane, block).await?;
             }
-            let Some((block, is_replay)) = self.lanes.get(&lane).and_then(|lane| lane.unpark()) else {
-                continue;
-            };
-            self.received(&lane, block, is_replay).await?;
         }
         Ok(())
     }
 
-    /// Takes in blocks published late, before their turn.
+    /// Passes on blocks published late, before their turn.
     async fn late_blocks(
         &mut self,
         lane: &PipelineId,
         blocks: Vec<Kept<BlockEvent>>,
     ) -> Result<(), BusError> {
-        for kept in blocks {
-            let is_new = self.lanes.get(lane).is_some_and(|lane| lane.takes(kept.sequence));
-            if let Some(announced) = announced(kept).filter(|_| is_new) {
-                // Treat the block as replayed: a predecessor may have found and released it already.
-                self.core.replays(true);
-                self.block(lane, announced).await?;
-            }
+        for block in blocks.into_iter().filter_map(kept) {
+            let definition = match &block.body {
+                BlockEvent::Observed(block) if block.pipeline == *lane => {
+                    self.pipeline(lane, block.revision).await?
+                }
+                _ => None,
+            };
+            let ops = self.session.receive_late(lane, block, definition);
+            self.perform(ops).await?;
         }
         Ok(())
     }
@@ -134,36 +86,35 @@ impl Active<'_> {
     /// output stands still.
     async fn look(&mut self, sight: Sight) -> Result<(), BusError> {
         for name in &sight.cancelled {
-            if self.core.has_room_for_cancels(name)
+            if let Some(behind) = self.session.seeks_cancels(name)
                 && let Some(lane) = self.lanes.get(name)
             {
-                lane.look_for_cancels(self.bus);
+                lane.look_for_cancels(self.bus, behind);
             }
         }
         for gone in self.lanes.see(sight) {
-            if self.core.forget(&gone) {
+            if self.session.forget(&gone) {
                 self.lanes.close(&gone).await?;
                 self.pipelines.forget(&gone);
                 self.metrics.forget(&gone);
                 tracing::info!(pipeline = %gone, "pipeline is gone, removed its consumer");
             }
         }
-        let now = Instant::now();
-        for name in self.lanes.with_parked() {
+        self.session.define(self.lanes.defined());
+        for name in self.session.parked() {
             if self.unreadable.stands(&name) {
                 continue;
             }
-            let ahead = self.lanes.ahead(0);
-            let (Some(front), Some(lane)) = (self.core.front(&name), self.lanes.get(&name)) else {
+            let search = self.session.seeks_late_blocks(&name, now());
+            let (Some(search), Some(lane)) = (search, self.lanes.get(&name)) else {
                 continue;
             };
-            if lane.look_for_late_blocks(self.bus, front, ahead, now) {
-                let parked = lane.parked().map(|parked| parked.sequence);
+            if lane.look_for_late_blocks(self.bus, &search) {
                 tracing::info!(
                     pipeline = %name,
-                    block.number = front,
-                    parked,
-                    ahead,
+                    block.number = search.front,
+                    parked = search.parked,
+                    ahead = search.ahead,
                     "dispatch is paused until the output moves on, and the output waits for this block: \
                      searching the stream for it; `push0 block` shows its state"
                 );
@@ -174,12 +125,7 @@ impl Active<'_> {
 
     /// Reads the outputs from the stream, in case signals of records were missed.
     pub(crate) async fn catch_up(&mut self) -> Result<(), BusError> {
-        let outputs: Vec<(PipelineId, u64)> = self
-            .core
-            .outputs()
-            .map(|(name, next)| (name.clone(), next))
-            .collect();
-        for (name, next) in outputs {
+        for (name, next) in self.session.outputs() {
             let subject = match next {
                 0 => subject::proofs_of_pipeline(&name),
                 // Ask for one number: to find the newest record, the broker would search all subjects.
@@ -201,24 +147,10 @@ impl Active<'_> {
             };
             if let Some((output, _)) = output {
                 self.unreadable.mended(&name);
-                let effects = self.core.recall(&name, output);
-                self.apply(effects).await?;
+                let ops = self.session.recall(&name, Some(output), None);
+                self.perform(ops).await?;
             }
         }
         Ok(())
     }
-}
-
-/// Converts a message read straight from the stream into the form of a received one.
-fn announced(kept: Kept<BlockEvent>) -> Option<Announced> {
-    Some(Announced {
-        body: kept.body.ok()?,
-        trace: kept.trace,
-        subject: kept.subject,
-        sequence: kept.sequence,
-        stored_at: kept.stored_at,
-        deliveries: 1,
-        waited: Duration::ZERO,
-        ack: (),
-    })
 }

@@ -13,7 +13,7 @@ impl Active<'_> {
     pub(crate) async fn recall_holds(&mut self) -> Result<(), BusError> {
         for fact in self.holds.readable(&subject::facts::holds()).await? {
             if let (Some(zkvm), Some(held)) = (subject::facts::zkvm_of_hold(&fact.key), fact.value) {
-                self.core.recall_hold(zkvm, held, now());
+                self.session.core.recall_hold(zkvm, held, now());
             }
         }
         Ok(())
@@ -53,7 +53,7 @@ impl Active<'_> {
                 self.bus.announce(None, Happening::QueueOpened { zkvm });
             }
         }
-        self.metrics.hold(&self.core);
+        self.metrics.hold(&self.session.core);
         Ok(())
     }
 }

@@ -11,33 +11,23 @@
 //!
 //! Both are acknowledged when the consumer reaches them.
 
+use crate::session::{LateSearch, Received};
 use futures::{FutureExt, future::BoxFuture};
-use push0_bus::{Bus, BusError, Deliveries, Delivery, Kept, Replay, Stream, Window, now};
-use push0_domain::{PipelineId, Timestamp, message::BlockEvent, subject};
-use std::{
-    collections::BTreeMap,
-    time::{Duration, Instant},
-};
+use push0_bus::{Bus, BusError, Deliveries, Delivery, Kept, Replay, Stream, Window};
+use push0_domain::{PipelineId, message::BlockEvent, subject};
 
 /// Messages per request, a large number so that a takeover waits for few answers, and bytes per request. Up
 /// to one and a half times these bytes lie in memory while the lane is parked.
 const BATCH: usize = 1024;
 const BATCH_BYTES: usize = 4 << 20;
-/// How long the output of a pipeline stands still before late blocks are searched for.
-const STILL: Duration = Duration::from_secs(2);
 /// Messages per search before their turn, and how many of these lie in memory at a time.
 const PAGE: usize = 256;
 const READ: usize = 16;
-/// Most late blocks taken in before the consumer has reached them.
-const LATE_MAX: usize = 1024;
-
-/// A block or a cancellation, either received or read from the stream.
-pub(crate) type Announced = Delivery<BlockEvent, ()>;
 
 /// An event from a lane.
 pub(crate) enum Arrival {
-    /// A message in its turn, and whether it was stored before this dispatcher led.
-    Turn(Announced, bool),
+    /// A message in its turn.
+    Turn(Received<BlockEvent>),
     /// Cancellations read before their turn.
     Cancels(Vec<Kept<BlockEvent>>),
     /// Late blocks, read before their turn.
@@ -47,21 +37,9 @@ pub(crate) enum Arrival {
 /// The messages of one pipeline.
 pub(crate) struct Lane {
     pub(crate) name: PipelineId,
-    /// Whether the pipeline has a definition. Without one no collector emits its blocks, so none wait
-    /// for the output.
-    pub(crate) is_defined: bool,
     messages: Deliveries<BlockEvent>,
-    parked: Option<(Announced, bool)>,
-    /// When the last parked block was taken up again.
-    unparked_at: Timestamp,
-    /// The highest sequence received in its turn.
-    passed: u64,
     cancels: Ahead,
     late: Ahead,
-    /// The number the pipeline emits next, and since when it has been the same.
-    front: (u64, Instant),
-    /// Sequences of late blocks taken in, and whether their work is done.
-    taken: BTreeMap<u64, bool>,
 }
 
 type Page = Result<(u64, Vec<Kept<BlockEvent>>), BusError>;
@@ -71,7 +49,6 @@ type Page = Result<(u64, Vec<Kept<BlockEvent>>), BusError>;
 struct Ahead {
     /// The sequence up to which the stream was searched.
     looked_to: u64,
-    has_looked: bool,
     page: Option<BoxFuture<'static, Page>>,
 }
 
@@ -92,83 +69,30 @@ impl Lane {
         let mut lane = Self {
             messages: bus.replay_within(&replay, window).await?,
             name,
-            is_defined: true,
-            parked: None,
-            unparked_at: Timestamp::default(),
-            passed: 0,
             cancels: Ahead::default(),
             late: Ahead::default(),
-            front: (0, Instant::now()),
-            taken: BTreeMap::new(),
         };
-        lane.look_for_cancels(&bus);
+        lane.look_for_cancels(&bus, 0);
         Ok(lane)
     }
 
-    /// Returns the next event. Cancel safe.
-    pub(crate) async fn next(&mut self) -> Result<Arrival, BusError> {
+    /// Returns the next event. In turn, nothing is read while the lane is parked. Cancel safe.
+    pub(crate) async fn next(&mut self, is_parked: bool) -> Result<Arrival, BusError> {
         tokio::select! {
             biased;
             cancels = self.cancels.next() => Ok(Arrival::Cancels(cancels?)),
             late = self.late.next() => Ok(Arrival::Late(late?)),
-            message = read(&mut self.messages, self.parked.is_some()) => {
-                let (message, is_replay) = message?;
-                Ok(Arrival::Turn(message, is_replay))
-            }
+            message = read(&mut self.messages, is_parked) => Ok(Arrival::Turn(message?)),
         }
     }
 
-    /// Returns whether messages remain to be replayed and can be read. Behind a parked block none can.
-    pub(crate) fn is_replaying(&self) -> bool {
-        !self.cancels.has_looked || (self.parked.is_none() && self.messages.to_replay() > 0)
-    }
-
-    /// Parks a block too far ahead of the output. Nothing behind it is read.
-    pub(crate) fn park(&mut self, block: Announced, is_replay: bool) {
-        self.parked = Some((block, is_replay));
-    }
-
-    pub(crate) fn parked(&self) -> Option<&Announced> {
-        self.parked.as_ref().map(|(block, _)| block)
-    }
-
-    pub(crate) fn unpark(&mut self) -> Option<(Announced, bool)> {
-        self.unparked_at = now();
-        self.parked.take()
-    }
-
-    /// Returns whether a block stored then came later because this lane was parked.
-    pub(crate) fn held_back(&self, stored_at: Timestamp) -> bool {
-        self.parked.is_some() || stored_at < self.unparked_at
-    }
-
-    /// Marks a message as received in its turn. Returns whether the message is a late block taken in before.
-    pub(crate) async fn pass(&mut self, sequence: u64) -> bool {
-        self.passed = self.passed.max(sequence);
-        let taken = self.taken.remove(&sequence);
-        if taken == Some(true) {
-            self.messages.done(sequence).await;
-        }
-        taken.is_some()
-    }
-
-    /// Returns whether a message read before its turn is still to come in its turn.
-    pub(crate) fn is_ahead(&self, sequence: u64) -> bool {
-        sequence > self.passed
-    }
-
-    /// Marks a late block as taken in. Returns false if it was taken in or received before.
-    pub(crate) fn takes(&mut self, sequence: u64) -> bool {
-        self.is_ahead(sequence) && self.taken.insert(sequence, false).is_none()
+    /// Returns how many messages are left from before this dispatcher led.
+    pub(crate) fn to_replay(&self) -> u64 {
+        self.messages.to_replay()
     }
 
     /// Acknowledges a message. Returns whether it belongs to this lane.
     pub(crate) async fn done(&mut self, sequence: u64) -> bool {
-        if let Some(is_done) = self.taken.get_mut(&sequence) {
-            // A message cannot be acknowledged before its delivery.
-            *is_done = true;
-            return true;
-        }
         let is_ours = self.messages.holds(sequence);
         if is_ours {
             self.messages.done(sequence).await;
@@ -176,26 +100,20 @@ impl Lane {
         is_ours
     }
 
-    /// Searches for cancellations stored behind the known ones.
-    pub(crate) fn look_for_cancels(&mut self, bus: &Bus) {
+    /// Searches for cancellations stored behind the known ones and behind this sequence.
+    pub(crate) fn look_for_cancels(&mut self, bus: &Bus, behind: u64) {
         let subject = subject::cancel(&self.name);
-        self.cancels.look(bus, subject, self.passed, is_cancel);
+        self.cancels.look(bus, subject, behind, is_cancel);
     }
 
-    /// Searches for late blocks if the output stands still while a block is parked. Returns whether this is
-    /// the first search behind this block.
-    pub(crate) fn look_for_late_blocks(&mut self, bus: &Bus, front: u64, ahead: u64, now: Instant) -> bool {
-        if self.front.0 != front {
-            self.front = (front, now);
-        }
-        let stands_still = now.duration_since(self.front.1) >= STILL && self.taken.len() < LATE_MAX;
-        let Some((parked, _)) = self.parked.as_ref().filter(|_| stands_still) else {
-            return false;
-        };
-        let (behind, is_first) = (parked.sequence, self.late.looked_to <= parked.sequence);
-        let last = front.saturating_add(ahead);
+    /// Searches for late blocks. Returns whether this is the first search behind the parked block.
+    pub(crate) fn look_for_late_blocks(&mut self, bus: &Bus, search: &LateSearch) -> bool {
+        let is_first = self.late.looked_to <= search.parked;
+        let last = search.front.saturating_add(search.ahead);
         let is_near = move |event: &BlockEvent| matches!(event, BlockEvent::Observed(block) if block.block.number <= last);
-        self.late.look(bus, subject::block(&self.name), behind, is_near) && is_first
+        self.late
+            .look(bus, subject::block(&self.name), search.parked, is_near)
+            && is_first
     }
 
     /// Consumes the lane, and returns the name of its consumer for deletion.
@@ -230,7 +148,6 @@ impl Ahead {
         self.page = None;
         let (looked_to, found) = looked?;
         self.looked_to = looked_to;
-        self.has_looked = true;
         Ok(found)
     }
 }
@@ -250,14 +167,16 @@ async fn page(bus: Bus, subject: String, from: u64, is_wanted: impl Fn(&BlockEve
     Ok((looked_to, found))
 }
 
-/// Returns the next message in its turn, and whether it was stored before this dispatcher led. While a block
-/// is parked, returns only when the consumer fails.
-async fn read(messages: &mut Deliveries<BlockEvent>, is_parked: bool) -> Result<(Announced, bool), BusError> {
+/// Returns the next message in its turn. While a block is parked, returns only when the consumer fails.
+async fn read(
+    messages: &mut Deliveries<BlockEvent>,
+    is_parked: bool,
+) -> Result<Received<BlockEvent>, BusError> {
     if is_parked {
         return Err(messages.watch().await);
     }
     let message = messages.next().await?;
-    Ok((message, messages.is_replay()))
+    Ok(delivered(message, messages.is_replay()))
 }
 
 fn is_cancel(event: &BlockEvent) -> bool {
@@ -266,4 +185,28 @@ fn is_cancel(event: &BlockEvent) -> bool {
 
 fn consumer(pipeline: &PipelineId) -> String {
     format!("dispatcher-blocks-{pipeline}")
+}
+
+/// Converts a message delivered in its turn.
+pub(crate) fn delivered<T>(delivery: Delivery<T, ()>, is_replay: bool) -> Received<T> {
+    Received {
+        body: delivery.body,
+        trace: delivery.trace,
+        subject: delivery.subject,
+        sequence: delivery.sequence,
+        stored_at: delivery.stored_at,
+        is_replay,
+    }
+}
+
+/// Converts a message read straight from the stream, which a predecessor may have read and released as well.
+pub(crate) fn kept<T>(kept: Kept<T>) -> Option<Received<T>> {
+    Some(Received {
+        body: kept.body.ok()?,
+        trace: kept.trace,
+        subject: kept.subject,
+        sequence: kept.sequence,
+        stored_at: kept.stored_at,
+        is_replay: true,
+    })
 }

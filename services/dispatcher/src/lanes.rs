@@ -16,10 +16,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Most blocks waiting in all lanes together. With more than four lanes, each lane reads less far ahead.
-const WAITING_MAX: u64 = 32_768;
-/// Least number of blocks a lane reads ahead, however many lanes there are.
-const AHEAD_MIN: u64 = 256;
 /// How often BLOCKS is checked for pipelines, and after how many checks the definitions are read as well.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 const DEFINITIONS_EVERY: u32 = 20;
@@ -45,8 +41,8 @@ pub(crate) struct Sight {
 pub(crate) enum News {
     Of(PipelineId, Arrival),
     Sight(Sight),
-    /// A lane was opened, or could not be opened.
-    Lane,
+    /// A lane was opened; `None` if it could not be opened.
+    Lane(Option<PipelineId>),
 }
 
 type Opening = BoxFuture<'static, (PipelineId, Result<Lane, BusError>)>;
@@ -92,23 +88,19 @@ impl Lanes {
         Ok(lanes)
     }
 
-    /// Returns how many blocks ahead of its output a pipeline is read. `widest` is the number of blocks in
-    /// its widest range, whose blocks are needed together.
-    pub(crate) fn ahead(&self, widest: u64) -> u64 {
-        let lanes = (self.open.len() as u64).max(1);
-        let share = (WAITING_MAX / lanes).max(AHEAD_MIN);
-        self.ahead.min(share).max(2 * widest)
+    /// Returns the next event. In turn, parked lanes are not read. Cancel safe.
+    pub(crate) async fn next(&mut self, is_parked: impl Fn(&PipelineId) -> bool) -> Result<News, BusError> {
+        std::future::poll_fn(|cx| self.poll(cx, &is_parked)).await
     }
 
-    /// Returns the next event. Cancel safe.
-    pub(crate) async fn next(&mut self) -> Result<News, BusError> {
-        std::future::poll_fn(|cx| self.poll(cx)).await
-    }
-
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<News, BusError>> {
+    fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        is_parked: impl Fn(&PipelineId) -> bool,
+    ) -> Poll<Result<News, BusError>> {
         if let Poll::Ready(Some((name, opened))) = self.opening.poll_next_unpin(cx) {
             self.opening_names.remove(&name);
-            return Poll::Ready(self.opened(name, opened).map(|()| News::Lane));
+            return Poll::Ready(self.opened(name, opened).map(News::Lane));
         }
         if let Some(looking) = &mut self.looking
             && let Poll::Ready(seen) = looking.poll_unpin(cx)
@@ -122,7 +114,8 @@ impl Lanes {
             let Some(lane) = self.open.get_mut(at) else {
                 continue;
             };
-            let arrival = pin!(lane.next()).poll(cx);
+            let is_parked = is_parked(&lane.name);
+            let arrival = pin!(lane.next(is_parked)).poll(cx);
             if let Poll::Ready(arrival) = arrival {
                 self.turn = at + 1;
                 let name = lane.name.clone();
@@ -132,17 +125,20 @@ impl Lanes {
         Poll::Pending
     }
 
-    fn opened(&mut self, name: PipelineId, opened: Result<Lane, BusError>) -> Result<(), BusError> {
+    fn opened(
+        &mut self,
+        name: PipelineId,
+        opened: Result<Lane, BusError>,
+    ) -> Result<Option<PipelineId>, BusError> {
         match opened {
-            Ok(mut lane) => {
-                lane.is_defined = self.defined.contains(&name);
+            Ok(lane) => {
                 self.open.push(lane);
-                Ok(())
+                Ok(Some(name))
             }
             // The next check tries again. Other lanes go on meanwhile.
             Err(error @ BusError::Unavailable { .. }) => {
                 tracing::warn!(pipeline = %name, %error, "cannot read its blocks yet, trying again");
-                Ok(())
+                Ok(None)
             }
             Err(error) => Err(error),
         }
@@ -180,10 +176,7 @@ impl Lanes {
                 self.opening.push(opening.boxed());
             }
         }
-        for lane in &mut self.open {
-            lane.is_defined = self.defined.contains(&lane.name);
-        }
-        let is_gone = |lane: &&Lane| !lane.is_defined && !sight.stored.contains(&lane.name);
+        let is_gone = |lane: &&Lane| !self.defined.contains(&lane.name) && !sight.stored.contains(&lane.name);
         self.open
             .iter()
             .filter(is_gone)
@@ -200,25 +193,23 @@ impl Lanes {
         Ok(())
     }
 
-    /// Returns whether a lane still has messages to replay from before this dispatcher led, and
-    /// can read them.
-    pub(crate) fn are_replaying(&self) -> bool {
-        let are_opening = !self.opening.is_empty() && self.since.elapsed() < OPEN_MAX;
-        are_opening || self.open.iter().any(Lane::is_replaying)
+    /// Returns the pipelines with a definition.
+    pub(crate) fn defined(&self) -> &BTreeSet<PipelineId> {
+        &self.defined
+    }
+
+    /// Returns whether lanes are being opened whose messages were stored before this dispatcher led.
+    pub(crate) fn are_opening(&self) -> bool {
+        !self.opening.is_empty() && self.since.elapsed() < OPEN_MAX
+    }
+
+    /// Returns for each lane how many messages are left from before this dispatcher led.
+    pub(crate) fn to_replay(&self) -> impl Iterator<Item = (&PipelineId, u64)> {
+        self.open.iter().map(|lane| (&lane.name, lane.to_replay()))
     }
 
     pub(crate) fn get(&mut self, name: &PipelineId) -> Option<&mut Lane> {
         self.open.iter_mut().find(|lane| lane.name == *name)
-    }
-
-    /// Returns the lanes whose next block waits for the output of its pipeline.
-    pub(crate) fn with_parked(&self) -> Vec<PipelineId> {
-        let parked = self.open.iter().filter(|lane| lane.parked().is_some());
-        parked.map(|lane| lane.name.clone()).collect()
-    }
-
-    pub(crate) fn iter(&self) -> impl Iterator<Item = &Lane> {
-        self.open.iter()
     }
 
     /// Acknowledges a block or a cancellation.

@@ -23,6 +23,7 @@ mod receive;
 pub mod reserve;
 mod room;
 mod service;
+pub mod session;
 mod standstill;
 pub mod task;
 mod track;

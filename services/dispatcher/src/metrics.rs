@@ -1,9 +1,9 @@
 //! Metrics of the dispatcher.
 
-use crate::{decide::Dispatcher, lanes::Lanes, waits::Waits};
+use crate::{decide::Dispatcher, session::Session};
 use prometheus::{HistogramVec, IntCounter, IntGauge, IntGaugeVec};
 use push0_bus::Place;
-use push0_domain::{PipelineId, Timestamp, message::TaskResult, subject::AttemptKey};
+use push0_domain::{PipelineId, Timestamp};
 use push0_runtime::metrics::{self, MetricError};
 use std::time::Duration;
 
@@ -76,12 +76,13 @@ impl Metrics {
         }
     }
 
-    pub(crate) fn observe(&self, core: &Dispatcher, lanes: &Lanes) {
-        for lane in lanes.iter() {
+    pub(crate) fn observe(&self, session: &Session) {
+        for (lane, is_parked) in session.lanes() {
             self.parked
-                .with_label_values(&[lane.name.as_str()])
-                .set(i64::from(lane.parked().is_some()));
+                .with_label_values(&[lane.as_str()])
+                .set(i64::from(is_parked));
         }
+        let core = &session.core;
         self.hold(core);
         for (zkvm, waiting) in core.waiting() {
             self.waiting
@@ -99,9 +100,10 @@ impl Metrics {
     }
 
     /// Shows how old the oldest waiting stage and the oldest untaken attempt of each zkVM are.
-    pub(crate) fn ages(&self, core: &Dispatcher, waits: &Waits, now: Timestamp) {
+    pub(crate) fn ages(&self, session: &Session, now: Timestamp) {
+        let core = &session.core;
         let age = |since: Timestamp| i64::try_from(now.since(since).as_secs()).unwrap_or(i64::MAX);
-        let oldest = waits.oldest(core.waiting_sources());
+        let oldest = session.waits.oldest(core.waiting_sources());
         self.queue_age.reset();
         self.untaken_age.reset();
         for (zkvm, untaken) in core.untaken() {
@@ -124,15 +126,8 @@ impl Metrics {
         }
     }
 
-    /// Observes how long a completed attempt waited for its prover.
-    pub(crate) fn ran(&self, core: &Dispatcher, key: &AttemptKey, result: &TaskResult, now: Timestamp) {
-        let worked = Duration::from_micros(result.prove_us.saturating_add(result.transfer_us));
-        if let Some(waited) = core.waited(key, worked, now) {
-            self.waited(&key.pipeline, "prover", waited);
-        }
-    }
-
-    fn waited(&self, pipeline: &PipelineId, wait: &str, took: Duration) {
+    /// Observes how long a task waited for its release or for its prover.
+    pub(crate) fn waited(&self, pipeline: &PipelineId, wait: &str, took: Duration) {
         self.waits
             .with_label_values(&[pipeline.as_str(), wait])
             .observe(took.as_secs_f64());

@@ -1,155 +1,184 @@
-//! Carries out decisions: releases into TASKS, purges, ends, acknowledgements.
+//! Carries out operations: releases into TASKS, purges, ends, acknowledgements.
 
 use crate::{
-    decide::{Effect, Release, SourceId},
-    service::{Active, IN_FLIGHT_MAX, PATIENCE},
-    task::Body,
+    decide::SourceId,
+    service::{Active, PATIENCE},
+    session::{Attempts, Found, Op, Outgoing, Refusal, Token},
+    task::{Body, Traced},
 };
-use push0_bus::{BusError, Message, PublishError, Stream, now};
+use futures::{StreamExt, TryStreamExt};
+use push0_bus::{Bus, BusError, DeadLetters, Message, PublishError, Stored, Stream, now};
 use push0_domain::{
-    ZkvmId,
-    message::{BlockEnded, ResultEvent, Task},
+    message::{BlockEnded, BlockEvent, ResultEvent, StageReady, Task},
     subject::{self, AttemptKey, Kind},
     trace::{Trace, TraceContext},
     wanted::Claims,
 };
 use push0_runtime::trace;
-use std::collections::{HashMap, HashSet};
+use std::{
+    collections::{BTreeSet, HashMap, VecDeque},
+    sync::Arc,
+};
+
+/// Most reads of bodies in flight at once.
+const READS_MAX: usize = 64;
 
 impl Active<'_> {
     /// Releases tasks as long as provers can take them.
     pub(crate) async fn release(&mut self) -> Result<(), BusError> {
-        // A message not replayed yet may be more urgent.
-        if self.lanes.are_replaying() || self.stages.to_replay() > 0 {
+        if self.lanes.are_opening() {
             return Ok(());
         }
-        let mut releases = Vec::new();
-        while self.outbox.len() + releases.len() < IN_FLIGHT_MAX
-            && let Some(release) = self.core.release(now())
-        {
-            releases.push(release);
+        let (stages, lanes) = (self.stages.to_replay(), self.lanes.to_replay());
+        let Some(releases) = self.session.release(stages, lanes, now()) else {
+            return Ok(());
+        };
+        let sources: BTreeSet<SourceId> = releases.iter().map(|release| release.source).collect();
+        let (bus, session) = (self.bus, &self.session);
+        let read = async |source| match session.body(source) {
+            None => Ok::<_, BusError>((source, read(bus, source).await?)),
+            cached => Ok((source, cached)),
+        };
+        let bodies: HashMap<SourceId, Option<Traced>> = futures::stream::iter(sources)
+            .map(read)
+            .buffer_unordered(READS_MAX)
+            .try_collect()
+            .await?;
+        let mut round: Vec<Found> = Vec::with_capacity(releases.len());
+        for release in releases {
+            let found = match bodies.get(&release.source).cloned().flatten() {
+                Some(traced) => {
+                    let (name, revision) = traced.0.revision();
+                    let pipeline = self.pipelines.named(name, revision).await?;
+                    pipeline.map(|pipeline| (traced, pipeline))
+                }
+                None => None,
+            };
+            round.push((release, found));
         }
-        let bodies = self.bodies.of(self.bus, &releases).await?;
-        for release in &releases {
-            match bodies.get(&release.source).cloned().flatten() {
-                Some(body) => self.publish(release, &body).await?,
-                // An operator purged the message meanwhile, so there is nothing left to release.
-                None => self.stored(release.source, release.index, Ok(())).await?,
-            }
-        }
-        self.waits.round_is_over();
-        Ok(())
+        let ops = self.session.publish(round, self.seals.keys(), now())?;
+        self.perform(ops).await
     }
 
-    async fn publish(
+    /// Tells the session of the answer to a publish. A refused task was released before.
+    pub(crate) fn stored(
         &mut self,
-        release: &Release,
-        (body, came): &(Body, TraceContext),
-    ) -> Result<(), BusError> {
-        let (name, revision) = match body {
-            Body::Block(block, _) => (&block.pipeline, block.revision),
-            Body::Stage(stage) => (&stage.stage.pipeline, stage.context.revision),
-        };
-        let pipeline = self.pipelines.named(name, revision).await?;
-        let keys = self.seals.keys();
-        let held_us = self.waits.held_us(release.source, now());
-        let Some(task) = pipeline.and_then(|pipeline| body.task(release, held_us, &pipeline, keys)) else {
-            return self.stored(release.source, release.index, Ok(())).await;
-        };
-        let corrupt = |source| BusError::Corrupt {
-            what: release.stage.task(release.index).to_string(),
-            source,
-        };
-        let task = task.map_err(corrupt)?;
-        let message =
-            Message::new(subject::task(&release.key), &task, &traced(body, came)).map_err(corrupt)?;
-        let message = message.claiming::<Task>(Stream::Tasks, task.claim());
-        self.outbox.push(message, (release.source, release.index));
-        self.metrics
-            .released(&release.stage.pipeline, self.waits.since(release.source), now());
-        Ok(())
-    }
-
-    pub(crate) async fn stored<S>(
-        &mut self,
-        source: SourceId,
-        index: u32,
-        stored: Result<S, PublishError>,
-    ) -> Result<(), BusError> {
+        token: Token,
+        stored: Result<Stored, PublishError>,
+    ) -> Result<Vec<Op>, BusError> {
         match stored {
-            Ok(_) | Err(PublishError::Occupied { .. }) => {
-                let effects = self.core.stored(source, index);
-                self.apply(effects).await
-            }
+            Ok(_) | Err(PublishError::Occupied { .. }) => Ok(self.session.stored(token)),
             Err(error) => Err(error.into()),
         }
     }
 
-    pub(crate) async fn apply(&mut self, effects: Vec<Effect>) -> Result<(), BusError> {
-        for effect in effects {
-            match effect {
-                Effect::Done(source) => self.done(source).await,
-                Effect::SaveCursor(source, next) => {
-                    self.cursors.put(&cursor_key(source), &next).await?;
+    /// Carries out operations one by one, with all operations their answers lead to.
+    pub(crate) async fn perform(&mut self, ops: Vec<Op>) -> Result<(), BusError> {
+        let mut ops = VecDeque::from(ops);
+        loop {
+            match ops.pop_front() {
+                Some(op) => ops.extend(self.carry_out(op).await?),
+                None if self.session.awaits_answers() => {
+                    let (token, stored) = self.outbox.next().await;
+                    ops.extend(self.stored(token, stored)?);
                 }
-                Effect::DropCursor(source) => {
-                    if let Err(error) = self.cursors.delete(&cursor_key(source)).await {
-                        tracing::debug!(%error, "could not delete the cursor of an acknowledged message");
-                    }
-                }
-                Effect::Hold(zkvm, turn) => self.hold(&zkvm, turn).await?,
-                Effect::Purge(key, ended) => self.purge(&key, &ended).await?,
-                Effect::End(ended, source) => {
-                    let subject = subject::ended(&ended.pipeline);
-                    let message = Message::new(
-                        subject.clone(),
-                        &ResultEvent::Ended(ended),
-                        &TraceContext::default(),
-                    );
-                    let message = message.map_err(|source| BusError::Corrupt {
-                        what: subject,
-                        source,
-                    })?;
-                    self.bus.publish_patiently(message, PATIENCE).await?;
-                    self.metrics.ended.inc();
-                    if let Some(source) = source {
-                        self.done(source).await;
-                    }
-                }
+                None => return Ok(()),
             }
         }
+    }
+
+    /// Carries out an operation, and returns the operations its answer leads to.
+    async fn carry_out(&mut self, op: Op) -> Result<Vec<Op>, BusError> {
+        match op {
+            Op::Acknowledge(SourceId::Block(sequence)) => self.lanes.done(sequence).await,
+            Op::Acknowledge(SourceId::Stage(sequence)) => self.stages.done(sequence).await,
+            Op::SaveCursor(source, next) => self.cursors.put(&cursor_key(source), &next).await.map(drop)?,
+            Op::DropCursor(source) => {
+                if let Err(error) = self.cursors.delete(&cursor_key(source)).await {
+                    tracing::debug!(%error, "could not delete the cursor of an acknowledged message");
+                }
+            }
+            Op::Publish(outgoing) => self.publish(*outgoing)?,
+            Op::ListTasks => {
+                let held = self.released().await?;
+                return Ok(self.session.list(&held));
+            }
+            Op::Purge(key, ended) => self.purge(&key, &ended).await?,
+            Op::End(ended) => {
+                let subject = subject::ended(&ended.pipeline);
+                let message = Message::new(
+                    subject.clone(),
+                    &ResultEvent::Ended(ended),
+                    &TraceContext::default(),
+                );
+                let message = message.map_err(|source| BusError::Corrupt {
+                    what: subject,
+                    source,
+                })?;
+                self.bus.publish_patiently(message, PATIENCE).await?;
+                self.metrics.ended.inc();
+            }
+            Op::Refuse(refusal) => return self.refuse(*refusal).await,
+            Op::Hold(zkvm, turn) => self.hold(&zkvm, turn).await?,
+            Op::Observe(pipeline, waited) => self.metrics.waited(&pipeline, "prover", waited),
+        }
+        Ok(Vec::new())
+    }
+
+    fn publish(&mut self, outgoing: Outgoing) -> Result<(), BusError> {
+        let Outgoing {
+            release,
+            task,
+            traced,
+        } = outgoing;
+        let (body, came) = &*traced;
+        let message = Message::new(subject::task(&release.key), &task, &trace_of(body, came));
+        let message = message.map_err(|source| BusError::Corrupt {
+            what: release.stage.task(release.index).to_string(),
+            source,
+        })?;
+        let message = message.claiming::<Task>(Stream::Tasks, task.claim());
+        self.outbox.push(message, (release.source, release.index));
+        let since = self.session.waits.since(release.source);
+        self.metrics.released(&release.stage.pipeline, since, now());
         Ok(())
     }
 
-    /// Removes an attempt from TASKS, unless it is wanted after the end. Only its body distinguishes work
-    /// for a replaced block from work for the same block announced again after the chain went back to it.
     async fn purge(&mut self, key: &AttemptKey, ended: &BlockEnded) -> Result<(), BusError> {
         let subject = subject::task(key);
         let task = self.bus.last::<Task>(Stream::Tasks, &subject).await?;
-        let is_wanted = |task: Task| {
-            let claim = task.claim();
-            ended.assess(&task.header.id.stage, claim).is_wanted()
-        };
-        if task.and_then(|kept| kept.body.ok()).is_some_and(is_wanted) {
-            return Ok(());
+        let task = task.and_then(|kept| kept.body.ok());
+        if self.session.purge(key, ended, task.as_ref()) {
+            self.bus.purge(Stream::Tasks, &subject).await?;
         }
-        self.bus.purge(Stream::Tasks, &subject).await?;
-        self.core.ended(key);
         Ok(())
     }
 
-    pub(crate) async fn done(&mut self, source: SourceId) {
-        self.bodies.forget(source);
-        self.waits.end(source);
-        match source {
-            SourceId::Block(sequence) => self.lanes.done(sequence).await,
-            SourceId::Stage(sequence) => self.stages.done(sequence).await,
-        }
+    /// Stores a dead letter about a message, for an operator.
+    async fn refuse(&mut self, refusal: Refusal) -> Result<Vec<Op>, BusError> {
+        let stream = match refusal.source {
+            SourceId::Block(_) => Stream::Blocks,
+            SourceId::Stage(_) => Stream::Stages,
+        };
+        let letters = DeadLetters::new(self.bus.clone());
+        let sequence = refusal.source.sequence();
+        let letter = letters
+            .refused(stream, &refusal.subject, sequence, &refusal.reason)
+            .await?;
+        let is_defined = match &refusal.blocks {
+            None => false,
+            Some((pipeline, ..)) => match self.pipelines.current_of(pipeline).await {
+                // The pipeline is defined, and its collector goes on.
+                Err(error) if error.is_damage() => true,
+                current => current?.is_some(),
+            },
+        };
+        Ok(self.session.refused(refusal, letter, is_defined))
     }
 
     /// Returns the attempts in TASKS by zkVM.
-    pub(crate) async fn released(&self) -> Result<HashMap<ZkvmId, HashSet<AttemptKey>>, BusError> {
-        let mut released: HashMap<_, HashSet<_>> = HashMap::new();
+    pub(crate) async fn released(&self) -> Result<Attempts, BusError> {
+        let mut released = Attempts::new();
         for (subject, _) in self
             .bus
             .subjects(Stream::Tasks, &subject::all(Kind::Task))
@@ -163,12 +192,31 @@ impl Active<'_> {
     }
 }
 
+/// Reads a body from its stream. Returns `None` if the message is gone.
+async fn read(bus: &Bus, source: SourceId) -> Result<Option<Traced>, BusError> {
+    match source {
+        SourceId::Block(sequence) => {
+            let kept = bus.at::<BlockEvent>(Stream::Blocks, sequence).await?;
+            Ok(kept.and_then(|kept| match kept.body {
+                Ok(BlockEvent::Observed(block)) => {
+                    Some(Arc::new((Body::Block(block, kept.stored_at), kept.trace)))
+                }
+                _ => None,
+            }))
+        }
+        SourceId::Stage(sequence) => {
+            let kept = bus.at::<StageReady>(Stream::Stages, sequence).await?;
+            Ok(kept.and_then(|kept| Some(Arc::new((Body::Stage(kept.body.ok()?), kept.trace)))))
+        }
+    }
+}
+
 pub(crate) fn cursor_key(source: SourceId) -> String {
     format!("cursor.dispatcher.{}", source.sequence())
 }
 
 /// Returns the trace context of a task. A block whose ingester began no trace has one from here on.
-fn traced(body: &Body, came: &TraceContext) -> TraceContext {
+fn trace_of(body: &Body, came: &TraceContext) -> TraceContext {
     let Body::Block(block, stored_at) = body else {
         return came.clone();
     };

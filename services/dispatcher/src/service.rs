@@ -1,27 +1,24 @@
 //! The shell: starts from stored state when this process begins to lead, and handles one event after another.
 
 use crate::{
-    bodies::Bodies,
     config::Config,
-    decide::{Dispatcher, SourceId},
+    lane::delivered,
     lanes::Lanes,
     metrics::Metrics,
     room::RoomWatch,
+    session::{Session, Token},
     standstill::Standstill,
-    waits::Waits,
 };
 use push0_bus::{
     Bucket, Bus, BusError, Deliveries, Duty, Facts, Failure, Leadership, Outbox, Pipelines, Replay, Seals,
     Signals, Stream, now,
 };
 use push0_domain::{
-    ZkvmId,
     message::{HeldQueue, KnownBlock, Lease, StageReady},
     subject::{self, Kind},
 };
 use push0_runtime::{BoxError, Component, Service, UnreadableState};
 use std::{
-    collections::HashSet,
     convert::Infallible,
     time::{Duration, Instant},
 };
@@ -32,12 +29,6 @@ const ROLE: &str = "dispatcher";
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 /// How often silent provers and passed deadlines are looked for: a fraction of the heartbeat interval.
 const TICK: Duration = Duration::from_millis(50);
-/// After how many ticks the outstanding attempts are compared with TASKS.
-const RECONCILE_EVERY: u32 = 20;
-/// Minimum age of a release to be compared with TASKS. By then its publish has long been answered.
-const RECONCILE_AGE: Duration = Duration::from_secs(2);
-/// Most publishes in flight. At this limit no more messages are read.
-pub(crate) const IN_FLIGHT_MAX: usize = 1024;
 
 /// Runs the dispatcher until it is asked to stop.
 pub async fn run(service: Service<Config>) -> Result<(), BoxError> {
@@ -103,10 +94,7 @@ impl Duty for Dispatching {
     }
 }
 
-/// The release behind an unanswered publish: source message and task index.
-type Token = (SourceId, u32);
-
-/// The dispatcher while it leads.
+/// The executor of a session while this process leads: turns what comes into inputs, and carries out operations.
 pub(crate) struct Active<'a> {
     pub(crate) bus: &'a Bus,
     pub(crate) metrics: &'a Metrics,
@@ -115,9 +103,7 @@ pub(crate) struct Active<'a> {
     pub(crate) cursors: Facts<u32>,
     pub(crate) known: Facts<KnownBlock>,
     pub(crate) holds: Facts<HeldQueue>,
-    pub(crate) core: Dispatcher,
-    pub(crate) bodies: Bodies,
-    pub(crate) waits: Waits,
+    pub(crate) session: Session,
     pub(crate) outbox: Outbox<Token>,
     pub(crate) lanes: Lanes,
     pub(crate) stages: Deliveries<StageReady>,
@@ -149,9 +135,7 @@ impl<'a> Active<'a> {
             cursors: bus.facts(Bucket::State).await?,
             known: bus.facts(Bucket::Blocks).await?,
             holds: bus.facts(Bucket::State).await?,
-            core: Dispatcher::default(),
-            bodies: Bodies::default(),
-            waits: Waits::default(),
+            session: Session::new(*ahead),
             outbox: Outbox::new(bus.clone(), PATIENCE),
             lanes: Lanes::start(bus, &pipelines, *ahead).await?,
             stages: bus.replay(&stages).await?,
@@ -182,7 +166,7 @@ impl<'a> Active<'a> {
             }
         }
         for (zkvm, released) in self.released().await? {
-            self.core.adopt(&zkvm, released, now());
+            self.session.core.adopt(&zkvm, released, now());
         }
         Ok(())
     }
@@ -190,33 +174,25 @@ impl<'a> Active<'a> {
     async fn serve(mut self) -> Result<Infallible, BusError> {
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let mut ticks = 0_u32;
         loop {
-            let may_read = self.outbox.len() < IN_FLIGHT_MAX;
+            let may_read = self.session.may_read();
             tokio::select! {
                 biased;
-                _ = tick.tick() => {
-                    ticks = ticks.wrapping_add(1);
-                    self.lanes.tick(Instant::now());
-                    if self.room.tick(Instant::now()) {
-                        self.core.reserve().looks();
-                    }
-                    if ticks.is_multiple_of(RECONCILE_EVERY) {
-                        self.reconcile().await?;
-                        self.metrics.observe(&self.core, &self.lanes);
-                        self.metrics.ages(&self.core, &self.waits, now());
-                    }
-                    let effects = self.core.tick(now());
-                    self.apply(effects).await?;
+                _ = tick.tick() => self.tick().await?,
+                (token, stored) = self.outbox.next() => {
+                    let ops = self.stored(token, stored)?;
+                    self.perform(ops).await?;
                 }
-                ((source, index), stored) = self.outbox.next() => self.stored(source, index, stored).await?,
                 signal = self.signals.next() => {
                     let signal = signal?;
                     self.hear(&signal).await?;
                 }
                 room = self.room.seen(self.metrics) => self.sees_room(room),
-                delivery = self.stages.next(), if may_read => self.stage(delivery?).await?,
-                news = self.lanes.next(), if may_read => self.news(news?).await?,
+                delivery = self.stages.next(), if may_read => {
+                    let message = delivered(delivery?, self.stages.is_replay());
+                    self.stage(message).await?;
+                },
+                news = self.lanes.next(|lane| self.session.is_parked(lane)), if may_read => self.news(news?).await?,
             }
             self.resume().await?;
             self.unpark().await?;
@@ -224,21 +200,27 @@ impl<'a> Active<'a> {
         }
     }
 
-    fn sees_room(&mut self, room: push0_bus::Room) {
-        self.core.has_room_for_results(room);
-        if let Some(level) = self.room.blobs() {
-            self.core.reserve().sees(&level);
+    async fn tick(&mut self) -> Result<(), BusError> {
+        self.lanes.tick(Instant::now());
+        if self.room.tick(Instant::now()) {
+            self.session.core.reserve().looks();
         }
+        if self.session.compares() {
+            let asked_at = now();
+            let held = self.released().await?;
+            self.session.reconcile(&held, asked_at);
+            self.catch_up().await?;
+            self.metrics.observe(&self.session);
+            self.metrics.ages(&self.session, now());
+        }
+        let ops = self.session.tick(now());
+        self.perform(ops).await
     }
 
-    async fn reconcile(&mut self) -> Result<(), BusError> {
-        let before = now().minus(RECONCILE_AGE);
-        let released = self.released().await?;
-        let zkvms: Vec<ZkvmId> = self.core.provers().map(|(zkvm, ..)| zkvm.clone()).collect();
-        for zkvm in zkvms {
-            self.core
-                .reconcile(&zkvm, released.get(&zkvm).unwrap_or(&HashSet::new()), before);
+    fn sees_room(&mut self, room: push0_bus::Room) {
+        self.session.core.has_room_for_results(room);
+        if let Some(level) = self.room.blobs() {
+            self.session.core.reserve().sees(&level);
         }
-        self.catch_up().await
     }
 }

@@ -2,15 +2,16 @@
 
 use crate::decide::Release;
 use push0_domain::{
-    Announcement, CriticalPath, Payload, Payloads, SealKeys, Timestamp,
+    Announcement, CriticalPath, Payload, Payloads, PipelineId, SealKeys, Timestamp,
     codec::CodecError,
     message::{BlockContext, ObservedBlock, StageKind, StageReady, Task, TaskHeader},
     path::Leg,
     pipeline::{Pipeline, Stage},
     seal::Seal,
     task::{first_attempt, start_of},
+    trace::TraceContext,
 };
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 /// The body of a source message.
 #[derive(Clone, Debug)]
@@ -21,7 +22,18 @@ pub enum Body {
     Stage(StageReady),
 }
 
+/// The body of a source message, and the trace context of the message.
+pub type Traced = Arc<(Body, TraceContext)>;
+
 impl Body {
+    /// Returns the pipeline and the revision named by the message.
+    pub fn revision(&self) -> (&PipelineId, u32) {
+        match self {
+            Self::Block(block, _) => (&block.pipeline, block.revision),
+            Self::Stage(stage) => (&stage.stage.pipeline, stage.context.revision),
+        }
+    }
+
     /// Returns the approximate size in memory, in bytes.
     pub fn size(&self) -> usize {
         let payload = |p: &Payload| {

@@ -1,14 +1,22 @@
 //! Tests of how far blocks are read ahead of the output, and of cancellations read before their turn.
 
 use proptest::{collection::vec, prelude::*};
-use push0_dispatcher::decide::{CANCELS_EARLY_MAX, Dispatcher, Effect, SourceId};
+use push0_dispatcher::{
+    decide::{CANCELS_EARLY_MAX, Dispatcher, Effect, SourceId},
+    session::{Attempts, Op, Received, Session},
+};
 use push0_domain::{
-    Announcement, BlockHash, BlockRef, Timestamp,
-    message::{BlockFacts, Cancel, Emission, EmissionOutcome, EndReason, Lease, ProverState, Role},
+    Announcement, BlockHash, BlockRef, Payload, SealKeys, Timestamp,
+    message::{
+        BlockEvent, BlockFacts, Cancel, Emission, EmissionOutcome, EndReason, Lease, ObservedBlock,
+        ProverState, Role,
+    },
     output::Output,
     pipeline::Pipeline,
+    seal_keys::SealKey,
+    trace::TraceContext,
 };
-use std::{collections::BTreeSet, sync::Arc};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 const NOW: Timestamp = Timestamp(1_000_000);
 
@@ -245,4 +253,71 @@ fn blocks_and_cancels_that_went_by_leave_nothing() {
     assert!(real.forget(&pipeline.name) && !real.knows(&pipeline.name));
     let left = format!("{real:?}");
     assert!(!left.contains("demo"), "{left}");
+}
+
+fn observed(pipeline: &Pipeline, number: u64, sequence: u64) -> Received<BlockEvent> {
+    let block = ObservedBlock {
+        pipeline: pipeline.name.clone(),
+        revision: 1,
+        block: block(number, 1),
+        parent_hash: BlockHash::default(),
+        input: Payload::empty(),
+        observed_at: NOW,
+        deadline_at: None,
+        facts: BlockFacts::default(),
+    };
+    Received {
+        body: BlockEvent::Observed(block),
+        trace: TraceContext::default(),
+        subject: String::new(),
+        sequence,
+        stored_at: NOW,
+        is_replay: false,
+    }
+}
+
+/// P1, P8: a late block fills the hole in front of a parked block. It cannot be acknowledged before the consumer has
+/// delivered it. A cancel waits until the release is in TASKS.
+#[test]
+fn a_late_block_is_released_at_once_and_acknowledged_in_its_turn() {
+    let pipeline = pipeline();
+    let (name, defined) = (&pipeline.name, || Some(pipeline.clone()));
+    let mut session = Session::new(1);
+    session.core = idle(&pipeline);
+    session.core.announced(name, 1);
+    session.open(name, true, NOW);
+    let parked = session.receive(name, observed(&pipeline, 3, 1), defined());
+    assert!(parked.is_empty() && session.is_parked(name));
+    assert!(session.seeks_late_blocks(name, NOW).is_none(), "too soon");
+    let search = session.seeks_late_blocks(name, NOW.plus(Duration::from_secs(2)));
+    assert_eq!(search.map(|search| (search.parked, search.front)), Some((1, 1)));
+    let late = session.receive_late(name, observed(&pipeline, 1, 2), defined());
+    assert!(late.is_empty());
+
+    let left = [(name, 1)];
+    assert!(session.release(0, left, NOW).is_none(), "a cancel may be unread");
+    session.receive_early(name, []);
+    assert!(session.release(1, left, NOW).is_none(), "a stage is unread");
+    let released = session.release(0, left, NOW).expect("all is read that can be");
+    let found = released.into_iter().map(|release| {
+        let body = session.body(release.source).expect("it is cached");
+        (release, Some((body, pipeline.clone())))
+    });
+    let round = found.collect();
+    let keys = SealKeys::new(SealKey::new([1; 32]));
+    let published = session.publish(round, &keys, NOW).expect("it is sealed");
+    assert!(matches!(&published[..], [Op::Publish(out)] if out.release.source == SourceId::Block(2)));
+
+    let cancel = cancel(&pipeline, 3, 3, Vec::new());
+    assert!(session.receive_early(name, [(3, cancel)]).is_empty() && session.awaits_answers());
+    let stored = session.stored((SourceId::Block(2), 0));
+    assert!(matches!(stored[..], [Op::ListTasks]), "{stored:?}");
+    let cancelled = session.list(&Attempts::new());
+    assert!(matches!(cancelled[..], [Op::End(_)]) && !session.awaits_answers());
+
+    let block = session.unpark(name, NOW).expect("it is parked");
+    let ended = session.receive(name, block, defined());
+    assert!(matches!(ended[..], [Op::Acknowledge(SourceId::Block(1))]));
+    let turn = session.receive(name, observed(&pipeline, 1, 2), defined());
+    assert!(matches!(turn[..], [Op::Acknowledge(SourceId::Block(2))]));
 }

@@ -51,10 +51,6 @@ pub(crate) enum Body {
 }
 
 impl Body {
-    pub(crate) fn is_cancel(&self) -> bool {
-        matches!(self, Self::Block(BlockEvent::Cancelled(_)))
-    }
-
     /// Returns the pipeline whose blocks this message announces or cancels.
     pub(crate) fn lane(&self) -> Option<&PipelineId> {
         match self {

@@ -1,4 +1,5 @@
-//! The dispatcher's shell, with its effects in the order of `services/dispatcher/src/service.rs`.
+//! The executor of the dispatcher's session: hands simulated events to the session of the real dispatcher, with what the
+//! real executor reads from the broker, and turns the session's operations into steps of the process.
 
 use crate::{
     broker::{Body, Stream},
@@ -6,366 +7,363 @@ use crate::{
     world::World,
 };
 use push0_dispatcher::{
-    decide::{Dispatcher, Effect, Outcome, Ready, SourceId},
-    task,
+    decide::{Ready, SourceId},
+    session::{self, Attempts, Found, Received, Session, Token},
 };
 use push0_domain::{
-    Announcement, PipelineId, Timestamp, ZkvmId,
-    message::{BlockEvent, Cancel, ObservedBlock, ResultEvent},
-    subject::AttemptKey,
+    Announcement, PipelineId, Timestamp,
+    message::{BlockEvent, StageReady, TaskResult},
+    subject::{AttemptKey, Kind},
+    trace::TraceContext,
 };
-use std::{
-    collections::{BTreeMap, HashSet, VecDeque},
-    rc::Rc,
-    time::Duration,
-};
+use std::{collections::VecDeque, rc::Rc};
 
-const RECONCILE_EVERY: u32 = 20;
-/// Number of ticks between two searches for cancels.
-const LOOK_EVERY: u32 = 5;
-const RECONCILE_AGE: Duration = Duration::from_secs(2);
+/// Number of ticks between two searches for cancels in a lane.
+const LOOK_EVERY: usize = 5;
 
-/// State of one session of the dispatcher.
+/// A session of the dispatcher, and what surrounds it.
 #[derive(Default)]
 pub(crate) struct DispatcherShell {
-    pub(crate) core: Dispatcher,
-    bodies: BTreeMap<SourceId, task::Body>,
-    tokens: BTreeMap<u64, (SourceId, u32)>,
-    next_token: u64,
+    pub(crate) session: Session,
+    /// The tokens of all publishes, by the number in the answer.
+    tokens: Vec<Token>,
     /// Number of stages stored before this session and not delivered yet.
-    to_replay: usize,
-    lanes: Vec<LaneShell>,
+    to_replay: u64,
+    consumers: Vec<Consumer>,
+    /// The lane whose cancels are searched for next.
+    look: Option<usize>,
+    /// Inputs held back while the session awaits answers.
+    later: VecDeque<Input>,
 }
 
-/// The blocks and cancels of one pipeline, as delivered by its consumer.
+/// The consumer of one pipeline's blocks and cancels.
 #[derive(Default)]
-struct LaneShell {
+struct Consumer {
     unread: VecDeque<(u64, Rc<Body>, Timestamp)>,
-    /// The highest sequence read in its turn.
-    passed: u64,
-    to_replay: usize,
-}
-
-impl DispatcherShell {
-    /// Returns whether the broker's answer to a release is still missing.
-    pub(crate) fn is_releasing(&self) -> bool {
-        !self.tokens.is_empty()
-    }
+    to_replay: u64,
+    /// The sequence up to which the stream was searched for cancels.
+    looked_to: u64,
 }
 
 impl World {
     pub(crate) fn dispatcher_starts(&mut self) {
         self.dispatcher = DispatcherShell::default();
-        let lanes = 0..self.plan.lanes.len();
-        self.dispatcher.lanes = lanes.clone().map(|_| LaneShell::default()).collect();
+        self.dispatcher.session = Session::new(self.plan.ahead);
         self.promises.dispatcher_starts();
         let leases: Vec<_> = self.broker.leases.values().cloned().collect();
         for lease in leases {
-            self.dispatcher.core.heard(&lease, self.now);
+            self.dispatcher.session.core.heard(&lease, self.now);
         }
-        for (zkvm, released) in self.released_tasks() {
-            self.dispatcher.core.adopt(&zkvm, released, self.now);
+        for (zkvm, held) in self.released_tasks() {
+            self.dispatcher.session.core.adopt(&zkvm, held, self.now);
         }
-        for lane in lanes {
+        for lane in 0..self.plan.lanes.len() {
             let name = self.plan.lanes[lane].pipeline.name.clone();
+            self.dispatcher.session.open(&name, true, self.now);
             let of_lane = |body: &Body| body.lane() == Some(&name);
-            self.dispatcher.lanes[lane].to_replay = self.replay(Who::Dispatcher, Stream::Blocks, of_lane);
+            let to_replay = self.replay(Who::Dispatcher, Stream::Blocks, of_lane) as u64;
+            self.dispatcher.consumers.push(Consumer {
+                to_replay,
+                ..Consumer::default()
+            });
         }
-        self.dispatcher.to_replay = self.replay(Who::Dispatcher, Stream::Stages, |_| true);
+        self.dispatcher.to_replay = self.replay(Who::Dispatcher, Stream::Stages, |_| true) as u64;
     }
 
-    fn released_tasks(&mut self) -> BTreeMap<ZkvmId, HashSet<AttemptKey>> {
-        let mut released = BTreeMap::new();
-        for zkvm in &self.plan.zkvms {
-            released.insert(zkvm.clone(), HashSet::new());
-        }
+    fn released_tasks(&mut self) -> Attempts {
+        let mut released = Attempts::new();
         for key in self.broker.queue(Stream::Tasks).keys() {
             released.entry(key.zkvm.clone()).or_default().insert(key.clone());
         }
         released
     }
 
-    fn reconcile_dispatcher(&mut self) {
-        let before = self.now.minus(RECONCILE_AGE);
-        for (zkvm, present) in self.released_tasks() {
-            self.dispatcher.core.reconcile(&zkvm, &present, before);
-        }
-    }
-
     pub(crate) fn dispatcher_hears(&mut self, input: Input) -> Vec<Op> {
-        let mut ops = match input {
-            Input::Read(..) => Vec::new(),
-            Input::Tick => {
-                let process = self.process(Who::Dispatcher);
-                process.ticks += 1;
-                let process_ticks = process.ticks;
-                let mut ops = Vec::new();
-                if process_ticks.is_multiple_of(RECONCILE_EVERY) {
-                    self.reconcile_dispatcher();
-                    ops.extend(self.catch_up());
-                }
-                // A task on its way to TASKS must be stored before a cancel can purge the task.
-                if process_ticks.is_multiple_of(LOOK_EVERY) && !self.dispatcher.is_releasing() {
-                    ops.extend(self.early_cancels());
-                }
-                let effects = self.dispatcher.core.tick(self.now);
-                ops.extend(self.apply(effects));
-                ops
+        let ops = match input {
+            Input::Answer(token, _) => {
+                let token = self.dispatcher.tokens[token as usize];
+                self.dispatcher.session.stored(token)
             }
-            Input::Answer(token, _) => match self.dispatcher.tokens.remove(&token) {
-                Some((source, index)) => {
-                    let effects = self.dispatcher.core.stored(source, index);
-                    self.apply(effects)
-                }
-                None => Vec::new(),
-            },
+            input if self.dispatcher.session.awaits_answers() => {
+                self.dispatcher.later.push_back(input);
+                return Vec::new();
+            }
+            Input::Read(..) => Vec::new(),
+            Input::Tick => self.dispatcher_ticks(),
             Input::Signal(body) => self.dispatcher_signal(&body),
-            Input::Delivery(stream, sequence, body, stored_at) => match &*body {
-                Body::Block(_) if stream == Stream::Blocks => {
+            Input::Delivery(_, sequence, body, stored_at) => match &*body {
+                Body::Block(_) => {
                     let lane = body.lane().map_or(0, |name| self.lane_of(name));
                     let unread = (sequence, body.clone(), stored_at);
-                    self.dispatcher.lanes[lane].unread.push_back(unread);
+                    self.dispatcher.consumers[lane].unread.push_back(unread);
                     Vec::new()
                 }
-                Body::Stage(ready) => {
-                    self.dispatcher.core.replays(self.dispatcher.to_replay > 0);
-                    self.dispatcher.to_replay = self.dispatcher.to_replay.saturating_sub(1);
-                    self.stage(sequence, ready)
-                }
+                Body::Stage(ready) => self.stage(sequence, ready, stored_at),
                 _ => Vec::new(),
             },
         };
-        let mut may_release = self.dispatcher.to_replay == 0;
-        for lane in 0..self.plan.lanes.len() {
-            ops.extend(self.read_on(lane));
-            let lane = &self.dispatcher.lanes[lane];
-            // An unread message at the front is a block too far ahead, or a cancel that waits for answers.
-            // Only the cancel holds releases back.
-            let front = lane.unread.front();
-            may_release &= lane.to_replay == 0 || front.is_some();
-            may_release &= front.is_none_or(|(_, body, _)| !body.is_cancel());
+        then_read_on(ops)
+    }
+
+    fn dispatcher_ticks(&mut self) -> Vec<session::Op> {
+        let mut ops = Vec::new();
+        if self.dispatcher.session.compares() {
+            let held = self.released_tasks();
+            self.dispatcher.session.reconcile(&held, self.now);
+            ops.extend(self.catch_up());
         }
-        if may_release {
-            ops.extend(self.release());
-        }
+        ops.extend(self.dispatcher.session.tick(self.now));
+        let process = self.process(Who::Dispatcher);
+        let lane = process.ticks as usize % LOOK_EVERY;
+        process.ticks += 1;
+        self.dispatcher.look = (lane < self.plan.lanes.len()).then_some(lane);
         ops
     }
 
-    fn dispatcher_signal(&mut self, body: &Rc<Body>) -> Vec<Op> {
-        match &**body {
-            Body::Lease(lease) => self.dispatcher.core.heard(lease, self.now),
-            Body::Check(result) | Body::Result(result) | Body::Verdict(result) => {
-                let key = AttemptKey::of(&result.header.zkvm, &result.header.attempt_id());
-                let effects = self.dispatcher.core.came(&key, Outcome::of(result), self.now);
-                return self.apply(effects);
+    fn dispatcher_signal(&mut self, body: &Rc<Body>) -> Vec<session::Op> {
+        let (kind, result): (Kind, &TaskResult) = match &**body {
+            Body::Check(result) => (Kind::Check, result),
+            Body::Result(result) => (Kind::Result, result),
+            Body::Verdict(result) => (Kind::Verdict, result),
+            Body::Lease(lease) => {
+                self.dispatcher.session.core.heard(lease, self.now);
+                return Vec::new();
             }
             Body::Records(_, _, records) => {
                 let mut ops = Vec::new();
                 for record in records {
-                    let core = &mut self.dispatcher.core;
-                    let effects = core.emitted(record);
                     self.promises.dispatcher_knows(record);
-                    ops.extend(self.apply(effects));
+                    ops.extend(self.dispatcher.session.emitted(record));
                 }
                 return ops;
             }
-            _ => {}
+            _ => return Vec::new(),
+        };
+        let key = AttemptKey::of(&result.header.zkvm, &result.header.attempt_id());
+        self.dispatcher.session.report(kind, &key, result, self.now)
+    }
+
+    /// Reads the output of a pipeline on its first sight.
+    fn know(&mut self, pipeline: &PipelineId) {
+        if !self.dispatcher.session.core.knows(pipeline) {
+            let lane = self.lane_of(pipeline);
+            let output = self.broker.output(lane).map(|(output, _)| output);
+            let first = self.broker.known[lane].keys().next().map(|(first, _)| *first);
+            // No entry of the pipeline waits yet, so the recall asks for nothing.
+            self.dispatcher.session.recall(pipeline, output, first);
         }
+    }
+
+    /// Tells the session of stored records whose signals were lost.
+    fn catch_up(&mut self) -> Vec<session::Op> {
+        let mut ops = Vec::new();
+        for (name, next) in self.dispatcher.session.outputs() {
+            let lane = self.lane_of(&name);
+            let log = &self.broker.log[lane];
+            let is_missed = log
+                .iter()
+                .any(|(_, record)| next == 0 || record.last.number == next);
+            if is_missed && let Some((output, _)) = self.broker.output(lane) {
+                for (_, record) in log {
+                    self.promises.dispatcher_knows(record);
+                }
+                ops.extend(self.dispatcher.session.recall(&name, Some(output), None));
+            }
+        }
+        ops
+    }
+
+    /// Searches the stream for cancels, behind blocks too far ahead or still undelivered.
+    fn look_for_cancels(&mut self, lane: usize) -> Vec<session::Op> {
+        let name = &self.plan.lanes[lane].pipeline.name;
+        let Some(behind) = self.dispatcher.session.seeks_cancels(name) else {
+            return Vec::new();
+        };
+        let behind = behind.max(self.dispatcher.consumers[lane].looked_to);
+        let stored = self.broker.queue(Stream::Blocks);
+        self.dispatcher.consumers[lane].looked_to = stored.newest();
+        let behind = stored.messages.range(behind + 1..);
+        let cancels = behind.filter_map(|(sequence, message)| match &*message.body {
+            Body::Block(BlockEvent::Cancelled(cancel)) if cancel.pipeline == *name => {
+                Some((*sequence, cancel.clone()))
+            }
+            _ => None,
+        });
+        let cancels: Vec<_> = cancels.collect();
+        for (sequence, cancel) in &cancels {
+            self.promises.dispatcher_cancels(cancel, Announcement(*sequence));
+        }
+        self.dispatcher.session.receive_early(name, cancels)
+    }
+
+    /// Takes parked blocks up again, releases tasks, and reads the next message of a lane.
+    pub(crate) fn dispatcher_reads_on(&mut self) -> Vec<Op> {
+        if self.dispatcher.session.awaits_answers() {
+            return Vec::new();
+        }
+        if let Some(lane) = self.dispatcher.look.take() {
+            return then_read_on(self.look_for_cancels(lane));
+        }
+        for name in self.dispatcher.session.parked() {
+            if let Some(block) = self.dispatcher.session.unpark(&name, self.now) {
+                let ops = self.receive(&name, block);
+                if !ops.is_empty() {
+                    return then_read_on(ops);
+                }
+            }
+        }
+        let ops = self.release();
+        if !ops.is_empty() {
+            return then_read_on(ops);
+        }
+        for lane in 0..self.plan.lanes.len() {
+            let name = self.plan.lanes[lane].pipeline.name.clone();
+            let session = &self.dispatcher.session;
+            let may_read = session.may_read() && !session.is_parked(&name);
+            let consumer = &mut self.dispatcher.consumers[lane];
+            let next = may_read.then(|| consumer.unread.pop_front()).flatten();
+            if let Some((sequence, body, stored_at)) = next
+                && let Body::Block(event) = &*body
+            {
+                let is_replay = consumer.to_replay > 0;
+                consumer.to_replay = consumer.to_replay.saturating_sub(1);
+                let message = received(event.clone(), sequence, stored_at, is_replay);
+                return then_read_on(self.receive(&name, message));
+            }
+        }
+        let later = std::mem::take(&mut self.dispatcher.later);
+        self.process(Who::Dispatcher).put_back(later);
         Vec::new()
     }
 
-    /// On the first sight of a pipeline, tells the core how far the pipeline's output is.
-    fn know(&mut self, pipeline: &PipelineId) {
-        if self.dispatcher.core.knows(pipeline) {
-            return;
-        }
-        let lane = self.lane_of(pipeline);
-        let output = self.broker.output(lane).map(|(output, _)| output);
-        let core = &mut self.dispatcher.core;
-        if let Some((first, _)) = self.broker.known[lane].keys().next() {
-            core.announced(pipeline, *first);
-        }
-        // No entry of the pipeline waits yet, so the recall drops nothing.
-        core.recall(pipeline, output.unwrap_or_default());
-    }
-
-    /// Reads the pipeline's blocks that are near enough to its output, and its cancels.
-    fn read_on(&mut self, lane: usize) -> Vec<Op> {
-        let mut ops = Vec::new();
-        while let Some((sequence, body, stored_at)) = self.dispatcher.lanes[lane].unread.front().cloned() {
-            let may_read = match &*body {
-                Body::Block(BlockEvent::Observed(block)) => self.has_room(lane, sequence, block),
-                _ => !self.dispatcher.is_releasing(),
-            };
-            if !may_read {
-                break;
+    fn receive(&mut self, lane: &PipelineId, message: Received<BlockEvent>) -> Vec<session::Op> {
+        self.know(lane);
+        let pipeline = self.plan.lanes[self.lane_of(lane)].pipeline.clone();
+        let (event, source) = (message.body.clone(), SourceId::Block(message.sequence));
+        let session = &mut self.dispatcher.session;
+        let ops = session.receive(lane, message, Some(pipeline.clone()));
+        match event {
+            BlockEvent::Cancelled(cancel) => {
+                let announcement = Announcement(source.sequence());
+                self.promises.dispatcher_cancels(&cancel, announcement);
             }
-            let shell = &mut self.dispatcher.lanes[lane];
-            shell.unread.pop_front();
-            shell.passed = shell.passed.max(sequence);
-            self.dispatcher.core.replays(shell.to_replay > 0);
-            shell.to_replay = shell.to_replay.saturating_sub(1);
-            match &*body {
-                Body::Block(BlockEvent::Observed(block)) => {
-                    ops.extend(self.block(SourceId::Block(sequence), block, stored_at));
-                }
-                Body::Block(BlockEvent::Cancelled(cancel)) => {
-                    ops.extend(self.cancel(sequence, cancel, false));
-                }
-                _ => {}
+            BlockEvent::Observed(block) if ops.is_empty() && !session.is_parked(lane) => {
+                self.promises.block_is_ready(source, &block, &pipeline);
             }
+            BlockEvent::Observed(_) => {}
         }
         ops
     }
 
-    fn has_room(&mut self, lane: usize, sequence: u64, block: &ObservedBlock) -> bool {
-        self.know(&block.pipeline);
-        let (source, ahead) = (SourceId::Block(sequence), self.plan.lanes[lane].ahead);
-        let core = &mut self.dispatcher.core;
-        core.announced(&block.pipeline, block.block.number);
-        core.has_room(source, &block.pipeline, &block.block, ahead)
-    }
-
-    /// Tells the core of stored records whose signals were lost.
-    fn catch_up(&mut self) -> Vec<Op> {
-        let outputs = self.dispatcher.core.outputs();
-        let outputs: Vec<(PipelineId, u64)> = outputs.map(|(name, next)| (name.clone(), next)).collect();
-        let mut ops = Vec::new();
-        for (name, next) in outputs {
-            let lane = self.lane_of(&name);
-            if let Some((output, _)) = self.broker.output(lane)
-                && output.next() > next
-            {
-                for (_, record) in &self.broker.log[lane] {
-                    self.promises.dispatcher_knows(record);
-                }
-                let effects = self.dispatcher.core.recall(&name, output);
-                ops.extend(self.apply(effects));
-            }
-        }
-        ops
-    }
-
-    /// Reads cancels before their turn, from behind blocks that are too far ahead or still undelivered.
-    fn early_cancels(&mut self) -> Vec<Op> {
-        let stored = &self.broker.queue(Stream::Blocks).messages;
-        let cancels = stored.iter().filter(|(_, message)| message.body.is_cancel());
-        let cancels: Vec<_> = cancels
-            .map(|(sequence, message)| (*sequence, message.body.clone()))
-            .collect();
-        let mut ops = Vec::new();
-        for (sequence, body) in cancels {
-            if let Body::Block(BlockEvent::Cancelled(cancel)) = &*body {
-                let lane = self.lane_of(&cancel.pipeline);
-                let core = &self.dispatcher.core;
-                let is_ahead = sequence > self.dispatcher.lanes[lane].passed;
-                if is_ahead && core.has_room_for_cancels(&cancel.pipeline) {
-                    ops.extend(self.cancel(sequence, cancel, true));
-                }
-            }
-        }
-        ops
-    }
-
-    fn cancel(&mut self, sequence: u64, cancel: &Cancel, is_early: bool) -> Vec<Op> {
-        let held = self.released_tasks();
-        let held = held.values().flatten();
-        let source = SourceId::Block(sequence);
-        let core = &mut self.dispatcher.core;
-        let effects = core.cancel(source, cancel, held, is_early);
-        self.promises.dispatcher_cancels(cancel, Announcement(sequence));
-        self.apply(effects)
-    }
-
-    fn block(&mut self, source: SourceId, block: &ObservedBlock, stored_at: Timestamp) -> Vec<Op> {
-        let lane = self.lane_of(&block.pipeline);
-        let pipeline = self.plan.lanes[lane].pipeline.clone();
-        let core = &mut self.dispatcher.core;
-        let effects = core.block(source, block.block, block.deadline_at, &pipeline);
-        if effects.is_empty() {
-            let body = task::Body::Block(block.clone(), stored_at);
-            self.dispatcher.bodies.insert(source, body);
-            self.promises.block_is_ready(source, block, &pipeline);
-        }
-        self.apply(effects)
-    }
-
-    fn stage(&mut self, sequence: u64, stage: &push0_domain::message::StageReady) -> Vec<Op> {
+    fn stage(&mut self, sequence: u64, stage: &StageReady, stored_at: Timestamp) -> Vec<session::Op> {
         let source = SourceId::Stage(sequence);
+        let is_replay = self.dispatcher.to_replay > 0;
+        self.dispatcher.to_replay = self.dispatcher.to_replay.saturating_sub(1);
         self.know(&stage.stage.pipeline);
-        let pipeline = self.plan.lanes[self.lane_of(&stage.stage.pipeline)]
-            .pipeline
-            .clone();
+        let pipeline = &self.plan.lanes[self.lane_of(&stage.stage.pipeline)].pipeline;
         let cursor = self.broker.cursors.get(&sequence).copied().unwrap_or(0);
-        let ready = Ready::from(stage);
-        let effects = self
-            .dispatcher
-            .core
-            .stage(source, ready.clone(), cursor, &pipeline, self.now);
-        if effects.is_empty() {
-            self.dispatcher
-                .bodies
-                .insert(source, task::Body::Stage(stage.clone()));
-            self.promises.stage_is_ready(source, ready, cursor, &pipeline);
-        }
-        self.apply(effects)
-    }
-
-    fn release(&mut self) -> Vec<Op> {
-        let mut ops = Vec::new();
-        while let Some(release) = self.dispatcher.core.release(self.now) {
-            self.promises.released(&release, self.now);
-            let lane = self.lane_of(&release.stage.pipeline);
-            let pipeline = self.plan.lanes[lane].pipeline.clone();
-            let task = self
-                .dispatcher
-                .bodies
-                .get(&release.source)
-                .and_then(|body| body.task(&release, 0, &pipeline, &self.plan.keys));
-            let Some(Ok(task)) = task else {
-                self.promises.break_with(format_args!("no task for {release:?}"));
-                break;
-            };
-            self.dispatcher.next_token += 1;
-            let token = self.dispatcher.next_token;
-            self.dispatcher
-                .tokens
-                .insert(token, (release.source, release.index));
-            ops.push(Op::Send(Body::Task(task), token));
+        let message = received(stage.clone(), sequence, stored_at, is_replay);
+        let definition = Some(pipeline.clone());
+        let session = &mut self.dispatcher.session;
+        let ops = session.stage(message, cursor, definition, self.now);
+        if ops.is_empty() {
+            self.promises
+                .stage_is_ready(source, Ready::from(stage), cursor, pipeline);
         }
         ops
     }
 
-    fn apply(&mut self, effects: Vec<Effect>) -> Vec<Op> {
-        let mut ops = Vec::new();
-        for effect in effects {
-            match effect {
-                Effect::Done(source) => ops.extend(self.done(source)),
-                Effect::SaveCursor(source, next) => ops.push(Op::SaveCursor(source.sequence(), next)),
-                Effect::DropCursor(source) => ops.push(Op::DropCursor(source.sequence())),
-                Effect::Hold(..) => {}
-                Effect::Purge(key, ended) => ops.push(Op::Purge(key, ended)),
-                Effect::End(ended, source) => {
-                    self.promises.dispatcher_ends(&ended);
-                    let ResultEvent::Ended(ended) = ResultEvent::Ended(ended) else {
-                        continue;
-                    };
-                    ops.push(Op::Store(Body::Ended(ended)));
-                    if let Some(source) = source {
-                        ops.extend(self.done(source));
-                    }
+    fn release(&mut self) -> Vec<session::Op> {
+        let consumers = self.plan.lanes.iter().zip(&self.dispatcher.consumers);
+        let lanes = consumers.map(|(lane, consumer)| (&lane.pipeline.name, consumer.to_replay));
+        let session = &mut self.dispatcher.session;
+        let Some(releases) = session.release(self.dispatcher.to_replay, lanes, self.now) else {
+            return Vec::new();
+        };
+        let mut round: Vec<Found> = Vec::new();
+        for release in releases {
+            self.promises.released(&release, self.now);
+            let pipeline = &self.plan.lanes[self.lane_of(&release.stage.pipeline)].pipeline;
+            let body = self.dispatcher.session.body(release.source);
+            round.push((release, body.map(|body| (body, pipeline.clone()))));
+        }
+        let count = round.len();
+        let ops = self.dispatcher.session.publish(round, &self.plan.keys, self.now);
+        let published = ops.as_ref().map_or(0, Vec::len);
+        if published != count {
+            self.promises
+                .break_with(format_args!("no task for a release: {ops:?}"));
+        }
+        ops.unwrap_or_default()
+    }
+
+    /// Carries out an operation, or turns it into the next steps.
+    pub(crate) fn dispatcher_performs(&mut self, op: session::Op) -> Vec<Op> {
+        match op {
+            session::Op::Acknowledge(source) => {
+                self.promises.done(source);
+                let stream = match source {
+                    SourceId::Block(_) => Stream::Blocks,
+                    SourceId::Stage(_) => Stream::Stages,
+                };
+                return vec![Op::Ack(stream, source.sequence())];
+            }
+            session::Op::Publish(outgoing) => {
+                let release = &outgoing.release;
+                self.dispatcher.tokens.push((release.source, release.index));
+                let token = self.dispatcher.tokens.len() as u64 - 1;
+                return vec![Op::Send(Body::Task(outgoing.task), token)];
+            }
+            session::Op::End(ended) => {
+                self.promises.dispatcher_ends(&ended);
+                return vec![Op::Store(Body::Ended(ended))];
+            }
+            session::Op::ListTasks => {
+                let held = self.released_tasks();
+                let ops = self.dispatcher.session.list(&held);
+                return ops.into_iter().map(Op::Dispatcher).collect();
+            }
+            session::Op::Purge(key, ended) => {
+                let queue = self.broker.queue(Stream::Tasks);
+                let sequence = queue.sequence_of(&key);
+                let message = sequence.and_then(|sequence| queue.messages.get(&sequence));
+                let task = message.and_then(|message| match &*message.body {
+                    Body::Task(task) => Some(task),
+                    _ => None,
+                });
+                if self.dispatcher.session.purge(&key, &ended, task)
+                    && let Some(sequence) = sequence
+                {
+                    queue.ack(sequence);
                 }
             }
+            session::Op::SaveCursor(source, cursor) => {
+                self.broker.cursors.insert(source.sequence(), cursor);
+            }
+            session::Op::DropCursor(source) => drop(self.broker.cursors.remove(&source.sequence())),
+            session::Op::Refuse(refusal) => {
+                self.promises
+                    .break_with(format_args!("a dead letter: {refusal:?}"));
+            }
+            session::Op::Hold(..) | session::Op::Observe(..) => {}
         }
-        ops
+        Vec::new()
     }
+}
 
-    fn done(&mut self, source: SourceId) -> Vec<Op> {
-        self.dispatcher.bodies.remove(&source);
-        self.promises.done(source);
-        match source {
-            SourceId::Block(sequence) => vec![Op::Ack(Stream::Blocks, sequence)],
-            SourceId::Stage(sequence) => vec![Op::Ack(Stream::Stages, sequence)],
-        }
+/// Returns the steps of these operations, after which the dispatcher reads on.
+fn then_read_on(ops: Vec<session::Op>) -> Vec<Op> {
+    let ops = ops.into_iter().map(Op::Dispatcher);
+    ops.chain(std::iter::once(Op::ReadOn)).collect()
+}
+
+fn received<T>(body: T, sequence: u64, stored_at: Timestamp, is_replay: bool) -> Received<T> {
+    Received {
+        body,
+        trace: TraceContext::default(),
+        subject: String::new(),
+        sequence,
+        stored_at,
+        is_replay,
     }
 }

@@ -101,6 +101,8 @@ pub(crate) struct Plan {
     pub(crate) faults: Faults,
     pub(crate) lanes: Vec<Lane>,
     pub(crate) zkvms: Vec<ZkvmId>,
+    /// Number of blocks the dispatcher takes in ahead of each output.
+    pub(crate) ahead: u64,
     /// Limit of a collector's memory for the content of messages, in bytes.
     pub(crate) room: usize,
     /// The keys of the seals.
@@ -115,19 +117,21 @@ impl Plan {
             .map(|id| valid(ZkvmId::new(id)))
             .collect();
         let count = chance.one_of(&[1, 1, 2, 3]);
-        let lanes = (0..count).map(|at| lane(chance, at, &zkvms)).collect();
+        let ahead = chance.one_of(&[1, 2, 4, 100]);
+        let lanes = (0..count).map(|at| lane(chance, at, &zkvms, ahead)).collect();
         let room = chance.one_of(&[0, 1500, 6000, usize::MAX]);
         Self {
             faults,
             lanes,
             zkvms,
+            ahead,
             room,
             keys: SealKeys::new(SealKey::new([7; 32])),
         }
     }
 }
 
-fn lane(chance: &mut Chance, at: usize, zkvms: &[ZkvmId]) -> Lane {
+fn lane(chance: &mut Chance, at: usize, zkvms: &[ZkvmId], ahead: u64) -> Lane {
     let shape = chance.below(8);
     let attempts = u32::try_from(chance.between(1, 4)).unwrap_or(1);
     let hedge = chance.hit(400).then(|| Duration::from_millis(500));
@@ -214,9 +218,8 @@ fn lane(chance: &mut Chance, at: usize, zkvms: &[ZkvmId]) -> Lane {
     };
     // The blocks of a range are needed together, so dispatch must reach two ranges ahead.
     let every = pipeline.range().and_then(|range| range.every).unwrap_or(0);
-    let ahead = chance.one_of(&[1, 2, 4, 100]).max(2 * u64::from(every));
     Lane {
-        ahead,
+        ahead: ahead.max(2 * u64::from(every)),
         pipeline: Arc::new(pipeline),
         first: chance.between(0, 9),
         blocks: chance.between(2, 9),

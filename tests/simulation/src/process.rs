@@ -5,7 +5,7 @@ use crate::{
     broker::{Answer, Body, Stream},
     world::{Event, MS, Reply, World},
 };
-use push0_domain::{Timestamp, message::BlockEnded, subject::AttemptKey, wanted::Claims};
+use push0_domain::Timestamp;
 use push0_watchdog::session;
 use std::{collections::VecDeque, rc::Rc};
 
@@ -39,10 +39,10 @@ pub(crate) enum Op {
     Ack(Stream, u64),
     /// Reads a message again.
     Read(Stream, u64),
-    SaveCursor(u64, u32),
-    DropCursor(u64),
-    /// Removes an attempt from TASKS, if the end covers its task.
-    Purge(AttemptKey, Box<BlockEnded>),
+    /// An operation of the dispatcher's session.
+    Dispatcher(push0_dispatcher::session::Op),
+    /// Lets the dispatcher go on behind the operations of an input.
+    ReadOn,
     /// Carries out the next operation of the watchdog's session.
     Watchdog,
 }
@@ -77,6 +77,28 @@ impl Process {
         self.waits
             || !self.ops.is_empty()
             || inputs.any(|input| matches!(input, Input::Delivery(..) | Input::Answer(..) | Input::Read(..)))
+    }
+
+    /// Puts steps before all others.
+    fn next(&mut self, ops: Vec<Op>) {
+        ops.into_iter().rev().for_each(|op| self.ops.push_front(op));
+    }
+
+    /// Puts inputs back before all others of their source.
+    pub(crate) fn put_back(&mut self, inputs: VecDeque<Input>) {
+        for input in inputs.into_iter().rev() {
+            self.lanes[lane_of(&input)].push_front(input);
+        }
+    }
+}
+
+/// Returns the source of an input, within which order is kept.
+fn lane_of(input: &Input) -> usize {
+    match input {
+        Input::Signal(_) => 0,
+        Input::Delivery(Stream::Blocks, ..) => 1,
+        Input::Delivery(..) => 2,
+        Input::Answer(..) | Input::Read(..) | Input::Tick => 3,
     }
 }
 
@@ -118,13 +140,7 @@ impl World {
         if process.epoch != epoch || !process.up {
             return;
         }
-        let lane = match &input {
-            Input::Signal(_) => 0,
-            Input::Delivery(Stream::Blocks, ..) => 1,
-            Input::Delivery(..) => 2,
-            Input::Answer(..) | Input::Read(..) | Input::Tick => 3,
-        };
-        process.lanes[lane].push_back(input);
+        process.lanes[lane_of(&input)].push_back(input);
         if !process.working {
             process.working = true;
             self.after(1, Event::Go(who, epoch));
@@ -185,13 +201,14 @@ impl World {
             Op::Read(stream, sequence) => {
                 self.leave(who, Event::Read(who, epoch, stream, sequence));
             }
-            Op::SaveCursor(sequence, cursor) => {
-                self.broker.cursors.insert(sequence, cursor);
+            Op::Dispatcher(op) => {
+                let next = self.dispatcher_performs(op);
+                self.process(who).next(next);
             }
-            Op::DropCursor(sequence) => {
-                self.broker.cursors.remove(&sequence);
+            Op::ReadOn => {
+                let next = self.dispatcher_reads_on();
+                self.process(who).next(next);
             }
-            Op::Purge(key, ended) => self.purge(&key, &ended),
             Op::Watchdog => self.watchdog_goes_on(),
         }
         true
@@ -202,21 +219,6 @@ impl World {
         let found = self.broker.queue(stream).messages.get(&sequence);
         let found = found.map(|message| (message.body.clone(), message.stored_at));
         self.reach_in_order(who, epoch, Input::Read(sequence, found));
-    }
-
-    fn purge(&mut self, key: &AttemptKey, ended: &BlockEnded) {
-        let queue = self.broker.queue(Stream::Tasks);
-        let Some(sequence) = queue.sequence_of(key) else {
-            return;
-        };
-        let body = queue.messages.get(&sequence).map(|message| message.body.clone());
-        if let Some(Body::Task(task)) = body.as_deref()
-            && ended.assess(&task.header.id.stage, task.claim()).is_wanted()
-        {
-            return;
-        }
-        queue.ack(sequence);
-        self.dispatcher.core.ended(key);
     }
 
     pub(crate) fn tick(&mut self, who: Who, epoch: u32) {
