@@ -1,11 +1,14 @@
 //! The shell of one pipeline: reads results, applies decisions, and stores stages, dead letters and records.
 
+mod lost;
+
 use crate::{
     decide::{Collector, Opening, Step, Told},
     emit::{Batch, Emitter, Ready},
     gate::{Gate, Refusals},
     intake::Handle,
     known::known_at,
+    looking::Looking,
     metrics::{Metrics, STUCK_AFTER},
     recall::Recall,
     start,
@@ -99,6 +102,7 @@ pub(crate) struct Active<'a> {
     outbox: Outbox<Opened>,
     opened_bytes: usize,
     recall: Recall,
+    looking: Looking,
     gate: Gate,
     emitter: Emitter,
     emitting: Option<Storing>,
@@ -132,6 +136,7 @@ impl<'a> Active<'a> {
             outbox: Outbox::new(bus.clone(), PATIENCE),
             opened_bytes: 0,
             recall: Recall::new(bus.clone()),
+            looking: Looking::default(),
             emitting: None,
             ticks: 0,
             definition: None,
@@ -158,6 +163,7 @@ impl<'a> Active<'a> {
                     }
                 }
                 (handle, read) = self.recall.next() => self.recalled(handle, read?).await?,
+                found = self.looking.found() => self.looked(found),
                 _ = tick.tick() => self.tick().await?,
                 delivery = self.results.next(), if room => self.receive(delivery?).await?,
             }
@@ -263,6 +269,7 @@ impl<'a> Active<'a> {
         }
         if self.ticks.is_multiple_of(LOOK_EVERY) || self.looks_on {
             self.looks_on = self.look().await?;
+            self.look_for_lost_ranges();
         }
         self.advance().await
     }
