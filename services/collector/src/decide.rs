@@ -7,6 +7,7 @@
 
 mod ends;
 mod held;
+mod lost;
 mod records;
 
 pub use crate::step::{Opening, Step};

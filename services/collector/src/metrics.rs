@@ -19,6 +19,7 @@ pub(crate) struct Metrics {
     pub(crate) pending: IntGaugeVec,
     next: IntGaugeVec,
     pub(crate) refused: IntCounterVec,
+    pub(crate) lost: IntCounterVec,
     emitted: IntCounterVec,
     seconds: HistogramVec,
     overhead: HistogramVec,
@@ -112,6 +113,11 @@ impl Metrics {
                 "reports_refused_total",
                 "Reports of participants that changed nothing, by reason",
                 &["pipeline", "reason"],
+            )?,
+            lost: metrics::counter_vec(
+                "ranges_lost_total",
+                "Ranges that were begun anew, because a prover took a task away and gave no result",
+                &["pipeline"],
             )?,
             emitted: metrics::counter_vec(
                 "blocks_emitted_total",

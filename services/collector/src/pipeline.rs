@@ -6,8 +6,9 @@ use crate::{
     gate::{Gate, Refusals},
     intake::Handle,
     known::known_at,
+    looking::Looking,
     metrics::Metrics,
-    session::{Op, Report, Session, Stale, Token, is_dead},
+    session::{Found, Op, Report, Session, Stale, Token, is_dead},
     start,
 };
 use futures::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
@@ -84,6 +85,7 @@ pub(crate) struct Active<'a> {
     output: Option<Output>,
     outbox: Outbox<Token>,
     reading: FuturesUnordered<Reading>,
+    looking: Looking,
     gate: Gate,
     log: Log,
     appending: Option<Appending>,
@@ -112,6 +114,7 @@ impl<'a> Active<'a> {
             output,
             outbox: Outbox::new(bus.clone(), PATIENCE),
             reading: FuturesUnordered::new(),
+            looking: Looking::default(),
             log: Log::new(bus.clone(), Stream::Proofs, records, last_sequence.unwrap_or(0)),
             appending: None,
             definition: None,
@@ -150,6 +153,10 @@ impl<'a> Active<'a> {
                     Err(error) => return Err(error.into()),
                 },
                 Some((handle, read)) = self.reading.next() => session.recalled(handle, report(read?), now()),
+                // The next look makes up for one that failed.
+                found = self.looking.found() => if let Ok(found) = found {
+                    self.looked(&found, &mut session);
+                },
                 _ = tick.tick() => {
                     self.show_pending();
                     session.replays(self.results.to_replay() > 0);
@@ -277,6 +284,16 @@ impl<'a> Active<'a> {
         Ok(())
     }
 
+    fn looked(&self, found: &Found, session: &mut Session) {
+        for range in session.ranges_looked(found, self.results.read_to(), now()) {
+            tracing::warn!(
+                pipeline = %self.name, block.number = range.number, block.first = range.first(),
+                "the work of a range is lost: a prover took a task away and gave no result. The range is begun anew"
+            );
+            self.metrics.lost.with_label_values(&[self.name.as_str()]).inc();
+        }
+    }
+
     /// Carries out the operations of the session, in their order.
     async fn perform(&mut self, session: &mut Session) -> Result<(), BusError> {
         trace::write(session.take_spans());
@@ -299,6 +316,7 @@ impl<'a> Active<'a> {
                     let known = known_at(&self.known, self.name, number).await?;
                     session.known(&known, now());
                 }
+                Op::LookForRanges(ranges) => self.looking.begin(self.bus, self.name, ranges),
                 Op::Show(held) => {
                     if let Some(definition) = &self.definition {
                         self.metrics.held(definition, &held);

@@ -11,6 +11,8 @@
 //! taken apart at any time, and its blocks are free for another range: when one of them is cancelled or
 //! replaced, or when two halves are tried after the whole range has failed.
 
+mod lost;
+
 use crate::{
     advance::{self, ProofKey},
     around::{Around, context, first_stage, from_its_blocks, newest_of, ready_in},
@@ -40,6 +42,8 @@ pub(crate) struct Range {
     /// Whether the budget is used up and two halves are tried instead. The range is kept until they are
     /// emitted, so a collector that starts over finds the same cut.
     halved: bool,
+    /// The newest start of the proof that was asked for, because the work of earlier ones was lost.
+    start: u32,
 }
 
 /// All ranges of a pipeline without a record.
@@ -56,6 +60,8 @@ pub(crate) struct Ranges {
     touched: BTreeSet<Key>,
     /// Ranges whose next step needs messages to be read again.
     deferred: BTreeSet<Key>,
+    /// Ranges to begin anew, each with the newest message about it when its work was missed.
+    lost: BTreeMap<Key, Option<Handle>>,
 }
 
 impl Ranges {
@@ -82,6 +88,7 @@ impl Ranges {
             first,
             members: Vec::new(),
             halved: false,
+            start: 0,
         });
         &mut range.unit
     }
@@ -191,6 +198,7 @@ impl Ranges {
         for key in std::mem::take(&mut self.touched) {
             steps.extend(self.advance_one(&key, around, (bodies, spans), now));
         }
+        steps.extend(self.begin_anew(around, bodies, now));
         let mut opened = true;
         while opened && !self.free.is_empty() {
             opened = false;
@@ -419,6 +427,7 @@ impl Ranges {
             first,
             members: run,
             halved: false,
+            start: 0,
         };
         self.all.insert(key, range);
         Some(Opening { ready, trace })

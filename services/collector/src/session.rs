@@ -8,14 +8,17 @@
 //! compares them with the broker's.
 
 mod op;
+mod ranges;
 mod records;
 
 pub use op::{Op, Report, Stale, Token};
+pub use ranges::Found;
 pub use records::Ready;
 
 use crate::{
     decide::{Collector, Step},
     intake::Handle,
+    standing::Standing,
 };
 use push0_domain::{
     Timestamp,
@@ -63,6 +66,8 @@ pub struct Session {
     in_flight_bytes: usize,
     next_token: u64,
     records: Records,
+    /// The ranges that wait for a result.
+    standing: Standing,
     /// Messages to read again, and how many are being read and were read.
     to_read: VecDeque<Handle>,
     reading: usize,
@@ -84,6 +89,7 @@ impl Session {
             in_flight_bytes: 0,
             next_token: 1,
             records: Records::default(),
+            standing: Standing::default(),
             to_read: VecDeque::new(),
             reading: 0,
             read: 0,
@@ -222,6 +228,7 @@ impl Session {
         if looks_on || self.ticks.is_multiple_of(LOOK_EVERY) {
             self.looks_left = LOOKS_AT_ONCE;
             self.look();
+            self.look_for_ranges(now);
         }
     }
 

@@ -111,6 +111,18 @@ impl Proof {
         self.tasks.values().any(|task| task.need() == Need::Burial)
     }
 
+    /// Returns whether a result of this attempt at a task of the open stage would change something.
+    pub(crate) fn takes(&self, index: u32, attempt: u32) -> bool {
+        let is_over = |task: &Task| task.done.is_some() || task.has_failed(attempt);
+        index >= self.settled && !self.tasks.get(&index).is_some_and(is_over)
+    }
+
+    /// Returns the newest unacknowledged message.
+    pub(crate) fn newest(&self) -> Option<Handle> {
+        let of_tasks = self.tasks.values().flat_map(|task| &task.handles);
+        of_tasks.chain(&self.handles).max().copied()
+    }
+
     /// Forgets the tasks of the open stage. Returns the unacknowledged messages.
     pub(crate) fn take_handles(&mut self) -> Vec<Handle> {
         let mut handles: Vec<Handle> = self

@@ -3,8 +3,9 @@
 //! A proof in progress always has a message in some stream: its block's announcement, a ready stage, a task, a check, or
 //! the results that the collector joins next (docs/adr/0004). A prover that acknowledges a task and stores no result, or
 //! one that cannot be read, breaks this: the block would wait for ever, and with it all blocks behind it. The next
-//! block of a pipeline is looked at, since any other becomes the next one, and the blocks behind it if proofs of it are lost. In a pipeline with ranges, blocks wait for each
-//! other: the first of them that is not ready for its range is looked at, while nothing of the pipeline is in flight.
+//! block of a pipeline is looked at, since any other becomes the next one, and the blocks behind it if proofs of it are lost.
+//! In a pipeline with ranges, blocks wait for each other: the first of them that is not ready for its range is looked at,
+//! while no range has a result. The collector looks for the work of ranges itself, since only it knows which it has opened.
 
 use push0_domain::{
     BlockKey, ProofType, StageName,
@@ -31,10 +32,10 @@ pub struct HeldResult {
 /// Returns the lost proofs of a block. `named` are those with a ready stage, a task or a check.
 ///
 /// A failed attempt without a successor may be a dead task: of a block that waits for its turn, or of a proof that the
-/// quorum can spare. Such a proof is lost only if the block is the `next` one and has no work in flight.
+/// quorum can spare. Such a proof is lost only if the block `is_alive`, as the next one is, and has no work in flight.
 pub fn lost_proofs(
     pipeline: &Pipeline,
-    is_next: bool,
+    is_alive: bool,
     named: &BTreeSet<ProofType>,
     held: &[HeldResult],
 ) -> BTreeSet<ProofType> {
@@ -42,7 +43,7 @@ pub fn lost_proofs(
         let of_proof = || held.iter().filter(|result| result.proof_type == proof.proof_type);
         let may_be_dead = of_proof().any(|result| !result.is_completed);
         !named.contains(&proof.proof_type)
-            && (!may_be_dead || (is_next && named.is_empty()))
+            && (!may_be_dead || (is_alive && named.is_empty()))
             && !is_complete(proof, of_proof())
     };
     let lost = pipeline.proofs.iter().filter(is_lost);
@@ -141,7 +142,7 @@ mod tests {
         let failed = || [result("one", "prove", (0, 1), false)];
         let root = [result("tree", "join", (2, 3), true)];
         let leaf = [result("tree", "join", (1, 3), true)];
-        for (is_next, named, held, lost) in [
+        for (is_alive, named, held, lost) in [
             (true, &[][..], vec![], &["one", "tree"][..]),
             (false, &[], vec![], &["one", "tree"]),
             (true, &["one"], vec![], &["tree"]),
@@ -157,7 +158,7 @@ mod tests {
             let named: BTreeSet<ProofType> = named.iter().map(|proof| proof.parse().unwrap()).collect();
             let expected: BTreeSet<ProofType> = lost.iter().map(|proof| proof.parse().unwrap()).collect();
             assert_eq!(
-                lost_proofs(&pipeline, is_next, &named, &held),
+                lost_proofs(&pipeline, is_alive, &named, &held),
                 expected,
                 "{named:?} {held:?}"
             );

@@ -163,6 +163,7 @@ const COLLECTOR: Table = Table {
         "$JS.API.STREAM.MSG.GET.PUSH0_RESULTS",
         "$JS.API.STREAM.MSG.GET.PUSH0_PROOFS",
         "$JS.API.STREAM.MSG.GET.PUSH0_STAGES",
+        "$JS.API.STREAM.MSG.GET.PUSH0_CHECKS",
         "$JS.API.DIRECT.GET.KV_push0_blocks.$KV.push0_blocks.>",
         "$JS.API.STREAM.MSG.GET.KV_push0_blocks",
         "$JS.API.STREAM.MSG.GET.KV_push0_state",

@@ -287,6 +287,11 @@ impl<T: DeserializeOwned> Deliveries<T> {
         }
     }
 
+    /// Returns the sequence of the newest message received, undecodable ones included; 0 before the first.
+    pub fn read_to(&self) -> u64 {
+        self.held.newest()
+    }
+
     /// Returns whether the latest message is older than this receiver. Unlike [`Self::to_replay`] without a
     /// time limit, since a slow reader may replay for longer.
     pub fn is_replay(&self) -> bool {
@@ -331,6 +336,7 @@ impl<T: DeserializeOwned> Deliveries<T> {
                     }
                 },
                 Read::Unreadable(message) => {
+                    self.held.pass(message.sequence);
                     let drops = self.drops.as_ref();
                     self.aside = Some(
                         if drops.is_some_and(|drops| drops(&message.subject, &message.error)) {

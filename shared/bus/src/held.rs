@@ -41,6 +41,16 @@ impl Held {
         Place::Next
     }
 
+    /// Passes a message over that is not to be held.
+    pub(crate) fn pass(&mut self, sequence: u64) {
+        self.newest = self.newest.max(sequence);
+    }
+
+    /// Returns the newest sequence received.
+    pub(crate) fn newest(&self) -> u64 {
+        self.newest
+    }
+
     pub(crate) fn let_go(&mut self, sequence: u64) {
         self.sequences.remove(&sequence);
     }
@@ -89,6 +99,9 @@ mod tests {
                 Place::Next
             ]
         );
+        held.pass(8);
+        held.pass(7);
+        assert_eq!(held.newest(), 8);
         held.let_go(5);
         assert_eq!(held.take(5), Place::Overtaken, "its acknowledgement was lost");
         assert_eq!(held.len(), 2);

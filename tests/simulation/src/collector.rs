@@ -10,10 +10,10 @@ use crate::{
 };
 use push0_collector::{
     decide::{Collector, Told},
-    session::{self, Report, Session, Token, is_dead},
+    session::{self, Found, Report, Session, Token, is_dead},
     state::Handle,
 };
-use push0_domain::{Timestamp, output::Output, trace::TraceContext};
+use push0_domain::{PipelineId, Timestamp, output::Output, subject::Kind, trace::TraceContext};
 use std::collections::BTreeMap;
 
 /// The token of records on their way into the log. The tokens of a session begin behind it.
@@ -26,22 +26,21 @@ pub(crate) struct CollectorShell {
     output: Option<Output>,
     last_sequence: u64,
     to_replay: usize,
+    /// The newest result that was read.
+    read_to: u64,
 }
 
 impl World {
     pub(crate) fn collector_starts(&mut self, lane: usize) {
         let (output, last_sequence) = self.broker.output(lane).unzip();
         let name = self.plan.lanes[lane].pipeline.name.clone();
-        let concerns = |body: &Body| match body {
-            Body::Result(result) | Body::Verdict(result) => result.header.id.stage.pipeline == name,
-            Body::Ended(ended) => ended.pipeline == name,
-            _ => false,
-        };
+        let concerns = |body: &Body| is_result_of(body, &name);
         self.collectors[lane] = CollectorShell {
             session: None,
             output,
             last_sequence: last_sequence.unwrap_or(0),
             to_replay: self.replay(Who::Collector(lane), Stream::Results, concerns),
+            read_to: 0,
         };
     }
 
@@ -83,6 +82,7 @@ impl World {
         let (now, pipeline) = (self.now, self.plan.lanes[lane].pipeline.clone());
         let shell = &mut self.collectors[lane];
         shell.to_replay = shell.to_replay.saturating_sub(1);
+        shell.read_to = shell.read_to.max(handle.0);
         if shell.session.is_none() {
             let first = self.broker.known[lane].keys().next();
             let first = first.map(|(number, _)| Output::new(*number, BTreeMap::new()));
@@ -150,6 +150,18 @@ impl World {
                         session.known(&known, now);
                     }
                 }
+                session::Op::LookForRanges(_) => {
+                    let (now, found) = (self.now, self.found(lane));
+                    let shell = &mut self.collectors[lane];
+                    let Some(session) = &mut shell.session else {
+                        continue;
+                    };
+                    let lost = session.ranges_looked(&found, shell.read_to, now);
+                    if !lost.is_empty() {
+                        self.promises
+                            .break_with(format_args!("{lost:?} are begun anew, and no prover took work away"));
+                    }
+                }
                 session::Op::Show(_) => {}
                 session::Op::StartOver(_) => {
                     self.stop(Who::Collector(lane), 50_000);
@@ -158,6 +170,37 @@ impl World {
             }
         }
         ops
+    }
+}
+
+impl World {
+    /// Looks for the work of a lane's ranges.
+    fn found(&mut self, lane: usize) -> Found {
+        let streams = [
+            (Stream::Stages, Kind::Stage),
+            (Stream::Tasks, Kind::Task),
+            (Stream::Checks, Kind::Check),
+        ];
+        let attempts = streams.map(|(stream, kind)| {
+            let keys = self.broker.queue(stream).keys();
+            keys.map(|key| (kind, key.clone())).collect::<Vec<_>>()
+        });
+        let name = self.plan.lanes[lane].pipeline.name.clone();
+        let results = self.broker.queue(Stream::Results).messages.iter().rev();
+        let mut results = results.filter(|(_, message)| is_result_of(&message.body, &name));
+        Found {
+            attempts: attempts.concat(),
+            results_to: results.next().map_or(0, |(sequence, _)| *sequence),
+        }
+    }
+}
+
+/// Returns whether the collector of a pipeline reads a message.
+fn is_result_of(body: &Body, name: &PipelineId) -> bool {
+    match body {
+        Body::Result(result) | Body::Verdict(result) => result.header.id.stage.pipeline == *name,
+        Body::Ended(ended) => ended.pipeline == *name,
+        _ => false,
     }
 }
 

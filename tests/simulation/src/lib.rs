@@ -1,9 +1,9 @@
 //! A simulation of push0: the decisions of all services, driven through faults by a seed.
 //!
-//! The dispatcher, the collectors and the watchdog are the real ones. A model surrounds them,
-//! with these parts:
+//! The sessions of dispatcher, collectors and watchdog are the real ones: they decide, and name the operations in their
+//! order. A model surrounds them, with these parts:
 //!
-//! - the services' shells, which carry out effects in the real order and may crash between any two
+//! - executors, which translate operations for the simulated broker and may crash between any two
 //! - provers and verifiers that fail, lie, hang, freeze and die
 //! - a chain that reorganises
 //! - the few properties of the broker's streams on which the decisions rest

@@ -5,11 +5,11 @@ use crate::{
     intake::Handle,
 };
 use push0_domain::{
-    ProofType,
+    BlockKey, ProofType,
     message::{DeadLetter, TaskResult},
     trace::TraceContext,
 };
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// An operation for the shell to carry out.
 #[derive(Debug)]
@@ -27,6 +27,9 @@ pub enum Op {
     Read(Handle),
     /// Read the facts about the blocks of this number, and pass them to [`Session::known`](super::Session::known).
     Look(u64),
+    /// Begin to look for the work of these ranges, unless a look is under way. What it finds goes to
+    /// [`Session::ranges_looked`](super::Session::ranges_looked); a later look makes up for one that fails.
+    LookForRanges(BTreeSet<BlockKey>),
     /// Show how many finished proofs old blocks without a record have.
     Show(BTreeMap<ProofType, u64>),
     /// End the session, because its view of the stored state is stale.

@@ -11,6 +11,8 @@ use proptest::{prelude::*, sample::Index};
 use push0_domain::{
     TaskId,
     message::{Emission, EmissionOutcome},
+    subject::Kind,
+    task::first_attempt,
 };
 use rig::{Rig, proved};
 use std::{collections::BTreeMap, time::Duration};
@@ -267,6 +269,155 @@ fn a_dead_block_that_is_retried_amends_its_record_as_a_range_of_one() {
     assert_eq!(rig.records[1].next, 1);
 }
 
+/// Returns the open task of stage `wrap`.
+fn wrap_task(rig: &Rig) -> (TaskId, u32) {
+    let found = rig.open.keys().find(|(id, _)| id.stage.stage.as_str() == "wrap");
+    found.expect("it is open").clone()
+}
+
+#[test]
+fn a_range_whose_task_was_taken_away_begins_anew_behind_all_earlier_attempts() {
+    for room in [0, usize::MAX] {
+        for (done, stage) in [(0, "range"), (1, "range"), (2, "range"), (3, "wrap")] {
+            let mut rig = Rig::with_room(0, room);
+            (0..4).for_each(|number| rig.observe(number, 1));
+            (0..4).for_each(|number| rig.finish(&prove(&rig, number), true));
+            assert_eq!(rig.miss(), 0, "its tasks are open");
+            (0..done).for_each(|index| rig.finish(&range_task(&rig, index), true));
+            rig.take_away(|id| id.stage.stage.as_str() == stage);
+            assert_eq!(asked(&rig), []);
+            let anew = |start: u32| {
+                let attempt = first_attempt(start);
+                [0, 1].map(|index| ("range".to_owned(), 0, 3, index, attempt))
+            };
+            assert_eq!(rig.miss(), 1);
+            assert_eq!(asked(&rig), anew(1), "after {done} tasks");
+            assert_eq!(rig.miss(), 0, "it is worked on");
+            rig.take_away(|_| true);
+            assert_eq!(rig.miss(), 1);
+            assert_eq!(asked(&rig), anew(2));
+            // The results of the first start are held until the later one has a result.
+            rig.finish(&range_task(&rig, 1), true);
+            rig.take_away(|_| true);
+            rig.restart(0);
+            assert_eq!(asked(&rig), []);
+            assert_eq!(rig.miss(), 1);
+            assert_eq!(asked(&rig), anew(3));
+            rig.calm();
+            assert_eq!(records(&rig), [(0, 3, "proved")]);
+            assert_eq!(proved(&rig.records[0]).unwrap(), ["0/0", "1/0", "2/0", "3/0"]);
+            assert!(rig.buried.is_empty());
+        }
+    }
+}
+
+#[test]
+fn a_retry_that_was_taken_away_is_missed_and_a_result_that_comes_late_is_none_of_the_new_start() {
+    let mut rig = ready(0..4);
+    let late = range_task(&rig, 1);
+    let late_task = rig.open[&late].clone();
+    rig.finish(&range_task(&rig, 0), false);
+    assert_eq!(range_task(&rig, 0).1, 2);
+    rig.take_away(|_| true);
+    assert_eq!(rig.miss(), 1);
+    rig.finish(&range_task(&rig, 0), true);
+    rig.open.insert(late.clone(), late_task);
+    rig.finish(&late, true);
+    assert_eq!(
+        asked(&rig),
+        [("range".to_owned(), 0, 3, 1, first_attempt(1))],
+        "the level is not complete"
+    );
+    rig.calm();
+    assert_eq!(records(&rig), [(0, 3, "proved")]);
+}
+
+#[test]
+fn only_attempts_whose_result_would_change_a_range_are_its_work() {
+    let mut rig = ready(0..4);
+    rig.finish(&range_task(&rig, 0), false);
+    rig.finish(&range_task(&rig, 1), true);
+    let is_work =
+        |rig: &Rig, kind, stage: &str, index, attempt| rig.is_work(kind, (0, 3), stage, index, attempt);
+    let anew = first_attempt(1);
+    for (kind, stage, index, attempt, expected, why) in [
+        (Kind::Task, "range", 0, 2, true, "the second attempt"),
+        (Kind::Check, "range", 0, 2, true, "its check"),
+        (Kind::Check, "range", 0, 1, false, "it has failed"),
+        (Kind::Task, "range", 1, 2, false, "a copy of a done task"),
+        (
+            Kind::Stage,
+            "range",
+            1,
+            1,
+            true,
+            "a stage has more tasks than the first one",
+        ),
+        (Kind::Task, "range", 2, 1, true, "a task of the next level"),
+        (Kind::Task, "wrap", 0, 1, true, "a task of the next stage"),
+        (Kind::Task, "prove", 0, anew, false, "a block's own stage"),
+        (Kind::Task, "range", 1, anew, true, "a later start"),
+        (Kind::Task, "other", 0, 1, false, "no such stage"),
+    ] {
+        assert_eq!(is_work(&rig, kind, stage, index, attempt), expected, "{why}");
+    }
+    rig.take_away(|_| true);
+    rig.miss();
+    rig.finish(&range_task(&rig, 0), true);
+    assert!(!is_work(&rig, Kind::Task, "range", 1, 2), "an earlier start");
+    assert!(is_work(&rig, Kind::Task, "range", 1, anew));
+    rig.finish(&range_task(&rig, 1), true);
+    assert!(!is_work(&rig, Kind::Stage, "range", 0, anew), "an earlier level");
+}
+
+#[test]
+fn halves_whose_tasks_were_taken_away_begin_anew_and_the_whole_range_does_not() {
+    let mut rig = ready(0..4);
+    rig.doom(&range_task(&rig, 0));
+    rig.take_away(|_| true);
+    assert_eq!(rig.miss(), 2);
+    let half = |first, last| ("range".to_owned(), first, last, 0, first_attempt(1));
+    assert_eq!(asked(&rig), [half(0, 1), half(2, 3)]);
+    rig.calm();
+    assert_eq!(records(&rig), [(0, 1, "proved"), (2, 3, "proved")]);
+}
+
+#[test]
+fn what_is_done_dead_or_taken_apart_does_not_begin_anew() {
+    // The second range is proved before the first one.
+    let mut rig = ready(0..8);
+    for task in [(4, 0), (4, 1), (4, 2)] {
+        let of_second = |(id, _): &&(TaskId, u32)| {
+            (id.stage.first_block().number, id.index) == task && id.stage.stage.as_str() == "range"
+        };
+        let key = rig.open.keys().find(of_second).expect("it is open").clone();
+        rig.finish(&key, true);
+    }
+    rig.finish(&wrap_task(&rig), true);
+    assert_eq!(rig.miss(), 0, "the second range waits for its turn");
+    rig.take_away(|_| true);
+    rig.cancel(1);
+    assert_eq!(rig.miss(), 0, "other ranges were opened");
+    rig.calm();
+    let records = records(&rig);
+    assert_eq!(
+        records[..3],
+        [(0, 0, "proved"), (1, 1, "abandoned"), (2, 3, "proved")]
+    );
+
+    let mut rig = Rig::new(0);
+    (0..4).for_each(|number| rig.observe(number, 2));
+    (1..4).for_each(|number| rig.finish(&prove(&rig, number), true));
+    rig.pass(Duration::from_secs(11));
+    rig.advance();
+    rig.doom(&range_task(&rig, 0));
+    assert_eq!(
+        rig.miss(),
+        0,
+        "the range of block 3 is dead, and waits for its turn"
+    );
+}
+
 #[derive(Clone, Debug)]
 enum Act {
     Observe,
@@ -276,6 +427,8 @@ enum Act {
     Cancel(Index),
     Reorg(u64),
     Wait(u64),
+    TakeAway(u32),
+    Miss,
 }
 
 fn act() -> impl Strategy<Value = Act> {
@@ -287,6 +440,8 @@ fn act() -> impl Strategy<Value = Act> {
         1 => any::<Index>().prop_map(Act::Cancel),
         1 => (1u64..6).prop_map(Act::Reorg),
         2 => (1u64..12).prop_map(Act::Wait),
+        2 => (0u32..3).prop_map(Act::TakeAway),
+        2 => Just(Act::Miss),
     ]
 }
 
@@ -340,6 +495,10 @@ proptest! {
                 Act::Restart => rig.restart(start),
                 Act::Cancel(which) => rig.cancel(start + which.index((tip - start + 1) as usize) as u64),
                 Act::Reorg(depth) => rig.reorg((tip + 1).saturating_sub(depth).max(start)),
+                Act::TakeAway(index) => rig.take_away(|id| id.index == index),
+                Act::Miss => {
+                    rig.miss();
+                }
                 Act::Wait(seconds) => {
                     rig.pass(Duration::from_secs(seconds));
                     rig.advance();

@@ -6,14 +6,16 @@ use push0_collector::{
     state::Handle,
 };
 use push0_domain::{
-    Announcement, BlockHash, BlockRef, CriticalPath, Payload, Payloads, PipelineId, StageKey, TaskId,
-    Timestamp,
+    Announcement, BlockHash, BlockKey, BlockRef, CriticalPath, Payload, Payloads, PipelineId, StageKey,
+    TaskId, Timestamp,
     message::{
         BlockContext, BlockEnded, BlockFacts, Emission, EmissionOutcome, EndReason, Failure, FailureClass,
         KnownBlock, Outcome, StageKind, StageReady, TaskHeader, TaskRange, TaskResult,
     },
     output::Output,
     pipeline::Pipeline,
+    subject::{AttemptKey, Kind},
+    task::{first_attempt, start_of},
     trace::TraceContext,
     wanted::Claim,
 };
@@ -372,6 +374,50 @@ impl Rig {
         self.say(Message::Result(Box::new(result)));
     }
 
+    /// A prover takes open tasks of ranges away and says nothing.
+    pub(crate) fn take_away(&mut self, is_taken: impl Fn(&TaskId) -> bool) {
+        self.open
+            .retain(|(id, _), _| id.stage.first.is_none() || !is_taken(id));
+    }
+
+    /// Returns whether a message of this kind about an attempt at a range says that the range is worked on.
+    pub(crate) fn is_work(
+        &self,
+        kind: Kind,
+        (first, last): (u64, u64),
+        stage: &str,
+        index: u32,
+        attempt: u32,
+    ) -> bool {
+        let (block, _) = &self.chain[&last];
+        let range = StageKey {
+            pipeline: self.name.clone(),
+            block: *block,
+            first: Some(self.chain[&first].0),
+            proof_type: "main".parse().expect("a name"),
+            stage: stage.parse().expect("a name"),
+        };
+        let attempt = AttemptKey::of(
+            &"mock".parse().expect("a name"),
+            &range.task(index).attempt(attempt),
+        );
+        let definition = |revision| self.pipelines.get(revision as usize - 1).cloned();
+        let found = self.core.ranges_in_flight(&[(kind, attempt)], definition);
+        !found.is_empty()
+    }
+
+    /// The shell tells of the ranges whose work is nowhere. Returns how many there are.
+    pub(crate) fn miss(&mut self) -> usize {
+        let waiting = self.core.waiting_ranges().into_iter();
+        let is_worked_on = |range: &BlockKey| self.open.keys().any(|(id, _)| id.stage.block_key() == *range);
+        let lost: Vec<_> = waiting.filter(|(range, _)| !is_worked_on(range)).collect();
+        for (range, newest) in &lost {
+            self.core.lost(*range, *newest);
+        }
+        self.advance();
+        lost.len()
+    }
+
     /// Completes all open tasks until nothing is left.
     /// Panics if the rig does not come to rest.
     pub(crate) fn calm(&mut self) {
@@ -382,6 +428,7 @@ impl Rig {
             if self.left() == 0 {
                 return;
             }
+            self.miss();
             self.pass(Duration::from_secs(11));
             if let Some((block, context)) = self.core.unseen_end().and_then(|n| self.chain.get(&n)) {
                 let known = KnownBlock {
@@ -441,7 +488,7 @@ fn inputs(pipelines: &[Arc<Pipeline>], open: &Open) -> Vec<Payload> {
     let all: Vec<Payload> = (0..ready.inputs.count())
         .filter_map(|at| ready.inputs.get(at))
         .collect();
-    if ready.attempt > 1 {
+    if ready.attempt != first_attempt(start_of(ready.attempt)) {
         return all;
     }
     let pipeline = &pipelines[ready.context.revision as usize - 1];

@@ -35,6 +35,8 @@ const BEHIND: u64 = 63;
 const ENDS_PAGE: usize = 256;
 /// Most results read of one block. The last stage of a proof has few tasks, so it is complete far below.
 const RESULTS_MAX: usize = 20_000;
+/// Most checks read in one look, for their seals.
+const CHECKS_MAX: usize = 256;
 /// How many results are read at once. Each may carry outputs of 64 KiB, of which nothing is kept.
 const READ_AT_ONCE: usize = 32;
 
@@ -64,9 +66,10 @@ impl Active<'_> {
         }
         self.read_ends(name).await?;
         let mut seen = BTreeMap::new();
-        if let Some(first) = self.held_up_by(pipeline, next).await? {
+        if let Some((first, is_alive)) = self.held_up_by(pipeline, next).await? {
             for number in first..=first.saturating_add(BEHIND) {
-                let Some(block) = self.look_at(name, number, number == first).await? else {
+                let is_alive = is_alive && number == first;
+                let Some(block) = self.look_at(name, number, is_alive).await? else {
                     break;
                 };
                 let is_lost = !block.lost.is_empty();
@@ -115,7 +118,7 @@ impl Active<'_> {
         &mut self,
         name: &PipelineId,
         number: u64,
-        is_next: bool,
+        is_alive: bool,
     ) -> Result<Option<Seen>, BusError> {
         let known = self.bus.facts::<KnownBlock>(Bucket::Blocks).await?;
         let known = known.list(&subject::facts::known_blocks(name, number)).await?;
@@ -136,33 +139,30 @@ impl Active<'_> {
             return Ok(Some(seen));
         }
         let key = seen.block.block.key();
-        let named = self.named(name, key).await?;
+        let of_block = |kind| subject::attempts_of_block(kind, name, key);
+        let named = self.proofs_at_work(of_block).await?;
         let is_named = |proof: &ProofSpec| named.contains(&proof.proof_type);
         if !seen.definition.proofs.iter().all(is_named) {
             let held: Vec<HeldResult>;
             (held, seen.newest) = self.results(name, key, &named).await?;
-            seen.lost = lost_proofs(&seen.definition, is_next, &named, &held);
+            seen.lost = lost_proofs(&seen.definition, is_alive, &named, &held);
         }
         if !seen.lost.is_empty() {
             // The collector may have begun a next stage since these streams were read.
-            let named = self.named(name, key).await?;
+            let named = self.proofs_at_work(of_block).await?;
             seen.lost.retain(|proof| !named.contains(proof));
         }
         Ok(Some(seen))
     }
 
     /// Returns the number of the block that may hold up the next one: the next one itself, or in a pipeline with ranges
-    /// the first one that is not ready for its range.
-    async fn held_up_by(&mut self, pipeline: &Pipeline, next: u64) -> Result<Option<u64>, BusError> {
+    /// the first one that is not ready for its range. Returns as well whether the block cannot be dead: if a block behind
+    /// the next one is dead, the range before it is worked on.
+    async fn held_up_by(&mut self, pipeline: &Pipeline, next: u64) -> Result<Option<(u64, bool)>, BusError> {
         if pipeline.range().is_none() {
-            return Ok(Some(next));
+            return Ok(Some((next, true)));
         }
         let name = &pipeline.name;
-        for (stream, kind) in STREAMS {
-            if !self.attempts(stream, kind, name).await?.is_empty() {
-                return Ok(None);
-            }
-        }
         let mut held = self.attempts(Stream::Results, Kind::Result, name).await?;
         held.extend(self.attempts(Stream::Results, Kind::Verdict, name).await?);
         for (number, blocks) in awaited(pipeline, next, &held).unwrap_or_default() {
@@ -171,7 +171,9 @@ impl Active<'_> {
                 is_ready |= self.is_ready(pipeline, block).await?;
             }
             if !is_ready {
-                return Ok(Some(number));
+                let filter = |kind| subject::attempts_of_pipeline(kind, name);
+                let is_alive = number == next || self.proofs_at_work(filter).await?.is_empty();
+                return Ok(Some((number, is_alive)));
             }
         }
         Ok(None)
@@ -242,16 +244,39 @@ impl Active<'_> {
         Ok(())
     }
 
-    /// Returns the proofs of a block with a ready stage, a task or a check.
-    async fn named(&self, name: &PipelineId, block: BlockKey) -> Result<BTreeSet<ProofType>, BusError> {
-        let mut named = BTreeSet::new();
+    /// Returns the proofs with a ready stage, a task or a check, among the messages of each kind that match a filter.
+    /// Every prover may store checks that nobody released, and those say nothing.
+    async fn proofs_at_work(
+        &mut self,
+        filter: impl Fn(Kind) -> String,
+    ) -> Result<BTreeSet<ProofType>, BusError> {
+        let (mut named, mut read) = (BTreeSet::new(), 0);
         for (stream, kind) in STREAMS {
-            let filter = subject::attempts_of_block(kind, name, block);
-            for (subject, _) in self.bus.subjects(stream, &filter).await? {
-                named.extend(subject::attempt_of(&subject, kind).map(|attempt| attempt.proof_type));
+            for (subject, _) in self.bus.subjects(stream, &filter(kind)).await? {
+                let attempt = subject::attempt_of(&subject, kind);
+                let proof = attempt.map(|attempt| attempt.proof_type);
+                let Some(proof) = proof.filter(|proof| !named.contains(proof)) else {
+                    continue;
+                };
+                if kind == Kind::Check {
+                    read += 1;
+                    if read > CHECKS_MAX || !self.is_sealed(&subject).await? {
+                        continue;
+                    }
+                }
+                named.insert(proof);
             }
         }
         Ok(named)
+    }
+
+    /// Returns whether the dispatcher has released the attempt of a check.
+    async fn is_sealed(&mut self, subject: &str) -> Result<bool, BusError> {
+        let check = self.bus.last::<TaskResult>(Stream::Checks, subject).await?;
+        let Some(Ok(check)) = check.map(|kept| kept.body) else {
+            return Ok(false);
+        };
+        Ok(self.seals.admit(subject, Kind::Check, &check).await?.is_ok())
     }
 
     /// Returns the results of a block that the collector holds, except those of the proofs `without`, and sequence and

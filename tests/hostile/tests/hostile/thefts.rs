@@ -3,7 +3,7 @@
 use push0_accounts::API_PREFIX;
 use push0_bus::{Bus, Delivery, Membership, Message, NatsConfig, Stream};
 use push0_domain::{
-    ProverId,
+    Payload, Payloads, ProverId,
     message::{
         EmissionOutcome, Failure, FailureClass, Held, Lease, Outcome, ProverState, ResultEvent, Role, Task,
         TaskHeader, TaskResult,
@@ -87,7 +87,7 @@ async fn steal(bus: &Bus) -> Vec<Task> {
     stolen
 }
 
-/// Makes up one result after another of stolen tasks, so that each look at a stream finds another one.
+/// Makes up a check and one result after another of stolen tasks, so that each look at a stream finds something.
 async fn forge(bus: &Bus, key: &str, stolen: &[Task]) -> Infallible {
     let thief: ProverId = THIEF.parse().expect("a name");
     let mut pause = tokio::time::interval(Duration::from_millis(10));
@@ -98,11 +98,14 @@ async fn forge(bus: &Bus, key: &str, stolen: &[Task]) -> Infallible {
                 seal: Seal::default(),
                 ..task.header.clone()
             };
-            let subject = subject::result(&thief, &header.key(), Some(key));
-            let result = TaskResult {
-                header,
+            let (result, check) = (
+                subject::result(&thief, &header.key(), Some(key)),
+                subject::check(&thief, &header.key(), Some(key)),
+            );
+            let made_up = |outcome| TaskResult {
+                header: header.clone(),
                 prover: thief.clone(),
-                outcome: Outcome::Failed(Failure::new(FailureClass::Retryable, "made up")),
+                outcome,
                 inputs: Some(task.inputs.clone()),
                 prove_us: 1,
                 transfer_us: 0,
@@ -110,11 +113,20 @@ async fn forge(bus: &Bus, key: &str, stolen: &[Task]) -> Infallible {
                 signature: None,
                 verdict: None,
             };
-            let result = ResultEvent::Attempt(result);
-            let message =
-                Message::new(subject, &result, &TraceContext::default()).expect("it can be written");
-            // The broker refuses a result while the one before is unread.
-            let _ = bus.publish(message).await;
+            let failed = made_up(Outcome::Failed(Failure::new(FailureClass::Retryable, "made up")));
+            let completed = made_up(Outcome::Completed {
+                outputs: Payloads::one(Payload::empty()),
+            });
+            let trace = TraceContext::default();
+            let messages = [
+                Message::new(result, &ResultEvent::Attempt(failed), &trace),
+                // No verifier takes the check, so it stays.
+                Message::new(check, &completed, &trace),
+            ];
+            for message in messages {
+                // The broker refuses a result while the one before is unread.
+                let _ = bus.publish(message.expect("it can be written")).await;
+            }
         }
     }
 }
@@ -207,15 +219,11 @@ async fn a_lease_of_a_thousand_old_tasks_delays_no_death_of_another() {
     );
 }
 
-#[tokio::test]
-async fn what_a_thief_takes_away_is_proved_by_others() {
-    let builder = Deployment::builder().as_shipped().pipeline(PIPELINE);
-    let builder = builder
-        .member(THIEF, Role::Prover, "mock")
-        .service(honest("p1", 2, "50ms"));
-    let deployment = builder.start().await;
+/// Lets the thief take tasks of zkVM `mock` away and make up results of them without end, while the blocks are proved in so
+/// many records. Returns how many proofs were begun anew, by the metric `series` of `program`.
+async fn others_prove(deployment: &Deployment, records: usize, (program, series): (&str, &str)) -> usize {
     let demo = "demo".parse().expect("a name");
-    let thief = sign_in(&deployment).await;
+    let thief = sign_in(deployment).await;
     deployment.submit_blocks(&demo, 1..=BLOCKS).await;
     let stolen = tokio::time::timeout(PATIENCE, async {
         tokio::select! {
@@ -226,9 +234,9 @@ async fn what_a_thief_takes_away_is_proved_by_others() {
     .await
     .expect("the thief gets tasks");
 
-    let key = key_of(&deployment, THIEF);
+    let key = key_of(deployment, THIEF);
     let emissions = tokio::select! {
-        emissions = deployment.wait_emitted(&demo, BLOCKS as usize, 2 * PATIENCE) => emissions,
+        emissions = deployment.wait_emitted(&demo, records, 2 * PATIENCE) => emissions,
         never = forge(&thief, &key, &stolen) => match never {},
     };
     assert_complete_in_order(&emissions, 1..=BLOCKS);
@@ -237,14 +245,47 @@ async fn what_a_thief_takes_away_is_proved_by_others() {
         assert!(matches!(outcome, EmissionOutcome::Proved(_)), "{outcome:?}");
     }
     let mut lost = 0;
-    for watchdog in deployment.instances("watchdog") {
-        let metrics = watchdog.metrics().await;
-        let acts = metrics
-            .lines()
-            .filter_map(|line| line.strip_prefix("push0_watchdog_acts_total{act=\"lost\"} "));
-        lost += acts
-            .map(|acts| acts.parse::<usize>().expect("a number"))
+    for service in deployment.instances(program) {
+        let metrics = service.metrics().await;
+        let counts = metrics.lines().filter_map(|line| line.strip_prefix(series));
+        lost += counts
+            .map(|count| count.trim().parse::<usize>().expect("a number"))
             .sum::<usize>();
     }
+    lost
+}
+
+#[tokio::test]
+async fn what_a_thief_takes_away_is_proved_by_others() {
+    let builder = Deployment::builder().as_shipped().pipeline(PIPELINE);
+    let builder = builder
+        .member(THIEF, Role::Prover, "mock")
+        .service(honest("p1", 2, "50ms"));
+    let deployment = builder.start().await;
+    let series = "push0_watchdog_acts_total{act=\"lost\"}";
+    let lost = others_prove(&deployment, BLOCKS as usize, ("watchdog", series)).await;
     assert_eq!(lost, STOLEN);
+}
+
+/// The thief proves ranges only, each of which is one task.
+#[tokio::test]
+async fn what_a_thief_takes_away_of_ranges_is_proved_by_others() {
+    const EVERY: u64 = 3;
+    let pipeline = PIPELINE.replace("zkvm = \"mock\"", "zkvm = \"blocks\"");
+    let ranges = format!(
+        "[[proof.stage]]\nname = \"aggregate\"\nkind = \"range\"\nzkvm = \"mock\"\nevery = {EVERY}\nclose_after = \"5s\"\n\
+         timeout = \"20s\"\n"
+    );
+    let builder = Deployment::builder().as_shipped().pipeline(&(pipeline + &ranges));
+    let builder = builder
+        .member(THIEF, Role::Prover, "mock")
+        .service(honest("p1", 2, "50ms"))
+        .service(honest("p2", 2, "50ms").env("PUSH0_PROVER__ZKVM", "blocks"));
+    let deployment = builder.start().await;
+    // Blocks 1 and 2 are the first range, block 60 the last one.
+    let records = BLOCKS / EVERY + 1;
+    let series = "push0_ranges_lost_total{pipeline=\"demo\"}";
+    let lost = others_prove(&deployment, records as usize, ("collector", series)).await;
+    // On a busy machine another collector may take over, which asks for ranges without results in any case.
+    assert!(lost <= STOLEN, "{lost}");
 }

@@ -4,11 +4,12 @@ use push0_bus::Stream;
 use push0_domain::subject::{self, Kind};
 use push0_harness::{Deployment, ProcessBuilder, assert_complete_in_order, wait_for};
 use push0_scenarios::{
-    PATIENCE, attempts, count_of, demo, deploy, prover, push0, running, settled, single, verifier,
+    PATIENCE, attempts, count_of, demo, deploy, prover, push0, running, running_on, settled, single, verifier,
 };
 use std::ops::RangeInclusive;
 
 const LOST: &str = "push0_watchdog_acts_total{act=\"lost\"}";
+const LOST_RANGES: &str = "push0_ranges_lost_total{pipeline=\"demo\"}";
 
 /// Takes the messages of the pipeline out of a stream as soon as there are `count` of them, and at least this many results
 /// are held.
@@ -159,6 +160,99 @@ async fn a_task_of_a_block_inside_a_range_that_is_taken_away_is_missed() {
     take_away(&deployment, (Stream::Tasks, Kind::Task), 1, 2).await;
     deployment.submit_blocks(&demo(), 5..=5).await;
     assert_proved(&deployment, 3..=5, 1, 1).await;
+}
+
+/// Returns a pipeline whose ranges of four blocks are joined in pairs on one zkVM, and wrapped on another one.
+fn ranges(range_zkvm: &str, wrap_zkvm: &str) -> String {
+    single(&format!(
+        r#"timeout = "90s"
+        [[proof.stage]]
+        name = "aggregate"
+        kind = "range"
+        zkvm = "{range_zkvm}"
+        every = 4
+        close_after = "60s"
+        arity = 2
+        timeout = "90s"
+        [[proof.stage]]
+        name = "wrap"
+        kind = "map"
+        zkvm = "{wrap_zkvm}"
+        timeout = "90s"
+        "#
+    ))
+}
+
+/// Waits until blocks 4 to 7 are emitted by one record, and checks that their range was begun anew once, and no block.
+async fn assert_range_proved(deployment: &Deployment) {
+    assert_proved(deployment, 4..=7, 1, 0).await;
+    assert_eq!(count_of(deployment, "collector", LOST_RANGES).await, 1);
+}
+
+/// No result of the range has come, so only the collector knows the range.
+#[tokio::test]
+async fn a_range_whose_tasks_are_all_taken_away_is_missed() {
+    let slow = on_other("slow").env("PUSH0_MOCK__TIME", "1000s");
+    let adapters = [prover("p1"), verifier("v1"), slow.env("PUSH0_PROVER__SLOTS", 2)];
+    let mut deployment = deploy(&ranges("other", "mock"), adapters).await;
+    deployment.submit_blocks(&demo(), 4..=7).await;
+    take_away(&deployment, (Stream::Tasks, Kind::Task), 2, 4).await;
+    deployment.service("slow").kill();
+    deployment.start_service(on_other("p2"));
+    assert_range_proved(&deployment).await;
+    // A range that is merely slow is left alone.
+    deployment.service("p2").kill();
+    deployment.start_service(on_other("p3").env("PUSH0_MOCK__TIME", "5s"));
+    deployment.submit_blocks(&demo(), 8..=11).await;
+    assert_proved(&deployment, 4..=11, 2, 0).await;
+    assert_eq!(count_of(&deployment, "collector", LOST_RANGES).await, 1);
+}
+
+/// Takes away the only task in flight of a range while `results` results are held, of its four blocks and of others of its
+/// tasks. The provers of zkVM `other` run the task. The collector may die then.
+async fn take_away_of_a_range(pipeline: &str, results: u64, dies: bool) {
+    let adapters = [
+        prover("p1"),
+        verifier("v1"),
+        on_other("v2").arg("--verify"),
+        on_other("slow").env("PUSH0_MOCK__TIME", "1000s"),
+    ];
+    let mut deployment = deploy(pipeline, adapters).await;
+    deployment.submit_blocks(&demo(), 4..=7).await;
+    running_on(deployment.bus(), "other", "slow").await;
+    deployment.start_service(on_other("p2"));
+    take_away(&deployment, (Stream::Tasks, Kind::Task), 1, results).await;
+    if dies {
+        let leader = deployment.leader("collector").await;
+        deployment.service_mut(&leader).restart();
+    }
+    assert_range_proved(&deployment).await;
+}
+
+#[tokio::test]
+async fn a_task_of_a_range_that_is_taken_away_while_the_other_is_done_is_missed() {
+    take_away_of_a_range(&ranges("other", "mock"), 5, false).await;
+}
+
+#[tokio::test]
+async fn a_stage_behind_a_range_that_is_taken_away_is_missed() {
+    take_away_of_a_range(&ranges("mock", "other"), 5, false).await;
+}
+
+#[tokio::test]
+async fn a_proof_of_a_range_that_is_taken_away_before_it_is_verified_is_made_again() {
+    let adapters = [prover("p1"), verifier("v1"), on_other("p2")];
+    let mut deployment = deploy(&ranges("mock", "other"), adapters).await;
+    deployment.submit_blocks(&demo(), 4..=7).await;
+    take_away(&deployment, (Stream::Checks, Kind::Check), 1, 5).await;
+    deployment.start_service(on_other("v2").arg("--verify"));
+    assert_range_proved(&deployment).await;
+}
+
+/// The next collector finds the result of the other task, so it takes the range for one in progress.
+#[tokio::test]
+async fn a_task_of_a_range_that_is_taken_away_is_missed_by_the_next_collector() {
+    take_away_of_a_range(&ranges("other", "mock"), 5, true).await;
 }
 
 /// Of ten blocks in flight, five are taken away at once. They do not wait for each other to be missed.

@@ -1,0 +1,46 @@
+//! Ranges that stand: when their work is looked for, and what follows if it is lost.
+
+use super::{Op, Session};
+use crate::standing::Look;
+use push0_domain::{
+    BlockKey, Timestamp,
+    subject::{AttemptKey, Kind},
+};
+
+/// What a look at the streams has found.
+#[derive(Clone, Debug, Default)]
+pub struct Found {
+    /// The attempts of the pipeline in STAGES and TASKS, and those in CHECKS with a seal.
+    pub attempts: Vec<(Kind, AttemptKey)>,
+    /// The newest message of RESULTS, read after the others.
+    pub results_to: u64,
+}
+
+impl Session {
+    /// Looks for the work of ranges, if one of them stands. A stage on its way to STAGES is in no stream, so the look waits
+    /// for it.
+    pub(super) fn look_for_ranges(&mut self, now: Timestamp) {
+        let waiting = self.core.waiting_ranges();
+        let ranges = waiting.keys().copied().collect();
+        if self.standing.is_look_due(waiting, now) && self.in_flight.is_empty() {
+            self.ops.push_back(Op::LookForRanges(ranges));
+        }
+    }
+
+    /// Handles a look, by a collector that has read RESULTS up to `read_to`. Returns the ranges that are begun anew.
+    pub fn ranges_looked(&mut self, found: &Found, read_to: u64, now: Timestamp) -> Vec<BlockKey> {
+        let definitions = &self.definitions;
+        let definition = |revision| definitions.get(&revision).cloned();
+        let look = Look {
+            in_flight: self.core.ranges_in_flight(&found.attempts, definition),
+            results_to: found.results_to,
+        };
+        self.standing.is_look_due(self.core.waiting_ranges(), now);
+        let lost = self.standing.looked(&look, read_to, now);
+        for (range, newest) in &lost {
+            self.core.lost(*range, *newest);
+        }
+        self.advance(now);
+        lost.into_keys().collect()
+    }
+}
