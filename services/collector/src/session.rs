@@ -11,8 +11,7 @@ mod op;
 mod ranges;
 mod records;
 
-pub use op::{Op, Report, Stale, Token};
-pub use ranges::Found;
+pub use op::{Found, Op, Report, Stale, Token};
 pub use records::Ready;
 
 use crate::{

@@ -11,6 +11,7 @@ use crate::{
 use futures::FutureExt;
 use push0_bus::{Delivery, now};
 use push0_domain::{
+    Timestamp,
     message::{Failure, FailureClass, OVERDUE, StageKind, Task},
     time::micros,
     trace::under_prove,
@@ -92,11 +93,7 @@ pub(crate) async fn run<P: Prove>(
         .as_ref()
         .map_or("completed", |failure| failure.class.as_str());
     span.record("outcome", class);
-    let begun = is_told_here(&place).then(|| Begun {
-        released_at: delivery.stored_at,
-        begun_at,
-        lines: trace::take_lines(&span),
-    });
+    let begun = begun(&delivery, &place, begun_at, &span);
     if let Some(failure) = &failure {
         tracing::warn!(parent: &span, class, reason = failure.message, "attempt failed");
     }
@@ -131,9 +128,19 @@ fn about(
     }
 }
 
-/// Returns whether the spans of an attempt are written here: of one over its timeout, the watchdog has written them.
-fn is_told_here(place: &Place) -> bool {
-    place.stopped_for().is_none_or(|reason| reason != OVERDUE)
+/// Returns what the spans of an attempt need to know. Of one over its timeout, the watchdog has written them.
+fn begun(
+    delivery: &Delivery<Task>,
+    place: &Place,
+    begun_at: Timestamp,
+    span: &tracing::Span,
+) -> Option<Begun> {
+    let is_told_here = place.stopped_for().is_none_or(|reason| reason != OVERDUE);
+    is_told_here.then(|| Begun {
+        released_at: delivery.stored_at,
+        begun_at,
+        lines: trace::take_lines(span),
+    })
 }
 
 /// Ends a delivery as the fate of its result asks for.

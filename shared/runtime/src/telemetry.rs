@@ -23,8 +23,8 @@ use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::{EnvFilter, Layer, Registry, fmt};
 
 use crate::config::LogFormat;
-use lines::Lines;
 pub use error::TelemetryError;
+use lines::Lines;
 pub(crate) use lines::take as take_lines;
 pub use sink::Sink;
 
@@ -127,8 +127,7 @@ fn log_filter(directives: &str) -> Result<EnvFilter, Invalid> {
     };
     // A lone word that is not a level would be read as a target: `inof` would silence everything else. An
     // empty directive would be read as the level `error`.
-    let is_level =
-        |word: &str| !word.is_empty() && word.parse::<LevelFilter>().is_ok();
+    let is_level = |word: &str| !word.is_empty() && word.parse::<LevelFilter>().is_ok();
     let mut directives: Vec<_> = directives.split(',').map(str::trim).collect();
     if !directives.iter().all(|d| d.contains(['=', '[']) || is_level(d)) {
         return Err(refused());

@@ -158,8 +158,9 @@ impl World {
                     };
                     let lost = session.ranges_looked(&found, shell.read_to, now);
                     if !lost.is_empty() {
-                        self.promises
-                            .break_with(format_args!("{lost:?} are begun anew, and no prover took work away"));
+                        self.promises.break_with(format_args!(
+                            "{lost:?} are begun anew, and no prover took work away"
+                        ));
                     }
                 }
                 session::Op::Show(_) => {}

@@ -7,6 +7,7 @@ use crate::{
 use push0_domain::{
     BlockKey, ProofType,
     message::{DeadLetter, TaskResult},
+    subject::{AttemptKey, Kind},
     trace::TraceContext,
 };
 use std::collections::{BTreeMap, BTreeSet};
@@ -58,4 +59,13 @@ pub struct Report {
     pub told: Told,
     /// The trace of its message.
     pub trace: TraceContext,
+}
+
+/// What a look at the streams has found.
+#[derive(Clone, Debug, Default)]
+pub struct Found {
+    /// The attempts of the pipeline in STAGES and TASKS, and those in CHECKS with a seal.
+    pub attempts: Vec<(Kind, AttemptKey)>,
+    /// The newest message of RESULTS, read after the others.
+    pub results_to: u64,
 }

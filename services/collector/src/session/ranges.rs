@@ -1,20 +1,8 @@
 //! Ranges that stand: when their work is looked for, and what follows if it is lost.
 
-use super::{Op, Session};
+use super::{Found, Op, Session};
 use crate::standing::Look;
-use push0_domain::{
-    BlockKey, Timestamp,
-    subject::{AttemptKey, Kind},
-};
-
-/// What a look at the streams has found.
-#[derive(Clone, Debug, Default)]
-pub struct Found {
-    /// The attempts of the pipeline in STAGES and TASKS, and those in CHECKS with a seal.
-    pub attempts: Vec<(Kind, AttemptKey)>,
-    /// The newest message of RESULTS, read after the others.
-    pub results_to: u64,
-}
+use push0_domain::{BlockKey, Timestamp};
 
 impl Session {
     /// Looks for the work of ranges, if one of them stands. A stage on its way to STAGES is in no stream, so the look waits

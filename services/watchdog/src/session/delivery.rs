@@ -121,12 +121,7 @@ impl<P> Session<P> {
 
     /// Handles the answer about a check on which verifiers fail; `None` if it has gone or is not to be believed. Each
     /// attempt in the task's budget may be followed by another, so that no number of hostile provers makes work without end.
-    pub fn check_read(
-        &mut self,
-        key: AttemptKey,
-        check: Option<(TaskResult, TraceContext)>,
-        now: Timestamp,
-    ) {
+    pub fn check_read(&mut self, key: AttemptKey, check: Option<(TaskResult, TraceContext)>, now: Timestamp) {
         if let Some((result, trace)) = check
             && result.header.attempt < result.header.attempts_max
             && let Some(ready) = reports::copy_of_doubted(result, now)

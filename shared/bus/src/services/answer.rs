@@ -131,7 +131,9 @@ fn description(name: &str) -> &'static str {
         Some("collector") => "Opens the next stage or attempt after each result, and stores records in order",
         Some("watchdog") => "Takes work from dead, hung and slow provers, and makes room in the store",
         Some("gateway") => "Shows the deployment to people",
-        Some("enroller") => "Answers the broker about replicas that sign in with the credential of their fleet",
+        Some("enroller") => {
+            "Answers the broker about replicas that sign in with the credential of their fleet"
+        }
         _ => "A service of push0",
     }
 }
