@@ -37,9 +37,6 @@ use tokio::{
 const REST: Duration = Duration::from_millis(200);
 /// Pause between two rounds of SIGKILL: processes that end leave their children to the keeper.
 const ROUND: Duration = Duration::from_millis(20);
-/// Signals that a service manager sends to all processes of a service. They are the adapter's business: the
-/// keeper hears of them by the control socket.
-const NOT_OURS: [fn() -> SignalKind; 3] = [SignalKind::terminate, SignalKind::interrupt, SignalKind::hangup];
 
 pub(crate) fn run(order: &str, program: &[OsString]) -> ExitCode {
     let kept = tokio::runtime::Builder::new_current_thread()
@@ -64,8 +61,7 @@ async fn keep(order: &str, program: &[OsString]) -> io::Result<()> {
     let control = StdUnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
     control.set_nonblocking(true)?;
     let mut control = UnixStream::from_std(control)?;
-    let ignored: Result<Vec<Signal>, io::Error> = NOT_OURS.iter().map(|kind| signal(kind())).collect();
-    let _ignored = ignored?;
+    let mut not_ours = NotOurs::new()?;
     let mut children = signal(SignalKind::child())?;
     // The next adapter sweeps directories without a lock.
     let scratch = crate::foreign::open(&order.scratch, nix::fcntl::OFlag::O_DIRECTORY)?;
@@ -92,6 +88,7 @@ async fn keep(order: &str, program: &[OsString]) -> io::Result<()> {
         }
         tokio::select! {
             _ = children.recv() => {}
+            () = not_ours.next() => {}
             () = output.read(), if output.is_open() => {}
             () = closed(&mut control) => break None,
         }
@@ -110,6 +107,7 @@ async fn keep(order: &str, program: &[OsString]) -> io::Result<()> {
                 end,
                 stdout: output.stdout.text(),
                 stderr: output.stderr.text(),
+                was_signalled: not_ours.came().await,
                 oom_killed: order.cgroup.as_deref().is_some_and(crate::cgroup::oom_killed),
             });
             // An adapter that does not listen has died or lost its interest.
@@ -122,6 +120,46 @@ async fn keep(order: &str, program: &[OsString]) -> io::Result<()> {
         crate::cgroup::remove(cgroup);
     }
     Ok(())
+}
+
+/// Signals that a service manager or a terminal sends to all processes of a service. They end no keeper: the adapter
+/// decides when its programs end. A program that gets them as well may end of them.
+struct NotOurs {
+    signals: [Signal; 3],
+    came: bool,
+}
+
+impl NotOurs {
+    fn new() -> io::Result<Self> {
+        Ok(Self {
+            signals: [
+                signal(SignalKind::terminate())?,
+                signal(SignalKind::interrupt())?,
+                signal(SignalKind::hangup())?,
+            ],
+            came: false,
+        })
+    }
+
+    async fn next(&mut self) {
+        let [terminate, interrupt, hangup] = &mut self.signals;
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+            _ = hangup.recv() => {}
+        }
+        self.came = true;
+    }
+
+    /// Returns whether any came, this moment included.
+    async fn came(&mut self) -> bool {
+        tokio::select! {
+            biased;
+            () = self.next() => {}
+            () = std::future::ready(()) => {}
+        }
+        self.came
+    }
 }
 
 async fn say(control: &mut UnixStream, report: &Report) -> io::Result<()> {

@@ -255,10 +255,8 @@ impl Exec {
             return None;
         }
         let (stdout, stderr) = (plain(&ended.stdout), plain(&ended.stderr));
-        let known = ended.oom_killed.then_some(FailureClass::OutOfMemory).or_else(|| {
-            let outputs = [stderr.as_str(), stdout.as_str()];
-            self.classes.of(ended.end, &self.config.exit_codes, outputs)
-        });
+        let outputs = [stderr.as_str(), stdout.as_str()];
+        let known = self.classes.of(ended, &self.config.exit_codes, outputs);
         let mut how = classes::describe(ended.end);
         let class = known.unwrap_or_else(|| {
             if self.scratch_is_full() {
@@ -269,6 +267,9 @@ impl Exec {
                 FailureClass::Retryable
             }
         });
+        if class == FailureClass::Surroundings && classes::is_told_to_end(ended) {
+            how += ", told to by a signal that this adapter did not send";
+        }
         Some(ProveError {
             class,
             message: message(&how, &stdout, &stderr, log.and_then(AttemptLog::place)),

@@ -62,6 +62,8 @@ pub(crate) struct Ended {
     pub(crate) end: End,
     pub(crate) stdout: String,
     pub(crate) stderr: String,
+    /// Whether the keeper got a signal before the end that a service manager or a terminal sends to all processes.
+    pub(crate) was_signalled: bool,
     /// Whether the kernel killed a process of the program's cgroup for lack of memory.
     pub(crate) oom_killed: bool,
 }

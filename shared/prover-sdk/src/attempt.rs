@@ -79,8 +79,10 @@ pub(crate) async fn run<P: Prove>(
         .instrument(span.clone())
         .await;
     place.ended();
-    if node.leaving.is_cancelled() && matches!(&outcome, Err(f) if f.class == FailureClass::Stopped) {
-        // The process ends, but the task is still wanted, so a result of class `Stopped` would be wrong.
+    if outcome
+        .as_ref()
+        .is_err_and(|failure| is_of_leaving(&node, failure, &stop))
+    {
         place.proved();
         return delivery.ack.give_back(Duration::ZERO).await;
     }
@@ -108,6 +110,16 @@ pub(crate) async fn run<P: Prove>(
     };
     let fate = offer::store(&node, Unstored { about, outputs }, &stop, freed).await;
     settle(&delivery, fate).await;
+}
+
+/// Returns whether an attempt failed because this process leaves. The task is still wanted, so it is handed back
+/// without a result. Surroundings fail with a machine or a service that is stopped as a whole.
+fn is_of_leaving(node: &Node, failure: &Failure, stop: &CancellationToken) -> bool {
+    match failure.class {
+        FailureClass::Stopped => node.leaving.is_cancelled(),
+        FailureClass::Surroundings => node.draining.is_cancelled() && !stop.is_cancelled(),
+        _ => false,
+    }
 }
 
 /// Returns the end of an attempt that is to be stored. Its spans are written here if `begun` is given.

@@ -237,12 +237,7 @@ async fn store(node: &Node, delivery: &Delivery<TaskResult>, result: TaskResult,
 }
 
 /// Returns the spans of a check that ends now.
-fn spans(
-    node: &Node,
-    delivery: &Delivery<TaskResult>,
-    result: &TaskResult,
-    this: &Try<'_>,
-) -> Vec<Span> {
+fn spans(node: &Node, delivery: &Delivery<TaskResult>, result: &TaskResult, this: &Try<'_>) -> Vec<Span> {
     if !trace::is_on() {
         return Vec::new();
     }

@@ -44,6 +44,22 @@ async fn exit_codes_and_signals_have_their_class() {
             FailureClass::Surroundings,
             "the program exited with code 75",
         ),
+        (
+            "kill -TERM $$",
+            FailureClass::Surroundings,
+            "was ended by signal 15 (SIGTERM), told to by a signal that this adapter did not send",
+        ),
+        (
+            "sh -c \"kill -INT \\$\\$\"; exit $?",
+            FailureClass::Surroundings,
+            "exited with code 130",
+        ),
+        // As the stop of a whole service: the program catches the signal that its keeper gets as well.
+        (
+            "trap \"exit 1\" TERM; kill -TERM $PPID $$; sleep 9",
+            FailureClass::Surroundings,
+            "exited with code 1, told to",
+        ),
     ] {
         let error = failed(&script(text, codes)).await;
         assert_eq!(error.class, class, "{text}: {error}");
