@@ -187,6 +187,7 @@ fn start(order: &Order, program: &[OsString]) -> io::Result<Child> {
         let mut command = Command::new(crate::program::this_program()?);
         command.arg("__program").arg(launch).arg("--").args(program);
         command
+            .current_dir(&order.directory)
             .process_group(0)
             .stdin(Stdio::from(OwnedFd::from(theirs)))
             .stdout(Stdio::piped())

@@ -54,7 +54,7 @@ const FULL_BELOW: u64 = 1 << 20;
 const WORDS_LEN: usize = 640;
 
 /// Variables of the adapter that programs see, beside `LC_…` and those of `exec.inherit`.
-const INHERITED: [&str; 13] = [
+const INHERITED: [&str; 12] = [
     "PATH",
     "HOME",
     "USER",
@@ -63,7 +63,6 @@ const INHERITED: [&str; 13] = [
     "LANG",
     "LANGUAGE",
     "TZ",
-    "TMPDIR",
     "LD_LIBRARY_PATH",
     "CUDA_VISIBLE_DEVICES",
     "NVIDIA_VISIBLE_DEVICES",
@@ -125,8 +124,7 @@ impl Exec {
                 format!("needed to run as a {role:?}: expected a program").to_lowercase(),
             );
         }
-        // A name without a slash is looked up in `PATH` when the program runs.
-        if program.components().count() > 1 && !program.is_file() {
+        if is_path(program) && !program.is_file() {
             return refused(key, format!("{} does not exist", program.display()));
         }
         let unusable = |key: &str, problem: String| Unusable {
@@ -140,10 +138,12 @@ impl Exec {
         };
         let programs =
             Programs::new(keeper, slots, config.grace).map_err(|e| unusable(key, e.to_string()))?;
+        let config = from_anywhere(config).map_err(|e| unusable(key, e.to_string()))?;
+        let scratch = Scratch::new(&config.work_dir).map_err(|e| unusable("work_dir", e.to_string()))?;
         let exec = Self {
-            config: Arc::new(config.clone()),
+            config: Arc::new(config),
             classes: Arc::new(classes),
-            scratch: Arc::new(Scratch::new(&config.work_dir)),
+            scratch: Arc::new(scratch),
             logs: logs.map(Arc::new),
             programs,
         };
@@ -212,6 +212,8 @@ impl Exec {
                 let also = self.config.inherit.iter().any(|also| *also == name);
                 also || INHERITED.contains(&&*name) || name.starts_with("LC_")
             };
+            // Temporary files of a program that was killed go with its attempt.
+            keeper.env("TMPDIR", folder.path());
             keeper.envs(std::env::vars_os().filter(|(name, _)| inherited(name)));
             keeper.envs(&self.config.env);
         };
@@ -238,6 +240,7 @@ impl Exec {
         let in_cgroup = !limits.cgroup.as_os_str().is_empty();
         Ok(Order {
             grace_ms: u64::try_from(self.config.grace.as_millis()).unwrap_or(u64::MAX),
+            directory: folder.path().to_owned(),
             scratch: folder.locked().to_owned(),
             log: log.map(AttemptLog::order),
             rlimits: Rlimits {
@@ -280,6 +283,33 @@ impl Exec {
         nix::sys::statvfs::statvfs(self.scratch.parent())
             .is_ok_and(|disk| disk.blocks_available().saturating_mul(disk.fragment_size()) < FULL_BELOW)
     }
+}
+
+/// Returns whether a program is named by its path. A name without a slash is looked up in `PATH` when the program runs.
+fn is_path(program: &Path) -> bool {
+    program.components().count() > 1
+}
+
+/// Returns the configuration with absolute paths of the programs, because a program runs in its attempt's directory.
+/// Warns of arguments that name files by relative paths.
+fn from_anywhere(config: &ExecConfig) -> io::Result<ExecConfig> {
+    let mut config = config.clone();
+    for program in [&mut config.program, &mut config.verify_program] {
+        if is_path(program) {
+            *program = std::path::absolute(&program)?;
+        }
+    }
+    for arg in config.args.iter().chain(&config.verify_args) {
+        let path = Path::new(arg);
+        if path.is_relative() && path.is_file() {
+            tracing::warn!(
+                arg,
+                "an argument of a program names a file of this directory, but programs run in the directories of their \
+                 attempts: write the whole path if the file is meant"
+            );
+        }
+    }
+    Ok(config)
 }
 
 /// Composes the message of a failure from the ends of both streams. Each gets at least half of the room.

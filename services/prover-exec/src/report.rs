@@ -11,6 +11,8 @@ pub(crate) const TAIL_LEN: usize = 64 << 10;
 pub(crate) struct Order {
     /// Time between SIGTERM and SIGKILL.
     pub(crate) grace_ms: u64,
+    /// Working directory of the program: that of its attempt.
+    pub(crate) directory: PathBuf,
     /// Scratch directory, which stays locked until the keeper ends.
     pub(crate) scratch: PathBuf,
     /// Log of the whole output; `None` keeps none.

@@ -52,16 +52,17 @@ impl Folder {
 
 impl Scratch {
     /// `parent` may be empty: the system's directory for temporary files.
-    pub(crate) fn new(parent: &Path) -> Self {
+    pub(crate) fn new(parent: &Path) -> io::Result<Self> {
         let parent = if parent.as_os_str().is_empty() {
             std::env::temp_dir()
         } else {
             parent.to_owned()
         };
-        Self {
-            parent,
+        Ok(Self {
+            // Programs have working directories of their own.
+            parent: std::path::absolute(parent)?,
             own: Mutex::new(None),
-        }
+        })
     }
 
     pub(crate) fn parent(&self) -> &Path {
@@ -149,7 +150,7 @@ mod tests {
     #[test]
     fn only_directories_of_dead_adapters_are_swept() {
         let parent = tempfile::tempdir().unwrap();
-        let living = Scratch::new(parent.path());
+        let living = Scratch::new(parent.path()).unwrap();
         let folder = living.folder().unwrap();
         let dead = parent.path().join("prover-exec-scratch-dead/attempt-1");
         fs::create_dir_all(&dead).unwrap();
@@ -163,7 +164,7 @@ mod tests {
             parent.path().join("prover-exec-scratch-link"),
         )
         .unwrap();
-        assert_eq!(Scratch::new(parent.path()).sweep(), 1);
+        assert_eq!(Scratch::new(parent.path()).unwrap().sweep(), 1);
         assert!(!dead.exists() && folder.path().is_dir());
         for name in ["other", "elsewhere", "prover-exec-logs-0"] {
             assert!(parent.path().join(name).is_dir(), "{name}");
@@ -172,13 +173,13 @@ mod tests {
         let keeper = File::open(folder.locked()).unwrap();
         keeper.try_lock_shared().unwrap();
         std::mem::forget((folder, living.own.lock().unwrap().take()));
-        assert_eq!(Scratch::new(parent.path()).sweep(), 0);
+        assert_eq!(Scratch::new(parent.path()).unwrap().sweep(), 0);
     }
 
     #[test]
     fn everything_goes_with_an_adapter_that_ends_in_order() {
         let parent = tempfile::tempdir().unwrap();
-        let scratch = Scratch::new(parent.path());
+        let scratch = Scratch::new(parent.path()).unwrap();
         drop(scratch.folder().unwrap());
         assert_eq!(fs::read_dir(parent.path()).unwrap().count(), 1);
         // What a cleaner of temporary files removed is made again.
