@@ -35,8 +35,10 @@ use tokio::{
 /// Time for which output is still read after the program has ended. The pipes close at once, unless another
 /// process holds them open.
 const REST: Duration = Duration::from_millis(200);
-/// Pause between two rounds of SIGKILL: processes that end leave their children to the keeper.
+/// Pause between the first two rounds of SIGKILL: processes that end leave their children to the keeper. The pause doubles
+/// up to the longest, for processes that a driver keeps from ending.
 const ROUND: Duration = Duration::from_millis(20);
+const ROUND_LONGEST: Duration = Duration::from_secs(2);
 
 pub(crate) fn run(order: &str, program: &[OsString]) -> ExitCode {
     let kept = tokio::runtime::Builder::new_current_thread()
@@ -239,6 +241,7 @@ async fn end_all(family: &mut Family, children: &mut Signal, output: &mut Output
     }
     family::signal_all(Blow::Term, family.program);
     let mut next = Instant::now() + Duration::from_millis(order.grace_ms);
+    let mut round = ROUND;
     loop {
         tokio::select! {
             _ = children.recv() => {}
@@ -248,7 +251,8 @@ async fn end_all(family: &mut Family, children: &mut Signal, output: &mut Output
                     crate::cgroup::kill(cgroup);
                 }
                 family::signal_all(Blow::Kill, family.program);
-                next = Instant::now() + ROUND;
+                next = Instant::now() + round;
+                round = (round * 2).min(ROUND_LONGEST);
             }
         }
         family.reap();

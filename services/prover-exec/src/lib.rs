@@ -20,12 +20,13 @@ mod report;
 mod scratch;
 mod template;
 
+use cgroup::Cgroup;
 use classes::Classes;
 pub use classes::{ExitCodes, Patterns};
 pub use config::{Config, ExecConfig, Input, Limits};
 use logs::{AttemptLog, Logs};
 pub use program::Programs;
-use program::{NotRun, Place};
+use program::{Held, NotRun, Place};
 use push0_domain::{
     BlockHash, BlockRef,
     message::{FailureClass, TEXT_LEN_MAX},
@@ -179,11 +180,10 @@ impl Exec {
             return Ok(());
         }
         cgroup::sweep(limits);
-        let tried = cgroup::create(limits).map_err(|e| Unusable {
+        cgroup::create(limits).map_err(|e| Unusable {
             key: "limits.cgroup".into(),
             problem: format!("no cgroup can be made: {e}"),
         })?;
-        cgroup::remove(&tried);
         tracing::info!(cgroup = %limits.cgroup.display(), "programs are limited by cgroups");
         Ok(())
     }
@@ -201,9 +201,11 @@ impl Exec {
         command: Vec<OsString>,
         log: Option<&AttemptLog>,
     ) -> Result<Ended, ProveError> {
-        let order = self
-            .order(folder, log)
-            .map_err(|e| ProveError::surroundings(format!("exec.limits.cgroup: {e}")))?;
+        let limits = &self.config.limits;
+        let in_cgroup = !limits.cgroup.as_os_str().is_empty();
+        let cgroup = in_cgroup.then(|| cgroup::create(limits)).transpose();
+        let cgroup = cgroup.map_err(|e| ProveError::surroundings(format!("exec.limits.cgroup: {e}")))?;
+        let order = self.order(folder, cgroup.as_ref(), log);
         let environment = |keeper: &mut Command| {
             // The adapter's environment holds credentials: its own settings, and tokens of a cloud or of telemetry.
             keeper.env_clear();
@@ -217,9 +219,12 @@ impl Exec {
             keeper.envs(std::env::vars_os().filter(|(name, _)| inherited(name)));
             keeper.envs(&self.config.env);
         };
-        let ran = self
-            .programs
-            .run(place, folder.clone(), &order, &command, environment);
+        let held = Held {
+            cgroup,
+            place,
+            folder: folder.clone(),
+        };
+        let ran = self.programs.run(held, &order, &command, environment);
         let name = || {
             command
                 .first()
@@ -234,22 +239,21 @@ impl Exec {
         })
     }
 
-    fn order(&self, folder: &Folder, log: Option<&AttemptLog>) -> io::Result<Order> {
+    fn order(&self, folder: &Folder, cgroup: Option<&Cgroup>, log: Option<&AttemptLog>) -> Order {
         let limits = &self.config.limits;
         let some = |limit: u64| (limit > 0).then_some(limit);
-        let in_cgroup = !limits.cgroup.as_os_str().is_empty();
-        Ok(Order {
+        Order {
             grace_ms: u64::try_from(self.config.grace.as_millis()).unwrap_or(u64::MAX),
             directory: folder.path().to_owned(),
             scratch: folder.locked().to_owned(),
             log: log.map(AttemptLog::order),
             rlimits: Rlimits {
-                memory_bytes: some(limits.memory_bytes).filter(|_| !in_cgroup),
+                memory_bytes: some(limits.memory_bytes).filter(|_| cgroup.is_none()),
                 cpu_seconds: some(limits.cpu_seconds),
                 file_bytes: some(limits.file_bytes),
             },
-            cgroup: in_cgroup.then(|| cgroup::create(limits)).transpose()?,
-        })
+            cgroup: cgroup.map(|cgroup| cgroup.path().to_owned()),
+        }
     }
 
     /// Classifies how the program ended; `None` if it succeeded.
