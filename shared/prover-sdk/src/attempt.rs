@@ -58,23 +58,12 @@ pub(crate) async fn run<P: Prove>(
     let Turn::Taken(slot) = turn(&node, delivery.deliveries, &stop).await else {
         return delivery.ack.give_back(Duration::ZERO).await;
     };
-    let header = &delivery.body.header;
     let begun_at = now();
     let mut times = Times {
         waited_us: wait::before_slot(&delivery, came.elapsed(), begun_at),
         ..Times::default()
     };
-    let span = tracing::info_span!(
-        "prove",
-        otel.kind = "consumer",
-        block.number = header.id.stage.block.number,
-        task.id = %header.id,
-        attempt = header.attempt,
-        prover.id = %node.id,
-        zkvm = %header.zkvm,
-        trace_id = delivery.trace.id().map(display),
-        outcome = tracing::field::Empty,
-    );
+    let span = span(&node, &delivery);
     let outcome = outcome(&node, prover, &delivery, &place, &stop, progress, &mut times)
         .instrument(span.clone())
         .await;
@@ -110,6 +99,22 @@ pub(crate) async fn run<P: Prove>(
     };
     let fate = offer::store(&node, Unstored { about, outputs }, &stop, freed).await;
     settle(&delivery, fate).await;
+}
+
+/// Returns the span of an attempt that has a slot.
+fn span(node: &Node, delivery: &Delivery<Task>) -> tracing::Span {
+    let header = &delivery.body.header;
+    tracing::info_span!(
+        "prove",
+        otel.kind = "consumer",
+        block.number = header.id.stage.block.number,
+        task.id = %header.id,
+        attempt = header.attempt,
+        prover.id = %node.id,
+        zkvm = %header.zkvm,
+        trace_id = delivery.trace.id().map(display),
+        outcome = tracing::field::Empty,
+    )
 }
 
 /// Returns whether an attempt failed because this process leaves. The task is still wanted, so it is handed back
