@@ -11,8 +11,12 @@
 //! | of several tasks, or while its prover failed tasks of other stages too | each task, unless this is its first run: one outage fails many tasks |
 //! | began before the last closed run of the task ended | none: the same outage on another prover |
 //!
-//! A task with a closed run that goes on to fail, while no task without one does, is charged again every
-//! [`ALONE_FOR`]: no work may be left whose success could close a run.
+//! A task with a closed run that goes on to fail, while no task without one does, is charged again after [`ALONE_FOR`]:
+//! no work may be left whose success could close a run. Without such a success, each further charge takes twice as long
+//! as the one before, because the surroundings may have failed meanwhile: an outage of a day is worth 12 charges.
+//!
+//! The class of a failure plays no part here. The word `surroundings` is weighed when the charges are counted
+//! ([`crate::task`]).
 //!
 //! The evidence is lost when the collector starts over. Tasks then live longer, and none dies by mistake.
 
@@ -22,7 +26,7 @@ use std::{
     time::Duration,
 };
 
-/// How long a task with a closed run must go on to fail to be charged without a success of its prover.
+/// How long a task with a closed run must go on to fail to be charged without a success of its prover, the first time.
 pub(crate) const ALONE_FOR: Duration = Duration::from_secs(20);
 /// Most failing tasks and runs kept. The ones that failed longest ago are forgotten, which spares their
 /// tasks a charge.
@@ -50,6 +54,8 @@ struct Case {
     charges: u32,
     /// When the task's last run was closed, or the task was last charged.
     closed_at: Option<Timestamp>,
+    /// Charges since the last closed run.
+    alone: u32,
     failed_at: Timestamp,
 }
 
@@ -102,8 +108,11 @@ impl Evidence {
         case.failed_at = at;
         match case.closed_at {
             None => self.fresh_failed_at = at,
-            Some(closed_at) if self.fresh_failed_at <= closed_at && at.since(closed_at) >= ALONE_FOR => {
+            Some(closed_at)
+                if self.fresh_failed_at <= closed_at && at.since(closed_at) >= case.alone_for() =>
+            {
                 case.charges += 1;
+                case.alone += 1;
                 case.closed_at = Some(at);
             }
             Some(_) => {}
@@ -195,7 +204,13 @@ impl Case {
             None if is_of_many => {}
             _ => self.charges += 1,
         }
+        self.alone = 0;
         self.closed_at = Some(at);
+    }
+
+    /// Returns how long the task must go on to fail to be charged without a success of its prover.
+    fn alone_for(&self) -> Duration {
+        ALONE_FOR.saturating_mul(2_u32.saturating_pow(self.alone))
     }
 }
 

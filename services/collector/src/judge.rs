@@ -105,6 +105,7 @@ impl Failed {
             attempt: result.header.attempt,
             class: failure.class,
             prover: hash_of(&result.prover),
+            at: came.stored_at,
             charges: came.charges,
             has_inputs: result.inputs.is_some(),
             handle: came.handle,

@@ -7,7 +7,9 @@
 //! | dead | revived as done | the failure is recorded; stays dead |
 //!
 //! A failure is recorded once per attempt, however often and by which service it is reported. Only the task's
-//! own failures use up its budget ([`crate::evidence`]); deaths of provers have a budget of their own.
+//! own failures use up its budget ([`crate::evidence`]); deaths of provers have a budget of their own. A prover that
+//! calls a failure its surroundings' is believed, until it has been shown wrong [`BELIEVED`] times for at least
+//! [`BELIEVED_FOR`].
 
 use crate::intake::Handle;
 use push0_domain::{
@@ -15,12 +17,20 @@ use push0_domain::{
     message::{BlockContext, FailureClass, TaskHeader},
     pipeline::{ProofSpec, Stage},
 };
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 /// Most failures kept of a task, and how many of them are the first ones. An outage of days would otherwise
 /// fill RESULTS with failures of tasks that wait for its end.
 const FAILURES_KEPT: usize = 16;
 const FIRST_KEPT: usize = 4;
+/// How many failures of its own a task may have beyond its budget once a prover called a failure its surroundings',
+/// and how long it lives at least after that.
+const BELIEVED: u32 = 24;
+const BELIEVED_FOR: Duration = Duration::from_secs(60);
+/// The same as long as one prover alone fails the task. A task lives for its stage's timeout at least, because the other
+/// provers may be busy for so long.
+const BELIEVED_ALONE: u32 = 48;
+const BELIEVED_ALONE_FOR: Duration = Duration::from_secs(600);
 
 /// A task with at least one result.
 #[derive(Debug)]
@@ -56,6 +66,8 @@ pub(crate) struct Budget {
     deaths: u32,
     /// Whether every failure counts as the task's own: a range that is tried as two halves loses nothing.
     counts_all: bool,
+    /// How long another prover may be busy.
+    timeout: Duration,
 }
 
 impl Budget {
@@ -65,6 +77,7 @@ impl Budget {
         Self {
             attempts: stage.attempts,
             deaths: stage.deaths,
+            timeout: stage.timeout,
             counts_all: is_range && spec.range().is_some_and(|range| range.split_on_failure),
         }
     }
@@ -77,14 +90,31 @@ struct Tally {
     all: usize,
     deaths: u32,
     fatal: u32,
-    /// Failures of the kinds that may be the task's own.
+    /// Failures of the kinds that are the task's own by the word of its prover.
     evidence: u32,
-    /// The first prover that said no attempt can succeed.
-    fatal_by: Option<u64>,
-    /// Whether a second prover said so too.
-    is_fatal_agreed: bool,
+    /// The provers that said no attempt can succeed.
+    fatal_by: Speakers,
+    /// The provers of failures that may be the task's own.
+    evidence_by: Speakers,
+    /// When a prover first called a failure its surroundings', and when the task failed last.
+    blamed_at: Option<Timestamp>,
+    last_at: Timestamp,
     /// Failures that lengthen the pause, deaths not included.
     setbacks: u32,
+}
+
+/// Whether none, one or several provers said something.
+#[derive(Clone, Copy, Debug, Default)]
+struct Speakers {
+    first: Option<u64>,
+    are_several: bool,
+}
+
+impl Speakers {
+    fn add(&mut self, prover: u64) {
+        self.are_several |= self.first.is_some_and(|first| first != prover);
+        self.first.get_or_insert(prover);
+    }
 }
 
 impl Tally {
@@ -100,13 +130,32 @@ impl Tally {
         let class = failed.class;
         self.all += 1;
         self.deaths += u32::from(class == Died);
-        self.evidence += u32::from(class.is_evidence());
+        self.evidence += u32::from(class.is_about_task());
         self.setbacks += u32::from(!matches!(class, Died | Stopped | Fatal));
         if class == Fatal {
             self.fatal += 1;
-            self.is_fatal_agreed |= self.fatal_by.is_some_and(|first| first != failed.prover);
-            self.fatal_by.get_or_insert(failed.prover);
+            self.fatal_by.add(failed.prover);
         }
+        if class.is_evidence() {
+            self.evidence_by.add(failed.prover);
+        }
+        if class == FailureClass::Surroundings {
+            self.blamed_at.get_or_insert(failed.at);
+        }
+        self.last_at = self.last_at.max(failed.at);
+    }
+
+    /// Returns how many failures of its own a task may have beyond its budget; `None` for any number.
+    fn believed(&self, timeout: Duration) -> Option<u32> {
+        let Some(blamed_at) = self.blamed_at else {
+            return Some(0);
+        };
+        let (more, long) = if self.evidence_by.are_several {
+            (BELIEVED, BELIEVED_FOR)
+        } else {
+            (BELIEVED_ALONE, BELIEVED_ALONE_FOR.max(timeout))
+        };
+        (self.last_at.since(blamed_at) >= long).then_some(more)
     }
 }
 
@@ -126,6 +175,8 @@ pub(crate) struct Failed {
     pub(crate) class: FailureClass,
     /// Tells the prover of the attempt from others.
     pub(crate) prover: u64,
+    /// When the broker stored the message.
+    pub(crate) at: Timestamp,
     /// How many failures of its own the task had with this one.
     pub(crate) charges: u32,
     /// Whether the message carries the inputs for a next attempt.
@@ -223,8 +274,9 @@ impl Task {
     pub(crate) fn fail_again(&mut self, failed: Failed) -> Handle {
         let mut recorded = self.failures.iter_mut();
         let recorded = recorded.find(|other| other.attempt == failed.attempt);
-        let says_nothing = |class: FailureClass| !class.is_evidence() && class != FailureClass::Fatal;
-        let Some(recorded) = recorded.filter(|other| says_nothing(other.class) && failed.class.is_evidence())
+        let says_nothing = |class: FailureClass| !class.is_about_task() && class != FailureClass::Fatal;
+        let Some(recorded) =
+            recorded.filter(|other| says_nothing(other.class) && failed.class.is_about_task())
         else {
             return failed.handle;
         };
@@ -248,12 +300,11 @@ impl Task {
         if self.done.is_some() || self.failures.is_empty() {
             return Need::Nothing;
         }
-        let own = if self.budget.counts_all {
-            self.tally.evidence + self.tally.deaths
-        } else {
-            self.charges
-        };
-        let is_spent = own >= self.budget.attempts || self.tally.deaths >= self.budget.deaths;
+        let counted = self.tally.evidence + self.tally.deaths;
+        let believed = self.tally.believed(self.budget.timeout);
+        let is_spent = (self.budget.counts_all && counted >= self.budget.attempts)
+            || believed.is_some_and(|more| self.charges >= self.budget.attempts.saturating_add(more))
+            || self.tally.deaths >= self.budget.deaths;
         // While the last requested attempt is in flight, it may still save the task.
         let is_on_its_way = !self.has_failed(self.asked);
         if self.is_hopeless() || (is_spent && !is_on_its_way) {
@@ -275,7 +326,7 @@ impl Task {
     /// Returns whether no attempt can succeed, by the word of two provers, or of a single one that says so again and
     /// again. A first such word is one prover's, and may be a lie or a fault of its machine.
     fn is_hopeless(&self) -> bool {
-        self.tally.is_fatal_agreed || self.tally.fatal >= self.budget.attempts.max(2)
+        self.tally.fatal_by.are_several || self.tally.fatal >= self.budget.attempts.max(2)
     }
 
     /// Returns the number of failures that lengthen the pause before the next attempt. A first death calls for

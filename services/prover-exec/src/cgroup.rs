@@ -14,15 +14,32 @@ const PREFIX: &str = "prover-exec-";
 
 static COUNT: AtomicU64 = AtomicU64::new(0);
 
+/// Cgroup of one program. It is removed when this value is dropped, if its processes have ended.
+#[derive(Debug)]
+pub(crate) struct Cgroup(PathBuf);
+
+impl Cgroup {
+    pub(crate) fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for Cgroup {
+    fn drop(&mut self) {
+        remove(&self.0);
+    }
+}
+
 /// Makes a cgroup below the configured one, with the limits of a program.
-pub(crate) fn create(limits: &Limits) -> io::Result<PathBuf> {
+pub(crate) fn create(limits: &Limits) -> io::Result<Cgroup> {
     let count = COUNT.fetch_add(1, Ordering::Relaxed);
     let path = limits
         .cgroup
         .join(format!("{PREFIX}{}-{count}", std::process::id()));
     fs::create_dir(&path)?;
-    set(&path, limits).inspect_err(|_| remove(&path))?;
-    Ok(path)
+    let cgroup = Cgroup(path);
+    set(cgroup.path(), limits)?;
+    Ok(cgroup)
 }
 
 fn set(path: &Path, limits: &Limits) -> io::Result<()> {

@@ -1,6 +1,6 @@
 //! The class of a failure: by exit code, by signal, by patterns on the output.
 
-use crate::report::End;
+use crate::report::{End, Ended};
 use nix::libc;
 use push0_domain::message::FailureClass;
 use regex::{Regex, RegexSet, RegexSetBuilder};
@@ -131,7 +131,7 @@ impl Classes {
     }
 
     /// Returns the class of a failure; `None` if nothing tells it.
-    pub(crate) fn of(&self, end: End, codes: &ExitCodes, outputs: [&str; 2]) -> Option<FailureClass> {
+    pub(crate) fn of(&self, ended: &Ended, codes: &ExitCodes, outputs: [&str; 2]) -> Option<FailureClass> {
         let by_code = |code: i32| {
             [
                 (FailureClass::Fatal, &codes.fatal),
@@ -141,13 +141,15 @@ impl Classes {
             .into_iter()
             .find_map(|(class, codes)| codes.contains(&code).then_some(class))
         };
-        match end {
+        let known = match ended.end {
+            _ if ended.oom_killed => Some(FailureClass::OutOfMemory),
             End::Code(code) => by_code(code),
             // The adapter's own SIGKILL ends the attempt before its end is read.
             End::Signal(libc::SIGKILL) => Some(FailureClass::OutOfMemory),
             End::Signal(_) => None,
-        }
-        .or_else(|| self.by_text(outputs))
+        };
+        let told = || is_told_to_end(ended).then_some(FailureClass::Surroundings);
+        known.or_else(told).or_else(|| self.by_text(outputs))
     }
 
     fn by_text(&self, outputs: [&str; 2]) -> Option<FailureClass> {
@@ -155,6 +157,17 @@ impl Classes {
             .iter()
             .find_map(|(class, set)| outputs.iter().any(|text| set.is_match(text)).then_some(*class))
     }
+}
+
+/// Returns whether a program ended because somebody else than the adapter told it to: a service manager that stops all
+/// processes of a service, a machine that shuts down, a terminal. A program that the adapter ends has no report.
+pub(crate) fn is_told_to_end(ended: &Ended) -> bool {
+    let signal = match ended.end {
+        End::Signal(signal) => signal,
+        // A shell reports the signal that ended its command as 128 and the signal's number.
+        End::Code(code) => code - 128,
+    };
+    ended.was_signalled || [libc::SIGTERM, libc::SIGINT, libc::SIGHUP].contains(&signal)
 }
 
 fn set(patterns: &[impl AsRef<str>], name: &str) -> Result<RegexSet, WrongPattern> {
@@ -198,9 +211,48 @@ mod tests {
     use super::*;
 
     fn class(patterns: &Patterns, end: End, output: &str) -> Option<FailureClass> {
-        Classes::new(patterns)
-            .unwrap()
-            .of(end, &ExitCodes::default(), ["", output])
+        class_of(patterns, &ended(end), output)
+    }
+
+    fn class_of(patterns: &Patterns, ended: &Ended, output: &str) -> Option<FailureClass> {
+        let classes = Classes::new(patterns).unwrap();
+        classes.of(ended, &ExitCodes::default(), ["", output])
+    }
+
+    fn ended(end: End) -> Ended {
+        Ended {
+            end,
+            stdout: String::new(),
+            stderr: String::new(),
+            was_signalled: false,
+            oom_killed: false,
+        }
+    }
+
+    #[test]
+    fn a_program_that_others_told_to_end_says_nothing_of_the_task() {
+        let patterns = Patterns {
+            fatal: vec!["panicked".into()],
+            ..Patterns::default()
+        };
+        let of = |ended: &Ended| class_of(&patterns, ended, "panicked");
+        for signal in [libc::SIGTERM, libc::SIGINT, libc::SIGHUP] {
+            for end in [End::Signal(signal), End::Code(128 + signal)] {
+                assert_eq!(of(&ended(end)), Some(FailureClass::Surroundings), "{end:?}");
+            }
+        }
+        // A program may catch the signal.
+        let caught = Ended {
+            was_signalled: true,
+            ..ended(End::Code(1))
+        };
+        assert_eq!(of(&caught), Some(FailureClass::Surroundings));
+        let known = Ended {
+            was_signalled: true,
+            ..ended(End::Code(137))
+        };
+        assert_eq!(of(&known), Some(FailureClass::OutOfMemory));
+        assert_eq!(of(&ended(End::Signal(libc::SIGSEGV))), Some(FailureClass::Fatal));
     }
 
     #[test]

@@ -37,7 +37,7 @@ pub struct Config {
 pub struct ExecConfig {
     /// Proving program: a path, or a name to look up in `PATH`. Required to prove.
     pub program: PathBuf,
-    /// Arguments of `program`; `{input}` and `{output}` are its files.
+    /// Arguments of `program`; `{input}` and `{output}` are its files. Other files need absolute paths.
     pub args: Vec<String>,
     /// Variables set for the programs, beside a few that they inherit: `PATH`, `HOME` and the like.
     pub env: BTreeMap<String, String>,
@@ -47,7 +47,8 @@ pub struct ExecConfig {
     pub input: Input,
     /// Size limit of an output file, in bytes.
     pub output_bytes_max: u64,
-    /// Parent of the attempts' directories, one per attempt. Empty: the system's temporary directory.
+    /// Parent of the attempts' directories, one per attempt: working directory and `TMPDIR` of the program. Empty: the
+    /// system's temporary directory.
     pub work_dir: PathBuf,
     /// How long a program that was told to end (SIGTERM) may take before it is killed (SIGKILL), with
     /// everything that it started. Default 5 s.

@@ -35,11 +35,10 @@ use tokio::{
 /// Time for which output is still read after the program has ended. The pipes close at once, unless another
 /// process holds them open.
 const REST: Duration = Duration::from_millis(200);
-/// Pause between two rounds of SIGKILL: processes that end leave their children to the keeper.
+/// Pause between the first two rounds of SIGKILL: processes that end leave their children to the keeper. The pause doubles
+/// up to the longest, for processes that a driver keeps from ending.
 const ROUND: Duration = Duration::from_millis(20);
-/// Signals that a service manager sends to all processes of a service. They are the adapter's business: the
-/// keeper hears of them by the control socket.
-const NOT_OURS: [fn() -> SignalKind; 3] = [SignalKind::terminate, SignalKind::interrupt, SignalKind::hangup];
+const ROUND_LONGEST: Duration = Duration::from_secs(2);
 
 pub(crate) fn run(order: &str, program: &[OsString]) -> ExitCode {
     let kept = tokio::runtime::Builder::new_current_thread()
@@ -64,8 +63,7 @@ async fn keep(order: &str, program: &[OsString]) -> io::Result<()> {
     let control = StdUnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
     control.set_nonblocking(true)?;
     let mut control = UnixStream::from_std(control)?;
-    let ignored: Result<Vec<Signal>, io::Error> = NOT_OURS.iter().map(|kind| signal(kind())).collect();
-    let _ignored = ignored?;
+    let mut not_ours = NotOurs::new()?;
     let mut children = signal(SignalKind::child())?;
     // The next adapter sweeps directories without a lock.
     let scratch = crate::foreign::open(&order.scratch, nix::fcntl::OFlag::O_DIRECTORY)?;
@@ -92,6 +90,7 @@ async fn keep(order: &str, program: &[OsString]) -> io::Result<()> {
         }
         tokio::select! {
             _ = children.recv() => {}
+            () = not_ours.next() => {}
             () = output.read(), if output.is_open() => {}
             () = closed(&mut control) => break None,
         }
@@ -110,6 +109,7 @@ async fn keep(order: &str, program: &[OsString]) -> io::Result<()> {
                 end,
                 stdout: output.stdout.text(),
                 stderr: output.stderr.text(),
+                was_signalled: not_ours.came().await,
                 oom_killed: order.cgroup.as_deref().is_some_and(crate::cgroup::oom_killed),
             });
             // An adapter that does not listen has died or lost its interest.
@@ -122,6 +122,46 @@ async fn keep(order: &str, program: &[OsString]) -> io::Result<()> {
         crate::cgroup::remove(cgroup);
     }
     Ok(())
+}
+
+/// Signals that a service manager or a terminal sends to all processes of a service. They end no keeper: the adapter
+/// decides when its programs end. A program that gets them as well may end of them.
+struct NotOurs {
+    signals: [Signal; 3],
+    came: bool,
+}
+
+impl NotOurs {
+    fn new() -> io::Result<Self> {
+        Ok(Self {
+            signals: [
+                signal(SignalKind::terminate())?,
+                signal(SignalKind::interrupt())?,
+                signal(SignalKind::hangup())?,
+            ],
+            came: false,
+        })
+    }
+
+    async fn next(&mut self) {
+        let [terminate, interrupt, hangup] = &mut self.signals;
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+            _ = hangup.recv() => {}
+        }
+        self.came = true;
+    }
+
+    /// Returns whether any came, this moment included.
+    async fn came(&mut self) -> bool {
+        tokio::select! {
+            biased;
+            () = self.next() => {}
+            () = std::future::ready(()) => {}
+        }
+        self.came
+    }
 }
 
 async fn say(control: &mut UnixStream, report: &Report) -> io::Result<()> {
@@ -149,6 +189,7 @@ fn start(order: &Order, program: &[OsString]) -> io::Result<Child> {
         let mut command = Command::new(crate::program::this_program()?);
         command.arg("__program").arg(launch).arg("--").args(program);
         command
+            .current_dir(&order.directory)
             .process_group(0)
             .stdin(Stdio::from(OwnedFd::from(theirs)))
             .stdout(Stdio::piped())
@@ -200,6 +241,7 @@ async fn end_all(family: &mut Family, children: &mut Signal, output: &mut Output
     }
     family::signal_all(Blow::Term, family.program);
     let mut next = Instant::now() + Duration::from_millis(order.grace_ms);
+    let mut round = ROUND;
     loop {
         tokio::select! {
             _ = children.recv() => {}
@@ -209,7 +251,8 @@ async fn end_all(family: &mut Family, children: &mut Signal, output: &mut Output
                     crate::cgroup::kill(cgroup);
                 }
                 family::signal_all(Blow::Kill, family.program);
-                next = Instant::now() + ROUND;
+                next = Instant::now() + round;
+                round = (round * 2).min(ROUND_LONGEST);
             }
         }
         family.reap();

@@ -20,12 +20,13 @@ mod report;
 mod scratch;
 mod template;
 
+use cgroup::Cgroup;
 use classes::Classes;
 pub use classes::{ExitCodes, Patterns};
 pub use config::{Config, ExecConfig, Input, Limits};
 use logs::{AttemptLog, Logs};
 pub use program::Programs;
-use program::{NotRun, Place};
+use program::{Held, NotRun, Place};
 use push0_domain::{
     BlockHash, BlockRef,
     message::{FailureClass, TEXT_LEN_MAX},
@@ -54,7 +55,7 @@ const FULL_BELOW: u64 = 1 << 20;
 const WORDS_LEN: usize = 640;
 
 /// Variables of the adapter that programs see, beside `LC_…` and those of `exec.inherit`.
-const INHERITED: [&str; 13] = [
+const INHERITED: [&str; 12] = [
     "PATH",
     "HOME",
     "USER",
@@ -63,7 +64,6 @@ const INHERITED: [&str; 13] = [
     "LANG",
     "LANGUAGE",
     "TZ",
-    "TMPDIR",
     "LD_LIBRARY_PATH",
     "CUDA_VISIBLE_DEVICES",
     "NVIDIA_VISIBLE_DEVICES",
@@ -125,8 +125,7 @@ impl Exec {
                 format!("needed to run as a {role:?}: expected a program").to_lowercase(),
             );
         }
-        // A name without a slash is looked up in `PATH` when the program runs.
-        if program.components().count() > 1 && !program.is_file() {
+        if is_path(program) && !program.is_file() {
             return refused(key, format!("{} does not exist", program.display()));
         }
         let unusable = |key: &str, problem: String| Unusable {
@@ -140,10 +139,12 @@ impl Exec {
         };
         let programs =
             Programs::new(keeper, slots, config.grace).map_err(|e| unusable(key, e.to_string()))?;
+        let config = from_anywhere(config).map_err(|e| unusable(key, e.to_string()))?;
+        let scratch = Scratch::new(&config.work_dir).map_err(|e| unusable("work_dir", e.to_string()))?;
         let exec = Self {
-            config: Arc::new(config.clone()),
+            config: Arc::new(config),
             classes: Arc::new(classes),
-            scratch: Arc::new(Scratch::new(&config.work_dir)),
+            scratch: Arc::new(scratch),
             logs: logs.map(Arc::new),
             programs,
         };
@@ -179,11 +180,10 @@ impl Exec {
             return Ok(());
         }
         cgroup::sweep(limits);
-        let tried = cgroup::create(limits).map_err(|e| Unusable {
+        cgroup::create(limits).map_err(|e| Unusable {
             key: "limits.cgroup".into(),
             problem: format!("no cgroup can be made: {e}"),
         })?;
-        cgroup::remove(&tried);
         tracing::info!(cgroup = %limits.cgroup.display(), "programs are limited by cgroups");
         Ok(())
     }
@@ -201,9 +201,11 @@ impl Exec {
         command: Vec<OsString>,
         log: Option<&AttemptLog>,
     ) -> Result<Ended, ProveError> {
-        let order = self
-            .order(folder, log)
-            .map_err(|e| ProveError::surroundings(format!("exec.limits.cgroup: {e}")))?;
+        let limits = &self.config.limits;
+        let in_cgroup = !limits.cgroup.as_os_str().is_empty();
+        let cgroup = in_cgroup.then(|| cgroup::create(limits)).transpose();
+        let cgroup = cgroup.map_err(|e| ProveError::surroundings(format!("exec.limits.cgroup: {e}")))?;
+        let order = self.order(folder, cgroup.as_ref(), log);
         let environment = |keeper: &mut Command| {
             // The adapter's environment holds credentials: its own settings, and tokens of a cloud or of telemetry.
             keeper.env_clear();
@@ -212,12 +214,17 @@ impl Exec {
                 let also = self.config.inherit.iter().any(|also| *also == name);
                 also || INHERITED.contains(&&*name) || name.starts_with("LC_")
             };
+            // Temporary files of a program that was killed go with its attempt.
+            keeper.env("TMPDIR", folder.path());
             keeper.envs(std::env::vars_os().filter(|(name, _)| inherited(name)));
             keeper.envs(&self.config.env);
         };
-        let ran = self
-            .programs
-            .run(place, folder.clone(), &order, &command, environment);
+        let held = Held {
+            cgroup,
+            place,
+            folder: folder.clone(),
+        };
+        let ran = self.programs.run(held, &order, &command, environment);
         let name = || {
             command
                 .first()
@@ -232,21 +239,21 @@ impl Exec {
         })
     }
 
-    fn order(&self, folder: &Folder, log: Option<&AttemptLog>) -> io::Result<Order> {
+    fn order(&self, folder: &Folder, cgroup: Option<&Cgroup>, log: Option<&AttemptLog>) -> Order {
         let limits = &self.config.limits;
         let some = |limit: u64| (limit > 0).then_some(limit);
-        let in_cgroup = !limits.cgroup.as_os_str().is_empty();
-        Ok(Order {
+        Order {
             grace_ms: u64::try_from(self.config.grace.as_millis()).unwrap_or(u64::MAX),
+            directory: folder.path().to_owned(),
             scratch: folder.locked().to_owned(),
             log: log.map(AttemptLog::order),
             rlimits: Rlimits {
-                memory_bytes: some(limits.memory_bytes).filter(|_| !in_cgroup),
+                memory_bytes: some(limits.memory_bytes).filter(|_| cgroup.is_none()),
                 cpu_seconds: some(limits.cpu_seconds),
                 file_bytes: some(limits.file_bytes),
             },
-            cgroup: in_cgroup.then(|| cgroup::create(limits)).transpose()?,
-        })
+            cgroup: cgroup.map(|cgroup| cgroup.path().to_owned()),
+        }
     }
 
     /// Classifies how the program ended; `None` if it succeeded.
@@ -255,10 +262,8 @@ impl Exec {
             return None;
         }
         let (stdout, stderr) = (plain(&ended.stdout), plain(&ended.stderr));
-        let known = ended.oom_killed.then_some(FailureClass::OutOfMemory).or_else(|| {
-            let outputs = [stderr.as_str(), stdout.as_str()];
-            self.classes.of(ended.end, &self.config.exit_codes, outputs)
-        });
+        let outputs = [stderr.as_str(), stdout.as_str()];
+        let known = self.classes.of(ended, &self.config.exit_codes, outputs);
         let mut how = classes::describe(ended.end);
         let class = known.unwrap_or_else(|| {
             if self.scratch_is_full() {
@@ -269,6 +274,9 @@ impl Exec {
                 FailureClass::Retryable
             }
         });
+        if class == FailureClass::Surroundings && classes::is_told_to_end(ended) {
+            how += ", told to by a signal that this adapter did not send";
+        }
         Some(ProveError {
             class,
             message: message(&how, &stdout, &stderr, log.and_then(AttemptLog::place)),
@@ -279,6 +287,33 @@ impl Exec {
         nix::sys::statvfs::statvfs(self.scratch.parent())
             .is_ok_and(|disk| disk.blocks_available().saturating_mul(disk.fragment_size()) < FULL_BELOW)
     }
+}
+
+/// Returns whether a program is named by its path. A name without a slash is looked up in `PATH` when the program runs.
+fn is_path(program: &Path) -> bool {
+    program.components().count() > 1
+}
+
+/// Returns the configuration with absolute paths of the programs, because a program runs in its attempt's directory.
+/// Warns of arguments that name files by relative paths.
+fn from_anywhere(config: &ExecConfig) -> io::Result<ExecConfig> {
+    let mut config = config.clone();
+    for program in [&mut config.program, &mut config.verify_program] {
+        if is_path(program) {
+            *program = std::path::absolute(&program)?;
+        }
+    }
+    for arg in config.args.iter().chain(&config.verify_args) {
+        let path = Path::new(arg);
+        if path.is_relative() && path.is_file() {
+            tracing::warn!(
+                arg,
+                "an argument of a program names a file of this directory, but programs run in the directories of their \
+                 attempts: write the whole path if the file is meant"
+            );
+        }
+    }
+    Ok(config)
 }
 
 /// Composes the message of a failure from the ends of both streams. Each gets at least half of the room.

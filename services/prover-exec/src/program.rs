@@ -1,6 +1,7 @@
 //! The adapter's side of a program: starts its keeper, hears its report, and knows when all has ended.
 
 use crate::{
+    cgroup::Cgroup,
     family,
     report::{Ended, NotStarted, Order, Report, TAIL_LEN},
     scratch::Folder,
@@ -65,8 +66,15 @@ struct Inner {
 struct Running {
     control: StdUnixStream,
     keeper: i32,
-    _folder: Arc<Folder>,
-    _place: Place,
+    held: Held,
+}
+
+/// What a program has for itself until all that it started has ended.
+#[derive(Debug)]
+pub(crate) struct Held {
+    pub(crate) cgroup: Option<Cgroup>,
+    pub(crate) place: Place,
+    pub(crate) folder: Arc<Folder>,
 }
 
 /// Room for one program.
@@ -124,8 +132,7 @@ impl Programs {
     /// Runs a program to its end. If this future is dropped, the program is told to end.
     pub(crate) async fn run(
         &self,
-        place: Place,
-        folder: Arc<Folder>,
+        held: Held,
         order: &Order,
         command: &[OsString],
         environment: impl FnOnce(&mut Command),
@@ -145,7 +152,7 @@ impl Programs {
                 .stdin(Stdio::from(OwnedFd::from(theirs)))
                 .stdout(Stdio::null())
                 .stderr(Stdio::inherit());
-            self.keep(keeper, ours.try_clone()?, folder, place)?
+            self.keep(keeper, ours.try_clone()?, held)?
         };
         ours.set_nonblocking(true)?;
         let mut line = Vec::new();
@@ -160,15 +167,9 @@ impl Programs {
         }
     }
 
-    /// Starts a keeper, and keeps the folder and the place until the keeper has ended. The returned value
+    /// Starts a keeper, and keeps what the program has until the keeper has ended. The returned value
     /// tells the program to end when it is dropped.
-    fn keep(
-        &self,
-        mut keeper: Command,
-        control: StdUnixStream,
-        folder: Arc<Folder>,
-        place: Place,
-    ) -> io::Result<Told> {
+    fn keep(&self, mut keeper: Command, control: StdUnixStream, held: Held) -> io::Result<Told> {
         let number = self.0.count.fetch_add(1, Ordering::Relaxed);
         // Under the lock, so that no keeper is taken for a process that another one left.
         let mut running = self.running();
@@ -177,8 +178,7 @@ impl Programs {
         let entry = Running {
             control,
             keeper: id.unwrap_or_default(),
-            _folder: folder,
-            _place: place,
+            held,
         };
         running.insert(number, entry);
         drop(running);
@@ -194,22 +194,17 @@ impl Programs {
         })
     }
 
-    /// Waits for the end of a keeper, then frees its place and its folder.
+    /// Waits for the end of a keeper, then frees what its program had.
     async fn let_go(self, mut keeper: Child, number: u64) {
         let status = keeper.wait().await;
         if self.0.reaps && !status.is_ok_and(|status| status.success()) {
             self.end_orphans().await;
         }
         let ended = self.running().remove(&number);
-        if let Some(Running {
-            _folder: folder,
-            _place: place,
-            ..
-        }) = ended
-        {
-            drop(place);
+        if let Some(Running { held, .. }) = ended {
+            drop((held.cgroup, held.place));
             // Removing the folder takes as long as it is large.
-            let _ = spawn_blocking(move || drop(folder)).await;
+            let _ = spawn_blocking(move || drop(held.folder)).await;
         }
     }
 

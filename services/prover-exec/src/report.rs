@@ -11,6 +11,8 @@ pub(crate) const TAIL_LEN: usize = 64 << 10;
 pub(crate) struct Order {
     /// Time between SIGTERM and SIGKILL.
     pub(crate) grace_ms: u64,
+    /// Working directory of the program: that of its attempt.
+    pub(crate) directory: PathBuf,
     /// Scratch directory, which stays locked until the keeper ends.
     pub(crate) scratch: PathBuf,
     /// Log of the whole output; `None` keeps none.
@@ -62,6 +64,8 @@ pub(crate) struct Ended {
     pub(crate) end: End,
     pub(crate) stdout: String,
     pub(crate) stderr: String,
+    /// Whether the keeper got a signal before the end that a service manager or a terminal sends to all processes.
+    pub(crate) was_signalled: bool,
     /// Whether the kernel killed a process of the program's cgroup for lack of memory.
     pub(crate) oom_killed: bool,
 }

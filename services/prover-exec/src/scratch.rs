@@ -11,12 +11,14 @@ use std::{
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
 };
-use tempfile::TempDir;
 
 /// Start of the name of an adapter's directory.
 const PREFIX: &str = "prover-exec-scratch-";
 /// Start of the name while the directory is not locked yet.
 const UNLOCKED: &str = ".prover-exec-scratch-";
+
+/// Most files and directories that are looked at below a directory that cannot be removed.
+const WALKED_MAX: usize = 1_000_000;
 
 /// Where attempts get their directories.
 #[derive(Debug)]
@@ -35,13 +37,13 @@ struct Own {
 /// Directory of one attempt. It is removed when the last holder has dropped it.
 #[derive(Debug)]
 pub(crate) struct Folder {
-    folder: TempDir,
+    path: PathBuf,
     own: Arc<Own>,
 }
 
 impl Folder {
     pub(crate) fn path(&self) -> &Path {
-        self.folder.path()
+        &self.path
     }
 
     /// Returns the adapter's directory, which a keeper locks.
@@ -52,16 +54,17 @@ impl Folder {
 
 impl Scratch {
     /// `parent` may be empty: the system's directory for temporary files.
-    pub(crate) fn new(parent: &Path) -> Self {
+    pub(crate) fn new(parent: &Path) -> io::Result<Self> {
         let parent = if parent.as_os_str().is_empty() {
             std::env::temp_dir()
         } else {
             parent.to_owned()
         };
-        Self {
-            parent,
+        Ok(Self {
+            // Programs have working directories of their own.
+            parent: std::path::absolute(parent)?,
             own: Mutex::new(None),
-        }
+        })
     }
 
     pub(crate) fn parent(&self) -> &Path {
@@ -82,7 +85,7 @@ impl Scratch {
             .permissions(fs::Permissions::from_mode(0o700))
             .tempdir_in(&own.path)?;
         Ok(Folder {
-            folder,
+            path: folder.keep(),
             own: own.clone(),
         })
     }
@@ -112,7 +115,7 @@ fn remove_if_dead(path: &Path) -> bool {
     };
     // The lock is held until the directory has gone, so that two adapters do not sweep the same one.
     match folder.try_lock() {
-        Ok(()) => fs::remove_dir_all(path).is_ok(),
+        Ok(()) => removed(path),
         Err(TryLockError::WouldBlock | TryLockError::Error(_)) => false,
     }
 }
@@ -138,8 +141,64 @@ impl Own {
 
 impl Drop for Own {
     fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.path);
+        removed(&self.path);
     }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        removed(&self.path);
+    }
+}
+
+/// Removes a directory with all that programs left in it; returns whether it has gone. Says so if it stays.
+fn removed(path: &Path) -> bool {
+    let error = match fs::remove_dir_all(path) {
+        Ok(()) => return true,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return true,
+        // A program may have made directories read-only, as the caches of some languages are.
+        Err(_) => {
+            walk(path, |directory| {
+                let _ = fs::set_permissions(directory, fs::Permissions::from_mode(0o700));
+            });
+            match fs::remove_dir_all(path) {
+                Ok(()) => return true,
+                Err(error) => error,
+            }
+        }
+    };
+    let bytes = walk(path, |_| {});
+    tracing::warn!(
+        path = %path.display(),
+        bytes,
+        %error,
+        "a scratch directory stays on the disk: programs left files in it that this user cannot remove, as a container that \
+         runs as root does; remove the directory, and let the program remove such files itself"
+    );
+    false
+}
+
+/// Visits a directory and those below it, each before it is read; returns the size of all files, in bytes. Stops at
+/// [`WALKED_MAX`] entries.
+fn walk(path: &Path, mut visit: impl FnMut(&Path)) -> u64 {
+    let (mut bytes, mut walked, mut waiting) = (0, 0, vec![path.to_owned()]);
+    while let Some(directory) = waiting.pop() {
+        visit(&directory);
+        let entries = fs::read_dir(&directory).into_iter().flatten();
+        for entry in entries.filter_map(Result::ok) {
+            walked += 1;
+            if walked > WALKED_MAX {
+                return bytes;
+            }
+            // The metadata is that of a link itself, so nothing outside is touched.
+            match entry.metadata() {
+                Ok(data) if data.is_dir() => waiting.push(entry.path()),
+                Ok(data) => bytes += data.len(),
+                Err(_) => {}
+            }
+        }
+    }
+    bytes
 }
 
 #[cfg(test)]
@@ -149,7 +208,7 @@ mod tests {
     #[test]
     fn only_directories_of_dead_adapters_are_swept() {
         let parent = tempfile::tempdir().unwrap();
-        let living = Scratch::new(parent.path());
+        let living = Scratch::new(parent.path()).unwrap();
         let folder = living.folder().unwrap();
         let dead = parent.path().join("prover-exec-scratch-dead/attempt-1");
         fs::create_dir_all(&dead).unwrap();
@@ -163,7 +222,7 @@ mod tests {
             parent.path().join("prover-exec-scratch-link"),
         )
         .unwrap();
-        assert_eq!(Scratch::new(parent.path()).sweep(), 1);
+        assert_eq!(Scratch::new(parent.path()).unwrap().sweep(), 1);
         assert!(!dead.exists() && folder.path().is_dir());
         for name in ["other", "elsewhere", "prover-exec-logs-0"] {
             assert!(parent.path().join(name).is_dir(), "{name}");
@@ -172,13 +231,13 @@ mod tests {
         let keeper = File::open(folder.locked()).unwrap();
         keeper.try_lock_shared().unwrap();
         std::mem::forget((folder, living.own.lock().unwrap().take()));
-        assert_eq!(Scratch::new(parent.path()).sweep(), 0);
+        assert_eq!(Scratch::new(parent.path()).unwrap().sweep(), 0);
     }
 
     #[test]
     fn everything_goes_with_an_adapter_that_ends_in_order() {
         let parent = tempfile::tempdir().unwrap();
-        let scratch = Scratch::new(parent.path());
+        let scratch = Scratch::new(parent.path()).unwrap();
         drop(scratch.folder().unwrap());
         assert_eq!(fs::read_dir(parent.path()).unwrap().count(), 1);
         // What a cleaner of temporary files removed is made again.
@@ -194,5 +253,49 @@ mod tests {
         drop(scratch.folder().unwrap());
         drop(scratch);
         assert_eq!(fs::read_dir(parent.path()).unwrap().count(), 0);
+    }
+
+    /// Runs as a user who is not root, for whom permissions do not count.
+    fn without_privileges(test: impl FnOnce() + Send) {
+        std::thread::scope(|scope| {
+            let ran = scope.spawn(|| {
+                // The setting is the thread's own. Another user than root keeps its name.
+                nix::unistd::setfsuid(nix::unistd::Uid::from_raw(65_534));
+                test();
+            });
+            ran.join().unwrap();
+        });
+    }
+
+    #[test]
+    fn directories_that_a_program_made_read_only_go_too() {
+        let parent = tempfile::tempdir().unwrap();
+        fs::set_permissions(parent.path(), fs::Permissions::from_mode(0o777)).unwrap();
+        without_privileges(|| {
+            let folder = parent.path().join("attempt");
+            fs::create_dir_all(folder.join("cache/deep")).unwrap();
+            fs::write(folder.join("cache/deep/file"), "7").unwrap();
+            for closed in ["cache/deep", "cache", ""] {
+                fs::set_permissions(folder.join(closed), fs::Permissions::from_mode(0o500)).unwrap();
+            }
+            assert!(fs::remove_dir_all(&folder).is_err());
+            assert!(removed(&folder));
+            assert!(!folder.exists());
+        });
+    }
+
+    #[test]
+    fn what_another_user_left_is_measured_and_stays() {
+        let parent = tempfile::tempdir().unwrap();
+        let folder = parent.path().join("attempt");
+        fs::create_dir_all(folder.join("below")).unwrap();
+        fs::write(folder.join("below/file"), "seven").unwrap();
+        std::os::unix::fs::symlink("/", folder.join("link")).unwrap();
+        assert_eq!(walk(&folder, |_| {}), "seven/".len() as u64);
+        if nix::unistd::geteuid().is_root() {
+            fs::set_permissions(parent.path(), fs::Permissions::from_mode(0o755)).unwrap();
+            without_privileges(|| assert!(!removed(&folder)));
+            assert!(folder.join("below/file").exists());
+        }
     }
 }

@@ -5,7 +5,11 @@
 #[path = "../../prover-mock/tests/rig/mod.rs"]
 mod rig;
 
-use push0_domain::message::FailureClass;
+use push0_bus::Stream;
+use push0_domain::{
+    message::{FailureClass, ResultEvent},
+    subject::{self, Kind},
+};
 use push0_harness::{Process, ProcessBuilder, wait_for};
 use rig::{PATIENCE, Rig, class, failure, output};
 use std::path::{Path, PathBuf};
@@ -159,6 +163,44 @@ async fn a_killed_keeper_takes_the_program_with_it() {
         is_alone && started.iter().all(|pid| !is_running(pid))
     })
     .await;
+}
+
+/// Sends SIGTERM to a process, as a service manager does to each process of a service that it stops.
+fn terminate(pid: &str) {
+    let status = Command::new("kill").args(["-TERM", pid]).status();
+    assert!(status.expect("it runs").success());
+}
+
+#[tokio::test]
+async fn a_service_that_is_stopped_with_its_programs_hands_the_attempt_back() {
+    let folder = tempfile::tempdir().expect("a directory");
+    let script =
+        r#"echo $PPID >> "$1/pids"; echo $$ >> "$1/pids"; trap "exit 1" TERM; while :; do sleep 0.1; done"#;
+    let toml = format!(
+        "[prover]\nid = \"a\"\nzkvm = \"script\"\ngrace = \"60s\"\n[exec]\nprogram = \"/bin/sh\"\n\
+         args = [\"-c\", '''{script}''', \"x\", {:?}]\n",
+        folder.path()
+    );
+    let prover = Process::program("prover-exec").config(&toml);
+    let mut rig = Rig::start("script", vec![prover]).await;
+    let task = rig.task(1);
+    rig.publish(&task).await;
+    let started = pids(&folder.path().join("pids"), 2).await;
+    let adapter = rig.deployment.service_mut("prover-exec");
+    adapter.terminate();
+    wait_for("the adapter's word", PATIENCE, async || {
+        adapter.log().contains("taking no more work")
+    })
+    .await;
+    started.iter().for_each(|pid| terminate(pid));
+    // The grace is longer.
+    adapter.wait_exit(PATIENCE).await;
+    std::fs::remove_file(folder.path().join("pids")).expect("it is there");
+    adapter.restart();
+    pids(&folder.path().join("pids"), 2).await;
+    let subject = subject::reports_of_attempt(Kind::Result, &rig::key(&task));
+    let told = rig.bus().last::<ResultEvent>(Stream::Results, &subject).await;
+    assert!(told.expect("an answer").is_none());
 }
 
 #[test]

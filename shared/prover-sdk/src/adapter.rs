@@ -102,7 +102,8 @@ impl ProveError {
     }
 
     /// Creates an error of the prover's surroundings: the disk is full, the program is missing or not the
-    /// pinned one, or a dependency is away. The error says nothing about the task.
+    /// pinned one, or a dependency is away. The error says nothing about the task, and kills it only if its provers
+    /// complete other tasks again and again meanwhile.
     pub fn surroundings(message: impl Into<String>) -> Self {
         Self {
             class: FailureClass::Surroundings,

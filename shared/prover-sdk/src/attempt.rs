@@ -59,29 +59,20 @@ pub(crate) async fn run<P: Prove>(
     let Turn::Taken(slot) = turn(&node, delivery.deliveries, &stop).await else {
         return delivery.ack.give_back(Duration::ZERO).await;
     };
-    let header = &delivery.body.header;
     let begun_at = now();
     let mut times = Times {
         waited_us: wait::before_slot(&delivery, came.elapsed(), begun_at),
         ..Times::default()
     };
-    let span = tracing::info_span!(
-        "prove",
-        otel.kind = "consumer",
-        block.number = header.id.stage.block.number,
-        task.id = %header.id,
-        attempt = header.attempt,
-        prover.id = %node.id,
-        zkvm = %header.zkvm,
-        trace_id = delivery.trace.id().map(display),
-        outcome = tracing::field::Empty,
-    );
+    let span = span(&node, &delivery);
     let outcome = outcome(&node, prover, &delivery, &place, &stop, progress, &mut times)
         .instrument(span.clone())
         .await;
     place.ended();
-    if node.leaving.is_cancelled() && matches!(&outcome, Err(f) if f.class == FailureClass::Stopped) {
-        // The process ends, but the task is still wanted, so a result of class `Stopped` would be wrong.
+    if outcome
+        .as_ref()
+        .is_err_and(|failure| is_of_leaving(&node, failure, &stop))
+    {
         place.proved();
         return delivery.ack.give_back(Duration::ZERO).await;
     }
@@ -105,6 +96,32 @@ pub(crate) async fn run<P: Prove>(
     };
     let fate = offer::store(&node, Unstored { about, outputs }, &stop, freed).await;
     settle(&delivery, fate).await;
+}
+
+/// Returns the span of an attempt that has a slot.
+fn span(node: &Node, delivery: &Delivery<Task>) -> tracing::Span {
+    let header = &delivery.body.header;
+    tracing::info_span!(
+        "prove",
+        otel.kind = "consumer",
+        block.number = header.id.stage.block.number,
+        task.id = %header.id,
+        attempt = header.attempt,
+        prover.id = %node.id,
+        zkvm = %header.zkvm,
+        trace_id = delivery.trace.id().map(display),
+        outcome = tracing::field::Empty,
+    )
+}
+
+/// Returns whether an attempt failed because this process leaves. The task is still wanted, so it is handed back
+/// without a result. Surroundings fail with a machine or a service that is stopped as a whole.
+fn is_of_leaving(node: &Node, failure: &Failure, stop: &CancellationToken) -> bool {
+    match failure.class {
+        FailureClass::Stopped => node.leaving.is_cancelled(),
+        FailureClass::Surroundings => node.draining.is_cancelled() && !stop.is_cancelled(),
+        _ => false,
+    }
 }
 
 /// Returns the end of an attempt that is to be stored. Its spans are written here if `begun` is given.

@@ -4,6 +4,7 @@
 //! a moment, the result is also written to the [spool](crate::spool), where it outlives this process.
 
 use crate::{
+    adopted::Offered,
     node::Node,
     spool::{About, Kept, Unstored},
     transfer,
@@ -25,7 +26,7 @@ use std::{
     sync::Arc,
     time::{Duration, Instant},
 };
-use tokio::{sync::watch, task::spawn_blocking};
+use tokio::task::spawn_blocking;
 use tokio_util::sync::CancellationToken;
 
 /// How long a result waits in memory only. The restart of a broker takes less.
@@ -72,7 +73,7 @@ pub(crate) async fn store(
         tokio::select! {
             biased;
             fate = &mut offering => {
-                remove(node, kept);
+                close(node, kept, fate);
                 return fate;
             }
             () = node.leaving.cancelled() => return Fate::Left { is_kept },
@@ -81,7 +82,7 @@ pub(crate) async fn store(
     };
     // The block has ended meanwhile, so its outputs need no room. The collector asks for another attempt if the
     // work is wanted in spite of that.
-    remove(node, kept);
+    close(node, kept, Fate::Left { is_kept: false });
     let stopped = Failure::new(
         FailureClass::Stopped,
         "told to stop while its result waited for room",
@@ -123,10 +124,14 @@ async fn keep(node: &Node, unstored: &Arc<Unstored>) -> Option<Kept> {
     }
 }
 
-fn remove(node: &Node, kept: Option<Kept>) {
+/// Ends the stay of a result in the spool. A proof that the broker refuses may have cost hours, so it is set aside.
+fn close(node: &Node, kept: Option<Kept>, fate: Fate) {
     if let Some(kept) = kept {
         node.metrics.spooled.dec();
-        kept.remove();
+        match fate {
+            Fate::Refused => kept.set_aside(),
+            Fate::Stored | Fate::Left { .. } => kept.remove(),
+        }
     }
 }
 
@@ -231,7 +236,7 @@ fn message(node: &Node, result: TaskResult, trace: &TraceContext) -> Result<Mess
     Message::new(subject, &ResultEvent::Attempt(result), trace)
 }
 
-type Taken = Vec<(About, Kept, watch::Sender<bool>)>;
+type Taken = Vec<(About, Kept, Offered)>;
 
 /// Takes over the results of ended processes.
 pub(crate) async fn adopt(node: &Arc<Node>) -> Taken {
@@ -247,8 +252,8 @@ pub(crate) async fn adopt(node: &Arc<Node>) -> Taken {
             .map(|(about, kept)| {
                 tracing::info!(task.id = %about.header.id, attempt = about.header.attempt, prover.id = %about.prover, "offering a result from the spool");
                 node.metrics.spooled.inc();
-                let stored = node.adopted.take(&about.header);
-                (about, kept, stored)
+                let offered = node.adopted.take(&about.header);
+                (about, kept, offered)
             })
             .collect(),
         Ok(Err(error)) => {
@@ -270,9 +275,9 @@ pub(crate) async fn offer_adopted(node: &Arc<Node>, mut taken: Taken) -> Infalli
     look.reset();
     loop {
         while offering.len() < ADOPTED_AT_ONCE
-            && let Some((about, kept, stored)) = taken.pop()
+            && let Some((about, kept, offered)) = taken.pop()
         {
-            offering.push(offer_one(node, about, kept, stored));
+            offering.push(offer_one(node, about, kept, offered));
         }
         tokio::select! {
             Some(()) = offering.next() => {}
@@ -281,12 +286,12 @@ pub(crate) async fn offer_adopted(node: &Arc<Node>, mut taken: Taken) -> Infalli
     }
 }
 
-async fn offer_one(node: &Arc<Node>, about: About, mut kept: Kept, stored: watch::Sender<bool>) {
+async fn offer_one(node: &Arc<Node>, about: About, mut kept: Kept, offered: Offered) {
     let read = spawn_blocking(move || (kept.read(), kept)).await;
     let (unstored, kept) = match read {
         Ok((Ok(unstored), kept)) => (unstored, kept),
         Ok((Err(reason), _)) => {
-            tracing::error!(task.id = %about.header.id, reason, "a result in the spool cannot be read any more");
+            tracing::error!(task.id = %about.header.id, reason, "a result in the spool cannot be read any more, its task is proved again unless a later look reads it");
             return node.metrics.spooled.dec();
         }
         Err(error) => {
@@ -295,10 +300,9 @@ async fn offer_one(node: &Arc<Node>, about: About, mut kept: Kept, stored: watch
         }
     };
     let fate = offer(node, &unstored, || {}).await;
-    remove(node, Some(kept));
+    close(node, Some(kept), fate);
     if fate == Fate::Stored {
         tracing::info!(task.id = %about.header.id, attempt = about.header.attempt, "a result from the spool is stored");
-        // The receiver may have gone.
-        let _ = stored.send(true);
+        offered.stored();
     }
 }

@@ -29,6 +29,8 @@ const HASH_LEN: usize = 32;
 const ENDING: &str = "result";
 const UNFINISHED: &str = "unfinished";
 const DAMAGED: &str = "damaged";
+/// Ending of a result that the broker refuses. Under its old ending it is offered again.
+const REFUSED: &str = "refused";
 /// Age from which on an unlocked unfinished file belongs to a process that ended.
 const UNFINISHED_FOR: Duration = Duration::from_secs(60);
 
@@ -114,6 +116,20 @@ impl Kept {
             .and_then(|content| decode(&content))
     }
 
+    /// Keeps the file for an operator, because the broker refuses the result for good.
+    pub(crate) fn set_aside(self) {
+        let aside = self.path.with_extension(REFUSED);
+        let renamed = fs::rename(&self.path, &aside)
+            .err()
+            .map(|error| error.to_string());
+        tracing::error!(
+            path = %aside.display(),
+            error = renamed,
+            "the broker refuses a finished result, which is set aside; its task is proved again. Remove the cause, which an earlier \
+             line names; then remove the file, or give it the ending .{ENDING} to offer it again"
+        );
+    }
+
     /// Removes the file, because the result is stored or not wanted any more.
     pub(crate) fn remove(self) {
         if let Err(error) = fs::remove_file(&self.path) {
@@ -146,6 +162,9 @@ impl Spool {
             let path = path.to_owned();
             move |error| SpoolError::Disk(path, error)
         };
+        // One writer at a time, in all processes, looks at the level and takes its room.
+        let looking = File::open(directory).and_then(|directory| directory.lock().map(|()| directory));
+        let looking = looking.map_err(disk(directory))?;
         let (entries, held) = level(directory).map_err(disk(directory))?;
         if entries >= ENTRIES_MAX || held + content.len() as u64 > self.bytes_max {
             let most = self.bytes_max;
@@ -153,7 +172,11 @@ impl Spool {
         }
         let path = directory.join(name(&unstored.about)?);
         let aside = path.with_extension(UNFINISHED);
-        let file = write(&aside, &content).and_then(|file| {
+        let reserved = reserve(&aside, content.len() as u64);
+        drop(looking);
+        let file = reserved.and_then(|mut file| {
+            file.write_all(&content)?;
+            file.sync_all()?;
             fs::rename(&aside, &path)?;
             File::open(directory)?.sync_all()?;
             Ok(file)
@@ -230,10 +253,10 @@ fn level(directory: &Path) -> io::Result<(usize, u64)> {
     Ok((entries, bytes))
 }
 
-/// Writes a file and syncs it. The file is locked from its first byte on.
-fn write(path: &Path, content: &[u8]) -> io::Result<File> {
+/// Makes a file of this length. The file is locked from its first byte on.
+fn reserve(path: &Path, length: u64) -> io::Result<File> {
     let mut options = OpenOptions::new();
-    let mut file = options
+    let file = options
         .read(true)
         .write(true)
         .create(true)
@@ -241,8 +264,7 @@ fn write(path: &Path, content: &[u8]) -> io::Result<File> {
         .open(path)?;
     file.try_lock().map_err(io::Error::from)?;
     file.set_len(0)?;
-    file.write_all(content)?;
-    file.sync_all()?;
+    file.set_len(length)?;
     Ok(file)
 }
 
@@ -276,7 +298,7 @@ fn adopted(path: &Path, wanted: &impl Fn(&About) -> bool) -> io::Result<Option<(
             tracing::error!(
                 path = %aside.display(),
                 reason,
-                "a result in the spool is damaged and set aside; its task is proved again, so the file can be removed"
+                "a result in the spool cannot be read and is set aside; its task is proved again, so the file can be removed"
             );
             Ok(None)
         }
@@ -328,10 +350,12 @@ fn decode(content: &[u8]) -> Result<Unstored, String> {
     }
     let (about, outputs) = parts.split_first().ok_or("empty")?;
     Ok(Unstored {
-        about: codec::decode(about, Encoding::Bincode).map_err(|e| e.to_string())?,
+        // The checksum is right, so the disk is not at fault.
+        about: codec::decode(about, Encoding::Bincode)
+            .map_err(|e| format!("written by another version of push0: {e}"))?,
         outputs: outputs.iter().map(|output| output.to_vec()).collect(),
     })
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -41,6 +41,8 @@ struct Waiting {
 
 /// Most second copies of a task in flight because its provers are silent.
 const COPIES_MAX: usize = 2;
+/// Number of failures that a letter holds at most.
+const FAILURES_KEPT: usize = 16;
 
 /// The onlooker: the state of all checks.
 pub(crate) struct Promises {
@@ -153,7 +155,8 @@ impl Promises {
     }
 
     /// Checks P6: a task dies of a final failure that two provers report or one reports again and again, of as many deaths as their budget, or of failures of its own:
-    /// at least as many as its budget, one of them by a prover that completes other tasks.
+    /// at least as many as its budget, one of them by a prover that completes other tasks. If a prover called one of them
+    /// its surroundings', they are more than a letter holds.
     fn letter(&mut self, letter: &DeadLetter) {
         self.letters.insert(letter.id.clone());
         let Dead::Task { retry, history } = &letter.what else {
@@ -181,7 +184,9 @@ impl Promises {
         let has_witness = own
             .clone()
             .any(|r| self.provers_that_completed.contains(&r.prover));
-        let is_own = own.clone().count() >= budget as usize && has_witness;
+        let is_blamed = own.clone().any(|r| r.failure.class == FailureClass::Surroundings);
+        let believed = !is_blamed || history.len() >= FAILURES_KEPT;
+        let is_own = own.clone().count() >= budget as usize && has_witness && believed;
         if !fatal && deaths < deaths_max as usize && !is_own {
             let own = own.count();
             self.break_with(format_args!(

@@ -1,5 +1,6 @@
 use super::{ALONE_FOR, Evidence};
 use push0_domain::{AttemptId, BlockHash, BlockRef, ProverId, StageKey, TaskId, Timestamp};
+use std::time::Duration;
 
 fn task(number: u64) -> TaskId {
     task_of("prove", number)
@@ -143,9 +144,24 @@ fn a_task_that_fails_on_when_no_other_work_is_left_is_charged_after_a_while() {
     let later = at(300).plus(ALONE_FOR).plus(ALONE_FOR / 2);
     failed(&mut evidence, &task(4), &one, later);
     assert_eq!(
-        failed(&mut evidence, &task(1), &one, at(300).plus(3 * ALONE_FOR)),
+        failed(&mut evidence, &task(1), &one, at(300).plus(4 * ALONE_FOR)),
         1
     );
+}
+
+/// Once a task was shown to fail where others succeed, an outage may begin while no other task is tried.
+#[test]
+fn an_outage_of_a_day_is_worth_few_charges_of_a_task_that_fails_alone() {
+    let mut evidence = Evidence::default();
+    let one = prover("one");
+    failed(&mut evidence, &task(1), &one, at(0));
+    evidence.completed(&task(3), &one, at(100), at(300));
+    let mut charges = 0;
+    for ten_seconds in 1..=8640 {
+        let later = at(300).plus(Duration::from_secs(10) * ten_seconds);
+        charges = evidence.failed(&task(1).attempt(ten_seconds), &one, later);
+    }
+    assert_eq!(charges, 13);
 }
 
 #[test]

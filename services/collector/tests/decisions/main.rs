@@ -1,6 +1,7 @@
 //! The collector's decisions, for results in any order and any number of times.
 #![expect(clippy::panic, reason = "a failing test panics, in its helpers as well")]
 
+mod blamed;
 mod ends;
 mod rig;
 mod session;

@@ -67,6 +67,8 @@ pub(crate) struct Session {
     /// Further changes to the headers of attempts.
     pub(crate) adapt: fn(&mut TaskHeader),
     pub(crate) stored_at: Timestamp,
+    /// The prover of all attempts; `None` means that each has a prover of its own.
+    pub(crate) prover: Option<&'static str>,
     /// Whether the record of the block is dead.
     pub(crate) amends: bool,
 }
@@ -91,6 +93,7 @@ impl Session {
             acknowledged: BTreeSet::new(),
             adapt: |_| {},
             stored_at: Timestamp::default(),
+            prover: None,
             amends: false,
         }
     }
@@ -191,9 +194,11 @@ impl Session {
             seal: push0_domain::seal::Seal::default(),
         };
         (self.adapt)(&mut header);
+        let own = || format!("p-{}", ended.attempt);
+        let prover = self.prover.map_or_else(own, ToOwned::to_owned);
         TaskResult {
             header,
-            prover: ProverId::new(&format!("p-{}", ended.attempt)).expect("valid"),
+            prover: ProverId::new(&prover).expect("valid"),
             outcome: ended.outcome,
             inputs: Some(Payloads::one(number(ended.index))),
             prove_us: 1,

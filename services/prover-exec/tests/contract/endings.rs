@@ -126,7 +126,9 @@ async fn every_attempt_has_a_directory_that_goes_with_it() {
         "work_dir = '{}'\n[exec.env]\nNAME = 'value'",
         folder.path().display()
     );
-    let exec = script(r#"echo "$1 $NAME $PUSH0_CONFIG" > "$2""#, &more);
+    let text = r#"echo "$1 $NAME $PUSH0_CONFIG" > "$2"
+        [ "$PWD/IN.json $TMPDIR" = "$1 $PWD" ] || exit 9"#;
+    let exec = script(text, &more);
     let (first, second) = (
         proved(&exec, StageKind::Map, &["7"]).await.remove(0),
         proved(&exec, StageKind::Map, &["7"]).await.remove(0),

@@ -2,6 +2,8 @@
 
 use crate::{PATIENCE, config, exec, failed, proved, script};
 use push0_domain::message::{FailureClass, StageKind};
+use push0_harness::wait_for;
+use push0_prover_exec::Exec;
 use push0_prover_sdk::Role;
 use std::time::Instant;
 
@@ -43,6 +45,22 @@ async fn exit_codes_and_signals_have_their_class() {
             "exit 75",
             FailureClass::Surroundings,
             "the program exited with code 75",
+        ),
+        (
+            "kill -TERM $$",
+            FailureClass::Surroundings,
+            "was ended by signal 15 (SIGTERM), told to by a signal that this adapter did not send",
+        ),
+        (
+            "sh -c \"kill -INT \\$\\$\"; exit $?",
+            FailureClass::Surroundings,
+            "exited with code 130",
+        ),
+        // As the stop of a whole service: the program catches the signal that its keeper gets as well.
+        (
+            "trap \"exit 1\" TERM; kill -TERM $PPID $$; sleep 9",
+            FailureClass::Surroundings,
+            "exited with code 1, told to",
         ),
     ] {
         let error = failed(&script(text, codes)).await;
@@ -187,6 +205,35 @@ async fn the_memory_of_a_cgroup_is_that_of_all_its_processes() {
     assert_eq!(error.class, FailureClass::OutOfMemory, "{error}");
     let fine = script("cat \"$1\" > \"$2\"", &limits);
     assert_eq!(proved(&fine, StageKind::Map, &["7"]).await, ["7"]);
+    let missing = config(&format!("program = 'no-such-program-anywhere'\n{limits}"));
+    failed(&exec(&missing, Role::Prover).unwrap()).await;
+    wait_for("the end of all cgroups", PATIENCE, async || {
+        is_without_programs(&cgroup)
+    })
+    .await;
+}
+
+fn is_without_programs(cgroup: &std::path::Path) -> bool {
+    let names = std::fs::read_dir(cgroup)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name());
+    names
+        .into_iter()
+        .all(|name| !name.to_string_lossy().starts_with("prover-exec-"))
+}
+
+#[tokio::test]
+async fn a_keeper_that_does_not_start_leaves_no_cgroup() {
+    let folder = tempfile::tempdir().unwrap();
+    // Without limits, a directory serves as a cgroup until a program enters it.
+    let toml = format!(
+        "program = '/bin/sh'\nlimits.cgroup = '{}'",
+        folder.path().display()
+    );
+    let exec = Exec::new(&config(&toml), Role::Prover, Some("/bin/nowhere".into())).unwrap();
+    let error = failed(&exec).await;
+    assert_eq!(error.class, FailureClass::Surroundings, "{error}");
+    assert!(is_without_programs(folder.path()));
 }
 
 #[tokio::test]

@@ -160,8 +160,8 @@ pub enum FailureClass {
     InvalidProof,
     /// The attempt was told to stop because its work is superseded.
     Stopped,
-    /// The prover's surroundings failed: disk full, program missing, a dependency away. The failure says
-    /// nothing about the task.
+    /// The prover's surroundings failed: disk full, program missing, a dependency away. By this word the failure says
+    /// nothing about the task, and the word is believed for long ([`FailureClass::is_about_task`]).
     Surroundings,
 }
 
@@ -175,6 +175,12 @@ impl FailureClass {
     /// Returns whether the failure may be charged to its task, if its prover completes other tasks. Deaths
     /// have a budget of their own.
     pub fn is_evidence(self) -> bool {
+        self.is_about_task() || self == Self::Surroundings
+    }
+
+    /// Returns whether the failure may be the task's own by the word of its prover too. The word `surroundings` may be
+    /// wrong: a block that fills a disk, or whose program prints "no space left", fails at every prover.
+    pub fn is_about_task(self) -> bool {
         matches!(
             self,
             Self::Retryable | Self::OutOfMemory | Self::TimedOut | Self::InvalidProof

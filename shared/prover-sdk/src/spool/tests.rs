@@ -5,7 +5,7 @@ use push0_domain::{
     task::StageKey,
 };
 
-fn unstored(number: u64, outputs: &[&[u8]]) -> Unstored {
+pub(crate) fn unstored(number: u64, outputs: &[&[u8]]) -> Unstored {
     let block = BlockRef {
         number,
         hash: BlockHash([0xab; 32]),
@@ -140,6 +140,52 @@ fn a_full_spool_refuses_and_leaves_nothing_behind() {
     assert_eq!(files(&spool).len(), 1);
     kept.remove();
     spool.keep(&unstored(2, &[&[2; 1_000]])).unwrap();
+}
+
+#[test]
+fn writers_at_the_same_time_fill_a_spool_no_further_than_its_limit() {
+    let folder = tempfile::tempdir().unwrap();
+    let spool = spool(folder.path(), 2_500_000);
+    let results: Vec<Unstored> = (1..=8)
+        .map(|number| unstored(number, &[&[7; 1_000_000]]))
+        .collect();
+    let together = std::sync::Barrier::new(results.len());
+    let keep = &|unstored: &Unstored| {
+        together.wait();
+        spool.keep(unstored).is_ok()
+    };
+    let kept = std::thread::scope(|scope| {
+        let writers: Vec<_> = results
+            .iter()
+            .map(|unstored| scope.spawn(move || keep(unstored)))
+            .collect();
+        let kept = writers.into_iter().map(|writer| writer.join().unwrap());
+        kept.filter(|kept| *kept).count()
+    });
+    assert_eq!((kept, files(&spool).len()), (2, 2));
+}
+
+#[test]
+fn a_result_of_another_version_is_not_called_damaged() {
+    let mut content = encode(&unstored(1, &[])).unwrap();
+    let from = MAGIC.len() + HASH_LEN;
+    content[from + 8..].fill(0xff);
+    let hash = BlobHash::of(&content[from..]);
+    content[MAGIC.len()..from].copy_from_slice(&hash.0);
+    let reason = decode(&content).unwrap_err();
+    assert!(reason.starts_with("written by another version"), "{reason}");
+}
+
+#[test]
+fn a_result_that_the_broker_refuses_is_set_aside_and_not_offered_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let spool = spool(folder.path(), 1 << 20);
+    spool.keep(&unstored(1, &[&[1; 10]])).unwrap().set_aside();
+    assert!(spool.adopt(|_| true).unwrap().is_empty());
+    let refused = files(&spool).remove(0);
+    assert_eq!(refused.extension().unwrap(), REFUSED);
+    fs::rename(&refused, refused.with_extension(ENDING)).unwrap();
+    assert_eq!(spool.adopt(|_| true).unwrap().len(), 1);
 }
 
 #[test]
