@@ -21,7 +21,7 @@ use axum::{
     extract::{DefaultBodyLimit, Request},
     middleware::{self, Next},
     response::Response,
-    routing::{get, post},
+    routing::{any, get, post},
 };
 use hyper::server::conn::http1;
 use hyper_util::{
@@ -90,9 +90,12 @@ fn router(interface: Interface) -> Router {
             interface.clone(),
             answer::operators,
         ));
+    let unknown = Router::new()
+        .route("/api", any(answer::nothing))
+        .route("/api/{*rest}", any(answer::nothing));
+    let api = Router::new().merge(read).merge(operate).merge(unknown);
     Router::new()
-        .merge(read)
-        .merge(operate)
+        .merge(api.layer(middleware::map_response(answer::in_words)))
         .route("/openapi.json", get(api::document))
         .fallback(page::file)
         .layer(DefaultBodyLimit::max(BODY_MAX))

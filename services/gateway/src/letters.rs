@@ -10,7 +10,7 @@ use crate::{
 };
 use push0_bus::{Bus, BusError, Kept, Stream};
 use push0_domain::{
-    PipelineId,
+    PipelineId, Timestamp,
     message::{AttemptRecord, Dead, DeadLetter, Emission, EmissionOutcome},
     subject::{self, Kind},
 };
@@ -33,8 +33,9 @@ pub(crate) struct Listed {
     pub(crate) letters: Vec<Letter>,
     /// How many letters there are, shown or not.
     pub(crate) total: u64,
-    /// The sequence of the newest letter. Together with the number of letters it tells whether any came or went.
-    newest: u64,
+    /// The sequence of the newest letter, and when the broker's streams were made. Together with the number of letters they
+    /// tell whether any came or went.
+    newest: (u64, Option<Timestamp>),
 }
 
 /// The letters as they were read last.
@@ -42,12 +43,12 @@ pub(crate) struct Listed {
 pub(crate) struct Letters(Arc<Mutex<Arc<Listed>>>);
 
 impl Letters {
-    /// Returns the newest letters.
-    pub(crate) async fn list(&self, bus: &Bus) -> Result<Arc<Listed>, BusError> {
+    /// Returns the newest letters of the streams that were made at this time.
+    pub(crate) async fn list(&self, bus: &Bus, made_at: Option<Timestamp>) -> Result<Arc<Listed>, BusError> {
         // Others who ask meanwhile wait for this reading.
         let mut known = self.0.lock().await;
         let (newest, total) = (
-            bus.newest(Stream::Dead).await?,
+            (bus.newest(Stream::Dead).await?, made_at),
             bus.level(Stream::Dead).await?.messages,
         );
         if (known.newest, known.total) != (newest, total) {
@@ -64,11 +65,12 @@ impl Letters {
     pub(crate) async fn of_block(
         &self,
         bus: &Bus,
+        made_at: Option<Timestamp>,
         pipeline: &PipelineId,
         number: u64,
         is_dead: bool,
     ) -> Result<Vec<Letter>, BusError> {
-        let listed = self.list(bus).await?;
+        let listed = self.list(bus, made_at).await?;
         let is_of_block = |letter: &&Letter| {
             letter.block == Some(number) && letter.pipeline.as_deref() == Some(pipeline.as_str())
         };

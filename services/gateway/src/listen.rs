@@ -44,8 +44,8 @@ pub(crate) async fn run(
     let kinds = KINDS.into_iter().chain([Kind::Event]);
     let mut signals = bus.listen_within(kinds.map(subject::all), UNREAD).await?;
     let pipelines = Pipelines::bind(bus).await?;
-    let first = refresh::read(bus, &pipelines).await?;
-    shared.with(|model| model.define(&first.pipelines));
+    let first = refresh::read(bus, &pipelines, shared.with(|model| model.names())).await?;
+    shared.with(|model| model.define(&first));
     {
         let mut recalling = pin!(recall::recall(bus, shared, &first));
         loop {
@@ -91,7 +91,7 @@ async fn refresh_after_pause(
 ) -> Result<crate::model::Reading, BusError> {
     tokio::time::sleep(REFRESH_EVERY).await;
     recall::fill(bus, shared).await?;
-    refresh::read(bus, pipelines).await
+    refresh::read(bus, pipelines, shared.with(|model| model.names())).await
 }
 
 fn count(metrics: &Metrics, heard: Result<(), Unheard>) {

@@ -29,7 +29,9 @@ use block::{Block, BlockId};
 use blocks::Blocks;
 use chain::Chain;
 use fleet::{Fleet, Key, role_of};
+use push0_bus::Lead;
 use push0_domain::{BlockRef, PipelineId, Timestamp, ZkvmId, message::HeldQueue, pipeline::Pipeline};
+use push0_operate::judge;
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
@@ -50,11 +52,15 @@ const HOLDS_MAX: usize = 256;
 /// The state of a deployment, as far as messages told of it.
 #[derive(Debug, Default)]
 pub struct Model {
+    /// When the broker's streams were made: others than before hold nothing of what is known.
+    made_at: Option<Timestamp>,
     chains: BTreeMap<PipelineId, Chain>,
     blocks: Blocks,
     fleet: Fleet,
     holds: BTreeMap<ZkvmId, HeldQueue>,
+    seats: BTreeMap<String, Seat>,
     streams: Vec<view::StreamLevel>,
+    troubles: Vec<String>,
     letters: usize,
     /// Why the broker cannot be read, and since when.
     away: Option<(Timestamp, String)>,
@@ -70,6 +76,16 @@ struct Dirty {
     provers: BTreeSet<Key>,
     streams: bool,
     gone: view::Gone,
+    /// Whether clients must start over, because a pipeline is gone.
+    all: bool,
+}
+
+/// A role, as its fact told at the last reading.
+#[derive(Debug)]
+struct Seat {
+    renewed_at: Option<Timestamp>,
+    /// Whether nobody led, and nobody did at the reading before.
+    is_vacant: (bool, bool),
 }
 
 /// What is read from time to time, because no message tells of its changes.
@@ -77,18 +93,27 @@ struct Dirty {
 pub struct Reading {
     /// Current definitions and how far each output has come.
     pub pipelines: Vec<(Arc<Pipeline>, Output)>,
+    /// Known pipelines that were removed, and of which no block is in flight any more.
+    pub over: Vec<PipelineId>,
+    /// When the stream of records was made.
+    pub made_at: Option<Timestamp>,
     /// Held queues.
     pub holds: BTreeMap<ZkvmId, HeldQueue>,
+    /// The roles of these pipelines, and who leads.
+    pub leads: Vec<(String, Lead)>,
     /// Fill levels.
     pub streams: Vec<view::StreamLevel>,
+    /// What is wrong with streams.
+    pub troubles: Vec<String>,
     /// The number of dead letters.
     pub letters: usize,
 }
 
 impl Model {
     /// Handles current definitions and outputs, before anything else is told of their pipelines.
-    pub fn define(&mut self, pipelines: &[(Arc<Pipeline>, Output)]) {
-        for (definition, output) in pipelines {
+    pub fn define(&mut self, reading: &Reading) {
+        self.rests_on(reading.made_at);
+        for (definition, output) in &reading.pipelines {
             if let Some(chain) = self.chain(&definition.name) {
                 chain.define(definition.clone(), *output);
             }
@@ -97,21 +122,20 @@ impl Model {
 
     /// Handles what was read anew.
     pub fn read(&mut self, reading: Reading, now: Timestamp) {
+        self.rests_on(reading.made_at);
         self.away = None;
         self.holds.clear();
         for (zkvm, hold) in reading.holds {
             self.hold(zkvm, hold);
         }
         self.letters = reading.letters;
+        let troubles = reading.troubles.iter().map(|trouble| cut(trouble, LINE_MAX));
+        self.troubles = troubles.collect();
         if self.streams != reading.streams {
             self.streams = reading.streams;
             self.dirty.streams = true;
         }
-        let current = reading.pipelines.iter().map(|(definition, _)| &definition.name);
-        let open = self.blocks.iter().filter(|(_, block)| block.is_open());
-        // A removed pipeline finishes its blocks, and a new one may be told of before its definition is read.
-        let known: BTreeSet<&PipelineId> = current.chain(open.map(|(id, _)| &id.pipeline)).collect();
-        self.chains.retain(|name, _| known.contains(name));
+        reading.over.iter().for_each(|name| self.drop_pipeline(name));
         for (definition, output) in reading.pipelines {
             let name = definition.name.clone();
             let is_new = !self.chains.contains_key(&name);
@@ -123,7 +147,48 @@ impl Model {
                 self.dirty.chains.insert(name);
             }
         }
-        self.compare();
+        self.seat(reading.leads, now);
+        self.compare(now);
+    }
+
+    /// Forgets everything about blocks if the streams are others than before: the broker was emptied.
+    fn rests_on(&mut self, made_at: Option<Timestamp>) {
+        // An unknown time tells nothing.
+        let before = self.made_at;
+        self.made_at = made_at.or(before);
+        if before.is_some() && self.made_at != before {
+            self.chains.clear();
+            self.blocks = Blocks::default();
+            self.dirty.all = true;
+        }
+    }
+
+    /// Returns when the streams were made from which everything was read.
+    pub fn made_at(&self) -> Option<Timestamp> {
+        self.made_at
+    }
+
+    /// Returns the names of all pipelines.
+    pub fn names(&self) -> Vec<PipelineId> {
+        self.chains.keys().cloned().collect()
+    }
+
+    /// Notes who leads. A clock may differ from that of the broker, so an old renewal counts only if no other follows.
+    fn seat(&mut self, leads: Vec<(String, Lead)>, now: Timestamp) {
+        let mut before = std::mem::take(&mut self.seats);
+        for (role, lead) in leads.into_iter().take(2 * (PIPELINES_MAX + 1)) {
+            let known = before.remove(&role);
+            let is_still = known
+                .as_ref()
+                .is_some_and(|seat| seat.renewed_at == lead.renewed_at);
+            let is_vacant = lead.led.is_none() || (is_still && judge::is_silent(&lead, now));
+            let was_vacant = known.is_some_and(|seat| seat.is_vacant.0);
+            let seat = Seat {
+                renewed_at: lead.renewed_at,
+                is_vacant: (is_vacant, was_vacant),
+            };
+            self.seats.insert(role, seat);
+        }
     }
 
     fn hold(&mut self, zkvm: ZkvmId, hold: HeldQueue) {
@@ -153,7 +218,7 @@ impl Model {
             at: millis(now),
             ..view::Change::default()
         };
-        change.is_too_long = dirty.blocks.len().max(dirty.gone.blocks.len()) > self.shown_max();
+        change.is_too_long = dirty.all || dirty.blocks.len().max(dirty.gone.blocks.len()) > self.shown_max();
         if change.is_too_long {
             return self.all_changed(change, now);
         }
@@ -170,7 +235,7 @@ impl Model {
         change.pipelines = dirty
             .chains
             .iter()
-            .filter_map(|name| Some(self.chains.get(name)?.view(name, now)))
+            .filter_map(|name| Some(self.pipeline_view(name, self.chains.get(name)?, now)))
             .collect();
         if dirty.streams {
             change.streams = self.streams.clone();
@@ -214,7 +279,7 @@ impl Model {
             pipelines: self
                 .chains
                 .iter()
-                .map(|(name, chain)| chain.view(name, now))
+                .map(|(name, chain)| self.pipeline_view(name, chain, now))
                 .collect(),
             zkvms: zkvms.into_values().collect(),
             provers: self.fleet.views(),
@@ -262,7 +327,18 @@ impl Model {
     /// Returns the current definition of a pipeline, and the pipeline's view.
     pub fn pipeline(&self, name: &PipelineId, now: Timestamp) -> Option<(Arc<Pipeline>, view::Pipeline)> {
         let chain = self.chains.get(name)?;
-        Some((chain.definition()?, chain.view(name, now)))
+        Some((chain.definition()?, self.pipeline_view(name, chain, now)))
+    }
+
+    fn pipeline_view(&self, name: &PipelineId, chain: &Chain, now: Timestamp) -> view::Pipeline {
+        chain.view(name, self.next_observed_at(name, chain), now)
+    }
+
+    /// Returns when the block was observed that is to be emitted next.
+    fn next_observed_at(&self, name: &PipelineId, chain: &Chain) -> Option<Timestamp> {
+        let next = chain.next()?;
+        let of_number = self.blocks.of_numbers(name, next..=next);
+        of_number.map(|(_, block)| block.at()).max()
     }
 
     /// Returns the newest block of a number that stands, or the block whose hash begins with `hash`.

@@ -46,7 +46,7 @@ pub(crate) async fn file(uri: Uri) -> Response {
         )
             .into_response();
     }
-    if path.starts_with("assets/") || path.starts_with("api/") {
+    if path.starts_with("assets/") {
         return StatusCode::NOT_FOUND.into_response();
     }
     match Files::get("index.html") {

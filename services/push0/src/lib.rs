@@ -26,7 +26,6 @@ mod probe;
 mod progress;
 mod record;
 mod records;
-mod room;
 mod secrets;
 mod status;
 mod table;

@@ -1,8 +1,9 @@
 //! The state of each stream's copies: which one leads, which are behind, which are away.
 
 use crate::{Bus, BusError, Level, Stream, facts::Bucket, provision::BLOBS};
-use async_nats::jetstream::stream::ClusterInfo;
+use async_nats::jetstream::stream::Info;
 use futures::future::join_all;
+use push0_domain::Timestamp;
 use std::fmt;
 
 /// A stream's copy on one broker.
@@ -30,6 +31,8 @@ pub struct Standing {
     pub stream: String,
     /// The fill level of the stream.
     pub level: Level,
+    /// When the stream was made. A broker that was emptied has others.
+    pub made_at: Timestamp,
     /// The broker whose copy leads. A stream without a leader takes no message.
     pub leader: Option<String>,
     /// Every copy, sorted by broker name. Empty on a single broker.
@@ -51,8 +54,10 @@ pub enum Trouble {
 }
 
 impl Standing {
-    fn new(stream: &str, level: Level, cluster: Option<ClusterInfo>) -> Self {
-        let cluster = cluster.unwrap_or_default();
+    fn new(stream: &str, info: Info) -> Self {
+        let level = Level::of(&info);
+        let made_at = u64::try_from(info.created.unix_timestamp_nanos() / 1000);
+        let cluster = info.cluster.unwrap_or_default();
         // A stream with one copy reports no others. A stream without a leader lists all its copies.
         let leading = cluster.leader.iter().map(|broker| StreamCopy {
             broker: broker.clone(),
@@ -69,6 +74,7 @@ impl Standing {
         Self {
             stream: stream.to_owned(),
             level,
+            made_at: Timestamp(made_at.unwrap_or_default()),
             leader: cluster.leader,
             copies,
         }
@@ -122,7 +128,7 @@ impl Bus {
         let bound = self.jetstream.get_stream_no_info(name).await;
         let info = bound.map_err(|e| failed(&e))?.get_info().await;
         let info = info.map_err(|e| failed(&e))?;
-        Ok(Standing::new(name, Level::of(&info), info.cluster))
+        Ok(Standing::new(name, info))
     }
 }
 
@@ -142,6 +148,7 @@ mod tests {
                 bytes: 0,
                 bytes_max: 1,
             },
+            made_at: Timestamp(0),
             leader: leader.map(str::to_owned),
             copies: copies
                 .map(|(broker, is_current, is_offline)| StreamCopy {

@@ -118,20 +118,21 @@ export function letter(world, one) {
 
 export function verdict(world) {
   const problems = [];
+  const remarks = [];
   for (const { name, held } of world.zkvms.values()) {
-    if (held) problems.push({ since: held.since, text: `The queue of ${name} is held: no attempt succeeds, ${held.failures} failed. The last error: ${held.error}`, link: `/zkvms/${name}` });
+    if (held) problems.push({ since: held.since, text: `The queue of ${name} is held: no attempt succeeds, ${held.failures} failed. The last error: ${held.error}.`, link: `/zkvms/${name}` });
   }
   for (const one of world.pipelines) {
-    if (one.stalledSince) problems.push({ since: one.stalledSince, text: `Pipeline ${one.plan.name} has emitted nothing although block ${one.next} waits`, link: `/pipelines/${one.plan.name}/blocks/${one.next}` });
+    if (one.stalledSince) problems.push({ since: one.stalledSince, text: `Pipeline ${one.plan.name} has emitted nothing although block ${one.next} waits.`, link: `/pipelines/${one.plan.name}/blocks/${one.next}` });
   }
   if (world.letters.length) {
     const [newest] = world.letters;
     const rest = world.letters.length > 1 ? `, and ${world.letters.length - 1} more are kept` : "";
-    problems.push({ since: world.letters.at(-1).at, text: `Block ${newest.block.number} of ${newest.block.pipeline.plan.name} is a dead letter${rest}`, link: "/dead-letters" });
+    remarks.push({ since: world.letters.at(-1).at, text: `Block ${newest.block.number} of ${newest.block.pipeline.plan.name} is a dead letter${rest}.`, link: "/dead-letters" });
   }
   const quarantined = world.provers.filter((one) => one.state === "quarantined");
-  if (quarantined.length) problems.push({ since: null, text: `${quarantined.length === 1 ? "1 prover is" : `${quarantined.length} provers are`} quarantined: ${quarantined.slice(0, 3).map((one) => one.id).join(", ")}`, link: `/provers/${quarantined[0].id}` });
-  return { ok: problems.length === 0, problems };
+  if (quarantined.length) remarks.push({ since: null, text: `${quarantined.length === 1 ? "1 prover is" : `${quarantined.length} provers are`} quarantined: ${quarantined.slice(0, 3).map((one) => one.id).join(", ")}.`, link: `/provers/${quarantined[0].id}` });
+  return { ok: problems.length === 0, problems, remarks };
 }
 
 export function streams(world) {

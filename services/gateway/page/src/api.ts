@@ -17,6 +17,8 @@ export interface Problem {
 export interface Verdict {
   ok: boolean;
   problems: Problem[];
+  /** What a person should know although nothing is wrong. */
+  remarks: Problem[];
 }
 
 export interface Pipeline {

@@ -136,6 +136,7 @@ describe("the page", { skip: NO_CHROMIUM }, () => {
     const page = await open("#/dead-letters");
     const button = page.locator(".retry").first();
     await button.waitFor();
+    if (server) assert.match(await page.locator(".verdict .remark").first().innerText(), /is a dead letter/);
     const before = await page.locator(".letter").count();
     await button.click();
     assert.match(await page.locator("dialog h2").innerText(), /^Retry (block [\d,]+ of .+|this message)\?$/);

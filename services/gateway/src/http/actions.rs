@@ -13,6 +13,7 @@ use push0_domain::{
     trace::TraceContext,
 };
 use push0_operate::{
+    cancel,
     letters::{self, Which},
     retry,
 };
@@ -20,7 +21,7 @@ use push0_operate::{
 /// Cancels blocks.
 #[utoipa::path(
     post, path = "/api/v1/pipelines/{pipeline}/cancel", request_body = view::CancelRequest,
-    responses((status = 200, body = view::Done), (status = 403, body = view::Refusal))
+    responses((status = 200, body = view::Done))
 )]
 pub(super) async fn cancel(
     State(interface): State<Interface>,
@@ -36,13 +37,12 @@ pub(super) async fn cancel(
             "Expected `first` at most `last`, and a note that says why.",
         ));
     }
-    if interface
+    let found = interface
         .shared
-        .with(|model| model.pipeline(&name, push0_bus::now()))
-        .is_none()
-    {
+        .with(|model| model.pipeline(&name, push0_bus::now()));
+    let Some((_, pipeline)) = found else {
         return Err(Refused::missing(format!("There is no pipeline {name}.")));
-    }
+    };
     let event = BlockEvent::Cancelled(Cancel {
         pipeline: name.clone(),
         first,
@@ -55,8 +55,14 @@ pub(super) async fn cancel(
     let stored = interface.bus.publish(message).await;
     stored.map_err(|error| Refused::away(error.to_string()))?;
     tracing::info!(caller = caller.name, pipeline = %name, first, last, note, "blocks are cancelled");
+    let effect = cancel::effect(first..=last, pipeline.next, pipeline.head);
+    let named = if first == last {
+        format!("block {first}")
+    } else {
+        format!("blocks {first} to {last}")
+    };
     Ok(Json(view::Done {
-        done: format!("The cancellation of blocks {first} to {last} of {name} is stored."),
+        done: format!("The cancellation of {named} of {name} is stored{effect}."),
     }))
 }
 

@@ -3,8 +3,9 @@
 use super::{interface::Interface, pieces, refused::Refused};
 use crate::access::{Caller, Request, Role};
 use axum::{
+    body::to_bytes,
     extract::{Request as HttpRequest, State},
-    http::{HeaderMap, HeaderName, header},
+    http::{HeaderMap, HeaderName, Uri, header},
     middleware::Next,
     response::{IntoResponse, Response},
 };
@@ -13,6 +14,8 @@ use tokio::time::timeout;
 
 /// How long a question may take, but for the time in which its client takes the answer.
 const ANSWER_WITHIN: Duration = Duration::from_secs(30);
+/// Longest text of a refusal, in bytes.
+const REASON_MAX: usize = 4096;
 /// How long an action may take: a retry looks through all letters of its pipeline.
 const ACT_WITHIN: Duration = Duration::from_secs(120);
 
@@ -81,4 +84,36 @@ pub(super) async fn in_time(request: HttpRequest, next: Next) -> Response {
 async fn within(time: Duration, request: HttpRequest, next: Next) -> Response {
     let answer = timeout(time, next.run(request)).await;
     answer.unwrap_or_else(|_| Refused::away("The answer took too long.").into_response())
+}
+
+/// Gives every refusal a body that says why, also those of the router, which have a line of text or nothing.
+pub(super) async fn in_words(response: Response) -> Response {
+    let status = response.status();
+    let kind = response.headers().get(header::CONTENT_TYPE);
+    let is_told = kind.is_some_and(|kind| kind == "application/json");
+    if is_told || !(status.is_client_error() || status.is_server_error()) {
+        return response;
+    }
+    let (parts, body) = response.into_parts();
+    let text = to_bytes(body, REASON_MAX).await.unwrap_or_default();
+    let text = String::from_utf8_lossy(&text);
+    let reason = if text.is_empty() {
+        status.canonical_reason().unwrap_or_default()
+    } else {
+        text.trim()
+    };
+    let mut told = Refused::of(status, reason).into_response();
+    told.headers_mut().extend(
+        parts
+            .headers
+            .into_iter()
+            .filter(|(name, _)| name.as_ref().is_some_and(|name| name == header::ALLOW)),
+    );
+    told
+}
+
+/// Answers requests for what the interface does not have.
+pub(super) async fn nothing(uri: Uri) -> Refused {
+    let hint = "`/openapi.json` lists what is there.";
+    Refused::missing(format!("There is no {}.", uri.path())).hint(hint)
 }

@@ -3,6 +3,7 @@
 use super::limits::Limits;
 use crate::{access::Tokens, config::GatewayConfig, letters::Letters, shared::Shared};
 use push0_bus::Bus;
+use push0_domain::Timestamp;
 use push0_runtime::BoxError;
 use std::sync::Arc;
 
@@ -27,5 +28,9 @@ impl Interface {
             letters: Letters::default(),
             limits: Limits::default(),
         })
+    }
+    /// Returns when the broker's streams were made.
+    pub(super) fn made_at(&self) -> Option<Timestamp> {
+        self.shared.with(|model| model.made_at())
     }
 }

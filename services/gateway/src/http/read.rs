@@ -140,6 +140,7 @@ pub(super) async fn blocks(
 ) -> Result<Json<Value>, Refused> {
     let name = pipeline_id(&name)?;
     let before = older.before.unwrap_or(u64::MAX);
+    let next = next_of(&interface, &name);
     let (mut blocks, limit) = interface.shared.with(|model| {
         let limit = older.limit.unwrap_or(100).min(BLOCKS_MAX).min(model.shown_max());
         (model.blocks_of(&name, before, limit, now()), limit)
@@ -147,7 +148,8 @@ pub(super) async fn blocks(
     let lowest = blocks.last().map_or(before, |block| block.number);
     let wanted = (limit - blocks.len()) as u64;
     if wanted > 0 && lowest != u64::MAX {
-        let model = history::read(&interface.bus, &name, lowest.saturating_sub(wanted)..lowest).await?;
+        let numbers = lowest.saturating_sub(wanted)..lowest;
+        let model = history::read(&interface.bus, &name, numbers, next).await?;
         blocks.extend(model.blocks_of(&name, lowest, limit - blocks.len(), now()));
     }
     Ok(Json(json!({ "blocks": blocks })))
@@ -166,9 +168,13 @@ pub(super) async fn block(
     let name = pipeline_id(&name)?;
     let mut detail = detail(&interface, &name, &block).await?;
     let last = detail.block.range.map_or(detail.block.number, |range| range.last);
-    let letters = interface
-        .letters
-        .of_block(&interface.bus, &name, last, detail.block.state == "dead");
+    let letters = interface.letters.of_block(
+        &interface.bus,
+        interface.made_at(),
+        &name,
+        last,
+        detail.block.state == "dead",
+    );
     detail.letters = letters.await?;
     detail.trace_url = detail
         .trace_id
@@ -176,6 +182,12 @@ pub(super) async fn block(
         .filter(|_| !interface.jaeger_url.is_empty())
         .map(|trace| format!("{}/trace/{trace}", interface.jaeger_url));
     Ok(Json(detail))
+}
+
+/// Returns the number that a pipeline emits next.
+fn next_of(interface: &Interface, name: &PipelineId) -> Option<u64> {
+    let found = interface.shared.with(|model| model.pipeline(name, now()));
+    found.and_then(|(_, pipeline)| pipeline.next)
 }
 
 async fn detail(interface: &Interface, name: &PipelineId, asked: &str) -> Result<view::BlockDetail, Refused> {
@@ -201,7 +213,8 @@ async fn detail(interface: &Interface, name: &PipelineId, asked: &str) -> Result
         ))
     };
     let number = number.ok_or_else(missing)?;
-    let model = history::one(&interface.bus, name, number).await?;
+    let next = next_of(interface, name);
+    let model = history::one(&interface.bus, name, number, next).await?;
     look(&model).ok_or_else(missing)
 }
 
@@ -266,6 +279,11 @@ async fn proof_of(
     let last = detail
         .and_then(|detail| detail.block.range)
         .map_or(number, |range| range.last);
+    if let Some(next) = next_of(interface, name).filter(|next| last >= *next) {
+        return Err(Refused::missing(format!(
+            "Block {number} of pipeline {name} has no proof that counts: the output goes on at block {next}."
+        )));
+    }
     let kept = interface
         .bus
         .last::<Emission>(BusStream::Proofs, &subject::proof(name, last))
@@ -284,7 +302,10 @@ async fn proof_of(
     responses((status = 200, description = "`{\"letters\": [Letter], \"total\": number}`, at most 200 letters"))
 )]
 pub(super) async fn letters(State(interface): State<Interface>) -> Result<Json<Value>, Refused> {
-    let listed = interface.letters.list(&interface.bus).await?;
+    let listed = interface
+        .letters
+        .list(&interface.bus, interface.made_at())
+        .await?;
     Ok(Json(json!({ "letters": listed.letters, "total": listed.total })))
 }
 

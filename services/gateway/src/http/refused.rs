@@ -33,6 +33,11 @@ impl Refused {
         }
     }
 
+    /// Refuses a request for a reason that its status tells.
+    pub(super) fn of(status: StatusCode, error: &str) -> Self {
+        Self::new(status, error, None)
+    }
+
     /// Refuses a request because too many others are under way.
     pub(super) fn busy(error: impl Into<String>) -> Self {
         Self {

@@ -4,6 +4,7 @@ use super::*;
 use crate::{
     config::GatewayConfig,
     fixture::{block, demo},
+    model::{Output, Reading},
     newest, recall, refresh,
     shared::Shared,
 };
@@ -23,7 +24,8 @@ use push0_domain::{
 use push0_harness::NatsServer;
 use push0_operate::retry::{self, DeadBlock};
 use reqwest::{Client, Response as Answer};
-use serde_json::Value;
+use serde_json::{Value, json};
+use std::sync::Arc;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     task::JoinSet,
@@ -312,7 +314,7 @@ async fn blocks_that_wait_are_counted_by_their_stream_and_read_when_they_are_nea
             .publish(subject::block(&demo()), &BlockEvent::Observed(observed))
             .await;
     }
-    let mut reading = refresh::read(&stand.bus, &pipelines).await.unwrap();
+    let mut reading = refresh::read(&stand.bus, &pipelines, vec![demo()]).await.unwrap();
     let output = &mut reading.pipelines[0].1;
     assert_eq!((output.next, output.waiting), (Some(10), 31));
     // An external ingester has no cursor.
@@ -381,4 +383,89 @@ async fn long_requests_are_refused() {
     let asked = stand.client.post(format!("{}/pipelines/demo/cancel", stand.url));
     let answer = asked.json(&body).send().await.unwrap();
     assert_eq!(answer.status(), StatusCode::BAD_REQUEST);
+}
+
+#[tokio::test]
+async fn every_refusal_says_why_in_json_and_is_described() {
+    let stand = Stand::start().await;
+    let asked = [
+        ("nothing/here", 404),
+        ("pipelines/demo/nothing", 404),
+        ("pipelines/demo", 404),
+        ("pipelines/demo/blocks?before=x", 400),
+        ("pipelines/demo/blocks/5/proofs/main", 404),
+        ("pipelines/demo/blocks/x/proofs/main", 400),
+        ("pipelines/demo/cancel", 405),
+    ];
+    for (path, status) in asked {
+        let answer = stand.get(path).await;
+        assert_eq!(answer.status(), status, "{path}");
+        let body: Value = answer.json().await.unwrap();
+        assert!(!body["error"].as_str().unwrap().is_empty(), "{path}: {body}");
+    }
+    let document = stand.json("../../openapi.json").await;
+    for (path, item) in document["paths"].as_object().unwrap() {
+        for (_, operation) in item.as_object().unwrap() {
+            let refusal = &operation["responses"]["503"]["content"]["application/json"]["schema"]["$ref"];
+            assert_eq!(refusal, "#/components/schemas/Refusal", "{path}");
+            assert_eq!(
+                operation["responses"]["404"].is_object(),
+                path.contains('{'),
+                "{path}"
+            );
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_cancellation_says_of_which_blocks_it_changes_nothing() {
+    let stand = Stand::start().await;
+    let text = "name = \"demo\"\nsource = { kind = \"external\" }\n[[proof]]\ntype = \"main\"\nzkvm = \"mock\"\n\
+                [[proof.stage]]\nname = \"prove\"\nkind = \"map\"\ntimeout = \"1s\"\n";
+    let definition = Arc::new(Pipeline::from_toml("demo.toml", text).unwrap());
+    let output = Output {
+        next: Some(9),
+        head: Some(20),
+        ..Output::default()
+    };
+    let reading = Reading {
+        pipelines: vec![(definition, output)],
+        ..Reading::default()
+    };
+    stand.shared.with(|model| model.read(reading, now()));
+    let request = json!({ "first": 7, "last": 10, "note": "why" });
+    let asked = stand.client.post(format!("{}/pipelines/demo/cancel", stand.url));
+    let answer: Value = asked.json(&request).send().await.unwrap().json().await.unwrap();
+    assert_eq!(
+        answer["done"],
+        "The cancellation of blocks 7 to 10 of demo is stored; 2 of them have their record already and keep it."
+    );
+}
+
+#[tokio::test]
+async fn records_beyond_the_output_are_shown_as_replaced_and_their_proofs_are_not_given() {
+    let stand = Stand::start().await;
+    for number in [7, 8, 9, 6] {
+        stand.record(number, proof(Payload::Inline(vec![1]), 1)).await;
+    }
+    let text = "name = \"demo\"\nsource = { kind = \"external\" }\n[[proof]]\ntype = \"main\"\nzkvm = \"mock\"\n\
+                [[proof.stage]]\nname = \"prove\"\nkind = \"map\"\ntimeout = \"1s\"\n";
+    let pipelines = Pipelines::bind(&stand.bus).await.unwrap();
+    let definition = Pipeline::from_toml("demo.toml", text).unwrap();
+    pipelines.apply(definition).await.unwrap();
+    let reading = refresh::read(&stand.bus, &pipelines, vec!["gone".parse().unwrap()]).await;
+    let reading = reading.unwrap();
+    assert_eq!(reading.over, ["gone".parse().unwrap()]);
+    assert!(reading.made_at.is_some() && reading.leads.len() == 3);
+    stand.shared.with(|model| model.read(reading, now()));
+    let state =
+        async |number: u64| stand.json(&format!("pipelines/demo/blocks/{number}")).await["state"].clone();
+    assert_eq!(
+        (state(6).await, state(8).await),
+        ("proved".into(), "replaced".into())
+    );
+    let replaced = stand.get("pipelines/demo/blocks/8/proofs/main").await;
+    assert_eq!(replaced.status(), StatusCode::NOT_FOUND);
+    let standing = stand.get("pipelines/demo/blocks/6/proofs/main").await;
+    assert_eq!(standing.status(), StatusCode::OK);
 }

@@ -117,13 +117,7 @@ impl Block {
     }
 
     pub(crate) fn announce(&mut self, observed: &ObservedBlock, trace: Option<&str>, now: Timestamp) {
-        let is_back = self
-            .ended
-            .as_ref()
-            .is_some_and(|(reason, _)| *reason == EndReason::Reorged);
-        if is_back && self.record.is_none() {
-            self.ended = None;
-        }
+        self.come_back();
         self.hash = Some(observed.block.hash);
         self.parent = Some(observed.parent_hash);
         self.announced_at = now;
@@ -132,8 +126,19 @@ impl Block {
         self.trace_id = trace.map(str::to_owned);
     }
 
+    /// Begins anew if the block was replaced: the chain returned to it, or its announcement was heard before the end of
+    /// its predecessors.
+    fn come_back(&mut self) {
+        if !self.stands() {
+            (self.ended, self.record) = (None, None);
+            self.attempts.clear();
+            self.stages.clear();
+        }
+    }
+
     /// Notes that the dispatcher released an attempt.
     pub(crate) fn release(&mut self, key: &AttemptKey, now: Timestamp) {
+        self.come_back();
         self.entry(key).released_at.get_or_insert(now);
     }
 

@@ -6,6 +6,7 @@ use push0_domain::{
     message::{Emission, EmissionOutcome},
     pipeline::{Pipeline, Policy, RANGE_MAX, Source},
 };
+use push0_operate::judge;
 use std::{collections::VecDeque, ops::RangeInclusive, sync::Arc, time::Duration};
 
 /// How many times from announcement to record are kept.
@@ -16,8 +17,6 @@ const MINUTE: Duration = Duration::from_secs(60);
 const SECONDS_MAX: usize = 128;
 /// How many blocks from the next one on are shown whatever else is.
 const NEXT: u64 = 64;
-/// An output that does not move for this long while blocks wait is said to stand.
-const STANDS_AFTER: Duration = Duration::from_secs(60);
 
 /// How far a pipeline's output has come.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -28,6 +27,8 @@ pub struct Output {
     pub head: Option<u64>,
     /// How many announced blocks wait in their stream for the release of their first tasks.
     pub waiting: u64,
+    /// Whether the newest record cannot be read, so that `next` is not known.
+    pub is_damaged: bool,
 }
 
 /// A pipeline as far as messages told of it.
@@ -35,6 +36,7 @@ pub struct Output {
 pub(crate) struct Chain {
     definition: Option<Arc<Pipeline>>,
     output: Output,
+    /// When the newest record was stored that moved the output.
     moved_at: Option<Timestamp>,
     latencies: VecDeque<u64>,
     /// Seconds in which blocks were proved, and how many.
@@ -43,6 +45,8 @@ pub(crate) struct Chain {
     abandoned: u64,
     /// Blocks announced since the last reading and since the one before: a reading may be older than what was heard.
     announced: (u64, u64),
+    /// The highest number that was told of since the last reading, and since the one before.
+    told: (Option<u64>, Option<u64>),
     /// Whether a record was heard since the last reading, and since the one before.
     records: (bool, bool),
     /// Whether open blocks are not held.
@@ -52,26 +56,25 @@ pub(crate) struct Chain {
 }
 
 impl Chain {
-    pub(crate) fn ingested(&mut self, number: u64, now: Timestamp) {
-        if self.lag().is_none_or(|lag| lag == 0) {
-            // Before, there was nothing to emit.
-            self.moved_at = Some(now);
-        }
+    pub(crate) fn ingested(&mut self, number: u64) {
         self.saw(number);
         self.announced.0 += 1;
     }
 
-    /// Notes that a block of this number was ingested.
+    /// Notes that a block of this number is there.
     pub(crate) fn saw(&mut self, number: u64) {
+        self.told.0 = self.told.0.max(Some(number));
         self.output.head = self.output.head.max(Some(number));
     }
 
-    /// Notes that the output moved on, as a record tells that is the newest one.
-    pub(crate) fn moved(&mut self, record: &Emission) {
+    /// Notes that the output moved, as a record tells that is the newest one. Returns whether it went back.
+    pub(crate) fn moved(&mut self, record: &Emission) -> bool {
         self.records.0 = true;
-        if !record.amends() {
-            self.output.next = Some(record.next);
+        if record.amends() {
+            return false;
         }
+        let before = self.output.next.replace(record.next);
+        before.is_some_and(|before| record.next < before)
     }
 
     pub(crate) fn recorded(&mut self, record: &Emission, stored_at: Timestamp) {
@@ -147,28 +150,31 @@ impl Chain {
     pub(crate) fn read(&mut self, definition: Arc<Pipeline>, output: Output, now: Timestamp) -> bool {
         let before = (self.definition.clone(), self.output);
         self.definition = Some(definition);
-        // A message may have come meanwhile: of numbers that only grow, the larger one is newer.
-        self.output.head = self.output.head.max(output.head);
-        // Numbers go back after a reorg: a reading counts unless it may be older than a record that was heard.
-        if self.records == (false, false) {
-            self.output.next = output.next.or(self.output.next);
-        }
+        // Numbers go back after a reset or a reorg: a reading counts, but for what was heard since it may have begun.
+        self.go_on_from(output, self.records == (false, false));
+        self.told = (None, self.told.0);
         self.records = (false, self.records.0);
         self.output.waiting = output.waiting;
         self.announced = (0, self.announced.0);
-        self.moved_at.get_or_insert(now);
         let known = self.recent.len();
         self.recent.retain(|(second, _)| is_within_a_minute(*second, now));
-        self.recent.len() < known
-            || self.stalled_since(now).is_some()
-            || before != (self.definition.clone(), self.output)
+        self.recent.len() < known || self.has_waited(now) || before != (self.definition.clone(), self.output)
     }
 
-    /// Handles the definition and the output, before anything else is told.
+    /// Handles the definition and the output, before anything else is told. What was heard earlier may be long past.
     pub(crate) fn define(&mut self, definition: Arc<Pipeline>, output: Output) {
         self.definition = Some(definition);
-        self.output.next = output.next.or(self.output.next);
-        self.output.head = self.output.head.max(output.head);
+        (self.told, self.records) = Default::default();
+        self.go_on_from(output, true);
+    }
+
+    fn go_on_from(&mut self, output: Output, counts: bool) {
+        let told = self.told.0.max(self.told.1);
+        // An external ingester has no cursor.
+        self.output.head = output.head.or(self.output.head).max(told);
+        if counts && !output.is_damaged {
+            self.output.next = output.next;
+        }
     }
 
     pub(crate) fn definition(&self) -> Option<Arc<Pipeline>> {
@@ -177,6 +183,11 @@ impl Chain {
 
     pub(crate) fn next(&self) -> Option<u64> {
         self.output.next
+    }
+
+    /// Returns whether the chain ends before this number.
+    pub(crate) fn ends_before(&self, number: u64) -> bool {
+        self.output.head.is_some_and(|head| number > head)
     }
 
     /// Returns the numbers that are not emitted, from the next one to the newest.
@@ -193,13 +204,26 @@ impl Chain {
         )
     }
 
-    /// Returns since when the output stands although blocks wait.
-    pub(crate) fn stalled_since(&self, now: Timestamp) -> Option<Timestamp> {
-        let moved_at = self.moved_at.filter(|at| now.since(*at) > STANDS_AFTER)?;
-        (self.lag()? > 0).then_some(moved_at)
+    /// Returns whether blocks have waited for so long that the output may stand.
+    fn has_waited(&self, now: Timestamp) -> bool {
+        self.lag().is_some_and(|lag| lag > 0)
+            && self
+                .moved_at
+                .is_none_or(|at| now.since(at) >= judge::STANDS_AFTER)
     }
 
-    pub(crate) fn view(&self, name: &PipelineId, now: Timestamp) -> view::Pipeline {
+    /// Returns since when the output stands although blocks wait. `observed_at` is when the next block was.
+    pub(crate) fn stands_since(&self, observed_at: Option<Timestamp>, now: Timestamp) -> Option<Timestamp> {
+        judge::stands_since(self.lag(), observed_at, self.moved_at, now)
+    }
+
+    /// Returns the pipeline for clients. `observed_at` is when the next block was observed.
+    pub(crate) fn view(
+        &self,
+        name: &PipelineId,
+        observed_at: Option<Timestamp>,
+        now: Timestamp,
+    ) -> view::Pipeline {
         let definition = self.definition.as_deref();
         let within = definition.and_then(|definition| match definition.policy {
             Policy::Deadline { within } => u64::try_from(within.as_millis()).ok(),
@@ -216,7 +240,7 @@ impl Chain {
             next: self.output.next,
             head: self.output.head,
             lag: self.lag(),
-            stalled_since: self.stalled_since(now).map(millis),
+            stalled_since: self.stands_since(observed_at, now).map(millis),
             deadline_ms: within,
             latencies_ms: self.latencies.iter().copied().collect(),
             proved_per_min: minute.map(|(_, count)| count).sum(),

@@ -282,6 +282,13 @@ impl Fleet {
         })
     }
 
+    /// Returns when a prover or verifier of a zkVM was heard last.
+    pub(crate) fn heard_at(&self, zkvm: &ZkvmId, verifies: bool) -> Option<Timestamp> {
+        let all = self.members.iter();
+        let of_zkvm = all.filter(|((participant, role), _)| participant.zkvm == *zkvm && *role == verifies);
+        of_zkvm.map(|(_, member)| member.heard_at).max()
+    }
+
     /// Returns the provers that are suspected, with the time when they were heard last.
     pub(crate) fn suspected(&self) -> impl Iterator<Item = (&Key, Timestamp)> {
         let suspected = self

@@ -25,7 +25,7 @@ impl Model {
         let Some(chain) = self.chain(&observed.pipeline) else {
             return;
         };
-        chain.ingested(observed.block.number, now);
+        chain.ingested(observed.block.number);
         if self.turns_away(&id) {
             return;
         }
@@ -36,10 +36,9 @@ impl Model {
     /// Handles a block that was announced before the gateway listened, or while there was no room for it.
     pub fn recalled(&mut self, observed: &ObservedBlock, stored_at: Timestamp) {
         let id = BlockId::of(&observed.pipeline, &observed.block);
-        let Some(chain) = self.chain(&observed.pipeline) else {
+        if self.chain(&observed.pipeline).is_none() {
             return;
-        };
-        chain.saw(observed.block.number);
+        }
         if self.blocks.get(&id).is_some_and(|block| block.hash().is_some()) {
             return;
         }
@@ -49,10 +48,14 @@ impl Model {
 
     /// Handles a released attempt. A removed pipeline finishes its blocks.
     pub fn released(&mut self, key: &AttemptKey, now: Timestamp) {
-        if self.chains.contains_key(&key.pipeline) || self.chain(&key.pipeline).is_some() {
-            self.known(&BlockId::of_key(key), now, |block| block.release(key, now));
-            self.make_room(None);
+        if !self.chains.contains_key(&key.pipeline) && self.chain(&key.pipeline).is_none() {
+            return;
         }
+        if let Some(chain) = self.chains.get_mut(&key.pipeline) {
+            chain.saw(key.block.number);
+        }
+        self.known(&BlockId::of_key(key), now, |block| block.release(key, now));
+        self.make_room(None);
     }
 
     /// Handles a heartbeat.
@@ -173,8 +176,11 @@ impl Model {
 
     /// Handles a record, the newest of its pipeline.
     pub fn record(&mut self, record: &Emission, now: Timestamp, trace: Option<&str>) {
-        if let Some(chain) = self.chain(&record.pipeline) {
-            chain.moved(record);
+        if self
+            .chain(&record.pipeline)
+            .is_some_and(|chain| chain.moved(record))
+        {
+            self.take_back(&record.pipeline, now);
         }
         self.recorded_before(record, now, trace);
     }

@@ -5,7 +5,7 @@ use super::{
     block::{Block, BlockId},
     chain::Chain,
 };
-use push0_domain::PipelineId;
+use push0_domain::{PipelineId, Timestamp, message::EndReason};
 use std::collections::BTreeSet;
 
 /// How many numbers from the next one on are read again if they are not held.
@@ -61,19 +61,55 @@ impl Model {
         }
     }
 
-    /// Compares what is held with how far each pipeline is. Open blocks behind an output have a record that was not heard.
-    pub(super) fn compare(&mut self) {
+    /// Forgets a pipeline with its blocks.
+    pub(super) fn drop_pipeline(&mut self, name: &PipelineId) {
+        if self.chains.remove(name).is_some() {
+            let blocks = self.blocks.of_numbers(name, 0..=u64::MAX);
+            let ids: Vec<BlockId> = blocks.map(|(id, _)| id.clone()).collect();
+            ids.iter().for_each(|id| self.remove(id, false));
+            self.dirty.chains.remove(name);
+            self.dirty.all = true;
+        }
+    }
+
+    /// Marks blocks with a record as replaced from the number on which the output awaits: it went back.
+    pub(super) fn take_back(&mut self, name: &PipelineId, now: Timestamp) {
+        if let Some(next) = self.chains.get(name).and_then(Chain::next) {
+            self.replaced_from(name, next, now);
+        }
+    }
+
+    /// Marks blocks with a record from this number on as replaced.
+    pub(crate) fn replaced_from(&mut self, name: &PipelineId, next: u64, now: Timestamp) {
+        let of_numbers = self.blocks.of_numbers(name, next..=u64::MAX);
+        let emitted = of_numbers.filter(|(_, block)| block.recorded().is_some() && block.stands());
+        let ids: Vec<BlockId> = emitted.map(|(id, _)| id.clone()).collect();
+        for id in ids {
+            self.blocks
+                .change(&id, |block| block.end(&EndReason::Reorged, now));
+            self.dirty.blocks.insert(id);
+        }
+    }
+
+    /// Compares what is held with how far each pipeline is. Open blocks behind an output have a record that was not heard,
+    /// and those beyond its head were replaced.
+    pub(super) fn compare(&mut self, now: Timestamp) {
         let open = self.blocks.iter().filter(|(_, block)| block.is_open());
-        let is_behind = |id: &BlockId| {
-            let next = self.chains.get(&id.pipeline).and_then(Chain::next);
+        let is_outside = |id: &BlockId| {
+            let chain = self.chains.get(&id.pipeline);
+            let next = chain.and_then(Chain::next);
             next.is_some_and(|next| id.number < next)
+                || chain.is_some_and(|chain| chain.ends_before(id.number))
         };
-        let behind: Vec<BlockId> = open
+        let outside: Vec<BlockId> = open
             .map(|(id, _)| id)
-            .filter(|id| is_behind(id))
+            .filter(|id| is_outside(id))
             .cloned()
             .collect();
-        behind.iter().for_each(|id| self.remove(id, true));
+        outside.iter().for_each(|id| self.remove(id, true));
+        for name in self.names() {
+            self.take_back(&name, now);
+        }
         let is_crowded = self.blocks.is_crowded();
         for (name, chain) in &mut self.chains {
             let Some(numbers) = chain.unemitted() else {

@@ -12,6 +12,9 @@ use std::{collections::BTreeMap, time::Duration};
 
 /// Returns why a block got no proof; `None` if it got one, or may get one.
 pub(super) fn reason(block: &Block) -> Option<String> {
+    if !block.stands() {
+        return Some(end(&EndReason::Reorged));
+    }
     match block.recorded().map(|record| &record.outcome) {
         Some(Recorded::Proved(_)) => None,
         Some(Recorded::Dead(reason)) => Some(reason.clone()),
@@ -38,18 +41,15 @@ pub(super) fn waits_for(
     holds: &BTreeMap<ZkvmId, HeldQueue>,
     now: Timestamp,
 ) -> String {
-    if let Some(record) = block.recorded() {
-        return match &record.outcome {
-            Recorded::Proved(_) => format!(
-                "Block {} was proved {} after its announcement.",
-                id.number,
-                span(record.stored_at.since(block.at()))
-            ),
-            _ => reason(block).unwrap_or_default(),
-        };
-    }
     if let Some(reason) = reason(block) {
         return reason;
+    }
+    if let Some(record) = block.recorded() {
+        return format!(
+            "Block {} was proved {} after its announcement.",
+            id.number,
+            span(record.stored_at.since(block.at()))
+        );
     }
     let of = |state: State| block.attempts().find(move |(_, attempt)| attempt.state == state);
     if let Some((place, attempt)) = of(State::Running) {

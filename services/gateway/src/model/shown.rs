@@ -27,6 +27,9 @@ impl Block {
     }
 
     fn state(&self, holds: &BTreeMap<ZkvmId, HeldQueue>) -> &'static str {
+        if !self.stands() {
+            return "replaced";
+        }
         match self.record.as_ref().map(|record| &record.outcome) {
             Some(Recorded::Proved(_)) => return "proved",
             Some(Recorded::Dead(_)) => return "dead",
@@ -35,7 +38,6 @@ impl Block {
             None => {}
         }
         match &self.ended {
-            Some((EndReason::Reorged, _)) => return "replaced",
             Some((EndReason::Refused { .. }, _)) => return "dead",
             Some(_) => return "abandoned",
             None => {}

@@ -1,6 +1,8 @@
 //! Tests of the model: messages in, views out.
 
 mod bounds;
+mod going_back;
+mod verdict;
 
 use super::*;
 use crate::fixture::{block, demo};
@@ -180,7 +182,7 @@ fn model() -> Model {
     let output = Output {
         next: Some(5),
         head: Some(4),
-        waiting: 0,
+        ..Output::default()
     };
     let reading = Reading {
         pipelines: vec![(definition(), output)],
@@ -189,6 +191,20 @@ fn model() -> Model {
     model.read(reading, at(0));
     model.observed(&observed(5), Some("0af7"), at(0));
     model
+}
+
+/// Returns a reading of the one pipeline.
+fn reading(next: u64, head: u64, waiting: u64) -> Reading {
+    let output = Output {
+        next: Some(next),
+        head: Some(head),
+        waiting,
+        ..Output::default()
+    };
+    Reading {
+        pipelines: vec![(definition(), output)],
+        ..Reading::default()
+    }
 }
 
 fn view(model: &Model, number: u64, ms: u64) -> view::Block {
@@ -343,30 +359,6 @@ fn cancelled_blocks_are_abandoned_with_the_note() {
     assert_eq!(
         view(&model, 5, 60).reason.as_deref(),
         Some("An operator cancelled the block: no use")
-    );
-}
-
-#[test]
-fn the_verdict_names_what_is_wrong() {
-    let mut model = model();
-    let texts = |model: &Model, ms: u64| -> Vec<String> {
-        let verdict = model.snapshot("x".into(), at(ms)).verdict;
-        assert_eq!(verdict.ok, verdict.problems.is_empty());
-        verdict.problems.into_iter().map(|problem| problem.text).collect()
-    };
-    assert_eq!(
-        texts(&model, 10),
-        ["No prover of zkVM mock is heard, and 1 tasks wait."]
-    );
-    model.heard(&lease("p1", vec![]), at(10));
-    assert_eq!(texts(&model, 20), [""; 0]);
-    assert_eq!(
-        texts(&model, 70_000),
-        ["Pipeline demo stands at block 5: 1 blocks wait."]
-    );
-    model.is_away("no answer".into(), at(70_000));
-    assert!(
-        texts(&model, 70_100)[0].starts_with("The broker cannot be read, so this page is old: no answer")
     );
 }
 

@@ -97,8 +97,10 @@ pub struct Gone {
 pub struct Verdict {
     /// Whether there is no problem.
     pub ok: bool,
-    /// What is wrong, worst first.
+    /// What is wrong, the most basic first.
     pub problems: Vec<Problem>,
+    /// What a person should know although nothing is wrong.
+    pub remarks: Vec<Problem>,
 }
 
 /// One thing that is wrong.
@@ -140,7 +142,7 @@ pub struct Pipeline {
     pub head: Option<u64>,
     /// How many ingested blocks have no record.
     pub lag: Option<u64>,
-    /// Since when `next` has not moved although blocks wait, if that is long.
+    /// Since when `next` has not moved although it was observed, if that is five minutes or more.
     pub stalled_since: Option<u64>,
     /// How long after its observation a block must be proved.
     pub deadline_ms: Option<u64>,

@@ -10,6 +10,7 @@ use push0_bus::{Bucket, Bus, Message};
 use push0_domain::message::{BlockEvent, Cancel, EndReason, clip};
 use push0_domain::pipeline::Position;
 use push0_domain::{PipelineId, subject, trace::TraceContext};
+use push0_operate::cancel;
 use serde_json::json;
 
 #[derive(Args, Debug)]
@@ -56,7 +57,7 @@ pub(crate) async fn run(context: &Context, args: &CancelArgs) -> Result<(), Fail
     };
     output::line(&format!(
         "{pipeline}: the cancellation of {named} is stored{}",
-        effect(blocks, next, announced)
+        cancel::effect(first..=last, next, announced)
     ))
 }
 
@@ -68,63 +69,4 @@ async fn announced(bus: &Bus, pipeline: &PipelineId) -> Result<Option<u64>, Fail
         .and_then(|fact| fact.value)
         .and_then(|position| position.block);
     Ok(block.map(|block| block.number))
-}
-
-/// Says of how many blocks the cancellation changes nothing, and why.
-fn effect(blocks: BlockRange, next: Option<u64>, announced: Option<u64>) -> String {
-    let BlockRange { first, last } = blocks;
-    let behind = last.saturating_add(1);
-    let recorded = next.map_or(0, |next| next.min(behind).saturating_sub(first));
-    let unknown = announced.map_or(0, |known| {
-        behind.saturating_sub(first.max(known.saturating_add(1)))
-    });
-    let recorded = match recorded {
-        0 => String::new(),
-        1 if first == last => {
-            format!("; block {first} has its record already and keeps it: nothing changes")
-        }
-        1 => "; 1 of them has its record already and keeps it".to_owned(),
-        _ => format!("; {recorded} of them have their record already and keep it"),
-    };
-    let unknown = match unknown {
-        0 => String::new(),
-        1 => {
-            let one = if first == last {
-                format!("block {first}")
-            } else {
-                "1 of them".to_owned()
-            };
-            format!(
-                "; {one} is not announced yet: it gets a record without a proof only if the chain never announces it, \
-                 and is proved otherwise"
-            )
-        }
-        _ => format!(
-            "; {unknown} of them are not announced yet: they get a record without a proof only if the chain never \
-             announces them, and are proved otherwise"
-        ),
-    };
-    recorded + &unknown
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_answer_tells_of_how_many_blocks_nothing_changes() {
-        let of = |first, last| effect(BlockRange { first, last }, Some(10), Some(12));
-        assert_eq!(of(10, 12), "");
-        assert_eq!(of(3, 11), "; 7 of them have their record already and keep it");
-        assert!(of(11, 20).starts_with("; 8 of them are not announced yet"));
-        assert!(of(1, u64::MAX).contains("9 of them have") && of(1, u64::MAX).contains("are not announced"));
-        assert_eq!(effect(BlockRange { first: 1, last: 9 }, None, None), "");
-        assert_eq!(
-            of(3, 3),
-            "; block 3 has its record already and keeps it: nothing changes"
-        );
-        assert_eq!(of(9, 12), "; 1 of them has its record already and keeps it");
-        assert!(of(20, 20).starts_with("; block 20 is not announced yet: it gets"));
-        assert!(of(12, 13).starts_with("; 1 of them is not announced yet: it gets"));
-    }
 }

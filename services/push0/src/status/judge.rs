@@ -6,8 +6,6 @@ use push0_domain::{Timestamp, ZkvmId};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-/// After how long without a record a pipeline with ingested blocks stands. The alert `EmissionStands` uses the same time.
-const STANDS_AFTER: Duration = Duration::from_secs(300);
 /// How many blocks the ingester may be behind its node: a poll of a fast chain brings some at once, and confirmations
 /// hold back more.
 const BEHIND_NODE: u64 = 100;
@@ -42,26 +40,15 @@ pub(super) fn judge(facts: &Facts<'_>, now: Timestamp) -> Vec<Problem> {
 fn leaderless(facts: &Facts<'_>) -> Vec<Problem> {
     let lacking = facts.roles.iter().filter(|role| !role.is_led);
     let problem = |role: &RoleStatus| {
-        let of = role.role.split_once('.').map(|(_, pipeline)| pipeline);
+        let (_, of) = push0_operate::judge::parts_of(&role.role);
         let waiting: u64 = facts
             .pipelines
             .iter()
             .filter(|pipeline| of.is_none_or(|name| pipeline.name == name))
             .filter_map(|pipeline| pipeline.lag)
             .sum();
-        let waits = match waiting {
-            0 => String::new(),
-            1 => ", and 1 block waits".to_owned(),
-            blocks => format!(", and {blocks} blocks wait"),
-        };
-        let service = role.role.split('.').next().unwrap_or_default();
-        let remedy = match (role.standbys.len(), service) {
-            (0, _) => format!("no {service} answers: start one, or look at its log"),
-            // An ingester asks for the lead only while it reaches its source.
-            (count, "ingester") => format!("{count} stand by, and one leads once it reaches its source"),
-            (count, _) => format!("{count} stand by, and one takes over within a second"),
-        };
-        Problem::new(format!("no process leads as {}{waits}; {remedy}", role.role)).since(role.since)
+        let text = push0_operate::judge::leaderless(&role.role, waiting, Some(role.standbys.len()));
+        Problem::new(text).since(role.since)
     };
     lacking.map(problem).collect()
 }
@@ -77,13 +64,7 @@ fn not_ready(service: &ServiceStatus) -> Option<Problem> {
 }
 
 fn held(held: &HeldStatus) -> Problem {
-    let error = held.error.lines().next().unwrap_or_default();
-    Problem::new(format!(
-        "the queue of zkVM {} has been held: no attempt has succeeded in that time. One task at a time is tried. Last \
-         error: {error}",
-        held.zkvm
-    ))
-    .since(Some(held.since))
+    Problem::new(push0_operate::judge::held(&held.zkvm, &held.error)).since(Some(held.since))
 }
 
 /// Names the zkVMs for which blocks wait and no prover is heard.
@@ -118,18 +99,10 @@ fn without_prover(facts: &Facts<'_>, now: Timestamp) -> Vec<Problem> {
 
 /// Says that a pipeline emits nothing although blocks wait.
 fn stands(pipeline: &PipelineStatus, now: Timestamp) -> Option<Problem> {
-    let (next, lag) = (pipeline.next?, pipeline.lag.filter(|lag| *lag > 0)?);
-    let since = pipeline
-        .next_observed_at?
-        .max(pipeline.recorded_at.unwrap_or_default());
-    let name = &pipeline.name;
-    (now.since(since) >= STANDS_AFTER).then(|| {
-        let wait = if lag == 1 { "block waits" } else { "blocks wait" };
-        let text = format!(
-            "pipeline {name} stands at block {next}, and {lag} {wait}: `push0 block {next} --pipeline {name}` says what for"
-        );
-        Problem::new(text).since(Some(since))
-    })
+    let (next, observed_at) = (pipeline.next?, pipeline.next_observed_at);
+    let since = push0_operate::judge::stands_since(pipeline.lag, observed_at, pipeline.recorded_at, now)?;
+    let text = push0_operate::judge::stands(&pipeline.name, next, pipeline.lag?);
+    Some(Problem::new(text).since(Some(since)))
 }
 
 fn behind_node(pipeline: &PipelineStatus) -> Option<Problem> {

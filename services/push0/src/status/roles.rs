@@ -4,25 +4,11 @@ use super::model::{PipelineStatus, RoleStatus};
 use crate::failure::Failure;
 use push0_bus::{Bus, Introduced, Lead, now};
 use push0_domain::Timestamp;
+use push0_operate::judge;
 use std::time::Duration;
 
-/// After how long without a renewal nobody leads. A leader renews several times a second, and an election of the stream
-/// of the fact pauses renewals for longer than a takeover takes.
-const SILENT_AFTER: Duration = Duration::from_secs(3);
 /// How long after the first look an old renewal is looked at again, in case the clocks of the machines differ.
 const LOOK_AGAIN: Duration = Duration::from_millis(700);
-
-/// Returns the roles that these pipelines need.
-fn needed(pipelines: &[PipelineStatus]) -> Vec<String> {
-    let mut roles = vec!["dispatcher".to_owned(), "watchdog".to_owned()];
-    for pipeline in pipelines {
-        if pipeline.is_ingested {
-            roles.push(format!("ingester.{}", pipeline.name));
-        }
-        roles.push(format!("collector.{}", pipeline.name));
-    }
-    roles
-}
 
 /// Reads who leads.
 pub(super) async fn read(
@@ -31,12 +17,15 @@ pub(super) async fn read(
     services: &[Introduced],
 ) -> Result<Vec<RoleStatus>, Failure> {
     let mut roles = Vec::new();
-    for role in needed(pipelines) {
+    let needed = pipelines
+        .iter()
+        .map(|pipeline| (pipeline.name.as_str(), pipeline.is_ingested));
+    for role in judge::roles(needed) {
         let lead = bus.lead(&role).await?;
         roles.push((role, lead));
     }
     let at = now();
-    let is_old = |lead: &Lead| lead.led.is_some() && silent(lead, at);
+    let is_old = |lead: &Lead| lead.led.is_some() && judge::is_silent(lead, at);
     if roles.iter().any(|(_, lead)| is_old(lead)) {
         tokio::time::sleep(LOOK_AGAIN).await;
     }
@@ -48,10 +37,6 @@ pub(super) async fn read(
     Ok(found)
 }
 
-fn silent(lead: &Lead, now: Timestamp) -> bool {
-    lead.renewed_at.is_none_or(|at| now.since(at) > SILENT_AFTER)
-}
-
 /// Returns the state of a role. `is_renewed` says that an old renewal was followed by another.
 fn status(
     role: String,
@@ -60,7 +45,7 @@ fn status(
     services: &[Introduced],
     now: Timestamp,
 ) -> RoleStatus {
-    let is_led = lead.led.is_some() && (is_renewed || !silent(lead, now));
+    let is_led = lead.led.is_some() && (is_renewed || !judge::is_silent(lead, now));
     let of = |roles: fn(&Introduced) -> &Vec<String>| -> Vec<String> {
         let those = services.iter().filter(|service| roles(service).contains(&role));
         those.map(|service| service.replica.clone()).collect()
@@ -87,25 +72,6 @@ mod tests {
 
     fn ago(seconds: u64) -> Timestamp {
         NOW.minus(Duration::from_secs(seconds))
-    }
-
-    #[test]
-    fn each_pipeline_needs_a_collector_and_an_ingester_where_it_has_a_source() {
-        let pipeline = |name: &str, is_ingested| PipelineStatus {
-            name: name.into(),
-            is_ingested,
-            ..PipelineStatus::default()
-        };
-        assert_eq!(
-            needed(&[pipeline("a", true), pipeline("b", false)]),
-            [
-                "dispatcher",
-                "watchdog",
-                "ingester.a",
-                "collector.a",
-                "collector.b"
-            ]
-        );
     }
 
     #[test]

@@ -1,5 +1,6 @@
 // The first line: whether all is well, else what is wrong, since when, and where to look.
 
+import type { Problem } from "../api";
 import { ownLink } from "../route";
 import { store } from "../store";
 import { count, duration, many, minute } from "../words";
@@ -13,32 +14,42 @@ export function VerdictLine() {
   useTitle();
   if (link.state === "lost" || (link.state !== "live" && store.loaded)) return <Lost />;
   if (!verdict) return <section class="verdict is-unknown" aria-label="Verdict"><strong>Waiting for the gateway…</strong></section>;
-  if (verdict.ok) return <Well />;
-  const { problems } = verdict;
-  const now = store.now();
+  if (verdict.ok) return <Well remarks={verdict.remarks} />;
+  const { problems, remarks } = verdict;
   return (
     <section class="verdict is-bad" aria-label="Verdict">
       <Told text={`Not OK: ${many(problems.length, "problem")}`} />
       <strong>Not OK</strong>
       <ul>
-        {problems.slice(0, SHOWN).map((problem) => {
-          const address = ownLink(problem.link);
-          // The time follows, so the sentence does not end here.
-          const text = problem.since === null ? problem.text : problem.text.replace(/\.$/, "");
-          return (
-            <li key={problem.text}>
-              {address ? <a href={address}><Said text={text} /></a> : <Said text={text} />}
-              {problem.since !== null && <span class="since"> since {minute(problem.since, now)} ({duration(now - problem.since)})</span>}
-            </li>
-          );
-        })}
+        {problems.slice(0, SHOWN).map((problem) => <Line key={problem.text} problem={problem} />)}
         {problems.length > SHOWN && <li class="since">and {many(problems.length - SHOWN, "more problem")}</li>}
+        <Remarks remarks={remarks} />
       </ul>
     </section>
   );
 }
 
-function Well() {
+function Line({ problem, kind }: { problem: Problem; kind?: string }) {
+  const address = ownLink(problem.link);
+  const now = store.now();
+  return (
+    <li class={kind}>
+      {address ? <a href={address}><Said text={problem.text} /></a> : <Said text={problem.text} />}
+      {problem.since !== null && <span class="since"> Since {minute(problem.since, now)} ({duration(now - problem.since)}).</span>}
+    </li>
+  );
+}
+
+function Remarks({ remarks }: { remarks: Problem[] }) {
+  return (
+    <>
+      {remarks.slice(0, SHOWN).map((remark) => <Line key={remark.text} problem={remark} kind="remark" />)}
+      {remarks.length > SHOWN && <li class="remark">and {many(remarks.length - SHOWN, "more remark")}</li>}
+    </>
+  );
+}
+
+function Well({ remarks }: { remarks: Problem[] }) {
   const provers = [...store.provers.values()];
   const heard = provers.filter((prover) => prover.state === "active" || prover.state === "draining").length;
   const lag = [...store.pipelines.values()].reduce((sum, pipeline) => sum + (pipeline.lag ?? 0), 0);
@@ -46,10 +57,13 @@ function Well() {
     <section class="verdict is-ok" aria-label="Verdict">
       <Told text="OK" />
       <strong>OK</strong>
-      <p>
-        {many(store.pipelines.size, "pipeline")} {store.pipelines.size === 1 ? "emits" : "emit"}, {many(lag, "block")} under way, {count(heard)} of {many(provers.length, "process", "processes")} heard, nothing held or dead.
-        {store.okSince !== null && <span class="since"> As seen here since {minute(store.okSince, store.now())}.</span>}
-      </p>
+      <ul>
+        <li>
+          {many(store.pipelines.size, "pipeline")} {store.pipelines.size === 1 ? "emits" : "emit"}, {many(lag, "block")} under way, {count(heard)} of {many(provers.length, "process", "processes")} heard, nothing held.
+          {store.okSince !== null && <span class="since"> As seen here since {minute(store.okSince, store.now())}.</span>}
+        </li>
+        <Remarks remarks={remarks} />
+      </ul>
     </section>
   );
 }

@@ -14,19 +14,6 @@ use push0_domain::{
     subject::{self, Kind},
 };
 
-/// Returns a reading of the one pipeline.
-fn reading(next: u64, head: u64, waiting: u64) -> Reading {
-    let output = Output {
-        next: Some(next),
-        head: Some(head),
-        waiting,
-    };
-    Reading {
-        pipelines: vec![(definition(), output)],
-        ..Reading::default()
-    }
-}
-
 fn held(model: &Model) -> Vec<u64> {
     model.blocks.iter().map(|(id, _)| id.number).collect()
 }
