@@ -37,7 +37,7 @@ use push0_domain::{
     Announcement, BlockRef, PipelineId, Timestamp, ZkvmId,
     message::{Lease, TaskRange},
     pipeline::{Pipeline, ProofSpec},
-    subject::AttemptKey,
+    subject::{AttemptKey, Kind},
     task::StageKey,
     wanted::Claim,
 };
@@ -94,12 +94,15 @@ impl Dispatcher {
         &mut self.reserve
     }
 
-    /// Handles a completed attempt, whose outputs take up `bytes` in the blob store. An attempt that is not outstanding
-    /// stores nothing.
-    pub fn stores(&mut self, key: &AttemptKey, bytes: u64) {
+    /// Handles a completed attempt, whose outputs take up `bytes` in the blob store, as a result or a check tells. An attempt
+    /// that is not outstanding stores nothing.
+    pub fn stores(&mut self, kind: Kind, key: &AttemptKey, bytes: u64) {
         let capacity = self.capacity.get(&key.zkvm);
         if capacity.is_some_and(|capacity| capacity.released_at(key).is_some()) {
-            self.reserve.stores(&key.zkvm, bytes);
+            match kind {
+                Kind::Check => self.reserve.claims(&key.zkvm, bytes),
+                _ => self.reserve.stores(&key.zkvm, bytes),
+            }
         }
     }
 

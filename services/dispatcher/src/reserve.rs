@@ -3,7 +3,8 @@
 //! A full store empties only when blocks are emitted. If outputs of later blocks took the room that the next block's
 //! output needs, nothing would ever be emitted. So work that is not needed next is released only while the free room
 //! holds one output of every outstanding attempt, of the new one, and of the next block of each pipeline. The size of
-//! an output is the largest one seen of late, not a setting.
+//! an output is the largest one seen of late, not a setting. Where proofs are verified, only a verdict makes a size
+//! believed: by claims of huge outputs, one prover would hold up the work of all others.
 
 use push0_bus::Level;
 use push0_domain::{ZkvmId, payload::PAYLOAD_MAX};
@@ -43,11 +44,28 @@ impl Reserve {
         self.stored_before = 0;
     }
 
-    /// Handles a completed attempt, whose outputs take up `bytes` in the store.
+    /// Handles a completed attempt that nobody verifies, whose outputs take up `bytes` in the store.
     pub fn stores(&mut self, zkvm: &ZkvmId, bytes: u64) {
-        // More than an output may have, or than the store can hold, is a mistake or a lie.
-        let bytes = bytes.min(PAYLOAD_MAX).min(self.limit.unwrap_or(u64::MAX));
+        self.stored = self.stored.saturating_add(self.possible(bytes));
+        self.believes(zkvm, bytes);
+    }
+
+    /// Handles a completed attempt that waits for its verdict. Of a size that is not believed yet, the next look at the
+    /// store's level tells the truth.
+    pub fn claims(&mut self, zkvm: &ZkvmId, bytes: u64) {
+        let bytes = self.possible(bytes).min(self.size(zkvm));
         self.stored = self.stored.saturating_add(bytes);
+    }
+
+    /// Returns a number of bytes, as far as it is possible. More than an output may have, or than the store can hold, is a
+    /// mistake or a lie.
+    fn possible(&self, bytes: u64) -> u64 {
+        bytes.min(PAYLOAD_MAX).min(self.limit.unwrap_or(u64::MAX))
+    }
+
+    /// Handles outputs of this size, stored before, that have their verdict.
+    pub fn believes(&mut self, zkvm: &ZkvmId, bytes: u64) {
+        let bytes = self.possible(bytes);
         let seen = self.outputs.entry(zkvm.clone()).or_default();
         seen.push_back(bytes);
         if seen.len() > SEEN_MAX {
@@ -130,6 +148,17 @@ mod tests {
         reserve.sees(&level(10, 100));
         // 90 may be filled; 20 are, and the rest holds 7 outputs.
         assert!(fits(&reserve, 5) && !fits(&reserve, 6));
+    }
+
+    #[test]
+    fn claims_of_huge_outputs_hold_up_no_work_before_a_verdict() {
+        let mut reserve = Reserve::default();
+        reserve.sees(&level(0, 1 << 30));
+        reserve.believes(&mock(), 100);
+        (0..1_000).for_each(|_| reserve.claims(&mock(), PAYLOAD_MAX));
+        assert!(fits(&reserve, 1_000));
+        reserve.believes(&mock(), PAYLOAD_MAX);
+        assert!(!fits(&reserve, 1_000));
     }
 
     proptest! {

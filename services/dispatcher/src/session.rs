@@ -102,11 +102,10 @@ impl Session {
             _ => Outcome::of(result),
         };
         let mut ops = Vec::new();
-        // A verdict tells of an output for the second time.
-        if let message::Outcome::Completed { outputs } = &result.outcome
-            && kind != Kind::Verdict
-        {
-            self.core.stores(key, outputs.blob_len());
+        if kind == Kind::Verdict {
+            self.judged(key, result);
+        } else if let message::Outcome::Completed { outputs } = &result.outcome {
+            self.core.stores(kind, key, outputs.blob_len());
             let worked = Duration::from_micros(result.prove_us.saturating_add(result.transfer_us));
             let waited = self.core.waited(key, worked, now);
             ops.extend(waited.map(|waited| Op::Observe(key.pipeline.clone(), waited)));
@@ -114,6 +113,16 @@ impl Session {
         let effects = self.core.came(key, outcome, now);
         ops.extend(self.follow(effects));
         ops
+    }
+
+    /// Believes the size of outputs that a verifier called valid.
+    fn judged(&mut self, key: &AttemptKey, result: &TaskResult) {
+        let is_valid = |verdict: &message::Verdict| verdict.invalid.is_none();
+        if let message::Outcome::Completed { outputs } = &result.outcome
+            && result.verdict.as_ref().is_some_and(is_valid)
+        {
+            self.core.reserve().believes(&key.zkvm, outputs.blob_len());
+        }
     }
 
     /// Handles a ready stage or a further attempt. `cursor` counts the tasks already released before a restart, and
