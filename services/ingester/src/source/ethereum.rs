@@ -18,6 +18,7 @@ mod patiences;
 mod progress;
 mod reset;
 mod rpc;
+mod turn;
 
 use super::ended::{Ended, OUT_OF_REACH_MAX};
 use crate::{
@@ -25,7 +26,7 @@ use crate::{
         begin::Begin,
         follow::{Effect, Event, Follower, Stuck},
     },
-    publisher::{Deposed, Publisher, resume::Opened},
+    publisher::{Deposed, Publisher, Wishes, resume::Opened},
     status::{Status, Trouble},
 };
 use block::FetchedBlock;
@@ -36,6 +37,7 @@ use push0_domain::pipeline::{EthereumSource, Start};
 use push0_runtime::Shutdown;
 use std::time::Duration;
 use tokio::time::Instant;
+use turn::Turns;
 
 /// Shortest and longest pause between retries; a node that recovers is noticed within the longest pause.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(5));
@@ -58,8 +60,8 @@ enum Halt {
     Stuck(Stuck),
     /// The node does not yet have a block that the pipeline needs.
     Wait(Trouble, String),
-    /// An operator's wish to go back was carried out.
-    Reset,
+    /// The work begins again from the stored state.
+    Again,
 }
 
 impl From<Deposed> for Halt {
@@ -74,6 +76,7 @@ struct Ethereum<'a> {
     follower: Follower,
     publisher: Publisher,
     limits: Limits,
+    turns: Turns,
     stop: &'a Shutdown,
     begin: Begin,
     opened_at: Instant,
@@ -138,6 +141,7 @@ impl Node {
             follower: Follower::new(history, self.source.confirmations),
             publisher,
             limits: Limits::default(),
+            turns: Turns::new(),
             stop,
             begin: Begin::default(),
             opened_at: Instant::now(),
@@ -167,7 +171,7 @@ impl Ethereum<'_> {
                     }
                 }
                 Err(Halt::Deposed(Deposed)) => return Err(Ended::Deposed),
-                Err(Halt::Reset) => return Err(Ended::Reset),
+                Err(Halt::Again) => return Err(Ended::Again),
                 Err(Halt::Head(failed)) => {
                     self.fails(Trouble::Node, &failed);
                     if self.nodes.are_silent(OUT_OF_REACH_MAX) {
@@ -213,6 +217,7 @@ impl Ethereum<'_> {
         };
         self.publisher.status.head(head.link.block.number);
         self.may_begin(&head).await?;
+        let wishes = self.publisher.wishes();
         let mut did_something = false;
         let mut next = self.follower.step(Event::Head(head.link.block)).pop();
         while let Some(effect) = next.take() {
@@ -222,6 +227,7 @@ impl Ethereum<'_> {
                     let Fetched { any, then } = tokio::select! {
                         fetched = self.fetch(first, last, &head) => fetched?,
                         failed = falls_silent(nodes) => return Err(Halt::Head(failed)),
+                        () = wished(&wishes) => return Err(Halt::Again),
                     };
                     did_something |= any;
                     next = then;
@@ -242,6 +248,17 @@ impl Ethereum<'_> {
         tokio::select! {
             () = self.stop.requested() => Ok(None),
             answer = self.nodes.head() => answer.map_err(Halt::Head),
+        }
+    }
+}
+
+/// Returns once an operator wishes to go back. Blocks may wait for room meanwhile, or for their turn.
+async fn wished(wishes: &Wishes) {
+    loop {
+        tokio::time::sleep(RESET_POLL).await;
+        // Without an answer of the broker, the wish waits.
+        if let Ok(true) = wishes.are_open().await {
+            return;
         }
     }
 }

@@ -1,12 +1,11 @@
 //! Chains and nodes that are slow, behind, restarted, of another kind, or that contradict themselves.
 
 use crate::observed::{
-    PATIENCE, deploy, ethereum, events, id,
+    PATIENCE, deploy, ethereum, events,
     node_proxy::{NodeProxy, Reply, asks_for, asks_for_head},
-    not_ready, numbers, outcome, published_up_to,
+    not_ready, numbers, outcome, published_up_to, reset,
 };
-use push0_bus::{Bucket, Facts};
-use push0_domain::{BlockHash, Payload, message::Cancel, pipeline::Reset};
+use push0_domain::{BlockHash, Payload, message::Cancel};
 use push0_harness::{Anvil, Deployment, wait_for};
 use serde_json::{Value, json};
 use std::{
@@ -206,25 +205,6 @@ async fn a_leader_keeps_its_lead_over_one_failed_request_while_it_fetches() {
         (logged(&deployment, "resigned"), logged(&deployment, "leading")),
         (0, 1)
     );
-}
-
-/// Stores an operator's wish, and returns why it is refused; `None` once it is carried out.
-async fn reset(deployment: &Deployment, from: u64) -> Option<String> {
-    let wishes: Facts<Reset> = deployment.bus().facts(Bucket::State).await.expect("the bucket");
-    let key = Reset::key(&id("demo"));
-    let wish = Reset { from, refused: None };
-    wishes.put(&key, &wish).await.expect("stored");
-    wait_for("an answer to the wish", PATIENCE, async || {
-        match wishes.get(&key).await.expect("read").and_then(|fact| fact.value) {
-            None => Ok(None),
-            Some(Reset {
-                refused: Some(reason),
-                ..
-            }) => Ok(Some(reason)),
-            Some(wish) => Err(wish),
-        }
-    })
-    .await
 }
 
 #[tokio::test]

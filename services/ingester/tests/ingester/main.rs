@@ -8,3 +8,4 @@ mod memory;
 mod node;
 mod observed;
 mod replicas;
+mod room;
