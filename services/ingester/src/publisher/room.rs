@@ -21,6 +21,11 @@ impl Publisher {
         }
     }
 
+    /// Returns whether there is room for witnesses of so many bytes now.
+    pub(crate) async fn has_room(&mut self, bytes: u64) -> bool {
+        self.look(bytes).await.is_ok()
+    }
+
     /// Returns once the witnesses of these blocks may be stored.
     pub(super) async fn room_for(&mut self, blocks: &[NewBlock], wait: Wait) -> Result<Storing, Unstored> {
         let bytes = blocks.iter().map(|block| block.witness.len() as u64).sum();

@@ -1,13 +1,15 @@
 //! Stores that fill: blocks wait for room, and nothing else waits with them.
 
+use crate::http::{submit, submit_patiently};
 use crate::observed::{
     PATIENCE, ethereum,
     node_proxy::{NodeProxy, asks_in_full},
-    published_up_to, reset,
+    pipeline, published_up_to, reset,
 };
 use push0_bus::{Limits, Place};
 use push0_harness::{Anvil, Deployment, Process, wait_for};
 use serde_json::json;
+use std::time::{Duration, Instant};
 
 /// Starts an ingester with this small a store, of which a fifth is for blobs.
 async fn deploy(store_bytes: u64, pipelines: &[String]) -> Deployment {
@@ -78,4 +80,32 @@ async fn a_full_store_is_not_asked_again_before_it_has_room() {
     waits_for_room(&deployment, "demo").await;
     let retries = "push0_ingester_store_retries_total{pipeline=\"demo\",reason=\"full\"}";
     assert_eq!(metric(&deployment, retries).await, 1);
+}
+
+#[tokio::test]
+async fn submissions_without_room_are_refused_at_once_and_take_no_memory_from_others() {
+    let posts = |name| pipeline(name, "kind = \"http\"");
+    let deployment = deploy(256 << 20, &[posts("full"), posts("other")]).await;
+    let block = |number: u64, bytes: usize| {
+        json!({ "number": number, "input": format!("0x{}", "ab".repeat(bytes)) }).to_string()
+    };
+    submit_patiently(&deployment, "full", "1").await;
+    submit_patiently(&deployment, "other", "1").await;
+    // A fifth of the store is for blobs, and the backlog of a single pipeline may take 83 % of it.
+    let mut number = 2;
+    while submit(&deployment, "full", &block(number, 4 << 20)).await.0 == 202 {
+        number += 1;
+    }
+    assert!(number > 8, "block {number} has no room");
+    let began = Instant::now();
+    for _ in 0..5 {
+        let (status, answer) = submit(&deployment, "full", &block(number, 4 << 20)).await;
+        let error = answer["error"].as_str().unwrap_or_default();
+        assert!(
+            status == 503 && error.contains("nearly full"),
+            "{status}: {answer}"
+        );
+    }
+    assert_eq!(submit(&deployment, "other", &block(2, 100_000)).await.0, 202);
+    assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
 }
