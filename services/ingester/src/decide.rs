@@ -13,6 +13,7 @@ pub mod patience;
 pub mod reset;
 pub mod rest;
 pub mod silence;
+pub mod still;
 #[cfg(test)]
 mod tests;
 pub mod under_way;

@@ -11,6 +11,7 @@ mod block;
 mod client;
 mod connections;
 mod depth;
+mod explained;
 mod fetch;
 mod nodes;
 mod number;
@@ -25,11 +26,13 @@ use crate::{
     decide::{
         begin::Begin,
         follow::{Effect, Event, Follower, Stuck},
+        still::Still,
     },
     publisher::{Deposed, Publisher, Wishes, resume::Opened},
     status::{Status, Trouble},
 };
 use block::FetchedBlock;
+use explained::Explained;
 use nodes::{Failed, Nodes};
 use progress::{Fetched, Limits};
 use push0_bus::Backoff;
@@ -82,8 +85,10 @@ struct Ethereum<'a> {
     opened_at: Instant,
     /// When a wish to go back was last looked for.
     asked_at: Option<Instant>,
-    /// The last trouble that was explained, because an explanation costs requests.
-    explained: Option<(Stuck, String)>,
+    stuck: Explained,
+    still: Still,
+    /// The block that the node did not have at the last look, although its newest block was not below.
+    lacks: Option<u64>,
 }
 
 impl Node {
@@ -146,7 +151,9 @@ impl Node {
             begin: Begin::default(),
             opened_at: Instant::now(),
             asked_at: None,
-            explained: None,
+            stuck: Explained::default(),
+            still: Still::default(),
+            lacks: None,
         };
         ethereum.run().await
     }
@@ -163,7 +170,13 @@ impl Ethereum<'_> {
             let pause = match looked {
                 Ok(did_something) => {
                     backoff.reset();
-                    self.publisher.status.fine();
+                    if self.follower.is_settled() {
+                        self.stuck = Explained::default();
+                    }
+                    // Something that seems wrong is not fine before another look.
+                    if self.lacks.is_none() && self.stuck.asked == 0 {
+                        self.publisher.status.fine();
+                    }
                     if did_something && !self.follower.is_in_doubt() {
                         Duration::ZERO
                     } else {
@@ -187,15 +200,7 @@ impl Ethereum<'_> {
                     self.publisher.status.failing(trouble, &reason);
                     self.source.poll
                 }
-                Err(Halt::Stuck(stuck)) => {
-                    let reason = match self.explained.take() {
-                        Some((before, reason)) if before == stuck => reason,
-                        _ => self.explain(stuck).await,
-                    };
-                    self.publisher.status.blocked(Trouble::Chain, &reason);
-                    self.explained = Some((stuck, reason));
-                    backoff.next_delay()
-                }
+                Err(Halt::Stuck(stuck)) => self.is_stuck(stuck, &mut backoff).await,
             };
             tokio::select! {
                 () = self.stop.requested() => {}
@@ -216,6 +221,9 @@ impl Ethereum<'_> {
             return Ok(false);
         };
         self.publisher.status.head(head.link.block.number);
+        if self.still.looked(head.link.block, self.opened_at.elapsed()) {
+            self.nodes.leave(&"its newest block stands still");
+        }
         self.may_begin(&head).await?;
         let wishes = self.publisher.wishes();
         let mut did_something = false;
@@ -224,13 +232,14 @@ impl Ethereum<'_> {
             match effect {
                 Effect::Fetch { first, last } => {
                     let nodes = self.nodes;
-                    let Fetched { any, then } = tokio::select! {
+                    let Fetched { any, then, lacks } = tokio::select! {
                         fetched = self.fetch(first, last, &head) => fetched?,
                         failed = falls_silent(nodes) => return Err(Halt::Head(failed)),
                         () = wished(&wishes) => return Err(Halt::Again),
                     };
                     did_something |= any;
                     next = then;
+                    self.lacks(lacks)?;
                 }
                 Effect::Stuck(stuck) => return Err(Halt::Stuck(stuck)),
                 Effect::Act(_) => {}
@@ -242,12 +251,25 @@ impl Ethereum<'_> {
         Ok(did_something)
     }
 
-    /// Requests the node's newest block. Returns `None` if the stop is requested or the node
-    /// has no block.
+    /// Notes the block that a node does not have. Behind a load balancer a node may lag, so one look is not enough for a
+    /// failure.
+    fn lacks(&mut self, lacks: Option<u64>) -> Result<(), Halt> {
+        let before = std::mem::replace(&mut self.lacks, lacks);
+        match lacks {
+            Some(number) if before == lacks => {
+                // The next node has two looks as well.
+                self.lacks = None;
+                Err(Halt::Node(self.nodes.lacks(number)))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Requests the node's newest block. Returns `None` if the stop is requested.
     async fn head(&mut self) -> Result<Option<FetchedBlock>, Halt> {
         tokio::select! {
             () = self.stop.requested() => Ok(None),
-            answer = self.nodes.head() => answer.map_err(Halt::Head),
+            answer = self.nodes.head() => answer.map(Some).map_err(Halt::Head),
         }
     }
 }

@@ -46,8 +46,10 @@ struct Batch {
 }
 
 enum End {
-    /// The range is complete, the node has no more of the range, or the stop is requested.
+    /// The range is complete, or the stop is requested.
     Over,
+    /// The node does not have this block of the range.
+    Lacks(u64),
     /// The follower needs another effect first.
     Other(Effect),
     /// The answer for a block exceeds the size limit.
@@ -98,7 +100,7 @@ impl Ethereum<'_> {
                 self.limits.large_from(number);
                 return Ok(Fetched {
                     any: true,
-                    then: None,
+                    ..Fetched::default()
                 });
             }
             return fetched(any, end);
@@ -146,14 +148,13 @@ async fn ask(nodes: &Nodes, kind: Witness, number: u64, head: &FetchedBlock, ans
 }
 
 fn fetched(any: bool, end: End) -> Result<Fetched, Halt> {
-    match end {
-        End::Over => Ok(Fetched { any, then: None }),
-        End::Other(effect) => Ok(Fetched {
-            any,
-            then: Some(effect),
-        }),
-        End::Large { failed, .. } | End::Failed(failed) => Err(Halt::Node(failed)),
-    }
+    let (then, lacks) = match end {
+        End::Over => (None, None),
+        End::Lacks(number) => (None, Some(number)),
+        End::Other(effect) => (Some(effect), None),
+        End::Large { failed, .. } | End::Failed(failed) => return Err(Halt::Node(failed)),
+    };
+    Ok(Fetched { any, then, lacks })
 }
 
 /// Takes answers until a window of blocks, enough bytes of witnesses, or an end is reached.
@@ -172,8 +173,8 @@ async fn fill(
         };
         let block = match answer {
             Some((_, Ok(Some(block)))) => block,
-            // A node may not have a block below its head yet, or no longer have it.
-            Some((_, Ok(None))) | None => return Batch::last(steps, bytes, End::Over),
+            None => return Batch::last(steps, bytes, End::Over),
+            Some((number, Ok(None))) => return Batch::last(steps, bytes, End::Lacks(number)),
             Some((number, Err(failed))) if failed.error.is_too_large() => {
                 return Batch::last(steps, bytes, End::Large { number, failed });
             }

@@ -28,9 +28,12 @@ impl Limits {
 }
 
 /// Outcome of fetching a range.
+#[derive(Default)]
 pub(super) struct Fetched {
     /// Whether anything was done; then there may be more to do.
     pub(super) any: bool,
     /// The follower's next effect, instead of the rest of the range.
     pub(super) then: Option<Effect>,
+    /// The block of the range that the node does not have.
+    pub(super) lacks: Option<u64>,
 }

@@ -33,6 +33,7 @@ impl Ethereum<'_> {
                 "{}: the node has no block {from} yet, from which `push0 pipeline reset` goes on",
                 self.nodes.shown()
             );
+            self.nodes.leave(&reason);
             self.asked_at = None;
             return Err(Halt::Wait(Trouble::Chain, reason));
         };

@@ -31,6 +31,12 @@ pub(super) enum RpcError {
     Refused { code: i64, message: String },
     #[error("a nonsense answer: {0}")]
     Nonsense(String),
+    #[error("has no newest block")]
+    NoHead,
+    #[error(
+        "has no block {number}, although its newest block is not below: a node that keeps old blocks is needed"
+    )]
+    NoBlock { number: u64 },
 }
 
 impl RpcError {
