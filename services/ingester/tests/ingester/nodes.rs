@@ -8,9 +8,12 @@ use crate::observed::{
 };
 use push0_harness::Anvil;
 use serde_json::{Value, json};
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
 };
 
 /// Returns a pipeline with these two nodes, asked in this order.
@@ -129,4 +132,16 @@ async fn a_node_that_fails_while_chains_are_compared_makes_nobody_name_a_block()
     fails.store(0, Ordering::Relaxed);
     not_ready(&deployment, "`push0 pipeline reset demo --from 11` accepts it").await;
     assert_eq!(logged(&deployment, "--from 1`"), 0);
+}
+
+#[tokio::test]
+async fn a_gateway_that_refuses_to_say_whether_it_syncs_is_a_place_to_begin() {
+    let anvil = Anvil::start(Some(Duration::from_secs(1))).await;
+    let node = NodeProxy::to(anvil.url()).await;
+    node.on_question(|question| match question["method"] == "eth_syncing" {
+        true => Reply::Status(405),
+        false => Reply::Node,
+    });
+    let deployment = deploy(&[ethereum("demo", &node.url, "start = \"latest\"")]).await;
+    published_up_to(&deployment, "demo", 1).await;
 }
