@@ -11,9 +11,12 @@ pub mod follow;
 pub mod offer;
 pub mod patience;
 pub mod reset;
+pub mod rest;
 pub mod silence;
+pub mod still;
 #[cfg(test)]
 mod tests;
+pub mod under_way;
 
 use push0_domain::{BlockHash, BlockRef};
 use std::collections::VecDeque;

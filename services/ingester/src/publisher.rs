@@ -11,8 +11,12 @@ mod reset;
 pub(crate) mod resume;
 mod room;
 mod store;
+mod storing;
+mod wishes;
 
 pub use cursor::Cursor;
+pub(crate) use storing::Wait;
+pub(crate) use wishes::Wishes;
 
 use crate::{
     decide::{Action, Link, WINDOW},
@@ -30,15 +34,12 @@ use push0_domain::{
     trace::{Trace, TraceContext, publish},
 };
 use push0_runtime::trace;
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{sync::Arc, time::Duration};
 use tokio::sync::watch;
 use tracing::{Instrument, Span};
 
 /// Bytes of witnesses after which no more blocks join a window: room is looked for before each window.
-const WINDOW_BYTES: usize = 8 << 20;
+const WINDOW_BYTES: usize = 1 << 20;
 
 /// A block that was observed and is to be published.
 #[derive(Clone, Debug)]
@@ -68,6 +69,20 @@ pub(crate) enum Step {
 #[derive(Debug)]
 pub(crate) struct Deposed;
 
+/// Reasons why blocks were not stored.
+#[derive(Debug)]
+pub(crate) enum Unstored {
+    Deposed(Deposed),
+    /// The next blocks have no room, and were not to wait for it.
+    NoRoom,
+}
+
+impl From<Deposed> for Unstored {
+    fn from(deposed: Deposed) -> Self {
+        Self::Deposed(deposed)
+    }
+}
+
 /// Writer of one pipeline's blocks.
 pub(crate) struct Publisher {
     bus: Bus,
@@ -80,8 +95,10 @@ pub(crate) struct Publisher {
     cursor_revision: u64,
     /// The newest message of BLOCKS known to this publisher, which facts hold as `announced_after`.
     newest: Announcement,
-    /// When there was room for blocks.
-    room_at: Option<Instant>,
+    /// The room that was found last.
+    found: Option<storing::Found>,
+    /// Present while blocks wait for room.
+    waiting: Option<storing::Waiting>,
     pub(crate) status: Status,
 }
 
@@ -122,6 +139,15 @@ impl Publisher {
     /// Carries out steps in order. Returns when the broker has stored all of them, with retries for as
     /// long as the broker is away or full, so that nothing is skipped.
     pub(crate) async fn commit(&mut self, steps: Vec<Step>) -> Result<(), Deposed> {
+        match self.store(steps, Wait::ForRoom).await {
+            Err(Unstored::Deposed(deposed)) => Err(deposed),
+            // Blocks that wait for room are stored in the end.
+            Ok(()) | Err(Unstored::NoRoom) => Ok(()),
+        }
+    }
+
+    /// Carries out steps like [`Self::commit`], and stops at the first ones that have no room if they are not to wait.
+    pub(crate) async fn store(&mut self, steps: Vec<Step>, wait: Wait) -> Result<(), Unstored> {
         let mut window = Vec::new();
         let mut bytes = 0;
         for step in steps {
@@ -131,23 +157,23 @@ impl Publisher {
                     window.push(block);
                 }
                 Step::Cancel { replaced, back_to } => {
-                    self.publish(std::mem::take(&mut window)).await?;
+                    self.publish(std::mem::take(&mut window), wait).await?;
                     self.cancel(&replaced, back_to).await?;
                 }
             }
             if window.len() as u64 >= WINDOW || bytes >= WINDOW_BYTES {
                 bytes = 0;
-                self.publish(std::mem::take(&mut window)).await?;
+                self.publish(std::mem::take(&mut window), wait).await?;
             }
         }
-        self.publish(window).await
+        self.publish(window, wait).await
     }
 
-    async fn publish(&mut self, window: Vec<NewBlock>) -> Result<(), Deposed> {
+    async fn publish(&mut self, window: Vec<NewBlock>, wait: Wait) -> Result<(), Unstored> {
         let (Some(first), Some(last)) = (window.first(), window.last()) else {
             return Ok(());
         };
-        self.wait_for_room().await;
+        let room = self.room_for(&window, wait).await?;
         let mut cursor = self.cursor.clone();
         cursor.first.get_or_insert(first.link.block.number);
         // Blocks of a predecessor beyond this window are still in doubt.
@@ -157,7 +183,7 @@ impl Publisher {
         self.move_cursor(cursor).await?;
         // The newest definition applies to all blocks of the window.
         let definition = self.definition.borrow_and_update().clone();
-        let inputs = self.store_known(&definition, &window).await;
+        let inputs = self.store_known(&definition, &window, room, wait).await?;
         for (block, input) in window.iter().zip(inputs) {
             self.publish_one(&definition, block, input)
                 .instrument(block.span.clone())
@@ -167,7 +193,7 @@ impl Publisher {
         cursor.block = Some(last.link.block);
         cursor.ahead = in_doubt;
         cursor.line = last.line.unwrap_or(cursor.line);
-        self.move_cursor(cursor).await
+        Ok(self.move_cursor(cursor).await?)
     }
 
     async fn publish_one(&mut self, definition: &Pipeline, block: &NewBlock, input: Payload) {
@@ -301,16 +327,17 @@ impl Publisher {
                 }
                 Err((label, reason)) => {
                     failed = true;
-                    let count = [self.status.pipeline().as_str(), label];
-                    self.status
-                        .metrics()
-                        .store_retries
-                        .with_label_values(&count)
-                        .inc();
-                    self.status.failing(Trouble::Broker, &reason);
+                    self.retries(label, &reason);
                     backoff.pause().await;
                 }
             }
         }
+    }
+
+    fn retries(&mut self, label: &str, reason: &str) {
+        let count = [self.status.pipeline().as_str(), label];
+        let retries = &self.status.metrics().store_retries;
+        retries.with_label_values(&count).inc();
+        self.status.failing(Trouble::Broker, reason);
     }
 }

@@ -124,10 +124,9 @@ impl Session {
                     }
                 };
                 let reason = match ended {
-                    Ok(()) => continue,
+                    Ok(()) | Err(Failure::Source(Ended::Again)) => continue,
                     Err(Failure::Source(Ended::OutOfReach)) => break End::OutOfReach,
                     Err(Failure::Source(Ended::Deposed)) => "another process moved the cursor".to_owned(),
-                    Err(Failure::Source(Ended::Reset)) => continue,
                     Err(Failure::Broker(error)) => {
                         if error.is_damage() {
                             let reason = format!("{error}; `push0 repair` mends it");

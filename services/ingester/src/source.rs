@@ -59,7 +59,7 @@ impl Access {
         match (&self.source, &self.node) {
             (_, Some(node)) => node.run(opened, stop).await,
             (Source::File { path }, None) => file::run(path, opened, stop).await,
-            (Source::Http, None) => Ok(http::run(opened, desk, stop).await?),
+            (Source::Http, None) => http::run(opened, desk, stop).await,
             _ => {
                 stop.requested().await;
                 Ok(())

@@ -7,6 +7,7 @@
 //! | 80 % | what belongs to emitted blocks makes room, oldest first, down to 75 % |
 //! | 83 % to 88 % | the ingester waits; the more of the waiting blocks are a pipeline's, the earlier |
 //! | 90 % | the dispatcher releases only work for the next blocks to emit, which makes room; or none, where that would fill the place further |
+//! | 95 % of the blob store | the ingester stores no witness that would pass this mark: the rest is for proofs |
 
 use crate::{Bus, BusError, Level, Stream, facts::Bucket, provision::BLOBS};
 use futures::future::try_join_all;
@@ -20,6 +21,11 @@ pub const SWEEP_TO: u64 = 750;
 const INGEST_BELOW: u64 = 880;
 /// By how much earlier the ingester waits if all waiting blocks are its own.
 const INGEST_SHARE: u64 = 50;
+/// Used thousandths of the blob store that witnesses do not pass: proofs that are finished need the rest.
+const WITNESSES_TO: u64 = 950;
+/// Thousandths of the blob store that a witness must find free at most. Otherwise a larger one would wait for room that
+/// no emitted block makes.
+const WITNESS_COUNTS: u64 = 100;
 /// Used thousandths at which the dispatcher stops.
 const RELEASE_BELOW: u64 = 900;
 /// By how much the level must fall before work begins again, so that work does not begin and stop with each message.
@@ -113,18 +119,30 @@ impl Room {
 }
 
 /// Returns the place in which a pipeline's new blocks have no room. `own` of the `waiting` blocks are the
-/// pipeline's, and `waits` says whether the pipeline's ingester waits already.
-pub fn full_for_blocks(levels: &[(Place, Level)], own: u64, waiting: u64, waits: bool) -> Option<Place> {
+/// pipeline's, and `waits` says whether the pipeline's ingester waits already. `witnesses` is the number of bytes that
+/// come to the blob store: those of the blocks, and those under way that the levels may not show yet.
+pub fn full_for_blocks(
+    levels: &[(Place, Level)],
+    own: u64,
+    waiting: u64,
+    waits: bool,
+    witnesses: u64,
+) -> Option<Place> {
     let share = (own * INGEST_SHARE)
         .checked_div(waiting)
         .unwrap_or(0)
         .min(INGEST_SHARE);
     let again = if waits { AGAIN } else { 0 };
-    let is_full = |level: &Level| level.permille() >= INGEST_BELOW - share - again;
-    levels
-        .iter()
-        .find(|(_, level)| is_full(level))
-        .map(|(place, _)| *place)
+    let part = |level: &Level, permille: u64| level.bytes_max / 1000 * permille;
+    let is_full = |(place, level): &&(Place, Level)| {
+        let coming = match place {
+            Place::Blobs => witnesses.min(part(level, WITNESS_COUNTS)),
+            _ => 0,
+        };
+        level.permille() >= INGEST_BELOW - share - again
+            || (coming > 0 && level.bytes.saturating_add(coming) > part(level, WITNESSES_TO))
+    };
+    levels.iter().find(is_full).map(|(place, _)| *place)
 }
 
 impl Bus {
@@ -168,13 +186,28 @@ mod tests {
     #[test]
     fn the_pipeline_with_the_backlog_waits_before_the_others() {
         let levels = [at(Place::Facts, 850)];
-        assert_eq!(full_for_blocks(&levels, 90, 100, false), Some(Place::Facts));
-        assert_eq!(full_for_blocks(&levels, 1, 100, false), None);
-        assert_eq!(full_for_blocks(&levels, 0, 0, false), None);
+        assert_eq!(full_for_blocks(&levels, 90, 100, false, 0), Some(Place::Facts));
+        assert_eq!(full_for_blocks(&levels, 1, 100, false, 0), None);
+        assert_eq!(full_for_blocks(&levels, 0, 0, false, 0), None);
         let levels = [at(Place::Facts, 880)];
-        assert_eq!(full_for_blocks(&levels, 1, 100, false), Some(Place::Facts));
+        assert_eq!(full_for_blocks(&levels, 1, 100, false, 0), Some(Place::Facts));
         // Facts of emitted blocks may stay up to 80 %: no ingester waits for them.
         let levels = [at(Place::Facts, SWEEP_ABOVE)];
-        assert_eq!(full_for_blocks(&levels, 100, 100, true), None);
+        assert_eq!(full_for_blocks(&levels, 100, 100, true, 0), None);
+    }
+
+    #[test]
+    fn witnesses_under_way_leave_room_for_proofs_and_the_largest_one_is_not_waited_for_in_vain() {
+        let full = |place, permille, witnesses| {
+            let mut level = at(place, permille);
+            level.1.bytes = permille * 1_000_000;
+            level.1.bytes_max = 1_000_000_000;
+            full_for_blocks(&[level], 0, 100, false, witnesses * 1_000_000)
+        };
+        assert_eq!(full(Place::Blobs, 879, 71), None);
+        assert_eq!(full(Place::Blobs, 879, 72), Some(Place::Blobs));
+        assert_eq!(full(Place::Facts, 879, 72), None);
+        // Emitted blocks make room above 80 %, so nothing may wait for a lower level than that.
+        assert_eq!(full(Place::Blobs, SWEEP_ABOVE, 5000), None);
     }
 }

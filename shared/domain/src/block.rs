@@ -71,6 +71,10 @@ pub struct BlockRef {
 }
 
 impl BlockRef {
+    /// The largest number of a block: the largest that every reader of JSON keeps exact. Above all chains, and a block
+    /// near the end of all numbers would leave none for the next.
+    pub const NUMBER_MAX: u64 = 1 << 53;
+
     /// Returns the block's short form, used in subjects.
     pub fn key(&self) -> BlockKey {
         let [a, b, c, d, ..] = self.hash.0;

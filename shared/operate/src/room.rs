@@ -35,7 +35,7 @@ pub(crate) fn waits(levels: &[(&str, Level)]) -> Vec<String> {
             full(place, levels)
         )),
     }
-    if let Some(place) = full_for_blocks(&of(&Place::OF_BLOCKS), 0, 0, false) {
+    if let Some(place) = full_for_blocks(&of(&Place::OF_BLOCKS), 0, 0, false, 0) {
         waits.push(format!("{}: no blocks are taken in", full(place, levels)));
     }
     let dead = of(&[Place::Stream(Stream::Dead)]);

@@ -192,7 +192,7 @@ impl Collector {
         let blocks: Vec<_> = blocks.into_iter().collect();
         let covered_to = blocks.last().map_or(before, |((number, _), _)| *number);
         for ((number, hash), announcement) in blocks {
-            self.next = number + 1;
+            self.next = number.saturating_add(1);
             let emitted = Emitted {
                 hash,
                 announcement,

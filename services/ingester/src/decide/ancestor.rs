@@ -10,7 +10,7 @@ pub enum Compared {
     Same,
     /// The node has another block.
     Different,
-    /// The published block or the node's block is not known any more.
+    /// The published block is not known any more.
     Unknown,
 }
 

@@ -73,13 +73,20 @@ impl Begin {
             (true, _) => return Ok(()),
             (false, _) => stale_after,
         };
-        let since = match self.resting {
-            Some((block, since)) if block == look.head => since,
-            _ => look.at,
+        let (block, since) = match self.resting {
+            // Of several nodes, one may lag. Its lower block neither ends the rest of the higher one nor is it a place to
+            // begin, until the higher one was not seen for so long that its chain is gone.
+            Some((block, since))
+                if block == look.head
+                    || block.number > number && look.at.saturating_sub(since) < rests.saturating_mul(2) =>
+            {
+                (block, since)
+            }
+            _ => (look.head, look.at),
         };
-        self.resting = Some((look.head, since));
+        self.resting = Some((block, since));
         let rested = look.at.saturating_sub(since);
-        if rested >= rests {
+        if block == look.head && rested >= rests {
             return Ok(());
         }
         Err(Wait::Stale {
@@ -155,6 +162,27 @@ mod tests {
             assert!(begin.decide(&look(number, 5119, 129), STALE_AFTER).is_err());
             assert_eq!(begin.decide(&look(number, 5120, 130), STALE_AFTER), Ok(()));
         }
+    }
+
+    #[test]
+    fn a_node_that_lags_is_no_place_to_begin_and_does_not_keep_another_one_from_being_one() {
+        let mut begin = Begin::default();
+        for at in 0..120 {
+            let number = if at % 2 == 0 { 17 } else { 9 };
+            let waits = begin.decide(&look(number, 5000, at), STALE_AFTER);
+            assert!(matches!(waits, Err(Wait::Stale { .. })), "{waits:?}");
+        }
+        assert!(begin.decide(&look(9, 5000, 121), STALE_AFTER).is_err());
+        assert_eq!(begin.decide(&look(17, 5000, 122), STALE_AFTER), Ok(()));
+        // The chain was started anew.
+        let mut begin = Begin::default();
+        let begun: Vec<u64> = (0..400)
+            .filter(|at| {
+                let number = if *at == 0 { 17 } else { 9 };
+                begin.decide(&look(number, 5000, *at), STALE_AFTER).is_ok()
+            })
+            .collect();
+        assert_eq!(begun.first(), Some(&360));
     }
 
     #[test]

@@ -118,6 +118,11 @@ impl Follower {
         &self.history
     }
 
+    /// Returns whether the node's chain is followed, as far as looks so far tell.
+    pub fn is_settled(&self) -> bool {
+        matches!(self.looking, Looking::Forward) && !self.was_behind
+    }
+
     /// Returns whether the node's chain seems to have replaced a block, and another look must confirm it. That look
     /// comes after a pause.
     pub fn is_in_doubt(&self) -> bool {

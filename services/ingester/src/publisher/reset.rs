@@ -3,7 +3,7 @@
 //! The wish is a fact, and the cursor holds the revision of the last wish that was carried out. A crash in between
 //! therefore neither loses a wish nor carries one out twice.
 
-use super::{Deposed, Publisher};
+use super::{Deposed, Publisher, wishes::Wishes};
 use crate::decide::reset::Accepted;
 use push0_bus::BusError;
 use push0_domain::{
@@ -14,17 +14,25 @@ use push0_domain::{
 };
 
 impl Publisher {
+    /// Returns the wishes to look for while blocks are stored.
+    pub(crate) fn wishes(&self) -> Wishes {
+        Wishes {
+            resets: self.resets.clone(),
+            pipeline: self.status.pipeline().clone(),
+            carried_out: self.cursor.reset,
+        }
+    }
+
     /// Returns the operator's wish that was neither carried out nor refused, and its revision.
     pub(crate) async fn wish(&self) -> Result<Option<(Reset, u64)>, BusError> {
-        let fact = self.resets.get(&Reset::key(self.status.pipeline())).await?;
-        let Some((wish, revision)) = fact.and_then(|fact| Some((fact.value?, fact.revision))) else {
-            return Ok(None);
-        };
-        if revision <= self.cursor.reset {
+        let wishes = self.wishes();
+        let found = wishes.find().await?;
+        if let Some((_, revision)) = found
+            && revision <= self.cursor.reset
+        {
             self.forget(revision).await;
-            return Ok(None);
         }
-        Ok(wish.refused.is_none().then_some((wish, revision)))
+        Ok(found.filter(|(wish, revision)| wishes.is_open(wish, *revision)))
     }
 
     /// Returns the hash published last under a number, if it is still known.

@@ -40,7 +40,8 @@ impl Publisher {
             cursor,
             cursor_revision,
             newest: Announcement(bus.newest(Stream::Blocks).await?),
-            room_at: None,
+            found: None,
+            waiting: None,
             status,
         };
         Ok(Opened { publisher, history })

@@ -11,8 +11,8 @@ pub(super) const OUT_OF_REACH_MAX: Duration = Duration::from_secs(2);
 pub(crate) enum Ended {
     /// Another process leads.
     Deposed,
-    /// An operator's wish to go back was carried out, and the work begins again from the stored state.
-    Reset,
+    /// The work begins again from the stored state.
+    Again,
     /// The source was not reached for [`OUT_OF_REACH_MAX`].
     OutOfReach,
 }

@@ -11,6 +11,7 @@ mod block;
 mod client;
 mod connections;
 mod depth;
+mod explained;
 mod fetch;
 mod nodes;
 mod number;
@@ -18,17 +19,20 @@ mod patiences;
 mod progress;
 mod reset;
 mod rpc;
+mod turn;
 
 use super::ended::{Ended, OUT_OF_REACH_MAX};
 use crate::{
     decide::{
         begin::Begin,
         follow::{Effect, Event, Follower, Stuck},
+        still::Still,
     },
-    publisher::{Deposed, Publisher, resume::Opened},
+    publisher::{Deposed, Publisher, Wishes, resume::Opened},
     status::{Status, Trouble},
 };
 use block::FetchedBlock;
+use explained::Explained;
 use nodes::{Failed, Nodes};
 use progress::{Fetched, Limits};
 use push0_bus::Backoff;
@@ -36,6 +40,7 @@ use push0_domain::pipeline::{EthereumSource, Start};
 use push0_runtime::Shutdown;
 use std::time::Duration;
 use tokio::time::Instant;
+use turn::Turns;
 
 /// Shortest and longest pause between retries; a node that recovers is noticed within the longest pause.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(5));
@@ -58,8 +63,8 @@ enum Halt {
     Stuck(Stuck),
     /// The node does not yet have a block that the pipeline needs.
     Wait(Trouble, String),
-    /// An operator's wish to go back was carried out.
-    Reset,
+    /// The work begins again from the stored state.
+    Again,
 }
 
 impl From<Deposed> for Halt {
@@ -74,13 +79,16 @@ struct Ethereum<'a> {
     follower: Follower,
     publisher: Publisher,
     limits: Limits,
+    turns: Turns,
     stop: &'a Shutdown,
     begin: Begin,
     opened_at: Instant,
     /// When a wish to go back was last looked for.
     asked_at: Option<Instant>,
-    /// The last trouble that was explained, because an explanation costs requests.
-    explained: Option<(Stuck, String)>,
+    stuck: Explained,
+    still: Still,
+    /// The block that the node did not have at the last look, although its newest block was not below.
+    lacks: Option<u64>,
 }
 
 impl Node {
@@ -138,11 +146,14 @@ impl Node {
             follower: Follower::new(history, self.source.confirmations),
             publisher,
             limits: Limits::default(),
+            turns: Turns::new(),
             stop,
             begin: Begin::default(),
             opened_at: Instant::now(),
             asked_at: None,
-            explained: None,
+            stuck: Explained::default(),
+            still: Still::default(),
+            lacks: None,
         };
         ethereum.run().await
     }
@@ -159,7 +170,13 @@ impl Ethereum<'_> {
             let pause = match looked {
                 Ok(did_something) => {
                     backoff.reset();
-                    self.publisher.status.fine();
+                    if self.follower.is_settled() {
+                        self.stuck = Explained::default();
+                    }
+                    // Something that seems wrong is not fine before another look.
+                    if self.lacks.is_none() && self.stuck.asked == 0 {
+                        self.publisher.status.fine();
+                    }
                     if did_something && !self.follower.is_in_doubt() {
                         Duration::ZERO
                     } else {
@@ -167,7 +184,7 @@ impl Ethereum<'_> {
                     }
                 }
                 Err(Halt::Deposed(Deposed)) => return Err(Ended::Deposed),
-                Err(Halt::Reset) => return Err(Ended::Reset),
+                Err(Halt::Again) => return Err(Ended::Again),
                 Err(Halt::Head(failed)) => {
                     self.fails(Trouble::Node, &failed);
                     if self.nodes.are_silent(OUT_OF_REACH_MAX) {
@@ -183,15 +200,7 @@ impl Ethereum<'_> {
                     self.publisher.status.failing(trouble, &reason);
                     self.source.poll
                 }
-                Err(Halt::Stuck(stuck)) => {
-                    let reason = match self.explained.take() {
-                        Some((before, reason)) if before == stuck => reason,
-                        _ => self.explain(stuck).await,
-                    };
-                    self.publisher.status.blocked(Trouble::Chain, &reason);
-                    self.explained = Some((stuck, reason));
-                    backoff.next_delay()
-                }
+                Err(Halt::Stuck(stuck)) => self.is_stuck(stuck, &mut backoff).await,
             };
             tokio::select! {
                 () = self.stop.requested() => {}
@@ -212,19 +221,25 @@ impl Ethereum<'_> {
             return Ok(false);
         };
         self.publisher.status.head(head.link.block.number);
+        if self.still.looked(head.link.block, self.opened_at.elapsed()) {
+            self.nodes.leave(&"its newest block stands still");
+        }
         self.may_begin(&head).await?;
+        let wishes = self.publisher.wishes();
         let mut did_something = false;
         let mut next = self.follower.step(Event::Head(head.link.block)).pop();
         while let Some(effect) = next.take() {
             match effect {
                 Effect::Fetch { first, last } => {
                     let nodes = self.nodes;
-                    let Fetched { any, then } = tokio::select! {
+                    let Fetched { any, then, lacks } = tokio::select! {
                         fetched = self.fetch(first, last, &head) => fetched?,
                         failed = falls_silent(nodes) => return Err(Halt::Head(failed)),
+                        () = wished(&wishes) => return Err(Halt::Again),
                     };
                     did_something |= any;
                     next = then;
+                    self.lacks(lacks)?;
                 }
                 Effect::Stuck(stuck) => return Err(Halt::Stuck(stuck)),
                 Effect::Act(_) => {}
@@ -236,12 +251,36 @@ impl Ethereum<'_> {
         Ok(did_something)
     }
 
-    /// Requests the node's newest block. Returns `None` if the stop is requested or the node
-    /// has no block.
+    /// Notes the block that a node does not have. Behind a load balancer a node may lag, so one look is not enough for a
+    /// failure.
+    fn lacks(&mut self, lacks: Option<u64>) -> Result<(), Halt> {
+        let before = std::mem::replace(&mut self.lacks, lacks);
+        match lacks {
+            Some(number) if before == lacks => {
+                // The next node has two looks as well.
+                self.lacks = None;
+                Err(Halt::Node(self.nodes.lacks(number)))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Requests the node's newest block. Returns `None` if the stop is requested.
     async fn head(&mut self) -> Result<Option<FetchedBlock>, Halt> {
         tokio::select! {
             () = self.stop.requested() => Ok(None),
-            answer = self.nodes.head() => answer.map_err(Halt::Head),
+            answer = self.nodes.head() => answer.map(Some).map_err(Halt::Head),
+        }
+    }
+}
+
+/// Returns once an operator wishes to go back. Blocks may wait for room meanwhile, or for their turn.
+async fn wished(wishes: &Wishes) {
+    loop {
+        tokio::time::sleep(RESET_POLL).await;
+        // Without an answer of the broker, the wish waits.
+        if let Ok(true) = wishes.are_open().await {
+            return;
         }
     }
 }

@@ -9,13 +9,10 @@ use crate::{
     status::Status,
 };
 use bytes::Bytes;
-use push0_domain::{BlockHash, message::BlockFacts};
+use push0_domain::{BlockHash, BlockRef, message::BlockFacts};
 use serde::Deserialize;
 use std::borrow::Cow;
 
-/// Largest accepted block number: the largest that every reader of JSON keeps exact. Above all chains, and a first block
-/// near the end of all numbers would leave none for the next.
-const NUMBER_MAX: u64 = 1 << 53;
 const EXPECTED: &str = "expected a block number, or {\"number\": 1, \"hash\": \"0x..\", \"parent_hash\": \"0x..\", \"input\": \"0x..\"}";
 
 /// A submitted block with its witness.
@@ -60,8 +57,11 @@ pub(super) fn parse(text: &str) -> Result<Submitted, String> {
         }
     };
     let number = object.number;
-    if number > NUMBER_MAX {
-        return Err(format!("number {number}: expected at most {NUMBER_MAX}"));
+    if number > BlockRef::NUMBER_MAX {
+        return Err(format!(
+            "number {number}: expected at most {}",
+            BlockRef::NUMBER_MAX
+        ));
     }
     let witness = match object.input {
         None => number.to_string().into_bytes(),

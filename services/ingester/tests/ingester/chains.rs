@@ -1,12 +1,11 @@
 //! Chains and nodes that are slow, behind, restarted, of another kind, or that contradict themselves.
 
 use crate::observed::{
-    PATIENCE, deploy, ethereum, events, id,
+    PATIENCE, deploy, ethereum, events,
     node_proxy::{NodeProxy, Reply, asks_for, asks_for_head},
-    not_ready, numbers, outcome, published_up_to,
+    not_ready, numbers, outcome, published_up_to, reset,
 };
-use push0_bus::{Bucket, Facts};
-use push0_domain::{BlockHash, Payload, message::Cancel, pipeline::Reset};
+use push0_domain::{BlockHash, Payload, message::Cancel};
 use push0_harness::{Anvil, Deployment, wait_for};
 use serde_json::{Value, json};
 use std::{
@@ -21,7 +20,7 @@ fn spans(cancels: &[Cancel]) -> Vec<(u64, u64)> {
     cancels.iter().map(|cancel| (cancel.first, cancel.last)).collect()
 }
 
-fn logged(deployment: &Deployment, text: &str) -> usize {
+pub(crate) fn logged(deployment: &Deployment, text: &str) -> usize {
     deployment.service("ingester").log().matches(text).count()
 }
 
@@ -208,25 +207,6 @@ async fn a_leader_keeps_its_lead_over_one_failed_request_while_it_fetches() {
     );
 }
 
-/// Stores an operator's wish, and returns why it is refused; `None` once it is carried out.
-async fn reset(deployment: &Deployment, from: u64) -> Option<String> {
-    let wishes: Facts<Reset> = deployment.bus().facts(Bucket::State).await.expect("the bucket");
-    let key = Reset::key(&id("demo"));
-    let wish = Reset { from, refused: None };
-    wishes.put(&key, &wish).await.expect("stored");
-    wait_for("an answer to the wish", PATIENCE, async || {
-        match wishes.get(&key).await.expect("read").and_then(|fact| fact.value) {
-            None => Ok(None),
-            Some(Reset {
-                refused: Some(reason),
-                ..
-            }) => Ok(Some(reason)),
-            Some(wish) => Err(wish),
-        }
-    })
-    .await
-}
-
 #[tokio::test]
 async fn a_restarted_chain_stops_its_pipeline_until_an_operator_accepts_it() {
     let anvil = Anvil::start(None).await;
@@ -345,40 +325,4 @@ async fn a_chain_with_hashes_of_its_own_is_followed_by_its_nodes_word() {
     let (wanted, cancels) = outcome(&published_up_to(&deployment, "demo", 6).await);
     assert_eq!((spans(&cancels), wanted.len()), (vec![(4, 5)], 6));
     assert_ne!(wanted[0].block.hash, BlockHash::default());
-}
-
-#[tokio::test]
-async fn the_next_url_is_asked_when_one_fails_and_kept() {
-    let anvil = Anvil::start(None).await;
-    anvil.mine(2).await;
-    let (first, second) = (NodeProxy::to(anvil.url()).await, NodeProxy::to(anvil.url()).await);
-    let asked = Arc::new(AtomicU64::new(0));
-    let urls = format!("{}\", \"{}", first.url, second.url);
-    let pipeline = ethereum("demo", &urls, "start = 1");
-    let pipeline = pipeline.replace(&format!("\"{urls}\""), &format!("[\"{urls}\"]"));
-    let deployment = deploy(&[pipeline]).await;
-    published_up_to(&deployment, "demo", 2).await;
-    first.on_question(|_| Reply::Status(502));
-    anvil.mine(1).await;
-    published_up_to(&deployment, "demo", 3).await;
-    deployment.ready().await;
-    // Heads of two nodes differ, so the second one is kept when the first one is back.
-    let count = asked.clone();
-    first.on_question(move |_| {
-        count.fetch_add(1, Ordering::Relaxed);
-        Reply::Node
-    });
-    anvil.mine(1).await;
-    published_up_to(&deployment, "demo", 4).await;
-    assert_eq!(
-        (asked.load(Ordering::Relaxed), logged(&deployment, "resigned")),
-        (0, 0)
-    );
-    second.on_question(|_| Reply::Status(502));
-    anvil.mine(1).await;
-    assert_eq!(
-        numbers(&published_up_to(&deployment, "demo", 5).await),
-        [1, 2, 3, 4, 5]
-    );
-    assert!(asked.load(Ordering::Relaxed) > 0);
 }

@@ -21,7 +21,7 @@ async fn address(process: &Process) -> String {
     .await
 }
 
-async fn submit(deployment: &Deployment, pipeline: &str, body: &str) -> (u16, Value) {
+pub(crate) async fn submit(deployment: &Deployment, pipeline: &str, body: &str) -> (u16, Value) {
     let url = format!(
         "http://{}/v1/pipelines/{pipeline}/blocks",
         address(deployment.service("ingester")).await
@@ -43,7 +43,7 @@ async fn submit(deployment: &Deployment, pipeline: &str, body: &str) -> (u16, Va
 }
 
 /// Submits once the pipeline has a leader.
-async fn submit_patiently(deployment: &Deployment, pipeline: &str, body: &str) -> (u16, Value) {
+pub(crate) async fn submit_patiently(deployment: &Deployment, pipeline: &str, body: &str) -> (u16, Value) {
     wait_for("a leader", PATIENCE, async || {
         match submit(deployment, pipeline, body).await {
             (0 | 503 | 404, body) => Err(body),

@@ -6,5 +6,7 @@ mod file;
 mod http;
 mod memory;
 mod node;
+mod nodes;
 mod observed;
 mod replicas;
+mod room;

@@ -235,6 +235,12 @@ const BAD: &[(&str, &str, &str, &str)] = &[
         "source",
         "source.start = \"first\"",
     ),
+    (
+        "start = 5",
+        "start = 9007199254740993",
+        "source",
+        "source.start = 9007199254740993: expected at most 9007199254740992",
+    ),
     ("poll = \"1s\"", "poll = \"1ms\"", "source", "source.poll"),
     (
         "poll = \"1s\"",

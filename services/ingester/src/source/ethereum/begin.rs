@@ -19,6 +19,11 @@ impl Ethereum<'_> {
             at: self.opened_at.elapsed(),
         };
         let decided = self.begin.decide(&look, self.source.stale_after);
-        decided.map_err(|wait| Halt::Wait(Trouble::Begin, format!("{}: {wait}", self.nodes.shown())))
+        decided.map_err(|wait| {
+            let reason = format!("{}: {wait}", self.nodes.shown());
+            // Another node may have the newest block.
+            self.nodes.leave(&wait);
+            Halt::Wait(Trouble::Begin, reason)
+        })
     }
 }

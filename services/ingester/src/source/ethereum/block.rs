@@ -54,6 +54,10 @@ pub(super) fn check(asked: Number, full: bool, rule: HashRule, json: Bytes) -> R
     {
         return Err(format!("block {} instead of block {number}", link.block.number));
     }
+    if link.block.number > BlockRef::NUMBER_MAX {
+        let (number, most) = (link.block.number, BlockRef::NUMBER_MAX);
+        return Err(format!("block {number}: expected a number of at most {most}"));
+    }
     Ok(FetchedBlock {
         link,
         facts,
@@ -184,6 +188,16 @@ mod tests {
             let error = check(Number::At(1), false, rule, genesis().to_string().into());
             let error = error.expect_err("another block");
             assert!(error.contains("block 0 instead of block 1"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_number_that_leaves_none_for_later_blocks_is_refused() {
+        for (number, is_refused) in [(u64::MAX, true), ((1 << 53) + 1, true), (1 << 53, false)] {
+            let mut block = genesis();
+            block["number"] = json!(format!("{number:#x}"));
+            let checked = check(Number::Latest, false, HashRule::Node, block.to_string().into());
+            assert_eq!(checked.is_err(), is_refused, "{checked:?}");
         }
     }
 

@@ -77,7 +77,8 @@ impl Client {
         })
     }
 
-    /// Sends a body and returns the body of the answer, of at most `answer_max` bytes within `limit`.
+    /// Sends a body and returns the body of the answer, of at most `answer_max` bytes within `limit`. A failure keeps the
+    /// beginning of its body, which may hold a reason.
     pub(super) async fn post(
         &self,
         body: String,
@@ -96,7 +97,7 @@ impl Client {
         } else if status.is_redirection() {
             Err(ClientError::Redirect(status.as_u16()))
         } else {
-            Err(ClientError::Status(status.as_u16()))
+            Err(ClientError::Status(status.as_u16(), body))
         }
     }
 }

@@ -181,10 +181,11 @@ async fn ask(
             is_whole: true,
         });
     }
+    let body = read(body, ERROR_BODY_MAX).await;
     Ok(Answer {
         status: head.status,
-        body: Bytes::new(),
-        is_whole: read(body, ERROR_BODY_MAX).await.is_ok(),
+        is_whole: body.is_ok(),
+        body: body.unwrap_or_default(),
     })
 }
 

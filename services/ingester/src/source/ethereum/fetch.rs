@@ -3,51 +3,53 @@
 //!
 //! Memory is bounded in bytes, regardless of the node's answers: a few answers of limited size at a time,
 //! and two batches. A larger block is fetched alone, by one pipeline at a time, and the next one only
-//! after the broker has stored it.
+//! after the broker has stored it, or after the block was dropped because it found no room.
 
 use super::{
     Ethereum, Halt,
     block::FetchedBlock,
     connections::CONNECTIONS_MAX,
-    nodes::Failed,
+    nodes::{Failed, Nodes},
     number::Number,
-    progress::{Fetched, Limits},
+    progress::Fetched,
 };
 use crate::{
     decide::{
         WINDOW,
         follow::{Effect, Event, Follower},
     },
-    publisher::{NewBlock, Step},
-    status::Status,
+    publisher::{NewBlock, Step, Unstored, Wait},
+    status::{Status, Trouble},
 };
 use bytes::Bytes;
 use futures::{Stream, StreamExt, stream};
 use push0_domain::pipeline::Witness;
 use push0_runtime::Shutdown;
-use std::pin::pin;
-use tokio::sync::{Semaphore, SemaphorePermit};
+use std::{pin::pin, time::Duration};
+use tokio::time::timeout;
 
 /// Largest answer, in bytes, while several blocks are requested at once.
 const SHARE_MAX: usize = 1024 * 1024;
 /// Bytes of witnesses collected before they are published.
 const BATCH_BYTES: usize = 1024 * 1024;
 
-/// Permit for answers larger than [`SHARE_MAX`]. The process has one permit, held until the broker
-/// has stored the fetched blocks. A node that does not answer holds up the permit for the timeout
-/// of one request.
-static LARGE: Semaphore = Semaphore::const_new(1);
+/// Longest time for which a pipeline that has its turn stores a block. What is stored by then need not be stored again.
+const STORE_MAX: Duration = Duration::from_secs(30);
 
 /// Steps for some blocks, committed together.
 struct Batch {
     steps: Vec<Step>,
+    /// Bytes of the steps' witnesses.
+    bytes: usize,
     /// Reason why no steps follow; `None` if more may follow.
     end: Option<End>,
 }
 
 enum End {
-    /// The range is complete, the node has no more of the range, or the stop is requested.
+    /// The range is complete, or the stop is requested.
     Over,
+    /// The node does not have this block of the range.
+    Lacks(u64),
     /// The follower needs another effect first.
     Other(Effect),
     /// The answer for a block exceeds the size limit.
@@ -69,28 +71,17 @@ impl Ethereum<'_> {
         last: u64,
         head: &FetchedBlock,
     ) -> Result<Fetched, Halt> {
-        let large = self.limits.alone(first).await;
-        let (at_once, answer_max) = match large {
-            Some(_) => (1, self.nodes.answer_max),
-            // Several requests at once make a slow node slower.
-            None if self.nodes.are_strained() => (1, SHARE_MAX),
-            None => (CONNECTIONS_MAX, SHARE_MAX),
-        };
-        let last = match self.limits.alone_up_to {
-            Some(alone) if large.is_some() => last.min(alone),
-            _ => last,
+        if self.limits.is_alone(first) {
+            return self.fetch_alone(first, head).await;
+        }
+        // Several requests at once make a slow node slower.
+        let at_once = if self.nodes.are_strained() {
+            1
+        } else {
+            CONNECTIONS_MAX
         };
         let (nodes, kind) = (self.nodes, self.source.witness);
-        let full = kind == Witness::Block;
-        let ask = |number| async move {
-            // The head is already here, and complete unless its transactions are needed.
-            let answer = if number == head.link.block.number && !full {
-                Ok(Some(head.clone()))
-            } else {
-                nodes.block(Number::At(number), full, answer_max).await
-            };
-            (number, answer)
-        };
+        let ask = |number| ask(nodes, kind, number, head, SHARE_MAX);
         let mut blocks = pin!(stream::iter(first..=last).map(ask).buffered(at_once));
         let status = self.publisher.status.clone();
         let (follower, stop) = (&mut self.follower, self.stop);
@@ -99,48 +90,71 @@ impl Ethereum<'_> {
             any |= !steps.is_empty();
             let filled = fill(&mut blocks, follower, &status, kind, stop);
             let committed = self.publisher.commit(steps);
-            let batch = if large.is_some() {
-                // A large block must be stored and dropped before the next one is fetched.
-                committed.await?;
-                filled.await
-            } else {
-                tokio::try_join!(async { Ok(filled.await) }, committed)?.0
-            };
+            let batch = tokio::try_join!(async { Ok(filled.await) }, committed)?.0;
             steps = batch.steps;
             let Some(end) = batch.end else { continue };
             any |= !steps.is_empty();
             // Steps before a failure are committed too, because the follower counts them as published.
             self.publisher.commit(steps).await?;
-            return match end {
-                End::Over => Ok(Fetched { any, then: None }),
-                End::Other(effect) => Ok(Fetched {
-                    any,
-                    then: Some(effect),
-                }),
-                End::Large { number, .. } if large.is_none() => {
-                    self.limits.alone_up_to = Some(number.saturating_add(WINDOW - 1));
-                    Ok(Fetched {
-                        any: true,
-                        then: None,
-                    })
+            if let End::Large { number, .. } = end {
+                self.limits.large_from(number);
+                return Ok(Fetched {
+                    any: true,
+                    ..Fetched::default()
+                });
+            }
+            return fetched(any, end);
+        }
+    }
+
+    /// Fetches and publishes a block that may be large. Other pipelines wait for this one meanwhile, so the pipeline
+    /// waits for room before its turn, and gives the turn up if the room is gone when the block is here.
+    async fn fetch_alone(&mut self, number: u64, head: &FetchedBlock) -> Result<Fetched, Halt> {
+        let (nodes, kind) = (self.nodes, self.source.witness);
+        let status = self.publisher.status.clone();
+        loop {
+            self.publisher.wait_for_room(self.limits.expected).await;
+            let _turn = self.turns.next(status.pipeline()).await;
+            let before = self.follower.clone();
+            let asked = pin!(ask(nodes, kind, number, head, nodes.answer_max));
+            let mut block = stream::once(asked);
+            let batch = fill(&mut block, &mut self.follower, &status, kind, self.stop).await;
+            let any = !batch.steps.is_empty();
+            self.limits.expected = batch.bytes as u64;
+            let stored = self.publisher.store(batch.steps, Wait::Never);
+            match timeout(STORE_MAX, stored).await {
+                Ok(Ok(())) => return fetched(any, batch.end.unwrap_or(End::Over)),
+                Ok(Err(Unstored::NoRoom)) => self.follower = before,
+                Ok(Err(Unstored::Deposed(deposed))) => return Err(deposed.into()),
+                Err(_) => {
+                    let reason = format!("block {number} was not stored within {STORE_MAX:?}");
+                    self.publisher.status.failing(Trouble::Broker, &reason);
+                    return Err(Halt::Again);
                 }
-                End::Large { failed, .. } | End::Failed(failed) => Err(Halt::Node(failed)),
-            };
+            }
         }
     }
 }
 
-impl Limits {
-    /// Returns the permit for large answers if the blocks from this number on are requested one at a
-    /// time. Otherwise returns `None` and lifts the limit.
-    async fn alone(&mut self, first: u64) -> Option<SemaphorePermit<'static>> {
-        if self.alone_up_to.is_some_and(|last| first <= last) {
-            // The semaphore is never closed.
-            return LARGE.acquire().await.ok();
-        }
-        self.alone_up_to = None;
-        None
-    }
+async fn ask(nodes: &Nodes, kind: Witness, number: u64, head: &FetchedBlock, answer_max: usize) -> Answered {
+    let full = kind == Witness::Block;
+    // The head is already here, and complete unless its transactions are needed.
+    let answer = if number == head.link.block.number && !full {
+        Ok(Some(head.clone()))
+    } else {
+        nodes.block(Number::At(number), full, answer_max).await
+    };
+    (number, answer)
+}
+
+fn fetched(any: bool, end: End) -> Result<Fetched, Halt> {
+    let (then, lacks) = match end {
+        End::Over => (None, None),
+        End::Lacks(number) => (None, Some(number)),
+        End::Other(effect) => (Some(effect), None),
+        End::Large { failed, .. } | End::Failed(failed) => return Err(Halt::Node(failed)),
+    };
+    Ok(Fetched { any, then, lacks })
 }
 
 /// Takes answers until a window of blocks, enough bytes of witnesses, or an end is reached.
@@ -159,12 +173,12 @@ async fn fill(
         };
         let block = match answer {
             Some((_, Ok(Some(block)))) => block,
-            // A node may not have a block below its head yet, or no longer have it.
-            Some((_, Ok(None))) | None => return Batch::last(steps, End::Over),
+            None => return Batch::last(steps, bytes, End::Over),
+            Some((number, Ok(None))) => return Batch::last(steps, bytes, End::Lacks(number)),
             Some((number, Err(failed))) if failed.error.is_too_large() => {
-                return Batch::last(steps, End::Large { number, failed });
+                return Batch::last(steps, bytes, End::Large { number, failed });
             }
-            Some((_, Err(failed))) => return Batch::last(steps, End::Failed(failed)),
+            Some((_, Err(failed))) => return Batch::last(steps, bytes, End::Failed(failed)),
         };
         let witness = witness(kind, &block);
         for effect in follower.step(Event::Block(block.link)) {
@@ -175,17 +189,22 @@ async fn fill(
                         NewBlock::observed(status, link, block.facts, witness.clone())
                     }));
                 }
-                other => return Batch::last(steps, End::Other(other)),
+                other => return Batch::last(steps, bytes, End::Other(other)),
             }
         }
     }
-    Batch { steps, end: None }
+    Batch {
+        steps,
+        bytes,
+        end: None,
+    }
 }
 
 impl Batch {
-    fn last(steps: Vec<Step>, end: End) -> Self {
+    fn last(steps: Vec<Step>, bytes: usize, end: End) -> Self {
         Self {
             steps,
+            bytes,
             end: Some(end),
         }
     }

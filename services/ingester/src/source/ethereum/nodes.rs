@@ -1,4 +1,4 @@
-//! The nodes of a source, in the order of its URLs. One is asked until it fails; then the next one is.
+//! The nodes of a source, in the order of its URLs. One is asked until it fails or is of no use; then the next one is.
 
 use super::{
     answer::AnswerLimits,
@@ -75,10 +75,18 @@ impl Nodes {
         self.current().1.is_strained()
     }
 
+    /// Returns the number of nodes.
+    pub(super) fn count(&self) -> usize {
+        self.all.len()
+    }
+
     /// Requests the newest block. Counts failures in a row for [`Self::are_silent`].
-    pub(super) async fn head(&self) -> Result<Option<FetchedBlock>, Failed> {
+    pub(super) async fn head(&self) -> Result<FetchedBlock, Failed> {
         let began = self.since.elapsed();
-        let answer = self.block(Number::Latest, false, self.answer_max).await;
+        let (at, rpc) = self.current();
+        let answer = rpc.block(Number::Latest, false, self.answer_max).await;
+        let answer = answer.and_then(|block| block.ok_or(RpcError::NoHead));
+        let answer = answer.map_err(|error| self.failed(at, error, true));
         let mut silence = self.silence.lock().unwrap_or_else(PoisonError::into_inner);
         match &answer {
             Ok(_) => silence.answered(),
@@ -113,6 +121,16 @@ impl Nodes {
         rpc.syncs().await.map_err(|error| self.failed(at, error, true))
     }
 
+    /// Takes the lack of a block that is not above the newest one for a failure of the node asked at present.
+    pub(super) fn lacks(&self, number: u64) -> Failed {
+        self.failed(self.current().0, RpcError::NoBlock { number }, true)
+    }
+
+    /// Asks the next node from now on, because of something that need not be a failure.
+    pub(super) fn leave(&self, reason: &dyn fmt::Display) {
+        self.move_on(self.current().0, reason);
+    }
+
     fn current(&self) -> (usize, &Rpc) {
         let at = self.current.load(Ordering::Relaxed) % self.all.len();
         (at, &self.all[at])
@@ -120,19 +138,23 @@ impl Nodes {
 
     fn failed(&self, at: usize, error: RpcError, fits: bool) -> Failed {
         if fits || !error.is_too_large() {
-            let next = (at + 1) % self.all.len();
-            // Of several requests at once, the first failure moves on.
-            let moved = self
-                .current
-                .compare_exchange(at, next, Ordering::Relaxed, Ordering::Relaxed);
-            if moved.is_ok() && next != at {
-                let (from, to) = (self.all[at].shown(), self.all[next].shown());
-                tracing::debug!(from, to, %error, "asking the next node of the source");
-            }
+            self.move_on(at, &error);
         }
         Failed {
             shown: self.all[at].shown().to_owned(),
             error,
+        }
+    }
+
+    fn move_on(&self, at: usize, reason: &dyn fmt::Display) {
+        let next = (at + 1) % self.all.len();
+        // Of several requests at once, the first failure moves on.
+        let moved = self
+            .current
+            .compare_exchange(at, next, Ordering::Relaxed, Ordering::Relaxed);
+        if moved.is_ok() && next != at {
+            let (from, to) = (self.all[at].shown(), self.all[next].shown());
+            tracing::debug!(from, to, %reason, "asking the next node of the source");
         }
     }
 }

@@ -8,7 +8,7 @@ use crate::{
 use tokio::time::Instant;
 
 impl Ethereum<'_> {
-    /// Looks for a wish to go back, and carries it out. Returns [`Halt::Reset`] if a wish was carried out: the work
+    /// Looks for a wish to go back, and carries it out. Returns [`Halt::Again`] if a wish was carried out: the work
     /// then begins again from the stored state.
     pub(super) async fn reset(&mut self) -> Result<(), Halt> {
         if self.asked_at.is_some_and(|at| at.elapsed() < RESET_POLL) {
@@ -33,6 +33,7 @@ impl Ethereum<'_> {
                 "{}: the node has no block {from} yet, from which `push0 pipeline reset` goes on",
                 self.nodes.shown()
             );
+            self.nodes.leave(&reason);
             self.asked_at = None;
             return Err(Halt::Wait(Trouble::Chain, reason));
         };
@@ -41,7 +42,11 @@ impl Ethereum<'_> {
             None => None,
             Some(before) => match history.hash_at(before) {
                 Some(hash) => Some(hash),
-                None => self.publisher.standing(before).await.unwrap_or_default(),
+                None => match self.publisher.standing(before).await {
+                    Ok(standing) => standing,
+                    // Without an answer of the broker, the wish waits.
+                    Err(_) => return Ok(()),
+                },
             },
         };
         let published = Published {
@@ -52,7 +57,7 @@ impl Ethereum<'_> {
         match reset::judge(&published, &block.link) {
             Ok(accepted) => {
                 self.publisher.go_back(from, &accepted, revision).await?;
-                Err(Halt::Reset)
+                Err(Halt::Again)
             }
             Err(refused) => {
                 self.publisher.refuse(&wish, revision, &refused.to_string()).await;

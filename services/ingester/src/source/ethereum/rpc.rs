@@ -31,6 +31,12 @@ pub(super) enum RpcError {
     Refused { code: i64, message: String },
     #[error("a nonsense answer: {0}")]
     Nonsense(String),
+    #[error("has no newest block")]
+    NoHead,
+    #[error(
+        "has no block {number}, although its newest block is not below: a node that keeps old blocks is needed"
+    )]
+    NoBlock { number: u64 },
 }
 
 impl RpcError {
@@ -126,6 +132,7 @@ impl Rpc {
             // The answer is `false`, or an object that describes the progress.
             Ok(answer) => Ok(answer.is_some_and(|json| &json[..] != b"false")),
             Err(RpcError::Refused { .. }) => Ok(false),
+            Err(RpcError::Client(ClientError::Status(400 | 403 | 404 | 405 | 501, _))) => Ok(false),
             Err(error) => Err(error),
         }
     }
@@ -148,7 +155,9 @@ impl Rpc {
             Err(_) => {}
         }
         let body = match posted {
-            Err(ClientError::Status(429)) => return Err(RpcError::RateLimited),
+            Err(ClientError::Status(429, _)) => return Err(RpcError::RateLimited),
+            // Some gateways send the node's refusal with the status of a failure.
+            Err(ClientError::Status(code, body)) if is_refusal(code, &body) => body,
             Err(ClientError::Unreachable(reason)) => {
                 return Err(ClientError::Unreachable(self.without_secrets(&reason)).into());
             }
@@ -177,6 +186,13 @@ impl Rpc {
         }
         words.chars().take(WORDS_MAX).collect()
     }
+}
+
+/// Returns whether an answer with the status of a failure refuses the request in the terms of JSON-RPC. The status 401
+/// speaks of the key.
+fn is_refusal(code: u16, body: &[u8]) -> bool {
+    let says = |answer: Answer<'_>| answer.error.is_some();
+    (400..500).contains(&code) && code != 401 && serde_json::from_slice(body).is_ok_and(says)
 }
 
 /// Returns the secret parts of a URL: user, password, and every part of path and query long enough to
@@ -214,6 +230,14 @@ mod tests {
             bytes: 1024,
         };
         Rpc::new(url, limits, HashRule::Header, opened)
+    }
+
+    #[test]
+    fn a_refusal_in_json_counts_whatever_its_status_is() {
+        let refused = br#"{"jsonrpc":"2.0","id":1,"error":{"code":-32601,"message":"not here"}}"#;
+        assert!(is_refusal(405, refused) && is_refusal(400, refused));
+        assert!(!is_refusal(401, refused) && !is_refusal(502, refused));
+        assert!(!is_refusal(404, b"<html>") && !is_refusal(404, b"{}"));
     }
 
     #[test]

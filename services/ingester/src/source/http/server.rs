@@ -39,7 +39,7 @@ use serde_json::{json, value::RawValue};
 use std::{convert::Infallible, sync::Arc, time::Duration};
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::{Semaphore, SemaphorePermit, mpsc, oneshot},
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot},
     time::{Instant, timeout, timeout_at},
 };
 
@@ -50,7 +50,7 @@ const BLOCKS_MAX: usize = 1000;
 /// Number of connections served at a time. A further one closes the oldest idle one.
 const CONNECTIONS_MAX: usize = 64;
 /// Limit of the bodies in memory, in KiB, not counting those up to [`SMALL_MAX`]. A body counts until its
-/// request is answered. The witnesses take another half of the body's size while the body is parsed; then
+/// blocks are stored or dropped. The witnesses take another half of the body's size while the body is parsed; then
 /// the body is dropped and only the witnesses remain.
 const ROOM_KIB: usize = BODY_MAX / 1024;
 /// Largest body, in bytes, that need not wait for room: one for each connection takes little memory.
@@ -67,6 +67,9 @@ const BODY_RATE: u32 = 512 << 10;
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 /// Time limit for storing a submission on the broker, the wait for its turn included.
 const STORE_TIMEOUT: Duration = Duration::from_secs(30);
+/// The answer while a pipeline waits for room on the broker.
+const NO_ROOM: &str =
+    "the broker is nearly full of blocks that are not proved yet: send the blocks again later";
 /// Most bytes read and dropped of a body that is too large.
 const DISCARD_MAX: usize = 4 * BODY_MAX;
 /// Time limit for open requests when the service stops.
@@ -179,6 +182,7 @@ fn taker(desk: &Desk, name: &str) -> Result<mpsc::Sender<Submission>, Response> 
         Taker::Elsewhere => Err(later(
             "this process does not lead the pipeline: send the blocks again, here or to another ingester",
         )),
+        Taker::Full => Err(later(NO_ROOM)),
         Taker::Unknown => Err(unknown()),
     }
 }
@@ -191,9 +195,12 @@ async fn submit(
 ) -> Response {
     let taker = match taker(&shared.desk, &name) {
         Ok(taker) => taker,
-        Err(refused) => return refused,
+        Err(refused) => {
+            let _ = timeout(BODY_TIMEOUT, discard(body)).await;
+            return refused;
+        }
     };
-    let (_room, body) = match timeout(BODY_TIMEOUT, read(&shared.room, body)).await {
+    let (room, body) = match timeout(BODY_TIMEOUT, read(&shared.room, body)).await {
         Ok(Some(read)) => read,
         Ok(None) => {
             let reason =
@@ -210,14 +217,15 @@ async fn submit(
     drop(body);
     let (answer, outcome) = oneshot::channel();
     let stored = async {
-        taker.send(Submission { blocks, answer }).await.ok()?;
+        taker.send(Submission { blocks, answer, room }).await.ok()?;
         outcome.await.ok()
     };
     match timeout(STORE_TIMEOUT, stored).await {
         Ok(Some(Ok(accepted))) => {
             (StatusCode::ACCEPTED, Json(json!({ "accepted": accepted }))).into_response()
         }
-        Ok(Some(Err(Refused { position, conflict }))) => {
+        Ok(Some(Err(Refused::NoRoom))) => later(NO_ROOM),
+        Ok(Some(Err(Refused::Conflict { position, conflict }))) => {
             problem(StatusCode::CONFLICT, &format!("blocks[{position}]: {conflict}"))
         }
         Ok(None) => later("this process no longer leads the pipeline: send the blocks again"),
@@ -227,7 +235,7 @@ async fn submit(
 
 /// Reads a body into one piece of memory. A large body waits for room, once its first part has come: a client that sends
 /// nothing holds none. Returns `None` if the body is too large, ends early or comes too slowly.
-async fn read(room: &Semaphore, mut body: Body) -> Option<(Option<SemaphorePermit<'_>>, Bytes)> {
+async fn read(room: &Arc<Semaphore>, mut body: Body) -> Option<(Option<OwnedSemaphorePermit>, Bytes)> {
     let size = body.size_hint();
     let said = usize::try_from(size.lower()).unwrap_or(usize::MAX);
     let most = size.upper().and_then(|upper| usize::try_from(upper).ok());
@@ -243,7 +251,7 @@ async fn read(room: &Semaphore, mut body: Body) -> Option<(Option<SemaphorePermi
         if permit.is_none() && bytes.len() >= SMALL_MAX && most > SMALL_MAX {
             let permits = u32::try_from(most.div_ceil(1024)).unwrap_or(u32::MAX);
             // The semaphore is never closed.
-            permit = room.acquire_many(permits).await.ok();
+            permit = room.clone().acquire_many_owned(permits).await.ok();
             bytes.reserve(said.saturating_sub(bytes.len()));
             (since, before) = (Instant::now(), bytes.len());
         }

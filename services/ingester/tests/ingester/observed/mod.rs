@@ -2,10 +2,11 @@
 
 pub(crate) mod node_proxy;
 
-use push0_bus::Stream;
+use push0_bus::{Bucket, Facts, Stream};
 use push0_domain::{
     BlockHash, PipelineId,
     message::{BlockEvent, Cancel, ObservedBlock},
+    pipeline::Reset,
     subject,
 };
 use push0_harness::{Deployment, Process, wait_for};
@@ -128,4 +129,23 @@ pub(crate) async fn not_ready_of(deployment: &Deployment, label: &str, reason: &
         }
     })
     .await;
+}
+
+/// Stores an operator's wish, and returns why it is refused; `None` once it is carried out.
+pub(crate) async fn reset(deployment: &Deployment, from: u64) -> Option<String> {
+    let wishes: Facts<Reset> = deployment.bus().facts(Bucket::State).await.expect("the bucket");
+    let key = Reset::key(&id("demo"));
+    let wish = Reset { from, refused: None };
+    wishes.put(&key, &wish).await.expect("stored");
+    wait_for("an answer to the wish", PATIENCE, async || {
+        match wishes.get(&key).await.expect("read").and_then(|fact| fact.value) {
+            None => Ok(None),
+            Some(Reset {
+                refused: Some(reason),
+                ..
+            }) => Ok(Some(reason)),
+            Some(wish) => Err(wish),
+        }
+    })
+    .await
 }

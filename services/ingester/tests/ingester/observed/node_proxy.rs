@@ -21,7 +21,7 @@ pub(crate) enum Reply {
 }
 
 type Asked = Box<dyn FnMut(&mut Value) -> Reply + Send>;
-type Answered = Box<dyn FnMut(&mut Value) + Send>;
+type Answered = Box<dyn FnMut(&Value, &mut Value) + Send>;
 
 #[derive(Clone)]
 struct Rules {
@@ -42,7 +42,7 @@ impl NodeProxy {
         let rules = Rules {
             node: Arc::new(Mutex::new(node.to_owned())),
             asked: Arc::new(Mutex::new(Box::new(|_| Reply::Node))),
-            answered: Arc::new(Mutex::new(Box::new(|_| {}))),
+            answered: Arc::new(Mutex::new(Box::new(|_, _| {}))),
         };
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0")
             .await
@@ -69,7 +69,12 @@ impl NodeProxy {
     }
 
     /// Sets how the node's results are changed.
-    pub(crate) fn on_result(&self, rule: impl FnMut(&mut Value) + Send + 'static) {
+    pub(crate) fn on_result(&self, mut rule: impl FnMut(&mut Value) + Send + 'static) {
+        self.on_answer(move |_, result| rule(result));
+    }
+
+    /// Sets how the node's results are changed, given their questions.
+    pub(crate) fn on_answer(&self, rule: impl FnMut(&Value, &mut Value) + Send + 'static) {
         *self.rules.answered.lock().expect("not poisoned") = Box::new(rule);
     }
 }
@@ -77,6 +82,11 @@ impl NodeProxy {
 /// Returns whether a question asks for the newest block.
 pub(crate) fn asks_for_head(question: &Value) -> bool {
     question["params"][0] == json!("latest")
+}
+
+/// Returns whether a question asks for a block with its transactions.
+pub(crate) fn asks_in_full(question: &Value) -> bool {
+    question["params"][1] == json!(true)
 }
 
 /// Returns whether a question asks for the block of this number.
@@ -103,6 +113,6 @@ async fn answer(State(rules): State<Rules>, body: Bytes) -> (StatusCode, String)
         return (StatusCode::BAD_GATEWAY, String::new());
     };
     let mut answer: Value = answer.json().await.expect("JSON");
-    rules.answered.lock().expect("not poisoned")(&mut answer["result"]);
+    rules.answered.lock().expect("not poisoned")(&question, &mut answer["result"]);
     (StatusCode::OK, answer.to_string())
 }

@@ -1,6 +1,7 @@
 //! Checks of the table `[source]`.
 
 use super::Checker;
+use crate::BlockRef;
 use crate::pipeline::{
     DEPTH_MAX, EthereumSource, HashRule, Source, Start, URLS_MAX, Witness,
     file::{EthereumTable, SourceTable, StartValue, Urls},
@@ -97,7 +98,13 @@ impl Checker<'_> {
     fn start(&mut self, span: &Range<usize>, start: Option<StartValue>) -> Start {
         match start {
             None => Start::Latest,
-            Some(StartValue::Number(number)) => Start::Number(number),
+            Some(StartValue::Number(number)) => {
+                if number > BlockRef::NUMBER_MAX {
+                    let most = BlockRef::NUMBER_MAX;
+                    self.issue(span, format!("source.start = {number}: expected at most {most}"));
+                }
+                Start::Number(number)
+            }
             Some(StartValue::Word(word)) => {
                 if word != "latest" {
                     let reason = format!("source.start = \"{word}\": expected \"latest\" or a block number");

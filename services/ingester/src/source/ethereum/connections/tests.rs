@@ -80,8 +80,8 @@ async fn a_connection_is_kept_after_an_error_whose_body_was_read() {
     let (connections, _server) = server().await;
     for (path, answer) in [
         ("/200/1000", (200, 1000)),
-        ("/429/5000", (429, 0)),
-        ("/502/30000", (502, 0)),
+        ("/429/5000", (429, 5000)),
+        ("/502/30000", (502, 30_000)),
         ("/404/0", (404, 0)),
         ("/200/900000", (200, 900_000)),
     ] {
