@@ -92,6 +92,7 @@ fn router(interface: Interface) -> Router {
         ));
     let unknown = Router::new()
         .route("/api", any(answer::nothing))
+        .route("/api/", any(answer::nothing))
         .route("/api/{*rest}", any(answer::nothing));
     let api = Router::new().merge(read).merge(operate).merge(unknown);
     Router::new()

@@ -103,12 +103,9 @@ pub(super) async fn in_words(response: Response) -> Response {
         text.trim()
     };
     let mut told = Refused::of(status, reason).into_response();
-    told.headers_mut().extend(
-        parts
-            .headers
-            .into_iter()
-            .filter(|(name, _)| name.as_ref().is_some_and(|name| name == header::ALLOW)),
-    );
+    if let Some(methods) = parts.headers.get(header::ALLOW) {
+        told.headers_mut().insert(header::ALLOW, methods.clone());
+    }
     told
 }
 

@@ -390,6 +390,7 @@ async fn every_refusal_says_why_in_json_and_is_described() {
     let stand = Stand::start().await;
     let asked = [
         ("nothing/here", 404),
+        ("../", 404),
         ("pipelines/demo/nothing", 404),
         ("pipelines/demo", 404),
         ("pipelines/demo/blocks?before=x", 400),
