@@ -35,6 +35,8 @@ use tokio::{
 /// Time for which output is still read after the program has ended. The pipes close at once, unless another
 /// process holds them open.
 const REST: Duration = Duration::from_millis(200);
+/// How long a signal to all processes may take from the program, which fails of it, to the keeper.
+const NOT_OURS_FOR: Duration = Duration::from_millis(50);
 /// Pause between the first two rounds of SIGKILL: processes that end leave their children to the keeper. The pause doubles
 /// up to the longest, for processes that a driver keeps from ending.
 const ROUND: Duration = Duration::from_millis(20);
@@ -109,7 +111,7 @@ async fn keep(order: &str, program: &[OsString]) -> io::Result<()> {
                 end,
                 stdout: output.stdout.text(),
                 stderr: output.stderr.text(),
-                was_signalled: not_ours.came().await,
+                was_signalled: end != End::Code(0) && not_ours.came().await,
                 oom_killed: order.cgroup.as_deref().is_some_and(crate::cgroup::oom_killed),
             });
             // An adapter that does not listen has died or lost its interest.
@@ -153,12 +155,10 @@ impl NotOurs {
         self.came = true;
     }
 
-    /// Returns whether any came, this moment included.
+    /// Returns whether any came. Waits a moment, because the program may have got it first.
     async fn came(&mut self) -> bool {
-        tokio::select! {
-            biased;
-            () = self.next() => {}
-            () = std::future::ready(()) => {}
+        if !self.came {
+            let _ = timeout(NOT_OURS_FOR, self.next()).await;
         }
         self.came
     }
