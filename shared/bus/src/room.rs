@@ -198,7 +198,7 @@ mod tests {
 
     #[test]
     fn witnesses_under_way_leave_room_for_proofs_and_the_largest_one_is_not_waited_for_in_vain() {
-        let full = |place, permille, witnesses| {
+        let full = |place, permille: u64, witnesses: u64| {
             let mut level = at(place, permille);
             level.1.bytes = permille * 1_000_000;
             level.1.bytes_max = 1_000_000_000;
