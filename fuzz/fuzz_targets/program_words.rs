@@ -1,4 +1,4 @@
-//! Texts of programs: the verdict of a verifier, what reaches a terminal, and what a failure keeps.
+//! Texts of programs: the verdict of a verifier, the lines for a terminal, and the tail in a failure.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

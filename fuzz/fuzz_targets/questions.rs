@@ -1,4 +1,4 @@
-//! The broker's questions about clients that sign in, and what the book says of each.
+//! The broker's questions about clients that sign in, and the book's word on each.
 #![no_main]
 
 use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD as BASE64};

@@ -1,4 +1,4 @@
-//! Reports and leases, each a line with its subject and then its body. Only what this dispatcher sealed is admitted.
+//! Reports and leases, each a line with its subject and then its body. Only this dispatcher's attempts are admitted.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

@@ -1,4 +1,4 @@
-//! Bodies of messages and stored values: which types there are, and what holds for each.
+//! Bodies of messages and stored values: their types, and the invariants of each.
 
 use crate::{held::taken, walk::Walk};
 use push0_domain::{
@@ -27,7 +27,7 @@ const ALWAYS: usize = 4096;
 pub struct Kind {
     /// The type's name in docs/protocol.md.
     pub name: &'static str,
-    /// Reads bytes as the type and checks what holds for it.
+    /// Reads bytes as the type and checks its invariants.
     pub read: fn(&[u8], Encoding),
     /// Returns the bincode of a value in JSON; `None` if the text is not of the type.
     pub to_bincode: fn(&str) -> Option<Vec<u8>>,

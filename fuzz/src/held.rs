@@ -1,4 +1,4 @@
-//! Counts the bytes on the heap, so that a target notices what an input of a few bytes can make a reader hold.
+//! Counts the bytes on the heap, so that a target notices an input of a few bytes for which a reader holds many.
 
 use std::{
     alloc::{GlobalAlloc, Layout, System},

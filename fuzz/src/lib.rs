@@ -1,4 +1,4 @@
-//! What the fuzz targets share: bodies of every type, a limit on the memory of what is read, and first inputs.
+//! Shared parts of the fuzz targets: bodies of every type, a limit on the memory of a reader, and first inputs.
 
 pub mod body;
 pub mod fleet;

@@ -1,4 +1,4 @@
-//! Calls what readers call on a value before they have checked it against anything.
+//! Calls the functions by which readers use a value before any check of the value.
 
 use push0_domain::{
     Payload, Payloads,

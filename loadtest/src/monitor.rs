@@ -59,7 +59,7 @@ impl Monitor {
         }
     }
 
-    /// Notes that a prover is killed now, or frozen for longer than the silence that counts as death.
+    /// Notes the kill of a prover now, or a freeze for longer than the silence that counts as death.
     pub(crate) fn silenced(&self, prover: &str) {
         let mut seen = self.seen();
         let now = Instant::now();

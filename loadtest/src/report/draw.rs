@@ -143,7 +143,7 @@ pub(super) fn lanes(
     })
 }
 
-/// Returns a word that begins or ends at a place. Spaces that do not collapse keep it off the place itself.
+/// Returns a word that begins or ends at a place. Spaces that do not collapse keep the word off the place.
 fn word(place: (f64, f64), word: &str, side: HPos) -> Text<'static, (f64, f64), String> {
     let style = TextStyle::from(("sans-serif", 15).into_font()).pos(Pos::new(side, VPos::Center));
     Text::new(format!("\u{a0}{word}\u{a0}"), place, style)

@@ -144,7 +144,7 @@ impl Viewers {
         })
     }
 
-    /// Waits until every timed viewer has seen this block, and returns what each has seen.
+    /// Waits until every timed viewer has seen this block, and returns the sightings of each.
     async fn seen_until(mut self, last: u64) -> anyhow::Result<Vec<Seen>> {
         self.last.send_replace(Some(last));
         let mut all = Vec::new();

@@ -1,4 +1,4 @@
-//! A hostile prover beside an honest pipeline: what each of its attacks achieves, and what it costs the honest one.
+//! A hostile prover beside an honest pipeline: the effect of each attack, and the cost to the honest one.
 //!
 //! The attacker has the seed of one prover of the honest pipeline's zkVM, and speaks the protocol of NATS by hand. Each
 //! attack lasts for one window of honest blocks, after a window without an attack. An attack goes on at a fixed rate:
@@ -86,7 +86,7 @@ impl Attack {
     }
 }
 
-/// The attacker, and what became of its steps.
+/// The attacker, and the outcomes of its steps.
 struct Attacker {
     url: String,
     seed: String,
@@ -187,7 +187,7 @@ impl Attacker {
         Ok(refusals.len())
     }
 
-    /// Returns the subject of a report on an attempt that nobody released, which the attacker may publish on.
+    /// Returns the subject of a report on an attempt without a release, which the attacker may publish on.
     fn report(&self, kind: &str) -> String {
         let (number, key) = (self.sent + 1, &self.key);
         format!("{ROOT}.{kind}.mock.{EVIL}.load.{number}-00000000.main.prove.0.1.{key}")
@@ -202,7 +202,7 @@ const HEADERS: [(&str, &str); 5] = [
     ("Nats-Msg-Id", "1"),
 ];
 
-/// Returns what a prover may not publish.
+/// Returns messages a prover may not publish.
 fn forgeries() -> Vec<(String, &'static [u8])> {
     let api = |call: &str| format!("$JS.API.{call}");
     vec![

@@ -12,7 +12,7 @@ use serde_json::json;
 use std::time::Duration;
 use tokio::{task::JoinSet, time::Instant};
 
-/// Most connections that an ingester may open to a node that answers.
+/// Most connections of an ingester to a node that answers.
 const CONNECTIONS_MAX: u64 = 4;
 const EVERY: Duration = Duration::from_millis(20);
 /// Longest time without a new block.

@@ -1,4 +1,4 @@
-//! Cost of traces: a deployment that sends all of them beside one that sends none, in turn.
+//! Cost of traces: a deployment with all traces beside one without traces, in turn.
 //!
 //! The receiver takes every span and looks at none, so that its work is not charged to push0.
 
@@ -66,7 +66,7 @@ pub(crate) async fn run(context: &Context) -> anyhow::Result<()> {
         .publish()
 }
 
-/// One of the two deployments, and what was measured of it.
+/// One of the two deployments, and its measurements.
 struct Side {
     stand: Stand,
     overhead: Windows,

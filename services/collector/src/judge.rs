@@ -122,7 +122,7 @@ fn shared_context(origin: &Origin, result: &TaskResult) -> Arc<BlockContext> {
     }
 }
 
-/// Returns a number that tells a prover from others, for decisions that need not name the prover.
+/// Returns a number that tells a prover from others, for decisions without the prover's name.
 fn hash_of(prover: &ProverId) -> u64 {
     use std::hash::{DefaultHasher, Hash, Hasher};
     let mut hasher = DefaultHasher::new();

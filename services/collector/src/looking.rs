@@ -10,7 +10,7 @@ use push0_domain::{
 };
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Most checks read of a range in one look. A prover may store many that nobody released.
+/// Most checks read of a range in one look. A prover may store many without a release.
 const CHECKS_MAX: usize = 256;
 /// How many checks of a range with a seal are enough: each may repeat one that has its verdict, or be a copy's.
 const ENOUGH: usize = 8;
@@ -28,7 +28,7 @@ impl Looking {
             .get_or_insert_with(|| look(bus.clone(), name.clone(), ranges).boxed());
     }
 
-    /// Returns what the look under way has found. Pends forever while there is none, for use in `select!`. Cancel safe.
+    /// Returns the finds of the look under way. Pends forever without a look, for use in `select!`. Cancel safe.
     pub(crate) async fn found(&mut self) -> Result<Found, BusError> {
         let Some(look) = &mut self.look else {
             return std::future::pending().await;

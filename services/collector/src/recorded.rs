@@ -1,4 +1,4 @@
-//! The spans that end with a record: the root of a block or range, its proofs, and what the record leaves unfinished.
+//! The spans that end with a record: the root of a block or range, its proofs, and work unfinished at the record.
 
 use crate::{
     advance::{ProofKey, death_in},

@@ -1,4 +1,4 @@
-//! Everything a collector does for one pipeline, in its order, and what waits for what.
+//! Everything a collector does for one pipeline, in its order, with the waits between operations.
 //!
 //! A session is told of an event and the time, and queues operations. The service and the simulation carry out
 //! the operations one after another, and pass in the next event when [`Session::next_op`] returns none. A

@@ -1,7 +1,7 @@
 //! The looks at ranges that stand still.
 //!
 //! A range that waits for a result has a ready stage, a task or a check in some stream (docs/adr/0004), unless a prover
-//! acknowledged one and gave no result, or one that nobody can read. Only the collector knows which ranges it has opened,
+//! acknowledged one and gave no result, or an unreadable one. Only the collector knows which ranges are open,
 //! so the collector looks for their work (docs/adr/0043).
 //!
 //! One look reads STAGES, TASKS and CHECKS, in the order in which work moves through them, and then which message of
@@ -41,7 +41,7 @@ struct Stand {
     times: u32,
 }
 
-/// What a look found.
+/// The finds of a look.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Look {
     /// The ranges with work in flight.
@@ -194,7 +194,7 @@ mod tests {
     fn nothing_is_lost_while_results_that_a_look_saw_are_unread() {
         let mut standing = Standing::default();
         standing.is_look_due(waiting(&[(7, None)]), at(0));
-        // More results come with each second. What counts is those of the first look.
+        // More results come with each second. Only those of the first look count.
         for (results_to, read_to, now) in [(9, 3, 2), (12, 8, 3), (15, 8, 4)] {
             let lost = standing.looked(&look(&[], results_to), read_to, at(now));
             assert_eq!(lost, waiting(&[]), "at {now} s");

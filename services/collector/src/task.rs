@@ -270,7 +270,7 @@ impl Task {
 
     /// Handles another failure of a failed attempt. A failure that may be the task's own replaces one that
     /// says nothing of the task, such as the watchdog's word that the prover died: the evidence counts the former. Returns
-    /// the message that is settled: the one that was replaced, or this one.
+    /// the settled message: the replaced one, or this one.
     pub(crate) fn fail_again(&mut self, failed: Failed) -> Handle {
         let mut recorded = self.failures.iter_mut();
         let recorded = recorded.find(|other| other.attempt == failed.attempt);

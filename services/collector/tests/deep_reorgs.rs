@@ -1,4 +1,4 @@
-//! Reorgs that reach below the emitted blocks that a collector remembers.
+//! Reorgs below the emitted blocks that a collector remembers.
 
 use push0_collector::{decide::Collector, state::Handle};
 use push0_domain::{

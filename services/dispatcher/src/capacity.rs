@@ -69,7 +69,7 @@ impl Capacity {
         }
     }
 
-    /// Notes what a lease says of an attempt. Returns whether that is new.
+    /// Notes the word of a lease on an attempt. Returns whether the word is new.
     fn hears_of(&mut self, held: &Held, lease: &Lease) -> bool {
         let key = AttemptKey::of(&held.header.zkvm, &held.header.attempt_id());
         let Some(released) = self.outstanding.get_mut(&key) else {

@@ -11,7 +11,7 @@
 //!
 //! The failures of one task alone hold back nothing: that task waits for its own pause, and others overtake it.
 //! The queue is shown as held all the same, because only a person can help if the task is the only one.
-//! While a queue is held, tasks that failed wait behind tasks that were not tried yet, so that no poisonous
+//! While a queue is held, failed tasks wait behind tasks not tried yet, so that no poisonous
 //! task is the only probe. A death is no failure here, because it says nothing of the prover's surroundings.
 //! A completed attempt whose proof is still to be verified is neither: only the verdict tells.
 

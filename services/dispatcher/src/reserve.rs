@@ -21,7 +21,7 @@ const FILLED_PERCENT: u64 = 90;
 /// The room of the blob store, and the sizes of outputs.
 #[derive(Debug, Default)]
 pub struct Reserve {
-    /// What released work may fill, in bytes; `None` before the first look.
+    /// The room for released work, in bytes; `None` before the first look.
     limit: Option<u64>,
     used: u64,
     /// Outputs stored since the last look began, and before that but after the last level.
@@ -44,13 +44,13 @@ impl Reserve {
         self.stored_before = 0;
     }
 
-    /// Handles a completed attempt that nobody verifies, whose outputs take up `bytes` in the store.
+    /// Handles a completed attempt without a check, whose outputs take up `bytes` in the store.
     pub fn stores(&mut self, zkvm: &ZkvmId, bytes: u64) {
         self.stored = self.stored.saturating_add(self.possible(bytes));
         self.believes(zkvm, bytes);
     }
 
-    /// Handles a completed attempt that waits for its verdict. Of a size that is not believed yet, the next look at the
+    /// Handles a completed attempt that waits for its verdict. Of a size not believed yet, the next look at the
     /// store's level tells the truth.
     pub fn claims(&mut self, zkvm: &ZkvmId, bytes: u64) {
         let bytes = self.possible(bytes).min(self.size(zkvm));
@@ -162,7 +162,7 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever the order of releases, completions and looks: as long as outputs are no larger than those seen,
+        /// In any order of releases, completions and looks: as long as outputs are no larger than those seen,
         /// the store always has room for one more output, that of the next block.
         #[test]
         fn the_next_block_always_has_room(

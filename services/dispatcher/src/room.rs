@@ -12,7 +12,7 @@ const HALF: u64 = 500;
 
 type Looking = BoxFuture<'static, Result<Vec<(Place, Level)>, BusError>>;
 
-/// The watch over the room, and what it saw last.
+/// The watch over the room, and its last look.
 pub(crate) struct RoomWatch {
     bus: Bus,
     room: Room,

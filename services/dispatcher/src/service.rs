@@ -94,7 +94,7 @@ impl Duty for Dispatching {
     }
 }
 
-/// The executor of a session while this process leads: turns what comes into inputs, and carries out operations.
+/// The executor of a session while this process leads: turns messages into inputs, and carries out operations.
 pub(crate) struct Active<'a> {
     pub(crate) bus: &'a Bus,
     pub(crate) metrics: &'a Metrics,

@@ -477,7 +477,7 @@ fn an_attempt_with_a_silent_prover_takes_no_place_of_a_live_one() {
     }
 }
 
-/// The collector asks for the retry of an attempt that died, under the number of the copy that already runs. It does
+/// The collector asks for the retry of a dead attempt, under the number of the running copy. The retry does
 /// not wait for a place, to be done once more after the copy.
 #[test]
 fn a_copy_that_is_out_already_is_not_released_again() {

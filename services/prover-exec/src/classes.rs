@@ -159,7 +159,7 @@ impl Classes {
     }
 }
 
-/// Returns whether a program ended because somebody else than the adapter told it to: a service manager that stops all
+/// Returns whether a program was ended by another than the adapter: a service manager that stops all
 /// processes of a service, a machine that shuts down, a terminal. A program that the adapter ends has no report.
 pub(crate) fn is_told_to_end(ended: &Ended) -> bool {
     let signal = match ended.end {

@@ -2,7 +2,8 @@
 //!
 //! A keeper is a subreaper: a process whose parent ends becomes the keeper's child, also one with a session
 //! of its own. A child that the keeper has not reaped keeps its number, so that a signal to a child meets
-//! no other process. The adapter is a subreaper as well, for what a killed keeper leaves. Deeper processes are signalled through a `pidfd`, whose process is compared once more.
+//! no other process. The adapter is a subreaper as well, for orphans of a killed keeper. Deeper processes are
+//! signalled through a `pidfd`, whose process is compared once more.
 
 #[cfg(target_os = "linux")]
 pub(crate) use linux::{become_subreaper, kill_children, signal_all};

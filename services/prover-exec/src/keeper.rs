@@ -289,7 +289,7 @@ impl Output {
         self.from_stdout.is_some() || self.from_stderr.is_some()
     }
 
-    /// Reads what one of the streams has.
+    /// Reads the bytes of one of the streams.
     async fn read(&mut self) {
         let [of_stdout, of_stderr] = &mut self.buffers;
         tokio::select! {

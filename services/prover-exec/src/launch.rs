@@ -20,7 +20,7 @@ use std::{
 /// Processor time between SIGXCPU at the limit and SIGKILL for a program that goes on.
 const CPU_GRACE_SECONDS: u64 = 5;
 
-/// What the program needs before it starts.
+/// The preparation of a program before its start.
 #[derive(Debug, Deserialize, Serialize)]
 pub(crate) struct Launch {
     /// The keeper's process id.

@@ -2,7 +2,7 @@
 //!
 //! The contract is the same as in push0's demo: `BIN --input-path IN.json --output-path OUT.json`, exit
 //! code 0 after the output is written, otherwise the reason on stderr or stdout. Each attempt runs in a fresh
-//! directory, under a keeper: a process that ends everything that the program started, with SIGTERM, a grace
+//! directory, under a keeper: a process that ends all processes of the program, with SIGTERM, a grace
 //! and SIGKILL, when the attempt ends, is stopped or times out, and when the adapter dies, however it dies.
 
 mod cgroup;
@@ -51,7 +51,7 @@ use tokio::{process::Command, task::spawn_blocking};
 
 /// Free room on the scratch disk, in bytes, below which a failure is the disk's.
 const FULL_BELOW: u64 = 1 << 20;
-/// Room in a failure's message for what is no output.
+/// Room in a failure's message beside the output.
 const WORDS_LEN: usize = 640;
 
 /// Variables of the adapter that programs see, beside `LC_…` and those of `exec.inherit`.
@@ -157,7 +157,7 @@ impl Exec {
         self.programs.clone()
     }
 
-    /// Removes what dead adapters left, and says how programs are limited.
+    /// Removes leftovers of dead adapters, and says how programs are limited.
     fn prepare(&self) -> Result<(), Unusable> {
         let swept = self.scratch.sweep();
         if swept > 0 {

@@ -52,7 +52,7 @@ impl AttemptLog {
 
 impl Logs {
     /// Returns `None` if no logs are wanted, or if the directory cannot be made now: a full disk must not keep
-    /// the adapter from its work. Fails if the default directory belongs to somebody else.
+    /// the adapter from its work. Fails if the default directory belongs to another user.
     pub(crate) fn new(config: &ExecConfig) -> io::Result<Option<Self>> {
         if config.log_bytes_each == 0 {
             return Ok(None);

@@ -31,7 +31,7 @@ use tokio::{
 
 /// Time between SIGKILL and the end of the last process: a driver may take long to give memory back.
 const AFTER_KILL: Duration = Duration::from_secs(5);
-/// Pause between two rounds of killing what a keeper left.
+/// Pause between two rounds of killing a keeper's orphans.
 const ORPHANS_ROUND: Duration = Duration::from_millis(20);
 /// Largest report: two tails, whose bytes JSON may write as six.
 const REPORT_MAX: u64 = 16 * TAIL_LEN as u64;
@@ -69,7 +69,7 @@ struct Running {
     held: Held,
 }
 
-/// What a program has for itself until all that it started has ended.
+/// The resources of a program until all its processes have ended.
 #[derive(Debug)]
 pub(crate) struct Held {
     pub(crate) cgroup: Option<Cgroup>,
@@ -167,11 +167,11 @@ impl Programs {
         }
     }
 
-    /// Starts a keeper, and keeps what the program has until the keeper has ended. The returned value
+    /// Starts a keeper, and keeps the program's resources until the keeper has ended. The returned value
     /// tells the program to end when it is dropped.
     fn keep(&self, mut keeper: Command, control: StdUnixStream, held: Held) -> io::Result<Told> {
         let number = self.0.count.fetch_add(1, Ordering::Relaxed);
-        // Under the lock, so that no keeper is taken for a process that another one left.
+        // Under the lock, so that no keeper is taken for another one's orphan.
         let mut running = self.running();
         let child = keeper.spawn()?;
         let id = child.id().and_then(|id| i32::try_from(id).ok());
@@ -194,7 +194,7 @@ impl Programs {
         })
     }
 
-    /// Waits for the end of a keeper, then frees what its program had.
+    /// Waits for the end of a keeper, then frees its program's resources.
     async fn let_go(self, mut keeper: Child, number: u64) {
         let status = keeper.wait().await;
         if self.0.reaps && !status.is_ok_and(|status| status.success()) {
@@ -208,7 +208,7 @@ impl Programs {
         }
     }
 
-    /// Kills what a keeper left that did not end in order.
+    /// Kills the orphans of a keeper that did not end in order.
     async fn end_orphans(&self) {
         let until = Instant::now() + AFTER_KILL;
         loop {
@@ -261,7 +261,7 @@ fn wait_for_end(control: &mut StdUnixStream, until: Instant) {
     }
 }
 
-/// Tells the program to end on drop. After its end, this ends what it left running.
+/// Tells the program to end on drop. After its end, this ends leftover processes.
 struct Told {
     programs: Programs,
     number: u64,

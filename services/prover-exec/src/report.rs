@@ -1,4 +1,4 @@
-//! What adapter and keeper tell each other: the adapter's order, and the keeper's report.
+//! Messages between adapter and keeper: the adapter's order, and the keeper's report.
 
 use serde::{Deserialize, Serialize};
 use std::{os::unix::process::ExitStatusExt, path::PathBuf, process::ExitStatus};

@@ -1,6 +1,6 @@
 //! Scratch directories: one of the adapter, with one for each attempt in it.
 //!
-//! The adapter and the keepers of its programs lock the adapter's directory as long as they live. What
+//! The adapter and the keepers of its programs lock the adapter's directory as long as they live. A directory
 //! without a lock was left by an adapter that died, and the next one removes it.
 
 use nix::fcntl::OFlag;
@@ -17,7 +17,7 @@ const PREFIX: &str = "prover-exec-scratch-";
 /// Start of the name while the directory is not locked yet.
 const UNLOCKED: &str = ".prover-exec-scratch-";
 
-/// Most files and directories that are looked at below a directory that cannot be removed.
+/// Most files and directories to look at below a directory that cannot be removed.
 const WALKED_MAX: usize = 1_000_000;
 
 /// Where attempts get their directories.
@@ -34,7 +34,7 @@ struct Own {
     _lock: File,
 }
 
-/// Directory of one attempt. It is removed when the last holder has dropped it.
+/// Directory of one attempt, removed at the drop by the last holder.
 #[derive(Debug)]
 pub(crate) struct Folder {
     path: PathBuf,
@@ -151,7 +151,7 @@ impl Drop for Folder {
     }
 }
 
-/// Removes a directory with all that programs left in it; returns whether it has gone. Says so if it stays.
+/// Removes a directory with all files of programs; returns whether the directory has gone. Logs a failure.
 fn removed(path: &Path) -> bool {
     let error = match fs::remove_dir_all(path) {
         Ok(()) => return true,
@@ -240,7 +240,7 @@ mod tests {
         let scratch = Scratch::new(parent.path()).unwrap();
         drop(scratch.folder().unwrap());
         assert_eq!(fs::read_dir(parent.path()).unwrap().count(), 1);
-        // What a cleaner of temporary files removed is made again.
+        // Directories removed by a cleaner of temporary files are made again.
         fs::remove_dir_all(
             fs::read_dir(parent.path())
                 .unwrap()

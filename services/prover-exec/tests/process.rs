@@ -155,7 +155,7 @@ async fn a_killed_keeper_takes_the_program_with_it() {
     let result = rig.result(&task).await;
     assert_eq!(class(&result), FailureClass::Retryable);
     assert!(failure(&result).message.contains("push0-keeper"), "{result:?}");
-    // What the keeper left has become the adapter's, and is killed as well.
+    // The keeper's orphans have become the adapter's, and are killed as well.
     let adapter = rig.deployment.service("prover-exec").pid();
     wait_for("the end of all", PATIENCE, async || {
         let children = std::fs::read_to_string(format!("/proc/{adapter}/task/{adapter}/children"));

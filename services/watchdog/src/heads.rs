@@ -58,7 +58,7 @@ struct Ends {
 /// A proof of the block with this number.
 pub type ProofOf = (u64, ProofType);
 
-/// A look at the next block of a pipeline and, if proofs of it are lost, at the blocks behind it.
+/// A look at the next block of a pipeline and, if proofs of this block are lost, at the blocks behind.
 #[derive(Clone, Debug)]
 pub struct Look {
     /// The lost proofs, each with the sequence of its newest held result; 0 if there is none.

@@ -1,5 +1,5 @@
-//! The janitor: makes room in the store. What belongs to emitted blocks goes, oldest first, when its place is
-//! nearly full, and at the latest after the provisioned time. What belongs to other blocks stays (docs/adr/0034).
+//! The janitor: makes room in the store. Data of emitted blocks goes, oldest first, when its place is
+//! nearly full, and at the latest after the provisioned time. Data of other blocks stays (docs/adr/0034).
 //!
 //! The janitor works while its process is the active watchdog. It has a thread and a connection of its own: a sweep
 //! of many messages must not delay the watchdog, which ends the work of dead provers within a second.

@@ -2,10 +2,10 @@
 //!
 //! A proof in progress always has a message in some stream: its block's announcement, a ready stage, a task, a check, or
 //! the results that the collector joins next (docs/adr/0004). A prover that acknowledges a task and stores no result, or
-//! one that cannot be read, breaks this: the block would wait for ever, and with it all blocks behind it. The next
-//! block of a pipeline is looked at, since any other becomes the next one, and the blocks behind it if proofs of it are lost.
+//! an unreadable one, breaks this: the block would wait for ever, and with it all later blocks. The next
+//! block of a pipeline is looked at, since any other becomes the next one, and later blocks if its proofs are lost.
 //! In a pipeline with ranges, blocks wait for each other: the first of them that is not ready for its range is looked at,
-//! while no range has a result. The collector looks for the work of ranges itself, since only it knows which it has opened.
+//! while no range has a result. The collector looks for the work of ranges itself, since only it knows the opened ones.
 
 use push0_domain::{
     BlockKey, ProofType, StageName,

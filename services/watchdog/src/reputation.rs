@@ -267,7 +267,7 @@ impl Reputation {
             return None;
         }
         let mut ended = record.end("other provers failed the same tasks", now)?;
-        // Undo the quarantine: the other charges behind it count again, and `times` does not count it.
+        // Undo the quarantine: its other charges count again, and `times` leaves the quarantine out.
         record.charges.append(&mut record.grounds);
         ended.times = ended.times.saturating_sub(1);
         record.quarantine = Some(ended.clone());

@@ -298,7 +298,7 @@ impl<'a> Active<'a> {
         }
     }
 
-    /// Shows what is counted, and removes checks not wanted any more.
+    /// Shows the counts, and removes checks not wanted any more.
     async fn tidy(&mut self) -> Result<(), BusError> {
         let dropped = self.signals.dropped();
         self.metrics.signals_dropped.inc_by(dropped - self.dropped);

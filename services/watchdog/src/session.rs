@@ -1,8 +1,8 @@
-//! What the watchdog does while it leads: inputs and the time come in, operations come out.
+//! The watchdog's work while it leads: inputs and the time come in, operations come out.
 //!
-//! The service and the simulation drive this very value. An executor hands in what it hears, carries out what
-//! [`Session::next`] returns until that is nothing, and only then begins with a further effect by [`Session::turn`], or
-//! hears again. What an operation reads is handed in as well, and what follows from it goes before all else.
+//! The service and the simulation drive this very value. An executor hands in messages, carries out the operations
+//! of [`Session::next`] until none is left, and only then begins with a further effect by [`Session::turn`], or
+//! hears again. Messages read by an operation are handed in as well, and their consequences go before all else.
 
 mod delivery;
 pub mod op;
@@ -143,7 +143,7 @@ impl<P> Session<P> {
         self.is_tick_due = true;
     }
 
-    /// Returns the next operation of what is under way.
+    /// Returns the next operation of the work under way.
     pub fn next(&mut self, now: Timestamp) -> Option<Op<P>> {
         if self.at_once.is_empty() && std::mem::take(&mut self.is_tick_due) {
             self.judge(now);
@@ -223,7 +223,7 @@ impl<P> Session<P> {
         !self.agenda.is_empty()
     }
 
-    /// Returns the numbers of provers and verifiers that are heard, and that are silent and not known to be dead.
+    /// Returns the numbers of provers and verifiers: those heard, and those silent and not known to be dead.
     pub fn processes(&self) -> (usize, usize) {
         (self.core.alive(), self.core.suspected())
     }

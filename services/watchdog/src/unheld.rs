@@ -15,7 +15,7 @@
 //! | a process stands still, and the attempt was delivered later than that | the attempt is suspect at once, and lost sooner than otherwise: no prover began it |
 //! | none of these, or the attempt is a check, for as long as a silence takes to be noticed | the attempt is suspect: the shell checks its delivery |
 //! | again none, for as long after the delivery was confirmed | given to another process: the delivery never arrived |
-//! | a living prover stopped holding the attempt before it began | none: it was handed back, and waits for a free prover |
+//! | a living prover stopped holding the attempt before its start | none: it was handed back, and waits for a free prover |
 
 use crate::silence::{EXTEND_EVERY, End, HEARTBEAT, SUSPECT_AFTER};
 use push0_domain::{Participant, Timestamp, ZkvmId, message::Role, subject::AttemptKey};
@@ -36,7 +36,7 @@ pub const LATE_AFTER: Duration = HEARTBEAT.saturating_add(Duration::from_millis(
 /// that took the attempt and died is late by then.
 pub const LOST_AFTER: Duration = LATE_AFTER.saturating_add(Duration::from_millis(125));
 /// How long a suspect is unheld before it counts as lost, beside a process that stands still. A live process that took
-/// the attempt has shown it by then, and one that died of it is late, with 50 ms for the way of its last heartbeat.
+/// the attempt has shown it by then, and one that died is late, with 50 ms for the way of its last heartbeat.
 const PASSED_ON_AFTER: Duration = LATE_AFTER.saturating_add(Duration::from_millis(50));
 /// Intervals between looks: while a process is late or silent or an attempt is suspect, and otherwise.
 const URGENT: Duration = Duration::from_millis(100);
@@ -240,7 +240,7 @@ impl Looks {
         self.silent.iter().any(|silent| silent.seat == *seat)
     }
 
-    /// Returns the fate of an unheld attempt and what is known of the attempt from now on; `None` if nothing
+    /// Returns the fate of an unheld attempt and the knowledge about it from now on; `None` if nothing
     /// is to be done.
     fn fate(&self, role: Role, key: &AttemptKey, seen: &Seen, now: Timestamp) -> Option<(Fate, Seen)> {
         let unheld_for = now.since(seen.at);
@@ -260,7 +260,7 @@ impl Looks {
             .filter(|s| s.role == role && s.zkvm == key.zkvm);
         let is_beside_a_silent_one = silent.clone().next().is_some();
         if role == Role::Prover {
-            // A prover takes nothing after its death, and what it took before was seen while it was late.
+            // A prover takes nothing after its death, and its earlier attempts were seen while it was late.
             if let Some(silent) = silent.find(|s| seen.at <= s.at) {
                 let with = Some(silent.seat.clone());
                 let doubted = Fate::Doubted(silent.seat.0.clone());

@@ -1,6 +1,6 @@
 //! Checks that no verifier could give a verdict on, as verifiers report them.
 //!
-//! Such a check waits in CHECKS for as long as it takes. While it waits it is in no lease, by intention, so it must
+//! Such a check waits in CHECKS without a limit. A waiting check is in no lease, by intention, so the check must
 //! not be taken for a lost delivery. A verdict ends the entry, and so does a look that does not find the check.
 //!
 //! The fault may be the verifiers' or the proof's: a prover can make outputs on which every verifier fails, and would

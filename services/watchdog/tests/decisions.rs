@@ -197,7 +197,7 @@ fn of_each_name_two_processes_are_remembered_and_a_flood_of_them_is_not_announce
     assert_eq!(watchdog.alive(), 2);
 }
 
-/// Compared in pairs, these took minutes, in which the watchdog heard nobody.
+/// Compared in pairs, these took minutes, in which the watchdog heard no process.
 #[test]
 fn leases_of_thousands_of_overdue_attempts_hold_nobody_up() {
     let mut watchdog = Watchdog::default();

@@ -272,7 +272,7 @@ proptest! {
         prop_assert_eq!((after.died, after.given_back), (begun, others));
     }
 
-    /// Whatever stalls, none of them as long as ten seconds: no failure is reported, and copies of a task are bounded.
+    /// Stalls of every kind, each shorter than ten seconds: no failure is reported, and copies of a task are bounded.
     #[test]
     fn short_stalls_are_never_reported(stalls in vec((0..4_usize, 1..9000_u64), 1..12)) {
         let mut provers: Vec<Lease> = (0..4).map(|at| located(lease(at, Role::Prover, Vec::new()), 1)).collect();
@@ -284,7 +284,7 @@ proptest! {
             let stalled = rig.silence(&name(u32::try_from(at).expect("small")));
             let during = rig.wait(Duration::from_millis(stall));
             prop_assert_eq!((during.died, during.lost), (Acks::new(), 0));
-            // Each copy that was asked for runs on a prover that is heard.
+            // Each requested copy runs on a prover with heartbeats.
             for _ in 0..during.copied.len() {
                 copies += 1;
                 let next = copy(1, 1 + copies);

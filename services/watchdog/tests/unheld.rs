@@ -127,8 +127,8 @@ proptest! {
         prop_assert!(as_expected, "{fates:?}");
     }
 
-    /// P5: an attempt that the broker hands to a process that stands still goes to another process within a second,
-    /// also later than the process was suspected, and no prover is in doubt about it.
+    /// P5: an attempt handed by the broker to a process that stands still goes to another process within a second,
+    /// also later than the process was suspected, and no prover is in doubt.
     #[test]
     fn what_is_delivered_to_a_process_that_stands_still_goes_on_within_a_second(delivered_after in 1000..9000_u64) {
         let mut watchdog = Watchdog::default();
@@ -236,7 +236,7 @@ fn what_was_handed_back_is_left_alone_until_somebody_takes_it() {
     );
 }
 
-/// For each attempt: after how long its prover shows it and how long it lasts, in milliseconds.
+/// For each attempt: the time until its prover's lease, and its length, in milliseconds.
 fn vec_of_delays() -> impl Strategy<Value = Vec<(u64, u64)>> {
     proptest::collection::vec((0..150_u64, 150..900_u64), 1..12)
 }

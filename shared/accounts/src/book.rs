@@ -1,4 +1,4 @@
-//! The book: every key of a deployment, and what it is for.
+//! The book: every key of a deployment, and its purpose.
 
 use crate::name::NAME_TAIL;
 use nkeys::KeyPair;
@@ -89,7 +89,7 @@ pub struct Book {
     pub control: BTreeMap<Control, String>,
     /// Provers, verifiers and fleets, by name.
     pub members: BTreeMap<ProverId, Member>,
-    /// Names of replicas that may not sign in any more, whatever they enrol by.
+    /// Names of replicas that may not sign in any more, by any enrolment.
     pub revoked: BTreeSet<ProverId>,
 }
 

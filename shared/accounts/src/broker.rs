@@ -1,4 +1,4 @@
-//! The broker's configuration: accounts, their users, and what crosses the borders between them.
+//! The broker's configuration: accounts, their users, and the subjects across their borders.
 
 use crate::{
     Book, Control, Member, Rights,
@@ -57,8 +57,8 @@ pub fn configuration(book: &Book) -> String {
     text
 }
 
-/// Has the broker ask the enroller about every client that it does not know. A broker refuses a reload that changes this
-/// section, so nothing in it depends on the members: users of accounts that it does not list are never asked about.
+/// Has the broker ask the enroller about every unknown client. A broker refuses a reload that changes this
+/// section, so nothing in it depends on the members: users of unlisted accounts are never asked about.
 fn write_callout(issuer: &str, enroller: &str, text: &mut String) {
     let _ = write!(
         text,
@@ -79,7 +79,7 @@ struct Account<'a> {
     users: Vec<(&'a push0_domain::ProverId, &'a Member)>,
 }
 
-/// What the account `PUSH0` exports: accounts by subject.
+/// The exports of the account `PUSH0`: accounts by subject.
 type Exports = BTreeMap<String, BTreeSet<String>>;
 
 impl<'a> Accounts<'a> {

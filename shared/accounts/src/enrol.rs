@@ -10,7 +10,7 @@ use push0_domain::ProverId;
 
 pub use crate::name::{NAME_TAIL, name_of};
 
-/// What a credential signs, before the public key of the replica.
+/// The text that a credential signs, before the public key of the replica.
 const PURPOSE: &str = "push0-enrol-v1:";
 
 /// A replica that may not sign in.

@@ -1,4 +1,4 @@
-//! The table of rights: what each kind of user publishes and subscribes to.
+//! The table of rights: the subjects each kind of user publishes and subscribes to.
 //!
 //! The rows follow the code: `shared/bus/src/provision.rs` (streams, consumers), `shared/domain/src/subject.rs`
 //! (subjects) and each service. `tests/hostile` shows that the rows suffice and that all else is refused.
@@ -29,11 +29,11 @@ const API: &str = "$JS.API";
 /// Subjects that a user may publish and subscribe to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rights {
-    /// What the user may publish to.
+    /// Subjects for publishing.
     pub publish: Vec<String>,
-    /// What the user may not publish to, although `publish` has it.
+    /// Exceptions from `publish`.
     pub deny: Vec<String>,
-    /// What the user may subscribe to.
+    /// Subjects for subscriptions.
     pub subscribe: Vec<String>,
 }
 
@@ -192,7 +192,7 @@ const WATCHDOG: Table = Table {
         // Ends deliveries of others.
         "$JS.ACK.PUSH0_TASKS.>",
         "$JS.ACK.PUSH0_CHECKS.>",
-        // Removes what was acknowledged and is stored all the same.
+        // Removes messages stored in spite of their acknowledgement.
         "$JS.API.STREAM.PURGE.PUSH0_TASKS",
         "$JS.API.STREAM.PURGE.PUSH0_CHECKS",
         // Makes room: facts, records and blobs of emitted blocks, and the oldest dead letters of a full DEAD.
@@ -201,7 +201,7 @@ const WATCHDOG: Table = Table {
         "$JS.API.STREAM.PURGE.PUSH0_BLOBS",
         "$JS.API.STREAM.MSG.GET.PUSH0_BLOBS",
         "$JS.API.STREAM.PURGE.PUSH0_DEAD",
-        // Removes what no consumer takes, and what exceeds a participant's share.
+        // Removes messages without a consumer, or beyond a participant's share.
         "$JS.API.STREAM.PURGE.PUSH0_RESULTS",
         "$JS.API.STREAM.MSG.GET.PUSH0_RESULTS",
         "$JS.API.STREAM.MSG.GET.PUSH0_STAGES",
@@ -350,7 +350,7 @@ const PROVER: MemberTable = MemberTable {
         "~result.{zkvm}.{name}.*.*.*.*.*.*.{key}",
         "~check.{zkvm}.{name}.*.*.*.*.*.*.{key}",
         "~lease.{zkvm}.{name}",
-        // What it takes.
+        // Deliveries of its consumer.
         "$JS.API.CONSUMER.INFO.PUSH0_TASKS.prover-{zkvm}",
         "$JS.API.CONSUMER.MSG.NEXT.PUSH0_TASKS.prover-{zkvm}",
         "$JS.ACK.PUSH0_TASKS.prover-{zkvm}.>",
@@ -370,14 +370,14 @@ const VERIFIER: MemberTable = MemberTable {
         "~verdict.{zkvm}.{name}.>",
         "~lease.{zkvm}.{name}",
         "~notice.{zkvm}.{name}.*",
-        // What it takes.
+        // Deliveries of its consumer.
         "$JS.API.CONSUMER.INFO.PUSH0_CHECKS.verifier-{zkvm}",
         "$JS.API.CONSUMER.MSG.NEXT.PUSH0_CHECKS.verifier-{zkvm}",
         "$JS.ACK.PUSH0_CHECKS.verifier-{zkvm}.>",
         // Proofs to read.
         "$JS.API.DIRECT.GET.PUSH0_BLOBS.~blob.>",
         "$JS.API.STREAM.MSG.GET.PUSH0_BLOBS",
-        // What a proof must be about.
+        // Facts to compare a proof with.
         "$JS.API.STREAM.INFO.KV_push0_blocks",
         "$JS.API.DIRECT.GET.KV_push0_blocks.$KV.push0_blocks.>",
         "$JS.API.STREAM.MSG.GET.KV_push0_blocks",
@@ -458,7 +458,7 @@ pub fn rights_of_member(role: Role, zkvm: &ZkvmId, name: &ProverId, key: &str) -
     }
 }
 
-/// What crosses the border between the account `PUSH0` and that of the provers or verifiers of a zkVM. All of it is services:
+/// The traffic between the account `PUSH0` and that of the provers or verifiers of a zkVM. All of it is services:
 /// a reload can crash a broker while a client subscribes to an imported stream (docs/adr/0039).
 pub(crate) struct Border {
     /// The services of `PUSH0` that the account imports.

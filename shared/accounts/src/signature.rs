@@ -1,7 +1,7 @@
 //! Tells who signed a proof, by the book of keys.
 //!
-//! A prover with a key in the book signs with that key. A replica of a fleet signs with the key that it drew, shows the word
-//! of its fleet for that key, and has the name that follows from the key.
+//! A prover with a key in the book signs with that key. A replica of a fleet signs with the key it drew, shows the word
+//! of its fleet for this key, and has a name derived from the key.
 
 use crate::{
     Book, Member,
@@ -9,7 +9,7 @@ use crate::{
 };
 use push0_domain::{ProverId, ZkvmId, message::Role, signature::Signature};
 
-/// A signature that does not show that the prover made the statement.
+/// A signature without evidence that the prover made the statement.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NotSigned {
     /// The book has another key for the prover, or none, or the prover serves another zkVM or verifies.

@@ -163,7 +163,7 @@ impl BlobWriter {
         }
     }
 
-    /// Stores bytes as a blob, or what an earlier try has not stored of them.
+    /// Stores bytes as a blob, or the parts left by an earlier try.
     pub async fn put(&self, bytes: &[u8]) -> Result<BlobRef, BlobError> {
         self.put_parts(bytes, |range| Bytes::copy_from_slice(&bytes[range]))
             .await
@@ -210,12 +210,12 @@ impl BlobWriter {
 }
 
 impl Blobs {
-    /// Returns a handle for a service of push0 to store what belongs to a block of this number.
+    /// Returns a handle for a service of push0 to store blobs of a block of this number.
     pub fn of_service(&self, writer: Service, pipeline: &PipelineId, number: u64) -> BlobWriter {
         self.of(None, writer.name(), pipeline, number)
     }
 
-    /// Returns a handle for a prover to store what belongs to a block of this number, for a range to its last block.
+    /// Returns a handle for a prover to store blobs of a block of this number, for a range to its last block.
     pub fn of_prover(
         &self,
         zkvm: &ZkvmId,

@@ -121,7 +121,7 @@ impl Bus {
         let _ = state.wait_for(|c| !c.up || c.interruptions != seen).await;
     }
 
-    /// Counts an interruption: messages that came were dropped, from anybody.
+    /// Counts an interruption: messages were dropped, from any sender.
     pub(crate) fn interrupt(&self) {
         self.state.send_modify(|c| c.interruptions += 1);
     }
@@ -145,7 +145,7 @@ pub const UNREAD_MAX: usize = 16_384;
 /// How many publishes may be in flight before the next one has to wait.
 const PUBLISHES_IN_FLIGHT_MAX: usize = 4096;
 
-/// What the events of a connection change.
+/// The state changed by events of a connection.
 struct Noting {
     state: Arc<watch::Sender<Connection>>,
     refusals: Refusals,

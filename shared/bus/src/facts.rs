@@ -48,7 +48,7 @@ impl Bucket {
         }
     }
 
-    /// Returns what the bucket is for, as the broker's own command shows it.
+    /// Returns the purpose of the bucket, for the broker's own command.
     pub fn description(self) -> &'static str {
         match self {
             Self::Pipelines => "Definitions of pipelines, every revision: `push0 pipeline list`",

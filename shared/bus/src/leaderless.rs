@@ -1,5 +1,5 @@
-//! Recognizes answers about a stream or consumer that no leader gave. A copy that knows no leader answers too,
-//! with the state it holds, which may be old (nats-server 2.12.8).
+//! Recognizes answers about a stream or consumer from a copy without a leader. Such a copy answers too,
+//! with a state that may be old (nats-server 2.12.8).
 
 use crate::BusError;
 use async_nats::jetstream::stream::ClusterInfo;

@@ -1,4 +1,4 @@
-//! Outages of the broker: what a process logs about them, and for how long it stays quiet.
+//! Outages of the broker: the log lines of a process about them, and its quiet times.
 
 use crate::{NatsConfig, tls};
 use async_nats::ServerAddr;

@@ -192,7 +192,7 @@ impl Pipelines {
         Ok(Some(pipeline))
     }
 
-    /// Returns a revision that a message names, like [`Self::revision`]. A revision that was applied and is gone is an error:
+    /// Returns a revision that a message names, like [`Self::revision`]. An applied revision that is gone is an error:
     /// its blocks are not at fault and wait until an operator puts the revision back.
     pub async fn named(&self, name: &PipelineId, revision: u32) -> Result<Option<Arc<Pipeline>>, BusError> {
         let found = self.revision(name, revision).await?;

@@ -1,4 +1,4 @@
-//! Whether anybody listens on a subject. A process with a subject of its own shows its connection:
+//! Whether a subject has a listener. A process with a subject of its own shows its connection:
 //! the broker ends its subscriptions with its connection.
 
 use crate::Bus;
@@ -7,7 +7,7 @@ use std::time::Duration;
 
 impl Bus {
     /// Returns whether the broker says that a subject has no listener. A listener need not answer: if the broker
-    /// does not say so `within` this time, somebody listens, or the broker is away.
+    /// does not say so `within` this time, there is a listener, or the broker is away.
     pub async fn has_no_listener(&self, subject: String, within: Duration) -> bool {
         // An inbox of its own: the client keeps a question on its shared inbox in memory until an answer comes, and a
         // listener gives none.

@@ -119,8 +119,8 @@ impl Stream {
         }
     }
 
-    /// Returns the size of the largest message that the stream takes, headers included; -1 for the broker's limit. What
-    /// participants send has inputs and outputs of 64 KiB each at most, or references to them. Leases list all
+    /// Returns the size of the largest message that the stream takes, headers included; -1 for the broker's limit.
+    /// Participants' messages have inputs and outputs of 64 KiB each at most, or references to them. Leases list all
     /// deliveries of their process, of some 500 bytes each.
     fn message_max(self) -> i32 {
         match self {

@@ -21,7 +21,7 @@ pub const SWEEP_TO: u64 = 750;
 const INGEST_BELOW: u64 = 880;
 /// By how much earlier the ingester waits if all waiting blocks are its own.
 const INGEST_SHARE: u64 = 50;
-/// Used thousandths of the blob store that witnesses do not pass: proofs that are finished need the rest.
+/// Used thousandths of the blob store that witnesses do not pass: finished proofs need the rest.
 const WITNESSES_TO: u64 = 950;
 /// Thousandths of the blob store that a witness must find free at most. Otherwise a larger one would wait for room that
 /// no emitted block makes.

@@ -4,7 +4,7 @@
 //! Every message published to a stream also reaches plain subscribers at once, so a signal is a fast hint at
 //! no cost. Anything that must not be missed is derived from stored state as well.
 //!
-//! A participant may publish faster than a listener reads. So what waits for a listener is bounded in number and in bytes,
+//! A participant may publish faster than a listener reads. So a listener's queue is bounded in number and in bytes,
 //! a participant may take up half of it, and all participants three quarters. A message beyond that, or larger than its
 //! stream takes, is dropped before anything decodes it, as if the network had lost it. The drop of a service's message
 //! counts as an interruption of the connection, after which listeners start over from stored state. Each listener also
@@ -12,7 +12,7 @@
 //!
 //! | listener | looks again |
 //! |---|---|
-//! | dispatcher | compares what it released with TASKS, and the outputs with PROOFS, every few ticks |
+//! | dispatcher | compares its releases with TASKS, and the outputs with PROOFS, every few ticks |
 //! | watchdog | compares the leases with TASKS and CHECKS, and the outputs with PROOFS, every second. Leases come four times a second, and three lost ones make a prover suspected, which costs a second copy |
 //! | gateway | reads outputs, holds and levels every two seconds |
 //! | provers and verifiers | the watchdog repeats each order until it is obeyed |
@@ -94,7 +94,7 @@ impl Bus {
             dropped: AtomicU64::new(0),
         });
         let mut taking = JoinSet::new();
-        // Without a budget it takes at once what came at once, and little waits in front of the limits. The connection
+        // Without a budget the task takes a burst at once, and little waits in front of the limits. The connection
         // shares its thread and brings nothing meanwhile.
         taking.spawn(unconstrained(take(self.clone(), passing, waiting.clone())));
         Ok(Signals {
@@ -183,7 +183,7 @@ impl Dropped {
     }
 }
 
-/// Returns the size of the largest body on a subject: what its stream takes.
+/// Returns the size of the largest body on a subject: the limit of its stream.
 fn body_max(kind: Option<Kind>) -> usize {
     match kind {
         Some(Kind::Check | Kind::Result | Kind::Verdict | Kind::Ended) => 256 << 10,
@@ -192,7 +192,7 @@ fn body_max(kind: Option<Kind>) -> usize {
     }
 }
 
-/// Returns a number that tells participants apart; `None` for what services publish. The permissions of a participant fix
+/// Returns a number that tells participants apart; `None` for services' messages. The permissions of a participant fix
 /// the two tokens after the kind.
 fn sender_of(kind: Option<Kind>, subject: &str) -> Option<u64> {
     let (Kind::Lease | Kind::Check | Kind::Result | Kind::Verdict | Kind::Notice) = kind? else {

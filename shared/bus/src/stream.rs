@@ -56,7 +56,7 @@ impl Stream {
         }
     }
 
-    /// Returns what the stream is for, as the broker's own command shows it.
+    /// Returns the purpose of the stream, for the broker's own command.
     pub fn description(self) -> &'static str {
         match self {
             Self::Blocks => {

@@ -25,7 +25,7 @@ impl NatsConfig {
     /// Reads the configured files.
     ///
     /// # Errors
-    /// A file is missing, cannot be read or is not what it should be; a certificate and a key do not belong together.
+    /// A file is missing, unreadable or of the wrong kind; a certificate and a key do not belong together.
     pub fn check_files(&self) -> Result<(), ConnectError> {
         if let Some(path) = &self.nkey_seed {
             let seed = std::fs::read_to_string(path).map_err(|e| file("nkey_seed", path, e))?;

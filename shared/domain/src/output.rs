@@ -22,7 +22,7 @@ pub struct Emitted {
     pub covered_to: u64,
 }
 
-/// The number that a pipeline emits next, and the blocks that it emitted last.
+/// The next number of a pipeline, and its last emitted blocks.
 ///
 /// A record is about every announcement of its number up to and including that of its own block, and about no
 /// later one: after a reorg a number is wanted again with another hash, and after a reorg of that reorg the

@@ -4,7 +4,7 @@
 //! carry the path so far, because the results of earlier stages are gone by the time of the record. Levels of a tree are
 //! one leg, so a path is no longer than the list of a proof's stages.
 //!
-//! Instants are those of the broker. Durations are told by the process that measured them, cut to what fits between
+//! Instants are those of the broker. Durations are told by the process that measured them, cut to the time between
 //! the instants: a leg is never longer than the time from its start to its end.
 
 use crate::{ProverId, StageName, Timestamp};

@@ -25,7 +25,7 @@ pub const PAYLOADS_MAX: u32 = 100_000;
 /// and such an answer must stay below 1 MiB, the least `max_payload` that brokers are run with.
 pub const BLOB_PART_LEN: u64 = 512 * 1024;
 
-/// The place of a blob: its writer, and the block that it belongs to. All of it is in the blob's subject, so that
+/// The place of a blob: its writer and its block. Both are in the blob's subject, so that
 /// permissions say who writes where, and the blobs of a block can be removed at once.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct BlobPlace {

@@ -1,7 +1,7 @@
 //! Decides whether a report of a prover, a verifier or the watchdog is to be believed.
 //!
-//! The subject tells who speaks, because the permissions of a participant fix its tokens. The sealed header tells what
-//! was released: the attempt, its pipeline's revision, its parent, its limits. So a body only tells how the attempt ended.
+//! The subject tells who speaks, because the permissions of a participant fix its tokens. The sealed header tells the
+//! release: the attempt, its pipeline's revision, its parent, its limits. So a body only tells how the attempt ended.
 //!
 //! | report | its speaker |
 //! |---|---|

@@ -25,7 +25,7 @@ impl Seal {
         Ok(seal)
     }
 
-    /// Returns whether these are the inputs that the header was released with. A header that is bound to none, as tests
+    /// Returns whether these are the inputs released with the header. A header bound to none, as tests
     /// make it, fits any.
     pub fn binds(&self, inputs: &Payloads) -> bool {
         let bound = &self.0[HALF_LEN..];

@@ -18,7 +18,7 @@ use std::{borrow::Cow, fmt};
 
 /// Length of a key in bytes.
 pub const KEY_LEN: usize = 32;
-/// The begin of what is hashed, so that a key never serves two purposes.
+/// The prefix of every hashed text, so that a key never serves two purposes.
 const PURPOSE: &[u8] = b"push0 task header 1\0";
 /// Most keys that are kept. Each rotation drops the oldest one beyond.
 const KEYS_MAX: usize = 4;

@@ -19,7 +19,7 @@ const SIGNATURE_LEN: usize = 64;
 pub struct Signature {
     /// The public key of the prover, an NKEY of 56 characters: `UABC…`.
     pub key: String,
-    /// The word of the prover's fleet for this key, as the prover showed it when it signed in; `None` for a prover
+    /// The word of the prover's fleet for this key, as shown by the prover at its sign-in; `None` for a prover
     /// with a key in the book.
     pub word: Option<String>,
     /// The Ed25519 signature, 64 bytes; hex digits in JSON.
@@ -61,7 +61,7 @@ impl TryFrom<Unchecked> for Signature {
     }
 }
 
-/// The signature of a proof in a record, with what the record does not tell of the attempt.
+/// The signature of a proof in a record, with facts of the attempt beyond the record.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Signed {
     /// The stage of the attempt, which is the last one of its proof.

@@ -371,7 +371,7 @@ pub fn result_by_watchdog(attempt: &AttemptKey) -> String {
 }
 
 /// Returns the subject in RESULTS for a verifier's verdict on a completed attempt. Provers have no
-/// permission to publish on it. A proof that must be verified counts only if it arrives on this subject.
+/// permission to publish on the subject. A proof to be verified counts only on this subject.
 pub fn verdict(verifier: &ProverId, attempt: &AttemptKey) -> String {
     report(Kind::Verdict, verifier.as_str(), attempt, NO_KEY)
 }

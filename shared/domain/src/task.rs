@@ -20,7 +20,7 @@ pub fn first_attempt(start: u32) -> u32 {
 }
 
 /// Returns whether an accepted attempt makes another attempt at the same task superfluous. Attempts of a later start are
-/// wanted, because their proof has lost what was accepted before.
+/// wanted, because their proof has lost the accepted outputs.
 pub fn is_superfluous(attempt: u32, accepted: u32) -> bool {
     attempt != accepted && start_of(attempt) <= start_of(accepted)
 }

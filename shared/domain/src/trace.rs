@@ -1,7 +1,7 @@
-//! The trace of a block: the context that travels with messages, and the spans that are made of it.
+//! The trace of a block: the context that travels with messages, and the spans made of the context.
 //!
-//! Ids of spans follow from the trace and from what a span is about. So the process that knows the end of a thing writes its
-//! span, whole and once, and the writer of a part knows the id of the parent without asking. docs/adr/0044
+//! Ids of spans follow from the trace and the thing a span is about. So the process that knows the end of a thing writes
+//! its span, whole and once, and the writer of a part knows the id of the parent without asking. docs/adr/0044
 //! has the reasons.
 
 mod attempt;

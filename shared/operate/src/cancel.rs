@@ -1,4 +1,4 @@
-//! What a cancellation of blocks changes.
+//! The effects of a cancellation of blocks.
 
 use std::ops::RangeInclusive;
 

@@ -1,4 +1,4 @@
-//! What is wrong with a deployment: rules and words that `push0 status` and the gateway's page share. Pure: the time is
+//! The troubles of a deployment: rules and words that `push0 status` and the gateway's page share. Pure: the time is
 //! an argument.
 
 use crate::room;
@@ -8,8 +8,8 @@ use std::{collections::BTreeMap, time::Duration};
 
 /// After how long without a record a pipeline with ingested blocks stands. The alert `EmissionStands` uses the same time.
 pub const STANDS_AFTER: Duration = Duration::from_secs(300);
-/// After how long without a renewal nobody leads. A leader renews several times a second, and an election of the stream
-/// of the fact pauses renewals for longer than a takeover takes.
+/// After how long without a renewal a role has no leader. A leader renews several times a second, and an election of the
+/// stream of the fact pauses renewals for longer than a takeover takes.
 const SILENT_AFTER: Duration = Duration::from_secs(3);
 
 /// Returns the roles that pipelines need, given their names and whether an ingester has work for them.
@@ -24,7 +24,7 @@ pub fn roles<'a>(pipelines: impl IntoIterator<Item = (&'a str, bool)>) -> Vec<St
     roles
 }
 
-/// Returns whether the last renewal of a role is so old that nobody leads, if the clocks agree.
+/// Returns whether the last renewal of a role is too old for a leader, if the clocks agree.
 pub fn is_silent(lead: &Lead, now: Timestamp) -> bool {
     lead.renewed_at.is_none_or(|at| now.since(at) > SILENT_AFTER)
 }
@@ -35,8 +35,8 @@ pub fn parts_of(role: &str) -> (&str, Option<&str>) {
         .map_or((role, None), |(service, pipeline)| (service, Some(pipeline)))
 }
 
-/// Says that nobody leads a role, for which so many blocks wait. `standbys` is how many processes wait for the role, where
-/// that is known.
+/// Says that a role, for which so many blocks wait, has no leader. `standbys` counts the processes
+/// that wait for the role, where known.
 pub fn leaderless(role: &str, waiting: u64, standbys: Option<usize>) -> String {
     let waits = match waiting {
         0 => String::new(),
@@ -100,7 +100,7 @@ fn wait(blocks: u64) -> String {
     }
 }
 
-/// Says what is wrong with streams: the same trouble of several streams as one, then what waits for room.
+/// Names the troubles of streams: the same trouble of several streams as one, then the waits for room.
 pub fn streams(standings: &[(String, Result<Standing, BusError>)]) -> Vec<String> {
     let mut troubles = BTreeMap::<String, Vec<&str>>::new();
     let mut levels: Vec<(&str, Level)> = Vec::new();

@@ -1,5 +1,5 @@
 //! Operators' work on a deployment, for the `push0` command, the gateway and the watchdog: reading dead letters and held
-//! queues, asking for another proof of a block, and judging what is wrong.
+//! queues, asking for another proof of a block, and naming troubles.
 
 pub mod cancel;
 mod error;

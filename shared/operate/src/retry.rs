@@ -1,6 +1,6 @@
 //! Asks for another proof of a dead block or range.
 //!
-//! | the record | the letter's task | what is asked for |
+//! | the record | the letter's task | the request |
 //! |---|---|---|
 //! | none yet | the only task of its stage | one more attempt at the task: everything else about the block is still there |
 //! | none yet | one of several | nothing: the record comes first |
@@ -357,8 +357,8 @@ async fn quorum(pipelines: &Pipelines, task: &DeadTask) -> Result<Option<u32>, O
     Ok(definition.map(|pipeline| pipeline.quorum))
 }
 
-/// Returns the reason why the letter asks for something that no letter of a service asks for: of a stage or a zkVM that
-/// the definition does not have, or of a block that the ingester knows otherwise.
+/// Returns the reason why the letter asks for something no letter of a service asks for: of a stage or a zkVM that
+/// the definition lacks, or of a block the ingester knows otherwise.
 async fn is_possible(
     bus: &Bus,
     pipelines: &Pipelines,
@@ -394,7 +394,7 @@ async fn is_possible(
     )))
 }
 
-/// Returns the work that the letter asks for: an attempt that follows all others, or the first stage of a range. The time
+/// Returns the work requested by the letter: an attempt after all others, or the first stage of a range. The time
 /// of a recorded block counts anew.
 fn next(task: &DeadTask, asked_at: Timestamp, is_recorded: bool) -> (StageReady, TraceContext) {
     let mut ready = (*task.retry).clone();

@@ -1,4 +1,4 @@
-//! Says what waits for room, by the marks at which services react.
+//! Names the waits for room, by the marks at which services react.
 
 use push0_bus::{Level, Place, Room, Stream, full_for_blocks};
 

@@ -145,7 +145,7 @@ fn about(
     }
 }
 
-/// Returns what the spans of an attempt need to know. Of one over its timeout, the watchdog has written them.
+/// Returns the facts for the spans of an attempt. Those of one over its timeout were written by the watchdog.
 fn begun(
     delivery: &Delivery<Task>,
     place: &Place,

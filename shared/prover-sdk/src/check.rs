@@ -1,6 +1,6 @@
 //! Verification of one completed attempt.
 //!
-//! Only an explicit verdict is a verdict. Whatever else keeps a verifier from it leaves the check in CHECKS, for
+//! Only an explicit verdict is a verdict. A verifier without one leaves the check in CHECKS, for
 //! as long as it takes: the proof is not proved again, and its prover is not charged.
 //!
 //! A check is judged for its prover only if its subject, which that prover's permissions fix, names the prover too. The
@@ -299,7 +299,7 @@ async fn verdict<V: Verify>(node: &Node, verifier: &V, delivery: &Delivery<TaskR
     Said::Valid
 }
 
-/// Returns the consequence of an output that cannot be read. A blob that expired or was damaged says nothing
+/// Returns the consequence of an unreadable output. An expired or damaged blob says nothing
 /// about the prover, who may have stored it well.
 fn unread(error: &BlobError, deliveries: u32) -> Said {
     let reason = format!("the output cannot be read: {error}");

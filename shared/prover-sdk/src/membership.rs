@@ -29,8 +29,8 @@ fn enrolled(credential: &Path) -> Result<Enrolment, NoCredential> {
 }
 
 impl Common {
-    /// Checks the files that the sections name. The services of a deployment share their environment, and a replica that
-    /// enrols has no seed of its own: a seed named there is not read.
+    /// Checks the files that the sections name. The services of a deployment share their environment, and an enrolling
+    /// replica has no seed of its own: a seed named there is not read.
     ///
     /// # Errors
     /// The first key whose file cannot be used.

@@ -33,7 +33,7 @@ pub(crate) struct Node {
     pub(crate) metrics: Metrics,
 }
 
-/// What the statement of a proof is built from.
+/// The facts for the statement of a proof.
 pub(crate) struct StatementFacts {
     pub(crate) known: Facts<KnownBlock>,
     pub(crate) pipelines: Pipelines,

@@ -38,7 +38,7 @@ const ADOPTED_AT_ONCE: usize = 4;
 /// How long one publish is repeated before the next one. Each repetition logs its first failure.
 const PATIENCE: Duration = Duration::from_secs(600);
 
-/// What became of a result.
+/// The fate of a result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fate {
     /// The broker has the result.

@@ -46,7 +46,7 @@ pub(crate) fn origin() -> Origin {
     }
 }
 
-/// What to do about the word of another process.
+/// The reaction to the word of another process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Reaction {
     /// Nothing: it is this process's own word, or that of a process with another role.

@@ -54,7 +54,7 @@ pub(crate) struct About {
     pub(crate) transfer_us: u64,
     pub(crate) waited_us: u64,
     pub(crate) trace: TraceContext,
-    /// What the spans of the attempt need to know; `None` if another process writes them.
+    /// The facts for the spans of the attempt; `None` if another process writes them.
     pub(crate) begun: Option<Begun>,
 }
 
@@ -191,7 +191,7 @@ impl Spool {
         }
     }
 
-    /// Takes over the results that no living process holds and that `wanted` accepts. Sets damaged files aside.
+    /// Takes over the results without a living holder, if `wanted` accepts them. Sets damaged files aside.
     /// Blocks.
     pub(crate) fn adopt(&self, wanted: impl Fn(&About) -> bool) -> io::Result<Vec<(About, Kept)>> {
         let Some(directory) = &self.directory else {

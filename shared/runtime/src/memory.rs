@@ -4,9 +4,9 @@
 #[cfg(target_env = "gnu")]
 const MAPPED_FROM: libc::c_int = 128 << 10;
 
-/// Fixes the size from which the allocator maps a buffer on its own, and unmaps it when it is dropped.
+/// Fixes the size from which the allocator maps a buffer on its own, and unmaps the buffer at its drop.
 ///
-/// Unless told otherwise, glibc raises that size to the largest buffer that was ever dropped. Bodies of 15 MB then come
+/// Unless told otherwise, glibc raises this size to the largest buffer ever dropped. Bodies of 15 MB then come
 /// from the heap, where the space of a dropped one stays with the process: a peak of 50 MB instead of 35 MB
 /// of the ingester (`large_submissions_wait_for_room`). From 1 MiB on, answers just below it still left the heap with holes: peaks of 29 to
 /// 41 MB in 36 runs of `the_largest_blocks_are_held_one_at_a_time`, and of 29 to 30 MB in 26 runs with this size.

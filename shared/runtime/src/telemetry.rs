@@ -4,7 +4,7 @@
 //! full. While the receiver does not answer, none are made; one log line says so, and one that the receiver is
 //! back. Spans that a receiver missed after it had taken some are counted (`push0_spans_lost_total`).
 //!
-//! The spans of `tracing` put their fields before log lines and are not sent: what is sent are the finished spans of
+//! The spans of `tracing` put their fields before log lines and are not sent, unlike the finished spans of
 //! `push0_domain::trace` (docs/adr/0044). The log lines of an attempt or a check are events of its span.
 
 mod endpoint;
@@ -98,7 +98,7 @@ pub fn build(
     Ok((dispatch, TelemetryGuard(sink)))
 }
 
-/// Below `info`, the NATS client logs what it sends to sign in, its password included.
+/// Below `info`, the NATS client logs its words at signing in, its password included.
 fn is_free_of_secrets(metadata: &Metadata<'_>) -> bool {
     !metadata.target().starts_with("async_nats") || *metadata.level() <= Level::INFO
 }

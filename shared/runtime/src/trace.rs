@@ -1,6 +1,6 @@
 //! Finished spans on their way to the receiver of traces.
 //!
-//! `push0_domain::trace` makes spans of what a process knows. This module hands them over: no span is sent before it has
+//! `push0_domain::trace` makes spans of a process's facts. This module hands them over: no span is sent before it has
 //! ended. Without a receiver, and while it is away, nothing is made and nothing is kept.
 
 use push0_domain::trace::{Event, Span, Trace, TraceContext};
@@ -25,7 +25,7 @@ pub fn take_lines(span: &tracing::Span) -> Vec<Event> {
     crate::telemetry::take_lines(span)
 }
 
-/// Begins the trace of a block, or continues the one that the block came with. Returns `None` in a process that sends no
+/// Begins the trace of a block, or continues the block's own. Returns `None` in a process that sends no
 /// traces, unless the block's trace was begun by another one.
 pub fn of_block(
     came: &TraceContext,

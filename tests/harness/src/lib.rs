@@ -6,7 +6,7 @@
 //! [`Postgres::start`] alone returns an error if the server is not installed.
 //!
 //! The harness speaks to the broker through `push0-bus` only, as every service does. The harness starts and
-//! breaks processes; each test decides what must hold.
+//! breaks processes; each test has its own assertions.
 #![expect(
     clippy::panic,
     reason = "the harness runs inside tests, where a panic is how a failure is reported"

@@ -90,7 +90,7 @@ impl Postgres {
 
 impl Drop for Postgres {
     fn drop(&mut self) {
-        // On SIGQUIT the server's child processes end with it; after SIGKILL they would outlive it
+        // On SIGQUIT the server's child processes end too; after SIGKILL they would outlive the server
         // for a moment.
         self.child.end(Signal::SIGQUIT);
     }

@@ -1,6 +1,6 @@
 //! Shared parts of the scenarios: pipelines as text, services as processes, and observation from outside.
 //!
-//! A scenario observes only what an operator or another service can observe: records, dead letters,
+//! A scenario observes only the outside of services, as an operator can: records, dead letters,
 //! heartbeats, metrics and logs.
 
 use push0_bus::{Bus, Kept, Signals, Stream};

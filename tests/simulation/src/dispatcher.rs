@@ -1,5 +1,5 @@
-//! The executor of the dispatcher's session: hands simulated events to the session of the real dispatcher, with what the
-//! real executor reads from the broker, and turns the session's operations into steps of the process.
+//! The executor of the dispatcher's session: hands simulated events to the session of the real dispatcher, with reads of
+//! the real executor, and turns the session's operations into steps of the process.
 
 use crate::{
     broker::{Body, Stream},
@@ -21,7 +21,7 @@ use std::{collections::VecDeque, rc::Rc};
 /// Number of ticks between two searches for cancels in a lane.
 const LOOK_EVERY: usize = 5;
 
-/// A session of the dispatcher, and what surrounds it.
+/// A session of the dispatcher, and its surroundings.
 #[derive(Default)]
 pub(crate) struct DispatcherShell {
     pub(crate) session: Session,

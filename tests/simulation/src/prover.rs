@@ -330,7 +330,7 @@ impl World {
         }
     }
 
-    /// Obeys a quarantine: the prover finishes what it has begun, and takes nothing new.
+    /// Obeys a quarantine: the prover finishes its begun tasks, and takes nothing new.
     fn rest(&mut self, at: usize, lasts: Duration) {
         let prover = &mut self.provers[at];
         prover.rests_until = self.now.plus(lasts);

@@ -23,7 +23,7 @@ pub(crate) enum Fault {
     CutFromPeers,
     /// Cut between the broker and all clients.
     CutFromClients,
-    /// Cut in one direction between the broker and the two others: alternately from it and to it.
+    /// Cut in one direction between the broker and the two others: outgoing and incoming in turn.
     CutOneWay,
     /// Kills of one broker after another, each after the one before has caught up.
     KilledInTurn,

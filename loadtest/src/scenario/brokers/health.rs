@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 /// Time limit for the copies to catch up.
 const CATCH_UP: Duration = Duration::from_secs(30);
-/// Most messages that a copy may lag behind a copy that was queried a moment later.
+/// Most messages that a copy may lag behind a copy queried a moment later.
 const BEHIND_MAX: u64 = 100;
 /// Streams that take messages for every block, or continuously. The facts of the blocks are written
 /// before the fault.

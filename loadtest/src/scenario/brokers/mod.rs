@@ -63,7 +63,7 @@ impl Outcome {
         }
     }
 
-    /// Returns what is wrong with these consequences. While brokers are killed one after another, a pause may
+    /// Returns the violations among these consequences. While brokers are killed one after another, a pause may
     /// be long and `push0 status` may find no broker.
     fn wrong(self, fault: Fault) -> Vec<String> {
         let mut wrong: Vec<String> = [

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 /// Prefix of the names of brokers among the victims.
 const BROKER: &str = "broker-";
-/// Name of what the programs of `prover-exec` depend on, among the victims.
+/// Name of the dependency of the programs of `prover-exec`, among the victims.
 pub(super) const DEPENDENCY: &str = "dependency";
 /// Name of all verifiers together, among the victims.
 pub(super) const VERIFIERS_AWAY: &str = "verifiers";

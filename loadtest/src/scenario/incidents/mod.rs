@@ -64,7 +64,7 @@ async fn measure(context: &Context, trial: Trial, lasts: Duration) -> anyhow::Re
         _ => under_arrivals(builder, trial, folder.path(), lasts).await?,
     };
     let Outcome { dead, recorded_twice } = outcome(stand.bus(), &stand.pipeline.name).await?;
-    // What was reported while the load test itself had no connection is known from the provers' counts alone.
+    // Reports during an outage of the load test's own connection are known from the provers' counts alone.
     let counted = counted(&stand).await?.saturating_sub(ran.blocks);
     context
         .record("incidents")

@@ -9,7 +9,7 @@ use tokio::time::{Instant, sleep};
 
 pub(super) const PROVERS: [&str; 3] = ["p1", "p2", "p3"];
 const VERIFIERS: [&str; 2] = ["v1", "v2"];
-/// The store of the trial in which it fills. A fifth of it is the blob store's: 20 proofs fill that.
+/// The store of the trial with a full store. The blob store has a fifth: room for 20 proofs.
 const SMALL_STORE: u64 = 100 << 20;
 /// Level at which the store counts as full: the dispatcher keeps the rest for the outputs of the next blocks.
 const FULL_PERMILLE: u64 = 700;
@@ -90,7 +90,7 @@ impl Trial {
         })
     }
 
-    /// Returns an adapter whose program copies its input, unless what the program needs is away.
+    /// Returns an adapter whose program copies its input, unless the program's dependency is away.
     fn prover(self, label: &str, id: &str, folder: &Path) -> ProcessBuilder {
         let away = away(folder).display().to_string();
         let fails = match self {

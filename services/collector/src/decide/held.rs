@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 impl Collector {
     /// Counts by type the finished proofs of blocks that have no record although their announcement was stored before
-    /// `before`. What a block brings into a range is no proof.
+    /// `before`. The contribution of a block to a range is no proof.
     pub fn held_proofs(&self, before: Timestamp) -> BTreeMap<ProofType, u64> {
         let mut held = BTreeMap::new();
         let blocks = self.blocks.range((self.next, BlockHash::default())..);

@@ -318,8 +318,8 @@ fn amended(emission: Option<(Emission, TraceContext)>, handles: Vec<Handle>) -> 
     }
 }
 
-/// Returns the amendments that can be closed: decided ones, and the oldest beyond [`AMENDING_MAX`]. A block that
-/// is dead again is closed too: its next retry begins anew.
+/// Returns the amendments that can be closed: decided ones, and the oldest beyond [`AMENDING_MAX`]. A block
+/// dead again is closed too: its next retry begins anew.
 fn over<K>(amending: impl Iterator<Item = (K, Option<Outcome>)>) -> Vec<(K, Option<Outcome>)> {
     let mut amending: VecDeque<_> = amending.collect();
     let crowded = amending.len().saturating_sub(AMENDING_MAX);

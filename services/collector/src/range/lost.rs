@@ -1,6 +1,6 @@
 //! Ranges whose work is lost: a prover took a task away and gave no result.
 //!
-//! The results of its blocks are held until the record of a range is stored, so the first stage of a range can be made
+//! The blocks' results are held until the record of a range is stored, so the first stage of a range can be made
 //! again at any time. The state of the range stays as it is: the first result of the new start replaces it.
 
 use super::{Range, Ranges};
@@ -26,7 +26,7 @@ use std::{
 
 impl Ranges {
     /// Returns the ranges that wait for a result, each with the newest message about it. A range without blocks is not among
-    /// them: the blocks of one that amends a record may be gone, and with them what it is made of.
+    /// them: the blocks of one that amends a record may be gone, and with them its results.
     pub(crate) fn waiting(&self) -> BTreeMap<BlockKey, Option<Handle>> {
         let about_to_step = |key: &Key| self.touched.contains(key) || self.deferred.contains(key);
         let waits = |(key, range): &(&Key, &Range)| range.waits() && !about_to_step(key);
@@ -35,7 +35,7 @@ impl Ranges {
     }
 
     /// Returns the ranges to which one of these attempts belongs whose result would change something. A prover may repeat
-    /// what it said of an attempt before, and a copy of a done task says nothing of the others.
+    /// an earlier result of an attempt, and a copy of a done task says nothing of the others.
     pub(crate) fn in_flight(
         &self,
         found: &[(Kind, AttemptKey)],

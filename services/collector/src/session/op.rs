@@ -1,4 +1,4 @@
-//! The operations of a session, and what the shell tells of them.
+//! The operations of a session, and the shell's answers.
 
 use crate::{
     decide::{Opening, Told},
@@ -28,7 +28,7 @@ pub enum Op {
     Read(Handle),
     /// Read the facts about the blocks of this number, and pass them to [`Session::known`](super::Session::known).
     Look(u64),
-    /// Begin to look for the work of these ranges, unless a look is under way. What it finds goes to
+    /// Begin to look for the work of these ranges, unless a look is under way. The finds go to
     /// [`Session::ranges_looked`](super::Session::ranges_looked); a later look makes up for one that fails.
     LookForRanges(BTreeSet<BlockKey>),
     /// Show how many finished proofs old blocks without a record have.
@@ -61,7 +61,7 @@ pub struct Report {
     pub trace: TraceContext,
 }
 
-/// What a look at the streams has found.
+/// The finds of a look at the streams.
 #[derive(Clone, Debug, Default)]
 pub struct Found {
     /// The attempts of the pipeline in STAGES and TASKS, and those in CHECKS with a seal.

@@ -1,4 +1,4 @@
-//! Ranges that stand: when their work is looked for, and what follows if it is lost.
+//! Ranges that stand: the looks for their work, and the new start after a loss.
 
 use super::{Found, Op, Session};
 use crate::standing::Look;
@@ -15,7 +15,7 @@ impl Session {
         }
     }
 
-    /// Handles a look, by a collector that has read RESULTS up to `read_to`. Returns the ranges that are begun anew.
+    /// Handles a look, by a collector that has read RESULTS up to `read_to`. Returns the ranges begun anew.
     pub fn ranges_looked(&mut self, found: &Found, read_to: u64, now: Timestamp) -> Vec<BlockKey> {
         let definitions = &self.definitions;
         let definition = |revision| definitions.get(&revision).cloned();

@@ -1,4 +1,4 @@
-//! What waits for what in a session: records, acknowledgements, reads and looks.
+//! The waits between operations of a session: records, acknowledgements, reads and looks.
 
 use crate::rig::{self, Ended, NOW, attempt, completed, single, stage};
 use push0_collector::{

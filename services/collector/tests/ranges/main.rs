@@ -1,4 +1,4 @@
-//! Ranges, from results to records: whatever happens to their blocks, each block ends in one record.
+//! Ranges, from results to records: each block ends in one record, through every fate.
 #![expect(
     clippy::panic,
     clippy::expect_used,

@@ -1,4 +1,4 @@
-//! Blocks and cancellations of the lanes: what is read in its turn, before its turn, or not yet.
+//! Blocks and cancellations of the lanes: read in their turn, before their turn, or not yet.
 
 use super::{
     Attempts, LateSearch, Op, Received, Session,

@@ -1,4 +1,4 @@
-//! The state of one pipeline's blocks and cancellations: what is parked, read before its turn, or still to search.
+//! The state of one pipeline's blocks and cancellations: parked, read before their turn, or still to search.
 
 use super::op::Received;
 use push0_domain::{Timestamp, message::BlockEvent};

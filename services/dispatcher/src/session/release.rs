@@ -1,4 +1,4 @@
-//! Releases: when they may happen, which tasks are published, and what follows from the answers.
+//! Releases: when they may happen, which tasks are published, and the effects of the answers.
 
 use super::{Found, Op, Outgoing, Session, Token};
 use crate::{
@@ -17,7 +17,7 @@ impl Session {
         self.in_flight < IN_FLIGHT_MAX
     }
 
-    /// Decides what is released now. Returns `None` while a message stored before this session is still to be read: it may
+    /// Decides the present releases. Returns `None` while a message stored before this session is still to be read: it may
     /// be more urgent, or a cancel. `stages` and `lanes` tell how many such messages are left; behind a parked block none
     /// can be read.
     pub fn release<'a>(

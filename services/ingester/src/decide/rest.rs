@@ -1,7 +1,7 @@
-//! How long a pipeline leaves what it shares with others to them, after it has had it.
+//! How long a pipeline leaves a shared node to the other pipelines, after its own turn.
 //!
 //! A node that takes its time for a large block keeps the other pipelines of the process waiting. Its pipeline therefore
-//! rests for as long as it had its turn, unless nobody else wants one: the others have half of the time at least.
+//! rests for as long as it had its turn, unless no other pipeline wants one: others have half of the time at least.
 
 use std::time::Duration;
 

@@ -1,6 +1,6 @@
 //! The bytes of witnesses that a process stores at the moment.
 //!
-//! The broker's levels tell of the past: a level may not show what was stored after the broker was asked. All bytes that
+//! The broker's levels tell of the past: a level may not show bytes stored after the broker was asked. All bytes that
 //! were not stored completely before the question are therefore counted on top of a level.
 
 /// Bytes that were begun and ended since the process began.

@@ -100,7 +100,7 @@ impl Publisher {
         }
     }
 
-    /// Removes a wish that was carried out, unless a newer one has taken its place. A wish that remains is ignored.
+    /// Removes a fulfilled wish, unless a newer one has taken its place. A remaining wish is ignored.
     async fn forget(&self, revision: u64) {
         let key = Reset::key(self.status.pipeline());
         let there = self.resets.get(&key).await;

@@ -101,7 +101,7 @@ async fn recent(
             break;
         }
         let fact = known.find(&subject::facts::known_block(pipeline, &block)).await?;
-        // A fact that is gone ends the search, so a reorg beyond that block cannot be followed.
+        // A missing fact ends the search, so a reorg beyond its block cannot be followed.
         let known = fact
             .and_then(|fact| fact.value)
             .filter(|known| known.block == block);

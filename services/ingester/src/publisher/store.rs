@@ -23,7 +23,7 @@ enum Refused {
 
 impl Publisher {
     /// Stores facts and witnesses of all blocks concurrently, with retries until all are stored. A full store is not
-    /// asked again before it has room: what becomes free is for proofs first. Returns the blocks' inputs in order.
+    /// asked again before it has room: freed room is for proofs first. Returns the blocks' inputs in order.
     pub(super) async fn store_known(
         &mut self,
         definition: &Pipeline,
@@ -111,7 +111,7 @@ async fn store(
     Ok(input)
 }
 
-/// Returns a block's input as its message names it, and as its fact remembers it for a retry: facts are small, and
+/// Returns a block's input for its message, and for its fact in case of a retry: facts are small, and
 /// blobs are not.
 async fn named(blobs: &BlobWriter, witness: &[u8]) -> (Payload, Payload) {
     let inline = || Payload::Inline(witness.to_vec());

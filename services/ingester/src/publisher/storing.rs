@@ -1,4 +1,4 @@
-//! What a process stores at the moment, and what that leaves of the room.
+//! The bytes that a process stores at the moment, and the room left by them.
 
 use crate::decide::under_way::UnderWay;
 use push0_bus::{Level, Place, Stream, full_for_blocks};
@@ -8,7 +8,7 @@ use std::{
     time::Instant,
 };
 
-/// What the pipelines of this process store at the moment.
+/// The writes in flight of this process's pipelines.
 static UNDER_WAY: Mutex<UnderWay> = Mutex::new(UnderWay::nothing());
 
 fn under_way() -> MutexGuard<'static, UnderWay> {
@@ -25,7 +25,7 @@ pub(super) fn moment() -> u64 {
 pub(crate) enum Wait {
     /// Blocks wait until there is room.
     ForRoom,
-    /// Blocks without room are dropped: the caller holds what others need.
+    /// Blocks without room are dropped: the caller holds room that others need.
     Never,
 }
 
@@ -81,7 +81,7 @@ impl Levels {
         let in_blocks = |(place, _): &&(Place, Level)| *place == Place::Stream(Stream::Blocks);
         let waiting = self.of_places.iter().find(in_blocks);
         let waiting = waiting.map_or(0, |(_, level)| level.messages);
-        // The pipelines decide one after the other, so that each counts what the others begin.
+        // The pipelines decide one after the other, so that each counts the writes begun by the others.
         let mut under_way = under_way();
         let witnesses = under_way.unseen_since(asked).saturating_add(bytes);
         if let Some(place) = full_for_blocks(&self.of_places, self.own, waiting, waits, witnesses) {

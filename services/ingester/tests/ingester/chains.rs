@@ -1,4 +1,4 @@
-//! Chains and nodes that are slow, behind, restarted, of another kind, or that contradict themselves.
+//! Chains and nodes: slow, behind, restarted, of another kind, or in contradiction with themselves.
 
 use crate::observed::{
     PATIENCE, deploy, ethereum, events,
@@ -53,7 +53,7 @@ async fn a_pipeline_begins_nowhere_while_its_node_syncs() {
         .apply(&ethereum("demo", &node.url, "start = \"latest\""))
         .await;
     not_ready(&deployment, "the node still syncs and is at block 0").await;
-    // A node that has not found its peers yet denies that it syncs.
+    // A node that has no peers yet denies its syncing.
     says_so.store(false, Ordering::Relaxed);
     let seen = Arc::new(AtomicU64::new(0));
     wait_for("ten more looks", PATIENCE, async || {

@@ -216,7 +216,7 @@ async fn only_a_clear_word_of_the_verifier_is_a_verdict() {
         error.message.contains("exited with code 3 without a verdict") && error.message.ends_with("oops"),
         "{error}"
     );
-    // What crashes leave behind: an uncaught exception, a wrong flag, a panic, no such program, an abort.
+    // Traces of crashes: an uncaught exception, a wrong flag, a panic, no such program, an abort.
     for crash in [
         "exit 1",
         "exit 2",

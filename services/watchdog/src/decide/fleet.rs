@@ -18,7 +18,7 @@ use std::{
     time::Duration,
 };
 
-/// Most processes of one name and role that are remembered: one that is about to be found dead, and its successor.
+/// Most remembered processes of one name and role: one soon to be found dead, and its successor.
 const INCARNATIONS_MAX: usize = 2;
 /// How long a live prover may take to reach a broker that came back.
 const RECONNECT_MAX: Duration = Duration::from_secs(1);
@@ -189,7 +189,7 @@ impl Watchdog {
             role,
             held: count,
         })];
-        // A lease may list what another process has by now.
+        // A lease may list a delivery that another process has by now.
         for held in self.held_nowhere(waiting) {
             self.looks.handed_back(role, key_of(&held));
             effects.push(Effect::GiveBack(seat.0.clone(), role, Box::new(held)));

@@ -1,11 +1,11 @@
-//! Decides which blocks are emitted, and what of theirs is removed.
+//! Decides which blocks are emitted, and which of their data is removed.
 
 use push0_domain::{Announcement, Timestamp, message::Emission};
 
 /// How many of a pipeline's last records and facts stay while there is room, and of its facts in any case: the ingester
 /// reads them to follow a reorg.
 pub(crate) const KEPT_LAST: u64 = 512;
-/// How many of a pipeline's last records stay, whatever room is needed: twice as many as services read to know the
+/// How many of a pipeline's last records stay, even in need of room: twice as many as services read to know the
 /// output. More could fill a small stream for good, and no record would be stored again.
 const KEPT_SCARCE: u64 = 2 * push0_domain::output::DEPTH as u64;
 
@@ -57,7 +57,7 @@ impl Frontier {
     }
 }
 
-/// What a sweep of one place must remove.
+/// The goal of a sweep of one place.
 #[derive(Clone, Copy, Debug)]
 pub struct Need {
     /// Whether the place needs room.

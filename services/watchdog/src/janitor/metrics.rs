@@ -2,7 +2,7 @@
 
 use push0_runtime::metrics::{self, IntCounterVec, IntGaugeVec, MetricError};
 
-/// What the janitor removed, by kind.
+/// Counts of removals, by kind.
 pub(super) struct Metrics {
     pub(super) removed: IntCounterVec,
     /// How many messages of a participant were removed, by stream. A gauge, so that the first one shows in a rate.

@@ -9,10 +9,10 @@ use std::collections::BTreeMap;
 
 /// The part of the blob store, in thousandths, that one participant may take up while the store is crowded.
 pub const SHARE: u64 = 333;
-/// Used thousandths above which the blob store is crowded. Only what no message names is removed there, so the mark may be low.
+/// Used thousandths above which the blob store is crowded. Only unnamed blobs are removed there, so the mark may be low.
 pub const CROWDED_BLOBS_ABOVE: u64 = push0_bus::SWEEP_ABOVE;
 
-/// Returns the participant that takes up the most of a crowded place, if that is more than its share.
+/// Returns the participant with the most of a crowded place, if the part exceeds its share.
 pub fn flooding<'a>(
     bytes: &'a BTreeMap<Participant, u64>,
     level: &Level,
@@ -25,7 +25,7 @@ pub fn flooding<'a>(
     (most.saturating_mul(1000) >= level.bytes_max.saturating_mul(SHARE)).then_some(who)
 }
 
-/// Returns the filter of what to remove with an orphaned message: all messages of its sender about the same
+/// Returns the filter of removals with an orphaned message: all messages of its sender about the same
 /// pipeline. `None` for a message of an existing pipeline.
 pub fn junk(spoken: &Spoken, exists: impl Fn(&PipelineId) -> bool) -> Option<String> {
     match &spoken.pipeline {

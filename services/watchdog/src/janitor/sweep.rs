@@ -66,7 +66,7 @@ impl Site {
     }
 }
 
-/// The janitor's work and what it remembers between rounds.
+/// The janitor's work and its memory between rounds.
 pub(super) struct Sweep<'a> {
     bus: &'a Bus,
     metrics: &'a Metrics,
@@ -112,7 +112,7 @@ impl<'a> Sweep<'a> {
         })
     }
 
-    /// Makes room where it is needed, and removes what is old.
+    /// Makes room in crowded places, and removes old data.
     pub(super) async fn round(&mut self, now: Timestamp) -> Result<(), BusError> {
         if now < self.rests_until {
             return Ok(());
@@ -320,8 +320,8 @@ impl<'a> Sweep<'a> {
         Ok(())
     }
 
-    /// Removes the oldest dead letters of a stream that is nearly full. A letter that cannot be stored would stop
-    /// its pipeline, and a letter that is gone can only not be retried.
+    /// Removes the oldest dead letters of a nearly full stream. A letter that cannot be stored would stop
+    /// its pipeline, and a removed letter can only not be retried.
     async fn letters(&mut self) -> Result<(), BusError> {
         let oldest = self
             .bus

@@ -23,7 +23,7 @@ use std::time::Duration;
 const PATIENCE: Duration = Duration::from_secs(10);
 
 impl Active<'_> {
-    /// Carries out an operation. What it reads goes to the session.
+    /// Carries out an operation. The session gets the messages read.
     pub(super) async fn perform(&mut self, op: Op<Place>) -> Result<(), BusError> {
         let mut act = None;
         match op {
@@ -89,7 +89,7 @@ impl Active<'_> {
         Ok(())
     }
 
-    /// Tells observers and the log what was noticed about a process.
+    /// Tells observers and the log of a change of a process.
     fn announce(&self, happening: Happening) {
         match &happening {
             Happening::ProverSuspected { prover, held, .. } => {

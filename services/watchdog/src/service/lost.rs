@@ -245,7 +245,7 @@ impl Active<'_> {
     }
 
     /// Returns the proofs with a ready stage, a task or a check, among the messages of each kind that match a filter.
-    /// Every prover may store checks that nobody released, and those say nothing.
+    /// Every prover may store checks without a release, and those say nothing.
     async fn proofs_at_work(
         &mut self,
         filter: impl Fn(Kind) -> String,

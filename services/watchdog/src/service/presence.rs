@@ -6,8 +6,8 @@ use push0_bus::Bus;
 use push0_domain::subject;
 use std::time::Duration;
 
-/// How long the broker may take to say that a subject has no listener. A process that listens does not answer, so a question
-/// without an answer means that the connection is there.
+/// How long the broker may take to say that a subject has no listener. A listener does not answer, so a question
+/// without an answer means a live connection.
 const ANSWER_MAX: Duration = Duration::from_millis(200);
 
 /// Questions to the broker that are not answered yet. The core bounds how many are asked.

@@ -29,7 +29,7 @@ impl Active<'_> {
         Ok(())
     }
 
-    /// Stores a quarantine that begins or ends early. Returns what happened, for the metrics.
+    /// Stores a quarantine that begins or ends early. Returns the kind of change, for the metrics.
     pub(super) async fn save_quarantine(&self, change: &Change) -> Result<&'static str, BusError> {
         let (act, prover, quarantine) = match change {
             Change::Begun(prover, quarantine) => ("quarantined", prover, quarantine),

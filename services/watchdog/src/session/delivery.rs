@@ -1,4 +1,4 @@
-//! What becomes of deliveries that their processes cannot settle, once the broker was asked about them.
+//! The fates of deliveries that their processes cannot settle, once the broker was asked about them.
 
 use super::{
     Session,
@@ -50,7 +50,7 @@ impl<P> Session<P> {
         }
     }
 
-    /// Passes on an unheld attempt if it was delivered. Otherwise it waits for a process. An attempt whose delivery was
+    /// Passes on a delivered unheld attempt. An undelivered one waits for a process. An attempt whose delivery was
     /// acknowledged is over, and is removed.
     fn pass_on(&mut self, role: Role, key: AttemptKey, fate: Fate, found: Option<Found<P>>) -> Option<Op<P>> {
         let found = found.filter(|found| found.state != Delivery::Waits);

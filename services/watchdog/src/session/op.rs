@@ -1,6 +1,6 @@
-//! What a session asks of its executor, and the facts an executor answers with.
+//! The requests of a session to its executor, and the facts in the answers.
 //!
-//! `P` is the executor's name of a message's place: what it needs to acknowledge the delivery, or to remove the message.
+//! `P` is the executor's name of a message's place: the means to acknowledge the delivery, or to remove the message.
 
 use crate::{
     decide::{Because, End, Reason},
@@ -25,7 +25,7 @@ pub enum Op<P> {
     Quarantine(Participant, Duration, String),
     /// Tell observers.
     Announce(Happening),
-    /// Show what is counted, and compare the checks without a verdict with the outputs.
+    /// Show the counts, and compare the checks without a verdict with the outputs.
     Tidy,
     /// Read the output of a pipeline for [`super::Session::recall_output`]. With a number, only if that number has a
     /// record.
@@ -42,7 +42,7 @@ pub enum Op<P> {
     ReadTask(AttemptKey, Writing<P>),
     /// Read the check of an attempt, for [`super::Session::check_read`].
     ReadCheck(AttemptKey),
-    /// Read what a pipeline does with superfluous proofs like this one, for [`super::Session::rest_read`].
+    /// Read a pipeline's rule for superfluous proofs like this one, for [`super::Session::rest_read`].
     ReadRest(Participant, AttemptId),
     /// Tell a prover to end an attempt.
     Stop(Participant, AttemptId, Reason),
@@ -80,13 +80,13 @@ pub enum Errand {
 pub struct Found<P> {
     /// The sequence of the message.
     pub sequence: u64,
-    /// What became of the message so far.
+    /// The fate of the message so far.
     pub state: Delivery,
     /// Where the message is.
     pub place: P,
 }
 
-/// What became of a message.
+/// The fate of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Delivery {
     /// The message waits for a process.

@@ -1,4 +1,4 @@
-//! Who signed: the prover with the key in the book, or a replica whose fleet is in the book, and nobody else.
+//! Who signed: the prover with the key in the book, or a replica whose fleet is in the book, and no other.
 
 use push0_accounts::{
     Book, Member,

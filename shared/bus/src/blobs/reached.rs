@@ -5,7 +5,7 @@ use std::sync::{
     atomic::{AtomicU64, Ordering},
 };
 
-/// The farthest that one transfer came, in bytes. A try that begins anew and comes no farther than the last
+/// The farthest reach of one transfer, in bytes. A try that begins anew and comes no farther than the last
 /// one is no progress.
 #[derive(Clone, Debug, Default)]
 pub struct Reached(Arc<AtomicU64>);

@@ -1,4 +1,4 @@
-//! What the blob store holds, and removal of it: for the janitor and for operators.
+//! Contents of the blob store, and their removal: for the janitor and for operators.
 
 use super::{BlobError, Blobs, StoredBlobs};
 use crate::{inspect::stored_at, leaderless::refuse_without_leader, provision::BLOBS};
@@ -16,7 +16,7 @@ use std::collections::BTreeSet;
 const SUBJECTS_MAX: usize = 400_000;
 
 impl Blobs {
-    /// Returns what the store holds, read from its leader.
+    /// Returns the contents of the store, read from its leader.
     pub async fn stored(&self) -> Result<StoredBlobs, BlobError> {
         let mut subjects = self.subjects(&subject::all(Kind::Blob)).await?;
         let (mut stored, mut read) = (StoredBlobs::default(), 0);
@@ -44,8 +44,8 @@ impl Blobs {
         Ok(blobs)
     }
 
-    /// Returns the subjects of the store that match, as its leader knows them. What a copy without a leader does not
-    /// name would count as removed.
+    /// Returns the subjects of the store that match, as its leader knows them. Subjects missing in a copy without a
+    /// leader would count as removed.
     async fn subjects(&self, filter: &str) -> Result<InfoWithSubjects, BlobError> {
         let stream = self.bus.jetstream.get_stream_no_info(BLOBS).await;
         let stream = stream.map_err(unavailable)?;

@@ -1,4 +1,4 @@
-//! What waits for a listener: bounded in number and in bytes, in all, for each participant that sends, and for all
+//! The queue of a listener: bounded in number and in bytes, in all, for each participant that sends, and for all
 //! participants together. Pure.
 
 use std::collections::{HashMap, VecDeque, hash_map::Entry};
@@ -65,7 +65,7 @@ impl Load {
         }
     }
 
-    /// Returns whether this is no more than a part of what may wait.
+    /// Returns whether this is no more than a part of the queue's limit.
     fn fits(self, most: Unread, Part(count, of): Part) -> bool {
         self.messages <= most.messages / of * count && self.bytes <= most.bytes / of * count
     }
@@ -170,7 +170,7 @@ mod tests {
                 (queue.all, queue.of_participants, queue.of_senders.len()),
                 (Load::default(), Load::default(), 0)
             );
-            // A service has no share, and room that services take up is room that participants lack.
+            // A service has no share, and room taken by services is room lacked by participants.
             assert!((0..most).all(|_| queue.push(5, None, bytes).is_ok()));
             assert_eq!(queue.push(6, Some(6), bytes), Err(Full::Participants));
         }

@@ -201,7 +201,7 @@ async fn a_broker_that_hears_nothing_is_not_believed_about_a_stream() {
     .await;
 }
 
-/// Returns what an answer or an error says.
+/// Returns the words of an answer or an error.
 fn told(answer: Result<String, impl std::fmt::Display>) -> String {
     answer.unwrap_or_else(|error| error.to_string())
 }

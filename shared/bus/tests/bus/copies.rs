@@ -49,7 +49,7 @@ async fn stored(bus: &Bus) -> Vec<u64> {
     all.into_iter().map(|kept| kept.body.expect("readable")).collect()
 }
 
-/// Appends like a collector: after an append of unknown outcome, the writer reads back what is stored.
+/// Appends like a collector: after an append of unknown outcome, the writer reads the stream back.
 async fn append_all(bus: &Bus, all: &[Message]) {
     let subjects = subject::proofs_of_pipeline(&demo());
     let mut own = 0;
@@ -136,7 +136,7 @@ async fn a_log_of_two_writers_has_no_gap_and_nothing_twice_while_the_leader_of_i
             cluster.servers.restart(leads).await;
         }
     };
-    // Two collectors that both take themselves for the leader: one of them is refused, reads what is stored, and goes on.
+    // Two collectors that both take themselves for the leader: one of them is refused, reads the stream, and goes on.
     tokio::join!(append_all(&bus, &all), append_all(&second, &all), kills);
     assert_eq!(stored(&bus).await, (1..=2000).collect::<Vec<_>>());
 }

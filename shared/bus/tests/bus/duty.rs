@@ -17,7 +17,7 @@ enum Begin {
     Serves,
 }
 
-/// Work with a given beginning, which writes down what it is told. The last way to begin is repeated.
+/// Work with a given beginning, which writes down every word told. The last way to begin is repeated.
 struct Scripted {
     begins: RefCell<Vec<Begin>>,
     told: RefCell<Vec<(String, Instant)>>,

@@ -47,8 +47,8 @@ pub struct TaskResult {
 }
 
 impl TaskResult {
-    /// Returns why the attempt failed, if it did: as it says, or because its outputs are none that its stage can have. A
-    /// list is short when it is read, so this takes a bounded time.
+    /// Returns why the attempt failed, if it did: by its own word, or because its stage cannot have such outputs. A
+    /// read list is short, so this takes a bounded time.
     pub fn failure(&self) -> Option<Failure> {
         let outputs = match &self.outcome {
             Outcome::Failed(failure) => return Some(failure.clone()),
@@ -213,7 +213,7 @@ pub struct Verdict {
     /// How long the check waited for a free slot of a verifier, in microseconds.
     #[serde(default)]
     pub waited_us: u64,
-    /// Why the proof is false; `None` if it is valid. Cut to [`TEXT_LEN_MAX`] bytes when it is read.
+    /// Why the proof is false; `None` for a valid one. Cut to [`TEXT_LEN_MAX`] bytes by the reader.
     #[serde(default, deserialize_with = "clipped_reason")]
     pub invalid: Option<String>,
 }

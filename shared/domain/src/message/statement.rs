@@ -1,4 +1,4 @@
-//! What a prover signs: how its attempt ended.
+//! The signed statement of a prover: how its attempt ended.
 //!
 //! A reader of the ordered output can write the statement down from a record. So a reader that has the book of keys sees
 //! which prover made a proof, even behind a broker that lies.
@@ -36,7 +36,7 @@ impl Emission {
     }
 }
 
-/// Returns the text that a prover signs: lines that end with a line feed.
+/// Returns the text that a prover signs: lines, each with a line feed.
 ///
 /// ```text
 /// push0-result-v1

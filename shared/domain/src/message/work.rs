@@ -90,7 +90,7 @@ pub struct TaskHeader {
     /// After how many milliseconds of running the watchdog asks for a second copy; `None` for never.
     #[serde(default)]
     pub hedge_after_ms: Option<u64>,
-    /// How many failures of its own the task may have before it becomes a dead letter. Adapters only use it to
+    /// How many failures of its own the task may have before it becomes a dead letter. Adapters only use the number to
     /// tell a task whose provers seem to die.
     pub attempts_max: u32,
     /// When the attempt is too late for the block's deadline: the deadline less the minimum time of

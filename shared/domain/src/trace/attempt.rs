@@ -132,7 +132,7 @@ pub fn attempt(context: &TraceContext, told: &AttemptTold<'_>) -> Vec<Span> {
     row.spans
 }
 
-/// Lays what happened after the release.
+/// Lays the spans after the release.
 fn lay_work(row: &mut Row<'_>, told: &AttemptTold<'_>) {
     let end = row.end;
     let taken = told.begun_at.or(told.heard_at).unwrap_or(end);

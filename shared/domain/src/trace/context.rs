@@ -43,7 +43,7 @@ pub struct Times {
     pub stage_from: Timestamp,
     /// When the task was ready: later than the stage in the upper levels of a tree.
     pub task_from: Timestamp,
-    /// The end of what is told so far: the next wait begins here.
+    /// The end of the last told span: the next wait begins here.
     pub since: Timestamp,
     /// Why the attempt on its way was asked for.
     pub cause: Cause,

@@ -51,7 +51,7 @@ impl Trace {
         .begun(closed_at)
     }
 
-    /// Lets the proofs begin at `at`, behind what happened before.
+    /// Lets the proofs begin at `at`, behind the earlier spans.
     #[must_use]
     pub fn begun(mut self, at: Timestamp) -> Self {
         let Times {
@@ -130,7 +130,7 @@ impl TraceContext {
         (is_ours && trace.is_sampled).then_some(trace)
     }
 
-    /// Returns the trace of a block that came with this context: the one in it, continued if it was begun elsewhere, or a
+    /// Returns the trace of a block with this context: the context's own, continued if begun elsewhere, or a
     /// new one.
     pub fn of_block(&self, pipeline: &PipelineId, block: &BlockRef, observed_at: Timestamp) -> Trace {
         match decode(self) {

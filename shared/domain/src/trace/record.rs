@@ -131,7 +131,7 @@ fn outcome(outcome: &EmissionOutcome) -> Attributes {
     }
 }
 
-/// Returns the error of a block that has no proof, unless nobody wanted one any more.
+/// Returns the error of a block that has no proof, unless no proof was wanted any more.
 fn error(outcome: &EmissionOutcome) -> Option<(&'static str, &str)> {
     match outcome {
         EmissionOutcome::Dead { reason, .. } => Some(("dead", reason)),

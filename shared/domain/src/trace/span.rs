@@ -11,7 +11,7 @@ pub struct TraceId(pub [u8; 16]);
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SpanId(pub [u8; 8]);
 
-/// The end of a span that is over when the record of its block is stored, until that instant is known.
+/// The end of a span that is over when the record of its block is stored, until the instant is known.
 pub const UNENDED: Timestamp = Timestamp(u64::MAX);
 
 impl TraceId {
@@ -133,7 +133,7 @@ pub struct Event {
     pub name: &'static str,
     /// When it happened.
     pub at: Timestamp,
-    /// What is known of it.
+    /// The details, by name.
     pub attributes: Attributes,
 }
 
@@ -154,9 +154,9 @@ pub struct Span {
     pub start: Timestamp,
     /// When it ended, or [`UNENDED`].
     pub end: Timestamp,
-    /// What is known of it.
+    /// The details, by name.
     pub attributes: Attributes,
-    /// Why it counts as an error, if it does.
+    /// Why the span counts as an error, if so.
     pub error: Option<String>,
     /// Other spans that it refers to.
     pub links: Vec<Link>,
@@ -212,7 +212,7 @@ impl Span {
     }
 }
 
-/// Ends the spans whose end was not known, and what happened at their end.
+/// Ends the spans without a known end, and the events at their end.
 pub fn close(mut spans: Vec<Span>, at: Timestamp) -> Vec<Span> {
     for span in &mut spans {
         if span.end == UNENDED {

@@ -81,7 +81,7 @@ fn names(spans: &[Span]) -> Vec<&str> {
     spans.iter().map(|span| &*span.name).collect()
 }
 
-/// Asserts that the leaves behind the first span lie in it, side by side. Returns the part of it that they cover.
+/// Asserts that the leaves behind the first span lie in this span, side by side. Returns the part they cover.
 fn covered(spans: &[Span]) -> f64 {
     let (parent, leaves) = spans.split_first().expect("a span");
     let mut at = parent.start;

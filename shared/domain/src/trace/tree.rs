@@ -77,7 +77,7 @@ pub(super) fn leaf_id(trace: &Trace, parent: SpanId, name: &str) -> SpanId {
     trace.id.span(name, &parent.to_string())
 }
 
-/// Returns what a span tells of a block.
+/// Returns the details of a block for a span.
 pub(super) fn about(pipeline: &PipelineId, block: &BlockRef) -> Attributes {
     vec![
         ("block.number", Value::from(block.number)),

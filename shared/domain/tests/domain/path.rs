@@ -1,4 +1,4 @@
-//! Critical paths and accounts: the parts of a time are never more than the time, whatever a message says.
+//! Critical paths and accounts: the parts of a time are never more than the time, with any message.
 
 use crate::strategy;
 use proptest::{collection::vec, prelude::*};

@@ -136,7 +136,7 @@ proptest! {
         let by_watchdog = subject::result_by_watchdog(&key);
         prop_assert_eq!(admit(&by_watchdog, Kind::Result, &failed(plain.clone(), FailureClass::Died)), Ok(()));
         prop_assert_eq!(admit(&by_watchdog, Kind::Result, &completed(plain.clone())), Err(Refusal::Speaker));
-        // Only what is to be checked is, and a verifier speaks for itself.
+        // Only an attempt with a verifier has a check, and a verifier speaks for itself.
         let check = subject::check(&p1, &key, None);
         let unverified = |header: &TaskHeader| TaskResult { inputs: Some(inputs()), ..completed(header.clone()) };
         prop_assert_eq!(admit(&check, Kind::Check, &unverified(&checked)), Ok(()));

@@ -122,7 +122,7 @@ proptest! {
             prop_assert_eq!(judge(kind, Some(&own), &signed(&other)), refused);
             prop_assert_eq!(judge(kind, Some(&own), &done), refused);
             prop_assert_eq!(judge(kind, None, &signed(&own)), refused);
-            // On a broker without accounts nobody signs.
+            // On a broker without accounts no prover signs.
             prop_assert_eq!(judge(kind, None, &done), Ok(()));
             let mut other_output = signed(&own);
             other_output.outcome = Outcome::Completed {

@@ -289,7 +289,7 @@ pub(crate) fn stage_ready() -> impl Strategy<Value = StageReady> {
     )
 }
 
-/// Few names, so that stages repeat, and times of all sizes, so that sums overflow unless they are kept from it.
+/// Few names, so that stages repeat, and times of all sizes, so that unguarded sums overflow.
 pub(crate) fn leg() -> impl Strategy<Value = Leg> {
     let stage = prop_oneof![Just("prove"), Just("join"), Just("range")];
     let who = (prover(), of(prover()), prop_oneof![Just(0), any::<u32>()]);

@@ -108,7 +108,7 @@ pub trait HasRuntimeConfig {
     /// be on another machine.
     ///
     /// # Errors
-    /// A file is missing, cannot be read or is not what it should be.
+    /// A file is missing, unreadable or of the wrong kind.
     fn check_files(&self) -> Result<(), BoxError> {
         Ok(())
     }

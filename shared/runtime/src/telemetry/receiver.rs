@@ -49,7 +49,7 @@ impl Receiver {
         self.away_until.load(Ordering::Relaxed) <= self.millis()
     }
 
-    /// Returns whether a span is to be queued, and counts it if it is lost: the receiver is away, or the queue is full.
+    /// Returns whether a span is to be queued, and counts a lost one: the receiver is away, or the queue is full.
     pub(super) fn admits(&self) -> bool {
         let has_room = |queued| (queued < MAX_QUEUE).then_some(queued + 1);
         let (set, fetch) = (Ordering::Relaxed, Ordering::Relaxed);

@@ -1,4 +1,4 @@
-//! Every user and every action: what the table of rights has is permitted, and all else is refused.
+//! Every user and every action: actions in the table of rights are permitted, and all else is refused.
 
 use futures::future::join_all;
 use push0_accounts::{Control, Rights, rights_of_control, rights_of_member};

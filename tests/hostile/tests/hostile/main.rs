@@ -1,4 +1,4 @@
-//! One row per attack on the broker, and what the attack achieves: nothing.
+//! One row per attack on the broker, and the gain of the attack: nothing.
 
 mod actions;
 mod fleets;

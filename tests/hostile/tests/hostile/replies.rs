@@ -1,7 +1,7 @@
 //! Reply subjects: the broker checks the subject of a request and answers to any reply subject with its own rights.
 //!
 //! The answer stays in the account of the one who asked. So it reaches no stream, no other account, and of its neighbours
-//! only those who listen on the very subject; what they hear is marked as a copy of a stored message, or is no order.
+//! only those who listen on the very subject; such an answer is marked as a copy of a stored message, or is no order.
 
 use push0_domain::{message::Control, subject::ROOT};
 use push0_harness::{Deployment, NatsCluster};
@@ -58,7 +58,7 @@ fn targets() -> Vec<String> {
     ]
 }
 
-/// Requests that a member of this name may send: what they are, subject, body.
+/// Requests that a member of this name may send: kind, subject, body.
 fn requests(name: &str, zkvm: &str, is_prover: bool) -> Vec<(&'static str, String, Vec<u8>)> {
     let api = push0_accounts::API_PREFIX;
     let (stream, part) = blob(zkvm, "p0");

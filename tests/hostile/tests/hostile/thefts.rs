@@ -39,7 +39,7 @@ async fn sign_in(deployment: &Deployment) -> Bus {
     bus
 }
 
-/// Says that the thief is alive and free, so that the dispatcher releases tasks for it.
+/// Says that the thief is alive and free, so that the dispatcher releases tasks for the thief.
 async fn feign(bus: &Bus, slots: usize, held: Vec<Held>) -> Infallible {
     let mut lease = Lease {
         prover: THIEF.parse().expect("a name"),

@@ -1,4 +1,4 @@
-//! The gateway beside a deployment: it shows what happens, survives faults, and asks for tokens.
+//! The gateway beside a deployment shows events, survives faults, and asks for tokens.
 
 use axum::http::StatusCode;
 use push0_harness::{Deployment, DeploymentBuilder, Process, ProcessBuilder, wait_for};

@@ -70,7 +70,7 @@ async fn unreadable_state_stops_its_pipeline_alone_until_it_is_mended() {
     ] {
         facts.put(key, &json!({})).await.expect("stored");
     }
-    // A dispatcher reads the output of a pipeline when it has work for it, and forgets what it read with its lead.
+    // A dispatcher with work for a pipeline reads the pipeline's output, and forgets the output with its lead.
     wait_for("a leader that wrote over the garbage", PATIENCE, async || {
         let fact = facts
             .get("leader.dispatcher")

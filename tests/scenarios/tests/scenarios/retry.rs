@@ -1,4 +1,4 @@
-//! An operator retries dead blocks, whatever shape their proofs have.
+//! An operator retries dead blocks, with proofs of every shape.
 
 use push0_bus::Stream;
 use push0_domain::{

@@ -1,4 +1,4 @@
-//! Streams and stores that fill: what belongs to emitted blocks makes room, everything else stays and waits.
+//! Streams and stores that fill: data of emitted blocks makes room, everything else stays and waits.
 
 use push0_bus::{Limits, Message, Place, Stream};
 use push0_domain::{

@@ -15,7 +15,7 @@ use tempfile::TempDir;
 
 const HELD: &str = "push0_queue_held{zkvm=\"mock\"}";
 
-/// A program that fails at once while the file `outage` exists, and that cannot prove the blocks of `poisonous`.
+/// A program that fails at once while the file `outage` exists, and on the blocks of `poisonous` always.
 fn program(name: &str, folder: &Path, poisonous: &str) -> ProcessBuilder {
     let outage = folder.join("outage");
     let script = format!(

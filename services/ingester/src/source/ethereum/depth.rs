@@ -1,4 +1,4 @@
-//! What happens, and what an operator is told, when the follower cannot follow a chain.
+//! The follower's steps, and the words to an operator, when the follower cannot follow a chain.
 
 use super::{Ethereum, number::Number};
 use crate::{
@@ -50,8 +50,8 @@ impl Ethereum<'_> {
         backoff.next_delay()
     }
 
-    /// Describes the trouble in one sentence that names the way out. A request that fails ends the comparison: a guess
-    /// might name blocks that the chain still has.
+    /// Describes the trouble in one sentence that names the way out. A failed request ends the comparison: a guess
+    /// might name blocks still in the chain.
     async fn explain(&self, stuck: Stuck) -> Result<String, String> {
         let node = self.nodes.shown().to_owned();
         let pipeline = self.publisher.status.pipeline().clone();

@@ -1,9 +1,9 @@
-//! What was found out about a chain that the follower cannot follow.
+//! Findings about a chain that the follower cannot follow.
 
 use crate::decide::follow::Stuck;
 use tokio::time::Instant;
 
-/// What was found out about a chain that cannot be followed.
+/// The findings about a chain that cannot be followed.
 #[derive(Default)]
 pub(super) struct Explained {
     /// How many nodes gave no chain to follow, one after the other.

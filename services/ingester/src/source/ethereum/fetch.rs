@@ -3,7 +3,7 @@
 //!
 //! Memory is bounded in bytes, regardless of the node's answers: a few answers of limited size at a time,
 //! and two batches. A larger block is fetched alone, by one pipeline at a time, and the next one only
-//! after the broker has stored it, or after the block was dropped because it found no room.
+//! after the broker has stored the block, or the block was dropped for lack of room.
 
 use super::{
     Ethereum, Halt,
@@ -33,7 +33,7 @@ const SHARE_MAX: usize = 1024 * 1024;
 /// Bytes of witnesses collected before they are published.
 const BATCH_BYTES: usize = 1024 * 1024;
 
-/// Longest time for which a pipeline that has its turn stores a block. What is stored by then need not be stored again.
+/// Longest time for which a pipeline that has its turn stores a block. Parts stored by then need not be stored again.
 const STORE_MAX: Duration = Duration::from_secs(30);
 
 /// Steps for some blocks, committed together.

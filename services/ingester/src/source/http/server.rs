@@ -59,7 +59,7 @@ const SMALL_MAX: usize = 64 * 1024;
 const BUFFER_MAX: usize = 64 * 1024;
 /// Time limit for the head of a request, idle time included.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
-/// How long a body may come without a minimum of bytes per second, and that minimum. A slow body holds room that others
+/// How long a body may come without a minimum of bytes per second, and the minimum. A slow body holds room that others
 /// wait for.
 const BODY_SLACK: Duration = Duration::from_secs(2);
 const BODY_RATE: u32 = 512 << 10;
@@ -79,7 +79,7 @@ const LINGER: Duration = Duration::from_secs(6);
 struct Shared {
     desk: Desk,
     room: Arc<Semaphore>,
-    /// Hash of the token that submitters must send. Hashes are compared, so that the time says nothing of the token.
+    /// Hash of the submitters' token. Hashes are compared, so that the time says nothing of the token.
     token: Option<blake3::Hash>,
 }
 

@@ -131,7 +131,7 @@ pub(crate) async fn not_ready_of(deployment: &Deployment, label: &str, reason: &
     .await;
 }
 
-/// Stores an operator's wish, and returns why it is refused; `None` once it is carried out.
+/// Stores an operator's wish, and returns the reason of a refusal; `None` once the wish is carried out.
 pub(crate) async fn reset(deployment: &Deployment, from: u64) -> Option<String> {
     let wishes: Facts<Reset> = deployment.bus().facts(Bucket::State).await.expect("the bucket");
     let key = Reset::key(&id("demo"));

@@ -17,7 +17,7 @@ const RARELY: std::time::Duration = std::time::Duration::from_secs(60);
 /// Messages of participants, with the number of messages on each subject.
 type Counted = Vec<(Spoken, usize)>;
 
-/// What participants have stored, as of one look.
+/// The holdings of participants, as of one look.
 #[derive(Default)]
 pub(super) struct Seen {
     blobs: Option<(StoredBlobs, Level)>,
@@ -31,7 +31,7 @@ impl Sweep<'_> {
         now.since(self.junk_at) >= if holds_much { JUNK_EVERY } else { RARELY }
     }
 
-    /// Reads what participants have stored, if it is due.
+    /// Reads the holdings of participants, if a look is due.
     pub(super) async fn seen(&self, levels: &[(Place, Level)], searches: bool) -> Result<Seen, BusError> {
         let mut seen = Seen::default();
         for (place, level) in levels.iter().filter(|(_, level)| searches && level.messages > 0) {
@@ -81,7 +81,7 @@ impl Sweep<'_> {
         Ok(())
     }
 
-    /// Removes blobs of pipelines that do not exist, and of participants under numbers that no block has. Returns
+    /// Removes blobs of unknown pipelines, and of participants under numbers without a block. Returns
     /// the places that are left.
     async fn junk_of_blobs(&mut self, stored: StoredBlobs) -> Result<BTreeMap<BlobPlace, u64>, BusError> {
         let mut removed = 0;

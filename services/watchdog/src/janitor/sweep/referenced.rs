@@ -11,17 +11,17 @@ use push0_domain::{
 use serde::de::DeserializeOwned;
 use std::{collections::HashSet, time::Duration};
 
-/// How long a blob may lie before a message must name it: longer than it takes to store an output and then the result.
+/// How long a blob may lie before a message must name it: longer than the storing of an output and then the result.
 const UNNAMED_FOR: Duration = Duration::from_secs(10);
-/// The most messages of a pipeline that are read to learn what they name. Of a longer backlog nothing is removed.
+/// The most messages of a pipeline that are read for the blobs they name. Of a longer backlog nothing is removed.
 const MESSAGES_MAX: usize = 10_000;
-/// The most messages that are read for that, those included that are not to be believed.
+/// The most messages that are read for these blobs, unbelievable ones included.
 const LOOKED_MAX: usize = 100_000;
 /// How many messages are read before they are looked at: each may be large.
 const PAGE: usize = 64;
 
-/// The blobs of one place that messages name. Only messages of services, and reports that the collector would believe,
-/// name blobs: otherwise anybody could keep its blobs by naming them.
+/// The blobs of one place named by messages. Only messages of services, and reports that the collector would believe,
+/// name blobs: otherwise any participant could keep its blobs by naming them.
 struct Named<'a> {
     place: &'a BlobPlace,
     blobs: HashSet<BlobHash>,
@@ -74,7 +74,7 @@ impl<'a> Named<'a> {
         if let Some(inputs) = &result.inputs {
             self.add(inputs);
         }
-        // Outputs that make the attempt a failure are read by nobody.
+        // Outputs that make the attempt a failure have no reader.
         if result.failure().is_none()
             && let Outcome::Completed { outputs } = &result.outcome
         {

@@ -183,7 +183,7 @@ async fn healthy(eyes: &Eyes, protocol: &str) {
 }
 
 /// Half of all attempts fail; the seed decides which. A failed attempt is in the trace of its block, as an error, and
-/// the one after it points to it.
+/// the next one points to its predecessor.
 async fn retried(eyes: &Eyes) {
     let adapters = [
         slow("p1", "50ms").env("PUSH0_MOCK__FAILURE_RATE", 0.5),

@@ -1,4 +1,4 @@
-//! The tree of a trace: what a reader of it may rely on.
+//! The tree of a trace: the guarantees for its reader.
 
 use std::collections::{BTreeMap, BTreeSet};
 
