@@ -65,7 +65,7 @@ pub(crate) async fn of_number(
         Own::Record(record) => return Ok(Some(*record)),
         Own::Unreadable => {
             return Err(Failure::failed(format!(
-                "{pipeline}: the record of block {number} cannot be read"
+                "{pipeline}: the record of block {number} cannot be read; `push0 repair` mends it"
             )));
         }
         Own::Nothing => {}

@@ -133,6 +133,9 @@ pub(crate) struct PipelineStatus {
     /// The zkVMs of its stages.
     #[serde(skip)]
     pub(crate) zkvms: Vec<ZkvmId>,
+    /// The zkVMs of its stages that are verified.
+    #[serde(skip)]
+    pub(crate) checked: Vec<ZkvmId>,
     /// Whether an ingester has work for it.
     #[serde(skip)]
     pub(crate) is_ingested: bool,

@@ -69,15 +69,8 @@ pub(crate) fn processes(
 }
 
 fn needs_verifier(pipelines: &[Pipeline], zkvm: &ZkvmId) -> bool {
-    pipelines
-        .iter()
-        .flat_map(|pipeline| &pipeline.proofs)
-        .any(|proof| {
-            proof
-                .stages
-                .iter()
-                .any(|stage| proof.is_checked(&stage.name) && stage.zkvms().any(|of| of == zkvm))
-        })
+    let mut pipelines = pipelines.iter();
+    pipelines.any(|pipeline| pipeline.checked_zkvms().contains(zkvm))
 }
 
 fn adapters(

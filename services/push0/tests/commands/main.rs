@@ -209,7 +209,8 @@ fn a_broker_that_is_not_there_is_an_error_within_3_s() {
     assert_eq!(output.status.code(), Some(1));
     let said = stderr(&output);
     assert!(
-        said.contains("no broker answers at ***@127.0.0.1:9: start one with `push0 up`"),
+        said.contains("no broker answers at ***@127.0.0.1:9 (Connection refused")
+            && said.contains("start one with `push0 up`"),
         "{said}"
     );
     assert!(!said.contains("secret"), "{said}");
@@ -646,4 +647,36 @@ async fn a_cancellation_reaches_the_dispatchers_stream() {
             note: "wrong fork".into()
         }
     );
+}
+
+#[tokio::test]
+async fn a_definition_that_cannot_be_read_sends_no_command_to_another_pipeline() {
+    let deployment = Deployment::start().await;
+    let definitions = deployment
+        .bus
+        .facts::<u8>(Bucket::Pipelines)
+        .await
+        .expect("a bucket");
+    definitions.put("broken.current", &7).await.expect("it is stored");
+    let refused = deployment.push0(&["cancel", "7", "--note", "meant for broken"]);
+    assert_eq!(refused.status.code(), Some(64), "{}", stdout(&refused));
+    assert!(
+        stderr(&refused).contains("which pipeline?") && stderr(&refused).contains("broken, demo"),
+        "{}",
+        stderr(&refused)
+    );
+    deployment.ok(&["cancel", "7", "--note", "x", "--pipeline", "broken"]);
+    let list = deployment.push0(&["pipeline", "list"]);
+    assert!(stdout(&list).contains("demo"), "{}", stdout(&list));
+    let show = deployment.push0(&["pipeline", "show", "broken"]);
+    assert_eq!(show.status.code(), Some(1));
+    for output in [list, show] {
+        let said = stderr(&output);
+        assert!(
+            said.contains("push0_pipelines/broken.current") && said.contains("`push0 repair` mends it"),
+            "{said}"
+        );
+    }
+    deployment.ok(&["pipeline", "remove", "broken"]);
+    assert_eq!(deployment.ok(&["blocks"]), "demo: no such block has been emitted yet\n");
 }

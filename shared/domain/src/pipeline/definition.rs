@@ -2,7 +2,7 @@
 
 use crate::{PipelineId, ProofType, StageName, ZkvmId, message::StageKind, retry::Retry};
 use serde::{Deserialize, Serialize};
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 /// Maximum number of proof types in a pipeline (EIP-8025 allows four; rollups use one or two).
 pub const PROOF_TYPES_MAX: usize = 8;
@@ -235,6 +235,16 @@ impl Pipeline {
         zkvms.sort();
         zkvms.dedup();
         zkvms
+    }
+
+    /// Returns the names of the zkVMs whose verifiers are needed, sorted and without duplicates.
+    pub fn checked_zkvms(&self) -> Vec<ZkvmId> {
+        let checked = |proof: &ProofSpec| {
+            let stages = proof.stages.iter().filter(|stage| proof.is_checked(&stage.name));
+            stages.flat_map(Stage::zkvms).cloned().collect::<Vec<_>>()
+        };
+        let zkvms: BTreeSet<ZkvmId> = self.proofs.iter().flat_map(checked).collect();
+        zkvms.into_iter().collect()
     }
 
     /// Returns the deadline of a block observed at `observed_at`; `None` under `oldest-first`.
