@@ -19,6 +19,8 @@ pub(crate) struct Held {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Facts {
     pub(crate) number: u64,
+    /// The pipeline, if neither its ingester nor any message tells of the block.
+    pub(crate) unknown_to: Option<String>,
     /// The number that is to be emitted next.
     pub(crate) next: Option<u64>,
     /// Whether the block's own message waits for the dispatcher.
@@ -81,6 +83,12 @@ pub(crate) fn sentence(facts: &Facts) -> String {
             "Block {number} waits for the dispatcher to release its first tasks: no prover is free, more urgent work \
              goes first, or the block is too far ahead of the output{}.",
             holds()
+        );
+    }
+    if let Some(pipeline) = &facts.unknown_to {
+        return format!(
+            "Block {number} is not known to {pipeline}: the ingester never saw it, or its facts have expired. `push0 \
+             status` shows how far the ingester is."
         );
     }
     match (facts.results.first(), facts.next) {
@@ -273,6 +281,11 @@ mod tests {
             .contains("its first tasks")
         );
         assert!(of(Facts::default()).starts_with("No message tells"));
+        let unknown = of(Facts {
+            unknown_to: Some("demo".into()),
+            ..Facts::default()
+        });
+        assert!(unknown.starts_with("Block 7 is not known to demo"), "{unknown}");
     }
 
     #[test]

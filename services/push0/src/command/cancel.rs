@@ -4,7 +4,7 @@ use crate::block_range::{BlockRange, BlocksArg};
 use crate::context::Context;
 use crate::failure::Failure;
 use crate::options::Of;
-use crate::output;
+use crate::{output, retrying};
 use clap::Args;
 use push0_bus::{Bucket, Bus, Message};
 use push0_domain::message::{BlockEvent, Cancel, EndReason, clip};
@@ -49,6 +49,10 @@ pub(crate) async fn run(context: &Context, args: &CancelArgs) -> Result<(), Fail
     }
     let next = bus.output(&pipeline).await?.map(|(output, _)| output.next());
     let announced = announced(&bus, &pipeline).await?;
+    let retried = match next {
+        Some(next) => retrying::numbers(&bus, &pipeline, blocks, next).await?.len(),
+        None => 0,
+    };
     let named = if first == last {
         format!("block {first}")
     } else {
@@ -56,7 +60,7 @@ pub(crate) async fn run(context: &Context, args: &CancelArgs) -> Result<(), Fail
     };
     output::line(&format!(
         "{pipeline}: the cancellation of {named} is stored{}",
-        effect(blocks, next, announced)
+        effect(blocks, next, announced) + &retries(retried)
     ))
 }
 
@@ -105,6 +109,16 @@ fn effect(blocks: BlockRange, next: Option<u64>, announced: Option<u64>) -> Stri
         ),
     };
     recorded + &unknown
+}
+
+/// Says that a retry goes on: a cancellation ends the work for an announcement, and a retry amends a record.
+fn retries(count: usize) -> String {
+    let named = match count {
+        0 => return String::new(),
+        1 => "an operator's retry of a dead block is under way and goes on".to_owned(),
+        _ => format!("operators' retries of {count} dead blocks are under way and go on"),
+    };
+    format!("; {named}: docs/runbooks/queue-held.md tells how a retry ends")
 }
 
 #[cfg(test)]

@@ -6,16 +6,21 @@ use crate::failure::Failure;
 use crate::options::Of;
 use crate::progress::Progress;
 use crate::record::Filter;
-use crate::{output, record, records, work_in_flight};
+use crate::{output, record, records, retrying, work_in_flight};
 use clap::Args;
 use push0_bus::{Bus, Pipelines, now};
 use push0_domain::PipelineId;
 use push0_operate::letters;
 use push0_operate::retry::{self, DeadBlock, DeadTask};
 use serde_json::json;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
+use tokio::time::Instant;
 
+/// Interval of the messages about what the blocks wait for.
+const SAY_EVERY: Duration = Duration::from_secs(10);
+/// How many waiting blocks a message names.
+const NAMED_MAX: usize = 5;
 /// Interval of the looks at blocks that are proved again.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
@@ -142,6 +147,7 @@ async fn all_end(bus: &Bus, blocks: Vec<&DeadBlock>) -> Result<bool, Failure> {
     let mut open: Vec<Open<'_>> = blocks.into_iter().map(open).collect();
     let (mut ended, mut all_proved) = (0, true);
     let progress = Progress::towards(total as u64, "blocks proved again");
+    let mut say_at = Instant::now();
     while !open.is_empty() {
         tokio::time::sleep(LOOK_EVERY).await;
         let mut still = Vec::new();
@@ -166,8 +172,31 @@ async fn all_end(bus: &Bus, blocks: Vec<&DeadBlock>) -> Result<bool, Failure> {
             output::note(&format!("{}: {outcome} ({ended} of {total})", name(block)));
         }
         open = still;
+        if Instant::now() >= say_at {
+            say(bus, &open).await?;
+            say_at = Instant::now() + SAY_EVERY;
+        }
     }
     Ok(all_proved)
+}
+
+/// Says what blocks wait for: their attempts, and held queues with their last error.
+async fn say(bus: &Bus, open: &[Open<'_>]) -> Result<(), Failure> {
+    for Open { block, .. } in open.iter().take(NAMED_MAX) {
+        let waiting = work_in_flight::waiting(bus, &block.pipeline, block.key()).await?;
+        if let Some(attempt) = retrying::attempt(bus, &waiting).await? {
+            output::note(&format!("{}: attempt {attempt} is under way", name(block)));
+        }
+    }
+    let pipelines: BTreeSet<&PipelineId> = open.iter().map(|open| &open.block.pipeline).collect();
+    for pipeline in pipelines {
+        for hold in retrying::held_queues(bus, pipeline).await? {
+            output::note(&format!(
+                "{pipeline}: {hold}; the retry goes on without this command too (docs/runbooks/queue-held.md)"
+            ));
+        }
+    }
+    Ok(())
 }
 
 /// Returns whether no message asks for work on a block, or is about its result.

@@ -3,6 +3,7 @@
 mod auth;
 mod dead;
 mod seeing;
+mod work;
 
 use push0_bus::{Bucket, Bus, Limits, Message, NatsConfig, Pipelines, Stream, now};
 use push0_domain::message::{
@@ -94,7 +95,10 @@ impl Deployment {
 
     /// Stores what the ingester knows about a block.
     async fn remember(&self, number: u64, input: Option<Payload>) -> KnownBlock {
-        let block = block(number);
+        self.remember_block(block(number), input).await
+    }
+
+    async fn remember_block(&self, block: BlockRef, input: Option<Payload>) -> KnownBlock {
         let known = KnownBlock {
             block,
             parent_hash: BlockHash([9; 32]),
@@ -119,8 +123,12 @@ impl Deployment {
     }
 
     async fn emit(&self, number: u64, outcome: EmissionOutcome) {
-        let block = block(number);
-        let known = self.remember(number, None).await;
+        self.emit_block(block(number), outcome).await;
+    }
+
+    async fn emit_block(&self, block: BlockRef, outcome: EmissionOutcome) {
+        let number = block.number;
+        let known = self.remember_block(block, None).await;
         let stored_at = Timestamp(now().0 - 1_000_000);
         let emission = Emission {
             pipeline: "demo".parse().expect("a name"),
@@ -678,5 +686,8 @@ async fn a_definition_that_cannot_be_read_sends_no_command_to_another_pipeline()
         );
     }
     deployment.ok(&["pipeline", "remove", "broken"]);
-    assert_eq!(deployment.ok(&["blocks"]), "demo: no such block has been emitted yet\n");
+    assert_eq!(
+        deployment.ok(&["blocks"]),
+        "demo: no such block has been emitted yet\n"
+    );
 }
