@@ -79,7 +79,7 @@ pub(crate) struct RoleStatus {
     pub(crate) leaders: Vec<String>,
     /// The processes that wait for the role.
     pub(crate) standbys: Vec<String>,
-    /// When the term began at the latest, or when the last one ended; `None` before the first leader.
+    /// When the term began, or when the last one ended; `None` before the first leader.
     pub(crate) since: Option<Timestamp>,
 }
 
