@@ -23,8 +23,8 @@ use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::{EnvFilter, Layer, Registry, fmt};
 
 use crate::config::LogFormat;
-use lines::Lines;
 pub use error::TelemetryError;
+use lines::Lines;
 pub(crate) use lines::take as take_lines;
 pub use sink::Sink;
 
@@ -127,8 +127,7 @@ fn log_filter(directives: &str) -> Result<EnvFilter, Invalid> {
     };
     // A lone word that is not a level would be read as a target: `inof` would silence everything else. An
     // empty directive would be read as the level `error`.
-    let is_level =
-        |word: &str| !word.is_empty() && word.parse::<LevelFilter>().is_ok();
+    let is_level = |word: &str| !word.is_empty() && word.parse::<LevelFilter>().is_ok();
     let mut directives: Vec<_> = directives.split(',').map(str::trim).collect();
     if !directives.iter().all(|d| d.contains(['=', '[']) || is_level(d)) {
         return Err(refused());
@@ -136,6 +135,10 @@ fn log_filter(directives: &str) -> Result<EnvFilter, Invalid> {
     // The SDK logs every failed export. The exporter of this crate logs only the first one instead.
     if !directives.iter().any(|d| d.contains("opentelemetry")) {
         directives.push("opentelemetry=off");
+    }
+    // The NATS client logs every failed sign-in, some five a second. `push0_bus` logs the outage once a minute instead.
+    if !directives.iter().any(|d| d.contains("async_nats")) {
+        directives.push("async_nats::connector=off");
     }
     EnvFilter::try_new(directives.join(",")).map_err(|_| refused())
 }
@@ -158,6 +161,15 @@ mod tests {
         for bad in ["", "inof", "push0_bus=loud", "info,push0_bus"] {
             assert!(log_filter(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn failed_sign_ins_are_left_to_the_log_of_the_outage_unless_they_are_asked_for() {
+        let filter = |directives| log_filter(directives).expect("a filter").to_string();
+        for quiet in ["warn", "info,push0_bus=debug"] {
+            assert!(filter(quiet).contains("async_nats::connector=off"), "{quiet}");
+        }
+        assert!(!filter("warn,async_nats=info").contains("connector=off"));
     }
 
     #[test]
