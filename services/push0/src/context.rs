@@ -69,11 +69,21 @@ impl Context {
     /// Returns the endpoint of the `push0 up` that runs in DIR; `None` if there is none, or if this command
     /// uses another broker.
     pub(crate) fn endpoint(&self) -> Option<Endpoint> {
-        let endpoint = Endpoint::of_running(&self.dir)?;
-        // A URL without the secret means the same broker.
-        let same = |url: &String| *url == endpoint.nats_url || is_bare(url, &endpoint);
-        let other = self.nats.as_ref().is_some_and(|url| !same(url));
-        (!other).then_some(endpoint)
+        self.running().ok().flatten()
+    }
+
+    /// Returns what [`Self::endpoint`] returns, or why it cannot be read.
+    pub(crate) fn running(&self) -> Result<Option<Endpoint>, Failure> {
+        let running = match Endpoint::of_running(&self.dir) {
+            // Another broker may be meant.
+            Err(_) if self.nats.is_some() => None,
+            running => running?,
+        };
+        Ok(running.filter(|endpoint| {
+            // A URL without the secret means the same broker.
+            let is_same = |url: &String| *url == endpoint.nats_url || is_bare(url, endpoint);
+            self.nats.as_ref().is_none_or(is_same)
+        }))
     }
 
     fn config(&self) -> Result<NatsConfig, Failure> {
@@ -82,7 +92,7 @@ impl Context {
             .filter(|(name, value)| name.to_str().is_some_and(is_ours) && !value.is_empty());
         let loaded = push0_runtime::config::load_from::<Environment>(None, ours, |_| Ok(()));
         let mut config = loaded.map_err(|error| Failure::usage(error.to_string()))?.nats;
-        let running = self.endpoint().map(|endpoint| endpoint.nats_url);
+        let running = self.running()?.map(|endpoint| endpoint.nats_url);
         if let Some(url) = running.or_else(|| self.nats.clone()) {
             config.url = url;
         }
