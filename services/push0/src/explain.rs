@@ -1,15 +1,16 @@
 //! Finds the reason why a block without a record waits, and how far its stages are.
 
 use crate::failure::Failure;
-use crate::retrying;
 use crate::waits::{self, Facts, Open};
 use crate::work_in_flight::{self, HeldTask, Waiting};
+use crate::{retrying, room, status};
 use push0_bus::{Bus, Pipelines};
+use push0_domain::message::Role;
 use push0_domain::pipeline::Pipeline;
 use push0_domain::subject::{AttemptKey, Kind};
-use push0_domain::{BlockKey, PipelineId, ProofType};
+use push0_domain::{BlockKey, PipelineId, ProofType, ZkvmId};
 use serde::Serialize;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// The reason why a block without a record waits.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -41,7 +42,22 @@ pub(crate) async fn explain(bus: &Bus, pipeline: &PipelineId, seen: &Seen<'_>) -
             .filter(|waiting| kinds.iter().any(|kind| kind.as_str() == waiting.kind));
         those.flat_map(|waiting| waiting.stages.keys().cloned()).collect()
     };
+    let zkvms = |kinds: &[Kind]| -> BTreeSet<ZkvmId> {
+        let messages = waiting.iter().flat_map(|waiting| &waiting.messages);
+        let those =
+            messages.filter(|(_, subject)| Kind::of(subject).is_some_and(|kind| kinds.contains(&kind)));
+        those.map(|(key, _)| key.zkvm.clone()).collect()
+    };
+    let mut wanted = zkvms(&[Kind::Stage, Kind::Task]);
+    if wanted.is_empty() && seen.queued {
+        let proofs = definition.iter().flat_map(|definition| &definition.proofs);
+        wanted.extend(proofs.filter_map(|proof| Some(proof.first()?.zkvm.clone())));
+    }
+    let checking = zkvms(&[Kind::Check]);
     let facts = Facts {
+        unserved: unserved(bus, Role::Prover, wanted).await?,
+        unverified: unserved(bus, Role::Verifier, checking).await?,
+        full: full(bus).await,
         number: seen.number,
         unknown_to: (!seen.is_known).then(|| pipeline.to_string()),
         next: bus.output(pipeline).await?.map(|(output, _)| output.next()),
@@ -64,6 +80,28 @@ pub(crate) async fn explain(bus: &Bus, pipeline: &PipelineId, seen: &Seen<'_>) -
         waits_for: waits::sentence(&facts),
         stages,
     })
+}
+
+/// Returns the zkVMs of which none is heard.
+async fn unserved(bus: &Bus, role: Role, mut wanted: BTreeSet<ZkvmId>) -> Result<Vec<String>, Failure> {
+    if !wanted.is_empty() {
+        let heard = status::heard(bus, role).await?;
+        wanted.retain(|zkvm| !heard.contains(zkvm));
+    }
+    Ok(wanted.iter().map(ToString::to_string).collect())
+}
+
+/// Returns what says that no work is released for want of room. A stream without an answer says nothing here.
+async fn full(bus: &Bus) -> Option<String> {
+    let mut levels = Vec::new();
+    for (name, standing) in bus.standings().await {
+        levels.extend(standing.ok().map(|standing| (name, standing.level)));
+    }
+    let levels: Vec<_> = levels
+        .iter()
+        .map(|(name, level)| (name.as_str(), *level))
+        .collect();
+    room::of_work(&levels)
 }
 
 /// The messages of one proof of a block or range.
