@@ -1,7 +1,7 @@
 //! `push0 retry`: proves dead blocks again, and shows how that goes.
 
 use crate::block_range::{BlockRange, BlocksArg};
-use crate::context::Context;
+use crate::context::{Context, known};
 use crate::failure::Failure;
 use crate::options::Of;
 use crate::progress::Progress;
@@ -30,7 +30,7 @@ pub(crate) struct RetryArgs {
     of: Of,
     /// Block numbers, FIRST..LAST with both included, or 0x and the beginning of a hash. Blocks that are not dead are
     /// left alone.
-    #[arg(value_name = "BLOCK|FIRST..LAST", required_unless_present = "since")]
+    #[arg(value_name = "BLOCK|FIRST..LAST")]
     blocks: Vec<BlocksArg>,
     /// All blocks that died within this time, such as 2h.
     #[arg(long, value_name = "DURATION", conflicts_with = "blocks")]
@@ -43,9 +43,19 @@ pub(crate) struct RetryArgs {
 type Chosen = BTreeMap<DeadBlock, Vec<DeadTask>>;
 
 pub(crate) async fn run(context: &Context, args: &RetryArgs) -> Result<(), Failure> {
+    if args.blocks.is_empty() && args.since.is_none() {
+        return Err(Failure::usage(
+            "which blocks? name them as NUMBER or FIRST..LAST, or give --since 2h for all that died within that time",
+        ));
+    }
     let bus = context.bus().await?;
     let chosen = match args.since {
-        Some(since) => died_since(&bus, args.of.pipeline.as_ref(), *since).await?,
+        Some(since) => {
+            if let Some(name) = &args.of.pipeline {
+                known(&bus, name).await?;
+            }
+            died_since(&bus, args.of.pipeline.as_ref(), *since).await?
+        }
         None => {
             let pipeline = context.pipeline(&bus, &args.of).await?;
             let mut numbers = Vec::new();

@@ -250,6 +250,16 @@ fn wrong_usage_and_wrong_files_exit_with_64() {
         assert_eq!(output.status.code(), Some(64), "{args:?}: {}", stderr(&output));
         assert!(stderr(&output).contains(reason), "{args:?}: {}", stderr(&output));
     }
+    let good = dir.path().join("good.toml");
+    std::fs::write(&good, PIPELINE).expect("a file");
+    let good = good.to_str().expect("it is text");
+    let set = push0(&["pipeline", "check", good, "--set", "source.rpc_url=http://node"]);
+    assert_eq!(set.status.code(), Some(64));
+    assert!(
+        stderr(&set).contains("--set brings this about"),
+        "{}",
+        stderr(&set)
+    );
     let fixed = push0(&["pipeline", "check", file, "--set", "proof.0.stage.0.timeout=2s"]);
     assert!(
         stdout(&fixed).contains("timeout 2s"),
@@ -690,4 +700,27 @@ async fn a_definition_that_cannot_be_read_sends_no_command_to_another_pipeline()
         deployment.ok(&["blocks"]),
         "demo: no such block has been emitted yet\n"
     );
+}
+
+#[tokio::test]
+async fn a_mistyped_pipeline_is_no_success() {
+    let deployment = Deployment::start().await;
+    for args in [
+        &["repair", "--pipeline", "nope"][..],
+        &["dead", "list", "--pipeline", "nope"],
+        &["dead", "list", "--pipeline", "nope", "--json"],
+        &["retry", "--since", "1h", "--pipeline", "nope"],
+        &["blocks", "--pipeline", "nope"],
+    ] {
+        let output = deployment.push0(args);
+        assert_eq!(output.status.code(), Some(1), "{args:?}: {}", stdout(&output));
+        let said = stderr(&output);
+        assert!(
+            said.contains("there is no pipeline `nope`; there are: demo"),
+            "{args:?}: {said}"
+        );
+    }
+    let bare = deployment.push0(&["retry"]);
+    assert_eq!(bare.status.code(), Some(64));
+    assert!(stderr(&bare).contains("--since"), "{}", stderr(&bare));
 }
