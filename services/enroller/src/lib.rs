@@ -7,6 +7,7 @@
 
 pub mod config;
 mod metrics;
+mod quiet;
 mod service;
 
 pub use service::run;

@@ -3,11 +3,15 @@
 use crate::{
     config::{Config, EnrolConfig},
     metrics::Metrics,
+    quiet::Quiet,
 };
 use push0_accounts::{Book, CalloutError, Request, admit, refuse};
 use push0_bus::{Backoff, Bus, BusError, NatsConfig, Signal, now};
 use push0_runtime::{BoxError, Component, Service};
-use std::time::Instant;
+use std::{
+    sync::{Mutex, PoisonError},
+    time::Instant,
+};
 
 /// The subject on which the broker asks about clients. Only the account of the enroller hears it.
 const QUESTIONS: &str = "$SYS.REQ.USER.AUTH";
@@ -21,6 +25,7 @@ pub async fn run(service: Service<Config>) -> Result<(), BoxError> {
         files: service.config.enrol.clone(),
         metrics: Metrics::register()?,
         book: service.health.component("accounts"),
+        quiet: Mutex::default(),
     };
     // The runtime has checked the files. A file missing later may be about to be replaced.
     enroller.book.ready();
@@ -55,6 +60,7 @@ struct Enroller {
     files: EnrolConfig,
     metrics: Metrics,
     book: Component,
+    quiet: Mutex<Quiet>,
 }
 
 impl Enroller {
@@ -113,7 +119,10 @@ impl Enroller {
             }
             Err(reason) => {
                 self.metrics.answers.with_label_values(&["refused"]).inc();
-                tracing::warn!(%reason, key = request.key(), "a client is refused");
+                let mut quiet = self.quiet.lock().unwrap_or_else(PoisonError::into_inner);
+                if quiet.is_due(request.key(), Instant::now()) {
+                    tracing::warn!(%reason, key = request.key(), "a client is refused, which is logged once a minute");
+                }
                 refuse(request, &reason.to_string(), issuer, now())
             }
         }

@@ -3,8 +3,8 @@
 use crate::failure::Failure;
 use crate::records;
 use push0_bus::{Bucket, Bus};
-use push0_domain::PipelineId;
 use push0_domain::message::KnownBlock;
+use push0_domain::{BlockHash, PipelineId};
 use std::str::FromStr;
 
 /// The fewest hex digits of a hash that name a block.
@@ -43,6 +43,14 @@ impl FromStr for BlockArg {
 }
 
 impl BlockArg {
+    /// Returns whether a block with this hash may be meant.
+    pub(crate) fn may_be(&self, hash: &BlockHash) -> bool {
+        match self {
+            Self::Number(_) => true,
+            Self::Hash(beginning) => hash.to_string().starts_with(beginning),
+        }
+    }
+
     /// Returns the block's number. A hash is looked for among the facts of blocks, and then among the newest records.
     pub(crate) async fn number(&self, bus: &Bus, pipeline: &PipelineId) -> Result<u64, Failure> {
         let hash = match self {

@@ -5,12 +5,10 @@ use crate::failure::Failure;
 use crate::options::{Global, Of};
 use crate::output;
 use crate::secrets::without_userinfo;
-use push0_bus::{Bus, NatsConfig, Pipelines, Refusal};
+use push0_bus::{Bus, NatsConfig, Pipelines, Refusal, cause_of_outage};
 use push0_domain::PipelineId;
-use push0_domain::pipeline::Pipeline;
 use serde::Deserialize;
-use std::path::PathBuf;
-use std::sync::Arc;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::timeout;
@@ -71,11 +69,21 @@ impl Context {
     /// Returns the endpoint of the `push0 up` that runs in DIR; `None` if there is none, or if this command
     /// uses another broker.
     pub(crate) fn endpoint(&self) -> Option<Endpoint> {
-        let endpoint = Endpoint::of_running(&self.dir)?;
-        // A URL without the secret means the same broker.
-        let same = |url: &String| *url == endpoint.nats_url || is_bare(url, &endpoint);
-        let other = self.nats.as_ref().is_some_and(|url| !same(url));
-        (!other).then_some(endpoint)
+        self.running().ok().flatten()
+    }
+
+    /// Returns what [`Self::endpoint`] returns, or why it cannot be read.
+    pub(crate) fn running(&self) -> Result<Option<Endpoint>, Failure> {
+        let running = match Endpoint::of_running(&self.dir) {
+            // Another broker may be meant.
+            Err(_) if self.nats.is_some() => None,
+            running => running?,
+        };
+        Ok(running.filter(|endpoint| {
+            // A URL without the secret means the same broker.
+            let is_same = |url: &String| *url == endpoint.nats_url || is_bare(url, endpoint);
+            self.nats.as_ref().is_none_or(is_same)
+        }))
     }
 
     fn config(&self) -> Result<NatsConfig, Failure> {
@@ -84,7 +92,7 @@ impl Context {
             .filter(|(name, value)| name.to_str().is_some_and(is_ours) && !value.is_empty());
         let loaded = push0_runtime::config::load_from::<Environment>(None, ours, |_| Ok(()));
         let mut config = loaded.map_err(|error| Failure::usage(error.to_string()))?.nats;
-        let running = self.endpoint().map(|endpoint| endpoint.nats_url);
+        let running = self.running()?.map(|endpoint| endpoint.nats_url);
         if let Some(url) = running.or_else(|| self.nats.clone()) {
             config.url = url;
         }
@@ -106,24 +114,36 @@ impl Context {
                 refusals.send_replace(Some(refusal.to_string()));
             }
         };
-        let bus = Bus::connect_reporting(&config, "push0", report, |_| {})
+        let (outage, away) = watch::channel(None::<String>);
+        let report_outage = move |reason: Option<&String>| {
+            outage.send_replace(reason.cloned());
+        };
+        let bus = Bus::connect_reporting(&config, "push0", report, report_outage)
             .await
             .map_err(|error| Failure::usage(error.to_string()))?;
         if timeout(CONNECT_TIMEOUT, bus.connected()).await.is_ok() {
             return Ok(bus);
         }
-        let silence = format!("no broker answers at {}", without_userinfo(&config.url));
+        let own = self.endpoint().map(|endpoint| endpoint.pid);
+        let silence = || {
+            let away = away.borrow().clone();
+            let cause = away.as_deref().map(cause_of_outage);
+            silence(
+                &without_userinfo(&config.url),
+                cause,
+                own.map(|pid| (pid, &*self.dir)),
+            )
+        };
         let rest = wait.saturating_sub(CONNECT_TIMEOUT);
         if !rest.is_zero() {
-            output::note(&format!("push0: {silence}: waiting for it up to {wait:?}"));
+            let (finding, _) = silence();
+            output::note(&format!("push0: {finding}: waiting for it up to {wait:?}"));
             if timeout(rest, bus.connected()).await.is_ok() {
                 return Ok(bus);
             }
         }
-        Err(Failure::failed(format!(
-            "{silence}: start one with `push0 up`, or name it with --nats or, where `push0 up` runs in another \
-             directory, --dir"
-        )))
+        let (finding, remedy) = silence();
+        Err(Failure::failed(format!("{finding}: {remedy}")))
     }
 
     /// Connects to the broker and checks that all streams and buckets exist.
@@ -135,23 +155,74 @@ impl Context {
 
     /// Returns the named pipeline, current or removed; without a name, the only current pipeline.
     pub(crate) async fn pipeline(&self, bus: &Bus, of: &Of) -> Result<PipelineId, Failure> {
-        let pipelines = Pipelines::bind(bus).await?;
-        let current = pipelines.current().await?;
-        match &of.pipeline {
-            Some(name) if current.iter().any(|p| p.name == *name) => Ok(name.clone()),
-            Some(name) if pipelines.revision(name, 1).await?.is_some() => Ok(name.clone()),
-            Some(name) => Err(Failure::failed(format!(
-                "there is no pipeline `{name}`; {}",
+        if let Some(name) = &of.pipeline {
+            return known(bus, name).await.map(|()| name.clone());
+        }
+        let current = current(bus).await?;
+        match &current[..] {
+            [only] => Ok(only.clone()),
+            _ => Err(Failure::usage(format!(
+                "which pipeline? name it with --pipeline; {}",
                 names(&current)
             ))),
-            None => match &current[..] {
-                [only] => Ok(only.name.clone()),
-                _ => Err(Failure::usage(format!(
-                    "which pipeline? name it with --pipeline; {}",
-                    names(&current)
-                ))),
-            },
         }
+    }
+}
+
+/// Returns an error unless a pipeline of this name is there or was once.
+pub(crate) async fn known(bus: &Bus, name: &PipelineId) -> Result<(), Failure> {
+    if Pipelines::bind(bus).await?.names().await?.contains(name) {
+        return Ok(());
+    }
+    let names = names(&current(bus).await?);
+    Err(Failure::failed(format!("there is no pipeline `{name}`; {names}")))
+}
+
+/// Returns the names of the current pipelines. A pipeline whose definition cannot be read is one of them.
+async fn current(bus: &Bus) -> Result<Vec<PipelineId>, Failure> {
+    let (readable, unreadable) = Pipelines::bind(bus).await?.all().await?;
+    let readable = readable.iter().map(|pipeline| pipeline.name.clone());
+    let mut names: Vec<PipelineId> = readable
+        .chain(unreadable.into_iter().map(|(name, _)| name))
+        .collect();
+    names.sort();
+    Ok(names)
+}
+
+/// Says why there is no connection to the broker at `url`, and what to do. `own` is the process id of the `push0 up` that
+/// runs that broker, and its directory.
+fn silence(url: &str, cause: Option<&str>, own: Option<(u32, &Path)>) -> (String, String) {
+    let because = cause.map_or(String::new(), |cause| format!(" ({cause})"));
+    if cause.is_some_and(|cause| cause.contains("authorization violation")) {
+        return (
+            format!("the broker at {url} refuses the sign-in{because}"),
+            "check PUSH0_NATS__NKEY_SEED or PUSH0_NATS__CREDENTIALS, or the user and password in the URL"
+                .into(),
+        );
+    }
+    if let Some((pid, dir)) = own {
+        return (
+            format!("the broker of `push0 up` (process {pid}) does not answer at {url}{because}"),
+            format!("look at {}", dir.join("nats/nats.log").display()),
+        );
+    }
+    // Where nobody listens, the reason is the system's.
+    let is_nobody = |cause: &&str| cause.contains("os error") || cause.contains("no answer");
+    match cause.filter(|cause| !is_nobody(cause)) {
+        Some("timed out") => (
+            format!("the broker at {url} takes the connection and does not answer the sign-in{because}"),
+            "check PUSH0_NATS__NKEY_SEED, and whether an enroller runs: the broker asks it about keys that it does not know. A \
+             broker that answers nobody is frozen"
+                .into(),
+        ),
+        Some(_) => (
+            format!("no connection to the broker at {url}{because}"),
+            "check its address, and the files PUSH0_NATS__TLS_CA, PUSH0_NATS__TLS_CERT and PUSH0_NATS__TLS_KEY".into(),
+        ),
+        None => (
+            format!("no broker answers at {url}{because}"),
+            "start one with `push0 up`, or name it with --nats or, where `push0 up` runs in another directory, --dir".into(),
+        ),
     }
 }
 
@@ -165,10 +236,44 @@ fn is_bare(url: &str, endpoint: &Endpoint) -> bool {
     .contains(&url.to_owned())
 }
 
-fn names(pipelines: &[Arc<Pipeline>]) -> String {
+fn names(pipelines: &[PipelineId]) -> String {
     if pipelines.is_empty() {
         return "there are none: `push0 pipeline apply FILE` adds one".into();
     }
-    let names: Vec<&str> = pipelines.iter().map(|p| p.name.as_str()).collect();
+    let names: Vec<&str> = pipelines.iter().map(PipelineId::as_str).collect();
     format!("there are: {}", names.join(", "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_broker_without_a_connection_is_told_with_its_reason_and_a_remedy() {
+        let of = |cause, own| {
+            let (finding, remedy) = silence("***@h:4222", cause, own);
+            format!("{finding}: {remedy}")
+        };
+        let refused = of(Some("authorization violation: nats"), None);
+        assert!(
+            refused.starts_with(
+                "the broker at ***@h:4222 refuses the sign-in (authorization violation: nats): check"
+            ),
+            "{refused}"
+        );
+        for nobody in [None, Some("Connection refused (os error 111)"), Some("no answer")] {
+            let said = of(nobody, None);
+            assert!(said.starts_with("no broker answers at ***@h:4222"), "{said}");
+        }
+        let tls = of(Some("invalid peer certificate: UnknownIssuer"), None);
+        assert!(
+            tls.contains("UnknownIssuer") && tls.contains("PUSH0_NATS__TLS_CA"),
+            "{tls}"
+        );
+        let frozen = of(None, Some((77, Path::new("/state"))));
+        assert!(
+            frozen.contains("(process 77)") && frozen.ends_with("look at /state/nats/nats.log"),
+            "{frozen}"
+        );
+    }
 }

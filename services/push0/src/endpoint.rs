@@ -54,12 +54,25 @@ impl Endpoint {
         serde_json::from_slice(&std::fs::read(Self::path(dir)).ok()?).ok()
     }
 
-    /// Returns the endpoint of the `push0 up` that runs in DIR now; `None` if there is none.
-    pub(crate) fn of_running(dir: &Path) -> Option<Self> {
-        if DirLock::is_held(dir) {
-            Self::of_last_run(dir)
-        } else {
-            None
+    /// Returns the endpoint of the `push0 up` that runs in DIR now; `None` if there is none, or if its first run begins.
+    pub(crate) fn of_running(dir: &Path) -> Result<Option<Self>, Failure> {
+        if !DirLock::is_held(dir) {
+            return Ok(None);
+        }
+        let path = Self::path(dir);
+        let damaged = |reason: String| {
+            Failure::failed(format!(
+                "a `push0 up` runs in {}, and {} cannot be read: {reason}. Stop it and start it again: it writes the file anew",
+                dir.display(),
+                path.display()
+            ))
+        };
+        match std::fs::read(&path) {
+            Ok(text) => serde_json::from_slice(&text)
+                .map(Some)
+                .map_err(|e| damaged(e.to_string())),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(damaged(error.to_string())),
         }
     }
 
@@ -137,15 +150,23 @@ mod tests {
             }],
         };
         endpoint.write(dir.path()).unwrap();
-        assert_eq!(Endpoint::of_running(dir.path()), None);
+        assert_eq!(Endpoint::of_running(dir.path()).ok(), Some(None));
         let lock = DirLock::take(dir.path()).unwrap();
-        assert_eq!(Endpoint::of_running(dir.path()), Some(endpoint.clone()));
+        let running = Endpoint::of_running(dir.path());
+        assert_eq!(running.ok(), Some(Some(endpoint.clone())));
+        std::fs::write(Endpoint::path(dir.path()), "{").unwrap();
+        let damaged = Endpoint::of_running(dir.path()).unwrap_err().text();
+        assert!(
+            damaged.contains("endpoint.json cannot be read") && damaged.contains("start it again"),
+            "{damaged}"
+        );
+        endpoint.write(dir.path()).unwrap();
         let Err(Failure::Failed(refused)) = DirLock::take(dir.path()) else {
             panic!("the lock is held twice")
         };
         assert!(refused.to_string().contains("(process 7)"), "{refused}");
         drop(lock);
-        assert_eq!(Endpoint::of_running(dir.path()), None);
+        assert_eq!(Endpoint::of_running(dir.path()).ok(), Some(None));
         assert_eq!(Endpoint::of_last_run(dir.path()), Some(endpoint));
     }
 }

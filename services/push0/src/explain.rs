@@ -2,15 +2,16 @@
 
 use crate::failure::Failure;
 use crate::waits::{self, Facts, Open};
-use crate::work_in_flight::{HeldTask, Waiting};
+use crate::work_in_flight::{self, HeldTask, Waiting};
+use crate::{retrying, status};
 use push0_bus::{Bus, Pipelines};
-use push0_domain::message::{ResultEvent, StageReady, Task, TaskResult};
+use push0_domain::message::Role;
 use push0_domain::pipeline::Pipeline;
 use push0_domain::subject::{AttemptKey, Kind};
-use push0_domain::{BlockKey, PipelineId, ProofType};
-use push0_operate::holds;
+use push0_domain::{BlockKey, PipelineId, ProofType, ZkvmId};
+use push0_operate::room;
 use serde::Serialize;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// The reason why a block without a record waits.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -21,14 +22,20 @@ pub(crate) struct Explained {
     pub(crate) stages: Vec<String>,
 }
 
+/// What was found of a block without a record.
+pub(crate) struct Seen<'a> {
+    pub(crate) number: u64,
+    /// Whether the ingester knows the block, or there is any message about it.
+    pub(crate) is_known: bool,
+    /// Whether its own message waits for the dispatcher.
+    pub(crate) queued: bool,
+    pub(crate) waiting: &'a [Waiting],
+    pub(crate) held: &'a [HeldTask],
+}
+
 /// Explains a block by its messages and by the attempts in leases.
-pub(crate) async fn explain(
-    bus: &Bus,
-    pipeline: &PipelineId,
-    number: u64,
-    queued: bool,
-    (waiting, held): (&[Waiting], &[HeldTask]),
-) -> Result<Explained, Failure> {
+pub(crate) async fn explain(bus: &Bus, pipeline: &PipelineId, seen: &Seen<'_>) -> Result<Explained, Failure> {
+    let Seen { waiting, held, .. } = seen;
     let definition = Pipelines::bind(bus).await?.newest_of(pipeline).await?;
     let of = |kinds: &[Kind]| -> Vec<String> {
         let those = waiting
@@ -36,13 +43,26 @@ pub(crate) async fn explain(
             .filter(|waiting| kinds.iter().any(|kind| kind.as_str() == waiting.kind));
         those.flat_map(|waiting| waiting.stages.keys().cloned()).collect()
     };
-    let zkvms = definition.as_ref().map(Pipeline::zkvms).unwrap_or_default();
-    let (all_holds, _) = holds::list(bus).await?;
-    let holds = all_holds.into_iter().filter(|(zkvm, _)| zkvms.contains(zkvm));
+    let zkvms = |kinds: &[Kind]| -> BTreeSet<ZkvmId> {
+        let messages = waiting.iter().flat_map(|waiting| &waiting.messages);
+        let those =
+            messages.filter(|(_, subject)| Kind::of(subject).is_some_and(|kind| kinds.contains(&kind)));
+        those.map(|(key, _)| key.zkvm.clone()).collect()
+    };
+    let mut wanted = zkvms(&[Kind::Stage, Kind::Task]);
+    if wanted.is_empty() && seen.queued {
+        let proofs = definition.iter().flat_map(|definition| &definition.proofs);
+        wanted.extend(proofs.filter_map(|proof| Some(proof.first()?.zkvm.clone())));
+    }
+    let checking = zkvms(&[Kind::Check]);
     let facts = Facts {
-        number,
+        unserved: unserved(bus, Role::Prover, wanted).await?,
+        unverified: unserved(bus, Role::Verifier, checking).await?,
+        full: full(bus).await,
+        number: seen.number,
+        unknown_to: (!seen.is_known).then(|| pipeline.to_string()),
         next: bus.output(pipeline).await?.map(|(output, _)| output.next()),
-        queued,
+        queued: seen.queued,
         held: held.iter().map(HeldTask::as_held).collect(),
         stages: of(&[Kind::Stage]),
         tasks: of(&[Kind::Task]),
@@ -51,14 +71,7 @@ pub(crate) async fn explain(
         is_in_range: definition
             .as_ref()
             .is_some_and(|definition| definition.range().is_some()),
-        holds: holds
-            .map(|(zkvm, hold)| {
-                let failures = hold.failures;
-                format!(
-                    "the queue of zkVM {zkvm} is held, because {failures} attempts failed without a success"
-                )
-            })
-            .collect(),
+        holds: retrying::held_queues(bus, pipeline).await?,
     };
     let stages = match &definition {
         Some(definition) => stages(bus, definition, waiting).await?,
@@ -68,6 +81,28 @@ pub(crate) async fn explain(
         waits_for: waits::sentence(&facts),
         stages,
     })
+}
+
+/// Returns the zkVMs of which none is heard.
+async fn unserved(bus: &Bus, role: Role, mut wanted: BTreeSet<ZkvmId>) -> Result<Vec<String>, Failure> {
+    if !wanted.is_empty() {
+        let heard = status::heard(bus, role).await?;
+        wanted.retain(|zkvm| !heard.contains(zkvm));
+    }
+    Ok(wanted.iter().map(ToString::to_string).collect())
+}
+
+/// Returns what says that no work is released for want of room. A stream without an answer says nothing here.
+async fn full(bus: &Bus) -> Option<String> {
+    let mut levels = Vec::new();
+    for (name, standing) in bus.standings().await {
+        levels.extend(standing.ok().map(|standing| (name, standing.level)));
+    }
+    let levels: Vec<_> = levels
+        .iter()
+        .map(|(name, level)| (name.as_str(), *level))
+        .collect();
+    room::of_work(&levels)
 }
 
 /// The messages of one proof of a block or range.
@@ -102,15 +137,8 @@ async fn stages(bus: &Bus, definition: &Pipeline, waiting: &[Waiting]) -> Result
             .into_iter()
             .filter(|(_, key, _)| key.stage == stage.name)
             .collect();
-        let Some(of) = tasks_of(bus, &of_stage).await? else {
-            continue;
-        };
-        let is_result = |kind: Kind| matches!(kind, Kind::Result | Kind::Verdict);
-        let mut done: Vec<u32> = of_stage
-            .iter()
-            .filter(|(kind, ..)| is_result(*kind))
-            .map(|(_, key, _)| key.index)
-            .collect();
+        let (of, mut done) = tasks(bus, &of_stage).await?;
+        let Some(of) = of else { continue };
         done.sort_unstable();
         done.dedup();
         let open = Open {
@@ -131,35 +159,19 @@ async fn stages(bus: &Bus, definition: &Pipeline, waiting: &[Waiting]) -> Result
     Ok(found)
 }
 
-/// Returns how many tasks the stage of these messages has, from the first message that tells.
-async fn tasks_of(bus: &Bus, messages: &[(Kind, &AttemptKey, &str)]) -> Result<Option<u32>, Failure> {
-    use push0_bus::Stream;
-    for (kind, _, subject) in messages {
-        let of = match kind {
-            Kind::Stage => {
-                let kept = bus.last::<StageReady>(Stream::Stages, subject).await?;
-                kept.and_then(|kept| kept.body.ok()).map(|ready| ready.tasks.of)
-            }
-            Kind::Task => {
-                let kept = bus.last::<Task>(Stream::Tasks, subject).await?;
-                kept.and_then(|kept| kept.body.ok()).map(|task| task.header.of)
-            }
-            Kind::Check => {
-                let kept = bus.last::<TaskResult>(Stream::Checks, subject).await?;
-                kept.and_then(|kept| kept.body.ok())
-                    .map(|result| result.header.of)
-            }
-            _ => {
-                let kept = bus.last::<ResultEvent>(Stream::Results, subject).await?;
-                match kept.and_then(|kept| kept.body.ok()) {
-                    Some(ResultEvent::Attempt(result)) => Some(result.header.of),
-                    _ => None,
-                }
-            }
-        };
-        if of.is_some() {
-            return Ok(of);
+/// Returns how many tasks the stage of these messages has, from the first message that tells, and the indexes of those that
+/// an attempt has completed.
+async fn tasks(bus: &Bus, messages: &OfProof<'_>) -> Result<(Option<u32>, Vec<u32>), Failure> {
+    let (mut of, mut done) = (None, Vec::new());
+    for (kind, key, subject) in messages {
+        let is_result = matches!(kind, Kind::Result | Kind::Verdict);
+        if of.is_some() && !is_result {
+            continue;
+        }
+        if let Some(told) = work_in_flight::told(bus, subject).await? {
+            of = of.or(Some(told.of));
+            done.extend(told.is_completed.then_some(key.index));
         }
     }
-    Ok(None)
+    Ok((of, done))
 }

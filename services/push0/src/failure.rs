@@ -51,7 +51,10 @@ impl Failure {
     pub(crate) fn text(&self) -> String {
         match self {
             Self::Usage(text) => text.clone(),
-            Self::Failed(error) => chain(error.as_ref()),
+            Self::Failed(error) => match error.downcast_ref() {
+                Some(BusError::Corrupt { .. }) => format!("{error}; `push0 repair` mends it"),
+                _ => chain(error.as_ref()),
+            },
             Self::Told => String::new(),
         }
     }

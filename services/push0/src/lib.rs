@@ -26,6 +26,7 @@ mod probe;
 mod progress;
 mod record;
 mod records;
+mod retrying;
 mod secrets;
 mod status;
 mod table;

@@ -28,7 +28,15 @@ pub(crate) fn load(file: &Path, overrides: &[Override]) -> Result<Pipeline, Fail
     let name = file.display().to_string();
     let text = std::fs::read_to_string(file)
         .map_err(|error| Failure::usage(format!("pipeline file {name} cannot be read: {error}")))?;
-    let text =
+    let set =
         overrides::apply(&text, overrides).map_err(|error| Failure::usage(format!("{name}: {error}")))?;
-    Pipeline::from_toml(&name, &text).map_err(|error| Failure::usage(error.to_string()))
+    Pipeline::from_toml(&name, &set).map_err(|error| {
+        let is_good_alone = set != text && Pipeline::from_toml(&name, &text).is_ok();
+        Failure::usage(match is_good_alone {
+            true => format!(
+                "{error}; the file alone is good: --set brings this about, and changes every file named here"
+            ),
+            false => error.to_string(),
+        })
+    })
 }

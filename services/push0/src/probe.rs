@@ -4,6 +4,7 @@ use std::{io, net::SocketAddr, time::Duration};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
+    task::JoinSet,
 };
 
 /// Time limit for an answer. Services answer these requests from memory.
@@ -51,6 +52,18 @@ pub(crate) async fn ready(address: SocketAddr) -> Result<(), String> {
     }
 }
 
+/// Checks several services at the same time: hung ones take the time of one. Returns the answers in the order of the
+/// addresses.
+pub(crate) async fn all_ready(addresses: impl IntoIterator<Item = SocketAddr>) -> Vec<Result<(), String>> {
+    let mut asked = JoinSet::new();
+    for (place, address) in addresses.into_iter().enumerate() {
+        asked.spawn(async move { (place, ready(address).await) });
+    }
+    let mut answers = asked.join_all().await;
+    answers.sort_by_key(|(place, _)| *place);
+    answers.into_iter().map(|(_, answer)| answer).collect()
+}
+
 fn reasons(body: &str) -> String {
     let parsed: serde_json::Value = serde_json::from_str(body).unwrap_or_default();
     let reasons: Vec<String> = parsed["not_ready"]
@@ -87,6 +100,20 @@ fn metric(text: &str, name: &str) -> Option<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn hung_services_are_asked_at_the_same_time() {
+        let listen = || std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let hung = [listen(), listen(), listen()];
+        let addresses = hung.iter().map(|hung| hung.local_addr().unwrap());
+        let began = std::time::Instant::now();
+        let answers = all_ready(addresses).await;
+        assert!(
+            answers.len() == 3 && answers.iter().all(Result::is_err),
+            "{answers:?}"
+        );
+        assert!(began.elapsed() < 2 * PATIENCE, "{:?}", began.elapsed());
+    }
 
     #[test]
     fn an_answer_is_understood() {

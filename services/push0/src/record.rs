@@ -48,11 +48,15 @@ impl Record {
         }
     }
 
-    /// Returns whether the block was proved and each of its proofs was verified by a verifier, except those of
-    /// the `unchecked` types, which the pipeline does not verify.
-    pub(crate) fn is_verified(&self, unchecked: &BTreeSet<ProofType>) -> bool {
-        let is_verified = |proof: &Proof| proof.verifier.is_some() || unchecked.contains(&proof.proof_type);
-        !self.proofs().is_empty() && self.proofs().iter().all(is_verified)
+    /// Returns whether the block was proved and each of its proofs was verified by a verifier.
+    pub(crate) fn is_verified(&self) -> bool {
+        !self.proofs().is_empty() && self.proofs().iter().all(|proof| proof.verifier.is_some())
+    }
+
+    /// Returns whether a proof of the block lacks the verdict that it needs: those of the `unchecked` types need none.
+    pub(crate) fn lacks_verdict(&self, unchecked: &BTreeSet<ProofType>) -> bool {
+        let lacks = |proof: &Proof| proof.verifier.is_none() && !unchecked.contains(&proof.proof_type);
+        self.proofs().iter().any(lacks)
     }
 
     /// Returns where the time of the block went; `None` without a proof.
@@ -299,7 +303,7 @@ pub(crate) mod tests {
         assert_eq!(row(&record), expected);
         assert_eq!(record.overhead_us(), Some(4_250));
         assert_eq!(record.trace_id(), Some("0af7651916cd43dd8448eb211c80319c"));
-        assert!(record.is_verified(&BTreeSet::new()));
+        assert!(record.is_verified());
     }
 
     #[test]
@@ -327,8 +331,8 @@ pub(crate) mod tests {
     #[test]
     fn a_proof_without_a_verifier_is_not_verified() {
         let unverified = record(41, EmissionOutcome::Proved(vec![proof(Some("v")), proof(None)]));
-        assert!(!unverified.is_verified(&BTreeSet::new()));
-        assert!(unverified.is_verified(&BTreeSet::from(["miden".parse().unwrap()])));
+        assert!(!unverified.is_verified() && unverified.lacks_verdict(&BTreeSet::new()));
+        assert!(!unverified.lacks_verdict(&BTreeSet::from(["miden".parse().unwrap()])));
         assert_eq!(row(&unverified).last().map(String::as_str), Some("v,-"));
     }
 
@@ -354,6 +358,6 @@ pub(crate) mod tests {
                 "-"
             ]
         );
-        assert!(!record.is_verified(&BTreeSet::new()));
+        assert!(!record.is_verified());
     }
 }

@@ -65,7 +65,7 @@ pub(crate) async fn of_number(
         Own::Record(record) => return Ok(Some(*record)),
         Own::Unreadable => {
             return Err(Failure::failed(format!(
-                "{pipeline}: the record of block {number} cannot be read"
+                "{pipeline}: the record of block {number} cannot be read; `push0 repair` mends it"
             )));
         }
         Own::Nothing => {}
@@ -100,6 +100,17 @@ pub(crate) async fn of_number(
         }
     }
     Ok(None)
+}
+
+/// Returns the number at which the output goes on, if it goes on at this block or before it: then a record of the block
+/// is of a chain that was replaced.
+pub(crate) async fn replaced_from(
+    bus: &Bus,
+    pipeline: &PipelineId,
+    number: u64,
+) -> Result<Option<u64>, Failure> {
+    let next = newest(bus, pipeline).await?.map(|record| record.emission.next);
+    Ok(next.filter(|next| *next <= number))
 }
 
 /// Returns the last `count` records, oldest first. Goes back by block number and stops at the first number

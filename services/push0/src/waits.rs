@@ -19,6 +19,8 @@ pub(crate) struct Held {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Facts {
     pub(crate) number: u64,
+    /// The pipeline, if neither its ingester nor any message tells of the block.
+    pub(crate) unknown_to: Option<String>,
     /// The number that is to be emitted next.
     pub(crate) next: Option<u64>,
     /// Whether the block's own message waits for the dispatcher.
@@ -33,6 +35,12 @@ pub(crate) struct Facts {
     pub(crate) is_in_range: bool,
     /// Sentences about held queues.
     pub(crate) holds: Vec<String>,
+    /// The zkVMs whose provers the block needs next, as far as none is heard.
+    pub(crate) unserved: Vec<String>,
+    /// The zkVMs whose verifiers the block needs next, as far as none is heard.
+    pub(crate) unverified: Vec<String>,
+    /// What says that work waits for room.
+    pub(crate) full: Option<String>,
 }
 
 /// Returns the reason why a block without a record waits.
@@ -44,10 +52,6 @@ pub(crate) fn sentence(facts: &Facts) -> String {
         .filter(|held| held.running_ms.is_some())
         .collect();
     running.sort_by_key(|held| std::cmp::Reverse(held.running_ms));
-    let holds = || match &facts.holds[..] {
-        [] => String::new(),
-        [hold, ..] => format!(": {hold}"),
-    };
     if let [longest, others @ ..] = &running[..] {
         return format!(
             "Block {number} waits for {}{}.",
@@ -61,26 +65,13 @@ pub(crate) fn sentence(facts: &Facts) -> String {
             held.prover, held.task
         );
     }
-    if let Some(stage) = facts.checks.first() {
-        return format!(
-            "Block {number} waits for a verifier: {stage} is completed, and no verifier has taken it."
-        );
+    if let Some(waits) = unclaimed(facts) {
+        return waits;
     }
-    if let Some(stage) = facts.tasks.first() {
-        return format!("Block {number} waits for a free prover for {stage}{}.", holds());
-    }
-    if let Some(stage) = facts.stages.first() {
+    if let Some(pipeline) = &facts.unknown_to {
         return format!(
-            "Block {number} waits for the dispatcher to release {stage}: no prover is free, or more urgent work goes \
-             first{}.",
-            holds()
-        );
-    }
-    if facts.queued {
-        return format!(
-            "Block {number} waits for the dispatcher to release its first tasks: no prover is free, more urgent work \
-             goes first, or the block is too far ahead of the output{}.",
-            holds()
+            "Block {number} is not known to {pipeline}: the ingester never saw it, or its facts have expired. `push0 \
+             status` shows how far the ingester is."
         );
     }
     match (facts.results.first(), facts.next) {
@@ -99,6 +90,50 @@ pub(crate) fn sentence(facts: &Facts) -> String {
              this lasts, look at the first line of `push0 status`."
         ),
     }
+}
+
+/// Returns what a block waits for whose work no process has taken yet; `None` if there is no such work.
+fn unclaimed(facts: &Facts) -> Option<String> {
+    let number = facts.number;
+    let why = match (&facts.holds[..], &facts.full) {
+        ([], None) => String::new(),
+        ([], Some(full)) => format!(": {full}"),
+        ([hold, ..], _) => format!(": {hold}"),
+    };
+    let unheard = |role, zkvm| {
+        format!(
+            "Block {number} waits for a {role} of zkVM {zkvm}, and none is heard: start one (`push0 provers` lists those \
+             heard)."
+        )
+    };
+    if let Some(zkvm) = facts.unverified.first() {
+        return Some(unheard("verifier", zkvm));
+    }
+    if let Some(stage) = facts.checks.first() {
+        return Some(format!(
+            "Block {number} waits for a verifier: {stage} is completed, and no verifier has taken it."
+        ));
+    }
+    if let Some(zkvm) = facts.unserved.first() {
+        return Some(unheard("prover", zkvm));
+    }
+    if let Some(stage) = facts.tasks.first() {
+        return Some(format!(
+            "Block {number} waits for a free prover for {stage}{why}."
+        ));
+    }
+    if let Some(stage) = facts.stages.first() {
+        return Some(format!(
+            "Block {number} waits for the dispatcher to release {stage}: no prover is free, or more urgent work goes \
+             first{why}."
+        ));
+    }
+    facts.queued.then(|| {
+        format!(
+            "Block {number} waits for the dispatcher to release its first tasks: no prover is free, more urgent work \
+             goes first, or the block is too far ahead of the output{why}."
+        )
+    })
 }
 
 fn attempt(held: &Held) -> String {
@@ -256,6 +291,26 @@ mod tests {
             held_queue,
             "Block 7 waits for a free prover for main.prove: the queue of zkVM miden is held."
         );
+        for (unserved, said) in [(true, "a prover of zkVM vm"), (false, "a verifier of zkVM vm")] {
+            let (of_provers, of_verifiers) = if unserved {
+                (some("vm"), vec![])
+            } else {
+                (vec![], some("vm"))
+            };
+            let alone = of(Facts {
+                unserved: of_provers,
+                unverified: of_verifiers,
+                stages: some("main.prove"),
+                ..Facts::default()
+            });
+            assert!(alone.contains(said) && alone.contains("none is heard"), "{alone}");
+        }
+        let full = of(Facts {
+            stages: some("main.prove"),
+            full: Some("PUSH0_CHECKS is 90 % full".into()),
+            ..Facts::default()
+        });
+        assert!(full.ends_with("first: PUSH0_CHECKS is 90 % full."), "{full}");
         let order = of(Facts {
             results: some("main.prove"),
             next: Some(5),
@@ -273,6 +328,11 @@ mod tests {
             .contains("its first tasks")
         );
         assert!(of(Facts::default()).starts_with("No message tells"));
+        let unknown = of(Facts {
+            unknown_to: Some("demo".into()),
+            ..Facts::default()
+        });
+        assert!(unknown.starts_with("Block 7 is not known to demo"), "{unknown}");
     }
 
     #[test]

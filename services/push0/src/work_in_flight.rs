@@ -3,12 +3,14 @@
 use crate::failure::Failure;
 use crate::waits::Held;
 use push0_bus::{Bus, Pipelines, Stream, now};
-use push0_domain::message::{BlockEvent, Lease};
+use push0_domain::message::{
+    BlockContext, BlockEvent, Lease, ResultEvent, StageReady, Task, TaskHeader, TaskResult,
+};
 use push0_domain::{
     BlockKey, PipelineId,
     subject::{self, AttemptKey, Kind},
 };
-use serde::Serialize;
+use serde::{Serialize, de::DeserializeOwned};
 use std::collections::BTreeMap;
 
 /// Maximum number of block messages to scan: a block message has no subject of its own.
@@ -122,6 +124,60 @@ fn stage_of(subject: &str) -> String {
         [_, _, stage, proof_type] => format!("{proof_type}.{stage}"),
         _ => subject.to_owned(),
     }
+}
+
+/// What the body of a message tells of its attempt.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Told {
+    /// Number of tasks of the stage.
+    pub(crate) of: u32,
+    /// Whether the attempt completed its task.
+    pub(crate) is_completed: bool,
+    /// Whether the work amends the record of a dead block.
+    pub(crate) amends: bool,
+}
+
+/// Reads a message about an attempt; `None` if it is gone or cannot be read.
+pub(crate) async fn told(bus: &Bus, subject: &str) -> Result<Option<Told>, Failure> {
+    let told = |of: u32, context: &BlockContext| Told {
+        of,
+        is_completed: false,
+        amends: context.amends,
+    };
+    let of_task = |header: &TaskHeader| told(header.of, &header.context);
+    Ok(match Kind::of(subject) {
+        Some(Kind::Stage) => {
+            let ready = body::<StageReady>(bus, Stream::Stages, subject).await?;
+            ready.map(|ready| told(ready.tasks.of, &ready.context))
+        }
+        Some(Kind::Task) => {
+            let task = body::<Task>(bus, Stream::Tasks, subject).await?;
+            task.map(|task| of_task(&task.header))
+        }
+        Some(Kind::Check) => {
+            let result = body::<TaskResult>(bus, Stream::Checks, subject).await?;
+            result.map(|result| of_task(&result.header))
+        }
+        Some(Kind::Result | Kind::Verdict) => match body(bus, Stream::Results, subject).await? {
+            Some(ResultEvent::Attempt(result)) => {
+                let is_false = result
+                    .verdict
+                    .as_ref()
+                    .is_some_and(|verdict| verdict.invalid.is_some());
+                Some(Told {
+                    is_completed: result.failure().is_none() && !is_false,
+                    ..of_task(&result.header)
+                })
+            }
+            _ => None,
+        },
+        _ => None,
+    })
+}
+
+async fn body<T: DeserializeOwned>(bus: &Bus, stream: Stream, subject: &str) -> Result<Option<T>, Failure> {
+    let kept = bus.last::<T>(stream, subject).await?;
+    Ok(kept.and_then(|kept| kept.body.ok()))
 }
 
 /// Returns whether the block's own message still waits for the dispatcher. Only the oldest

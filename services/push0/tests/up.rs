@@ -397,7 +397,7 @@ async fn a_service_that_refuses_its_configuration_ends_the_start() {
     let place = Place::new();
     std::fs::write(place.bin().join("refuse"), "").expect("a file");
     let mut up = place.up();
-    assert_eq!(up.ended().await, Some(1));
+    assert_eq!(up.ended().await, Some(64));
     assert!(
         place.log().contains("refuses its configuration"),
         "{}",

@@ -51,6 +51,9 @@ struct Holder {
     /// The leading instance. Empty after the leader has resigned.
     instance: String,
     renewal: u64,
+    /// When the term began, by the clock of the instance. Renewals are counted, and take longer than their distance.
+    #[serde(default)]
+    began_at: Option<Timestamp>,
 }
 
 /// Who leads a role, as the newest renewal of the term says.
@@ -69,6 +72,8 @@ pub struct Lead {
     pub led: Option<Led>,
     /// When the broker stored the last renewal or resignation. A leader renews several times a second.
     pub renewed_at: Option<Timestamp>,
+    /// When the term began, by the leader's clock; `None` without a leader.
+    pub began_at: Option<Timestamp>,
 }
 
 impl Bus {
@@ -77,8 +82,14 @@ impl Bus {
         let facts = self.facts::<Holder>(Bucket::State).await?;
         let fact = facts.look(&key_of(role)).await?.and_then(Result::ok);
         let renewed_at = fact.as_ref().map(|fact| fact.stored_at);
-        let led = fact.and_then(|fact| fact.value).and_then(Holder::led);
-        Ok(Lead { led, renewed_at })
+        let holder = fact.and_then(|fact| fact.value);
+        let began_at = holder.as_ref().and_then(|holder| holder.began_at);
+        let led = holder.and_then(Holder::led);
+        Ok(Lead {
+            led,
+            renewed_at,
+            began_at,
+        })
     }
 
     /// Returns who leads a role such as `collector.demo`; `None` if the leader has resigned, or no readable renewal is
@@ -145,6 +156,7 @@ pub struct Term {
     facts: Facts<Holder>,
     revision: u64,
     renewal: u64,
+    began_at: Option<Timestamp>,
     renewed_at: Instant,
     renew_at: Instant,
     renewing: Option<BoxFuture<'static, Result<Option<u64>, BusError>>>,
@@ -232,6 +244,7 @@ impl Leadership {
                 let holder = Holder {
                     instance: self.instance.clone(),
                     renewal: 0,
+                    began_at: Some(crate::now()),
                 };
                 // Listens before the fact is stored, so every candidate that reads the fact
                 // finds the listener.
@@ -243,6 +256,7 @@ impl Leadership {
                         facts,
                         revision,
                         renewal: 0,
+                        began_at: holder.began_at,
                         renewed_at: now,
                         renew_at: now + RENEW_EVERY,
                         renewing: None,
@@ -284,11 +298,12 @@ impl Leadership {
     }
 
     /// Renews the term stored at `revision`. Returns the new revision, or `None` if another instance leads.
-    async fn renew(self, facts: Facts<Holder>, revision: u64, renewal: u64) -> Result<Option<u64>, BusError> {
-        let holder = Holder {
-            instance: self.instance.clone(),
-            renewal,
-        };
+    async fn renew(
+        self,
+        facts: Facts<Holder>,
+        revision: u64,
+        holder: Holder,
+    ) -> Result<Option<u64>, BusError> {
         let renewed = facts.swap(&self.key, &holder, revision).await?;
         if renewed.is_some() {
             return Ok(renewed);
@@ -306,13 +321,18 @@ impl Term {
     /// Cancel safe: called again, it continues the renewal in progress.
     pub async fn hold(&mut self) -> Loss {
         loop {
+            let renewal = Holder {
+                instance: self.candidate.instance.clone(),
+                renewal: self.renewal + 1,
+                began_at: self.began_at,
+            };
             let renewed = tokio::select! {
                 renewed = renewed(
                     &mut self.renewing,
                     self.renew_at,
                     &self.candidate,
                     &self.facts,
-                    (self.revision, self.renewal + 1),
+                    (self.revision, renewal),
                 ) => renewed,
                 question = self.presence.next() => match question {
                     Ok(_) => continue,
@@ -353,6 +373,7 @@ impl Term {
         let nobody = Holder {
             instance: String::new(),
             renewal: self.renewal,
+            began_at: None,
         };
         let key = &self.candidate.key;
         if let Err(error) = self.facts.swap(key, &nobody, self.revision).await {
@@ -367,7 +388,7 @@ async fn renewed(
     renew_at: Instant,
     candidate: &Leadership,
     facts: &Facts<Holder>,
-    (revision, renewal): (u64, u64),
+    (revision, renewal): (u64, Holder),
 ) -> Result<Option<u64>, BusError> {
     tokio::time::sleep_until(renew_at).await;
     let begin = || {

@@ -66,6 +66,7 @@ pub use inspect::{Handed, Kept, Level};
 pub use leader::{Contest, Lead, Leadership, Led, Loss, Term};
 pub use log::Log;
 pub use nats_config::{DrawnKey, Membership, NatsConfig};
+pub use outage::cause_of_outage;
 pub use outbox::Outbox;
 pub use pipelines::{ApplyError, PipelineChange, Pipelines};
 pub use provision::{Limits, ProvisionError};

@@ -14,6 +14,9 @@ const SAY_EVERY: Duration = Duration::from_secs(60);
 /// Time limit for one address. Meanwhile no other event of the connection is handled.
 const TRY_MAX: Duration = Duration::from_millis(500);
 
+/// The end of the reason for which a broker cannot be reached.
+const TRYING: &str = "; trying on";
+
 /// Called with the reason while the broker cannot be reached, and with `None` when it is back.
 pub(crate) type Report = dyn Fn(Option<&String>) + Send + Sync;
 
@@ -60,7 +63,7 @@ impl Outage {
     pub(crate) async fn goes_on(&self, error: &str, now: Instant) {
         if is_due(&mut self.said_at(), now) {
             let error = self.reason(error).await;
-            let reason = format!("cannot reach the broker {}: {error}; trying on", self.url);
+            let reason = format!("cannot reach the broker {}: {error}{TRYING}", self.url);
             tracing::warn!("{reason}");
             (self.report)(Some(&reason));
         }
@@ -101,6 +104,12 @@ impl Outage {
     fn said_at(&self) -> std::sync::MutexGuard<'_, Option<Instant>> {
         self.said_at.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Returns the words of the broker or the system in a reason that the report of an outage was called with.
+pub fn cause_of_outage(reason: &str) -> &str {
+    let cause = reason.split_once(": ").map_or(reason, |(_, cause)| cause);
+    cause.strip_suffix(TRYING).unwrap_or(cause)
 }
 
 /// Returns whether the outage is to be logged now, and notes that it is.

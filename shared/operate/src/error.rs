@@ -16,7 +16,7 @@ pub enum OperateError {
     #[error(transparent)]
     Codec(#[from] CodecError),
     /// There is no dead letter of this id.
-    #[error("there is no dead letter `{0}`: see `push0 dead list`")]
+    #[error("there is no dead letter `{0}`, or a retry deleted it: see `push0 dead list`")]
     NoLetter(String),
     /// No dead letter is selected.
     #[error("there are no such dead letters: see `push0 dead list`")]

@@ -9,7 +9,7 @@ pub mod known;
 pub mod letters;
 mod outcome;
 pub mod retry;
-mod room;
+pub mod room;
 
 pub use error::OperateError;
 pub use outcome::outcome;

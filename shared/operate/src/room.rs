@@ -12,29 +12,35 @@ fn full(place: Place, levels: &[(&str, Level)]) -> String {
 /// Used thousandths of DEAD above which the watchdog drops the oldest letters.
 const LETTERS_ABOVE: u64 = 900;
 
-/// Returns a sentence for everything that waits, given the levels by stream name.
-pub(crate) fn waits(levels: &[(&str, Level)]) -> Vec<String> {
-    let of = |places: &[Place]| -> Vec<(Place, Level)> {
-        let level = |place: &Place| {
-            let name = place.name();
-            let found = levels.iter().find(|(stream, _)| *stream == name);
-            found.map(|(_, level)| (*place, *level))
-        };
-        places.iter().filter_map(level).collect()
+/// Returns the levels of these places.
+fn of(places: &[Place], levels: &[(&str, Level)]) -> Vec<(Place, Level)> {
+    let level = |place: &Place| {
+        let name = place.name();
+        let found = levels.iter().find(|(stream, _)| *stream == name);
+        found.map(|(_, level)| (*place, *level))
     };
-    let mut waits = Vec::new();
-    let work = of(&Place::OF_WORK);
-    match Room::of(&work, Room::Enough) {
-        Room::Enough => {}
-        Room::Scarce(place) => waits.push(format!(
+    places.iter().filter_map(level).collect()
+}
+
+/// Returns what says that work waits for room; `None` while there is enough.
+pub fn of_work(levels: &[(&str, Level)]) -> Option<String> {
+    match Room::of(&of(&Place::OF_WORK, levels), Room::Enough) {
+        Room::Enough => None,
+        Room::Scarce(place) => Some(format!(
             "{}: only work for the next block of each pipeline is released",
             full(place, levels)
         )),
-        Room::None(place) => waits.push(format!(
+        Room::None(place) => Some(format!(
             "{}: no work is released until it empties",
             full(place, levels)
         )),
     }
+}
+
+/// Returns a sentence for everything that waits, given the levels by stream name.
+pub(crate) fn waits(levels: &[(&str, Level)]) -> Vec<String> {
+    let of = |places: &[Place]| of(places, levels);
+    let mut waits: Vec<String> = of_work(levels).into_iter().collect();
     if let Some(place) = full_for_blocks(&of(&Place::OF_BLOCKS), 0, 0, false, 0) {
         waits.push(format!("{}: no blocks are taken in", full(place, levels)));
     }

@@ -136,6 +136,10 @@ fn log_filter(directives: &str) -> Result<EnvFilter, Invalid> {
     if !directives.iter().any(|d| d.contains("opentelemetry")) {
         directives.push("opentelemetry=off");
     }
+    // The NATS client logs every failed sign-in, some five a second. `push0_bus` logs the outage once a minute instead.
+    if !directives.iter().any(|d| d.contains("async_nats")) {
+        directives.push("async_nats::connector=off");
+    }
     EnvFilter::try_new(directives.join(",")).map_err(|_| refused())
 }
 
@@ -157,6 +161,15 @@ mod tests {
         for bad in ["", "inof", "push0_bus=loud", "info,push0_bus"] {
             assert!(log_filter(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn failed_sign_ins_are_left_to_the_log_of_the_outage_unless_they_are_asked_for() {
+        let filter = |directives| log_filter(directives).expect("a filter").to_string();
+        for quiet in ["warn", "info,push0_bus=debug"] {
+            assert!(filter(quiet).contains("async_nats::connector=off"), "{quiet}");
+        }
+        assert!(!filter("warn,async_nats=info").contains("connector=off"));
     }
 
     #[test]

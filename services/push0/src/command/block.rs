@@ -3,13 +3,13 @@
 use crate::account;
 use crate::block_arg::BlockArg;
 use crate::context::Context;
-use crate::explain::{Explained, explain};
+use crate::explain::{Explained, Seen, explain};
 use crate::failure::Failure;
 use crate::options::Of;
 use crate::record::{self, Record, RecordJson};
 use crate::records;
 use crate::work_in_flight::{self, HeldTask, Waiting};
-use crate::{output, table, times};
+use crate::{output, retrying, table, times};
 use clap::Args;
 use push0_bus::{Bus, now};
 use push0_domain::message::{Dead, Emission, EmissionOutcome, EndReason, KnownBlock};
@@ -34,10 +34,16 @@ struct Found<'a> {
     /// Facts stored by the ingester; several after a reorg.
     known: Vec<KnownBlock>,
     record: Option<RecordJson<'a>>,
+    /// Where the output goes on, if the record is of a chain that was replaced.
+    replaced_from: Option<u64>,
     queued: bool,
     waiting: Vec<Waiting>,
     held: Vec<HeldTask>,
     dead_letters: Vec<String>,
+    /// The newest attempt of an operator's retry of the dead block.
+    retry_attempt: Option<u32>,
+    /// Sentences about held queues, for a block that is retried.
+    retry_holds: Vec<String>,
     /// The reason why the block waits; `None` once it has a record.
     #[serde(flatten)]
     explained: Option<Explained>,
@@ -49,36 +55,57 @@ pub(crate) async fn run(context: &Context, args: &BlockArgs) -> Result<(), Failu
     let number = args.block.number(&bus, &pipeline).await?;
     let known = known::of_number(&bus, &pipeline, number).await?;
     let record = records::of_number(&bus, &pipeline, number).await?;
+    let replaced_from = records::replaced_from(&bus, &pipeline, number).await?;
+    let counts = record.as_ref().filter(|_| replaced_from.is_none());
     let mut waiting = Vec::new();
     for block in &known {
         waiting.extend(work_in_flight::waiting(&bus, &pipeline, block.block.key()).await?);
     }
     waiting.extend(work_in_flight::waiting_in_ranges(&bus, &pipeline, number).await?);
-    let queued = record.is_none() && work_in_flight::is_queued(&bus, &pipeline, number).await?;
+    let queued = counts.is_none() && work_in_flight::is_queued(&bus, &pipeline, number).await?;
     let held = work_in_flight::held(&bus, &pipeline, number).await?;
-    let explained = match record {
-        Some(_) => None,
-        None => Some(explain(&bus, &pipeline, number, queued, (&waiting, &held)).await?),
+    let letters = dead_letters(&bus, &pipeline, number).await?;
+    let is_known = record.is_some()
+        || queued
+        || !(known.is_empty() && waiting.is_empty() && held.is_empty() && letters.is_empty());
+    let seen = Seen {
+        number,
+        is_known,
+        queued,
+        waiting: &waiting,
+        held: &held,
     };
+    let explained = match counts {
+        Some(_) => None,
+        None => Some(explain(&bus, &pipeline, &seen).await?),
+    };
+    let (mut retry_attempt, mut retry_holds) = (None, Vec::new());
+    if counts.is_some_and(|record| matches!(record.emission.outcome, EmissionOutcome::Dead { .. })) {
+        retry_attempt = retrying::attempt(&bus, &waiting).await?;
+    }
+    if retry_attempt.is_some() {
+        retry_holds = retrying::held_queues(&bus, &pipeline).await?;
+    }
     let found = Found {
         pipeline: &pipeline,
         number,
         known,
         record: record.as_ref().map(RecordJson::from),
+        replaced_from: replaced_from.filter(|_| record.is_some()),
         queued,
         waiting,
         held,
-        dead_letters: dead_letters(&bus, &pipeline, number).await?,
+        dead_letters: letters,
+        retry_attempt,
+        retry_holds,
         explained,
     };
     if context.json {
-        return output::json(&found);
+        output::json(&found)?;
+        return if is_known { Ok(()) } else { Err(Failure::Told) };
     }
-    if found.known.is_empty() && record.is_none() && !found.queued {
-        return Err(Failure::failed(format!(
-            "block {number} is not known to {pipeline}: the ingester never saw it, or its facts have expired. `push0 \
-             status` shows how far the ingester is"
-        )));
+    if let Some(explained) = found.explained.as_ref().filter(|_| !is_known) {
+        return Err(Failure::failed(explained.waits_for.clone()));
     }
     output::line(&render(&found, record.as_ref()))
 }
@@ -106,35 +133,76 @@ fn render(found: &Found<'_>, record: Option<&Record>) -> String {
         let stages = explained.stages.iter();
         lines.extend(stages.map(|stages| format!("  stages        {stages}")));
     }
-    for KnownBlock {
+    lines.extend(found.known.iter().flat_map(|known| facts(found, known, record)));
+    match (record, found.replaced_from) {
+        (Some(record), None) => {
+            lines.extend(emitted(record));
+            lines.extend(retried(found));
+        }
+        (Some(record), Some(next)) => {
+            lines.extend(in_flight(found));
+            lines.push(format!(
+                "  replaced      the output goes on at block {next}, and this record does not count any more:"
+            ));
+            lines.extend(emitted(record));
+        }
+        (None, _) => lines.extend(in_flight(found)),
+    }
+    for id in &found.dead_letters {
+        lines.push(format!("  dead letter   {id} (`push0 dead show {id}`)"));
+    }
+    lines.join("\n")
+}
+
+/// Returns what the ingester saw of a block, with its part in the output where several blocks have the number.
+fn facts(found: &Found<'_>, known: &KnownBlock, record: Option<&Record>) -> Vec<String> {
+    let KnownBlock {
         block,
         parent_hash,
         revision,
         observed_at,
         facts,
         ..
-    } in &found.known
-    {
-        lines.push(format!("  hash          {}", block.hash));
-        lines.push(format!("  parent        {parent_hash}"));
-        lines.push(format!(
-            "  observed      {}",
-            times::with_age(*observed_at, now())
-        ));
-        lines.push(format!(
-            "  transactions  {}, gas {}",
-            facts.transactions, facts.gas_used
-        ));
-        lines.push(format!("  revision      {revision} of the pipeline"));
-    }
-    match record {
-        Some(record) => lines.extend(emitted(record)),
-        None => lines.extend(in_flight(found)),
-    }
-    for id in &found.dead_letters {
-        lines.push(format!("  dead letter   {id} (`push0 dead show {id}`)"));
-    }
-    lines.join("\n")
+    } = known;
+    let counts = record.filter(|_| found.replaced_from.is_none());
+    let part = match counts {
+        _ if found.known.len() == 1 => "",
+        Some(record) if record.emission.blocks().any(|of| of == *block) => " (the record is about this one)",
+        Some(_) => " (replaced)",
+        None if found
+            .known
+            .iter()
+            .all(|other| other.announced_after <= known.announced_after) =>
+        {
+            " (announced last)"
+        }
+        None => " (announced earlier)",
+    };
+    vec![
+        format!("  hash          {}{part}", block.hash),
+        format!("  parent        {parent_hash}"),
+        format!("  observed      {}", times::with_age(*observed_at, now())),
+        format!("  transactions  {}, gas {}", facts.transactions, facts.gas_used),
+        format!("  revision      {revision} of the pipeline"),
+    ]
+}
+
+/// Tells of an operator's retry of the block.
+fn retried(found: &Found<'_>) -> Vec<String> {
+    let Some(attempt) = found.retry_attempt else {
+        return Vec::new();
+    };
+    let mut lines = vec![format!(
+        "  retry         an operator's retry is under way: attempt {attempt}"
+    )];
+    lines.extend(
+        found
+            .retry_holds
+            .iter()
+            .map(|hold| format!("  held queue    {hold}")),
+    );
+    lines.extend(in_flight(found));
+    lines
 }
 
 fn emitted(record: &Record) -> Vec<String> {
@@ -226,7 +294,7 @@ fn in_flight(found: &Found<'_>) -> Vec<String> {
             held.task, held.attempt, held.prover, held.heard_ms_ago
         ));
     }
-    if lines.is_empty() {
+    if lines.is_empty() && found.record.is_none() {
         lines.push("  no record yet, and no message about it in any stream".into());
     }
     lines

@@ -54,7 +54,11 @@ pub(crate) async fn run(context: &Context, args: &BlocksArgs) -> Result<(), Fail
         None => records::tail_of(&bus, &pipeline, &filter, count).await?,
     };
     if found.is_empty() && !args.follow && !context.json {
-        return output::line(&format!("{pipeline}: no such block has been emitted yet"));
+        let next = records::newest(&bus, &pipeline).await?;
+        let next = next.map_or(String::new(), |newest| {
+            format!("; the output goes on at block {}", newest.emission.next)
+        });
+        return output::line(&format!("{pipeline}: no such block has been emitted yet{next}"));
     }
     let mut shown = Shown::default();
     shown.print(context, &found, true)?;

@@ -4,7 +4,7 @@ use crate::block_range::{BlockRange, BlocksArg};
 use crate::context::Context;
 use crate::failure::Failure;
 use crate::options::Of;
-use crate::output;
+use crate::{output, retrying};
 use clap::Args;
 use push0_bus::{Bucket, Bus, Message};
 use push0_domain::message::{BlockEvent, Cancel, EndReason, clip};
@@ -50,6 +50,10 @@ pub(crate) async fn run(context: &Context, args: &CancelArgs) -> Result<(), Fail
     }
     let next = bus.output(&pipeline).await?.map(|(output, _)| output.next());
     let announced = announced(&bus, &pipeline).await?;
+    let retried = match next {
+        Some(next) => retrying::numbers(&bus, &pipeline, blocks, next).await?.len(),
+        None => 0,
+    };
     let named = if first == last {
         format!("block {first}")
     } else {
@@ -57,7 +61,7 @@ pub(crate) async fn run(context: &Context, args: &CancelArgs) -> Result<(), Fail
     };
     output::line(&format!(
         "{pipeline}: the cancellation of {named} is stored{}",
-        cancel::effect(first..=last, next, announced)
+        cancel::effect(first..=last, next, announced) + &retries(retried)
     ))
 }
 
@@ -69,4 +73,14 @@ async fn announced(bus: &Bus, pipeline: &PipelineId) -> Result<Option<u64>, Fail
         .and_then(|fact| fact.value)
         .and_then(|position| position.block);
     Ok(block.map(|block| block.number))
+}
+
+/// Says that a retry goes on: a cancellation ends the work for an announcement, and a retry amends a record.
+fn retries(count: usize) -> String {
+    let named = match count {
+        0 => return String::new(),
+        1 => "an operator's retry of a dead block is under way and goes on".to_owned(),
+        _ => format!("operators' retries of {count} dead blocks are under way and go on"),
+    };
+    format!("; {named}: docs/runbooks/queue-held.md tells how a retry ends")
 }

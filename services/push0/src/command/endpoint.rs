@@ -6,7 +6,7 @@ use crate::output;
 use serde_json::json;
 
 pub(crate) fn run(context: &Context) -> Result<(), Failure> {
-    let Some(endpoint) = context.endpoint() else {
+    let Some(endpoint) = context.running()? else {
         return Err(Failure::failed(format!(
             "no `push0 up` runs in {}: name its directory with --dir",
             context.dir.display()

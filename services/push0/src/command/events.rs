@@ -4,7 +4,7 @@ use crate::context::Context;
 use crate::failure::Failure;
 use crate::{output, times};
 use clap::Args;
-use push0_bus::{Bus, Kept, Stream, now};
+use push0_bus::{Kept, Stream, now};
 use push0_domain::message::{Event, Happening};
 use serde_json::json;
 use std::time::Duration;
@@ -30,30 +30,30 @@ pub(crate) async fn run(context: &Context, args: &EventsArgs) -> Result<(), Fail
     let bus = context.bus().await?;
     let newest = bus.newest(Stream::Events).await?;
     let mut next = newest.saturating_sub(u64::from(args.last)).saturating_add(1);
-    let mut found = read(&bus, &mut next).await?;
-    if found.is_empty() && !args.follow && !context.json {
-        return output::line("nothing happened in the last hour that is worth an event");
-    }
+    let mut is_first = true;
     loop {
+        let found = match bus.scan::<Event>(Stream::Events, ALL, next, SCAN_MAX).await {
+            Ok(found) => found,
+            // The broker may restart meanwhile.
+            Err(_) if args.follow && !is_first => Vec::new(),
+            Err(error) => return Err(error.into()),
+        };
+        if found.is_empty() && is_first && !args.follow && !context.json {
+            return output::line("nothing happened in the last hour that is worth an event");
+        }
+        is_first = false;
         for kept in &found {
             print(context, kept)?;
+        }
+        next = found.last().map_or(next, |last| last.sequence + 1);
+        if found.len() == SCAN_MAX {
+            continue;
         }
         if !args.follow {
             return Ok(());
         }
         tokio::time::sleep(FOLLOW_EVERY).await;
-        // Errors are ignored: the broker may restart meanwhile.
-        found = read(&bus, &mut next).await.unwrap_or_default();
     }
-}
-
-/// Reads all events from a sequence on, and moves the sequence behind them.
-async fn read(bus: &Bus, next: &mut u64) -> Result<Vec<Kept<Event>>, Failure> {
-    let found = bus.scan::<Event>(Stream::Events, ALL, *next, SCAN_MAX).await?;
-    if let Some(last) = found.last() {
-        *next = last.sequence + 1;
-    }
-    Ok(found)
 }
 
 fn print(context: &Context, kept: &Kept<Event>) -> Result<(), Failure> {
@@ -77,14 +77,13 @@ fn sentence(what: &Happening) -> String {
         Happening::ProverLost {
             prover, zkvm, held, ..
         } => {
-            format!("{prover} of zkVM {zkvm} died or was restarted, with {held} deliveries")
+            let held = deliveries(*held);
+            format!("{prover} of zkVM {zkvm} died or was restarted, with {held}")
         }
         Happening::ProverFound { prover, zkvm, .. } => format!("{prover} of zkVM {zkvm} is heard"),
         Happening::ProverSuspected {
             prover, zkvm, held, ..
-        } => format!(
-            "{prover} of zkVM {zkvm} fell silent with {held} deliveries: second copies of its attempts start elsewhere"
-        ),
+        } => format!("{prover} of zkVM {zkvm} fell silent, with {}", at_risk(*held)),
         Happening::ProverBack {
             prover, silent_ms, ..
         } => {
@@ -143,6 +142,22 @@ fn sentence(what: &Happening) -> String {
     }
 }
 
+fn at_risk(held: u32) -> String {
+    let deliveries = deliveries(held);
+    match held {
+        0 => deliveries,
+        _ => format!("{deliveries}: second copies of its attempts start elsewhere"),
+    }
+}
+
+fn deliveries(count: u32) -> String {
+    match count {
+        0 => "no deliveries".to_owned(),
+        1 => "1 delivery".to_owned(),
+        _ => format!("{count} deliveries"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -158,6 +173,16 @@ mod tests {
         assert_eq!(
             sentence(&lost),
             "miden-1 of zkVM miden died or was restarted, with 2 deliveries"
+        );
+        let idle = Happening::ProverSuspected {
+            prover: "miden-1".parse().unwrap(),
+            zkvm: "miden".parse().unwrap(),
+            role: push0_domain::message::Role::Prover,
+            held: 0,
+        };
+        assert_eq!(
+            sentence(&idle),
+            "miden-1 of zkVM miden fell silent, with no deliveries"
         );
     }
 }

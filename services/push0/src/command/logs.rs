@@ -63,10 +63,12 @@ pub(crate) async fn run(context: &Context, args: &LogsArgs) -> Result<(), Failur
             .any(|log| log.path.file_name() == Path::new(place).file_name())
     });
     let found = Found { logs, elsewhere };
+    let is_empty = found.logs.is_empty() && found.elsewhere.is_empty();
     if context.json {
-        return output::json(&found);
+        output::json(&found)?;
+        return if is_empty { Err(Failure::Told) } else { Ok(()) };
     }
-    if found.logs.is_empty() && found.elsewhere.is_empty() {
+    if is_empty {
         return Err(Failure::failed(format!(
             "no log of block {} in {}. Logs lie on the machines of its provers (`push0 block {0}` names them), in \
              their `exec.log_dir`; give that directory as --log-dir there. Only the adapter `exec` writes logs, and \

@@ -1,6 +1,6 @@
 //! `push0 repair`: shows stored state that cannot be read, and mends it.
 
-use crate::context::Context;
+use crate::context::{Context, known};
 use crate::damage::{self, Damage};
 use crate::failure::Failure;
 use crate::output;
@@ -27,6 +27,9 @@ pub(crate) struct RepairArgs {
 
 pub(crate) async fn run(context: &Context, args: &RepairArgs) -> Result<(), Failure> {
     let bus = context.bus().await?;
+    if let Some(name) = &args.pipeline {
+        known(&bus, name).await?;
+    }
     let found = damage::find(&bus, args.pipeline.as_ref()).await?;
     let mut kept = None;
     if args.apply && !found.is_empty() {

@@ -1,21 +1,26 @@
 //! `push0 retry`: proves dead blocks again, and shows how that goes.
 
 use crate::block_range::{BlockRange, BlocksArg};
-use crate::context::Context;
+use crate::context::{Context, known};
 use crate::failure::Failure;
 use crate::options::Of;
 use crate::progress::Progress;
 use crate::record::Filter;
-use crate::{output, record, records, work_in_flight};
+use crate::{output, record, records, retrying, work_in_flight};
 use clap::Args;
 use push0_bus::{Bus, Pipelines, now};
 use push0_domain::PipelineId;
 use push0_operate::letters;
 use push0_operate::retry::{self, DeadBlock, DeadTask};
 use serde_json::json;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
+use tokio::time::Instant;
 
+/// Interval of the messages about what the blocks wait for.
+const SAY_EVERY: Duration = Duration::from_secs(10);
+/// How many waiting blocks a message names.
+const NAMED_MAX: usize = 5;
 /// Interval of the looks at blocks that are proved again.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
@@ -25,7 +30,7 @@ pub(crate) struct RetryArgs {
     of: Of,
     /// Block numbers, FIRST..LAST with both included, or 0x and the beginning of a hash. Blocks that are not dead are
     /// left alone.
-    #[arg(value_name = "BLOCK|FIRST..LAST", required_unless_present = "since")]
+    #[arg(value_name = "BLOCK|FIRST..LAST")]
     blocks: Vec<BlocksArg>,
     /// All blocks that died within this time, such as 2h.
     #[arg(long, value_name = "DURATION", conflicts_with = "blocks")]
@@ -38,9 +43,19 @@ pub(crate) struct RetryArgs {
 type Chosen = BTreeMap<DeadBlock, Vec<DeadTask>>;
 
 pub(crate) async fn run(context: &Context, args: &RetryArgs) -> Result<(), Failure> {
+    if args.blocks.is_empty() && args.since.is_none() {
+        return Err(Failure::usage(
+            "which blocks? name them as NUMBER or FIRST..LAST, or give --since 2h for all that died within that time",
+        ));
+    }
     let bus = context.bus().await?;
     let chosen = match args.since {
-        Some(since) => died_since(&bus, args.of.pipeline.as_ref(), *since).await?,
+        Some(since) => {
+            if let Some(name) = &args.of.pipeline {
+                known(&bus, name).await?;
+            }
+            died_since(&bus, args.of.pipeline.as_ref(), *since).await?
+        }
         None => {
             let pipeline = context.pipeline(&bus, &args.of).await?;
             let mut numbers = Vec::new();
@@ -142,6 +157,7 @@ async fn all_end(bus: &Bus, blocks: Vec<&DeadBlock>) -> Result<bool, Failure> {
     let mut open: Vec<Open<'_>> = blocks.into_iter().map(open).collect();
     let (mut ended, mut all_proved) = (0, true);
     let progress = Progress::towards(total as u64, "blocks proved again");
+    let mut say_at = Instant::now();
     while !open.is_empty() {
         tokio::time::sleep(LOOK_EVERY).await;
         let mut still = Vec::new();
@@ -166,8 +182,31 @@ async fn all_end(bus: &Bus, blocks: Vec<&DeadBlock>) -> Result<bool, Failure> {
             output::note(&format!("{}: {outcome} ({ended} of {total})", name(block)));
         }
         open = still;
+        if Instant::now() >= say_at {
+            say(bus, &open).await?;
+            say_at = Instant::now() + SAY_EVERY;
+        }
     }
     Ok(all_proved)
+}
+
+/// Says what blocks wait for: their attempts, and held queues with their last error.
+async fn say(bus: &Bus, open: &[Open<'_>]) -> Result<(), Failure> {
+    for Open { block, .. } in open.iter().take(NAMED_MAX) {
+        let waiting = work_in_flight::waiting(bus, &block.pipeline, block.key()).await?;
+        if let Some(attempt) = retrying::attempt(bus, &waiting).await? {
+            output::note(&format!("{}: attempt {attempt} is under way", name(block)));
+        }
+    }
+    let pipelines: BTreeSet<&PipelineId> = open.iter().map(|open| &open.block.pipeline).collect();
+    for pipeline in pipelines {
+        for hold in retrying::held_queues(bus, pipeline).await? {
+            output::note(&format!(
+                "{pipeline}: {hold}; the retry goes on without this command too (docs/runbooks/queue-held.md)"
+            ));
+        }
+    }
+    Ok(())
 }
 
 /// Returns whether no message asks for work on a block, or is about its result.

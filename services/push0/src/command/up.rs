@@ -12,13 +12,13 @@ use crate::secrets::without_userinfo;
 use crate::up::log::Prefix;
 use crate::up::plan::{self, Process};
 use crate::up::provers::{Provers, ProversArg};
-use crate::up::supervise::Supervised;
+use crate::up::supervise::{Refused, Supervised};
 use crate::up::{binaries, broker, broker_watch, disk, page, ports, submit};
 use crate::{output, pipeline_file, probe, table};
 use clap::Args;
 use push0_bus::{Bus, Limits, NatsConfig, Pipelines};
 use push0_domain::pipeline::Pipeline;
-use push0_runtime::{Shutdown, TaskGroup, exit};
+use push0_runtime::{Shutdown, TaskError, TaskGroup, exit};
 use std::collections::BTreeSet;
 use std::io;
 use std::path::PathBuf;
@@ -64,8 +64,7 @@ pub(crate) async fn run(context: Context, args: UpArgs) -> Result<(), Failure> {
     let pipelines = load(&args)?;
     let provers = Provers::load(&args.provers, &context.dir)?;
     tell_unwanted(&provers, &pipelines);
-    let processes = plan::processes(&pipelines, &provers, binaries::find)
-        .map_err(|reasons| Failure::failed(reasons.join("\npush0: ")))?;
+    let processes = plan::processes(&pipelines, &provers, binaries::find)?;
     let nats_server = broker::find()?;
     if context.names_a_broker() {
         output::note("push0: `up` starts a broker of its own: --nats and PUSH0_NATS__URL are not used");
@@ -264,11 +263,22 @@ async fn end(
         services.and(broker)
     };
     tokio::select! {
-        stopped = stopped => outcome.and(stopped.map_err(Failure::from)),
+        stopped = stopped => outcome.and(stopped.map_err(|error| match refusal(&error) {
+            Some(refused) => Failure::usage(refused.to_string()),
+            None => error.into(),
+        })),
         name = signals.next() => {
             output::note(&format!("push0: second signal ({name}), exiting at once"));
             std::process::exit(i32::from(exit::SECOND_SIGNAL));
         }
+    }
+}
+
+/// Returns the refused configuration that ended the services, if that is why they ended.
+fn refusal(error: &TaskError) -> Option<&Refused> {
+    match error {
+        TaskError::Failed { source, .. } => source.downcast_ref(),
+        _ => None,
     }
 }
 
@@ -333,12 +343,11 @@ async fn all_ready(services: &[ServiceEntry]) {
     let progress = Progress::towards(services.len() as u64, "services ready");
     let mut said_at = Instant::now();
     loop {
-        let mut waiting = Vec::new();
-        for service in services {
-            if let Err(reason) = probe::ready(service.address).await {
-                waiting.push(format!("{} ({reason})", service.name));
-            }
-        }
+        let answers = probe::all_ready(services.iter().map(|service| service.address)).await;
+        let reasons = services.iter().zip(answers);
+        let waiting: Vec<String> = reasons
+            .filter_map(|(service, answer)| Some(format!("{} ({})", service.name, answer.err()?)))
+            .collect();
         if waiting.is_empty() {
             return;
         }

@@ -3,7 +3,7 @@
 use super::model::{HeldStatus, PipelineStatus, Problem, ProverStatus, RoleStatus, ServiceStatus};
 use push0_domain::message::Role;
 use push0_domain::{Timestamp, ZkvmId};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// How many blocks the ingester may be behind its node: a poll of a fast chain brings some at once, and confirmations
@@ -25,7 +25,8 @@ pub(super) fn judge(facts: &Facts<'_>, now: Timestamp) -> Vec<Problem> {
     let mut problems = leaderless(facts);
     problems.extend(facts.services.iter().filter_map(not_ready));
     problems.extend(facts.held.iter().map(held));
-    problems.extend(without_prover(facts, now));
+    problems.extend(unserved(facts, Role::Prover, now));
+    problems.extend(unserved(facts, Role::Verifier, now));
     problems.extend(
         facts
             .pipelines
@@ -67,18 +68,26 @@ fn held(held: &HeldStatus) -> Problem {
     Problem::new(push0_operate::judge::held(&held.zkvm, &held.error)).since(Some(held.since))
 }
 
-/// Names the zkVMs for which blocks wait and no prover is heard.
-fn without_prover(facts: &Facts<'_>, now: Timestamp) -> Vec<Problem> {
+/// Names the zkVMs for which blocks wait and no prover, or no verifier, is heard.
+fn unserved(facts: &Facts<'_>, role: Role, now: Timestamp) -> Vec<Problem> {
     let mut waiting: BTreeMap<&ZkvmId, u64> = BTreeMap::new();
     for pipeline in facts.pipelines {
-        for zkvm in pipeline.zkvms.iter().collect::<BTreeSet<_>>() {
+        let zkvms = match role {
+            Role::Prover => &pipeline.zkvms,
+            Role::Verifier => &pipeline.checked,
+        };
+        for zkvm in zkvms {
             *waiting.entry(zkvm).or_default() += pipeline.lag.unwrap_or_default();
         }
     }
+    let name = match role {
+        Role::Prover => "prover",
+        Role::Verifier => "verifier",
+    };
     let of = |zkvm: &ZkvmId| {
         let provers = facts.provers.iter();
         provers
-            .filter(|prover| prover.zkvm == *zkvm && prover.role == Role::Prover)
+            .filter(|prover| prover.zkvm == *zkvm && prover.role == role)
             .collect::<Vec<_>>()
     };
     let problem = |(zkvm, blocks): (&ZkvmId, u64)| {
@@ -90,7 +99,7 @@ fn without_prover(facts: &Facts<'_>, now: Timestamp) -> Vec<Problem> {
         let since = last.map(|ms| now.minus(Duration::from_millis(ms)));
         let wait = if blocks == 1 { "block waits" } else { "blocks wait" };
         let text = format!(
-            "no prover of zkVM {zkvm} is heard, and {blocks} {wait}: start one (`push0 provers` lists those heard)"
+            "no {name} of zkVM {zkvm} is heard, and {blocks} {wait}: start one (`push0 provers` lists those heard)"
         );
         Some(Problem::new(text).since(since))
     };
@@ -233,6 +242,31 @@ mod tests {
         );
         assert_eq!(none[0].since, Some(ago(9)));
         assert_eq!(of(1, &[])[0].since, None);
+    }
+
+    #[test]
+    fn blocks_wait_for_a_verifier_where_their_proofs_are_checked() {
+        let of = |verifier: ProverStatus| {
+            let checked = PipelineStatus {
+                checked: vec!["miden".parse().unwrap()],
+                ..pipeline(2)
+            };
+            texts(&Facts {
+                pipelines: &[checked],
+                provers: &[prover(100, false), verifier],
+                ..Facts::default()
+            })
+        };
+        let verifier = |lost| ProverStatus {
+            role: Role::Verifier,
+            ..prover(9_000, lost)
+        };
+        assert!(of(verifier(false)).is_empty());
+        let none = of(verifier(true));
+        assert!(
+            none[0].starts_with("no verifier of zkVM miden is heard, and 2 blocks wait"),
+            "{none:?}"
+        );
     }
 
     #[test]

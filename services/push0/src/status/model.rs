@@ -79,7 +79,7 @@ pub(crate) struct RoleStatus {
     pub(crate) leaders: Vec<String>,
     /// The processes that wait for the role.
     pub(crate) standbys: Vec<String>,
-    /// When the term began at the latest, or when the last one ended; `None` before the first leader.
+    /// When the term began, or when the last one ended; `None` before the first leader.
     pub(crate) since: Option<Timestamp>,
 }
 
@@ -133,6 +133,9 @@ pub(crate) struct PipelineStatus {
     /// The zkVMs of its stages.
     #[serde(skip)]
     pub(crate) zkvms: Vec<ZkvmId>,
+    /// The zkVMs of its stages that are verified.
+    #[serde(skip)]
+    pub(crate) checked: Vec<ZkvmId>,
     /// Whether an ingester has work for it.
     #[serde(skip)]
     pub(crate) is_ingested: bool,

@@ -88,7 +88,8 @@ async fn status_of(bus: &Bus, pipeline: &Pipeline) -> Result<PipelineStatus, Fai
         behind_head: None,
         recorded_at,
         next_observed_at,
-        zkvms: pipeline.zkvms().into_iter().collect(),
+        zkvms: pipeline.zkvms(),
+        checked: pipeline.checked_zkvms(),
         is_ingested: false,
     })
 }

@@ -3,8 +3,9 @@
 use super::model::ProverStatus;
 use crate::failure::Failure;
 use push0_bus::{Bus, Kept, now};
-use push0_domain::Timestamp;
-use push0_domain::message::{Lease, ProverState};
+use push0_domain::message::{Lease, ProverState, Role};
+use push0_domain::{Timestamp, ZkvmId};
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 /// Silence after which the watchdog reassigns a prover's work: three heartbeats.
@@ -19,6 +20,13 @@ pub(super) async fn read(bus: &Bus) -> Result<Vec<ProverStatus>, Failure> {
         .collect();
     provers.sort_by(|a, b| (&a.zkvm, &a.id).cmp(&(&b.zkvm, &b.id)));
     Ok(provers)
+}
+
+/// Returns the zkVMs of which a prover, or a verifier, is heard.
+pub(crate) async fn heard(bus: &Bus, role: Role) -> Result<BTreeSet<ZkvmId>, Failure> {
+    let there = read(bus).await?.into_iter();
+    let heard = there.filter(|prover| prover.role == role && !prover.lost && !prover.left);
+    Ok(heard.map(|prover| prover.zkvm).collect())
 }
 
 fn status(kept: Kept<Lease>, now: Timestamp) -> Option<ProverStatus> {

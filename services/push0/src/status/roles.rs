@@ -51,7 +51,7 @@ fn status(
         those.map(|service| service.replica.clone()).collect()
     };
     let since = match &lead.led {
-        Some(led) if is_led => lead.renewed_at.map(|at| at.minus(led.lasts)),
+        Some(_) if is_led => lead.began_at,
         _ => lead.renewed_at,
     };
     RoleStatus {
@@ -82,6 +82,7 @@ mod tests {
                 lasts: Duration::from_secs(100),
             }),
             renewed_at: Some(ago(seconds)),
+            began_at: Some(ago(107)),
         };
         let service = |replica: &str, leads: bool| {
             let role = vec!["dispatcher".to_owned()];
@@ -96,7 +97,7 @@ mod tests {
         let services = [service("a/1", true), service("b/2", false)];
         let of = |lead: &Lead, is_renewed| status("dispatcher".into(), lead, is_renewed, &services, NOW);
         let led = of(&lead(Some("x"), 1), false);
-        assert_eq!((led.is_led, led.since), (true, Some(ago(101))));
+        assert_eq!((led.is_led, led.since), (true, Some(ago(107))));
         assert_eq!(
             (led.leaders, led.standbys),
             (vec!["a/1".to_owned()], vec!["b/2".to_owned()])

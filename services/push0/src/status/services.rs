@@ -2,6 +2,7 @@
 
 use super::model::ServiceStatus;
 use crate::context::Context;
+use crate::endpoint::ServiceEntry;
 use crate::probe;
 use push0_bus::Introduced;
 
@@ -12,18 +13,20 @@ pub(super) async fn all(context: &Context, introduced: &[Introduced]) -> Vec<Ser
     let own = context
         .endpoint()
         .map_or(Vec::new(), |endpoint| endpoint.services);
-    for process in own {
-        if introduced.iter().any(|service| service.name == process.name) {
-            continue;
-        }
-        let reason = probe::ready(process.address).await.err();
-        services.push(ServiceStatus {
-            name: process.name,
-            ready: reason.is_none(),
-            reason,
-            ..ServiceStatus::default()
-        });
-    }
+    let is_quiet = |process: &ServiceEntry| introduced.iter().all(|service| service.name != process.name);
+    let quiet: Vec<ServiceEntry> = own.into_iter().filter(is_quiet).collect();
+    let answers = probe::all_ready(quiet.iter().map(|process| process.address)).await;
+    services.extend(
+        quiet
+            .into_iter()
+            .zip(answers)
+            .map(|(process, answer)| ServiceStatus {
+                name: process.name,
+                ready: answer.is_ok(),
+                reason: answer.err(),
+                ..ServiceStatus::default()
+            }),
+    );
     services
 }
 

@@ -9,11 +9,15 @@ use ratatui::Frame;
 use ratatui::layout::{Constraint, Layout, Rect};
 use ratatui::style::{Color, Style, Stylize as _};
 use ratatui::text::Line;
-use ratatui::widgets::{Block, Borders, Cell, Paragraph, Row, Table};
+use ratatui::widgets::{Block, Borders, Cell, Paragraph, Row, Table, Wrap};
 use std::time::Duration;
 
 /// A stream fuller than this many percent is shown in red.
 const FULL_PERCENT: u64 = 80;
+/// The most rows of the verdict.
+const VERDICT_MAX: u16 = 6;
+/// The length of a word that does not fit into the rest of a row.
+const WORD: u16 = 10;
 
 /// The state that the screen shows.
 pub(crate) struct Screen<'a> {
@@ -25,7 +29,8 @@ pub(crate) struct Screen<'a> {
 /// Draws everything.
 pub(crate) fn draw(frame: &mut Frame<'_>, screen: &Screen<'_>) {
     let status = screen.status;
-    let problems = u16::try_from(status.problems.len().clamp(1, 5)).unwrap_or(5);
+    let verdict = verdict(status);
+    let problems = height(&verdict, frame.area().width);
     let lines =
         |count: usize| Constraint::Length(u16::try_from(count).unwrap_or(u16::MAX).saturating_add(2).min(10));
     let [top, middle, bottom, streams, help] = Layout::vertical([
@@ -36,7 +41,7 @@ pub(crate) fn draw(frame: &mut Frame<'_>, screen: &Screen<'_>) {
         Constraint::Length(1),
     ])
     .areas(frame.area());
-    verdict(frame, top, status);
+    frame.render_widget(Paragraph::new(verdict).wrap(Wrap { trim: false }), top);
     let [left, right] = Layout::horizontal([Constraint::Percentage(50); 2]).areas(middle);
     pipelines(frame, left, status);
     roles(frame, right, status);
@@ -48,30 +53,62 @@ pub(crate) fn draw(frame: &mut Frame<'_>, screen: &Screen<'_>) {
     frame.render_widget(Line::from(keys).dim(), help);
 }
 
-fn verdict(frame: &mut Frame<'_>, area: Rect, status: &Status) {
+fn verdict(status: &Status) -> Vec<Line<'static>> {
     let colour = if status.ok { Color::Green } else { Color::Red };
     let mut lines = vec![Line::from(one_line(&first_line(status))).style(Style::new().fg(colour).bold())];
     let others = status.problems.iter().skip(1);
     lines.extend(others.map(|problem| Line::from(format!("  {}", one_line(&problem.text)))));
-    frame.render_widget(Paragraph::new(lines), area);
+    lines
+}
+
+/// Returns how many rows these lines take where long ones are wrapped, at most [`VERDICT_MAX`].
+fn height(lines: &[Line<'_>], width: u16) -> u16 {
+    // Words end a row early.
+    let room = usize::from(width.saturating_sub(WORD).max(1));
+    let rows: usize = lines.iter().map(|line| line.width().div_ceil(room).max(1)).sum();
+    u16::try_from(rows).unwrap_or(VERDICT_MAX).min(VERDICT_MAX)
+}
+
+/// Returns the widths of columns: what their cells need, as far as there is room, and at least their header.
+fn fit(header: &[&str], rows: &[Vec<String>], room: u16) -> Vec<u16> {
+    let least: Vec<usize> = header.iter().map(|header| header.len()).collect();
+    let widest = |(place, least): (usize, &usize)| {
+        let cells = rows.iter().filter_map(|row| row.get(place));
+        cells
+            .map(|cell| cell.chars().count())
+            .max()
+            .unwrap_or(0)
+            .max(*least)
+    };
+    let mut widths: Vec<usize> = least.iter().enumerate().map(widest).collect();
+    // One cell is left free between columns.
+    let room = usize::from(room).saturating_sub(header.len().saturating_sub(1));
+    while widths.iter().sum::<usize>() > room {
+        let spare = widths
+            .iter_mut()
+            .zip(&least)
+            .max_by_key(|(width, least)| width.saturating_sub(**least));
+        match spare {
+            Some((width, least)) if *width > *least => *width -= 1,
+            _ => break,
+        }
+    }
+    widths
+        .into_iter()
+        .map(|width| u16::try_from(width).unwrap_or(u16::MAX))
+        .collect()
 }
 
 /// Draws rows under a header, in a box.
-fn boxed(
-    frame: &mut Frame<'_>,
-    area: Rect,
-    title: &str,
-    header: &[&'static str],
-    rows: Vec<Vec<String>>,
-    widths: &[u16],
-) {
+fn boxed(frame: &mut Frame<'_>, area: Rect, title: &str, header: &[&'static str], rows: Vec<Vec<String>>) {
+    let widths = fit(header, &rows, area.width.saturating_sub(2));
     let cells = |row: Vec<String>| {
         Row::new(row.into_iter().map(|cell| {
             let style = colour_of(&cell);
             Cell::from(one_line(&cell)).style(style)
         }))
     };
-    let widths: Vec<Constraint> = widths.iter().map(|width| Constraint::Fill(*width)).collect();
+    let widths: Vec<Constraint> = widths.into_iter().map(Constraint::Length).collect();
     let table = Table::new(rows.into_iter().map(cells), widths)
         .header(Row::new(header.to_vec()).style(Style::new().bold()))
         .block(Block::new().borders(Borders::ALL).title(format!(" {title} ")));
@@ -102,14 +139,7 @@ fn pipelines(frame: &mut Frame<'_>, area: Rect, status: &Status) {
         ]
     });
     let header = ["pipeline", "head", "ingested", "next", "lag"];
-    boxed(
-        frame,
-        area,
-        "pipelines",
-        &header,
-        rows.collect(),
-        &[3, 2, 2, 2, 1],
-    );
+    boxed(frame, area, "pipelines", &header, rows.collect());
 }
 
 fn roles(frame: &mut Frame<'_>, area: Rect, status: &Status) {
@@ -127,7 +157,6 @@ fn roles(frame: &mut Frame<'_>, area: Rect, status: &Status) {
         "roles",
         &["role", "leader", "standbys"],
         rows.collect(),
-        &[3, 3, 1],
     );
 }
 
@@ -145,7 +174,7 @@ fn provers(frame: &mut Frame<'_>, area: Rect, status: &Status) {
         ]
     });
     let header = ["prover", "role", "held", "state", "heard"];
-    boxed(frame, area, "provers", &header, rows.collect(), &[3, 2, 1, 2, 2]);
+    boxed(frame, area, "provers", &header, rows.collect());
 }
 
 fn blocks(frame: &mut Frame<'_>, area: Rect, newest: &[Record]) {
@@ -164,14 +193,7 @@ fn blocks(frame: &mut Frame<'_>, area: Rect, newest: &[Record]) {
         ]
     });
     let header = ["block", "outcome", "prove", "in all", "prover"];
-    boxed(
-        frame,
-        area,
-        "newest blocks",
-        &header,
-        rows.collect(),
-        &[2, 2, 2, 2, 3],
-    );
+    boxed(frame, area, "newest blocks", &header, rows.collect());
 }
 
 /// Draws how full the streams are, three in a row.
@@ -224,7 +246,30 @@ mod tests {
             if width >= 80 {
                 assert!(text.starts_with("NOT OK: no disk is there"), "{text}");
                 assert!(text.contains("41") && text.contains("proved") && text.contains("newest blocks"));
+                for header in ["ingested", "standbys", "outcome", "in all"] {
+                    assert!(text.contains(header), "{width}: {header}: {text}");
+                }
             }
+        }
+    }
+
+    #[test]
+    fn a_long_problem_is_shown_to_its_end_with_the_number_of_others() {
+        let long = format!(
+            "the queue is held: {}the cause",
+            "no attempt has succeeded ".repeat(4)
+        );
+        let status = Status::of_nothing(Timestamp(1_800_000_000_000_000), &[&long, "second"]);
+        let mut terminal = Terminal::new(TestBackend::new(80, 24)).expect("a terminal");
+        let screen = Screen {
+            status: &status,
+            records: &[],
+        };
+        terminal.draw(|frame| draw(frame, &screen)).expect("drawn");
+        let cells = terminal.backend().buffer().content();
+        let text: String = cells.iter().map(|cell| cell.symbol()).collect();
+        for part in ["the cause", "(and 1 more)", "second"] {
+            assert!(text.contains(part), "{part}: {text}");
         }
     }
 }

@@ -1,7 +1,8 @@
 //! Plan of the processes of `push0 up` and their configuration. Configuration is passed through environment
 //! variables only, so that every process can be started by hand in the same way.
 
-use super::provers::Provers;
+use super::provers::{GRACE_VARIABLE, Provers};
+use crate::failure::Failure;
 use push0_domain::pipeline::Pipeline;
 use push0_domain::{ProverId, ZkvmId};
 use std::collections::{BTreeMap, BTreeSet};
@@ -12,9 +13,7 @@ use std::time::Duration;
 /// Services present in every deployment.
 const SERVICES: [&str; 5] = ["ingester", "dispatcher", "collector", "watchdog", "gateway"];
 /// Time for which a prover's attempts may continue after a stop, unless `provers.toml` sets another.
-const PROVER_GRACE: &str = "7s";
-/// Variable of that time.
-const GRACE_VARIABLE: &str = "PUSH0_PROVER__GRACE";
+const PROVER_GRACE: Duration = Duration::from_secs(7);
 /// Time limit for a service to stop before it is killed.
 const SERVICE_GRACE: Duration = Duration::from_secs(10);
 /// Time that a prover takes to stop after the grace of its attempts, with a margin: an adapter gives itself 5 s.
@@ -42,8 +41,8 @@ pub(crate) fn processes(
     pipelines: &[Pipeline],
     provers: &Provers,
     find: impl Fn(&str) -> Result<PathBuf, String>,
-) -> Result<Vec<Process>, Vec<String>> {
-    let mut wrong = Vec::new();
+) -> Result<Vec<Process>, Failure> {
+    let (mut missing, mut wrong) = (Vec::new(), Vec::new());
     let mut found = Vec::new();
     for name in SERVICES {
         match find(name) {
@@ -55,7 +54,7 @@ pub(crate) fn processes(
                 env: BTreeMap::new(),
                 grace: SERVICE_GRACE,
             }),
-            Err(reason) => wrong.push(reason),
+            Err(reason) => missing.push(reason),
         }
     }
     let zkvms: BTreeSet<ZkvmId> = pipelines.iter().flat_map(Pipeline::zkvms).collect();
@@ -65,19 +64,20 @@ pub(crate) fn processes(
             Err(reason) => wrong.push(reason),
         }
     }
-    if wrong.is_empty() { Ok(found) } else { Err(wrong) }
+    // Services that are missing are no mistake in a file.
+    let is_usage = missing.is_empty();
+    missing.extend(wrong);
+    let text = missing.join("\npush0: ");
+    match (missing.is_empty(), is_usage) {
+        (true, _) => Ok(found),
+        (false, true) => Err(Failure::usage(text)),
+        (false, false) => Err(Failure::failed(text)),
+    }
 }
 
 fn needs_verifier(pipelines: &[Pipeline], zkvm: &ZkvmId) -> bool {
-    pipelines
-        .iter()
-        .flat_map(|pipeline| &pipeline.proofs)
-        .any(|proof| {
-            proof
-                .stages
-                .iter()
-                .any(|stage| proof.is_checked(&stage.name) && stage.zkvms().any(|of| of == zkvm))
-        })
+    let mut pipelines = pipelines.iter();
+    pipelines.any(|pipeline| pipeline.checked_zkvms().contains(zkvm))
 }
 
 fn adapters(
@@ -95,12 +95,13 @@ fn adapters(
             ("PUSH0_PROVER__ID".to_owned(), id.to_string()),
             ("PUSH0_PROVER__ZKVM".to_owned(), zkvm.to_string()),
             ("PUSH0_PROVER__SLOTS".to_owned(), spec.slots.to_string()),
-            (GRACE_VARIABLE.to_owned(), PROVER_GRACE.to_owned()),
+            (
+                GRACE_VARIABLE.to_owned(),
+                humantime::format_duration(PROVER_GRACE).to_string(),
+            ),
         ]);
         env.extend(spec.env.clone());
-        let grace = env.get(GRACE_VARIABLE).map_or(PROVER_GRACE, String::as_str);
-        let grace = humantime::parse_duration(grace)
-            .map_err(|error| format!("{GRACE_VARIABLE} = {grace:?} for zkVM {zkvm}: {error}"))?;
+        let grace = spec.grace()?.unwrap_or(PROVER_GRACE);
         Ok(Process {
             name,
             zkvm: Some(zkvm.clone()),
@@ -134,7 +135,9 @@ mod tests {
     fn names(verify: &str, provers: &[&str]) -> Vec<String> {
         let args: Vec<ProversArg> = provers.iter().map(|arg| arg.parse().unwrap()).collect();
         let provers = Provers::load(&args, Path::new("/nowhere")).ok().unwrap();
-        let plan = processes(&[pipeline(verify)], &provers, |name| Ok(name.into())).unwrap();
+        let plan = processes(&[pipeline(verify)], &provers, |name| Ok(name.into()))
+            .ok()
+            .unwrap();
         plan.into_iter()
             .skip(SERVICES.len())
             .map(|process| process.name)
@@ -161,12 +164,11 @@ mod tests {
         let plan = |grace: &str| {
             let text = format!("[[prover]]\nzkvm = \"vm\"\nenv = {{ PUSH0_PROVER__GRACE = \"{grace}\" }}");
             std::fs::write(&file, text).unwrap();
-            let provers = Provers::load(&[ProversArg::File(file.clone())], dir.path())
-                .ok()
-                .unwrap();
+            let provers = Provers::load(&[ProversArg::File(file.clone())], dir.path())?;
             processes(&[pipeline("off")], &provers, |name| Ok(name.into()))
         };
         let graces = plan("10m")
+            .ok()
             .unwrap()
             .into_iter()
             .map(|p| (p.name, p.grace.as_secs()));
@@ -175,18 +177,29 @@ mod tests {
             (graces["vm-1"], graces["agg-1"], graces["collector"]),
             (606, 13, 10)
         );
-        assert!(plan("soon").unwrap_err()[0].contains("PUSH0_PROVER__GRACE = \"soon\" for zkVM vm"));
+        let Err(Failure::Usage(wrong)) = plan("soon") else {
+            panic!("a wrong grace is a wrong file")
+        };
+        assert!(
+            wrong.contains("p.toml: PUSH0_PROVER__GRACE = \"soon\" for zkVM vm"),
+            "{wrong}"
+        );
     }
 
     #[test]
     fn everything_that_is_missing_is_named_at_once() {
         let provers = Provers::load(&[], Path::new("/nowhere")).ok().unwrap();
-        let wrong = processes(&[pipeline("off")], &provers, |name| Err(format!("no {name}"))).unwrap_err();
-        assert_eq!(wrong.len(), SERVICES.len() + 2);
-        assert!(
-            wrong
-                .iter()
-                .any(|reason| reason.starts_with("no prover-agg, or name another adapter"))
-        );
+        let all = processes(&[pipeline("off")], &provers, |name| Err(format!("no {name}"))).unwrap_err();
+        assert!(matches!(all, Failure::Failed(_)), "{all:?}");
+        let all = all.text();
+        assert_eq!(all.lines().count(), SERVICES.len() + 2);
+        assert!(all.contains("no prover-agg, or name another adapter"), "{all}");
+        // The file names an adapter that is not there.
+        let find = |name: &str| match name.starts_with("prover-") {
+            true => Err(format!("no {name}")),
+            false => Ok(name.into()),
+        };
+        let wrong = processes(&[pipeline("off")], &provers, find).unwrap_err();
+        assert!(matches!(wrong, Failure::Usage(_)), "{wrong:?}");
     }
 }

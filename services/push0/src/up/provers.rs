@@ -16,9 +16,12 @@ use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::time::Duration;
 
 /// Largest number of processes for one zkVM on one machine.
 const COUNT_MAX: u32 = 256;
+/// Variable of the time for which a prover's attempts may continue after a stop.
+pub(crate) const GRACE_VARIABLE: &str = "PUSH0_PROVER__GRACE";
 
 /// Adapter and processes of one zkVM.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -58,6 +61,19 @@ impl ProverSpec {
         format!("prover-{}", self.adapter.as_deref().unwrap_or(self.zkvm.as_str()))
     }
 
+    /// Returns the time for which attempts may continue after a stop, if `env` sets one.
+    pub(crate) fn grace(&self) -> Result<Option<Duration>, String> {
+        let Some(grace) = self.env.get(GRACE_VARIABLE) else {
+            return Ok(None);
+        };
+        humantime::parse_duration(grace).map(Some).map_err(|error| {
+            format!(
+                "{GRACE_VARIABLE} = {grace:?} for zkVM {}: expected a duration such as 10s ({error})",
+                self.zkvm
+            )
+        })
+    }
+
     fn check(&self) -> Result<(), String> {
         for (what, number) in [
             ("slots", self.slots),
@@ -71,6 +87,7 @@ impl ProverSpec {
                 ));
             }
         }
+        self.grace()?;
         match &self.adapter {
             Some(adapter) if adapter.contains(['/', '\\']) || adapter.is_empty() => Err(format!(
                 "adapter = {adapter:?} for zkVM {}: expected the part of the program's name after `prover-`",
@@ -217,6 +234,10 @@ mod tests {
             ("[[prover]]\nzkvm = \"a b\"", "is not a zkVM name"),
             ("[[prover]]\nzkvm = \"a\"\nslot = 2", "unknown field `slot`"),
             ("[[prover]]\nzkvm = \"a\"\ncount = 0", "count = 0 for zkVM a"),
+            (
+                "[[prover]]\nzkvm = \"a\"\nenv = { PUSH0_PROVER__GRACE = \"zz\" }",
+                "PUSH0_PROVER__GRACE = \"zz\" for zkVM a: expected a duration",
+            ),
             ("[[prover]]\nzkvm = \"a\"\nadapter = \"../x\"", "after `prover-`"),
             (
                 "[[prover]]\nzkvm = \"a\"\n[[prover]]\nzkvm = \"a\"",

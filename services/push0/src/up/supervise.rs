@@ -33,6 +33,29 @@ pub(crate) struct Supervised {
     pub(crate) restart: Arc<Notify>,
 }
 
+/// A process that refuses its configuration.
+#[derive(Debug)]
+pub(crate) struct Refused {
+    name: String,
+    zkvm: Option<String>,
+}
+
+impl std::error::Error for Refused {}
+
+impl std::fmt::Display for Refused {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { name, zkvm } = self;
+        write!(
+            f,
+            "{name} refuses its configuration: its last lines above say why"
+        )?;
+        match zkvm {
+            Some(zkvm) => write!(f, ". It has the `env` of zkVM {zkvm} in provers.toml"),
+            None => Ok(()),
+        }
+    }
+}
+
 impl Supervised {
     /// Runs the process until the stop. Fails only if the process refuses its configuration before `is_up`.
     pub(crate) async fn run(self) -> Result<(), BoxError> {
@@ -47,9 +70,12 @@ impl Supervised {
                 {
                     // A restart would not help, so all other processes are stopped too.
                     self.stop.trigger();
-                    return Err(
-                        format!("{name} refuses its configuration: its last lines above say why").into(),
-                    );
+                    let zkvm = self.process.zkvm.as_ref().map(ToString::to_string);
+                    return Err(Refused {
+                        name: name.clone(),
+                        zkvm,
+                    }
+                    .into());
                 }
                 Ok(status) => describe(status),
                 Err(error) => format!("did not start: {error}"),

@@ -141,3 +141,29 @@ async fn provision_with_a_seed_that_may_not_create_streams_says_so_at_once() {
     // It waits 30 s for brokers that gather.
     assert!(took < Duration::from_secs(5), "{took:?}");
 }
+
+#[tokio::test]
+async fn a_sign_in_that_the_broker_refuses_is_not_called_a_missing_broker() {
+    let home = TempDir::new().expect("a directory");
+    let keys = home.path().join("keys");
+    auth(&["init", keys.to_str().expect("text"), "--zkvm", "mock"]);
+    // The broker asks the enroller about a client without a key, and none runs.
+    let accounts = text(&keys.join("public/nats-auth.conf"));
+    let password = "authorization { user: a, password: b }".to_owned();
+    for (configuration, said) in [
+        (password, "refuses the sign-in (authorization violation"),
+        (
+            accounts,
+            "takes the connection and does not answer the sign-in (timed out): check",
+        ),
+    ] {
+        let server = NatsServer::options().with_config(&configuration).start().await;
+        let output = push0(&["status", "--nats", &server.url()]);
+        assert_eq!(output.status.code(), Some(1));
+        let told = stderr(&output);
+        assert!(
+            told.contains(said) && told.contains("PUSH0_NATS__NKEY_SEED"),
+            "{told}"
+        );
+    }
+}

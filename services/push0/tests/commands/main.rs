@@ -3,6 +3,7 @@
 mod auth;
 mod dead;
 mod seeing;
+mod work;
 
 use push0_bus::{Bucket, Bus, Limits, Message, NatsConfig, Pipelines, Stream, now};
 use push0_domain::message::{
@@ -94,7 +95,10 @@ impl Deployment {
 
     /// Stores what the ingester knows about a block.
     async fn remember(&self, number: u64, input: Option<Payload>) -> KnownBlock {
-        let block = block(number);
+        self.remember_block(block(number), input).await
+    }
+
+    async fn remember_block(&self, block: BlockRef, input: Option<Payload>) -> KnownBlock {
         let known = KnownBlock {
             block,
             parent_hash: BlockHash([9; 32]),
@@ -119,8 +123,12 @@ impl Deployment {
     }
 
     async fn emit(&self, number: u64, outcome: EmissionOutcome) {
-        let block = block(number);
-        let known = self.remember(number, None).await;
+        self.emit_block(block(number), outcome).await;
+    }
+
+    async fn emit_block(&self, block: BlockRef, outcome: EmissionOutcome) {
+        let number = block.number;
+        let known = self.remember_block(block, None).await;
         let stored_at = Timestamp(now().0 - 1_000_000);
         let emission = Emission {
             pipeline: "demo".parse().expect("a name"),
@@ -209,7 +217,8 @@ fn a_broker_that_is_not_there_is_an_error_within_3_s() {
     assert_eq!(output.status.code(), Some(1));
     let said = stderr(&output);
     assert!(
-        said.contains("no broker answers at ***@127.0.0.1:9: start one with `push0 up`"),
+        said.contains("no broker answers at ***@127.0.0.1:9 (Connection refused")
+            && said.contains("start one with `push0 up`"),
         "{said}"
     );
     assert!(!said.contains("secret"), "{said}");
@@ -241,6 +250,16 @@ fn wrong_usage_and_wrong_files_exit_with_64() {
         assert_eq!(output.status.code(), Some(64), "{args:?}: {}", stderr(&output));
         assert!(stderr(&output).contains(reason), "{args:?}: {}", stderr(&output));
     }
+    let good = dir.path().join("good.toml");
+    std::fs::write(&good, PIPELINE).expect("a file");
+    let good = good.to_str().expect("it is text");
+    let set = push0(&["pipeline", "check", good, "--set", "source.rpc_url=http://node"]);
+    assert_eq!(set.status.code(), Some(64));
+    assert!(
+        stderr(&set).contains("--set brings this about"),
+        "{}",
+        stderr(&set)
+    );
     let fixed = push0(&["pipeline", "check", file, "--set", "proof.0.stage.0.timeout=2s"]);
     assert!(
         stdout(&fixed).contains("timeout 2s"),
@@ -646,4 +665,62 @@ async fn a_cancellation_reaches_the_dispatchers_stream() {
             note: "wrong fork".into()
         }
     );
+}
+
+#[tokio::test]
+async fn a_definition_that_cannot_be_read_sends_no_command_to_another_pipeline() {
+    let deployment = Deployment::start().await;
+    let definitions = deployment
+        .bus
+        .facts::<u8>(Bucket::Pipelines)
+        .await
+        .expect("a bucket");
+    definitions.put("broken.current", &7).await.expect("it is stored");
+    let refused = deployment.push0(&["cancel", "7", "--note", "meant for broken"]);
+    assert_eq!(refused.status.code(), Some(64), "{}", stdout(&refused));
+    assert!(
+        stderr(&refused).contains("which pipeline?") && stderr(&refused).contains("broken, demo"),
+        "{}",
+        stderr(&refused)
+    );
+    deployment.ok(&["cancel", "7", "--note", "x", "--pipeline", "broken"]);
+    let list = deployment.push0(&["pipeline", "list"]);
+    assert!(stdout(&list).contains("demo"), "{}", stdout(&list));
+    let show = deployment.push0(&["pipeline", "show", "broken"]);
+    assert_eq!(show.status.code(), Some(1));
+    for output in [list, show] {
+        let said = stderr(&output);
+        assert!(
+            said.contains("push0_pipelines/broken.current") && said.contains("`push0 repair` mends it"),
+            "{said}"
+        );
+    }
+    deployment.ok(&["pipeline", "remove", "broken"]);
+    assert_eq!(
+        deployment.ok(&["blocks"]),
+        "demo: no such block has been emitted yet\n"
+    );
+}
+
+#[tokio::test]
+async fn a_mistyped_pipeline_is_no_success() {
+    let deployment = Deployment::start().await;
+    for args in [
+        &["repair", "--pipeline", "nope"][..],
+        &["dead", "list", "--pipeline", "nope"],
+        &["dead", "list", "--pipeline", "nope", "--json"],
+        &["retry", "--since", "1h", "--pipeline", "nope"],
+        &["blocks", "--pipeline", "nope"],
+    ] {
+        let output = deployment.push0(args);
+        assert_eq!(output.status.code(), Some(1), "{args:?}: {}", stdout(&output));
+        let said = stderr(&output);
+        assert!(
+            said.contains("there is no pipeline `nope`; there are: demo"),
+            "{args:?}: {said}"
+        );
+    }
+    let bare = deployment.push0(&["retry"]);
+    assert_eq!(bare.status.code(), Some(64));
+    assert!(stderr(&bare).contains("--since"), "{}", stderr(&bare));
 }

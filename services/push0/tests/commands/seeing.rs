@@ -1,7 +1,8 @@
 //! Commands by which an operator watches a deployment.
 
 use crate::{Deployment, block, good, push0, stderr, stdout};
-use push0_domain::message::{EmissionOutcome, EndReason, Happening, Lease, ProverState, Role};
+use push0_bus::now;
+use push0_domain::message::{EmissionOutcome, EndReason, Event, Happening, Lease, ProverState, Role};
 use push0_domain::subject;
 
 fn cancelled() -> EmissionOutcome {
@@ -112,6 +113,27 @@ async fn events_are_sentences_and_rewrite_no_screen() {
     );
     let json = deployment.json(&["events"]);
     assert_eq!(json["kind"], "quarantine-ended");
+}
+
+#[tokio::test]
+async fn more_events_than_one_read_are_shown_to_the_newest() {
+    let deployment = Deployment::start().await;
+    let event = |number: u64| Event {
+        at: now(),
+        what: Happening::QuarantineEnded {
+            prover: "vm-1".parse().expect("a name"),
+            reason: format!("reason {number}"),
+        },
+    };
+    for number in 1..=1_003 {
+        deployment
+            .publish(subject::event(None, "test"), &event(number))
+            .await;
+    }
+    let shown = deployment.ok(&["events", "--last", "1002"]);
+    let lines: Vec<&str> = shown.lines().collect();
+    assert_eq!(lines.len(), 1_002);
+    assert!(lines[0].ends_with("reason 2") && lines[1_001].ends_with("reason 1003"));
 }
 
 #[test]

@@ -11,10 +11,17 @@ async fn one_of_two_candidates_leads_for_as_long_as_it_renews() {
     let broker = Broker::start().await;
     let (first, second) = (candidate(&broker), candidate(&broker));
     let mut term = soon(first.win()).await.unwrap();
+    let began = broker.bus.lead("test").await.unwrap();
     let standby = async { second.win().await.map(|_| ()) };
     // Two seconds are three terms: a standby that misjudged the term would have won.
     let both = async { tokio::join!(term.hold(), standby) };
     assert!(tokio::time::timeout(Duration::from_secs(2), both).await.is_err());
+    let renewed = broker.bus.lead("test").await.unwrap();
+    assert!(renewed.renewed_at > began.renewed_at, "{began:?} {renewed:?}");
+    assert!(
+        began.began_at.is_some() && renewed.began_at == began.began_at,
+        "{began:?} {renewed:?}"
+    );
 }
 
 #[tokio::test]

@@ -1,6 +1,6 @@
 //! `push0 dead list`: lists dead letters.
 
-use crate::context::Context;
+use crate::context::{Context, known};
 use crate::failure::Failure;
 use crate::options::Of;
 use crate::output;
@@ -26,6 +26,10 @@ pub(super) async fn run(context: &Context, bus: &Bus, of: &Of) -> Result<(), Fai
             }
             Err(error) => output::note(&format!("{}: {error}", place.id)),
         }
+    }
+    // A forged letter may name a pipeline that does not exist.
+    if let Some(name) = of.pipeline.as_ref().filter(|_| found.is_empty()) {
+        known(bus, name).await?;
     }
     if context.json {
         return output::json(&found);

@@ -58,10 +58,15 @@ async fn whole(bus: &Bus, text: &str) -> Result<String, Failure> {
 }
 
 fn one_of(text: &str, ids: &[&str]) -> Result<String, String> {
-    if ids.contains(&text) || text.len() < PREFIX_MIN {
+    if ids.contains(&text) {
         return Ok(text.to_owned());
     }
     let found: Vec<&str> = ids.iter().copied().filter(|id| id.starts_with(text)).collect();
+    if text.len() < PREFIX_MIN && !found.is_empty() {
+        return Err(format!(
+            "`{text}` is too short for the beginning of an id: give at least {PREFIX_MIN} characters of it"
+        ));
+    }
     match &found[..] {
         [] => Ok(text.to_owned()),
         [only] => Ok((*only).to_owned()),
@@ -82,7 +87,7 @@ mod tests {
         let ids = ["83570dd7", "83570aaa", "83"];
         assert_eq!(one_of("83570d", &ids), Ok("83570dd7".into()));
         assert_eq!(one_of("83", &ids), Ok("83".into()), "a whole id");
-        assert_eq!(one_of("835", &ids), Ok("835".into()), "too short for a beginning");
+        assert!(one_of("835", &ids).unwrap_err().contains("at least 4 characters"));
         assert_eq!(one_of("nothing", &ids), Ok("nothing".into()));
         assert!(one_of("83570", &ids).unwrap_err().contains("2 dead letters"));
     }

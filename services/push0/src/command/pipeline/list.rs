@@ -10,12 +10,15 @@ use push0_domain::pipeline::Pipeline;
 
 pub(super) async fn run(context: &Context, secrets: Secrets) -> Result<(), Failure> {
     let bus = context.bus().await?;
-    let pipelines = Pipelines::bind(&bus).await?.current().await?;
+    let (pipelines, unreadable) = Pipelines::bind(&bus).await?.all().await?;
+    for (_, reason) in &unreadable {
+        output::note(&format!("push0: {reason}; `push0 repair` mends it"));
+    }
     if context.json {
         let shown: Vec<Pipeline> = pipelines.iter().map(|pipeline| secrets.of(pipeline)).collect();
         return output::json(&shown);
     }
-    if pipelines.is_empty() {
+    if pipelines.is_empty() && unreadable.is_empty() {
         return output::line("no pipelines: `push0 pipeline apply FILE` adds one");
     }
     let columns = [

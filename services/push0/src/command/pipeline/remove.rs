@@ -10,11 +10,11 @@ use serde_json::json;
 pub(super) async fn run(context: &Context, args: &Named) -> Result<(), Failure> {
     let bus = context.bus().await?;
     let pipelines = Pipelines::bind(&bus).await?;
-    if !pipelines.current().await?.iter().any(|p| p.name == args.name) {
-        return Err(Failure::failed(format!(
-            "there is no pipeline `{}`: see `push0 pipeline list`",
-            args.name
-        )));
+    let (current, unreadable) = pipelines.all().await?;
+    let is_readable = current.iter().any(|pipeline| pipeline.name == args.name);
+    // A definition that cannot be read is removed like any other.
+    if !is_readable && !unreadable.iter().any(|(name, _)| *name == args.name) {
+        return Err(args.missing());
     }
     pipelines.remove(&args.name).await?;
     let next = position(&bus, &args.name).await?.next();

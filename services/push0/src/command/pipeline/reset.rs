@@ -5,7 +5,7 @@ use crate::context::Context;
 use crate::failure::Failure;
 use crate::output;
 use clap::Args;
-use push0_bus::{Backoff, Bucket, Bus, Facts, Pipelines};
+use push0_bus::{Backoff, Bucket, Bus, Facts};
 use push0_domain::PipelineId;
 use push0_domain::pipeline::{Pipeline, Position, Reset, Source};
 use serde_json::json;
@@ -36,13 +36,7 @@ enum Answer {
 pub(super) async fn run(context: &Context, args: &ResetArgs) -> Result<(), Failure> {
     let (name, from) = (&args.named.name, args.from);
     let bus = context.bus().await?;
-    let current = Pipelines::bind(&bus).await?.current_of(name).await?;
-    let Some(pipeline) = current else {
-        return Err(Failure::failed(format!(
-            "there is no pipeline `{name}`: see `push0 pipeline list`"
-        )));
-    };
-    is_followed(&pipeline)?;
+    is_followed(&*args.named.current(&bus).await?)?;
     let before = position(&bus, name).await?;
     let wishes: Facts<Reset> = bus.facts(Bucket::State).await?;
     let key = Reset::key(name);

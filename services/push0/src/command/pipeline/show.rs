@@ -6,7 +6,6 @@ use crate::failure::Failure;
 use crate::secrets::Secrets;
 use crate::{graph, output};
 use clap::Args;
-use push0_bus::Pipelines;
 
 #[derive(Args, Debug)]
 pub(crate) struct ShowArgs {
@@ -18,19 +17,13 @@ pub(crate) struct ShowArgs {
 
 pub(super) async fn run(context: &Context, args: &ShowArgs) -> Result<(), Failure> {
     let bus = context.bus().await?;
-    let current = Pipelines::bind(&bus).await?.current().await?;
-    let Some(pipeline) = current.iter().find(|p| p.name == args.named.name) else {
-        return Err(Failure::failed(format!(
-            "there is no pipeline `{}`: see `push0 pipeline list`",
-            args.named.name
-        )));
-    };
+    let pipeline = args.named.current(&bus).await?;
     if context.json {
-        return output::json(&args.secrets.of(pipeline));
+        return output::json(&args.secrets.of(&pipeline));
     }
     output::line(&format!(
         "revision {}\n{}",
         pipeline.revision,
-        graph::render(pipeline)
+        graph::render(&pipeline)
     ))
 }

@@ -9,7 +9,7 @@ use crate::records;
 use clap::Args;
 use push0_bus::Bus;
 use push0_domain::message::Proof;
-use push0_domain::{PipelineId, ProofType};
+use push0_domain::{BlockRef, PipelineId, ProofType};
 
 /// Selection of one proof.
 #[derive(Args, Debug)]
@@ -41,6 +41,19 @@ impl Which {
                 "{pipeline} has no record of block {number}: `push0 block {number}` shows its progress"
             )));
         };
+        if let Some(next) = records::replaced_from(bus, &pipeline, number).await? {
+            return Err(Failure::failed(format!(
+                "{pipeline}: block {number} was replaced: the output goes on at block {next}, and this record does not count \
+                 any more"
+            )));
+        }
+        let is_other = |block: &BlockRef| block.number == number && !self.block.may_be(&block.hash);
+        if let Some(other) = record.emission.blocks().find(is_other) {
+            return Err(Failure::failed(format!(
+                "{pipeline}: this block was replaced: block {number} of the output is {}",
+                other.hash
+            )));
+        }
         let proof = self
             .choose(
                 number,
