@@ -264,6 +264,10 @@ impl Broker {
         let keyed = messages.filter_map(|(sequence, message)| match &*message.body {
             Body::Task(task) => Some((task.header.key(), *sequence)),
             Body::Check(result) => Some((result.header.key(), *sequence)),
+            Body::Stage(ready) => {
+                let first = ready.stage.task(ready.tasks.first).attempt(ready.attempt);
+                Some((AttemptKey::of(&ready.zkvm, &first), *sequence))
+            }
             _ => None,
         });
         keyed.collect()

@@ -183,8 +183,8 @@ impl World {
             (Stream::Checks, Kind::Check),
         ];
         let attempts = streams.map(|(stream, kind)| {
-            let keys = self.broker.queue(stream).keys();
-            keys.map(|key| (kind, key.clone())).collect::<Vec<_>>()
+            let attempts = self.broker.attempts(stream).into_keys();
+            attempts.map(|key| (kind, key)).collect::<Vec<_>>()
         });
         let name = self.plan.lanes[lane].pipeline.name.clone();
         let results = self.broker.queue(Stream::Results).messages.iter().rev();

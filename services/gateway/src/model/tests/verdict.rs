@@ -95,7 +95,14 @@ fn a_role_is_vacant_when_two_readings_find_no_leader() {
             lasts: Duration::ZERO,
         });
         let renewed_at = Some(at(renewed));
-        let leads = vec![("ingester.demo".to_owned(), Lead { led, renewed_at })];
+        let leads = vec![(
+            "ingester.demo".to_owned(),
+            Lead {
+                led,
+                began_at: None,
+                renewed_at,
+            },
+        )];
         let reading = Reading {
             leads,
             ..reading(5, 6, 2)
