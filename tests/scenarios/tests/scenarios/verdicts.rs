@@ -122,7 +122,7 @@ async fn proofs_that_no_verifier_can_judge_are_made_once_more_elsewhere() {
         exec("p2", folder.path()),
         exec("v1", folder.path()).arg("--verify"),
     ];
-    let mut deployment = deploy(&single("timeout = \"10s\""), adapters).await;
+    let deployment = deploy(&single("timeout = \"10s\""), adapters).await;
     let bus = deployment.another_bus().await;
     let mut events = bus.listen([subject::all(Kind::Notice)]).await.expect("listening");
     deployment.submit_blocks(&demo(), 1..=9).await;
