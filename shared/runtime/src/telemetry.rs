@@ -93,8 +93,12 @@ pub fn build(
         endpoint::resolve(config, |name| std::env::var(name).ok()).map_err(TelemetryError::Config)?;
     let sink = target.map(|target| export::sink(name, version, &target, config.sample_ratio));
     let sink = sink.transpose()?;
-    let lines = sink.is_some().then(|| Lines.with_filter(LevelFilter::INFO));
-    let dispatch = Dispatch::new(Registry::default().with(logs).with(lines));
+    let registry = Registry::default().with(logs);
+    // An optional layer that is absent would still call every event wanted.
+    let dispatch = match &sink {
+        Some(_) => Dispatch::new(registry.with(Lines.with_filter(LevelFilter::INFO))),
+        None => Dispatch::new(registry),
+    };
     Ok((dispatch, TelemetryGuard(sink)))
 }
 
