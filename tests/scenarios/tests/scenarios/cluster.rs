@@ -138,12 +138,14 @@ async fn a_cluster_without_a_quorum_is_told_as_that_and_goes_on_afterwards() {
     for broker in away {
         deployment.nats.kill(broker);
     }
-    for (command, told) in [
-        ("status", "most of the brokers may be away"),
-        ("provision", "PUSH0_"),
+    for (command, user, told) in [
+        ("status", "operator", "most of the brokers may be away"),
+        ("provision", "provision", "PUSH0_"),
     ] {
         let began = Instant::now();
-        let process = deployment.command().arg(command).start();
+        let seed = deployment.seed(user).expect("accounts");
+        let process = deployment.command().arg(command);
+        let process = process.env("PUSH0_NATS__NKEY_SEED", seed.display()).start();
         let ended = process.wait_exit(PATIENCE).await;
         let log = process.log();
         println!("{command} ended after {} ms: {log}", began.elapsed().as_millis());

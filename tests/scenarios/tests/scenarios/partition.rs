@@ -26,7 +26,8 @@ async fn assert_all_came(deployment: &Deployment, last: u64) {
 async fn the_task_of_a_prover_that_is_cut_off_starts_elsewhere_within_a_second() {
     let mut deployment = deploy(&single(STAGE), [verifier("v1")]).await;
     let wire = Proxy::to(&deployment.nats.first().url());
-    let slow = |name: &str| prover(name).env("PUSH0_MOCK__TIME", "1500ms");
+    // Long enough for the other prover to start meanwhile.
+    let slow = |name: &str| prover(name).env("PUSH0_MOCK__TIME", "4s");
     deployment.start_service(through(&wire, slow("far")));
     deployment.ready().await;
     deployment.submit_blocks(&demo(), 1..=1).await;
