@@ -140,7 +140,7 @@ async fn a_cluster_without_a_quorum_is_told_as_that_and_goes_on_afterwards() {
     }
     for (command, user, told) in [
         ("status", "operator", "most of the brokers may be away"),
-        ("provision", "provision", "PUSH0_"),
+        ("provision", "provision", "no copy leads"),
     ] {
         let began = Instant::now();
         let seed = deployment.seed(user).expect("accounts");
