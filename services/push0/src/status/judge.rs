@@ -80,10 +80,6 @@ fn unserved(facts: &Facts<'_>, role: Role, now: Timestamp) -> Vec<Problem> {
             *waiting.entry(zkvm).or_default() += pipeline.lag.unwrap_or_default();
         }
     }
-    let name = match role {
-        Role::Prover => "prover",
-        Role::Verifier => "verifier",
-    };
     let of = |zkvm: &ZkvmId| {
         let provers = facts.provers.iter();
         provers
@@ -97,10 +93,7 @@ fn unserved(facts: &Facts<'_>, role: Role, now: Timestamp) -> Vec<Problem> {
         }
         let last = provers.iter().map(|prover| prover.heard_ms_ago).min();
         let since = last.map(|ms| now.minus(Duration::from_millis(ms)));
-        let wait = if blocks == 1 { "block waits" } else { "blocks wait" };
-        let text = format!(
-            "no {name} of zkVM {zkvm} is heard, and {blocks} {wait}: start one (`push0 provers` lists those heard)"
-        );
+        let text = push0_operate::judge::unserved(zkvm, role, blocks);
         Some(Problem::new(text).since(since))
     };
     waiting.into_iter().filter_map(problem).collect()

@@ -1,6 +1,6 @@
 //! Dead letters are shown, retried and dropped.
 
-use crate::{Deployment, block, stderr};
+use crate::rig::{Deployment, block, stderr};
 use push0_bus::{DeadLetters, Stream, now};
 use push0_domain::message::{
     AttemptRecord, BlockContext, BlockFacts, Dead, DeadLetter, EmissionOutcome, Failure, FailureClass,

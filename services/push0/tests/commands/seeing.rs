@@ -1,6 +1,6 @@
 //! Commands by which an operator watches a deployment.
 
-use crate::{Deployment, block, good, push0, stderr, stdout};
+use crate::rig::{Deployment, block, good, push0, stderr, stdout};
 use push0_bus::now;
 use push0_domain::message::{EmissionOutcome, EndReason, Event, Happening, Lease, ProverState, Role};
 use push0_domain::subject;

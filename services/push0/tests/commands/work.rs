@@ -1,15 +1,15 @@
 //! What blocks wait for, retries under way, and blocks that the chain replaced.
 
-use crate::{Deployment, block, good, stderr, stdout};
+use crate::rig::{Deployment, block, good, stderr, stdout};
 use push0_bus::{Bucket, now};
 use push0_domain::message::{
     BlockContext, BlockFacts, EmissionOutcome, Failure, FailureClass, HeldQueue, Outcome, ResultEvent,
-    StageKind, StageReady, TaskHeader, TaskRange, TaskResult,
+    StageReady, TaskHeader, TaskRange, TaskResult,
 };
-use push0_domain::seal::Seal;
 use push0_domain::subject::{self, AttemptKey};
 use push0_domain::task::StageKey;
 use push0_domain::{Announcement, BlockHash, BlockRef, CriticalPath, Payload, Payloads};
+use push0_harness::synthetic_header;
 use std::io::{BufRead as _, BufReader};
 use std::process::{Command, Stdio};
 
@@ -60,22 +60,11 @@ async fn ask(deployment: &Deployment, number: u64, attempt: u32, amends: bool) {
 
 /// Stores the end of an attempt at the only task of a block.
 async fn end(deployment: &Deployment, number: u64, attempt: u32, outcome: Outcome) {
+    let zkvm = "vm".parse().expect("a name");
     let header = TaskHeader {
         id: stage(number).task(0),
         attempt,
-        hedge_of: None,
-        zkvm: "vm".parse().expect("a name"),
-        context: context(false),
-        kind: StageKind::Map,
-        of: 1,
-        timeout_ms: 1_000,
-        hedge_after_ms: None,
-        attempts_max: 3,
-        give_up_at: None,
-        check: false,
-        program_id: None,
-        path: CriticalPath::behind(Vec::new(), now()),
-        seal: Seal::default(),
+        ..synthetic_header(&"demo".parse().expect("a name"), number, &zkvm, "prove")
     };
     let result = TaskResult {
         prover: "vm-1".parse().expect("a name"),
