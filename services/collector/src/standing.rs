@@ -51,12 +51,8 @@ pub(crate) struct Look {
 }
 
 impl Standing {
-    /// Notes the ranges that wait for a result, each with the newest message about it. Returns whether to look for work.
-    pub(crate) fn is_look_due(
-        &mut self,
-        waiting: BTreeMap<BlockKey, Option<Handle>>,
-        now: Timestamp,
-    ) -> bool {
+    /// Notes the ranges that wait for a result, each with the newest message about it.
+    pub(crate) fn note(&mut self, waiting: BTreeMap<BlockKey, Option<Handle>>, now: Timestamp) {
         self.0.retain(|range, _| waiting.contains_key(range));
         for (range, newest) in waiting {
             let fresh = |times| Stand {
@@ -70,6 +66,10 @@ impl Standing {
                 *stand = fresh(stand.times);
             }
         }
+    }
+
+    /// Returns whether to look for the work of a range.
+    pub(crate) fn is_look_due(&self, now: Timestamp) -> bool {
         self.0.values().any(|stand| now >= stand.look_at)
     }
 
@@ -127,6 +127,12 @@ mod tests {
         ranges.collect()
     }
 
+    /// Notes ranges that wait, and returns whether to look.
+    fn is_due(standing: &mut Standing, waiting: BTreeMap<BlockKey, Option<Handle>>, now: Timestamp) -> bool {
+        standing.note(waiting, now);
+        standing.is_look_due(now)
+    }
+
     /// A look that finds work of these ranges.
     fn look(in_flight: &[u64], results_to: u64) -> Look {
         Look {
@@ -139,15 +145,15 @@ mod tests {
     fn a_range_whose_work_two_looks_miss_is_lost_and_then_looked_at_ever_more_seldom() {
         let mut standing = Standing::default();
         let ranges = || waiting(&[(7, Some(5)), (11, None)]);
-        assert!(!standing.is_look_due(ranges(), at(0)));
-        assert!(!standing.is_look_due(ranges(), at(1)));
-        assert!(standing.is_look_due(ranges(), at(2)));
+        assert!(!is_due(&mut standing, ranges(), at(0)));
+        assert!(!is_due(&mut standing, ranges(), at(1)));
+        assert!(is_due(&mut standing, ranges(), at(2)));
         assert_eq!(standing.looked(&look(&[11], 9), 9, at(2)), waiting(&[]));
         assert!(
-            !standing.is_look_due(ranges(), at(2)),
+            !is_due(&mut standing, ranges(), at(2)),
             "a message may be on its way"
         );
-        assert!(standing.is_look_due(ranges(), at(3)));
+        assert!(is_due(&mut standing, ranges(), at(3)));
         assert_eq!(
             standing.looked(&look(&[11], 9), 9, at(3)),
             waiting(&[(7, Some(5))])
@@ -169,9 +175,9 @@ mod tests {
             (&[], Some(6), "a result has come"),
         ] {
             let mut standing = Standing::default();
-            standing.is_look_due(waiting(&[(7, Some(5))]), at(0));
+            standing.note(waiting(&[(7, Some(5))]), at(0));
             standing.looked(&look(&[], 9), 9, at(2));
-            standing.is_look_due(waiting(&[(7, moved)]), at(3));
+            standing.note(waiting(&[(7, moved)]), at(3));
             assert_eq!(standing.looked(&look(found, 9), 9, at(3)), waiting(&[]), "{why}");
             assert_eq!(
                 standing.looked(&look(&[], 9), 9, at(6)),
@@ -180,9 +186,9 @@ mod tests {
             );
         }
         let mut standing = Standing::default();
-        standing.is_look_due(waiting(&[(7, None)]), at(0));
+        standing.note(waiting(&[(7, None)]), at(0));
         standing.looked(&look(&[], 9), 9, at(2));
-        assert!(!standing.is_look_due(waiting(&[]), at(3)));
+        assert!(!is_due(&mut standing, waiting(&[]), at(3)));
         assert_eq!(
             standing.looked(&look(&[], 9), 9, at(3)),
             waiting(&[]),
@@ -193,7 +199,7 @@ mod tests {
     #[test]
     fn nothing_is_lost_while_results_that_a_look_saw_are_unread() {
         let mut standing = Standing::default();
-        standing.is_look_due(waiting(&[(7, None)]), at(0));
+        standing.note(waiting(&[(7, None)]), at(0));
         // More results come with each second. Only those of the first look count.
         for (results_to, read_to, now) in [(9, 3, 2), (12, 8, 3), (15, 8, 4)] {
             let lost = standing.looked(&look(&[], results_to), read_to, at(now));

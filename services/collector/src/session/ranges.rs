@@ -10,7 +10,8 @@ impl Session {
     pub(super) fn look_for_ranges(&mut self, now: Timestamp) {
         let waiting = self.core.waiting_ranges();
         let ranges = waiting.keys().copied().collect();
-        if self.standing.is_look_due(waiting, now) && self.in_flight.is_empty() {
+        self.standing.note(waiting, now);
+        if self.standing.is_look_due(now) && self.in_flight.is_empty() {
             self.ops.push_back(Op::LookForRanges(ranges));
         }
     }
@@ -23,7 +24,8 @@ impl Session {
             in_flight: self.core.ranges_in_flight(&found.attempts, definition),
             results_to: found.results_to,
         };
-        self.standing.is_look_due(self.core.waiting_ranges(), now);
+        // Ranges may have moved while the streams were read.
+        self.standing.note(self.core.waiting_ranges(), now);
         let lost = self.standing.looked(&look, read_to, now);
         for (range, newest) in &lost {
             self.core.lost(*range, *newest);
