@@ -11,9 +11,7 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 
 use prometheus::core::Collector;
-pub use prometheus::{
-    CounterVec, Gauge, Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec,
-};
+pub use prometheus::{CounterVec, Gauge, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
 use prometheus::{HistogramOpts, Opts, TextEncoder};
 
 /// Bucket bounds of durations, in seconds, from 0.1 ms (a publish on loopback) to 10 min (a proof): three
@@ -88,15 +86,8 @@ pub fn gauge_vec(name: &str, help: &str, labels: &[&str]) -> Result<IntGaugeVec,
     })
 }
 
-/// Registers a histogram of durations in seconds, with the buckets [`LATENCY_SECONDS`].
-///
-/// # Errors
-/// The metric cannot be registered, see [`MetricError`].
-pub fn latency(name: &str, help: &str) -> Result<Histogram, MetricError> {
-    histogram(name, help, &LATENCY_SECONDS)
-}
-
-/// Registers one histogram of durations for each combination of label values.
+/// Registers one histogram of durations in seconds, with the buckets [`LATENCY_SECONDS`], for each combination of label
+/// values.
 ///
 /// # Errors
 /// The metric cannot be registered, see [`MetricError`].
@@ -131,16 +122,6 @@ fn histogram_vec(
 ) -> Result<HistogramVec, MetricError> {
     register(name, labels, |name| {
         HistogramVec::new(HistogramOpts::new(name, help).buckets(buckets.to_vec()), labels)
-    })
-}
-
-/// Registers a histogram with these ascending upper bounds, in the unit at the end of `name`.
-///
-/// # Errors
-/// The metric cannot be registered, see [`MetricError`].
-pub fn histogram(name: &str, help: &str, buckets: &[f64]) -> Result<Histogram, MetricError> {
-    register(name, &[], |name| {
-        Histogram::with_opts(HistogramOpts::new(name, help).buckets(buckets.to_vec()))
     })
 }
 
