@@ -40,33 +40,60 @@ fn program() -> Option<PathBuf> {
     named.or(Some(built)).filter(|path| path.is_file())
 }
 
+/// How long the shipped Jaeger collects the spans of a trace before it decides, in these tests.
+const DECISION_WAIT: &str = "6s";
+
 impl Jaeger {
     /// Starts Jaeger. Returns `None` where none is built. Its spans are in badger: this version's storage in memory finds
     /// nothing by `error=true`, which it takes for a text and not for the state of a span.
     pub(super) async fn start() -> Option<Self> {
+        let config = r#"
+service:
+  extensions: [jaeger_storage, jaeger_query]
+  pipelines: { traces: { receivers: [otlp], exporters: [jaeger_storage_exporter] } }
+  telemetry: { metrics: { level: none }, logs: { level: error } }
+extensions:
+  jaeger_query:
+    storage: { traces: badger }
+    http: { endpoint: "0.0.0.0:16686" }
+    grpc: { endpoint: "127.0.0.1:16685" }
+  jaeger_storage: { backends: { badger: { badger: { ephemeral: true } } } }
+receivers: { otlp: { protocols: { grpc: { endpoint: "0.0.0.0:4317" }, http: { endpoint: "0.0.0.0:4318" } } } }
+exporters: { jaeger_storage_exporter: { trace_storage: badger } }
+"#;
+        Self::with(config.to_owned()).await
+    }
+
+    /// Starts Jaeger as `deploy/jaeger` configures it, but for a shorter wait and no share of the blocks in which nothing
+    /// of note happened. Returns `None` where none is built.
+    pub(super) async fn as_shipped() -> Option<Self> {
+        let shipped = include_str!("../../../../../deploy/jaeger/jaeger.yaml").to_owned();
+        let waits = set(
+            &shipped,
+            "decision_wait: 90s",
+            &format!("decision_wait: {DECISION_WAIT}"),
+        );
+        Self::with(set(&waits, "sampling_percentage: 10", "sampling_percentage: 0")).await
+    }
+
+    /// Starts Jaeger with a configuration, whose ports are replaced by free ones.
+    async fn with(config: String) -> Option<Self> {
         let Some(program) = program() else {
             println!(
                 "no .tools/bin/jaeger: `scripts/setup jaeger` builds it; the test of the OTLP receiver stands"
             );
             return None;
         };
-        let (http, grpc, otlp) = (free_port().await, free_port().await, free_port().await);
-        let config = format!(
-            r#"
-service:
-  extensions: [jaeger_storage, jaeger_query]
-  pipelines: {{ traces: {{ receivers: [otlp], exporters: [jaeger_storage_exporter] }} }}
-  telemetry: {{ metrics: {{ level: none }}, logs: {{ level: error }} }}
-extensions:
-  jaeger_query:
-    storage: {{ traces: badger }}
-    http: {{ endpoint: "127.0.0.1:{http}" }}
-    grpc: {{ endpoint: "127.0.0.1:{grpc}" }}
-  jaeger_storage: {{ backends: {{ badger: {{ badger: {{ ephemeral: true }} }} }} }}
-receivers: {{ otlp: {{ protocols: {{ grpc: {{ endpoint: "127.0.0.1:{otlp}" }} }} }} }}
-exporters: {{ jaeger_storage_exporter: {{ trace_storage: badger }} }}
-"#
-        );
+        let (http, otlp) = (free_port().await, free_port().await);
+        let mut config = config;
+        for (shipped, port) in [
+            ("0.0.0.0:16686", http),
+            ("127.0.0.1:16685", free_port().await),
+            ("0.0.0.0:4317", otlp),
+            ("0.0.0.0:4318", free_port().await),
+        ] {
+            config = set(&config, shipped, &format!("127.0.0.1:{port}"));
+        }
         let directory = TempDir::new().expect("a directory");
         let path = directory.path().join("jaeger.yaml");
         std::fs::write(&path, config).expect("written");
@@ -109,6 +136,12 @@ exporters: {{ jaeger_storage_exporter: {{ trace_storage: badger }} }}
         let traces = found.as_array().into_iter().flatten();
         Ok(traces.map(spans).collect())
     }
+}
+
+/// Replaces a setting, which the configuration holds.
+fn set(config: &str, from: &str, to: &str) -> String {
+    assert!(config.contains(from), "`{from}` in {config}");
+    config.replace(from, to)
 }
 
 fn spans(trace: &Value) -> Vec<Seen> {

@@ -445,6 +445,52 @@ async fn jaeger_shows_a_range_and_its_blocks() {
     }
 }
 
+/// Half of all attempts fail. The blocks with a failed attempt are kept whole, all others go.
+#[tokio::test]
+async fn the_shipped_jaeger_keeps_the_blocks_in_which_something_failed() {
+    let Some(jaeger) = Jaeger::as_shipped().await else {
+        return;
+    };
+    let eyes = Eyes::Jaeger(jaeger);
+    let adapters = [
+        slow("p1", "20ms").env("PUSH0_MOCK__FAILURE_RATE", 0.5),
+        verifier("v1"),
+    ];
+    let pipeline = single("timeout = \"10s\"\nattempts = 12");
+    let (deployment, _file) = traced(eyes.endpoint(), "grpc", 12, &pipeline, adapters).await;
+    let emissions = deployment.wait_emitted(&demo(), 12, PATIENCE).await;
+    let numbers = (1..=12).zip(&emissions);
+    let failed: BTreeSet<u64> = numbers
+        .filter(|(_, record)| match outcome(record) {
+            EmissionOutcome::Proved(proofs) => proofs.iter().any(|proof| proof.attempt > 1),
+            _ => false,
+        })
+        .map(|(number, _)| number)
+        .collect();
+    let last = *failed.last().expect("an attempt failed");
+    for number in &failed {
+        let has_all = |tree: &Tree| tree.has(&[("publish", 1), ("check prove", 1)]);
+        let tree = eyes.whole("block", *number, has_all).await;
+        assert!(
+            tree.named("attempt prove").any(|span| span.is_error),
+            "{:#?}",
+            tree.lines()
+        );
+    }
+    // Jaeger decides in the order in which blocks began, so these are decided.
+    let mut gone = 0;
+    for number in (1..last).filter(|number| !failed.contains(number)) {
+        let kept = eyes.traces("block", number).await.expect("an answer");
+        assert!(
+            kept.is_empty(),
+            "block {number}: {:#?}",
+            kept.iter().map(Tree::lines).collect::<Vec<_>>()
+        );
+        gone += 1;
+    }
+    assert!(gone > 0, "an attempt of every block failed: {failed:?}");
+}
+
 #[tokio::test]
 async fn without_a_receiver_the_work_goes_on_at_the_same_pace_and_nobody_shouts() {
     // The port was free a moment ago and has no listener.
