@@ -37,6 +37,15 @@ pub(crate) struct Sight {
     pub(crate) defined: Option<BTreeSet<PipelineId>>,
 }
 
+impl Sight {
+    /// Returns whether a pipeline is gone. Only a check that read the definitions can tell: a pipeline that was applied since
+    /// the check before may have emitted its blocks already.
+    fn shows_gone(&self, name: &PipelineId) -> bool {
+        let is_defined = self.defined.as_ref().map(|defined| defined.contains(name));
+        is_defined == Some(false) && !self.stored.contains(name)
+    }
+}
+
 /// An event from the lanes.
 pub(crate) enum News {
     Of(PipelineId, Arrival),
@@ -158,6 +167,8 @@ impl Lanes {
     /// Starts opening lanes for pipelines without one. Returns the lanes whose pipelines are gone: no longer
     /// defined, and without messages in BLOCKS.
     pub(crate) fn see(&mut self, sight: Sight) -> Vec<PipelineId> {
+        let names = self.open.iter().map(|lane| &lane.name);
+        let gone = names.filter(|name| sight.shows_gone(name)).cloned().collect();
         if let Some(defined) = sight.defined {
             self.defined = defined;
         }
@@ -176,12 +187,7 @@ impl Lanes {
                 self.opening.push(opening.boxed());
             }
         }
-        let is_gone = |lane: &&Lane| !self.defined.contains(&lane.name) && !sight.stored.contains(&lane.name);
-        self.open
-            .iter()
-            .filter(is_gone)
-            .map(|lane| lane.name.clone())
-            .collect()
+        gone
     }
 
     /// Closes the lane of a removed pipeline, and deletes its consumer.
@@ -245,4 +251,26 @@ async fn sight(bus: Bus, pipelines: Pipelines, definitions: bool) -> Result<Sigh
         cancelled: cancelled.map(|(name, _)| name).collect(),
         defined,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pipeline_is_gone_only_if_the_definitions_were_read() {
+        let name: PipelineId = "young".parse().expect("a name");
+        let sight = |stored: &[&PipelineId], defined: Option<&[&PipelineId]>| Sight {
+            stored: stored.iter().copied().cloned().collect(),
+            cancelled: BTreeSet::new(),
+            defined: defined.map(|names| names.iter().copied().cloned().collect()),
+        };
+        assert!(sight(&[], Some(&[])).shows_gone(&name));
+        assert!(!sight(&[], None).shows_gone(&name), "its blocks are emitted");
+        assert!(
+            !sight(&[&name], Some(&[])).shows_gone(&name),
+            "it has blocks to finish"
+        );
+        assert!(!sight(&[], Some(&[&name])).shows_gone(&name));
+    }
 }

@@ -4,8 +4,9 @@
 //! Reads go to the leader of the bucket's stream: another copy may lag, and the caller would believe an old
 //! value or a "not found". Only [`Facts::find`] asks any copy, for facts that never change.
 
-use crate::{Bus, BusError, Unreadable, inspect::stored_at, leaderless::refuse_without_leader};
+use crate::{Bus, BusError, Unreadable, inspect::stored_at, leaderless::refuse_without_leader, publish};
 use async_nats::jetstream::{
+    self,
     kv::{self, Operation},
     message::StreamMessage,
     stream::{DirectGetErrorKind, LastRawMessageErrorKind},
@@ -189,7 +190,7 @@ impl<T: Serialize + DeserializeOwned> Facts<T> {
         let bytes = self.write(key, value)?;
         match self.store.update(key, bytes, revision).await {
             Ok(revision) => Ok(Some(revision)),
-            Err(e) if e.kind() == kv::UpdateErrorKind::WrongLastRevision => Ok(None),
+            Err(e) if is_overtaken(&e) => Ok(None),
             Err(e) => Err(BusError::unavailable(self.what(key), e)),
         }
     }
@@ -323,5 +324,35 @@ fn operation(message: &StreamMessage) -> Operation {
         Some("PURGE") => Operation::Purge,
         _ if header("Nats-Marker-Reason").is_some() => Operation::Purge,
         _ => Operation::Put,
+    }
+}
+
+/// Returns whether an update was refused because another process has changed the fact. The client's own kind of error
+/// knows one of the broker's codes for that.
+fn is_overtaken(error: &(dyn std::error::Error + 'static)) -> bool {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    let mut refusals = causes.filter_map(|cause| cause.downcast_ref::<jetstream::Error>());
+    refusals.any(|refusal| publish::is_overtaken(refusal.error_code().0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("failed getting entry")]
+    struct Refused(#[source] jetstream::Error);
+
+    #[test]
+    fn a_lost_race_is_known_by_each_of_its_codes() {
+        let with = |code: u64| {
+            let body =
+                serde_json::json!({ "code": 400, "err_code": code, "description": "wrong last sequence" });
+            Refused(serde_json::from_value(body).expect("an error of the broker"))
+        };
+        for code in [10070, 10071, 10164] {
+            assert!(is_overtaken(&with(code)), "{code}");
+        }
+        assert!(!is_overtaken(&with(10077)), "a full stream is no race");
     }
 }

@@ -266,6 +266,8 @@ impl Leadership {
                 }
             }
             tokio::time::sleep(RENEW_EVERY / 2).await;
+            // A standby may wait for days, and its contest ends within a minute.
+            self.contest();
         }
     }
 }
@@ -398,4 +400,46 @@ async fn renewed(
         in_time.map(|renewed| renewed.unwrap_or(Err(late))).boxed()
     };
     renewing.get_or_insert_with(begin).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Limits, NatsConfig};
+    use push0_harness::NatsServer;
+
+    /// The losses are forgotten by hand: in truth that takes a minute.
+    #[tokio::test]
+    async fn a_standby_reports_the_end_of_its_contest() {
+        let server = NatsServer::start().await;
+        let config = NatsConfig {
+            url: server.url(),
+            ..NatsConfig::default()
+        };
+        let bus = Bus::connect(&config, "test").await.expect("a valid URL");
+        bus.provision(&Limits::default()).await.expect("provisioned");
+        let (says, mut said) = tokio::sync::watch::channel(None);
+        let slow = Leadership::candidate(&bus, "test").watched(
+            || (),
+            move |contest| drop(says.send(contest.map(ToString::to_string))),
+        );
+        let other = Leadership::candidate(&bus, "test");
+        let mut term = other.win().await.expect("the role is free");
+        for _ in 0..3 {
+            slow.lost(Loss::Taken);
+        }
+        assert!(said.borrow().is_some(), "three losses are a contest");
+        let (sees, mut seen) = tokio::sync::watch::channel(false);
+        let ends = async {
+            seen.wait_for(|seen| *seen).await.expect("a candidate");
+            *slow.losses() = Losses::default();
+            said.wait_for(Option::is_none).await.is_ok()
+        };
+        let is_well = tokio::select! {
+            loss = term.hold() => Err(loss),
+            won = slow.win_reporting(|| drop(sees.send(true))) => Ok(won.is_err()),
+            is_well = ends => Ok(is_well),
+        };
+        assert_eq!(is_well, Ok(true));
+    }
 }

@@ -293,10 +293,16 @@ fn classify(subject: String, error: &async_nats::jetstream::context::PublishErro
     }
 }
 
+/// Returns whether a code of the broker means that the message expected another newest message. With three copies, the
+/// leader of a stream answers 10164 while the winner of the race is not yet stored.
+pub(crate) fn is_overtaken(code: u64) -> bool {
+    matches!(code, 10070 | 10071 | 10164)
+}
+
 /// Maps the broker's error codes, as measured on 2.15.1, where one code covers every limit of a stream.
 fn classify_code(subject: String, code: u64, reason: String) -> PublishError {
     match code {
-        10070 | 10071 | 10164 => PublishError::Unexpected { subject },
+        code if is_overtaken(code) => PublishError::Unexpected { subject },
         10077 if reason.contains("per subject") => PublishError::Occupied { subject },
         10077 | 10047 | 10023 | 10122 => PublishError::Full { subject, reason },
         _ => PublishError::Unavailable { subject, reason },
