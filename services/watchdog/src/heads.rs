@@ -1,5 +1,6 @@
 //! The next block of every pipeline that stands, the looks at it, and how often its proofs were begun anew.
 
+use crate::motion::Moved;
 use push0_bus::Led;
 use push0_domain::{
     BlockKey, PipelineId, ProofType, Timestamp,
@@ -43,6 +44,8 @@ struct Head {
     times: u32,
     /// How often proofs of each block from the next one on were begun anew.
     starts: BTreeMap<u64, u32>,
+    /// When proofs were last seen to move.
+    moved: BTreeMap<ProofIn, Moved>,
     ends: Ends,
 }
 
@@ -57,12 +60,16 @@ struct Ends {
 
 /// A proof of the block with this number.
 pub type ProofOf = (u64, ProofType);
+/// Proofs of this type: of the block with this number, or of all blocks.
+pub type ProofIn = (Option<u64>, ProofType);
 
 /// A look at the next block of a pipeline and, if proofs of this block are lost, at the blocks behind.
 #[derive(Clone, Debug)]
 pub struct Look {
-    /// The lost proofs, each with the sequence of its newest held result; 0 if there is none.
-    pub lost: BTreeMap<ProofOf, u64>,
+    /// When the look began.
+    pub at: Timestamp,
+    /// The lost proofs, each with the instant at which the newest work with a held result was ready; 0 without a result.
+    pub lost: BTreeMap<ProofOf, Timestamp>,
     /// The leading collector of the pipeline. Results may be unread while there is none.
     pub collector: Option<Led>,
 }
@@ -77,6 +84,7 @@ impl Heads {
             ready: BTreeSet::new(),
             times: 0,
             starts,
+            moved: BTreeMap::new(),
             ends: Ends::default(),
         };
         let head = self.0.entry(pipeline.clone());
@@ -134,6 +142,18 @@ impl Heads {
         }
     }
 
+    /// Returns when proofs were last seen to move; `None` if no look has read their messages.
+    pub fn moved(&self, pipeline: &PipelineId, proof: &ProofIn) -> Option<&Moved> {
+        self.0.get(pipeline)?.moved.get(proof)
+    }
+
+    /// Notes that proofs move.
+    pub fn moves(&mut self, pipeline: &PipelineId, proof: ProofIn, moved: Moved) {
+        if let Some(head) = self.0.get_mut(pipeline) {
+            head.moved.insert(proof, moved);
+        }
+    }
+
     /// Handles a look at the next block of a pipeline. Returns the proofs to begin anew, which two looks in a row found
     /// lost while one collector led, each with the number of its start.
     pub fn looked(&mut self, pipeline: &PipelineId, look: Look, now: Timestamp) -> BTreeMap<ProofOf, u32> {
@@ -178,7 +198,12 @@ impl Look {
         if then.lasts < LEADS_FOR || !goes_on {
             return BTreeSet::new();
         }
-        let is_unchanged = |(proof, held): &(&ProofOf, &u64)| earlier.lost.get(*proof) == Some(held);
+        // A prover can repeat a result without end, but no result of work that was ready after the earlier look: that look
+        // found neither a stage nor a task from which it could come.
+        let is_unchanged = |(proof, held): &(&ProofOf, &Timestamp)| {
+            let then = earlier.lost.get(*proof);
+            then.is_some_and(|then| **held <= earlier.at.max(*then))
+        };
         let lost = self.lost.iter().filter(is_unchanged);
         lost.map(|(proof, _)| proof.clone()).collect()
     }
@@ -200,17 +225,18 @@ mod tests {
         "demo".parse().unwrap()
     }
 
-    /// A look that finds these proofs lost, each with its newest held result, while the collector `led` has renewed its
-    /// term for so many seconds.
+    /// A look that finds these proofs lost, each with the second in which its newest work with a result was ready, while the
+    /// collector `led` has renewed its term for so many seconds. The look began in second 2.
     fn look(lost: &[(u64, &str, u64)], led: &str, seconds: u64) -> Look {
         let lost = lost
             .iter()
-            .map(|(number, proof, held)| ((*number, proof.parse().unwrap()), *held));
+            .map(|(number, proof, held)| ((*number, proof.parse().unwrap()), at(*held)));
         let collector = Led {
             instance: led.to_owned(),
             lasts: Duration::from_secs(seconds),
         };
         Look {
+            at: at(2),
             lost: lost.collect(),
             collector: Some(collector),
         }
@@ -228,15 +254,15 @@ mod tests {
         let mut heads = Heads::default();
         assert!(!heads.is_look_due(&demo(), 7, at(0)));
         assert!(heads.is_look_due(&demo(), 7, at(2)));
-        let first = look(&[(7, "a", 0), (7, "b", 0), (9, "a", 5), (10, "a", 6)], "c", 9);
+        let first = look(&[(7, "a", 0), (7, "b", 0), (9, "a", 0), (10, "a", 2)], "c", 9);
         assert_eq!(
             heads.looked(&demo(), first, at(2)),
             begun(&[]),
             "a message may be on its way"
         );
         assert!(heads.is_look_due(&demo(), 7, at(3)));
-        // Of block 10, a result has come in between.
-        let second = look(&[(7, "b", 0), (7, "d", 0), (9, "a", 5), (10, "a", 7)], "c", 10);
+        // Of block 10, a result of later work has come in between. Of block 9, a prover repeats an earlier result.
+        let second = look(&[(7, "b", 0), (7, "d", 0), (9, "a", 1), (10, "a", 3)], "c", 10);
         assert_eq!(
             heads.looked(&demo(), second, at(3)),
             begun(&[(7, "b", 1), (9, "a", 1)])

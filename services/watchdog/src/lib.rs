@@ -14,6 +14,7 @@ pub mod heads;
 pub mod janitor;
 pub mod lost;
 mod metrics;
+pub mod motion;
 mod process;
 mod reports;
 pub mod reputation;

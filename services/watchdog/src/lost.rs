@@ -70,8 +70,8 @@ fn is_complete<'a>(proof: &ProofSpec, held: impl Iterator<Item = &'a HeldResult>
 }
 
 /// Returns the blocks that the range of the next block waits for: by number, those with results of the last stage before
-/// the range. Such a result may be a failure. `held` are the attempts of the pipeline whose results the collector holds.
-/// Returns `None` if the pipeline has no range, or if one is in progress.
+/// the range. Such a result may be a failure. `held` are the attempts of the pipeline with messages in RESULTS, which any
+/// prover may store. Returns `None` if the pipeline has no range.
 pub fn awaited(
     pipeline: &Pipeline,
     next: u64,
@@ -82,19 +82,28 @@ pub fn awaited(
     let mut awaited: BTreeMap<u64, BTreeSet<BlockKey>> =
         numbers.map(|number| (number, BTreeSet::new())).collect();
     for attempt in held {
-        let proof = pipeline.proof(&attempt.proof_type)?;
-        let (position, _) = proof.stage(&attempt.stage)?;
-        let (range, _) = proof.stage(&proof.range()?.name)?;
-        if position >= range {
-            return None;
-        }
-        if position + 1 == range
+        if let Some((position, range)) = positions(pipeline, attempt)
+            && position + 1 == range
             && let Some(blocks) = awaited.get_mut(&attempt.block.number)
         {
             blocks.insert(attempt.block);
         }
     }
     Some(awaited)
+}
+
+/// Returns whether a result of this attempt, if it is to be believed, says that a range from this number on is in progress.
+pub fn is_in_range(pipeline: &Pipeline, next: u64, attempt: &AttemptKey) -> bool {
+    let is_behind = positions(pipeline, attempt).is_some_and(|(position, range)| position >= range);
+    is_behind && attempt.block.number >= next
+}
+
+/// Returns the positions of an attempt's stage and of the range in the attempt's proof.
+fn positions(pipeline: &Pipeline, attempt: &AttemptKey) -> Option<(usize, usize)> {
+    let proof = pipeline.proof(&attempt.proof_type)?;
+    let (position, _) = proof.stage(&attempt.stage)?;
+    let (range, _) = proof.stage(&proof.range()?.name)?;
+    Some((position, range))
 }
 
 #[cfg(test)]
@@ -179,7 +188,7 @@ mod tests {
     "#;
 
     #[test]
-    fn a_range_waits_for_the_blocks_up_to_its_widest_unless_it_is_in_progress() {
+    fn a_range_waits_for_the_blocks_up_to_its_widest() {
         let pipeline = Pipeline::from_toml("test.toml", RANGES).unwrap();
         let attempt = |number, stage: &str| AttemptKey {
             zkvm: "vm".parse().unwrap(),
@@ -204,6 +213,10 @@ mod tests {
                     .collect::<Vec<usize>>(),
             )
         };
+        let made_up = AttemptKey {
+            proof_type: "other".parse().unwrap(),
+            ..attempt(7, "join")
+        };
         for (held, expected) in [
             (vec![], Some(vec![0, 0, 0, 0])),
             (joined(8..12).collect(), Some(vec![0, 1, 1, 1])),
@@ -211,9 +224,19 @@ mod tests {
                 joined(7..8).chain([attempt(8, "split")]).collect(),
                 Some(vec![1, 0, 0, 0]),
             ),
-            (joined(7..8).chain([attempt(10, "aggregate")]).collect(), None),
+            (
+                joined(7..8).chain([attempt(10, "aggregate"), made_up]).collect(),
+                Some(vec![1, 0, 0, 0]),
+            ),
         ] {
             assert_eq!(with_results(&held), expected, "{held:?}");
+        }
+        for (attempt, expected) in [
+            (attempt(10, "aggregate"), true),
+            (attempt(6, "aggregate"), false),
+            (attempt(10, "join"), false),
+        ] {
+            assert_eq!(is_in_range(&pipeline, 7, &attempt), expected, "{attempt:?}");
         }
     }
 }

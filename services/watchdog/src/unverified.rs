@@ -156,6 +156,12 @@ impl Unverified {
         found
     }
 
+    /// Returns whether the task of a check is to be proved once more, because verifiers fail on this proof alone. Such a check
+    /// may never get its verdict.
+    pub fn is_doubted(&self, key: &AttemptKey) -> bool {
+        self.checks.get(key).is_some_and(|waiting| waiting.is_doubted)
+    }
+
     /// Handles the end of blocks no longer wanted.
     pub fn ended(&mut self, ended: BlockEnded) {
         if self.ends.len() == ENDS_MAX {
@@ -320,7 +326,9 @@ mod tests {
             "the verifiers judged nothing since"
         );
         (10..=12).for_each(|number| unverified.verdict(&of_block(number)));
+        assert!(!unverified.is_doubted(&key()));
         assert_eq!(unverified.doubtful(&[key()]), [key()]);
+        assert!(unverified.is_doubted(&key()));
         tries(&mut unverified, 100, Obstacle::Verifier);
         assert!(unverified.doubtful(&[key()]).is_empty(), "it is doubted once");
 

@@ -2,13 +2,14 @@
 
 use super::Active;
 use crate::{
-    heads::Look,
-    lost::{HeldResult, awaited, lost_proofs},
+    heads::{Look, ProofIn},
+    lost::{HeldResult, awaited, is_in_range, lost_proofs},
+    motion::{Evidence, Moved, evidence},
 };
 use futures::{StreamExt as _, stream};
 use push0_bus::{Bucket, BusError, Stream, now};
 use push0_domain::{
-    BlockKey, CriticalPath, PipelineId, ProofType,
+    BlockKey, CriticalPath, PipelineId, ProofType, Timestamp,
     message::{BlockEvent, Emission, KnownBlock, Outcome, ResultEvent, StageReady, TaskHeader, TaskResult},
     pipeline::{Pipeline, ProofSpec},
     subject::{self, AttemptKey, Kind},
@@ -22,12 +23,8 @@ use std::{
     sync::Arc,
 };
 
-/// The streams whose messages say that a proof is worked on, in the order in which messages move through them.
-const STREAMS: [(Stream, Kind); 3] = [
-    (Stream::Stages, Kind::Stage),
-    (Stream::Tasks, Kind::Task),
-    (Stream::Checks, Kind::Check),
-];
+/// The streams whose messages say that work is released, in the order in which messages move through them.
+const RELEASED: [(Stream, Kind); 2] = [(Stream::Stages, Kind::Stage), (Stream::Tasks, Kind::Task)];
 /// How many blocks behind the next one are looked at if proofs of the next one are lost: a prover that takes one task away
 /// may have taken others.
 const BEHIND: u64 = 63;
@@ -37,6 +34,8 @@ const ENDS_PAGE: usize = 256;
 const RESULTS_MAX: usize = 20_000;
 /// Most checks read in one look, for their seals.
 const CHECKS_MAX: usize = 256;
+/// Most results of ranges read in one look, for their seals.
+const OF_RANGES_MAX: usize = 256;
 /// How many results are read at once. Each may carry outputs of 64 KiB, of which nothing is kept.
 const READ_AT_ONCE: usize = 32;
 
@@ -64,6 +63,7 @@ impl Active<'_> {
         if !self.heads.is_look_due(name, next, now()) {
             return Ok(());
         }
+        let began = now();
         self.read_ends(name).await?;
         let mut seen = BTreeMap::new();
         if let Some((first, is_alive)) = self.held_up_by(pipeline, next).await? {
@@ -85,6 +85,7 @@ impl Active<'_> {
             seen.lost.iter().map(of_proof).collect::<Vec<_>>()
         };
         let look = Look {
+            at: began,
             lost: seen.iter().flat_map(of_block).collect(),
             collector: self.bus.leader_of(&format!("collector.{name}")).await?,
         };
@@ -133,23 +134,22 @@ impl Active<'_> {
             block,
             definition,
             lost: BTreeSet::new(),
-            newest: BTreeMap::new(),
+            held: Newest::new(),
         };
         if self.has_news(name, &seen.block).await? {
             return Ok(Some(seen));
         }
         let key = seen.block.block.key();
-        let of_block = |kind| subject::attempts_of_block(kind, name, key);
-        let named = self.proofs_at_work(of_block).await?;
+        let named = self.proofs_at_work(&seen.definition, Some(key)).await?;
         let is_named = |proof: &ProofSpec| named.contains(&proof.proof_type);
         if !seen.definition.proofs.iter().all(is_named) {
             let held: Vec<HeldResult>;
-            (held, seen.newest) = self.results(name, key, &named).await?;
+            (held, seen.held) = self.results(name, key, &named).await?;
             seen.lost = lost_proofs(&seen.definition, is_alive, &named, &held);
         }
         if !seen.lost.is_empty() {
             // The collector may have begun a next stage since these streams were read.
-            let named = self.proofs_at_work(of_block).await?;
+            let named = self.proofs_at_work(&seen.definition, Some(key)).await?;
             seen.lost.retain(|proof| !named.contains(proof));
         }
         Ok(Some(seen))
@@ -163,16 +163,35 @@ impl Active<'_> {
             return Ok(Some((next, true)));
         }
         let name = &pipeline.name;
-        let mut held = self.attempts(Stream::Results, Kind::Result, name).await?;
-        held.extend(self.attempts(Stream::Results, Kind::Verdict, name).await?);
+        let mut held = Vec::new();
+        let mut read = 0;
+        for kind in [Kind::Result, Kind::Verdict] {
+            let filter = subject::attempts_of_pipeline(kind, name);
+            for (subject, _) in self.bus.subjects(Stream::Results, &filter).await? {
+                let Some(attempt) = subject::attempt_of(&subject, kind) else {
+                    continue;
+                };
+                if is_in_range(pipeline, next, &attempt) && read < OF_RANGES_MAX {
+                    read += 1;
+                    if self.is_admitted(&subject, kind).await? {
+                        return Ok(None);
+                    }
+                }
+                held.push(attempt);
+            }
+        }
+        let known = self.bus.facts::<KnownBlock>(Bucket::Blocks).await?;
         for (number, blocks) in awaited(pipeline, next, &held).unwrap_or_default() {
             let mut is_ready = false;
-            for block in blocks {
-                is_ready |= self.is_ready(pipeline, block).await?;
+            // Of the blocks in results that a prover made up, none is known.
+            for fact in known.list(&subject::facts::known_blocks(name, number)).await? {
+                let block = fact.value.map(|known| known.block.key());
+                if let Some(block) = block.filter(|block| blocks.contains(block)) {
+                    is_ready |= self.is_ready(pipeline, block).await?;
+                }
             }
             if !is_ready {
-                let filter = |kind| subject::attempts_of_pipeline(kind, name);
-                let is_alive = number == next || self.proofs_at_work(filter).await?.is_empty();
+                let is_alive = number == next || self.proofs_at_work(pipeline, None).await?.is_empty();
                 return Ok(Some((number, is_alive)));
             }
         }
@@ -192,21 +211,13 @@ impl Active<'_> {
         Ok(is_ready)
     }
 
-    /// Returns the attempts of a pipeline with messages of this kind.
-    async fn attempts(
-        &self,
-        stream: Stream,
-        kind: Kind,
-        name: &PipelineId,
-    ) -> Result<Vec<AttemptKey>, BusError> {
-        let subjects = self
-            .bus
-            .subjects(stream, &subject::attempts_of_pipeline(kind, name))
-            .await?;
-        Ok(subjects
-            .iter()
-            .filter_map(|(subject, _)| subject::attempt_of(subject, kind))
-            .collect())
+    /// Returns whether a stored result is to be believed.
+    async fn is_admitted(&mut self, subject: &str, kind: Kind) -> Result<bool, BusError> {
+        let kept = self.bus.last::<ResultEvent>(Stream::Results, subject).await?;
+        let Some(Ok(ResultEvent::Attempt(result))) = kept.map(|kept| kept.body) else {
+            return Ok(false);
+        };
+        Ok(self.seals.admit(subject, kind, &result).await?.is_ok())
     }
 
     /// Returns whether a message about the block may wait for the dispatcher, or an end of the block for the collector.
@@ -244,43 +255,78 @@ impl Active<'_> {
         Ok(())
     }
 
-    /// Returns the proofs with a ready stage, a task or a check, among the messages of each kind that match a filter.
-    /// Every prover may store checks without a release, and those say nothing.
+    /// Returns the proofs of a block, or of all blocks of the pipeline, that have a ready stage, a task or a check that says that
+    /// they move.
     async fn proofs_at_work(
         &mut self,
-        filter: impl Fn(Kind) -> String,
+        pipeline: &Pipeline,
+        block: Option<BlockKey>,
     ) -> Result<BTreeSet<ProofType>, BusError> {
-        let (mut named, mut read) = (BTreeSet::new(), 0);
-        for (stream, kind) in STREAMS {
+        let (name, at) = (&pipeline.name, now());
+        let filter = |kind| match block {
+            Some(block) => subject::attempts_of_block(kind, name, block),
+            None => subject::attempts_of_pipeline(kind, name),
+        };
+        let proof_in = |proof: &ProofType| (block.map(|block| block.number), proof.clone());
+        let mut named = BTreeSet::new();
+        for (stream, kind) in RELEASED {
             for (subject, _) in self.bus.subjects(stream, &filter(kind)).await? {
-                let attempt = subject::attempt_of(&subject, kind);
-                let proof = attempt.map(|attempt| attempt.proof_type);
-                let Some(proof) = proof.filter(|proof| !named.contains(proof)) else {
-                    continue;
-                };
-                if kind == Kind::Check {
-                    read += 1;
-                    if read > CHECKS_MAX || !self.is_sealed(&subject).await? {
-                        continue;
-                    }
-                }
-                named.insert(proof);
+                named.extend(subject::attempt_of(&subject, kind).map(|attempt| attempt.proof_type));
+            }
+        }
+        let is_new = |proof: &ProofSpec| self.heads.moved(name, &proof_in(&proof.proof_type)).is_none();
+        let new = pipeline.proofs.iter().filter(|proof| is_new(proof));
+        let mut moved: BTreeSet<ProofType> = new.map(|proof| proof.proof_type.clone()).collect();
+        moved.extend(named.iter().cloned());
+        let mut read = 0;
+        for (subject, _) in self.bus.subjects(Stream::Checks, &filter(Kind::Check)).await? {
+            let attempt = subject::attempt_of(&subject, Kind::Check);
+            let Some(attempt) = attempt.filter(|attempt| !named.contains(&attempt.proof_type)) else {
+                continue;
+            };
+            if read == CHECKS_MAX {
+                break;
+            }
+            read += 1;
+            let proof = attempt.proof_type.clone();
+            match self.evidence(&subject, &attempt, &proof_in(&proof)).await? {
+                Evidence::Repeated => continue,
+                Evidence::Waits => {}
+                Evidence::Moves => drop(moved.insert(proof.clone())),
+            }
+            named.insert(proof);
+        }
+        if !moved.is_empty() {
+            let checks_to = self.bus.newest(Stream::Checks).await?;
+            for proof in moved {
+                self.heads.moves(name, proof_in(&proof), Moved { at, checks_to });
             }
         }
         Ok(named)
     }
 
-    /// Returns whether the dispatcher has released the attempt of a check.
-    async fn is_sealed(&mut self, subject: &str) -> Result<bool, BusError> {
-        let check = self.bus.last::<TaskResult>(Stream::Checks, subject).await?;
-        let Some(Ok(check)) = check.map(|kept| kept.body) else {
-            return Ok(false);
+    /// Returns the evidence of a check. Every prover may store checks without a release, which say nothing, and make outputs
+    /// on which every verifier fails.
+    async fn evidence(
+        &mut self,
+        subject: &str,
+        attempt: &AttemptKey,
+        proof: &ProofIn,
+    ) -> Result<Evidence, BusError> {
+        let kept = self.bus.last::<TaskResult>(Stream::Checks, subject).await?;
+        let Some((sequence, Ok(check))) = kept.map(|kept| (kept.sequence, kept.body)) else {
+            return Ok(Evidence::Repeated);
         };
-        Ok(self.seals.admit(subject, Kind::Check, &check).await?.is_ok())
+        let is_sealed = self.seals.admit(subject, Kind::Check, &check).await?.is_ok();
+        if !is_sealed || self.session.unverified.is_doubted(attempt) {
+            return Ok(Evidence::Repeated);
+        }
+        let moved = self.heads.moved(&attempt.pipeline, proof);
+        Ok(evidence(moved, sequence, check.header.path.failed_until))
     }
 
-    /// Returns the results of a block that the collector holds, except those of the proofs `without`, and sequence and
-    /// header of each proof's newest one. Those that the collector drops as soon as it reads them are left out: a prover
+    /// Returns the results of a block that the collector holds, except those of the proofs `without`, and the newest work and
+    /// start of each proof among them. Those that the collector drops as soon as it reads them are left out: a prover
     /// could make up one after another.
     async fn results(
         &mut self,
@@ -309,10 +355,7 @@ impl Active<'_> {
                 {
                     all.push(held(&result));
                     let of_proof = newest.entry(result.header.id.stage.proof_type.clone());
-                    let at = of_proof.or_insert_with(|| (kept.sequence, result.header.clone()));
-                    if at.0 < kept.sequence {
-                        *at = (kept.sequence, result.header);
-                    }
+                    of_proof.or_default().note(result.header);
                 }
             }
         }
@@ -331,7 +374,9 @@ impl Active<'_> {
             );
             return Ok(());
         };
-        let newest = seen.newest.get(proof_type).map(|(_, header)| header);
+        let newest = seen.held.get(proof_type).and_then(|held| held.newest.as_ref());
+        // A prover may repeat a result for an earlier announcement of the block.
+        let newest = newest.filter(|header| header.context.announcement > block.announced_after);
         let start = newest.map_or(start, |header| start.max(start_of(header.attempt) + 1));
         tracing::warn!(
             pipeline = %name, block.number = number, proof.type = %proof_type, start,
@@ -369,15 +414,39 @@ struct Seen {
     block: KnownBlock,
     definition: Arc<Pipeline>,
     lost: BTreeSet<ProofType>,
-    newest: Newest,
+    held: Newest,
 }
 
-/// Sequence and header of each proof's newest held result.
-type Newest = BTreeMap<ProofType, (u64, TaskHeader)>;
+/// The newest of each proof's held results.
+type Newest = BTreeMap<ProofType, NewestHeld>;
+
+/// The newest of a proof's held results. Not by their sequence, since a prover may repeat any of them.
+#[derive(Default)]
+struct NewestHeld {
+    /// When the newest work with a result was ready.
+    ready_at: Timestamp,
+    /// A header of the last announcement and start.
+    newest: Option<TaskHeader>,
+}
+
+impl NewestHeld {
+    fn note(&mut self, header: TaskHeader) {
+        self.ready_at = self.ready_at.max(header.path.failed_until);
+        let start = |header: &TaskHeader| (header.context.announcement, start_of(header.attempt));
+        if self
+            .newest
+            .as_ref()
+            .is_none_or(|newest| start(newest) < start(&header))
+        {
+            self.newest = Some(header);
+        }
+    }
+}
 
 impl Seen {
-    fn newest_held(&self, proof_type: &ProofType) -> u64 {
-        self.newest.get(proof_type).map_or(0, |(sequence, _)| *sequence)
+    fn newest_held(&self, proof_type: &ProofType) -> Timestamp {
+        let held = self.held.get(proof_type);
+        held.map_or(Timestamp::default(), |held| held.ready_at)
     }
 }
 
