@@ -28,13 +28,14 @@ pub use crate::silence::{CONDEMN_AFTER, End, GONE_FOR, HEARTBEAT, SUSPECT_AFTER}
 use crate::{
     process::Process,
     unheld::{Looks, Seat},
+    won::Won,
 };
 use push0_domain::{
     Announcement, BlockRef, Participant, PipelineId, Timestamp,
     message::{BlockEnded, EndReason, Happening, Held, OVERDUE, Role},
     output::Output,
     subject::AttemptKey,
-    task::{AttemptId, TaskId, is_superfluous},
+    task::{AttemptId, TaskId},
 };
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque},
@@ -169,7 +170,7 @@ pub struct Watchdog {
     /// The output of each pipeline, and when it was last heard or read.
     outputs: HashMap<PipelineId, (Output, Timestamp)>,
     /// The accepted attempt of tasks with further copies running or in flight, and when it was accepted.
-    won: HashMap<TaskId, (u32, Timestamp)>,
+    won: HashMap<TaskId, Won>,
     /// The latest ends of blocks, whose attempts may still be in flight to a prover.
     ends: VecDeque<(BlockEnded, Timestamp)>,
     looks: Looks,
@@ -324,7 +325,7 @@ impl Watchdog {
             |held: &Held| !held.header.context.amends && held.header.give_up_at.is_some_and(|at| at <= now);
         let has_lost = |held: &Held| {
             let winner = self.won.get(&held.header.id);
-            winner.is_some_and(|(winner, _)| is_superfluous(held.header.attempt, *winner))
+            winner.is_some_and(|winner| winner.beats(&held.header.id, &held.header))
         };
         let mut late: BTreeMap<Late, BTreeSet<AttemptKey>> = BTreeMap::new();
         for (prover, held) in self.held() {

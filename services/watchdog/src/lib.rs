@@ -23,5 +23,6 @@ pub mod session;
 mod silence;
 pub mod unheld;
 pub mod unverified;
+mod won;
 
 pub use service::run;

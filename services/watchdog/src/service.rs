@@ -23,10 +23,10 @@ use push0_bus::{
 };
 use push0_domain::{
     PipelineId, ZkvmId,
-    message::{Emission, Event, Lease, ResultEvent},
+    message::{Emission, Event, Lease, Outcome, ResultEvent, TaskResult},
     output::Output,
-    report::Refusal,
-    subject::{self, Kind},
+    report::{Refusal, admit_signature},
+    subject::{self, Kind, Report},
 };
 use push0_runtime::{BoxError, Component, Service, UnreadableState};
 use serde::de::IgnoredAny;
@@ -227,7 +227,8 @@ impl<'a> Active<'a> {
         match Kind::of(signal.subject()) {
             Some(kind @ (Kind::Result | Kind::Verdict)) => {
                 if let Ok(ResultEvent::Attempt(result)) = signal.body()
-                    && self.seals.admit(signal.subject(), kind, &result).await?.is_ok()
+                    && let Ok(report) = self.seals.admit(signal.subject(), kind, &result).await?
+                    && self.counts(&report, kind, &result)
                 {
                     self.session.attempt_ended(&result, now());
                 }
@@ -259,6 +260,16 @@ impl<'a> Active<'a> {
             _ => {}
         }
         Ok(())
+    }
+
+    /// Returns whether the collector counts a report with a valid seal, as far as that matters: a completed attempt stops others
+    /// of its task, so one that the collector refuses must not. Anything else bears on its sender's reputation only.
+    fn counts(&self, report: &Report, kind: Kind, result: &TaskResult) -> bool {
+        let is_completed = matches!(result.outcome, Outcome::Completed { .. });
+        let stops_others = kind == Kind::Result && is_completed;
+        !stops_others
+            || !self.session.has_rivals(&result.header, now())
+            || admit_signature(report, kind, result).is_ok()
     }
 
     /// Returns a lease without the deliveries in it that are not to be believed; `None` if the whole lease is not.

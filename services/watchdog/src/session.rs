@@ -18,7 +18,7 @@ use crate::{
 use op::{Errand, Lost, Op, Writing};
 use push0_domain::{
     Participant, PipelineId, Timestamp,
-    message::{BlockEnded, Emission, FailureClass, Happening, Lease, Outcome, Role, TaskResult},
+    message::{BlockEnded, Emission, FailureClass, Happening, Lease, Outcome, Role, TaskHeader, TaskResult},
     output::Output,
 };
 use std::{collections::VecDeque, time::Duration};
@@ -97,12 +97,16 @@ impl<P> Session<P> {
         let changes = match class {
             Some(class) => self.reputation.failed(&header.id, &prover, class, &fleet, now),
             None => {
-                self.agenda
-                    .add(self.core.accepted(&header.id, header.attempt, now));
+                self.agenda.add(self.core.accepted(header, now));
                 self.reputation.completed(&header.id, &prover, &fleet, now)
             }
         };
         self.note(changes, now);
+    }
+
+    /// Returns whether other copies of an attempt's task run or are in flight.
+    pub fn has_rivals(&self, header: &TaskHeader, now: Timestamp) -> bool {
+        self.core.has_rivals(header, now)
     }
 
     /// Handles the end of blocks no longer wanted.

@@ -2,11 +2,12 @@
 //! which another copy was accepted.
 
 use super::{Effect, Reason, Watchdog};
+use crate::won::Won;
 use push0_domain::{
     Participant, PipelineId, Timestamp,
-    message::{BlockEnded, Emission, Held},
+    message::{BlockEnded, Emission, Held, TaskHeader},
     output::Output,
-    task::{TaskId, is_superfluous, start_of},
+    task::start_of,
     wanted::{Claim, Claims},
 };
 use std::time::Duration;
@@ -22,24 +23,27 @@ const WON_MAX: usize = 4096;
 const OUTPUT_FOR: Duration = Duration::from_secs(3600);
 
 impl Watchdog {
+    /// Returns whether other copies of a task run or are in flight, which an accepted attempt would stop.
+    pub fn has_rivals(&self, accepted: &TaskHeader, now: Timestamp) -> bool {
+        let won = Won::of(accepted, now);
+        let was_hedged = self.hedged.iter().any(|hedged| hedged.task == accepted.id);
+        was_hedged || self.held().any(|(_, held)| won.beats(&accepted.id, &held.header))
+    }
+
     /// Handles an accepted attempt: other copies of its task are stopped.
-    pub fn accepted(&mut self, task: &TaskId, attempt: u32, now: Timestamp) -> Vec<Effect> {
-        let is_other = |held: &Held| {
-            // Compare numbers first: they differ for most tasks, and this runs at the end of every attempt.
-            held.header.id.index == task.index
-                && held.header.id.stage.block.number == task.stage.block.number
-                && is_superfluous(held.header.attempt, attempt)
-                && held.header.id == *task
-        };
-        let was_hedged = self.hedged.iter().any(|hedged| hedged.task == *task);
-        let has_room = self.won.len() < WON_MAX;
-        if has_room && (was_hedged || self.held().any(|(_, held)| is_other(held))) {
-            let winner = self.won.entry(task.clone()).or_insert((attempt, now));
-            if start_of(winner.0) < start_of(attempt) {
-                *winner = (attempt, now);
+    pub fn accepted(&mut self, accepted: &TaskHeader, now: Timestamp) -> Vec<Effect> {
+        if !self.has_rivals(accepted, now) {
+            return Vec::new();
+        }
+        let (task, won) = (&accepted.id, Won::of(accepted, now));
+        if self.won.len() < WON_MAX {
+            let winner = self.won.entry(task.clone()).or_insert(won);
+            let order = |won: &Won| (won.claim, start_of(won.attempt));
+            if order(winner) < order(&won) {
+                *winner = won;
             }
         }
-        self.stop_where(now, |held| is_other(held).then_some(Reason::Won))
+        self.stop_where(now, |held| won.beats(task, &held.header).then_some(Reason::Won))
     }
 
     /// Handles a stored record. Attempts for its blocks are stopped with the next tick, since records come
@@ -101,8 +105,9 @@ impl Watchdog {
     pub(super) fn stop_losers(&mut self, now: Timestamp) -> Vec<Effect> {
         let won = std::mem::take(&mut self.won);
         let effects = self.stop_where(now, |held| {
-            let (winner, _) = won.get(&held.header.id)?;
-            is_superfluous(held.header.attempt, *winner).then_some(Reason::Won)
+            let winner = won.get(&held.header.id)?;
+            let task = &held.header.id;
+            winner.beats(task, &held.header).then_some(Reason::Won)
         });
         self.won = won;
         effects
@@ -128,7 +133,7 @@ impl Watchdog {
     /// Forgets superseded work of a while ago.
     pub(super) fn forget_superseded(&mut self, now: Timestamp) {
         self.ends.retain(|(_, at)| now.since(*at) < STOPPED_FOR);
-        self.won.retain(|_, (_, at)| now.since(*at) < STOPPED_FOR);
+        self.won.retain(|_, won| now.since(won.at) < STOPPED_FOR);
         if self
             .outputs
             .values()
