@@ -40,7 +40,7 @@ pub enum Refusal {
     Seal,
     /// The message is too large, or has too many entries.
     Size,
-    /// A lease lists an attempt twice.
+    /// A lease lists an attempt twice, or a check is about an attempt that has its verdict.
     Repeated,
     /// A failure or a check does not carry the inputs of its task, so no other attempt could be made from it.
     Inputs,

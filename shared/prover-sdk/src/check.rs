@@ -77,9 +77,7 @@ pub(crate) async fn run<V: Verify>(
     stop: CancellationToken,
 ) {
     let came = Instant::now();
-    let admitted = admit_unsealed(&delivery.subject, Kind::Check, &delivery.body);
-    let signed = admitted.and_then(|report| admit_signature(&report, Kind::Check, &delivery.body));
-    if let Err(refusal) = signed {
+    if let Err(refusal) = admit(&node, &delivery) {
         return refused(&node, &delivery, refusal).await;
     }
     let pause = match again::turn(delivery.deliveries, rand::random_range(0.5..=1.0)) {
@@ -96,6 +94,10 @@ pub(crate) async fn run<V: Verify>(
     let Some(slot) = slot else {
         return delivery.ack.give_back(Duration::ZERO).await;
     };
+    // Several checks of the attempt may have waited for a slot.
+    if node.judged.has(&delivery.body) {
+        return refused(&node, &delivery, Refusal::Repeated).await;
+    }
     let header = &delivery.body.header;
     let span = tracing::info_span!(
         "verify",
@@ -136,10 +138,23 @@ pub(crate) async fn run<V: Verify>(
     }
 }
 
-/// Takes a check of a doubtful sender away. There is no verdict, so the named prover is not harmed.
+/// Decides whether to verify a check. The signature comes last, as it costs most.
+fn admit(node: &Node, delivery: &Delivery<TaskResult>) -> Result<(), Refusal> {
+    let check = &delivery.body;
+    let report = admit_unsealed(&delivery.subject, Kind::Check, check)?;
+    if node.judged.has(check) {
+        return Err(Refusal::Repeated);
+    }
+    admit_signature(&report, Kind::Check, check)
+}
+
+/// Takes a check of a doubtful sender away, or one whose attempt has its verdict. There is no verdict, so the named prover is not
+/// harmed.
 async fn refused(node: &Node, delivery: &Delivery<TaskResult>, refusal: Refusal) {
     let reason = refusal.as_str();
-    if node.metrics.refused(refusal) {
+    // A check with a verdict is delivered again if its acknowledgement was lost.
+    let is_again = refusal == Refusal::Repeated && delivery.deliveries > 1;
+    if !is_again && node.metrics.refused(refusal) {
         tracing::warn!(
             check = delivery.subject,
             prover.id = %delivery.body.prover,
@@ -226,6 +241,7 @@ async fn store(node: &Node, delivery: &Delivery<TaskResult>, result: TaskResult,
         Ok(message) => match node.bus.publish_patiently(message, VERDICT_PATIENCE).await {
             Ok(_) => {
                 trace::write(spans);
+                node.judged.note(&delivery.body);
                 delivery.ack.done().await;
             }
             Err(error) => {

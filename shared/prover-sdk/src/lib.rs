@@ -53,6 +53,7 @@ mod config;
 mod heartbeat;
 mod identity;
 mod inbox;
+mod judged;
 mod ledger;
 mod membership;
 mod metrics;

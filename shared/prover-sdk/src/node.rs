@@ -1,6 +1,8 @@
 //! The state of a running adapter, which its parts share.
 
-use crate::{adopted::Adopted, ledger::Ledger, metrics::Metrics, signer::Signer, spool::Spool};
+use crate::{
+    adopted::Adopted, judged::Judged, ledger::Ledger, metrics::Metrics, signer::Signer, spool::Spool,
+};
 use push0_bus::{Blobs, Bus, Facts, Pipelines};
 use push0_domain::{Participant, ProverId, ZkvmId, message::KnownBlock};
 use std::{sync::Arc, time::Duration};
@@ -30,6 +32,7 @@ pub(crate) struct Node {
     pub(crate) stall: Duration,
     pub(crate) spool: Spool,
     pub(crate) adopted: Adopted,
+    pub(crate) judged: Judged,
     pub(crate) metrics: Metrics,
 }
 

@@ -7,6 +7,7 @@ use crate::{
     command,
     heartbeat::Heartbeat,
     identity::Identity,
+    judged::Judged,
     ledger::Ledger,
     membership::{self, NoCredential},
     metrics::Metrics,
@@ -166,6 +167,7 @@ async fn bind(
                     stall: config.stall,
                     spool,
                     adopted: Adopted::default(),
+                    judged: Judged::default(),
                     metrics,
                     bus,
                 });

@@ -32,8 +32,8 @@ const AGE_EVERY: Duration = Duration::from_secs(60);
 /// thousandths of their limit.
 const JUNK_EVERY: Duration = Duration::from_secs(1);
 const JUNK_ABOVE: u64 = 100;
-/// How many checks are searched for refused ones, however short they are.
-const CHECKS_MANY: u64 = 1000;
+/// How many checks are searched for refused ones, however short they are: each may take a verifier as long as a proof.
+const CHECKS_MANY: u64 = 64;
 /// Used thousandths of DEAD above which the oldest letters go. Higher than elsewhere, since letters wait for people.
 const LETTERS_ABOVE: u64 = 900;
 const LETTERS_TO: u64 = 850;
@@ -136,6 +136,16 @@ impl<'a> Sweep<'a> {
             }
         }
         let searches = self.searches(&levels_of_junk, now);
+        if searches {
+            // Keys of the seals may have changed since the checks were read.
+            self.checks_from = 1;
+        }
+        let has_many = |(place, level): &(Place, Level)| {
+            *place == Place::Stream(Stream::Checks) && level.messages >= CHECKS_MANY
+        };
+        if levels_of_junk.iter().any(has_many) {
+            self.refused_checks(now).await?;
+        }
         if due.is_empty() && !searches {
             return Ok(());
         }
@@ -145,13 +155,6 @@ impl<'a> Sweep<'a> {
         if searches {
             self.junk_at = now;
             self.junk(seen, now).await?;
-            let has_many = |(place, level): &(Place, Level)| {
-                let is_full = level.messages >= CHECKS_MANY || level.permille() >= JUNK_ABOVE;
-                *place == Place::Stream(Stream::Checks) && is_full
-            };
-            if levels_of_junk.iter().any(has_many) {
-                self.refused_checks(now).await?;
-            }
         }
         self.keep = self.bus.keep().await?;
         let before = now.minus(self.keep);

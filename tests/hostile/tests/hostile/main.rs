@@ -4,5 +4,6 @@ mod actions;
 mod fleets;
 mod headers;
 mod inboxes;
+mod repeats;
 mod replies;
 mod thefts;

@@ -19,11 +19,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-const THIEF: &str = "thief";
+pub(crate) const THIEF: &str = "thief";
 const BLOCKS: u64 = 60;
 const STOLEN: usize = 5;
 
-async fn sign_in(deployment: &Deployment) -> Bus {
+pub(crate) async fn sign_in(deployment: &Deployment) -> Bus {
     let config = NatsConfig {
         url: deployment.nats.first().url(),
         nkey_seed: deployment.seed(THIEF),
@@ -40,7 +40,7 @@ async fn sign_in(deployment: &Deployment) -> Bus {
 }
 
 /// Says that the thief is alive and free, so that the dispatcher releases tasks for the thief.
-async fn feign(bus: &Bus, slots: usize, held: Vec<Held>) -> Infallible {
+pub(crate) async fn feign(bus: &Bus, slots: usize, held: Vec<Held>) -> Infallible {
     let mut lease = Lease {
         prover: THIEF.parse().expect("a name"),
         zkvm: "mock".parse().expect("a name"),
@@ -64,7 +64,7 @@ async fn feign(bus: &Bus, slots: usize, held: Vec<Held>) -> Infallible {
 }
 
 /// Takes as many deliveries of tasks.
-async fn take(bus: &Bus, count: usize) -> Vec<Delivery<Task>> {
+pub(crate) async fn take(bus: &Bus, count: usize) -> Vec<Delivery<Task>> {
     let mut puller = bus
         .puller(Stream::Tasks, "prover-mock")
         .await
@@ -134,7 +134,7 @@ async fn forge(bus: &Bus, key: &str, stolen: &[Task]) -> Infallible {
 const PIPELINE: &str = "name = \"demo\"\nsource = { kind = \"external\" }\n[[proof]]\ntype = \"main\"\nzkvm = \"mock\"\n\
                         verify = \"off\"\n[[proof.stage]]\nname = \"prove\"\nkind = \"map\"\ntimeout = \"20s\"\n";
 
-fn honest(name: &str, slots: usize, time: &str) -> ProcessBuilder {
+pub(crate) fn honest(name: &str, slots: usize, time: &str) -> ProcessBuilder {
     Process::program("prover-mock")
         .label(name)
         .env("PUSH0_PROVER__ID", name)
