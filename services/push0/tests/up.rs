@@ -32,6 +32,11 @@ unknown = [key for key in os.environ if key.startswith("PUSH0_") and key not in 
 if unknown or os.path.exists(f"{here}/refuse"):
     print(f"wrong: {unknown}", flush=True)
     sys.exit(64)
+if sys.argv[-1] == "--check-start":
+    if os.path.exists(f"{here}/doubt"):
+        print(f"push0: refused: {name} has a wrong key", flush=True)
+        sys.exit(64)
+    sys.exit(0)
 def stop(*_):
     open(f"{here}/{name}.stopped", "w").close()
     os._exit(0)
@@ -118,11 +123,16 @@ impl Place {
     }
 
     fn up(&self) -> Up {
+        self.up_with(&[])
+    }
+
+    fn up_with(&self, variables: &[(&str, &str)]) -> Up {
         let log = std::fs::File::create(self.0.path().join("log")).expect("a file");
         let mut command = self.push0(&["up"]);
         command
             .arg("--pipeline")
             .arg(self.pipeline())
+            .envs(variables.iter().copied())
             .stdout(log.try_clone().expect("a file"))
             .stderr(log);
         Up(command.spawn().expect("push0 runs"))
@@ -404,6 +414,27 @@ async fn a_service_that_refuses_its_configuration_ends_the_start() {
         place.log()
     );
     assert!(!place.broker_answers());
+}
+
+#[tokio::test]
+async fn every_program_is_asked_before_anything_starts() {
+    let place = Place::new();
+    std::fs::write(place.bin().join("doubt"), "").expect("a file");
+    let mut up = place.up_with(&[("PUSH0_DISPATCH__AHEAD", "5")]);
+    assert_eq!(up.ended().await, Some(64));
+    let log = place.log();
+    for line in [
+        "push0: `up` hands PUSH0_DISPATCH__AHEAD to no service",
+        "push0: collector would not start: collector has a wrong key\n",
+        "push0: vm-1 would not start: vm-1 has a wrong key; its variables are `env` of zkVM vm in provers.toml\n",
+    ] {
+        assert!(log.contains(line), "{log}");
+    }
+    assert!(place.pid("collector").is_none(), "{log}");
+    assert!(
+        !place.dir().join("nats").exists() && !place.dir().join("endpoint.json").exists(),
+        "{log}"
+    );
 }
 
 #[test]

@@ -20,7 +20,7 @@ use crate::{
 };
 use push0_bus::{Backoff, Bus, BusError};
 use push0_domain::{ProverId, ZkvmId, message::Role};
-use push0_runtime::{BoxError, HasRuntimeConfig, Service, exit, run_with};
+use push0_runtime::{BoxError, HasRuntimeConfig, Service, check_start, exit, run_with};
 use serde::de::DeserializeOwned;
 use std::{
     process::ExitCode,
@@ -62,6 +62,9 @@ where
         return command::run(name, &run, command, make);
     }
     let role = if verify { Role::Verifier } else { Role::Prover };
+    if run.check_start {
+        return check_start::<C>(&run, |config| make(config, role).map(drop));
+    }
     let refused = AtomicBool::new(false);
     let code = run_with(name, version, &run, |service: Service<C>| async {
         let adapter = make(&service.config, role).inspect_err(|_| refused.store(true, Ordering::Relaxed))?;

@@ -19,6 +19,10 @@ pub struct RunArgs {
     /// Load and check the configuration, then exit.
     #[arg(long)]
     pub check_config: bool,
+
+    /// Check all that the start reads, the files too, then exit. `push0 up` asks each program before it starts any.
+    #[arg(long, hide = true)]
+    pub check_start: bool,
 }
 
 #[derive(Parser)]

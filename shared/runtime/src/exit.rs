@@ -12,6 +12,9 @@ pub const OK: u8 = 0;
 pub const FAILURE: u8 = 1;
 /// The command line or the configuration is wrong, so a restart does not help (`EX_USAGE`).
 pub const CONFIG: u8 = 64;
+/// Begin of the line on stdout with which a program says, asked by `--check-start`, why it would refuse to start. Another
+/// program may end with [`CONFIG`] because it does not know that flag.
+pub const REFUSED: &str = "push0: refused: ";
 /// A second signal cut the orderly stop short (128 + `SIGINT`).
 pub const SECOND_SIGNAL: u8 = 130;
 

@@ -24,7 +24,7 @@ pub use args::RunArgs;
 pub use config::{ConfigError, HasRuntimeConfig, HttpConfig, Invalid, TelemetryConfig};
 pub use exit::BoxError;
 pub use health::{Component, Health, Role, UnreadableState};
-pub use service::{Service, run, run_with};
+pub use service::{Service, check_start, run, run_with};
 pub use serving::Serving;
 pub use shutdown::Shutdown;
 pub use tasks::{TaskError, TaskGroup, panic_message};

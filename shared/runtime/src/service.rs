@@ -63,6 +63,9 @@ where
     Fut: Future<Output = Result<(), E>>,
     E: Into<BoxError>,
 {
+    if args.check_start {
+        return check_start::<C>(args, |_| Ok(()));
+    }
     let loaded = config::load_from(args.config.as_deref(), std::env::vars_os(), check::<C>);
     let config = match loaded {
         Ok(config) => config,
@@ -109,6 +112,29 @@ where
     // calls, possibly for ever.
     runtime.shutdown_background();
     ExitCode::from(code)
+}
+
+/// Checks the configuration, the files that it names, and then the service's own `rest`, and returns the exit code. A
+/// refusal is a line on stdout, [`exit::REFUSED`] and the reason, and [`exit::CONFIG`].
+pub fn check_start<C>(args: &RunArgs, rest: impl FnOnce(&C) -> Result<(), BoxError>) -> ExitCode
+where
+    C: DeserializeOwned + HasRuntimeConfig,
+{
+    let loaded = config::load_from(args.config.as_deref(), std::env::vars_os(), check::<C>);
+    let checked = loaded.map_err(BoxError::from).and_then(|config| {
+        config.check_files()?;
+        rest(&config)
+    });
+    let Err(error) = checked else {
+        return ExitCode::from(exit::OK);
+    };
+    let reason = exit::chain(error.as_ref());
+    println!(
+        "{}{}",
+        exit::REFUSED,
+        reason.lines().collect::<Vec<_>>().join(" ")
+    );
+    ExitCode::from(exit::CONFIG)
 }
 
 fn runtime(worker_threads: usize) -> std::io::Result<tokio::runtime::Runtime> {

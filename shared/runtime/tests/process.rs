@@ -138,7 +138,11 @@ fn a_bad_configuration_is_one_line_and_exit_64() {
         assert_eq!(code, Some(64), "{err}");
         assert!(err.starts_with(&format!("push0-idle: {line}")), "{err}");
         assert_eq!(err.lines().count(), 1, "{err}");
+        let (code, out, _) = run(&["--check-start"], &[(variable, value)]);
+        assert_eq!(code, Some(64), "{out}");
+        assert!(out.starts_with(&format!("push0: refused: {line}")), "{out}");
     }
+    assert_eq!(run(&["--check-start"], &[]).0, Some(0));
 }
 
 #[test]

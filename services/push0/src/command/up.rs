@@ -13,7 +13,7 @@ use crate::up::log::Prefix;
 use crate::up::plan::{self, Process};
 use crate::up::provers::{Provers, ProversArg};
 use crate::up::supervise::{Refused, Supervised};
-use crate::up::{binaries, broker, broker_watch, disk, page, ports, submit};
+use crate::up::{binaries, broker, broker_watch, check, disk, page, ports, submit};
 use crate::{output, pipeline_file, probe, table};
 use clap::Args;
 use push0_bus::{Bus, Limits, NatsConfig, Pipelines};
@@ -57,6 +57,8 @@ struct Deployment {
     nats: Process,
 }
 
+/// Variables that single services get.
+const HANDED_ON: [&str; 3] = [page::VARIABLE, submit::VARIABLE, submit::TOKEN_VARIABLE];
 /// Directory with the logs of attempts, in the state directory.
 pub(crate) const ATTEMPTS: &str = "attempts";
 
@@ -68,6 +70,11 @@ pub(crate) async fn run(context: Context, args: UpArgs) -> Result<(), Failure> {
     let nats_server = broker::find()?;
     if context.names_a_broker() {
         output::note("push0: `up` starts a broker of its own: --nats and PUSH0_NATS__URL are not used");
+    }
+    for variable in handed_to_none(std::env::vars_os().filter_map(|(name, _)| name.into_string().ok())) {
+        output::note(&format!(
+            "push0: `up` hands {variable} to no service; settings of provers belong in `env` in provers.toml"
+        ));
     }
     std::fs::create_dir_all(&context.dir)
         .map_err(|error| Failure::failed(format!("{} cannot be made: {error}", context.dir.display())))?;
@@ -94,6 +101,19 @@ fn load(args: &UpArgs) -> Result<Vec<Pipeline>, Failure> {
         pipelines.push(pipeline);
     }
     Ok(pipelines)
+}
+
+/// Returns the settings among `names` that the services do not get: they would otherwise have no effect unseen.
+fn handed_to_none(names: impl Iterator<Item = String>) -> impl Iterator<Item = String> {
+    // Those of the broker are for `push0` itself.
+    let used = ["PUSH0_TELEMETRY__", "PUSH0_NATS__"];
+    let is_unused = move |name: &String| {
+        let is_setting = name == "PUSH0_CONFIG" || (name.starts_with("PUSH0_") && name.contains("__"));
+        is_setting
+            && !used.iter().any(|section| name.starts_with(section))
+            && !HANDED_ON.contains(&name.as_str())
+    };
+    names.filter(is_unused)
 }
 
 /// Names zkVMs with settings that no pipeline asks for: a typing error would otherwise go unseen.
@@ -156,6 +176,7 @@ async fn prepare(
             address,
         });
     }
+    check::check(&processes).await?;
     let nats = broker::process(nats_server, &dir, nats_port, &secret, store_bytes)?;
     let endpoint = Endpoint {
         pid: std::process::id(),

@@ -3,6 +3,7 @@
 pub(crate) mod binaries;
 pub(crate) mod broker;
 pub(crate) mod broker_watch;
+pub(crate) mod check;
 pub(crate) mod disk;
 pub(crate) mod log;
 pub(crate) mod page;

@@ -5,7 +5,8 @@ use super::ports;
 use crate::failure::Failure;
 use std::net::SocketAddr;
 
-const VARIABLE: &str = "PUSH0_GATEWAY__LISTEN";
+/// Variable with the address.
+pub(crate) const VARIABLE: &str = "PUSH0_GATEWAY__LISTEN";
 
 /// Returns the address for the page: the one in [`VARIABLE`], else the one of the last run or a free one.
 pub(crate) fn address(last: Option<SocketAddr>) -> Result<SocketAddr, Failure> {

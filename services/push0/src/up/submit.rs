@@ -6,9 +6,11 @@ use crate::failure::Failure;
 use push0_domain::pipeline::{Pipeline, Source};
 use std::net::SocketAddr;
 
-const VARIABLE: &str = "PUSH0_SUBMIT__LISTEN";
+/// Variable with the address.
+pub(crate) const VARIABLE: &str = "PUSH0_SUBMIT__LISTEN";
 
-const TOKEN_VARIABLE: &str = "PUSH0_SUBMIT__TOKEN_FILE";
+/// Variable with the file of the token.
+pub(crate) const TOKEN_VARIABLE: &str = "PUSH0_SUBMIT__TOKEN_FILE";
 
 /// Returns the address for the ingester: the one in [`VARIABLE`]; else, if a pipeline takes posted blocks, the
 /// one of the last run or a free one.

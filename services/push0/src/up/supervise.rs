@@ -104,7 +104,7 @@ impl Supervised {
 
     /// Runs the process once and returns its exit status.
     async fn once(&self) -> io::Result<ExitStatus> {
-        let mut child = self.start()?;
+        let mut child = command(&self.process)?.spawn()?;
         // The id is available until the exit status has been read.
         let group = child
             .id()
@@ -131,28 +131,6 @@ impl Supervised {
         status
     }
 
-    /// Starts the process through `push0 __child`, so that it dies with this process.
-    fn start(&self) -> io::Result<Child> {
-        let mut command = Command::new(std::env::current_exe()?);
-        command.args(["__child", "--parent", &std::process::id().to_string(), "--"]);
-        command.arg(&self.process.program).args(&self.process.args);
-        for (name, _) in std::env::vars_os() {
-            // Variables of `push0` are no settings of the services, which refuse unknown settings.
-            let foreign = |name: &str| name.starts_with("PUSH0_") && !name.starts_with("PUSH0_TELEMETRY__");
-            if name.to_str().is_some_and(foreign) {
-                command.env_remove(name);
-            }
-        }
-        command.envs(&self.process.env);
-        command
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
-        // With its own process group, Ctrl-C reaches only `push0 up`, which then stops
-        // the processes in order.
-        command.process_group(0).kill_on_drop(true).spawn()
-    }
-
     async fn end(&self, child: &mut Child, group: Option<Pid>) -> io::Result<ExitStatus> {
         if let Some(id) = group {
             // Only the process itself is signalled: it stops its own children.
@@ -169,6 +147,29 @@ impl Supervised {
             }
         }
     }
+}
+
+/// Returns the command that starts the process through `push0 __child`, so that it dies with this process.
+pub(super) fn command(process: &Process) -> io::Result<Command> {
+    let mut command = Command::new(std::env::current_exe()?);
+    command.args(["__child", "--parent", &std::process::id().to_string(), "--"]);
+    command.arg(&process.program).args(&process.args);
+    for (name, _) in std::env::vars_os() {
+        // Variables of `push0` are no settings of the services, which refuse unknown settings.
+        let foreign = |name: &str| name.starts_with("PUSH0_") && !name.starts_with("PUSH0_TELEMETRY__");
+        if name.to_str().is_some_and(foreign) {
+            command.env_remove(name);
+        }
+    }
+    command.envs(&process.env);
+    command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    // With its own process group, Ctrl-C reaches only `push0 up`, which then stops
+    // the processes in order.
+    command.process_group(0).kill_on_drop(true);
+    Ok(command)
 }
 
 fn describe(status: ExitStatus) -> String {
