@@ -26,6 +26,8 @@ pub(crate) struct Metrics {
     seconds: HistogramVec,
     /// Results that the broker did not take yet, kept on this adapter's disk.
     pub(crate) spooled: IntGauge,
+    /// Files in the spool that are of no use without an operator.
+    pub(crate) aside: IntGauge,
 }
 
 impl Metrics {
@@ -47,6 +49,10 @@ impl Metrics {
             spooled: metrics::gauge(
                 "results_spooled",
                 "Results on the adapter's disk that the broker did not take yet",
+            )?,
+            aside: metrics::gauge(
+                "results_set_aside",
+                "Files in the adapter's spool that are unreadable, or that the broker refuses",
             )?,
             seconds: metrics::latency_vec(
                 "prover_work_seconds",

@@ -245,7 +245,20 @@ pub(crate) async fn adopt(node: &Arc<Node>) -> Taken {
     }
     let (spool, zkvm) = (node.spool.clone(), node.zkvm.clone());
     // A prover may publish results of its own zkVM only.
-    let found = spawn_blocking(move || spool.adopt(|about| about.header.zkvm == zkvm)).await;
+    let searched = spawn_blocking(move || {
+        let found = spool.adopt(|about| about.header.zkvm == zkvm);
+        (found, spool.bound_aside())
+    })
+    .await;
+    let found = searched.map(|(found, aside)| {
+        match aside {
+            Ok(left) => node.metrics.aside.set(i64::try_from(left).unwrap_or(i64::MAX)),
+            Err(error) => {
+                tracing::warn!(%error, "files set aside in the spool cannot be counted, trying again later")
+            }
+        }
+        found
+    });
     match found {
         Ok(Ok(found)) => found
             .into_iter()

@@ -165,7 +165,8 @@ impl Spool {
         // One writer at a time, in all processes, looks at the level and takes its room.
         let looking = File::open(directory).and_then(|directory| directory.lock().map(|()| directory));
         let looking = looking.map_err(disk(directory))?;
-        let (entries, held) = level(directory).map_err(disk(directory))?;
+        let files = files(directory, false).map_err(disk(directory))?;
+        let (entries, held) = (files.len(), files.iter().map(|(_, bytes, _)| bytes).sum::<u64>());
         if entries >= ENTRIES_MAX || held + content.len() as u64 > self.bytes_max {
             let most = self.bytes_max;
             return Err(SpoolError::Full { held, entries, most });
@@ -217,6 +218,34 @@ impl Spool {
         }
         Ok(found)
     }
+
+    /// Removes the oldest files that are set aside while they take more room than the results may, and returns how many
+    /// are left. No file would otherwise ever go without an operator, and a disk may be filled by them. Blocks.
+    pub(crate) fn bound_aside(&self) -> io::Result<usize> {
+        let Some(directory) = &self.directory else {
+            return Ok(0);
+        };
+        let mut aside = files(directory, true)?;
+        aside.sort();
+        let mut held: u64 = aside.iter().map(|(_, bytes, _)| bytes).sum();
+        let mut left = aside.len();
+        for (_, bytes, path) in aside {
+            if held <= self.bytes_max && left <= ENTRIES_MAX {
+                break;
+            }
+            match fs::remove_file(&path) {
+                Ok(()) => {
+                    let path = path.display();
+                    tracing::warn!(%path, "removed the oldest file that was set aside in the spool, because such files fill it");
+                }
+                // Another adapter was first.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error),
+            }
+            (held, left) = (held - bytes, left - 1);
+        }
+        Ok(left)
+    }
 }
 
 /// Returns the name of an attempt's file: equal attempts of one prover have equal names.
@@ -236,21 +265,25 @@ fn name(about: &About) -> Result<String, codec::CodecError> {
     ))
 }
 
-/// Returns the number and the size of the files, damaged and unfinished ones included.
-fn level(directory: &Path) -> io::Result<(usize, u64)> {
-    let (mut entries, mut bytes) = (0, 0);
+/// Returns the files that are set aside, or all others, each with its time of change and its size.
+fn files(directory: &Path, are_aside: bool) -> io::Result<Vec<(SystemTime, u64, PathBuf)>> {
+    let mut found = Vec::new();
     for entry in fs::read_dir(directory)? {
-        match entry?.metadata() {
-            Ok(metadata) if metadata.is_file() => {
-                entries += 1;
-                bytes += metadata.len();
+        let entry = entry?;
+        let path = entry.path();
+        let is_aside = path
+            .extension()
+            .is_some_and(|ending| ending == DAMAGED || ending == REFUSED);
+        match entry.metadata() {
+            Ok(metadata) if metadata.is_file() && is_aside == are_aside => {
+                found.push((metadata.modified()?, metadata.len(), path));
             }
             Ok(_) => {}
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(error),
         }
     }
-    Ok((entries, bytes))
+    Ok(found)
 }
 
 /// Makes a file of this length. The file is locked from its first byte on.

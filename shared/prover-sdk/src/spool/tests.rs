@@ -68,7 +68,7 @@ fn spool(directory: &Path, bytes_max: u64) -> Spool {
     .unwrap()
 }
 
-fn files(spool: &Spool) -> Vec<PathBuf> {
+fn paths(spool: &Spool) -> Vec<PathBuf> {
     let directory = spool.directory.as_ref().unwrap();
     let entries = fs::read_dir(directory).unwrap();
     entries.map(|entry| entry.unwrap().path()).collect()
@@ -87,7 +87,7 @@ fn a_result_is_read_again_as_it_was_once_its_process_has_ended() {
     assert_eq!(about, result.about);
     assert_eq!(kept.read().unwrap(), result);
     kept.remove();
-    assert!(files(&spool).is_empty());
+    assert!(paths(&spool).is_empty());
 }
 
 #[test]
@@ -99,7 +99,7 @@ fn a_damaged_result_is_set_aside_and_the_others_are_read() {
     }
     let find = |number: &str| {
         let is_it = |path: &PathBuf| path.file_name().unwrap().to_string_lossy().starts_with(number);
-        files(&spool).into_iter().find(is_it).unwrap()
+        paths(&spool).into_iter().find(is_it).unwrap()
     };
     let (flipped, cut, empty) = (find("1-"), find("2-"), find("3-"));
     let mut bytes = fs::read(&flipped).unwrap();
@@ -114,7 +114,7 @@ fn a_damaged_result_is_set_aside_and_the_others_are_read() {
         .map(|(about, _)| about.header.id.stage.block.number)
         .collect();
     assert_eq!(numbers, [4]);
-    let damaged = files(&spool)
+    let damaged = paths(&spool)
         .into_iter()
         .filter(|path| path.extension().unwrap() == DAMAGED);
     assert_eq!(damaged.count(), 3);
@@ -137,7 +137,7 @@ fn a_full_spool_refuses_and_leaves_nothing_behind() {
         ),
         "{refused}"
     );
-    assert_eq!(files(&spool).len(), 1);
+    assert_eq!(paths(&spool).len(), 1);
     kept.remove();
     spool.keep(&unstored(2, &[&[2; 1_000]])).unwrap();
 }
@@ -162,7 +162,7 @@ fn writers_at_the_same_time_fill_a_spool_no_further_than_its_limit() {
         let kept = writers.into_iter().map(|writer| writer.join().unwrap());
         kept.filter(|kept| *kept).count()
     });
-    assert_eq!((kept, files(&spool).len()), (2, 2));
+    assert_eq!((kept, paths(&spool).len()), (2, 2));
 }
 
 #[test]
@@ -182,7 +182,7 @@ fn a_result_that_the_broker_refuses_is_set_aside_and_not_offered_again() {
     let spool = spool(folder.path(), 1 << 20);
     spool.keep(&unstored(1, &[&[1; 10]])).unwrap().set_aside();
     assert!(spool.adopt(|_| true).unwrap().is_empty());
-    let refused = files(&spool).remove(0);
+    let refused = paths(&spool).remove(0);
     assert_eq!(refused.extension().unwrap(), REFUSED);
     fs::rename(&refused, refused.with_extension(ENDING)).unwrap();
     assert_eq!(spool.adopt(|_| true).unwrap().len(), 1);
@@ -200,4 +200,25 @@ fn a_file_that_was_never_finished_is_removed_once_it_is_old() {
     drop(file);
     spool.adopt(|_| true).unwrap();
     assert!(!path.exists());
+}
+
+#[test]
+fn files_that_are_set_aside_take_no_room_of_results_and_the_oldest_go() {
+    let folder = tempfile::tempdir().unwrap();
+    let spool = spool(folder.path(), 3_000);
+    let start = SystemTime::now() - UNFINISHED_FOR;
+    for number in 1..=4 {
+        let kept = spool.keep(&unstored(number, &[&[7; 1_000]])).unwrap();
+        let age = Duration::from_secs(number);
+        kept.file.set_modified(start + age).unwrap();
+        kept.set_aside();
+    }
+    assert_eq!(spool.bound_aside().unwrap(), 2);
+    let mut left: Vec<String> = paths(&spool)
+        .iter()
+        .map(|path| path.file_name().unwrap().to_string_lossy()[..2].to_owned())
+        .collect();
+    left.sort();
+    assert_eq!(left, ["3-", "4-"]);
+    spool.keep(&unstored(5, &[&[7; 1_000]])).unwrap();
 }
