@@ -8,6 +8,7 @@
 pub mod ancestor;
 pub mod begin;
 pub mod follow;
+pub mod futile;
 pub mod offer;
 pub mod patience;
 pub mod reset;

@@ -20,6 +20,9 @@ use tokio::sync::{Notify, watch};
 /// published again by the next leader.
 const FINISH: Duration = Duration::from_secs(5);
 
+/// How long a process whose node is of no use leaves the lead to others.
+const STEP_ASIDE: Duration = Duration::from_secs(2);
+
 /// Everything that a pipeline's task needs.
 pub(crate) struct Session {
     pub(crate) bus: Bus,
@@ -40,6 +43,8 @@ enum End {
     Lost(Loss),
     /// This process cannot reach the source; another one may.
     OutOfReach,
+    /// The node that this process reaches is of no use; another process may reach another one.
+    OfNoUse(String),
 }
 
 /// Reasons why the work of a leader ended.
@@ -126,6 +131,7 @@ impl Session {
                 let reason = match ended {
                     Ok(()) | Err(Failure::Source(Ended::Again)) => continue,
                     Err(Failure::Source(Ended::OutOfReach)) => break End::OutOfReach,
+                    Err(Failure::Source(Ended::OfNoUse(node))) => break End::OfNoUse(node),
                     Err(Failure::Source(Ended::Deposed)) => "another process moved the cursor".to_owned(),
                     Err(Failure::Broker(error)) => {
                         if error.is_damage() {
@@ -142,6 +148,12 @@ impl Session {
                 }
             }
         };
+        self.ended(end, term, access).await;
+    }
+
+    /// Gives the lead up, and says why it ended.
+    async fn ended(&mut self, end: End, term: Term, access: &Access) {
+        let pipeline = self.status.pipeline().clone();
         match end {
             End::Finished => {
                 term.resign().await;
@@ -150,6 +162,18 @@ impl Session {
             End::OutOfReach => {
                 term.resign().await;
                 tracing::warn!(%pipeline, "resigned: this process cannot reach the source");
+            }
+            End::OfNoUse(node) => {
+                term.resign().await;
+                tracing::warn!(
+                    %pipeline,
+                    node,
+                    "resigned: the node answers, but is pruned, behind or at a standstill, and another ingester may reach a better \
+                     one. If none has, the lead changes now and then: look at the node"
+                );
+                // Asked for at once, the lead would come back before a standby has noticed.
+                let changed = changed(&self.definition, &self.shutdown, access.source());
+                let _ = tokio::time::timeout(STEP_ASIDE, changed).await;
             }
             End::Lost(Loss::Taken) => tracing::info!(%pipeline, "another ingester leads"),
             End::Lost(Loss::Unanswered(reason)) => {

@@ -10,18 +10,30 @@ pub const STILL_MAX: Duration = Duration::from_secs(30);
 
 /// The newest block seen last, and since when.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Still(Option<(BlockRef, Duration)>);
+pub struct Still {
+    head: Option<(BlockRef, Duration)>,
+    /// When it was seen first.
+    seen: Duration,
+}
 
 impl Still {
     /// Notes the newest block at `now`. Returns whether it has stood still for too long; the time then begins again.
     pub fn looked(&mut self, head: BlockRef, now: Duration) -> bool {
-        let since = match self.0 {
+        let since = match self.head {
             Some((block, since)) if block == head => since,
-            _ => now,
+            _ => {
+                self.seen = now;
+                now
+            }
         };
         let is_still = now.saturating_sub(since) >= STILL_MAX;
-        self.0 = Some((head, if is_still { now } else { since }));
+        self.head = Some((head, if is_still { now } else { since }));
         is_still
+    }
+
+    /// Returns how long the newest block has stood still at `now`.
+    pub fn lasts(&self, now: Duration) -> Duration {
+        now.saturating_sub(self.seen)
     }
 }
 
@@ -45,5 +57,8 @@ mod tests {
             .filter(|s| still.looked(head(99), Duration::from_secs(*s)))
             .collect();
         assert_eq!(left, [129, 159, 189]);
+        assert_eq!(still.lasts(Duration::from_secs(200)), Duration::from_secs(101));
+        still.looked(head(100), Duration::from_secs(200));
+        assert_eq!(still.lasts(Duration::from_secs(201)), Duration::from_secs(1));
     }
 }

@@ -15,6 +15,8 @@ pub(crate) enum Ended {
     Again,
     /// The source was not reached for [`OUT_OF_REACH_MAX`].
     OutOfReach,
+    /// The node named here answers, and gives none of the next blocks.
+    OfNoUse(String),
 }
 
 impl From<Deposed> for Ended {

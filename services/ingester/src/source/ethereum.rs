@@ -87,6 +87,8 @@ struct Ethereum<'a> {
     asked_at: Option<Instant>,
     stuck: Explained,
     still: Still,
+    /// The number of the newest block at the last look.
+    head: Option<u64>,
     /// The block that the node did not have at the last look, although its newest block was not below.
     lacks: Option<u64>,
 }
@@ -140,6 +142,7 @@ impl Node {
                 return Ok(());
             }
         };
+        nodes.begin();
         let ethereum = Ethereum {
             source: &self.source,
             nodes,
@@ -153,6 +156,7 @@ impl Node {
             asked_at: None,
             stuck: Explained::default(),
             still: Still::default(),
+            head: None,
             lacks: None,
         };
         ethereum.run().await
@@ -163,10 +167,13 @@ impl Ethereum<'_> {
     async fn run(mut self) -> Result<(), Ended> {
         let mut backoff = Backoff::new(PAUSES.0, PAUSES.1);
         while !self.stop.is_requested() {
+            let next = self.follower.history().next();
             let looked = match self.reset().await {
                 Ok(()) => self.look().await,
                 Err(halt) => Err(halt),
             };
+            let goes_on = self.follower.history().next() != next;
+            let is_of_use = self.is_of_use(&looked);
             let pause = match looked {
                 Ok(did_something) => {
                     backoff.reset();
@@ -202,12 +209,32 @@ impl Ethereum<'_> {
                 }
                 Err(Halt::Stuck(stuck)) => self.is_stuck(stuck, &mut backoff).await,
             };
+            if goes_on || is_of_use == Some(true) {
+                self.nodes.worked();
+            } else if is_of_use == Some(false) && self.nodes.are_futile() {
+                return Err(Ended::OfNoUse(self.nodes.shown().to_owned()));
+            }
             tokio::select! {
                 () = self.stop.requested() => {}
                 () = tokio::time::sleep(pause) => {}
             }
         }
         Ok(())
+    }
+
+    /// Returns whether the node is as far as the published blocks, goes on, and gave what was asked for; `None` if this look
+    /// does not tell.
+    fn is_of_use(&self, looked: &Result<bool, Halt>) -> Option<bool> {
+        let next = self.follower.history().next().unwrap_or_default();
+        let is_behind = self.head.is_some_and(|head| head.saturating_add(1) < next);
+        let is_stale = self.still.lasts(self.opened_at.elapsed()) > self.source.stale_after;
+        match looked {
+            Ok(false) => Some(!is_behind && !is_stale && self.lacks.is_none()),
+            // Where to begin is decided by other times.
+            Err(Halt::Node(_)) if next > 0 => Some(false),
+            Err(Halt::Stuck(Stuck::Behind { .. })) => Some(false),
+            _ => None,
+        }
     }
 
     fn fails(&mut self, trouble: Trouble, failed: &Failed) {
@@ -221,6 +248,7 @@ impl Ethereum<'_> {
             return Ok(false);
         };
         self.publisher.status.head(head.link.block.number);
+        self.head = Some(head.link.block.number);
         if self.still.looked(head.link.block, self.opened_at.elapsed()) {
             self.nodes.leave(&"its newest block stands still");
         }

@@ -1,6 +1,10 @@
 //! Two ingesters as deployed: when the leader fails, the other one continues.
 
-use crate::observed::{PATIENCE, ethereum, id, not_ready_of, numbers, outcome, published_up_to};
+use crate::observed::{
+    PATIENCE, ethereum, id,
+    node_proxy::{NodeProxy, Reply, asks_for},
+    not_ready_of, numbers, outcome, published_up_to,
+};
 use push0_bus::{Kept, Stream};
 use push0_domain::{message::BlockEvent, subject};
 use push0_harness::{Anvil, Deployment, Process, Proxy, wait_for};
@@ -186,4 +190,32 @@ async fn a_leader_that_does_not_reach_its_node_gives_its_lead_to_one_that_does()
     deployment.ready().await;
     let wins = wins(&deployment, FIRST) + wins(&deployment, SECOND);
     assert!(wins <= 4, "the lead went to and fro: won {wins} times");
+}
+
+#[tokio::test]
+async fn a_leader_whose_node_gives_no_block_hands_its_lead_over_and_the_next_one_tries_as_long() {
+    let anvil = Anvil::start(None).await;
+    anvil.mine(2).await;
+    let node = NodeProxy::to(anvil.url()).await;
+    let (deployment, _wire) = two(&node.url).await;
+    published_up_to(&deployment, "demo", 2).await;
+    node.on_question(|question| match asks_for(question, 3) {
+        true => Reply::Result(serde_json::Value::Null),
+        false => Reply::Node,
+    });
+    anvil.mine(3).await;
+    not_ready_of(&deployment, FIRST, "has no block 3").await;
+    wait_for("the second one to lead", PATIENCE, async || {
+        wins(&deployment, SECOND) == 1
+    })
+    .await;
+    not_ready_of(&deployment, SECOND, "has no block 3").await;
+    let log = deployment.service(FIRST).log();
+    assert!(log.contains("resigned: the node answers"), "{log}");
+    assert_eq!(wins(&deployment, FIRST), 1);
+    node.on_question(|_| Reply::Node);
+    assert_eq!(
+        numbers(&published_up_to(&deployment, "demo", 5).await),
+        [1, 2, 3, 4, 5]
+    );
 }

@@ -6,13 +6,13 @@ use super::{
     number::Number,
     rpc::{Rpc, RpcError},
 };
-use crate::decide::silence::Silence;
+use crate::decide::{futile::Futile, silence::Silence};
 use push0_domain::pipeline::EthereumSource;
 use push0_runtime::metrics::IntCounter;
 use std::{
     fmt,
     sync::{
-        Mutex, PoisonError,
+        Mutex, MutexGuard, PoisonError,
         atomic::{AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
@@ -25,6 +25,8 @@ pub(super) struct Nodes {
     /// Failures of requests for the newest block, and the moment from which their times count.
     silence: Mutex<Silence>,
     since: Instant,
+    /// Looks at these nodes that led to nothing, over all terms of this process.
+    futile: Mutex<Futile>,
     /// Largest answer, in bytes.
     pub(super) answer_max: usize,
 }
@@ -61,6 +63,7 @@ impl Nodes {
             current: AtomicUsize::new(0),
             silence: Mutex::default(),
             since: Instant::now(),
+            futile: Mutex::default(),
             answer_max,
         })
     }
@@ -99,6 +102,25 @@ impl Nodes {
     pub(super) fn are_silent(&self, longest: Duration) -> bool {
         let silence = self.silence.lock().unwrap_or_else(PoisonError::into_inner);
         silence.is_loss(self.since.elapsed(), longest, self.all.len())
+    }
+
+    /// Notes the begin of a term.
+    pub(super) fn begin(&self) {
+        self.futile().began();
+    }
+
+    /// Notes a look that was of use.
+    pub(super) fn worked(&self) {
+        self.futile().worked();
+    }
+
+    /// Notes a look that led to nothing. Returns whether another process should lead.
+    pub(super) fn are_futile(&self) -> bool {
+        self.futile().failed(self.since.elapsed())
+    }
+
+    fn futile(&self) -> MutexGuard<'_, Futile> {
+        self.futile.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Requests a block as [`Rpc::block`] does.
