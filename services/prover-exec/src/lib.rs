@@ -461,11 +461,17 @@ fn verdict(ended: &Ended) -> Result<Option<String>, ProveError> {
     };
     match verdict::of_program(code, &plain(&ended.stdout)) {
         Some(verdict) => Ok(verdict.err()),
-        None => Err(ProveError::surroundings(format!(
-            "the verifier {} without a verdict (exit code 65 and the line `{}: REASON` on stdout refuse a proof): {}",
-            classes::describe(ended.end),
-            verdict::INVALID,
-            output::end_of(&plain(&ended.stderr), TEXT_LEN_MAX),
-        ))),
+        None => {
+            let stderr = plain(&ended.stderr);
+            let said = match output::end_of(&stderr, TEXT_LEN_MAX).trim() {
+                "" => "it wrote nothing to stderr",
+                said => said,
+            };
+            Err(ProveError::surroundings(format!(
+                "the verifier {} without a verdict (exit code 65 and the line `{}: REASON` on stdout refuse a proof): {said}",
+                classes::describe(ended.end),
+                verdict::INVALID,
+            )))
+        }
     }
 }

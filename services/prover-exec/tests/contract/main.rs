@@ -216,6 +216,8 @@ async fn only_a_clear_word_of_the_verifier_is_a_verdict() {
         error.message.contains("exited with code 3 without a verdict") && error.message.ends_with("oops"),
         "{error}"
     );
+    let error = verify("kill -9 $$").await.unwrap_err();
+    assert!(error.message.ends_with(": it wrote nothing to stderr"), "{error}");
     // Traces of crashes: an uncaught exception, a wrong flag, a panic, no such program, an abort.
     for crash in [
         "exit 1",
