@@ -72,11 +72,16 @@ impl Session {
         }
     }
 
-    /// Returns the pipelines whose output was read, each with the number after its newest record, or 0 if the
-    /// pipeline has no record.
+    /// Returns the pipelines whose output was read, each with the number whose record may have been missed, or 0 where
+    /// any record may be. A missed record of a range has the number of its last block, so a pipeline that waits for its
+    /// output asks for the newest record.
     pub fn outputs(&self) -> Vec<(PipelineId, u64)> {
         let outputs = self.core.outputs();
-        outputs.map(|(name, next)| (name.clone(), next)).collect()
+        let asked = |(name, next): (&PipelineId, u64)| match self.is_parked(name) {
+            true => (name.clone(), 0),
+            false => (name.clone(), next),
+        };
+        outputs.map(asked).collect()
     }
 
     /// Takes note of a pipeline's output, which must be known before a message of the pipeline is received. Without a

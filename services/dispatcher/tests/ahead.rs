@@ -279,6 +279,21 @@ fn observed(pipeline: &Pipeline, number: u64, sequence: u64) -> Received<BlockEv
 /// P1, P8: a late block fills the hole in front of a parked block. It cannot be acknowledged before the consumer has
 /// delivered it. A cancel waits until the release is in TASKS.
 #[test]
+fn a_pipeline_that_waits_for_its_output_asks_for_any_record_that_it_missed() {
+    let pipeline = pipeline();
+    let name = &pipeline.name;
+    let mut session = Session::new(1);
+    session.core = idle(&pipeline);
+    session.core.recall(name, Output::new(1, Default::default()));
+    session.open(name, true, NOW);
+    assert_eq!(session.outputs(), [(name.clone(), 1)]);
+    // The record of a range, blocks 1 to 3, was missed. It has the number 3.
+    session.receive(name, observed(&pipeline, 4, 1), Some(pipeline.clone()));
+    assert!(session.is_parked(name));
+    assert_eq!(session.outputs(), [(name.clone(), 0)]);
+}
+
+#[test]
 fn a_late_block_is_released_at_once_and_acknowledged_in_its_turn() {
     let pipeline = pipeline();
     let (name, defined) = (&pipeline.name, || Some(pipeline.clone()));
