@@ -437,7 +437,7 @@ mod tests {
         };
         let is_well = tokio::select! {
             loss = term.hold() => Err(loss),
-            won = slow.win_reporting(|| drop(sees.send(true))) => Ok(won.is_err()),
+            won = slow.win_reporting(|| { sees.send_replace(true); }) => Ok(won.is_err()),
             is_well = ends => Ok(is_well),
         };
         assert_eq!(is_well, Ok(true));
