@@ -163,11 +163,13 @@ impl<'a> Active<'a> {
         let bus = self.bus;
         self.recall_quarantines().await?;
         for (subject, _) in bus.subjects(Stream::Leases, &subject::all(Kind::Lease)).await? {
-            let lease = bus.last::<Lease>(Stream::Leases, &subject).await?;
-            if let Some(Ok(lease)) = lease.map(|kept| kept.body)
+            let Some(kept) = bus.last::<Lease>(Stream::Leases, &subject).await? else {
+                continue;
+            };
+            if let Ok(lease) = kept.body
                 && let Some(lease) = self.admitted(&subject, lease).await?
             {
-                self.session.recall(lease, now());
+                self.session.recall(lease, kept.stored_at, now());
             }
         }
         Ok(())

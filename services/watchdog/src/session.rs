@@ -60,8 +60,8 @@ impl<P> Session<P> {
 
     /// Handles a heartbeat stored before this session. A prover that died while no watchdog led is silent from now on,
     /// like any other.
-    pub fn recall(&mut self, lease: Lease, now: Timestamp) {
-        self.core.recall(lease, now);
+    pub fn recall(&mut self, lease: Lease, stored_at: Timestamp, now: Timestamp) {
+        self.core.recall(lease, stored_at, now);
     }
 
     /// Handles the output of a pipeline as read from its records.

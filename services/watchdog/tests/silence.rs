@@ -188,6 +188,26 @@ fn name(prover: u32) -> ProverId {
     lease(prover, Role::Prover, Vec::new()).prover
 }
 
+/// A fleet that is restarted leaves one name behind for each replica, and every new leader read all of them.
+#[test]
+fn a_successor_tells_no_death_that_was_told_long_ago() {
+    let told = |held: Vec<Held>, age: Duration| {
+        let mut successor = Rig::new(Vec::new());
+        let lease = lease(1, Role::Prover, held);
+        successor.watchdog.recall(lease, START.minus(age), START);
+        let after = successor.wait(CONDEMN_AFTER * 2);
+        after.suspected
+    };
+    let hour = Duration::from_secs(3600);
+    assert_eq!(told(Vec::new(), hour), 0);
+    assert_eq!(
+        told(Vec::new(), Duration::from_secs(5)),
+        1,
+        "it may have died while no watchdog led"
+    );
+    assert_eq!(told(vec![running(1)], hour), 1, "its attempt may be undecided");
+}
+
 proptest! {
     /// P5: second copies of all attempts of silent provers are asked for, and their other deliveries are given to
     /// others, once, and between three heartbeats and a tick more. No prover is reported. Provers still heard of keep
@@ -266,7 +286,7 @@ proptest! {
         let mut successor = Rig::new(Vec::new());
         successor.now = first.now;
         for lease in &fleet {
-            successor.watchdog.recall(lease.clone(), first.now);
+            successor.watchdog.recall(lease.clone(), first.now, first.now);
         }
         let after = successor.wait(CONDEMN_AFTER * 2);
         prop_assert_eq!((after.died, after.given_back), (begun, others));

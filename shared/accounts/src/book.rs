@@ -127,6 +127,17 @@ impl Book {
         users.map(Control::as_str).chain(issuer).collect()
     }
 
+    /// Returns the names of all keys: those of services, of the issuer, and of members.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        let issuer = (!self.issuer.is_empty()).then_some(ISSUER);
+        let members = self.members.keys().map(ProverId::as_str);
+        self.control
+            .keys()
+            .map(|user| user.as_str())
+            .chain(issuer)
+            .chain(members)
+    }
+
     /// Adds a prover, a verifier or a fleet.
     pub fn add(&mut self, name: ProverId, member: Member) -> Result<(), BookError> {
         let text = name.as_str();

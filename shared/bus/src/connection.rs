@@ -2,7 +2,7 @@
 
 use crate::{
     Backoff, ConnectError, Connection, NatsConfig, Refusal, brokers,
-    outage::Outage,
+    outage::{Outage, Refused},
     refusal::{Refusals, user_of},
     services::Profile,
 };
@@ -55,7 +55,8 @@ impl Bus {
         let (state, _) = watch::channel(Connection::default());
         let state = Arc::new(state);
         config.check_files()?;
-        let (options, user) = options(config).await?;
+        let sign_ins = Refused::default();
+        let (options, user) = options(config, sign_ins.clone()).await?;
         let refusals = Refusals::new(user, Arc::new(refused));
         let noting = Arc::new(Noting {
             state: state.clone(),
@@ -64,6 +65,7 @@ impl Bus {
                 config,
                 without_secrets(&config.url),
                 addresses(config)?,
+                sign_ins,
                 Box::new(away),
             ),
         });
@@ -135,6 +137,12 @@ impl Bus {
 /// The longest pause between two attempts to reconnect: after an interruption, the watchdog waits one second
 /// for provers to be heard of again.
 const RECONNECT_DELAY_MAX: Duration = Duration::from_millis(500);
+/// How many attempts follow soon after one another although the broker refuses the sign-in: for some 20 s, in which an
+/// enroller or a new configuration of the broker may come.
+const REFUSED_SOON: usize = 50;
+/// The longest pause between two attempts from then on: a revoked replica goes on for as long as its process, and each
+/// attempt is a line in the broker's log.
+const REFUSED_DELAY: Duration = Duration::from_secs(20);
 /// How often the client pings the broker. A broker counts as lost after three unanswered pings in a row: it
 /// is frozen, or the connection is dead.
 const PING_EVERY: Duration = Duration::from_secs(1);
@@ -188,8 +196,18 @@ impl Noting {
     }
 }
 
+/// Returns the pause before another attempt to connect, after `attempts` that failed.
+fn pause(attempts: usize, is_refused: bool) -> Duration {
+    if is_refused && attempts > REFUSED_SOON {
+        return REFUSED_DELAY.mul_f64(rand::random_range(0.5..=1.0));
+    }
+    let mut backoff = Backoff::new(Duration::from_millis(50), RECONNECT_DELAY_MAX);
+    let delays = (0..attempts.min(8)).map(|_| backoff.next_delay());
+    delays.last().unwrap_or_default()
+}
+
 /// Returns the options of a connection, and a description of its user.
-async fn options(config: &NatsConfig) -> Result<(ConnectOptions, String), ConnectError> {
+async fn options(config: &NatsConfig, sign_ins: Refused) -> Result<(ConnectOptions, String), ConnectError> {
     let read = async |key: &'static str, path: &PathBuf| {
         tokio::fs::read_to_string(path)
             .await
@@ -208,11 +226,7 @@ async fn options(config: &NatsConfig) -> Result<(ConnectOptions, String), Connec
         .ping_interval(PING_EVERY)
         .subscription_capacity(UNREAD_MAX)
         .reconnect_to_server_callback(move |pool, _| std::future::ready(choice.next(&pool)))
-        .reconnect_delay_callback(|attempts| {
-            let mut backoff = Backoff::new(Duration::from_millis(50), RECONNECT_DELAY_MAX);
-            let delays = (0..attempts.min(8)).map(|_| backoff.next_delay());
-            delays.last().unwrap_or_default()
-        });
+        .reconnect_delay_callback(move |attempts| pause(attempts, sign_ins.is_set()));
     // The client does not take user and password from the URL, so they are set here.
     let signed = addresses(config)?
         .into_iter()
@@ -285,4 +299,22 @@ fn without_secrets(urls: &str) -> String {
         None => url.to_owned(),
     };
     urls.split(',').map(hide).collect::<Vec<_>>().join(",")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refused_sign_in_is_tried_seldom_after_some_twenty_seconds() {
+        let longest = |is_refused| {
+            let pauses = (0..10_000).map(|attempts| pause(attempts, is_refused));
+            pauses.max().unwrap_or_default()
+        };
+        assert!(longest(false) <= RECONNECT_DELAY_MAX);
+        assert!(longest(true) > REFUSED_DELAY.mul_f64(0.9));
+        let soon: Duration = (0..=REFUSED_SOON).map(|attempts| pause(attempts, true)).sum();
+        assert!(soon < Duration::from_secs(30), "{soon:?}");
+        assert!(pause(REFUSED_SOON + 1, true) >= REFUSED_DELAY / 2);
+    }
 }

@@ -3,7 +3,10 @@
 use crate::{NatsConfig, tls};
 use async_nats::ServerAddr;
 use std::{
-    sync::{Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 use tokio::{net::TcpStream, time::timeout};
@@ -13,6 +16,9 @@ const SAY_EVERY: Duration = Duration::from_secs(60);
 
 /// Time limit for one address. Meanwhile no other event of the connection is handled.
 const TRY_MAX: Duration = Duration::from_millis(500);
+
+/// The client's words for a sign-in that the broker refuses.
+const REFUSAL: &str = "authorization violation";
 
 /// The end of the reason for which a broker cannot be reached.
 const TRYING: &str = "; trying on";
@@ -27,7 +33,23 @@ pub(crate) struct Outage {
     addresses: Vec<ServerAddr>,
     config: NatsConfig,
     said_at: Mutex<Option<Instant>>,
+    refused: Refused,
     report: Box<Report>,
+}
+
+/// Whether the broker refused the last sign-in of a connection.
+#[derive(Clone, Default)]
+pub(crate) struct Refused(Arc<AtomicBool>);
+
+impl Refused {
+    pub(crate) fn is_set(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    /// Notes the outcome of an attempt to connect. Returns whether it is the first refusal in a row.
+    fn note(&self, is_refused: bool) -> bool {
+        !self.0.swap(is_refused, Ordering::Relaxed) && is_refused
+    }
 }
 
 impl Outage {
@@ -35,6 +57,7 @@ impl Outage {
         config: &NatsConfig,
         url: String,
         addresses: Vec<ServerAddr>,
+        refused: Refused,
         report: Box<Report>,
     ) -> Self {
         Self {
@@ -42,6 +65,7 @@ impl Outage {
             url,
             addresses,
             said_at: Mutex::default(),
+            refused,
             report,
         }
     }
@@ -59,8 +83,12 @@ impl Outage {
         (self.report)(Some(&reason));
     }
 
-    /// Handles a failed attempt to connect.
+    /// Handles a failed attempt to connect. The first refusal of the sign-in is news, although the loss was logged a moment
+    /// ago: an operator has to act.
     pub(crate) async fn goes_on(&self, error: &str, now: Instant) {
+        if self.refused.note(error.contains(REFUSAL)) {
+            *self.said_at() = None;
+        }
         if is_due(&mut self.said_at(), now) {
             let error = self.reason(error).await;
             let reason = format!("cannot reach the broker {}: {error}{TRYING}", self.url);
@@ -97,6 +125,7 @@ impl Outage {
 
     /// Handles a new connection.
     pub(crate) fn ended(&self) {
+        self.refused.note(false);
         *self.said_at() = None;
         (self.report)(None);
     }
@@ -133,5 +162,27 @@ mod tests {
             [0, 1, 59, 60, 61, 120].map(&mut due),
             [true, false, false, true, false, true]
         );
+    }
+
+    #[tokio::test]
+    async fn the_first_refusal_of_the_sign_in_is_told_at_once() {
+        let (says, told) = std::sync::mpsc::channel();
+        let report = move |reason: Option<&String>| drop(says.send(reason.cloned()));
+        let config = NatsConfig::default();
+        let outage = Outage::new(
+            &config,
+            "b".into(),
+            Vec::new(),
+            Refused::default(),
+            Box::new(report),
+        );
+        let now = Instant::now();
+        outage.began(now);
+        outage.goes_on("IO error", now).await;
+        outage.goes_on("authorization violation: nats", now).await;
+        outage.goes_on("authorization violation: nats", now).await;
+        let reasons: Vec<String> = told.try_iter().flatten().collect();
+        assert_eq!(reasons.len(), 2, "{reasons:?}");
+        assert!(reasons[1].contains("authorization violation"), "{reasons:?}");
     }
 }

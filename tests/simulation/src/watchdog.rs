@@ -66,7 +66,7 @@ impl World {
             session.recall_quarantine(prover.clone(), quarantine.clone(), self.now);
         }
         for lease in self.broker.leases.values() {
-            session.recall(lease.clone(), self.now);
+            session.recall(lease.clone(), self.now, self.now);
         }
     }
 

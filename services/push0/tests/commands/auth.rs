@@ -74,6 +74,16 @@ async fn keys_are_made_rotated_and_revoked() {
     let again = auth(&["init", dir, "--zkvm", "mock"]);
     assert!(again.contains("Put changed keys in place"), "{again}");
     assert_eq!(text(&configuration), before, "init changes nothing that is there");
+    assert!(!again.contains("not in the directory"), "{again}");
+    let (seed, away) = (keys.join("gateway.nk"), keys.join("gateway.away"));
+    std::fs::rename(&seed, &away).expect("moved");
+    let lacking = auth(&["init", dir]);
+    let rotate = format!("`push0 auth rotate {dir} gateway`");
+    assert!(
+        lacking.contains("not in the directory: gateway.") && lacking.contains(&rotate),
+        "{lacking}"
+    );
+    std::fs::rename(&away, &seed).expect("moved back");
     let (old, line) = (text(&keys.join("gpu-1.nk")), auth(&["show", dir]));
     let rotated = auth(&["rotate", dir, "gpu-1"]);
     assert!(

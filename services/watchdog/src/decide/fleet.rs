@@ -22,6 +22,9 @@ use std::{
 const INCARNATIONS_MAX: usize = 2;
 /// How long a live prover may take to reach a broker that came back.
 const RECONNECT_MAX: Duration = Duration::from_secs(1);
+/// How old a stored heartbeat without deliveries may be to count for a watchdog that begins to lead: far longer than
+/// a death takes. Later the prover is found anew.
+const FORGOTTEN_AFTER: Duration = Duration::from_secs(60);
 /// How often the broker is asked whether a silent process is connected.
 const ASK_EVERY: Duration = Duration::from_millis(250);
 /// Most processes the broker is asked about at once. After a cut of a network, all provers may be silent.
@@ -29,8 +32,11 @@ const ASK_MAX: usize = 64;
 
 impl Watchdog {
     /// Handles a heartbeat stored before this watchdog led. Its prover gets extra time to be heard again, as
-    /// after an outage of the broker.
-    pub fn recall(&mut self, lease: Lease, now: Timestamp) {
+    /// after an outage of the broker. An old one without deliveries is that of a prover whose death was told long ago.
+    pub fn recall(&mut self, lease: Lease, stored_at: Timestamp, now: Timestamp) {
+        if lease.held.is_empty() && now.since(stored_at) > FORGOTTEN_AFTER {
+            return;
+        }
         let seat = (lease.sender(), lease.incarnation);
         let process = Process::new(lease, now.plus(RECONNECT_MAX));
         self.processes.insert(seat, process);

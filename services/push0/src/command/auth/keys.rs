@@ -163,6 +163,14 @@ impl Keys {
         self.dir.join(format!("{name}.nk"))
     }
 
+    /// Returns the names whose seeds are not in the directory. They may have been moved to the machines that use them.
+    pub(crate) fn without_seed(&self) -> Vec<&str> {
+        self.book
+            .names()
+            .filter(|name| !self.seed(name).exists())
+            .collect()
+    }
+
     /// Draws a key and stores its seed. Returns the file and the public key.
     fn draw(&self, name: &str, replaces: bool) -> Result<(PathBuf, String), Failure> {
         let path = self.seed(name);

@@ -143,10 +143,23 @@ fn init(args: &Init) -> Result<(), Failure> {
         String::new()
     };
     output::line(&format!(
-        "{} has the keys, and {} what brokers and enrollers read{next}",
+        "{} has the keys, and {} what brokers and enrollers read{next}{}",
         args.directory.dir.display(),
-        keys.public().display()
+        keys.public().display(),
+        lacking(&keys.without_seed(), &args.directory)
     ))
+}
+
+/// Names the seeds that are not in the directory, and how to draw new ones.
+fn lacking(names: &[&str], directory: &Directory) -> String {
+    let [first, ..] = names else {
+        return String::new();
+    };
+    format!(
+        "\nThese seeds are not in the directory: {}. Where a seed is lost, `push0 auth rotate {} {first}` draws a new one",
+        names.join(", "),
+        directory.dir.display()
+    )
 }
 
 fn add(args: &Add, role: Role) -> Result<(), Failure> {
