@@ -116,9 +116,10 @@ pub fn streams(standings: &[(String, Result<Standing, BusError>)]) -> Vec<String
             troubles.entry(trouble).or_default().push(name);
         }
     }
-    let told = troubles
-        .iter()
-        .map(|(trouble, names)| format!("{}: {trouble}", names.join(", ")));
+    let told = troubles.iter().map(|(trouble, names)| match names.len() {
+        count if count > 1 && count == standings.len() => format!("all {count} streams: {trouble}"),
+        _ => format!("{}: {trouble}", names.join(", ")),
+    });
     told.chain(room::waits(&levels)).collect()
 }
 
@@ -153,6 +154,20 @@ mod tests {
         assert_eq!(since(0, 301, None), None);
         assert_eq!(stands_since(Some(1), None, Some(ago(900)), NOW), None);
         assert_eq!(stands_since(None, Some(ago(900)), None, NOW), None);
+    }
+
+    #[test]
+    fn one_trouble_of_every_stream_is_told_without_their_names() {
+        let away = || {
+            let (what, reason) = ("stream".to_owned(), "request timed out".to_owned());
+            Err(BusError::Unavailable { what, reason })
+        };
+        let of = |names: &[&str]| {
+            let standings: Vec<_> = names.iter().map(|name| ((*name).to_owned(), away())).collect();
+            streams(&standings)
+        };
+        assert!(of(&["A", "B"])[0].starts_with("all 2 streams: no answer"));
+        assert!(of(&["A"])[0].starts_with("A: no answer"));
     }
 
     #[test]
