@@ -1,8 +1,8 @@
 //! When a leader hands its lead over although its source answers.
 //!
-//! A node may be pruned, lag behind, or have lost its peers, while that of a standby is sound. Nobody can tell from here,
-//! so the lead goes over, and each time in vain the next one is tried for twice as long: two processes with nodes of equally
-//! little use change the lead seldom.
+//! A node may be pruned, lag behind, or have lost its peers, while the node of a standby is sound. The leader cannot see
+//! that node, so the leader hands over the lead. After each handover in vain, the leader keeps its next term for twice as
+//! long: two processes with nodes of equally little use change the lead seldom.
 
 use std::time::Duration;
 
