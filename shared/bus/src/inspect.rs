@@ -223,6 +223,14 @@ impl Bus {
             .map_err(|e| BusError::unavailable(stream.name(), e))
     }
 
+    /// Removes the messages on `subject`, delivered or not, except the newest one. Returns how many were removed.
+    pub async fn purge_but_newest(&self, stream: Stream, subject: &str) -> Result<u64, BusError> {
+        let purged = self.stream(stream).await?.purge().filter(subject).keep(1).await;
+        purged
+            .map(|p| p.purged)
+            .map_err(|e| BusError::unavailable(stream.name(), e))
+    }
+
     /// Removes the messages on `subject` up to and including `sequence`. A later one stays.
     pub async fn purge_up_to(&self, stream: Stream, subject: &str, sequence: u64) -> Result<(), BusError> {
         let bound = self.stream(stream).await?;

@@ -1,4 +1,4 @@
-//! Removal of checks that are not to be believed, and of those whose block has its record.
+//! Removal of checks that are not to be believed, that repeat others, and of those whose block has its record.
 //!
 //! A verifier cannot read the keys of the seals, and takes checks in turn. So each of these checks takes as long as a proof to
 //! verify, while others wait behind it. Where a block has no facts, it would be tried again for ever.
@@ -47,6 +47,7 @@ impl Sweep<'_> {
                 .scan::<TaskResult>(Stream::Checks, &all, self.checks_from, READ)
                 .await?;
             let is_last = page.len() < READ;
+            self.repeated_checks(&page).await?;
             for kept in page {
                 if now.since(kept.stored_at) < SETTLED_AFTER {
                     break 'round;
@@ -80,6 +81,23 @@ impl Sweep<'_> {
         }
         for (who, count) in removed {
             self.swept(&who, Stream::Checks.name(), count);
+        }
+        Ok(())
+    }
+
+    /// Removes checks that repeat others. An attempt has one subject and one verdict, so one check of it is enough. A prover
+    /// may store a few twice when the broker's answers are lost, and only a flood is told.
+    async fn repeated_checks(&mut self, page: &[Kept<TaskResult>]) -> Result<(), BusError> {
+        let mut counts = BTreeMap::<&str, u64>::new();
+        for kept in page {
+            *counts.entry(&kept.subject).or_default() += 1;
+        }
+        for (subject, _) in counts.into_iter().filter(|(_, count)| *count > 1) {
+            let removed = self.bus.purge_but_newest(Stream::Checks, subject).await?;
+            match participant::spoken(subject) {
+                Some(spoken) if removed > FLOOD => self.swept(&spoken.who, Stream::Checks.name(), removed),
+                _ => self.removed("junk", usize::try_from(removed).unwrap_or(usize::MAX)),
+            }
         }
         Ok(())
     }
