@@ -102,11 +102,10 @@ fn report(deployment: &Deployment, result: TaskResult) -> Message {
     Message::new(subject, &result, &TraceContext::default()).expect("it can be written")
 }
 
-/// Stores one check of the task after another, as fast as the broker takes them.
-async fn repeat(deployment: &Deployment, thief: &Bus, task: &Task) -> Infallible {
-    let checks: Vec<Message> = (0..64).map(|number| check(deployment, task, number)).collect();
+/// Stores these messages again and again, as fast as the broker takes them.
+async fn repeat(thief: &Bus, messages: &[Message]) -> Infallible {
     loop {
-        join_all(checks.iter().map(|check| thief.publish(check.clone()))).await;
+        join_all(messages.iter().map(|message| thief.publish(message.clone()))).await;
     }
 }
 
@@ -146,9 +145,34 @@ async fn a_repeated_check_with_a_verdict_hides_no_loss() {
     let second = taken(&thief, 1).await.remove(0);
     assert_eq!(second.header.attempt, 2);
     deployment.start_service(prover());
+    let checks: Vec<Message> = (0..64).map(|number| check(&deployment, &first, number)).collect();
     tokio::select! {
         () = assert_proved(&deployment, 1) => {}
-        never = repeat(&deployment, &thief, &first) => match never {},
+        never = repeat(&thief, &checks) => match never {},
+    }
+}
+
+/// The same report on a failed attempt, as fast as the broker takes it.
+#[tokio::test]
+async fn a_flood_of_one_result_delays_no_block() {
+    let mut deployment = with_thief(&PIPELINE.replace("\"final\"", "\"off\""))
+        .start()
+        .await;
+    let thief = sign_in(&deployment).await;
+    let demo = "demo".parse().expect("a name");
+    deployment.submit_blocks(&demo, 1..=1).await;
+    let task = taken(&thief, 1).await.remove(0);
+    let failed = Outcome::Failed(Failure::new(FailureClass::Retryable, "as told"));
+    let failed = vec![report(&deployment, ended(&deployment, &task, failed)); 64];
+    deployment.start_service(prover());
+    let honest = async {
+        assert_proved(&deployment, 1).await;
+        deployment.submit_blocks(&demo, 2..=20).await;
+        assert_proved(&deployment, 20).await;
+    };
+    tokio::select! {
+        () = honest => {}
+        never = repeat(&thief, &failed) => match never {},
     }
 }
 
