@@ -1,7 +1,11 @@
 //! Conversion between a task's inputs and outputs and the program's files.
 
 use crate::Input;
-use push0_domain::message::{StageKind, TaskHeader};
+use push0_domain::{
+    list::AtMost,
+    message::{StageKind, TaskHeader},
+    payload::PAYLOADS_MAX,
+};
 use push0_prover_sdk::{ProveError, Work};
 use serde::Serialize;
 use serde_json::value::RawValue;
@@ -97,10 +101,36 @@ pub(crate) fn outputs(kind: StageKind, bytes: Vec<u8>) -> Result<Vec<Vec<u8>>, P
     if kind != StageKind::Split {
         return Ok(vec![bytes]);
     }
-    let elements: Vec<&RawValue> = serde_json::from_slice(&bytes)
+    let elements: AtMost<&RawValue, { PAYLOADS_MAX as usize }> = serde_json::from_slice(&bytes)
         .map_err(|e| ProveError::retryable(format!("the output of a split must be a JSON array: {e}")))?;
+    if elements.len > elements.first.len() {
+        return Err(ProveError::retryable(format!(
+            "the output of a split has {} elements: expected at most {PAYLOADS_MAX}",
+            elements.len
+        )));
+    }
     Ok(elements
+        .first
         .into_iter()
         .map(|e| e.get().as_bytes().to_vec())
         .collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_split_has_at_most_as_many_outputs_as_a_task_can_name() {
+        let split = |len: u32| {
+            let zeros = vec!["0"; len as usize].join(",");
+            outputs(StageKind::Split, format!("[{zeros}]").into_bytes())
+        };
+        assert_eq!(split(PAYLOADS_MAX).unwrap().len(), PAYLOADS_MAX as usize);
+        let refused = split(PAYLOADS_MAX + 1).unwrap_err();
+        assert_eq!(
+            refused.message,
+            "the output of a split has 100001 elements: expected at most 100000"
+        );
+    }
 }

@@ -9,6 +9,7 @@ pub mod account;
 pub mod block;
 pub mod codec;
 pub mod id;
+pub mod list;
 pub mod message;
 pub mod output;
 pub mod path;

@@ -10,8 +10,12 @@ use crate::{
 };
 use bytes::Bytes;
 use push0_domain::{BlockHash, BlockRef, message::BlockFacts};
-use serde::Deserialize;
-use std::borrow::Cow;
+use serde::{
+    Deserialize, Deserializer,
+    de::{Error as _, MapAccess, Visitor},
+};
+use serde_json::value::RawValue;
+use std::fmt;
 
 const EXPECTED: &str = "expected a block number, or {\"number\": 1, \"hash\": \"0x..\", \"parent_hash\": \"0x..\", \"input\": \"0x..\"}";
 
@@ -22,62 +26,116 @@ pub(super) struct Submitted {
     pub(super) witness: Bytes,
 }
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
+/// Longest text of a number, a hash or a name of a field, in bytes.
+const SHORT_MAX: usize = 80;
+
+/// A block as an object, with values as they were sent: only the digits of the input may be long. An error that holds
+/// the text of another value would take the memory of a whole body.
+#[derive(Default)]
 struct Object<'a> {
-    number: u64,
-    #[serde(default)]
-    hash: Option<BlockHash>,
-    #[serde(default)]
-    parent_hash: Option<BlockHash>,
-    #[serde(borrow, default)]
-    input: Option<Digits<'a>>,
+    number: Option<&'a RawValue>,
+    hash: Option<&'a RawValue>,
+    parent_hash: Option<&'a RawValue>,
+    input: Option<&'a RawValue>,
 }
 
-/// Hex digits borrowed from the body, because they may be most of the body. A type of its own, since
-/// serde copies a string inside an `Option`.
-#[derive(Deserialize)]
-struct Digits<'a>(#[serde(borrow)] Cow<'a, str>);
+impl<'de> Deserialize<'de> for Object<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(Fields)
+    }
+}
+
+struct Fields;
+
+impl<'de> Visitor<'de> for Fields {
+    type Value = Object<'de>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a block")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut fields: A) -> Result<Object<'de>, A::Error> {
+        let mut object = Object::default();
+        while let Some(name) = fields.next_key::<&RawValue>()? {
+            let name = name.get().trim_matches('"');
+            let field = match name {
+                "number" => &mut object.number,
+                "hash" => &mut object.hash,
+                "parent_hash" => &mut object.parent_hash,
+                "input" => &mut object.input,
+                _ => {
+                    let start: String = name.chars().take(SHORT_MAX).collect();
+                    return Err(A::Error::custom(format!("unknown field `{start}`")));
+                }
+            };
+            if field.replace(fields.next_value()?).is_some() {
+                return Err(A::Error::custom(format!("duplicate field `{name}`")));
+            }
+        }
+        Ok(object)
+    }
+}
+
+impl Object<'_> {
+    fn number(&self) -> Result<u64, String> {
+        short(self.number.ok_or("missing field `number`")?)
+    }
+}
+
+/// Parses a value that cannot be long.
+fn short<'a, T: Deserialize<'a>>(value: &'a RawValue) -> Result<T, String> {
+    let text = value.get();
+    if text.len() > SHORT_MAX {
+        return Err(format!("a value of {} bytes", text.len()));
+    }
+    serde_json::from_str(text).map_err(|error| error.to_string())
+}
+
+fn hash(value: Option<&RawValue>) -> Result<Option<BlockHash>, String> {
+    value.map_or(Ok(None), short)
+}
+
+/// Decodes an input, without a copy of its digits.
+fn witness(value: Option<&RawValue>, number: u64) -> Result<Vec<u8>, String> {
+    let text = value.map_or("null", RawValue::get);
+    if text == "null" {
+        return Ok(number.to_string().into_bytes());
+    }
+    let digits = text.strip_prefix('"').and_then(|text| text.strip_suffix('"'));
+    let digits = digits.ok_or("input: expected 0x and hex digits")?;
+    let bare = digits.strip_prefix("0x").unwrap_or(digits);
+    hex::decode(bare).map_err(|error| format!("input: {error}: expected 0x and hex digits"))
+}
 
 /// Parses one block. The error names the problem and the expected format.
 pub(super) fn parse(text: &str) -> Result<Submitted, String> {
     let text = text.trim();
-    let object = if text.starts_with('{') {
-        serde_json::from_str::<Object<'_>>(text).map_err(|error| format!("{error}: {EXPECTED}"))?
+    let explained = |error: String| format!("{error}: {EXPECTED}");
+    let (number, object) = if text.starts_with('{') {
+        let object: Object<'_> = serde_json::from_str(text).map_err(|error| explained(error.to_string()))?;
+        (object.number().map_err(explained)?, object)
     } else {
-        let number = serde_json::from_str(text).map_err(|_| {
+        let number = (text.len() <= SHORT_MAX).then(|| serde_json::from_str(text).ok());
+        let number = number.flatten().ok_or_else(|| {
             let start: String = text.chars().take(40).collect();
             format!("`{start}` is no block: {EXPECTED}")
         })?;
-        Object {
-            number,
-            hash: None,
-            parent_hash: None,
-            input: None,
-        }
+        (number, Object::default())
     };
-    let number = object.number;
     if number > BlockRef::NUMBER_MAX {
         return Err(format!(
             "number {number}: expected at most {}",
             BlockRef::NUMBER_MAX
         ));
     }
-    let witness = match object.input {
-        None => number.to_string().into_bytes(),
-        Some(Digits(digits)) => {
-            let bare = digits.strip_prefix("0x").unwrap_or(&digits);
-            hex::decode(bare).map_err(|error| format!("input: {error}: expected 0x and hex digits"))?
-        }
-    };
     let offer = Offer {
         number,
-        hash: object.hash,
-        parent_hash: object.parent_hash,
+        hash: hash(object.hash).map_err(explained)?,
+        parent_hash: hash(object.parent_hash).map_err(explained)?,
     };
     Ok(Submitted {
         offer,
-        witness: witness.into(),
+        witness: witness(object.input, number)?.into(),
     })
 }
 
@@ -136,9 +194,29 @@ mod tests {
                 "expected 0x and hex digits",
             ),
             ("18446744073709551615", "expected at most"),
+            ("{\"number\": 1, \"number\": 2}", "duplicate field `number`"),
+            ("{\"number\": 1, \"hash\": null, \"input\": 7}", "expected 0x"),
+            ("{\"number\": 1, \"parent_hash\": 7}", "invalid type"),
         ] {
             let error = parse(text).expect_err(text);
             assert!(error.contains(said), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_long_text_is_not_repeated() {
+        let long = "\u{e9}".repeat(1000);
+        for text in [
+            long.clone(),
+            format!("\"{long}\""),
+            format!("{{\"{long}\": 1}}"),
+            format!("{{\"number\": \"{long}\"}}"),
+            format!("{{\"number\": 1, \"hash\": \"{long}\"}}"),
+            format!("{{\"number\": 1, \"input\": \"{long}\"}}"),
+            format!("{{\"number\": 1, \"input\": {{\"{long}\": 1}}}}"),
+        ] {
+            let error = parse(&text).expect_err("no block");
+            assert!(error.len() < 400, "{error}");
         }
     }
 }

@@ -85,8 +85,8 @@ async fn the_largest_blocks_are_held_one_at_a_time() {
     assert!(resident <= RESIDENT_MAX_MB, "{resident} MB");
 }
 
-#[tokio::test]
-async fn large_submissions_wait_for_room() {
+/// Deploys a pipeline that takes blocks, and returns the address for its blocks once it has a leader.
+async fn deploy_for_posts(client: &reqwest::Client) -> (Deployment, String) {
     let deployment = deploy(&[pipeline("posts", "kind = \"http\"")]).await;
     let address = wait_for("the address for blocks", PATIENCE, async || {
         let log = deployment.service("ingester").log();
@@ -97,7 +97,6 @@ async fn large_submissions_wait_for_room() {
     })
     .await;
     let url = format!("http://{address}/v1/pipelines/posts/blocks");
-    let client = reqwest::Client::new();
     wait_for("a leader", PATIENCE, async || {
         let answer = client.get(&url).send().await.map_err(|error| error.to_string())?;
         if answer.status() == 200 {
@@ -107,12 +106,41 @@ async fn large_submissions_wait_for_room() {
         }
     })
     .await;
+    (deployment, url)
+}
+
+#[tokio::test]
+async fn large_submissions_wait_for_room() {
+    let client = reqwest::Client::new();
+    let (deployment, url) = deploy_for_posts(&client).await;
     // Eight submitters send the same block at once. Each body is read, and each one is accepted.
     let input = format!("0x{}", "ab".repeat(7 * MIB));
     let body = json!({ "number": 1, "input": input }).to_string();
     let posts = (0..8).map(|_| client.post(&url).body(body.clone()).send());
     for answer in futures::future::join_all(posts).await {
         assert_eq!(answer.expect("an answer").status().as_u16(), 202);
+    }
+    let resident = resident_mb(&deployment);
+    println!("{resident} MB");
+    assert!(resident <= RESIDENT_MAX_MB, "{resident} MB");
+}
+
+#[tokio::test]
+async fn a_refused_body_takes_no_more_memory_than_an_accepted_one() {
+    let client = reqwest::Client::new();
+    let (deployment, url) = deploy_for_posts(&client).await;
+    let text = "x".repeat(15 * MIB);
+    for body in [
+        // A list of elements of two bytes.
+        format!("[{}0]", "0,".repeat(7 * MIB)),
+        format!("{{\"{text}\": 1}}"),
+        format!("{{\"number\": \"{text}\"}}"),
+        format!("[1, {{\"{text}\": 1}}]"),
+    ] {
+        let answer = client.post(&url).body(body).send().await.expect("an answer");
+        assert_eq!(answer.status().as_u16(), 400);
+        let said = answer.text().await.expect("a reason");
+        assert!(said.len() < 1000, "{} bytes", said.len());
     }
     let resident = resident_mb(&deployment);
     println!("{resident} MB");

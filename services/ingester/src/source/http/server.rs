@@ -30,7 +30,7 @@ use hyper_util::{
     rt::{TokioIo, TokioTimer},
     service::TowerToHyperService,
 };
-use push0_domain::PipelineId;
+use push0_domain::{PipelineId, list::AtMost};
 use push0_runtime::{
     Shutdown,
     connections::{Busy, Connections},
@@ -288,14 +288,15 @@ fn parse(body: &[u8]) -> Result<Vec<Submitted>, String> {
     if !text.trim_start().starts_with('[') {
         return Ok(vec![submitted::parse(text)?]);
     }
-    let items: Vec<&RawValue> = serde_json::from_str(text).map_err(|error| format!("the body: {error}"))?;
-    if items.is_empty() || items.len() > BLOCKS_MAX {
-        return Err(format!("{} blocks: expected 1 to {BLOCKS_MAX}", items.len()));
+    let items: AtMost<&RawValue, BLOCKS_MAX> =
+        serde_json::from_str(text).map_err(|error| format!("the body: {error}"))?;
+    if !(1..=BLOCKS_MAX).contains(&items.len) {
+        return Err(format!("{} blocks: expected 1 to {BLOCKS_MAX}", items.len));
     }
     let parse = |(position, item): (usize, &&RawValue)| {
         submitted::parse(item.get()).map_err(|reason| format!("blocks[{position}]: {reason}"))
     };
-    items.iter().enumerate().map(parse).collect()
+    items.first.iter().enumerate().map(parse).collect()
 }
 
 fn problem(status: StatusCode, reason: &str) -> Response {
