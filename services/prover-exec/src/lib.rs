@@ -19,6 +19,7 @@ mod program;
 mod report;
 mod scratch;
 mod template;
+mod tree;
 
 use cgroup::Cgroup;
 use classes::Classes;

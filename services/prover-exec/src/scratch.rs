@@ -3,6 +3,7 @@
 //! The adapter and the keepers of its programs lock the adapter's directory as long as they live. A directory
 //! without a lock was left by an adapter that died, and the next one removes it.
 
+use crate::tree;
 use nix::fcntl::OFlag;
 use std::{
     fs::{self, File, TryLockError},
@@ -153,21 +154,12 @@ impl Drop for Folder {
 
 /// Removes a directory with all files of programs; returns whether the directory has gone. Logs a failure.
 fn removed(path: &Path) -> bool {
-    let error = match fs::remove_dir_all(path) {
+    let error = match tree::remove(path) {
         Ok(()) => return true,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return true,
-        // A program may have made directories read-only, as the caches of some languages are.
-        Err(_) => {
-            walk(path, |directory| {
-                let _ = fs::set_permissions(directory, fs::Permissions::from_mode(0o700));
-            });
-            match fs::remove_dir_all(path) {
-                Ok(()) => return true,
-                Err(error) => error,
-            }
-        }
+        Err(error) => error,
     };
-    let bytes = walk(path, |_| {});
+    let bytes = size_of(path);
     tracing::warn!(
         path = %path.display(),
         bytes,
@@ -178,12 +170,10 @@ fn removed(path: &Path) -> bool {
     false
 }
 
-/// Visits a directory and those below it, each before it is read; returns the size of all files, in bytes. Stops at
-/// [`WALKED_MAX`] entries.
-fn walk(path: &Path, mut visit: impl FnMut(&Path)) -> u64 {
+/// Returns the size of all files in a directory and those below it, in bytes. Stops at [`WALKED_MAX`] entries.
+fn size_of(path: &Path) -> u64 {
     let (mut bytes, mut walked, mut waiting) = (0, 0, vec![path.to_owned()]);
     while let Some(directory) = waiting.pop() {
-        visit(&directory);
         let entries = fs::read_dir(&directory).into_iter().flatten();
         for entry in entries.filter_map(Result::ok) {
             walked += 1;
@@ -285,13 +275,34 @@ mod tests {
     }
 
     #[test]
+    fn directories_go_however_deep_a_program_made_them() {
+        let parent = tempfile::tempdir().unwrap();
+        let folder = parent.path().join("attempt");
+        let mut deepest = folder.clone();
+        let name = "d".repeat(200);
+        deepest.push(&name);
+        fs::create_dir_all(&deepest).unwrap();
+        // Each round puts all above below a new directory: a path of all names would be too long to open.
+        for _ in 0..20_000 {
+            let (old, new) = (folder.join(&name), folder.join("n"));
+            fs::create_dir(&new).unwrap();
+            fs::rename(&old, new.join(&name)).unwrap();
+            fs::rename(&new, &old).unwrap();
+        }
+        fs::create_dir(folder.join("beside")).unwrap();
+        fs::write(folder.join("beside/file"), "7").unwrap();
+        assert!(removed(&folder));
+        assert!(!folder.exists());
+    }
+
+    #[test]
     fn what_another_user_left_is_measured_and_stays() {
         let parent = tempfile::tempdir().unwrap();
         let folder = parent.path().join("attempt");
         fs::create_dir_all(folder.join("below")).unwrap();
         fs::write(folder.join("below/file"), "seven").unwrap();
         std::os::unix::fs::symlink("/", folder.join("link")).unwrap();
-        assert_eq!(walk(&folder, |_| {}), "seven/".len() as u64);
+        assert_eq!(size_of(&folder), "seven/".len() as u64);
         if nix::unistd::geteuid().is_root() {
             fs::set_permissions(parent.path(), fs::Permissions::from_mode(0o755)).unwrap();
             without_privileges(|| assert!(!removed(&folder)));
