@@ -75,18 +75,27 @@ pub(crate) fn decide<'a>(
 
 /// Returns the name and the fleet of the replica with the key `key`, for which `word` is the word of its fleet.
 pub(crate) fn replica<'a>(book: &'a Book, word: &str, key: &str) -> Result<(ProverId, &'a Member), Refused> {
-    let (credential, signed) = word.split_once('.').ok_or(Refused::NoWord)?;
+    let word = word
+        .split_once('.')
+        .filter(|(credential, _)| is_of_a_key(credential));
+    let (credential, signed) = word.ok_or(Refused::NoWord)?;
     let fleet = book
         .members
         .values()
         .find(|member| member.fleet && member.key == credential);
-    let fleet = fleet.ok_or_else(|| Refused::UnknownCredential(credential.chars().take(56).collect()))?;
+    let fleet = fleet.ok_or_else(|| Refused::UnknownCredential(credential.to_owned()))?;
     verify(credential, format!("{PURPOSE}{key}").as_bytes(), signed)?;
     let name = name_of(&fleet.zkvm, key).map_err(|_| Refused::WrongSignature)?;
     if book.revoked.contains(&name) || book.members.contains_key(&name) {
         return Err(Refused::Revoked(name));
     }
     Ok((name, fleet))
+}
+
+/// Returns whether a text may be a public key. Any client chooses its word, which goes into the logs of enroller and
+/// broker.
+fn is_of_a_key(text: &str) -> bool {
+    text.len() == 56 && text.bytes().all(|byte| byte.is_ascii_alphanumeric())
 }
 
 fn verify(key: &str, said: &[u8], signature: &str) -> Result<(), Refused> {

@@ -36,7 +36,7 @@ pub fn one_line(text: &str) -> String {
 
 /// Returns whether a character changes the direction of the text around it or breaks its line, so that a text reads as
 /// another one.
-fn is_direction(c: char) -> bool {
+pub fn is_direction(c: char) -> bool {
     matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 

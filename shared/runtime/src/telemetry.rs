@@ -11,6 +11,7 @@ mod endpoint;
 mod error;
 mod export;
 mod lines;
+mod one_line;
 mod receiver;
 mod sink;
 
@@ -117,7 +118,10 @@ fn is_span_of_push0(metadata: &Metadata<'_>) -> bool {
 fn log_layer(format: LogFormat) -> Box<dyn Layer<Registry> + Send + Sync> {
     let layer = fmt::layer().with_writer(std::io::stderr);
     match format {
-        LogFormat::Text => layer.with_ansi(std::io::stderr().is_terminal()).boxed(),
+        LogFormat::Text => layer
+            .fmt_fields(one_line::fields())
+            .with_ansi(std::io::stderr().is_terminal())
+            .boxed(),
         LogFormat::Json => layer.json().flatten_event(true).boxed(),
     }
 }

@@ -214,6 +214,35 @@ async fn nobody_enrols_without_the_credential_and_its_own_key() {
 }
 
 #[tokio::test]
+async fn a_stranger_writes_no_line_of_its_own_into_a_log() {
+    let deployment = builder().start().await;
+    let (seed, _) = Book::draw(false);
+    let stranger = enrol::Enrolment {
+        seed,
+        key: String::new(),
+        word: "A\n2026-12-01T00:00:00Z  INFO forged\r\u{202e}.B".into(),
+    };
+    for _ in 0..2 {
+        assert!(
+            sign_in(&deployment, &stranger).await.is_err(),
+            "a stranger signs in"
+        );
+    }
+    let enrollers = ["enroller-1", "enroller-2"].map(|name| deployment.service(name).log());
+    assert!(
+        enrollers.concat().contains("a client is refused"),
+        "{enrollers:?}"
+    );
+    let brokers = deployment.nats.servers()[0].log_tail();
+    assert!(brokers.contains("no enrolment"), "{brokers}");
+    for log in [&enrollers[0], &enrollers[1], &brokers] {
+        let is_forged = |line: &str| line.starts_with("2026-12-01T00:00:00Z") || line.contains('\u{202e}');
+        assert!(!log.lines().any(is_forged), "{log}");
+    }
+    deployment.expect_refusals();
+}
+
+#[tokio::test]
 async fn the_connection_of_a_revoked_prover_ends() {
     let mut deployment = push0_hostile::brokers(1).await;
     let mut prover = push0_hostile::client_of(&deployment, "p0", 0).await;
