@@ -179,9 +179,7 @@ impl Sweep<'_> {
             return;
         }
         self.has_removed = true;
-        let labels = [who.zkvm.as_str(), who.name.as_str(), stream];
-        let total = self.metrics.flooding.with_label_values(&labels);
-        total.add(i64::try_from(count).unwrap_or(i64::MAX));
+        self.metrics.flooded(who, stream, count);
         tracing::warn!(
             prover.id = %who.name, zkvm = %who.zkvm, stream, count,
             "removed orphaned messages of this participant, or blobs beyond its share; if it goes on, ban it: \
