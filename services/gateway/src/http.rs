@@ -96,7 +96,10 @@ fn router(interface: Interface) -> Router {
         .route("/api/{*rest}", any(answer::nothing));
     let api = Router::new().merge(read).merge(operate).merge(unknown);
     Router::new()
-        .merge(api.layer(middleware::map_response(answer::in_words)))
+        .merge(
+            api.layer(middleware::map_response(answer::in_words))
+                .layer(middleware::map_response(answer::uncached)),
+        )
         .route("/openapi.json", get(api::document))
         .fallback(page::file)
         .layer(DefaultBodyLimit::max(BODY_MAX))

@@ -5,7 +5,7 @@ use crate::access::{Caller, Request, Role};
 use axum::{
     body::to_bytes,
     extract::{Request as HttpRequest, State},
-    http::{HeaderMap, HeaderName, Uri, header},
+    http::{HeaderMap, HeaderName, HeaderValue, Uri, header},
     middleware::Next,
     response::{IntoResponse, Response},
 };
@@ -48,7 +48,8 @@ async fn admit(interface: &Interface, role: Role, mut request: HttpRequest, next
 }
 
 fn parts(headers: &HeaderMap) -> Request<'_> {
-    let text = |name: HeaderName| headers.get(name).and_then(|value| value.to_str().ok());
+    // A value that is no text is a wrong one, and not an absent one.
+    let text = |name: HeaderName| headers.get(name).map(|value| value.to_str().unwrap_or_default());
     Request {
         authorization: text(header::AUTHORIZATION),
         host: text(header::HOST),
@@ -107,6 +108,13 @@ pub(super) async fn in_words(response: Response) -> Response {
         told.headers_mut().insert(header::ALLOW, methods.clone());
     }
     told
+}
+
+/// Keeps answers out of caches, which would give them to clients without a token.
+pub(super) async fn uncached(mut response: Response) -> Response {
+    let never = HeaderValue::from_static("no-store");
+    response.headers_mut().insert(header::CACHE_CONTROL, never);
+    response
 }
 
 /// Answers requests for what the interface does not have.

@@ -85,9 +85,6 @@ pub(super) async fn follow(
         let frame = following.next().await?;
         Some((Ok::<Bytes, Infallible>(frame), following))
     });
-    let headers = [
-        (header::CONTENT_TYPE, "text/event-stream"),
-        (header::CACHE_CONTROL, "no-store"),
-    ];
+    let headers = [(header::CONTENT_TYPE, "text/event-stream")];
     Ok((headers, Body::from_stream(frames)).into_response())
 }

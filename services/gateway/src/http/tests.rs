@@ -377,6 +377,17 @@ async fn a_client_that_takes_nothing_is_let_go() {
 }
 
 #[tokio::test]
+async fn an_answer_is_kept_by_no_cache_and_given_to_no_page_of_elsewhere() {
+    let stand = Stand::start().await;
+    let answer = stand.get("session").await;
+    assert_eq!(answer.headers()["cache-control"], "no-store");
+    assert_eq!(stand.get("nothing").await.headers()["cache-control"], "no-store");
+    let foreign = stand.client.get(format!("{}/session", stand.url));
+    let foreign = foreign.header("origin", b"http://\xff".as_slice());
+    assert_eq!(foreign.send().await.unwrap().status(), StatusCode::FORBIDDEN);
+}
+
+#[tokio::test]
 async fn long_requests_are_refused() {
     let stand = Stand::start().await;
     let body = serde_json::json!({ "first": 1, "last": 1, "note": "x".repeat(BODY_MAX) });
