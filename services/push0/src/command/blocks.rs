@@ -137,6 +137,17 @@ impl Shown {
                 .iter()
                 .try_for_each(|record| output::json(&RecordJson::from(record)));
         }
+        match self.lines(found, header) {
+            Some(lines) => output::line(&lines),
+            None => Ok(()),
+        }
+    }
+
+    /// Returns the rows of these records, below a header for the first ones; `None` if there is nothing to print.
+    fn lines(&mut self, found: &[Record], header: bool) -> Option<String> {
+        if found.is_empty() && !header {
+            return None;
+        }
         self.0.extend(found.iter().map(record::row));
         let text = table::render(&record::COLUMNS, &self.0);
         let skipped = if header {
@@ -145,6 +156,19 @@ impl Shown {
             text.lines().count().saturating_sub(found.len())
         };
         self.0.drain(..self.0.len().saturating_sub(ALIGNED_ROWS));
-        output::line(&text.lines().skip(skipped).collect::<Vec<_>>().join("\n"))
+        Some(text.lines().skip(skipped).collect::<Vec<_>>().join("\n"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_poll_without_a_new_record_prints_nothing() {
+        let mut shown = Shown::default();
+        let header = shown.lines(&[], true);
+        assert!(header.is_some_and(|lines| lines.starts_with("BLOCK")));
+        assert_eq!(shown.lines(&[], false), None);
     }
 }
