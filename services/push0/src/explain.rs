@@ -12,6 +12,7 @@ use push0_domain::{BlockKey, PipelineId, ProofType, ZkvmId};
 use push0_operate::room;
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 /// The reason why a block without a record waits.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -29,6 +30,10 @@ pub(crate) struct Seen<'a> {
     pub(crate) is_known: bool,
     /// Whether its own message waits for the dispatcher.
     pub(crate) queued: bool,
+    /// The revision of the pipeline with which the block was ingested, as far as it is known.
+    pub(crate) revision: Option<u32>,
+    /// Where the output goes on, if the record of the block is of a chain that was replaced.
+    pub(crate) replaced_from: Option<u64>,
     pub(crate) waiting: &'a [Waiting],
     pub(crate) held: &'a [HeldTask],
 }
@@ -36,7 +41,16 @@ pub(crate) struct Seen<'a> {
 /// Explains a block by its messages and by the attempts in leases.
 pub(crate) async fn explain(bus: &Bus, pipeline: &PipelineId, seen: &Seen<'_>) -> Result<Explained, Failure> {
     let Seen { waiting, held, .. } = seen;
-    let definition = Pipelines::bind(bus).await?.newest_of(pipeline).await?;
+    let pipelines = Pipelines::bind(bus).await?;
+    let newest = pipelines.newest_of(pipeline).await?.map(Arc::new);
+    let current = newest.as_ref().map(|newest| newest.revision);
+    let outdated = seen.revision.filter(|revision| Some(*revision) != current);
+    // A revision that is lost or cannot be read is told elsewhere.
+    let own = match outdated {
+        Some(revision) => pipelines.revision(pipeline, revision).await.ok().flatten(),
+        None => None,
+    };
+    let definition = own.or(newest);
     let of = |kinds: &[Kind]| -> Vec<String> {
         let those = waiting
             .iter()
@@ -55,6 +69,7 @@ pub(crate) async fn explain(bus: &Bus, pipeline: &PipelineId, seen: &Seen<'_>) -
         wanted.extend(proofs.filter_map(|proof| Some(proof.first()?.zkvm.clone())));
     }
     let checking = zkvms(&[Kind::Check]);
+    let (failures, last_failure) = failures(bus, waiting).await?;
     let facts = Facts {
         unserved: unserved(bus, Role::Prover, wanted).await?,
         unverified: unserved(bus, Role::Verifier, checking).await?,
@@ -72,6 +87,10 @@ pub(crate) async fn explain(bus: &Bus, pipeline: &PipelineId, seen: &Seen<'_>) -
             .as_ref()
             .is_some_and(|definition| definition.range().is_some()),
         holds: retrying::held_queues(bus, pipeline).await?,
+        outdated,
+        failures,
+        last_failure,
+        replaced_from: seen.replaced_from,
     };
     let stages = match &definition {
         Some(definition) => stages(bus, definition, waiting).await?,
@@ -90,6 +109,20 @@ async fn unserved(bus: &Bus, role: Role, mut wanted: BTreeSet<ZkvmId>) -> Result
         wanted.retain(|zkvm| !heard.contains(zkvm));
     }
     Ok(wanted.iter().map(ToString::to_string).collect())
+}
+
+/// Returns how many attempts at the block failed, and how the newest of them failed.
+async fn failures(bus: &Bus, waiting: &[Waiting]) -> Result<(usize, Option<String>), Failure> {
+    let mut messages: Vec<_> = waiting.iter().flat_map(|waiting| &waiting.messages).collect();
+    messages.retain(|(_, subject)| matches!(Kind::of(subject), Some(Kind::Result | Kind::Verdict)));
+    messages.sort_by_key(|(key, _)| key.attempt);
+    let (mut count, mut last) = (0, None);
+    for (_, subject) in messages {
+        if let Some(failure) = work_in_flight::failure(bus, subject).await? {
+            (count, last) = (count + 1, Some(failure));
+        }
+    }
+    Ok((count, last))
 }
 
 /// Returns what says that no work is released for want of room. A stream without an answer says nothing here.

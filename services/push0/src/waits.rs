@@ -13,6 +13,8 @@ pub(crate) struct Held {
     pub(crate) attempt: u32,
     pub(crate) running_ms: Option<u64>,
     pub(crate) progress_permille: Option<u16>,
+    /// Since when its process has not been heard, if that is longer than a heartbeat may be late.
+    pub(crate) silent_ms: Option<u64>,
 }
 
 /// The facts about a block without a record.
@@ -41,14 +43,33 @@ pub(crate) struct Facts {
     pub(crate) unverified: Vec<String>,
     /// What says that work waits for room.
     pub(crate) full: Option<String>,
+    /// The revision of the pipeline with which the block was ingested, if it is not the current one.
+    pub(crate) outdated: Option<u32>,
+    /// The number of failed attempts, and how the newest of them failed.
+    pub(crate) failures: usize,
+    pub(crate) last_failure: Option<String>,
+    /// Where the output goes on, if the record of the block is of a chain that was replaced.
+    pub(crate) replaced_from: Option<u64>,
 }
 
-/// Returns the reason why a block without a record waits.
+/// Returns the reason why a block without a record waits, and how its newest attempt failed, if one did.
 pub(crate) fn sentence(facts: &Facts) -> String {
+    let reason = reason(facts);
+    match (facts.failures, &facts.last_failure) {
+        (1, Some(last)) => format!("{reason} 1 attempt failed: {last}"),
+        (count, Some(last)) => format!("{reason} {count} attempts failed, the last one so: {last}"),
+        (_, None) => reason,
+    }
+}
+
+fn reason(facts: &Facts) -> String {
     let number = facts.number;
-    let mut running: Vec<&Held> = facts
-        .held
+    // A silent process may run its attempt no more: another attempt waits already, or is asked for within seconds.
+    let (heard, silent): (Vec<&Held>, Vec<&Held>) =
+        facts.held.iter().partition(|held| held.silent_ms.is_none());
+    let mut running: Vec<&Held> = heard
         .iter()
+        .copied()
         .filter(|held| held.running_ms.is_some())
         .collect();
     running.sort_by_key(|held| std::cmp::Reverse(held.running_ms));
@@ -59,7 +80,7 @@ pub(crate) fn sentence(facts: &Facts) -> String {
             and_more(others.len())
         );
     }
-    if let Some(held) = facts.held.first() {
+    if let Some(held) = heard.first() {
         return format!(
             "Block {number} waits: {} holds {}, and it waits for a slot or a transfer.",
             held.prover, held.task
@@ -67,6 +88,14 @@ pub(crate) fn sentence(facts: &Facts) -> String {
     }
     if let Some(waits) = unclaimed(facts) {
         return waits;
+    }
+    if let Some(held) = silent.first() {
+        let silence = table::span(Duration::from_millis(held.silent_ms.unwrap_or_default()));
+        return format!(
+            "Block {number} waits for attempt {} of {} on {}, which has not been heard for {silence}: another attempt is \
+             asked for.",
+            held.attempt, held.task, held.prover
+        );
     }
     if let Some(pipeline) = &facts.unknown_to {
         return format!(
@@ -85,6 +114,11 @@ pub(crate) fn sentence(facts: &Facts) -> String {
         (Some(stage), _) => {
             format!("Block {number} waits for the collector to take the results of {stage} further.")
         }
+        (None, _) if facts.replaced_from.is_some() => format!(
+            "Block {number} was replaced, and no successor of this number was announced yet: the output goes on at block \
+             {}.",
+            facts.replaced_from.unwrap_or_default()
+        ),
         (None, _) => format!(
             "No message tells of block {number}: the collector is storing its record, or its range is being formed. If \
              this lasts, look at the first line of `push0 status`."
@@ -100,10 +134,16 @@ fn unclaimed(facts: &Facts) -> Option<String> {
         ([], Some(full)) => format!(": {full}"),
         ([hold, ..], _) => format!(": {hold}"),
     };
+    let outdated = facts.outdated.map_or(String::new(), |revision| {
+        format!(
+            ", or give the block up by `push0 cancel {number} --note TEXT`: it was ingested with revision {revision} of the \
+             pipeline, which is not the current one"
+        )
+    });
     let unheard = |role, zkvm| {
         format!(
             "Block {number} waits for a {role} of zkVM {zkvm}, and none is heard: start one (`push0 provers` lists those \
-             heard)."
+             heard){outdated}."
         )
     };
     if let Some(zkvm) = facts.unverified.first() {
@@ -123,9 +163,14 @@ fn unclaimed(facts: &Facts) -> Option<String> {
         ));
     }
     if let Some(stage) = facts.stages.first() {
+        let pause = if facts.failures > 0 {
+            "its pause after a failure lasts, "
+        } else {
+            ""
+        };
         return Some(format!(
-            "Block {number} waits for the dispatcher to release {stage}: no prover is free, or more urgent work goes \
-             first{why}."
+            "Block {number} waits for the dispatcher to release {stage}: {pause}no prover is free, or more urgent work \
+             goes first{why}."
         ));
     }
     facts.queued.then(|| {
@@ -253,6 +298,7 @@ mod tests {
             attempt: 2,
             running_ms,
             progress_permille: Some(405),
+            silent_ms: None,
         }
     }
 
@@ -333,6 +379,76 @@ mod tests {
             ..Facts::default()
         });
         assert!(unknown.starts_with("Block 7 is not known to demo"), "{unknown}");
+    }
+
+    #[test]
+    fn a_silent_prover_is_not_what_a_block_waits_for_while_other_work_waits() {
+        let silent = || Held {
+            silent_ms: Some(37_000),
+            ..held(Some(869))
+        };
+        let unserved = sentence(&Facts {
+            number: 7,
+            held: vec![silent()],
+            stages: some("main.prove"),
+            unserved: some("miden"),
+            ..Facts::default()
+        });
+        assert!(
+            unserved.contains("a prover of zkVM miden, and none is heard"),
+            "{unserved}"
+        );
+        let alone = sentence(&Facts {
+            number: 7,
+            held: vec![silent()],
+            ..Facts::default()
+        });
+        assert!(
+            alone.contains("on miden-1, which has not been heard for 37.0 s"),
+            "{alone}"
+        );
+        let beside = sentence(&Facts {
+            number: 7,
+            held: vec![silent(), held(Some(100))],
+            ..Facts::default()
+        });
+        assert!(beside.contains("which runs on miden-1 for 100 ms"), "{beside}");
+    }
+
+    #[test]
+    fn failures_revisions_and_replaced_records_are_told() {
+        let failed = sentence(&Facts {
+            number: 7,
+            stages: some("main.prove"),
+            failures: 6,
+            last_failure: Some("retryable by my-1: out of luck".into()),
+            ..Facts::default()
+        });
+        assert_eq!(
+            failed,
+            "Block 7 waits for the dispatcher to release main.prove: its pause after a failure lasts, no prover is free, or \
+             more urgent work goes first. 6 attempts failed, the last one so: retryable by my-1: out of luck"
+        );
+        let outdated = sentence(&Facts {
+            number: 7,
+            queued: true,
+            unserved: some("your"),
+            outdated: Some(2),
+            ..Facts::default()
+        });
+        assert!(
+            outdated.contains("`push0 cancel 7 --note TEXT`: it was ingested with revision 2"),
+            "{outdated}"
+        );
+        let replaced = sentence(&Facts {
+            number: 7,
+            replaced_from: Some(3),
+            ..Facts::default()
+        });
+        assert!(
+            replaced.starts_with("Block 7 was replaced") && replaced.ends_with("goes on at block 3."),
+            "{replaced}"
+        );
     }
 
     #[test]

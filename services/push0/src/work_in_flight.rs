@@ -1,11 +1,13 @@
 //! Location of a block without a record: messages about the block, and provers with its tasks.
 
 use crate::failure::Failure;
+use crate::status::LOST_AFTER;
 use crate::waits::Held;
 use push0_bus::{Bus, Pipelines, Stream, now};
 use push0_domain::message::{
-    BlockContext, BlockEvent, Lease, ResultEvent, StageReady, Task, TaskHeader, TaskResult,
+    BlockContext, BlockEvent, FailureClass, Lease, ResultEvent, StageReady, Task, TaskHeader, TaskResult,
 };
+use push0_domain::plain::one_line;
 use push0_domain::{
     BlockKey, PipelineId,
     subject::{self, AttemptKey, Kind},
@@ -48,6 +50,7 @@ impl HeldTask {
             attempt: self.attempt,
             running_ms: self.running_ms,
             progress_permille: self.progress_permille,
+            silent_ms: (u128::from(self.heard_ms_ago) > LOST_AFTER.as_millis()).then_some(self.heard_ms_ago),
         }
     }
 }
@@ -173,6 +176,25 @@ pub(crate) async fn told(bus: &Bus, subject: &str) -> Result<Option<Told>, Failu
         },
         _ => None,
     })
+}
+
+/// Returns in one line how the attempt of a result failed; `None` if it did not, was stopped, or cannot be read.
+pub(crate) async fn failure(bus: &Bus, subject: &str) -> Result<Option<String>, Failure> {
+    let Some(ResultEvent::Attempt(result)) = body(bus, Stream::Results, subject).await? else {
+        return Ok(None);
+    };
+    let invalid = result
+        .verdict
+        .as_ref()
+        .and_then(|verdict| verdict.invalid.clone());
+    let (class, message) = match (result.failure(), invalid) {
+        (Some(failure), _) if failure.class == FailureClass::Stopped => return Ok(None),
+        (Some(failure), _) => (failure.class, failure.message),
+        (None, Some(reason)) => (FailureClass::InvalidProof, reason),
+        (None, None) => return Ok(None),
+    };
+    let first = one_line(message.lines().next().unwrap_or_default());
+    Ok(Some(format!("{} by {}: {first}", class.as_str(), result.prover)))
 }
 
 async fn body<T: DeserializeOwned>(bus: &Bus, stream: Stream, subject: &str) -> Result<Option<T>, Failure> {

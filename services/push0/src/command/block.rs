@@ -72,6 +72,11 @@ pub(crate) async fn run(context: &Context, args: &BlockArgs) -> Result<(), Failu
         number,
         is_known,
         queued,
+        revision: known
+            .iter()
+            .max_by_key(|known| known.announced_after)
+            .map(|known| known.revision),
+        replaced_from: replaced_from.filter(|_| record.is_some()),
         waiting: &waiting,
         held: &held,
     };
@@ -290,8 +295,11 @@ fn in_flight(found: &Found<'_>) -> Vec<String> {
             .progress_permille
             .map_or(String::new(), |p| format!(", {}% done", p / 10));
         lines.push(format!(
-            "  held          {}#{} by {}: {running}{progress}, heard {} ms ago",
-            held.task, held.attempt, held.prover, held.heard_ms_ago
+            "  held          {}#{} by {}: {running}{progress}, heard {} ago",
+            held.task,
+            held.attempt,
+            held.prover,
+            table::span(Duration::from_millis(held.heard_ms_ago))
         ));
     }
     if lines.is_empty() && found.record.is_none() {

@@ -11,7 +11,7 @@ mod services;
 mod streams;
 
 pub(crate) use look::look;
-pub(crate) use provers::heard;
+pub(crate) use provers::{LOST_AFTER, heard};
 pub(crate) use render::{first_line, render, state as state_of};
 
 pub(crate) use model::Status;

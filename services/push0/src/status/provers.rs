@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 /// Silence after which the watchdog reassigns a prover's work: three heartbeats.
-const LOST_AFTER: Duration = Duration::from_millis(750);
+pub(crate) const LOST_AFTER: Duration = Duration::from_millis(750);
 
 /// Reads the newest lease of each prover and verifier.
 pub(super) async fn read(bus: &Bus) -> Result<Vec<ProverStatus>, Failure> {
