@@ -6,7 +6,7 @@ use crate::{graph, records};
 use push0_bus::{Bucket, Bus, BusError, Pipelines};
 use push0_domain::message::KnownBlock;
 use push0_domain::pipeline::{Pipeline, Position, Source};
-use push0_domain::{PipelineId, Timestamp, subject};
+use push0_domain::{PipelineId, subject};
 
 /// Returns the state of each pipeline, and what of it cannot be read.
 pub(super) async fn read(bus: &Bus) -> Result<Vec<Result<PipelineStatus, String>>, Failure> {
@@ -73,10 +73,28 @@ async fn status_of(bus: &Bus, pipeline: &Pipeline) -> Result<PipelineStatus, Fai
     let ingested = cursor.and_then(|cursor| cursor.block).map(|block| block.number);
     // Before the first record, the output waits for the first block.
     let next = newest.map(|record| record.emission.next).or(first);
-    let next_observed_at = match next {
-        Some(number) => observed_at(bus, &pipeline.name, number).await?,
+    let known = match next {
+        Some(number) => known(bus, &pipeline.name, number).await?,
         None => None,
     };
+    let (mut zkvms, mut checked) = (pipeline.zkvms(), pipeline.checked_zkvms());
+    // A block keeps its revision, so the next one may wait for zkVMs that the current definition does not name.
+    let revision = known.as_ref().map(|known| known.revision);
+    if let Some(revision) = revision.filter(|revision| *revision != pipeline.revision) {
+        let defined = Pipelines::bind(bus).await?;
+        if let Ok(Some(own)) = defined.revision(&pipeline.name, revision).await {
+            zkvms.extend(
+                own.zkvms()
+                    .into_iter()
+                    .filter(|zkvm| !pipeline.zkvms().contains(zkvm)),
+            );
+            checked.extend(
+                own.checked_zkvms()
+                    .into_iter()
+                    .filter(|zkvm| !pipeline.checked_zkvms().contains(zkvm)),
+            );
+        }
+    }
     Ok(PipelineStatus {
         name: pipeline.name.to_string(),
         revision: pipeline.revision,
@@ -87,24 +105,21 @@ async fn status_of(bus: &Bus, pipeline: &Pipeline) -> Result<PipelineStatus, Fai
         lag: lag(ingested, next),
         behind_head: None,
         recorded_at,
-        next_observed_at,
-        zkvms: pipeline.zkvms(),
-        checked: pipeline.checked_zkvms(),
+        next_observed_at: known.map(|known| known.observed_at),
+        zkvms,
+        checked,
         is_ingested: false,
     })
 }
 
-/// Returns when the block of a number was observed; `None` if it is not known. Unreadable facts are passed over.
-async fn observed_at(bus: &Bus, pipeline: &PipelineId, number: u64) -> Result<Option<Timestamp>, Failure> {
+/// Returns the block of a number that was observed last; `None` if none is known. Unreadable facts are passed over.
+async fn known(bus: &Bus, pipeline: &PipelineId, number: u64) -> Result<Option<KnownBlock>, Failure> {
     let facts = bus.facts::<KnownBlock>(Bucket::Blocks).await?;
     let (known, _) = facts
         .sorted(&subject::facts::known_blocks(pipeline, number))
         .await?;
-    let times = known
-        .into_iter()
-        .filter_map(|fact| fact.value)
-        .map(|known| known.observed_at);
-    Ok(times.max())
+    let known = known.into_iter().filter_map(|fact| fact.value);
+    Ok(known.max_by_key(|known| known.observed_at))
 }
 
 impl PipelineStatus {
