@@ -28,7 +28,7 @@ pub(crate) enum Command {
     /// Make and change keys and the broker's accounts, in a directory of files.
     #[command(subcommand)]
     Auth(auth::AuthCommand),
-    /// Check, apply, list, show and remove pipelines.
+    /// Check, apply, list, show, remove and reset pipelines.
     #[command(subcommand)]
     Pipeline(pipeline::PipelineCommand),
     /// Say whether the deployment is well, and show leaders, services, streams, pipelines and provers.

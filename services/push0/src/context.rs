@@ -162,7 +162,7 @@ impl Context {
         match &current[..] {
             [only] => Ok(only.clone()),
             _ => Err(Failure::usage(format!(
-                "which pipeline? name it with --pipeline; {}",
+                "which pipeline? name it with --pipeline, which takes a removed one too; {}",
                 names(&current)
             ))),
         }

@@ -48,10 +48,17 @@ pub fn leaderless(role: &str, waiting: u64, standbys: Option<usize>) -> String {
         (None, _) => format!("start one {service}, or look at its log"),
         (Some(0), _) => format!("no {service} answers: start one, or look at its log"),
         // An ingester asks for the lead only while it reaches its source.
-        (Some(count), "ingester") => format!("{count} stand by, and one leads once it reaches its source"),
-        (Some(count), _) => format!("{count} stand by, and one takes over within a second"),
+        (Some(count), "ingester") => format!("{}, and one leads once it reaches its source", stand_by(count)),
+        (Some(count), _) => format!("{}, and one takes over within a second", stand_by(count)),
     };
     format!("no process leads as {role}{waits}; {remedy}")
+}
+
+fn stand_by(count: usize) -> String {
+    match count {
+        1 => "1 process stands by".to_owned(),
+        count => format!("{count} processes stand by"),
+    }
 }
 
 /// Says that the queue of a zkVM is held.
@@ -185,7 +192,7 @@ mod tests {
         assert!(leaderless("dispatcher", 1, Some(0)).contains("1 block waits; no dispatcher answers"));
         assert!(
             leaderless("collector.a", 0, Some(2))
-                .ends_with("collector.a; 2 stand by, and one takes over within a second")
+                .ends_with("collector.a; 2 processes stand by, and one takes over within a second")
         );
         assert!(leaderless("ingester.a", 2, None).contains("2 blocks wait; no ingester reaches its source"));
     }

@@ -91,7 +91,23 @@ pub(super) fn waits_for(
             format!("The block is ready and waits for block {next}, since records follow the chain's order.")
         }
         (true, None, _) => "The next stage is about to be released.".into(),
-        (false, _, _) => "The block waits for its first task to be released.".into(),
+        (false, _, _) => unreleased(block),
+    }
+}
+
+/// Says that a block waits for the release of a task, and how its newest attempt failed, if one did.
+fn unreleased(block: &Block) -> String {
+    let failed = block
+        .attempts()
+        .filter_map(|(place, attempt)| Some((place, attempt.ended_at, attempt.failure.as_ref()?)));
+    match failed.max_by_key(|(_, ended_at, _)| *ended_at) {
+        Some((place, _, failure)) => format!(
+            "{} failed ({}), and the next one follows after a pause: {}",
+            attempt_of(place),
+            failure.class.as_str(),
+            first_line(&failure.message)
+        ),
+        None => "The block waits for its first task to be released.".into(),
     }
 }
 

@@ -295,6 +295,13 @@ fn a_failure_is_told_with_its_class_and_its_message() {
         &result(5, 1, failed(FailureClass::Died), None),
         at(300),
     );
+    let waits_for = view(&model, 5, 350).waits_for;
+    assert!(
+        waits_for.starts_with(
+            "Attempt 1 of stage main.prove failed (died), and the next one follows after a pause: "
+        ),
+        "{waits_for}"
+    );
     let detail = model.detail(&demo(), &block(5), at(400)).unwrap();
     let attempt = &detail.attempts_list[0];
     assert_eq!((attempt.state, attempt.class.as_deref()), ("died", Some("died")));

@@ -210,7 +210,7 @@ mod tests {
         assert!(
             problems[1]
                 .text
-                .contains("collector.other, and 1 block waits; 1 stand by, and one takes over")
+                .contains("collector.other, and 1 block waits; 1 process stands by, and one takes over")
         );
     }
 

@@ -45,6 +45,8 @@ pub(crate) async fn look(context: &Context, bus: &Bus) -> Status {
             (Vec::new(), Vec::new(), Vec::new(), Vec::new())
         }
     };
+    // Ages of leases count from here: processes that do not answer take seconds from now on.
+    let read_at = now();
     let pipelines = with_heads(pipelines, &introduced);
     let roles = roles::read(bus, &pipelines, &introduced);
     let roles = match tokio::time::timeout(LOOK_TIMEOUT, roles).await {
@@ -62,7 +64,7 @@ pub(crate) async fn look(context: &Context, bus: &Bus) -> Status {
         provers: &provers,
         held: &held,
     };
-    problems.extend(judge(&facts, now()));
+    problems.extend(judge(&facts, read_at));
     match tokio::time::timeout(LOOK_TIMEOUT, unverified::sentences(bus)).await {
         Ok(sentences) => {
             let sentences = read("checks without a verdict", sentences, &mut problems);
