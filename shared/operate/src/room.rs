@@ -41,8 +41,15 @@ pub fn of_work(levels: &[(&str, Level)]) -> Option<String> {
 pub(crate) fn waits(levels: &[(&str, Level)]) -> Vec<String> {
     let of = |places: &[Place]| of(places, levels);
     let mut waits: Vec<String> = of_work(levels).into_iter().collect();
-    if let Some(place) = full_for_blocks(&of(&Place::OF_BLOCKS), 0, 0, false, 0) {
+    let for_blocks = of(&Place::OF_BLOCKS);
+    if let Some(place) = full_for_blocks(&for_blocks, 0, 0, false, 0) {
         waits.push(format!("{}: no blocks are taken in", full(place, levels)));
+    } else if let Some(place) = full_for_blocks(&for_blocks, 1, 1, false, 0) {
+        // The longest backlog waits first; a single pipeline has it.
+        waits.push(format!(
+            "{}: the pipeline with the longest backlog takes in no blocks",
+            full(place, levels)
+        ));
     }
     let dead = of(&[Place::Stream(Stream::Dead)]);
     if dead.iter().any(|(_, level)| level.permille() > LETTERS_ABOVE) {
@@ -65,7 +72,11 @@ mod tests {
             bytes,
             bytes_max: 1000,
         };
-        assert!(waits(&[("PUSH0_BLOBS", at(879)), ("PUSH0_CHECKS", at(899))]).is_empty());
+        assert!(waits(&[("PUSH0_BLOBS", at(829)), ("PUSH0_CHECKS", at(899))]).is_empty());
+        assert_eq!(
+            waits(&[("PUSH0_BLOBS", at(830))]),
+            ["PUSH0_BLOBS is 83 % full: the pipeline with the longest backlog takes in no blocks"]
+        );
         let both = waits(&[("PUSH0_BLOBS", at(920)), ("PUSH0_DEAD", at(950))]);
         assert_eq!(both.len(), 3, "{both:?}");
         assert!(
@@ -73,7 +84,7 @@ mod tests {
             "{both:?}"
         );
         assert!(both[1].ends_with("no blocks are taken in"), "{both:?}");
-        let checks = waits(&[("PUSH0_BLOBS", at(870)), ("PUSH0_CHECKS", at(900))]);
+        let checks = waits(&[("PUSH0_BLOBS", at(820)), ("PUSH0_CHECKS", at(900))]);
         assert_eq!(
             checks,
             ["PUSH0_CHECKS is 90 % full: no work is released until it empties"]
