@@ -62,7 +62,11 @@ pub(super) async fn run(opened: Opened, desk: &Desk, stop: &Shutdown) -> Result<
                 }
                 Ok(Err(Unstored::Deposed(deposed))) => return Err(deposed.into()),
                 // Some of the blocks may be stored. The answer asks for all of them again.
-                Ok(Err(Unstored::NoRoom)) | Err(_) => return Err(Ended::Again),
+                Ok(Err(Unstored::NoRoom)) => {
+                    let _ = answer.send(Err(Refused::NoRoom));
+                    return Err(Ended::Again);
+                }
+                Err(_) => return Err(Ended::Again),
             },
         };
         drop((blocks, room));

@@ -74,7 +74,7 @@ impl Ethereum<'_> {
             return Ok(format!(
                 "{node}: the node's chain ends before block {first}, the first one of the pipeline, and blocks up to \
                  {tip} were ingested: the node is behind and catches up, or the chain was restarted and `{}` goes on \
-                 with it",
+                 with it from there, a lower number from earlier",
                 Reset::command(&pipeline, first)
             ));
         }
