@@ -111,13 +111,17 @@ async fn unserved(bus: &Bus, role: Role, mut wanted: BTreeSet<ZkvmId>) -> Result
     Ok(wanted.iter().map(ToString::to_string).collect())
 }
 
+/// Most results of a block that are searched for failures, the newest ones: each is a request.
+const RESULTS_MAX: usize = 256;
+
 /// Returns how many attempts at the block failed, and how the newest of them failed.
 async fn failures(bus: &Bus, waiting: &[Waiting]) -> Result<(usize, Option<String>), Failure> {
     let mut messages: Vec<_> = waiting.iter().flat_map(|waiting| &waiting.messages).collect();
     messages.retain(|(_, subject)| matches!(Kind::of(subject), Some(Kind::Result | Kind::Verdict)));
     messages.sort_by_key(|(key, _)| key.attempt);
     let (mut count, mut last) = (0, None);
-    for (_, subject) in messages {
+    let older = messages.len().saturating_sub(RESULTS_MAX);
+    for (_, subject) in messages.into_iter().skip(older) {
         if let Some(failure) = work_in_flight::failure(bus, subject).await? {
             (count, last) = (count + 1, Some(failure));
         }

@@ -6,7 +6,9 @@ use crate::{graph, records};
 use push0_bus::{Bucket, Bus, BusError, Pipelines};
 use push0_domain::message::KnownBlock;
 use push0_domain::pipeline::{Pipeline, Position, Source};
-use push0_domain::{PipelineId, subject};
+use push0_domain::{PipelineId, ZkvmId, subject};
+use std::collections::BTreeSet;
+use std::sync::Arc;
 
 /// Returns the state of each pipeline, and what of it cannot be read.
 pub(super) async fn read(bus: &Bus) -> Result<Vec<Result<PipelineStatus, String>>, Failure> {
@@ -77,24 +79,8 @@ async fn status_of(bus: &Bus, pipeline: &Pipeline) -> Result<PipelineStatus, Fai
         Some(number) => known(bus, &pipeline.name, number).await?,
         None => None,
     };
-    let (mut zkvms, mut checked) = (pipeline.zkvms(), pipeline.checked_zkvms());
-    // A block keeps its revision, so the next one may wait for zkVMs that the current definition does not name.
-    let revision = known.as_ref().map(|known| known.revision);
-    if let Some(revision) = revision.filter(|revision| *revision != pipeline.revision) {
-        let defined = Pipelines::bind(bus).await?;
-        if let Ok(Some(own)) = defined.revision(&pipeline.name, revision).await {
-            zkvms.extend(
-                own.zkvms()
-                    .into_iter()
-                    .filter(|zkvm| !pipeline.zkvms().contains(zkvm)),
-            );
-            checked.extend(
-                own.checked_zkvms()
-                    .into_iter()
-                    .filter(|zkvm| !pipeline.checked_zkvms().contains(zkvm)),
-            );
-        }
-    }
+    let own = definition_of(bus, pipeline, known.as_ref()).await?;
+    let definitions = || std::iter::once(pipeline).chain(own.as_deref());
     Ok(PipelineStatus {
         name: pipeline.name.to_string(),
         revision: pipeline.revision,
@@ -106,10 +92,32 @@ async fn status_of(bus: &Bus, pipeline: &Pipeline) -> Result<PipelineStatus, Fai
         behind_head: None,
         recorded_at,
         next_observed_at: known.map(|known| known.observed_at),
-        zkvms,
-        checked,
+        zkvms: distinct(definitions().flat_map(Pipeline::zkvms)),
+        checked: distinct(definitions().flat_map(Pipeline::checked_zkvms)),
         is_ingested: false,
     })
+}
+
+/// Returns the definition of a block's own revision, if it is not the current one and can be read. A block keeps its revision,
+/// so the next one may wait for zkVMs that the current definition does not name.
+async fn definition_of(
+    bus: &Bus,
+    current: &Pipeline,
+    known: Option<&KnownBlock>,
+) -> Result<Option<Arc<Pipeline>>, Failure> {
+    let Some(known) = known.filter(|known| known.revision != current.revision) else {
+        return Ok(None);
+    };
+    let definitions = Pipelines::bind(bus).await?;
+    Ok(definitions
+        .revision(&current.name, known.revision)
+        .await
+        .ok()
+        .flatten())
+}
+
+fn distinct(zkvms: impl Iterator<Item = ZkvmId>) -> Vec<ZkvmId> {
+    zkvms.collect::<BTreeSet<_>>().into_iter().collect()
 }
 
 /// Returns the block of a number that was observed last; `None` if none is known. Unreadable facts are passed over.

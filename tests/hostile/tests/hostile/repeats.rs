@@ -1,12 +1,12 @@
 //! A prover repeats its sealed checks, or makes checks up, where a verifier takes them. Or it tells of its attempt what the
 //! collector does not believe, and others might.
 
-use crate::thefts::{THIEF, feign, honest, sign_in, take};
+use crate::thefts::{THIEF, feign, honest, sign_in, take, unsigned};
 use futures::{StreamExt as _, future::join_all, stream};
 use nkeys::KeyPair;
 use push0_bus::{Bus, Message};
 use push0_domain::{
-    Payload, Payloads,
+    Payload, Payloads, PipelineId,
     message::{EmissionOutcome, Failure, FailureClass, Outcome, ResultEvent, Role, Task, TaskResult},
     signature::Signature,
     subject,
@@ -30,9 +30,18 @@ async fn verified(verify_time: &str) -> Deployment {
     with_thief(PIPELINE).service(verifier).start().await
 }
 
+async fn unverified() -> Deployment {
+    let pipeline = PIPELINE.replace("\"final\"", "\"off\"");
+    with_thief(&pipeline).start().await
+}
+
 fn with_thief(pipeline: &str) -> DeploymentBuilder {
     let builder = Deployment::builder().as_shipped().pipeline(pipeline);
     builder.member(THIEF, Role::Prover, "mock")
+}
+
+fn demo() -> PipelineId {
+    "demo".parse().expect("a name")
 }
 
 fn prover() -> ProcessBuilder {
@@ -55,21 +64,19 @@ async fn taken(thief: &Bus, count: usize) -> Vec<Task> {
     tasks
 }
 
+/// Submits block 1, whose task the thief takes away. Returns the thief's connection and the task.
+async fn robbed(deployment: &Deployment) -> (Bus, Task) {
+    let thief = sign_in(deployment).await;
+    deployment.submit_blocks(&demo(), 1..=1).await;
+    let task = taken(&thief, 1).await.remove(0);
+    (thief, task)
+}
+
 /// Returns the end of an attempt of the thief, signed.
 fn ended(deployment: &Deployment, task: &Task, outcome: Outcome) -> TaskResult {
     let seed = deployment.seed(THIEF).expect("a deployment with accounts");
     let pair = KeyPair::from_seed(std::fs::read_to_string(seed).expect("a seed").trim()).expect("a seed");
-    let mut result = TaskResult {
-        header: task.header.clone(),
-        prover: THIEF.parse().expect("a name"),
-        outcome,
-        inputs: Some(task.inputs.clone()),
-        prove_us: 1,
-        transfer_us: 0,
-        waited_us: 0,
-        signature: None,
-        verdict: None,
-    };
+    let mut result = unsigned(task.header.clone(), task, outcome);
     result.signature = Some(Signature {
         key: pair.public_key(),
         word: None,
@@ -121,9 +128,8 @@ async fn store(thief: &Bus, checks: impl Iterator<Item = Message>) {
 }
 
 async fn assert_proved(deployment: &Deployment, blocks: u64) {
-    let demo = "demo".parse().expect("a name");
     let records = deployment
-        .wait_emitted(&demo, blocks as usize, 2 * PATIENCE)
+        .wait_emitted(&demo(), blocks as usize, 2 * PATIENCE)
         .await;
     for kept in &records {
         let outcome = &kept.body.as_ref().expect("a readable record").outcome;
@@ -136,10 +142,7 @@ async fn assert_proved(deployment: &Deployment, blocks: u64) {
 #[tokio::test]
 async fn a_repeated_check_with_a_verdict_hides_no_loss() {
     let mut deployment = verified("0s").await;
-    let thief = sign_in(&deployment).await;
-    let demo = "demo".parse().expect("a name");
-    deployment.submit_blocks(&demo, 1..=1).await;
-    let first = taken(&thief, 1).await.remove(0);
+    let (thief, first) = robbed(&deployment).await;
     let stored = thief.publish(check(&deployment, &first, 0)).await;
     stored.expect("the check is stored");
     let second = taken(&thief, 1).await.remove(0);
@@ -155,19 +158,14 @@ async fn a_repeated_check_with_a_verdict_hides_no_loss() {
 /// The same report on a failed attempt, as fast as the broker takes it.
 #[tokio::test]
 async fn a_flood_of_one_result_delays_no_block() {
-    let mut deployment = with_thief(&PIPELINE.replace("\"final\"", "\"off\""))
-        .start()
-        .await;
-    let thief = sign_in(&deployment).await;
-    let demo = "demo".parse().expect("a name");
-    deployment.submit_blocks(&demo, 1..=1).await;
-    let task = taken(&thief, 1).await.remove(0);
+    let mut deployment = unverified().await;
+    let (thief, task) = robbed(&deployment).await;
     let failed = Outcome::Failed(Failure::new(FailureClass::Retryable, "as told"));
     let failed = vec![report(&deployment, ended(&deployment, &task, failed)); 64];
     deployment.start_service(prover());
     let honest = async {
         assert_proved(&deployment, 1).await;
-        deployment.submit_blocks(&demo, 2..=20).await;
+        deployment.submit_blocks(&demo(), 2..=20).await;
         assert_proved(&deployment, 20).await;
     };
     tokio::select! {
@@ -180,17 +178,14 @@ async fn a_flood_of_one_result_delays_no_block() {
 #[tokio::test]
 async fn hundreds_of_checks_of_one_attempt_delay_no_verdict_of_another() {
     let mut deployment = verified("100ms").await;
-    let thief = sign_in(&deployment).await;
-    let demo = "demo".parse().expect("a name");
-    deployment.submit_blocks(&demo, 1..=1).await;
-    let task = taken(&thief, 1).await.remove(0);
+    let (thief, task) = robbed(&deployment).await;
     store(
         &thief,
         (0..CHECKS).map(|number| check(&deployment, &task, number)),
     )
     .await;
     deployment.start_service(prover());
-    deployment.submit_blocks(&demo, 2..=3).await;
+    deployment.submit_blocks(&demo(), 2..=3).await;
     assert_proved(&deployment, 3).await;
 }
 
@@ -198,10 +193,7 @@ async fn hundreds_of_checks_of_one_attempt_delay_no_verdict_of_another() {
 #[tokio::test]
 async fn hundreds_of_made_up_checks_delay_no_verdict_of_another() {
     let mut deployment = verified("100ms").await;
-    let thief = sign_in(&deployment).await;
-    let demo = "demo".parse().expect("a name");
-    deployment.submit_blocks(&demo, 1..=1).await;
-    let mut task = taken(&thief, 1).await.remove(0);
+    let (thief, mut task) = robbed(&deployment).await;
     let checks = (0..CHECKS).map(|number| {
         task.header.attempt += 1;
         task.header.seal.0[..8].copy_from_slice(&number.to_be_bytes());
@@ -216,13 +208,8 @@ async fn hundreds_of_made_up_checks_delay_no_verdict_of_another() {
 /// stopped because of it.
 #[tokio::test]
 async fn an_unsigned_result_stops_no_attempt_of_another() {
-    let mut deployment = with_thief(&PIPELINE.replace("\"final\"", "\"off\""))
-        .start()
-        .await;
-    let thief = sign_in(&deployment).await;
-    let demo = "demo".parse().expect("a name");
-    deployment.submit_blocks(&demo, 1..=1).await;
-    let task = taken(&thief, 1).await.remove(0);
+    let mut deployment = unverified().await;
+    let (thief, task) = robbed(&deployment).await;
     let failed = Outcome::Failed(Failure::new(FailureClass::Retryable, "as told"));
     let failed = report(&deployment, ended(&deployment, &task, failed));
     thief.publish(failed).await.expect("the failure is stored");

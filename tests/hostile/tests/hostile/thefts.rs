@@ -87,6 +87,21 @@ async fn steal(bus: &Bus) -> Vec<Task> {
     stolen
 }
 
+/// Returns the end of an attempt of the thief, which nobody signed.
+pub(crate) fn unsigned(header: TaskHeader, task: &Task, outcome: Outcome) -> TaskResult {
+    TaskResult {
+        header,
+        prover: THIEF.parse().expect("a name"),
+        outcome,
+        inputs: Some(task.inputs.clone()),
+        prove_us: 1,
+        transfer_us: 0,
+        waited_us: 0,
+        signature: None,
+        verdict: None,
+    }
+}
+
 /// Makes up a check and one result after another of stolen tasks, so that each look at a stream finds something.
 async fn forge(bus: &Bus, key: &str, stolen: &[Task]) -> Infallible {
     let thief: ProverId = THIEF.parse().expect("a name");
@@ -102,17 +117,7 @@ async fn forge(bus: &Bus, key: &str, stolen: &[Task]) -> Infallible {
                 subject::result(&thief, &header.key(), Some(key)),
                 subject::check(&thief, &header.key(), Some(key)),
             );
-            let made_up = |outcome| TaskResult {
-                header: header.clone(),
-                prover: thief.clone(),
-                outcome,
-                inputs: Some(task.inputs.clone()),
-                prove_us: 1,
-                transfer_us: 0,
-                waited_us: 0,
-                signature: None,
-                verdict: None,
-            };
+            let made_up = |outcome| unsigned(header.clone(), task, outcome);
             let failed = made_up(Outcome::Failed(Failure::new(FailureClass::Retryable, "made up")));
             let completed = made_up(Outcome::Completed {
                 outputs: Payloads::one(Payload::empty()),
