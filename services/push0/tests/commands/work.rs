@@ -180,7 +180,7 @@ async fn a_block_that_the_chain_replaced_does_not_look_valid() {
     let gone = deployment.ok(&["block", "7"]);
     assert!(
         gone.contains("the output goes on at block 6, and this record does not count")
-            && gone.contains("No message"),
+            && gone.contains("Block 7 was replaced, and no successor of this number was announced yet"),
         "{gone}"
     );
     assert_eq!(deployment.json(&["block", "7"])["replaced_from"], 6);
