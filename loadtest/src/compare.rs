@@ -18,8 +18,8 @@ pub(crate) struct Comparison {
     pub(crate) duplicates: u64,
     /// Records of a lower number than the one before.
     pub(crate) inversions: u64,
-    /// Blocks that were given up.
-    pub(crate) dead: u64,
+    /// Blocks that were given up, and why.
+    pub(crate) dead: Vec<String>,
 }
 
 impl Comparison {
@@ -44,7 +44,11 @@ impl Comparison {
                 *seen.entry(number).or_default() += 1;
             }
             comparison.inversions += u64::from(emission.first.number < last);
-            comparison.dead += u64::from(matches!(emission.outcome, EmissionOutcome::Dead { .. }));
+            if let EmissionOutcome::Dead { reason, .. } = &emission.outcome {
+                comparison
+                    .dead
+                    .push(format!("block {}: {reason}", emission.first.number));
+            }
             last = emission.last.number;
         }
         comparison.duplicates = seen.values().map(|times| times - 1).sum();
@@ -54,6 +58,6 @@ impl Comparison {
 
     /// Returns the number of faults.
     pub(crate) fn faults(&self) -> u64 {
-        self.lost.len() as u64 + self.duplicates + self.inversions + self.dead
+        self.lost.len() as u64 + self.duplicates + self.inversions + self.dead.len() as u64
     }
 }

@@ -98,11 +98,11 @@ impl Fault {
 }
 
 /// Second processes of a name in a run.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Twins {
     pub(super) started: u64,
-    /// Second processes that started, or whose start ended the first one.
-    pub(super) not_refused: u64,
+    /// Why, for each second process that started or whose start ended the first one.
+    pub(super) not_refused: Vec<String>,
 }
 
 /// All faults of a run.
@@ -187,7 +187,7 @@ impl Schedule {
                     deployment.start_service(processes::mock(&fault.victim, &fault.twin()));
                 }
                 (Kind::Twin, false, _) => {
-                    twins.not_refused += u64::from(!is_refused(deployment, fault).await)
+                    twins.not_refused.extend(not_refused(deployment, fault).await);
                 }
                 (kind, true, Some(at)) => break_broker(deployment.nats.server_mut(at), kind).await,
                 (kind, false, Some(at)) => heal_broker(deployment.nats.server_mut(at), kind).await,
@@ -199,19 +199,16 @@ impl Schedule {
     }
 }
 
-/// Returns whether the second process of a name ended because of that, and the first one runs as ever.
-async fn is_refused(deployment: &Deployment<NatsCluster>, fault: &Fault) -> bool {
+/// Returns `None` if the second process of a name ended because of that and the first one runs as ever, otherwise
+/// the difference.
+async fn not_refused(deployment: &Deployment<NatsCluster>, fault: &Fault) -> Option<String> {
     let twin = deployment.service(&fault.twin());
-    let refused = stand::refused(twin, TWIN_PATIENCE).await;
-    if let Err(error) = &refused {
-        eprintln!("{error:#}");
+    if let Err(error) = stand::refused(twin, TWIN_PATIENCE).await {
         twin.kill();
+        return Some(format!("{error:#}"));
     }
-    let runs = deployment.service(&fault.victim).is_running();
-    if !runs {
-        eprintln!("{} ended when a second process of its name started", fault.victim);
-    }
-    refused.is_ok() && runs
+    let ended = !deployment.service(&fault.victim).is_running();
+    ended.then(|| format!("{} ended when a second process of its name started", fault.victim))
 }
 
 fn break_processes(deployment: &Deployment<NatsCluster>, monitor: &Monitor, fault: &Fault) {

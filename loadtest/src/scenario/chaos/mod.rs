@@ -157,7 +157,7 @@ pub(crate) async fn run(context: &Context) -> anyhow::Result<()> {
     let lost = sum(|v| v.lost.len() as u64);
     let (duplicates, inversions) = (sum(|v| v.duplicates), sum(|v| v.inversions));
     // No block is at fault, so each dead one was condemned for the fault of something else.
-    let dead = sum(|v| v.dead);
+    let dead = sum(|v| v.dead.len() as u64);
     let reassigned = monitor.reassigned();
     context
         .record("chaos")
@@ -170,20 +170,32 @@ pub(crate) async fn run(context: &Context) -> anyhow::Result<()> {
         .with("inversions", inversions)
         .with("dead", dead)
         .with("twins", twins.started)
-        .with("twins_not_refused", twins.not_refused)
+        .with("twins_not_refused", twins.not_refused.len())
         .with("reassign_ms_p50", reassigned.ms(0.5))
         .with("reassign_ms_p99", reassigned.ms(0.99))
         .with("reassigned", reassigned.len())
         .with("left", left(&bus).await?)
         .with("seconds", context.seconds)
         .publish()?;
-    if lost + duplicates + inversions + dead + twins.not_refused == 0 {
+    let not_refused = twins.not_refused.len() as u64;
+    if lost + duplicates + inversions + dead + not_refused == 0 {
         return Ok(());
     }
+    keep(context, deployment, &schedule.faults)?;
+    // The end of a log is what a failed build shows.
     for error in drained.into_iter().filter_map(Result::err) {
         eprintln!("{error:#}");
     }
-    keep(context, deployment, &schedule.faults, &verdicts)
+    for (pipeline, verdict) in pipelines.iter().zip(&verdicts) {
+        eprintln!("{}: {verdict:?}", pipeline.name);
+    }
+    twins.not_refused.iter().for_each(|why| eprintln!("{why}"));
+    bail!(
+        "{lost} blocks lost, {dead} dead, {duplicates} emitted twice, {inversions} out of order, {not_refused} of {} \
+         second processes of a name not refused: run again with --seed {}",
+        twins.started,
+        context.seed
+    )
 }
 
 /// Returns the number of messages left in the work streams after all blocks are emitted. The streams should
@@ -210,18 +222,10 @@ async fn left(bus: &Bus) -> anyhow::Result<u64> {
     Ok(left)
 }
 
-/// Reports the failure, and leaves all processes' files for inspection.
-fn keep(
-    context: &Context,
-    deployment: Deployment<NatsCluster>,
-    faults: &[Fault],
-    verdicts: &[Comparison],
-) -> anyhow::Result<()> {
+/// Leaves all processes' files for inspection, and prints where they are and the ends of the logs.
+fn keep(context: &Context, deployment: Deployment<NatsCluster>, faults: &[Fault]) -> anyhow::Result<()> {
     let folder = PathBuf::from(format!("target/bench/chaos-{}", context.seed));
     fs::create_dir_all(&folder)?;
-    for verdict in verdicts {
-        eprintln!("{verdict:?}");
-    }
     let said: Vec<String> = faults.iter().map(|fault| format!("{fault:?}\n")).collect();
     fs::write(folder.join("faults"), said.concat())?;
     for label in victims() {
@@ -239,9 +243,5 @@ fn keep(
     }
     // The system ends the processes together with this one, and the forgotten value keeps their directories.
     std::mem::forget(deployment);
-    bail!(
-        "blocks were lost, dead, emitted twice or out of order, or a second process of a name was not refused: run \
-         again with --seed {}",
-        context.seed
-    )
+    Ok(())
 }
