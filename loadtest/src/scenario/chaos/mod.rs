@@ -25,7 +25,7 @@ use push0_harness::{Broker, Deployment, DeploymentBuilder, NatsCluster};
 use std::{
     fs,
     path::{Path, PathBuf},
-    time::Duration,
+    time::{Duration, Instant},
 };
 use tempfile::TempDir;
 
@@ -145,10 +145,12 @@ pub(crate) async fn run(context: &Context) -> anyhow::Result<()> {
     first?;
     second?;
     let twins = injected?;
+    let healed = Instant::now();
     let mut drained = Vec::new();
     for pipeline in &pipelines {
         drained.push(stand::wait_emitted(&bus, &pipeline.name, count, DRAIN).await);
     }
+    let drain = healed.elapsed();
     let mut verdicts = Vec::new();
     for pipeline in &pipelines {
         verdicts.push(Comparison::of(&bus, &pipeline.name, 1..=count).await?);
@@ -174,6 +176,7 @@ pub(crate) async fn run(context: &Context) -> anyhow::Result<()> {
         .with("reassign_ms_p50", reassigned.ms(0.5))
         .with("reassign_ms_p99", reassigned.ms(0.99))
         .with("reassigned", reassigned.len())
+        .with("drain_s", crate::rounding::round(drain.as_secs_f64()))
         .with("left", left(&bus).await?)
         .with("seconds", context.seconds)
         .publish()?;
