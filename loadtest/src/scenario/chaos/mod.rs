@@ -9,6 +9,7 @@
 
 mod faults;
 mod processes;
+mod report;
 
 use crate::{
     compare::Comparison,
@@ -17,14 +18,13 @@ use crate::{
     stand::{self, Arrivals},
 };
 use anyhow::bail;
-use faults::{DEPENDENCY, Fault, Schedule, TWINS, VERIFIERS_AWAY};
+use faults::{DEPENDENCY, Schedule, TWINS, VERIFIERS_AWAY};
 use processes::SPLIT;
 use push0_bus::{Bus, Stream};
 use push0_domain::pipeline::Pipeline;
-use push0_harness::{Broker, Deployment, DeploymentBuilder, NatsCluster};
+use push0_harness::{Deployment, DeploymentBuilder};
 use std::{
-    fs,
-    path::{Path, PathBuf},
+    path::Path,
     time::{Duration, Instant},
 };
 use tempfile::TempDir;
@@ -184,8 +184,10 @@ pub(crate) async fn run(context: &Context) -> anyhow::Result<()> {
     if lost + duplicates + inversions + dead + not_refused == 0 {
         return Ok(());
     }
-    keep(context, deployment, &schedule.faults)?;
+    let answers = report::ask(&deployment, pipelines.iter().zip(&verdicts)).await;
+    report::keep(context, deployment, &schedule.faults)?;
     // The end of a log is what a failed build shows.
+    answers.iter().for_each(|answer| eprintln!("{answer}"));
     for error in drained.into_iter().filter_map(Result::err) {
         eprintln!("{error:#}");
     }
@@ -223,28 +225,4 @@ async fn left(bus: &Bus) -> anyhow::Result<u64> {
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
     Ok(left)
-}
-
-/// Leaves all processes' files for inspection, and prints where they are and the ends of the logs.
-fn keep(context: &Context, deployment: Deployment<NatsCluster>, faults: &[Fault]) -> anyhow::Result<()> {
-    let folder = PathBuf::from(format!("target/bench/chaos-{}", context.seed));
-    fs::create_dir_all(&folder)?;
-    let said: Vec<String> = faults.iter().map(|fault| format!("{fault:?}\n")).collect();
-    fs::write(folder.join("faults"), said.concat())?;
-    for label in victims() {
-        let log = deployment.service(&label).log();
-        let tail: Vec<&str> = log.lines().rev().take(10).collect();
-        eprintln!("--- {label}");
-        tail.into_iter().rev().for_each(|line| eprintln!("{line}"));
-        fs::write(folder.join(format!("{label}.log")), &log)?;
-    }
-    eprintln!("logs: {}", folder.display());
-    for server in deployment.nats.servers() {
-        let command = fs::read(format!("/proc/{}/cmdline", server.pid())).unwrap_or_default();
-        let command = String::from_utf8_lossy(&command).replace('\0', " ");
-        eprintln!("a broker and its store: {command}");
-    }
-    // The system ends the processes together with this one, and the forgotten value keeps their directories.
-    std::mem::forget(deployment);
-    Ok(())
 }
