@@ -3,8 +3,8 @@
 Each line of the file, or of the input, is a block: a number, or an object such as
 {"number": 7, "hash": "0x…", "parent_hash": "0x…", "input": "0x…"}. Each URL is that of an ingester:
 http://HOST:PORT/v1/pipelines/NAME/blocks. Only the ingester that leads the pipeline takes blocks, so the next
-URL is tried when one refuses. Blocks without a 202 must be sent again: some of them may be stored already, and an
-ingester knows the newest 64 blocks again, so a request has no more than that.
+URL is tried when one refuses. Blocks without a 202 must be sent again, all of a request: some of them may be stored
+already, and an ingester knows them again.
 Uses the standard library only.
 """
 
@@ -15,13 +15,13 @@ import time
 import urllib.error
 import urllib.request
 
-BLOCKS_MAX, BYTES_MAX = 64, 8 * 1024 * 1024
+BLOCKS_MAX, BYTES_MAX = 1000, 8 * 1024 * 1024
 # An ingester waits up to 30 s for the broker.
 TIMEOUT, PAUSE = 40, 1.0
 
 
 def batches(lines):
-    """Groups blocks into bodies that may be sent again, and that are within the limit of a request, 16 MiB."""
+    """Groups blocks into bodies within the limits of a request, 1,000 blocks and 16 MiB."""
     batch, size = [], 0
     for line in filter(None, map(str.strip, lines)):
         if batch and (len(batch) == BLOCKS_MAX or size + len(line) > BYTES_MAX):

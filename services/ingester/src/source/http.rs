@@ -12,7 +12,10 @@ pub(crate) use desk::Desk;
 
 use super::{ended::Ended, submitted};
 use crate::{
-    decide::History,
+    decide::{
+        History,
+        offer::{self, Offer},
+    },
     publisher::{Publisher, Step, Unstored, Wait, resume::Opened},
 };
 use push0_runtime::Shutdown;
@@ -91,7 +94,9 @@ fn judge(
 ) -> Result<(History, Vec<Step>), Refused> {
     let mut next = history.clone();
     let mut steps = Vec::new();
-    for (position, block) in blocks.iter().enumerate() {
+    let offers: Vec<Offer> = blocks.iter().map(|block| block.offer).collect();
+    let known = offer::known_before(history, publisher.status.pipeline(), &offers);
+    for (position, block) in blocks.iter().enumerate().skip(known) {
         let more = submitted::steps(&mut next, &publisher.status, block);
         steps.extend(more.map_err(|conflict| Refused::Conflict { position, conflict })?);
     }
