@@ -166,6 +166,11 @@ impl AttemptKey {
         Self::parse_tokens(rest_of(subject, kind)?).map_err(invalid)
     }
 
+    /// Parses the tokens of an attempt as [`fmt::Display`] writes them.
+    pub fn of_tokens(text: &str) -> Option<Self> {
+        Self::parse_tokens(text).ok()
+    }
+
     /// Parses the tokens of an attempt.
     fn parse_tokens(text: &str) -> Result<Self, String> {
         let tokens: Vec<&str> = text.split('.').collect();
@@ -191,6 +196,27 @@ impl AttemptKey {
         } else {
             Err("not in its one spelling".into())
         }
+    }
+
+    /// Names the attempt's task for people: `stage main.prove of block 7 of pipeline demo`.
+    pub fn task_in_words(&self) -> String {
+        let Self {
+            pipeline,
+            block,
+            proof_type,
+            stage,
+            index,
+            ..
+        } = self;
+        let task = match index {
+            0 => String::new(),
+            index => format!("task {index} of "),
+        };
+        let blocks = match block.blocks {
+            1 => format!("block {}", block.number),
+            _ => format!("blocks {} to {}", block.first(), block.number),
+        };
+        format!("{task}stage {proof_type}.{stage} of {blocks} of pipeline {pipeline}")
     }
 
     /// Returns the tokens of the attempt after its zkVM.

@@ -47,7 +47,7 @@ impl Model {
 
     fn held(&self) -> impl Iterator<Item = Problem> {
         self.holds.iter().map(|(zkvm, hold)| {
-            problem(&judge::held(zkvm, &hold.error))
+            problem(&judge::held(zkvm, hold))
                 .since(Some(hold.since))
                 .at(format!("/zkvms/{zkvm}"))
         })

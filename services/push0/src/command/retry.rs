@@ -198,13 +198,16 @@ async fn say(bus: &Bus, open: &[Open<'_>]) -> Result<(), Failure> {
             output::note(&format!("{}: attempt {attempt} is under way", name(block)));
         }
     }
-    let pipelines: BTreeSet<&PipelineId> = open.iter().map(|open| &open.block.pipeline).collect();
-    for pipeline in pipelines {
-        for hold in retrying::held_queues(bus, pipeline).await? {
-            output::note(&format!(
-                "{pipeline}: {hold}; the retry goes on without this command too (docs/runbooks/queue-held.md)"
-            ));
-        }
+    let mut holds = BTreeSet::new();
+    for Open { block, .. } in open.iter().take(NAMED_MAX) {
+        let numbers = block.first.number..=block.last.number;
+        let of_block = retrying::held_queues(bus, &block.pipeline, numbers).await?;
+        holds.extend(of_block.into_iter().map(|hold| (&block.pipeline, hold)));
+    }
+    for (pipeline, hold) in holds {
+        output::note(&format!(
+            "{pipeline}: {hold}; the retry goes on without this command too (docs/runbooks/queue-held.md)"
+        ));
     }
     Ok(())
 }

@@ -65,7 +65,7 @@ fn not_ready(service: &ServiceStatus) -> Option<Problem> {
 }
 
 fn held(held: &HeldStatus) -> Problem {
-    Problem::new(push0_operate::judge::held(&held.zkvm, &held.error)).since(Some(held.since))
+    Problem::new(push0_operate::judge::held(&held.zkvm, &held.queue)).since(Some(held.queue.since))
 }
 
 /// Names the zkVMs for which blocks wait and no prover, or no verifier, is heard.
@@ -121,7 +121,7 @@ fn behind_node(pipeline: &PipelineStatus) -> Option<Problem> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use push0_domain::message::ProverState;
+    use push0_domain::message::{HeldQueue, ProverState};
 
     const NOW: Timestamp = Timestamp(1_800_000_000_000_000);
 
@@ -297,9 +297,12 @@ mod tests {
         };
         let held = HeldStatus {
             zkvm: "miden".parse().unwrap(),
-            since: ago(9),
-            failures: 12,
-            error: "no key\nmore".into(),
+            queue: HeldQueue {
+                since: ago(9),
+                failures: 12,
+                error: "no key\nmore".into(),
+                task: None,
+            },
         };
         let behind = PipelineStatus {
             head: Some(200),
