@@ -80,14 +80,22 @@ pub fn held(zkvm: &ZkvmId, held: &HeldQueue) -> String {
     }
 }
 
-/// Says that so many blocks wait for a zkVM of which no prover, or no verifier, is heard.
-pub fn unserved(zkvm: &ZkvmId, role: Role, waiting: u64) -> String {
+/// Says that no prover, or no verifier, of a zkVM is heard that pipelines with so many blocks before their output need.
+/// Which of these blocks wait for that zkVM is not known.
+pub fn unserved(zkvm: &ZkvmId, role: Role, lags: &BTreeMap<&str, u64>) -> String {
     let name = match role {
         Role::Prover => "prover",
         Role::Verifier => "verifier",
     };
-    let wait = wait(waiting);
-    format!("no {name} of zkVM {zkvm} is heard, and {wait}: start one (`push0 provers` lists those heard)")
+    let blocks = match lags.values().copied().fold(0, u64::saturating_add) {
+        1 => "1 block".to_owned(),
+        blocks => format!("{blocks} blocks"),
+    };
+    let lag = match lags.keys().collect::<Vec<_>>()[..] {
+        [pipeline] => format!("pipeline {pipeline}, which needs one, lags by {blocks}"),
+        ref pipelines => format!("{} pipelines that need one lag by {blocks}", pipelines.len()),
+    };
+    format!("no {name} of zkVM {zkvm} is heard, and {lag}: start one (`push0 provers` lists those heard)")
 }
 
 /// Returns since when an output stands: `lag` blocks wait, the next one was observed, and none was recorded since.

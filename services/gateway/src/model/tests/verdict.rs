@@ -30,12 +30,16 @@ fn verifier() -> Lease {
 fn blocks_wait_for_provers_and_for_verifiers() {
     let mut model = model();
     let told = texts(&model, 10);
-    assert!(told[0].starts_with("No prover of zkVM mock is heard, and 1 block waits: start one"));
+    assert!(told[0].starts_with(
+        "No prover of zkVM mock is heard, and pipeline demo, which needs one, lags by 1 block: start one"
+    ));
     model.heard(&lease("p1", vec![]), at(10));
     let told = texts(&model, 20);
     assert_eq!(told.len(), 1);
     assert!(
-        told[0].starts_with("No verifier of zkVM mock is heard, and 1 block waits"),
+        told[0].starts_with(
+            "No verifier of zkVM mock is heard, and pipeline demo, which needs one, lags by 1 block"
+        ),
         "{told:?}"
     );
     model.heard(&verifier(), at(15));
