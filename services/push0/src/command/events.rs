@@ -5,6 +5,7 @@ use crate::failure::Failure;
 use crate::{output, times};
 use clap::Args;
 use push0_bus::{Kept, Stream, now};
+use push0_domain::ZkvmId;
 use push0_domain::message::{Event, Happening, Opened};
 use push0_domain::subject::AttemptKey;
 use serde_json::json;
@@ -109,25 +110,8 @@ fn sentence(what: &Happening) -> String {
             error,
             task,
             ..
-        } => match task.as_deref().and_then(AttemptKey::of_tokens) {
-            None => format!(
-                "the queue of zkVM {zkvm} is held after {failures} failures without a success: one task at a time is \
-                 tried. Last error: {error}"
-            ),
-            Some(task) => format!(
-                "the queue of zkVM {zkvm} is held for one task: {} alone failed {failures} times, and other tasks go on. \
-                 Last error: {error}",
-                task.task_in_words()
-            ),
-        },
-        Happening::QueueOpened { zkvm, why } => {
-            let why = match why {
-                Opened::Succeeded => "an attempt succeeded",
-                Opened::Outlived => "an attempt runs for much longer than those that failed",
-                Opened::NoWork => "no work is left for it, and no attempt succeeded",
-            };
-            format!("the queue of zkVM {zkvm} is open again: {why}")
-        }
+        } => held(zkvm, *failures, error, task.as_deref()),
+        Happening::QueueOpened { zkvm, why } => opened(zkvm, *why),
         Happening::CheckUnverified {
             prover,
             verifier,
@@ -157,6 +141,29 @@ fn sentence(what: &Happening) -> String {
             format!("dead letter {id}: {reason} (`push0 dead show {id}`)")
         }
     }
+}
+
+fn held(zkvm: &ZkvmId, failures: u32, error: &str, task: Option<&str>) -> String {
+    match task.and_then(AttemptKey::of_tokens) {
+        None => format!(
+            "the queue of zkVM {zkvm} is held after {failures} failures without a success: one task at a time is tried. Last \
+             error: {error}"
+        ),
+        Some(task) => format!(
+            "the queue of zkVM {zkvm} is held for one task: {} alone failed {failures} times, and other tasks go on. Last \
+             error: {error}",
+            task.task_in_words()
+        ),
+    }
+}
+
+fn opened(zkvm: &ZkvmId, why: Opened) -> String {
+    let why = match why {
+        Opened::Succeeded => "an attempt succeeded",
+        Opened::Outlived => "an attempt runs for much longer than those that failed",
+        Opened::NoWork => "no work is left for it, and no attempt succeeded",
+    };
+    format!("the queue of zkVM {zkvm} is open again: {why}")
 }
 
 fn at_risk(held: u32) -> String {

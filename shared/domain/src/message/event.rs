@@ -193,6 +193,29 @@ impl HeldQueue {
     }
 }
 
+impl AttemptKey {
+    /// Names the attempt's task for people: `stage main.prove of block 7 of pipeline demo`.
+    pub fn task_in_words(&self) -> String {
+        let Self {
+            pipeline,
+            block,
+            proof_type,
+            stage,
+            index,
+            ..
+        } = self;
+        let task = match index {
+            0 => String::new(),
+            index => format!("task {index} of "),
+        };
+        let blocks = match block.blocks {
+            1 => format!("block {}", block.number),
+            _ => format!("blocks {} to {}", block.first(), block.number),
+        };
+        format!("{task}stage {proof_type}.{stage} of {blocks} of pipeline {pipeline}")
+    }
+}
+
 /// Why a held queue is open again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
