@@ -27,7 +27,7 @@ fn own() -> Vec<Vec<u8>> {
     let texts = [
         format!(r#"{{"first": 1, "block": {{"number": 7, "hash": "0x{hex}"}}}}"#),
         r#"{"from": 7, "refused": null}"#.to_owned(),
-        r#"{"since": 1, "failures": 2, "error": "no"}"#.to_owned(),
+        r#"{"since": 1, "failures": 2, "error": "no", "task": "vm.demo.17-0a1b2c3d.main.prove.0.5"}"#.to_owned(),
         format!(r#"{{"newest": "0x{hex}", "older": ["0x{hex}"]}}"#),
     ];
     let kinds = ["Position", "Reset", "HeldQueue", "SealKeys"];

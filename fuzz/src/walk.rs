@@ -25,12 +25,20 @@ impl Walk for BlockEvent {}
 impl Walk for Control {}
 impl Walk for DeadLetter {}
 impl Walk for Event {}
-impl Walk for HeldQueue {}
 impl Walk for KnownBlock {}
 impl Walk for Presence {}
 impl Walk for Reset {}
 impl Walk for SealKeys {}
 impl Walk for Vec<Payload> {}
+
+impl Walk for HeldQueue {
+    fn walk(&self) {
+        if let Some(task) = self.only() {
+            assert!(self.concerns(&task.pipeline, &(task.block.number..=task.block.number)));
+            black_box(task.task_in_words());
+        }
+    }
+}
 
 impl Walk for Payloads {
     fn walk(&self) {

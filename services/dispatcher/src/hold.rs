@@ -7,7 +7,9 @@
 //! | open | [`ALONE`] failures in a row of one task | held, and yet every other task goes on |
 //! | held | the next probe is due | held, one task is released |
 //! | held | a failure | held, the distance to the next probe doubles |
+//! | held for one task | a failure of another task | held, and from now on every task waits |
 //! | held | a success, or a probe that outlives every failure of the streak by far | open |
+//! | held | [`IDLE`] without work: no stage waits, no attempt is outstanding, no probe awaits its verdict | open |
 //!
 //! The failures of one task alone hold back nothing: that task waits for its own pause, and others overtake it.
 //! The queue is shown as held all the same, because only a person can help if the task is the only one.
@@ -15,7 +17,12 @@
 //! task is the only probe. A death is no failure here, because it says nothing of the prover's surroundings.
 //! A completed attempt whose proof is still to be verified is neither: only the verdict tells.
 
-use push0_domain::{Timestamp, message::HeldQueue, retry::Retry, subject::AttemptKey};
+use push0_domain::{
+    Timestamp,
+    message::{HeldQueue, Opened},
+    retry::Retry,
+    subject::AttemptKey,
+};
 use std::time::Duration;
 
 /// How many failures in a row hold a queue.
@@ -26,6 +33,9 @@ const ALONE: u32 = 5;
 /// Proofs may take hours, while an attempt without its dependency fails at once.
 const OUTLIVES: u32 = 4;
 const OUTLIVES_MIN: Duration = Duration::from_secs(5);
+/// How long a held queue stays held without work. Its blocks were cancelled or given up then, so no probe will ever
+/// succeed. A failed attempt is followed by the next one within moments, unless its collector starts over.
+const IDLE: Duration = Duration::from_secs(60);
 /// Longest error kept, in bytes.
 const ERROR_MAX: usize = 512;
 
@@ -38,10 +48,10 @@ const PROBES: Retry = Retry {
 /// A change of a queue.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Turn {
-    /// The queue is held from now on.
+    /// The queue is held from now on, for one task or for several.
     Held(HeldQueue),
-    /// The queue is open again. It was held for this reason.
-    Opened(HeldQueue),
+    /// The queue is open again, for the second reason. It was held for the first one.
+    Opened(HeldQueue, Opened),
 }
 
 /// The queue of one zkVM: open, or held.
@@ -55,9 +65,6 @@ pub(crate) struct Hold {
 #[derive(Debug)]
 struct Streak {
     held: HeldQueue,
-    /// The task that failed first. `None` in a restored streak, which is of several tasks.
-    task: Option<AttemptKey>,
-    is_of_many: bool,
     longest: Duration,
 }
 
@@ -67,6 +74,8 @@ struct Probing {
     sent: u32,
     next_at: Timestamp,
     out: Option<Probe>,
+    /// Since when the zkVM has no work.
+    idle_since: Option<Timestamp>,
 }
 
 /// A released task of a held queue.
@@ -83,8 +92,6 @@ impl Hold {
     pub(crate) fn recall(&mut self, held: HeldQueue, now: Timestamp) {
         self.streak = Some(Streak {
             held,
-            task: None,
-            is_of_many: true,
             longest: Duration::ZERO,
         });
         self.probing = Some(Probing::new(now));
@@ -103,21 +110,23 @@ impl Hold {
                 since: now,
                 failures: 0,
                 error: String::new(),
+                task: Some(key.to_string()),
             },
-            task: Some(key.clone()),
-            is_of_many: false,
             longest: Duration::ZERO,
         });
         streak.held.failures = streak.held.failures.saturating_add(1);
         streak.held.error = error.chars().take(ERROR_MAX).collect();
-        streak.is_of_many |= streak.task.as_ref().is_some_and(|task| !is_same_task(task, key));
+        let task = streak.held.only();
+        let is_alone = task.as_ref().is_some_and(|task| is_same_task(task, key));
+        streak.held.task = is_alone.then(|| key.to_string());
         streak.longest = streak.longest.max(ran);
-        if let Some(probing) = &mut self.probing {
+        if let Some(probing) = self.probing.as_mut().filter(|_| is_alone || task.is_none()) {
             probing.ended(key);
             probing.next_at = now.plus(PROBES.pause(probing.sent, key));
             return None;
         }
-        if streak.held.failures < if streak.is_of_many { FAILURES } else { ALONE } {
+        // Either the queue is open, or it is held for another task alone.
+        if self.probing.is_none() && streak.held.failures < if is_alone { ALONE } else { FAILURES } {
             return None;
         }
         self.probing = Some(Probing::new(now));
@@ -126,9 +135,13 @@ impl Hold {
 
     /// Handles a completed attempt.
     pub(crate) fn succeeded(&mut self) -> Option<Turn> {
+        self.open(Opened::Succeeded)
+    }
+
+    fn open(&mut self, why: Opened) -> Option<Turn> {
         let streak = self.streak.take()?;
         self.probing.take()?;
-        Some(Turn::Opened(streak.held))
+        Some(Turn::Opened(streak.held, why))
     }
 
     /// Handles the end of an attempt without a result.
@@ -154,21 +167,29 @@ impl Hold {
         }
     }
 
-    /// Opens the queue if its probe has outlived every failure by far.
-    pub(crate) fn tick(&mut self, now: Timestamp) -> Option<Turn> {
+    /// Opens the queue if its probe has outlived every failure by far, or if its zkVM has had no work for long.
+    pub(crate) fn tick(&mut self, now: Timestamp, has_work: impl FnOnce() -> bool) -> Option<Turn> {
         let longest = self.streak.as_ref()?.longest;
-        let probe = self.probing.as_ref()?.out.as_ref()?;
-        let outlives = longest.saturating_mul(OUTLIVES).max(OUTLIVES_MIN);
-        if now.since(probe.at) < outlives {
+        let probing = self.probing.as_mut()?;
+        if let Some(probe) = &probing.out {
+            probing.idle_since = None;
+            let outlives = longest.saturating_mul(OUTLIVES).max(OUTLIVES_MIN);
+            let is_outlived = now.since(probe.at) >= outlives;
+            return is_outlived.then(|| self.open(Opened::Outlived)).flatten();
+        }
+        if has_work() {
+            probing.idle_since = None;
             return None;
         }
-        self.succeeded()
+        let idle_since = *probing.idle_since.get_or_insert(now);
+        let is_over = now.since(idle_since) >= IDLE;
+        is_over.then(|| self.open(Opened::NoWork)).flatten()
     }
 
     /// Returns whether the tasks of the queue wait for probes.
     pub(crate) fn is_held(&self) -> bool {
-        let is_of_many = self.streak.as_ref().is_some_and(|streak| streak.is_of_many);
-        is_of_many && self.probing.is_some()
+        let is_of_many = |streak: &Streak| streak.held.only().is_none();
+        self.probing.is_some() && self.streak.as_ref().is_some_and(is_of_many)
     }
 
     /// Returns whether a task may be released now.
@@ -204,6 +225,7 @@ impl Probing {
             sent: 0,
             next_at: now.plus(PROBES.first),
             out: None,
+            idle_since: None,
         }
     }
 

@@ -385,6 +385,12 @@ impl Waiting {
         entries.map(|(_, entry)| (entry.zkvm(), entry.source))
     }
 
+    /// Returns whether an entry waits for a zkVM, paused ones included.
+    pub(crate) fn has(&self, zkvm: &ZkvmId) -> bool {
+        let is_queued = self.queues.get(zkvm).is_some_and(|queue| !queue.is_empty());
+        is_queued || self.paused.get(zkvm).is_some_and(|paused| !paused.is_empty())
+    }
+
     /// Returns the number of waiting entries per zkVM, paused ones included.
     pub(crate) fn len(&self) -> impl Iterator<Item = (&ZkvmId, usize)> {
         let names: BTreeSet<&ZkvmId> = self.queues.keys().chain(self.paused.keys()).collect();

@@ -4,7 +4,7 @@ use push0_bus::{Place, Room};
 use push0_dispatcher::decide::{Dispatcher, Effect, Outcome, Ready, Release, SourceId, Turn};
 use push0_domain::{
     Announcement, BlockHash, BlockRef, ProverId, Timestamp, ZkvmId,
-    message::{Lease, ProverState, Role, TaskRange},
+    message::{HeldQueue, Lease, Opened, ProverState, Role, TaskRange},
     output::Output,
     pipeline::Pipeline,
     subject::AttemptKey,
@@ -131,7 +131,7 @@ fn is_held(effects: &[Effect]) -> bool {
 }
 
 fn is_opened(effects: &[Effect]) -> bool {
-    matches!(effects, [Effect::Hold(_, Turn::Opened(_))])
+    matches!(effects, [Effect::Hold(_, Turn::Opened(..))])
 }
 
 #[test]
@@ -232,6 +232,80 @@ fn one_poisonous_task_is_shown_and_holds_back_no_other() {
     rig.add(2, 1, 0);
     let other = rig.release().expect("released");
     assert!(is_opened(&rig.ends(&other.key, Outcome::Completed)));
+}
+
+/// Fails the task of block 1 until its queue is shown as held for it.
+fn hold_for_one(rig: &mut Rig) -> HeldQueue {
+    for attempt in 1..=5 {
+        rig.add(1, attempt, 0);
+        let released = rig.release().expect("released");
+        if let [Effect::Hold(_, Turn::Held(held))] = &rig.ends(&released.key, error())[..] {
+            return held.clone();
+        }
+    }
+    unreachable!("five failures hold the queue");
+}
+
+#[test]
+fn a_queue_held_for_one_task_is_held_for_all_once_another_fails() {
+    let mut rig = Rig::new();
+    let task = hold_for_one(&mut rig).only().expect("one task");
+    assert_eq!((task.block.number, task.attempt), (1, 5));
+    rig.add(1, 6, 0);
+    let again = rig.release().expect("released");
+    assert!(rig.ends(&again.key, error()).is_empty(), "nothing changed");
+    let turned = rig.fail(2..3);
+    assert!(
+        matches!(&turned[..], [Effect::Hold(_, Turn::Held(held))] if held.task.is_none()),
+        "{turned:?}"
+    );
+    rig.add(3, 1, 0);
+    assert_eq!(rig.release(), None, "the first probe waits");
+}
+
+#[test]
+fn a_recalled_hold_of_one_task_holds_back_no_other() {
+    let held = hold_for_one(&mut Rig::new());
+    let mut rig = Rig::new();
+    let mock = ZkvmId::new("mock").expect("valid");
+    rig.core.recall_hold(mock, held, rig.now);
+    rig.add(1, 6, 0);
+    let again = rig.release().expect("released");
+    assert!(rig.ends(&again.key, error()).is_empty(), "it is the same task");
+    rig.add(2, 1, 0);
+    rig.release().expect("released");
+    assert!(is_held(&rig.fail(3..4)));
+}
+
+#[test]
+fn a_held_queue_without_work_opens_after_a_minute() {
+    let mut rig = Rig::new();
+    assert!(is_held(&rig.fail(1..4)));
+    rig.add(4, 1, 0);
+    rig.pass(Duration::from_secs(1));
+    let probe = rig.release().expect("a probe");
+    rig.ends(&probe.key, error());
+    let opens = |rig: &mut Rig, seconds| {
+        rig.pass(Duration::from_secs(seconds));
+        rig.core.tick(rig.now)
+    };
+    assert!(opens(&mut rig, 1).is_empty());
+    rig.add(5, 1, 0);
+    rig.add(6, 2, 1);
+    assert!(opens(&mut rig, 70).is_empty(), "two stages wait");
+    for _ in 0..2 {
+        rig.pass(Duration::from_secs(20));
+        let probe = rig.release().expect("a probe");
+        rig.ends(&probe.key, Outcome::Unknown);
+    }
+    assert!(opens(&mut rig, 1).is_empty());
+    assert!(opens(&mut rig, 59).is_empty());
+    let effects = opens(&mut rig, 1);
+    assert!(
+        matches!(&effects[..], [Effect::Hold(_, Turn::Opened(_, Opened::NoWork))]),
+        "{effects:?}"
+    );
+    assert_eq!(rig.core.held().count(), 0);
 }
 
 #[test]

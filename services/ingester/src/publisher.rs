@@ -245,7 +245,17 @@ impl Publisher {
         };
         let pipeline = self.status.pipeline().clone();
         let (first, last) = (first.number, last.number);
-        tracing::info!(%pipeline, first, last, "the chain replaced published blocks");
+        match back_to {
+            Some(_) => tracing::info!(%pipeline, first, last, "the chain replaced published blocks"),
+            // A young pipeline knows all of its blocks, so no ancestor stands in the way of a wrong node.
+            None => tracing::warn!(
+                %pipeline,
+                first,
+                last,
+                "the chain replaced all blocks that were published so far: they are cancelled, and those of the new chain \
+                 follow. If its node was neither started over nor changed on purpose, look at the pipeline's `rpc_url`"
+            ),
+        }
         let hashes: Vec<BlockHash> = replaced.iter().map(|block| block.hash).collect();
         let cancel = Cancel {
             pipeline: pipeline.clone(),

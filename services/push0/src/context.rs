@@ -153,40 +153,79 @@ impl Context {
         Ok(bus)
     }
 
-    /// Returns the named pipeline, current or removed; without a name, the only current pipeline.
+    /// Returns the named pipeline, current or removed; without a name, the only current pipeline, or the only removed one if
+    /// none is current. Says that a removed one was removed.
     pub(crate) async fn pipeline(&self, bus: &Bus, of: &Of) -> Result<PipelineId, Failure> {
-        if let Some(name) = &of.pipeline {
-            return known(bus, name).await.map(|()| name.clone());
+        let there = There::read(bus).await?;
+        let name = there.choose(of.pipeline.as_ref())?;
+        if there.removed.contains(&name) {
+            output::note(&format!(
+                "pipeline {name} was removed: it takes in no blocks, and those in flight go on. What is stored about its blocks \
+                 is told until it expires"
+            ));
         }
-        let current = current(bus).await?;
-        match &current[..] {
-            [only] => Ok(only.clone()),
+        Ok(name)
+    }
+}
+
+/// The pipelines that are current, and those that were removed. A pipeline whose definition cannot be read is current.
+struct There {
+    current: Vec<PipelineId>,
+    removed: Vec<PipelineId>,
+}
+
+impl There {
+    async fn read(bus: &Bus) -> Result<Self, Failure> {
+        let pipelines = Pipelines::bind(bus).await?;
+        let (readable, unreadable) = pipelines.all().await?;
+        let readable = readable.iter().map(|pipeline| pipeline.name.clone());
+        let mut current: Vec<PipelineId> = readable
+            .chain(unreadable.into_iter().map(|(name, _)| name))
+            .collect();
+        current.sort();
+        let mut removed = pipelines.names().await?;
+        removed.retain(|name| !current.contains(name));
+        Ok(Self { current, removed })
+    }
+
+    /// Returns the pipeline that is meant.
+    fn choose(&self, name: Option<&PipelineId>) -> Result<PipelineId, Failure> {
+        if let Some(name) = name {
+            return self.known(name).map(|()| name.clone());
+        }
+        match (&self.current[..], &self.removed[..]) {
+            ([only], _) | ([], [only]) => Ok(only.clone()),
             _ => Err(Failure::usage(format!(
                 "which pipeline? name it with --pipeline, which takes a removed one too; {}",
-                names(&current)
+                self.names()
             ))),
+        }
+    }
+
+    fn known(&self, name: &PipelineId) -> Result<(), Failure> {
+        if self.current.contains(name) || self.removed.contains(name) {
+            return Ok(());
+        }
+        let names = self.names();
+        Err(Failure::failed(format!("there is no pipeline `{name}`; {names}")))
+    }
+
+    fn names(&self) -> String {
+        let list = |names: &[PipelineId]| {
+            let names: Vec<&str> = names.iter().map(PipelineId::as_str).collect();
+            names.join(", ")
+        };
+        match (&self.current[..], &self.removed[..]) {
+            ([], []) => "there are none: `push0 pipeline apply FILE` adds one".into(),
+            ([], removed) => format!("there are none now; removed ones: {}", list(removed)),
+            (current, _) => format!("there are: {}", list(current)),
         }
     }
 }
 
 /// Returns an error unless a pipeline of this name is there or was once.
 pub(crate) async fn known(bus: &Bus, name: &PipelineId) -> Result<(), Failure> {
-    if Pipelines::bind(bus).await?.names().await?.contains(name) {
-        return Ok(());
-    }
-    let names = names(&current(bus).await?);
-    Err(Failure::failed(format!("there is no pipeline `{name}`; {names}")))
-}
-
-/// Returns the names of the current pipelines. A pipeline whose definition cannot be read is one of them.
-async fn current(bus: &Bus) -> Result<Vec<PipelineId>, Failure> {
-    let (readable, unreadable) = Pipelines::bind(bus).await?.all().await?;
-    let readable = readable.iter().map(|pipeline| pipeline.name.clone());
-    let mut names: Vec<PipelineId> = readable
-        .chain(unreadable.into_iter().map(|(name, _)| name))
-        .collect();
-    names.sort();
-    Ok(names)
+    There::read(bus).await?.known(name)
 }
 
 /// Says why there is no connection to the broker at `url`, and what to do. `own` is the process id of the `push0 up` that
@@ -236,17 +275,33 @@ fn is_bare(url: &str, endpoint: &Endpoint) -> bool {
     .contains(&url.to_owned())
 }
 
-fn names(pipelines: &[PipelineId]) -> String {
-    if pipelines.is_empty() {
-        return "there are none: `push0 pipeline apply FILE` adds one".into();
-    }
-    let names: Vec<&str> = pipelines.iter().map(PipelineId::as_str).collect();
-    format!("there are: {}", names.join(", "))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_removed_pipeline_is_chosen_by_its_name_or_if_it_is_the_only_one() {
+        let of = |names: &[&str]| names.iter().map(|name| name.parse().unwrap()).collect();
+        let choose = |current: &[&str], removed: &[&str], name: Option<&str>| {
+            let (current, removed) = (of(current), of(removed));
+            let name = name.map(|name| name.parse().unwrap());
+            let chosen = There { current, removed }.choose(name.as_ref());
+            chosen.map_or_else(|failure| failure.text(), |name| name.to_string())
+        };
+        assert_eq!(choose(&[], &["old"], None), "old");
+        assert_eq!(choose(&["new"], &["old"], None), "new");
+        assert_eq!(choose(&["new"], &["old"], Some("old")), "old");
+        let several = choose(&[], &["a", "b"], None);
+        assert!(
+            several.ends_with("there are none now; removed ones: a, b"),
+            "{several}"
+        );
+        let unknown = choose(&[], &[], Some("x"));
+        assert!(
+            unknown.starts_with("there is no pipeline `x`; there are none: "),
+            "{unknown}"
+        );
+    }
 
     #[test]
     fn a_broker_without_a_connection_is_told_with_its_reason_and_a_remedy() {

@@ -86,7 +86,7 @@ pub(crate) async fn explain(bus: &Bus, pipeline: &PipelineId, seen: &Seen<'_>) -
         is_in_range: definition
             .as_ref()
             .is_some_and(|definition| definition.range().is_some()),
-        holds: retrying::held_queues(bus, pipeline).await?,
+        holds: retrying::held_queues(bus, pipeline, seen.number..=seen.number).await?,
         outdated,
         failures,
         last_failure,

@@ -24,12 +24,19 @@ impl Progress {
     pub(crate) fn towards(total: u64, what: &str) -> Self {
         let bar = BARS.add(ProgressBar::new(total));
         // The template is a constant: a wrong one shows in any run on a terminal, and the default serves then.
-        if let Ok(style) = ProgressStyle::with_template("{spinner} {msg} [{bar:30}] {pos}/{len} {elapsed}") {
+        if let Ok(style) =
+            ProgressStyle::with_template("{spinner} [{bar:30}] {pos}/{len} {elapsed} {wide_msg}")
+        {
             bar.set_style(style.progress_chars("=> "));
         }
         bar.set_message(one_line(what));
         bar.enable_steady_tick(TICK);
         Self(bar)
+    }
+
+    /// Writes what the work waits for into the bar's line, in place of what was there.
+    pub(crate) fn tells(&self, what: &str) {
+        self.0.set_message(one_line(what));
     }
 
     /// Moves the bar to a step.

@@ -7,9 +7,10 @@ use push0_bus::{Bus, Pipelines, Stream};
 use push0_domain::pipeline::Pipeline;
 use push0_domain::plain::one_line;
 use push0_domain::subject::{self, Kind};
-use push0_domain::{PipelineId, message::HeldQueue};
+use push0_domain::{PipelineId, ZkvmId, message::HeldQueue};
 use push0_operate::holds;
 use std::collections::BTreeSet;
+use std::ops::RangeInclusive;
 
 /// Returns the newest attempt of an operator's retry among the messages about a block; `None` if no retry is under way.
 pub(crate) async fn attempt(bus: &Bus, waiting: &[Waiting]) -> Result<Option<u32>, Failure> {
@@ -49,17 +50,33 @@ pub(crate) async fn numbers(
     Ok(found)
 }
 
-/// Returns a sentence about each held queue of a pipeline's zkVMs.
-pub(crate) async fn held_queues(bus: &Bus, pipeline: &PipelineId) -> Result<Vec<String>, Failure> {
+/// Returns a sentence about each held queue of a pipeline's zkVMs in which tasks of these blocks wait.
+pub(crate) async fn held_queues(
+    bus: &Bus,
+    pipeline: &PipelineId,
+    blocks: RangeInclusive<u64>,
+) -> Result<Vec<String>, Failure> {
     let definition = Pipelines::bind(bus).await?.newest_of(pipeline).await?;
     let zkvms = definition.as_ref().map(Pipeline::zkvms).unwrap_or_default();
     let (all, _) = holds::list(bus).await?;
-    let held = all.into_iter().filter(|(zkvm, _)| zkvms.contains(zkvm));
-    let sentence = |HeldQueue { failures, error, .. }: HeldQueue| {
-        let error = one_line(error.lines().next().unwrap_or_default());
-        format!("is held, because {failures} attempts failed without a success, the last one with: {error}")
-    };
-    Ok(held
-        .map(|(zkvm, hold)| format!("the queue of zkVM {zkvm} {}", sentence(hold)))
-        .collect())
+    let held = all
+        .into_iter()
+        .filter(|(zkvm, hold)| zkvms.contains(zkvm) && hold.concerns(pipeline, &blocks));
+    Ok(held.map(|(zkvm, hold)| sentence(&zkvm, &hold)).collect())
+}
+
+fn sentence(zkvm: &ZkvmId, hold: &HeldQueue) -> String {
+    let HeldQueue { failures, error, .. } = hold;
+    let error = one_line(error.lines().next().unwrap_or_default());
+    match hold.only() {
+        None => format!(
+            "the queue of zkVM {zkvm} is held, because {failures} attempts failed without a success, the last one with: \
+             {error}"
+        ),
+        Some(task) => format!(
+            "{failures} attempts at {} failed, while no other attempt of zkVM {zkvm} succeeded or failed, the last one \
+             with: {error}",
+            task.task_in_words()
+        ),
+    }
 }

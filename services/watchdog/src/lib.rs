@@ -21,6 +21,7 @@ pub mod reputation;
 mod service;
 pub mod session;
 mod silence;
+mod tally;
 pub mod unheld;
 pub mod unverified;
 mod won;

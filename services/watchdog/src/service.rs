@@ -17,6 +17,7 @@ use crate::{
     reputation::Quarantine,
     service::{place::Place, presence::Asking},
     session::{Session, TICK},
+    tally::Tally,
 };
 use push0_bus::{
     Bucket, Bus, BusError, Duty, Facts, Failure, Handed, Leadership, Pipelines, Seals, Signals, Stream, now,
@@ -124,6 +125,8 @@ struct Active<'a> {
     asking: Asking,
     /// The progress of consumers, as far as the look under way has asked for it.
     handed: HashMap<ZkvmId, Option<Handed>>,
+    /// Deliveries given to another process, for the log.
+    given_away: Tally,
     heads: Heads,
 }
 
@@ -149,6 +152,7 @@ impl<'a> Active<'a> {
             seals: bus.seals().await?,
             asking: Asking::default(),
             handed: HashMap::new(),
+            given_away: Tally::default(),
             heads: Heads::default(),
             bus,
             metrics,

@@ -166,6 +166,11 @@ impl AttemptKey {
         Self::parse_tokens(rest_of(subject, kind)?).map_err(invalid)
     }
 
+    /// Parses the tokens of an attempt as [`fmt::Display`] writes them.
+    pub fn of_tokens(text: &str) -> Option<Self> {
+        Self::parse_tokens(text).ok()
+    }
+
     /// Parses the tokens of an attempt.
     fn parse_tokens(text: &str) -> Result<Self, String> {
         let tokens: Vec<&str> = text.split('.').collect();

@@ -3,7 +3,10 @@
 
 use crate::room;
 use push0_bus::{BusError, Lead, Level, Standing};
-use push0_domain::{Timestamp, ZkvmId, message::Role};
+use push0_domain::{
+    Timestamp, ZkvmId,
+    message::{HeldQueue, Role},
+};
 use std::{collections::BTreeMap, time::Duration};
 
 /// After how long without a record a pipeline with ingested blocks stands. The alert `EmissionStands` uses the same time.
@@ -61,23 +64,38 @@ fn stand_by(count: usize) -> String {
     }
 }
 
-/// Says that the queue of a zkVM is held.
-pub fn held(zkvm: &ZkvmId, error: &str) -> String {
-    let error = error.lines().next().unwrap_or_default();
-    format!(
-        "the queue of zkVM {zkvm} has been held: no attempt has succeeded in that time. One task at a time is tried. Last \
-         error: {error}"
-    )
+/// Says that the queue of a zkVM is held, for one task or for all.
+pub fn held(zkvm: &ZkvmId, held: &HeldQueue) -> String {
+    let error = held.error.lines().next().unwrap_or_default();
+    match held.only() {
+        None => format!(
+            "the queue of zkVM {zkvm} has been held: no attempt has succeeded in that time. One task at a time is tried. \
+             Last error: {error}"
+        ),
+        Some(task) => format!(
+            "the queue of zkVM {zkvm} has been held for one task: {} alone fails, no other attempt has succeeded in that \
+             time, and other tasks go on. Last error: {error}",
+            task.task_in_words()
+        ),
+    }
 }
 
-/// Says that so many blocks wait for a zkVM of which no prover, or no verifier, is heard.
-pub fn unserved(zkvm: &ZkvmId, role: Role, waiting: u64) -> String {
+/// Says that no prover, or no verifier, of a zkVM is heard that pipelines with so many blocks before their output need.
+/// Which of these blocks wait for that zkVM is not known.
+pub fn unserved(zkvm: &ZkvmId, role: Role, lags: &BTreeMap<&str, u64>) -> String {
     let name = match role {
         Role::Prover => "prover",
         Role::Verifier => "verifier",
     };
-    let wait = wait(waiting);
-    format!("no {name} of zkVM {zkvm} is heard, and {wait}: start one (`push0 provers` lists those heard)")
+    let blocks = match lags.values().copied().fold(0, u64::saturating_add) {
+        1 => "1 block".to_owned(),
+        blocks => format!("{blocks} blocks"),
+    };
+    let lag = match lags.keys().collect::<Vec<_>>()[..] {
+        [pipeline] => format!("pipeline {pipeline}, which needs one, lags by {blocks}"),
+        ref pipelines => format!("{} pipelines that need one lag by {blocks}", pipelines.len()),
+    };
+    format!("no {name} of zkVM {zkvm} is heard, and {lag}: start one (`push0 provers` lists those heard)")
 }
 
 /// Returns since when an output stands: `lag` blocks wait, the next one was observed, and none was recorded since.
@@ -175,6 +193,31 @@ mod tests {
         };
         assert!(of(&["A", "B"])[0].starts_with("all 2 streams: no answer"));
         assert!(of(&["A"])[0].starts_with("A: no answer"));
+    }
+
+    #[test]
+    fn a_queue_held_for_one_task_names_the_task_and_says_that_others_go_on() {
+        let of = |task: Option<&str>| {
+            let queue = HeldQueue {
+                since: NOW,
+                failures: 5,
+                error: "no key\nmore".into(),
+                task: task.map(str::to_owned),
+            };
+            held(&"vm".parse().unwrap(), &queue)
+        };
+        let one = of(Some("vm.demo.17-0a1b2c3d.main.prove.0.5"));
+        assert!(
+            one.contains("stage main.prove of block 17 of pipeline demo alone fails")
+                && one.contains("other tasks go on"),
+            "{one}"
+        );
+        let all = of(None);
+        assert!(
+            all.contains("One task at a time is tried. Last error: no key"),
+            "{all}"
+        );
+        assert!(all.ends_with("no key") && one.ends_with("no key"));
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Learns from the outcomes of attempts whether the queue of their zkVM is held.
 
 use super::{Dispatcher, Effect};
-use crate::{hold::Turn, outcome::Outcome};
+use crate::{capacity::Capacity, hold::Turn, outcome::Outcome};
 use push0_domain::{Timestamp, ZkvmId, message::HeldQueue, subject::AttemptKey};
 use std::time::Duration;
 
@@ -38,19 +38,24 @@ impl Dispatcher {
         self.holds.entry(zkvm).or_default().recall(held, now);
     }
 
-    /// Opens the queues whose probe has run for long enough.
+    /// Opens the queues whose probe has run for long enough, and those without work.
     pub(super) fn tick_holds(&mut self, now: Timestamp) -> Vec<Effect> {
+        let (waiting, capacity) = (&self.waiting, &self.capacity);
+        let has_work = |zkvm: &ZkvmId| {
+            let is_out = |capacity: &Capacity| capacity.out() > 0;
+            waiting.has(zkvm) || capacity.get(zkvm).is_some_and(is_out)
+        };
         let turns = self
             .holds
             .iter_mut()
-            .map(|(zkvm, hold)| (zkvm.clone(), hold.tick(now)));
+            .map(|(zkvm, hold)| (zkvm.clone(), hold.tick(now, || has_work(zkvm))));
         let turns: Vec<(ZkvmId, Option<Turn>)> = turns.collect();
         let effects = turns.into_iter().flat_map(|(zkvm, turn)| self.turn(&zkvm, turn));
         effects.collect()
     }
 
     fn turn(&mut self, zkvm: &ZkvmId, turn: Option<Turn>) -> Vec<Effect> {
-        if let Some(Turn::Opened(_)) = turn {
+        if let Some(Turn::Opened(..)) = turn {
             // The tasks paused because of the outage are tried at once.
             self.waiting.resume_all(zkvm);
         }

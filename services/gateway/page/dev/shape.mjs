@@ -92,7 +92,7 @@ export function zkvm(world, one) {
     busy: provers.reduce((sum, prover) => sum + prover.running.length, 0), waiting: one.queue.length, released: one.probe ? 1 : 0,
     checks: world.pipelines.flatMap((other) => other.blocks).filter((other) => !other.recorded && !other.ended).flatMap((other) => other.proofs).filter((proof) => proof.checking && proof.plan.zkvm === one.name).length,
     oldest_wait_ms: ready.length ? world.now - Math.min(...ready.map((entry) => entry.ready)) : null,
-    held: one.held ? { since: one.held.since, failures: one.held.failures, error: one.held.error } : null,
+    held: one.held ? { since: one.held.since, failures: one.held.failures, error: one.held.error, task: null } : null,
   };
 }
 

@@ -40,6 +40,8 @@ export interface Held {
   since: number;
   failures: number;
   error: string | null;
+  /** The task that fails alone, in words; null if all tasks wait. */
+  task: string | null;
 }
 
 export interface Zkvm {

@@ -307,6 +307,12 @@ impl Block {
         self.range
     }
 
+    /// Returns the numbers of the blocks that are proved with this one.
+    pub(crate) fn numbers(&self, id: &BlockId) -> RangeInclusive<u64> {
+        self.range
+            .map_or(id.number..=id.number, |(first, last)| first..=last)
+    }
+
     /// Returns whether the block was not replaced.
     pub(crate) fn stands(&self) -> bool {
         !matches!(&self.ended, Some((EndReason::Reorged, _)))

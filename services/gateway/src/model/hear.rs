@@ -235,15 +235,17 @@ impl Model {
                 since,
                 failures,
                 error,
+                task,
             } => self.hold(
                 zkvm,
                 HeldQueue {
                     since,
                     failures,
                     error,
+                    task,
                 },
             ),
-            Happening::QueueOpened { zkvm } => drop(self.holds.remove(&zkvm)),
+            Happening::QueueOpened { zkvm, .. } => drop(self.holds.remove(&zkvm)),
             Happening::DeadLetter { .. } => self.letters = self.letters.saturating_add(1),
             what => {
                 for key in self.fleet.happened(what, now) {

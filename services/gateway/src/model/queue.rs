@@ -58,6 +58,7 @@ impl Model {
                 since: millis(hold.since),
                 failures: hold.failures,
                 error: hold.error.clone(),
+                task: hold.only().map(|task| task.task_in_words()),
             });
         }
         for (zkvm, since) in oldest {

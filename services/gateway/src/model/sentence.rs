@@ -68,7 +68,14 @@ pub(super) fn waits_for(
         );
     }
     if let Some((place, attempt)) = of(State::Released) {
-        return match holds.get(&attempt.zkvm) {
+        let hold = holds.get(&attempt.zkvm);
+        return match hold.filter(|hold| hold.concerns(&id.pipeline, &block.numbers(id))) {
+            Some(hold) if hold.only().is_some() => format!(
+                "{} waits: {} attempts at this task failed, while no other attempt of zkVM {} succeeded or failed.",
+                attempt_of(place),
+                hold.failures,
+                attempt.zkvm
+            ),
             Some(hold) => format!(
                 "{} waits: the queue of zkVM {} is held, because {} attempts failed without a success.",
                 attempt_of(place),

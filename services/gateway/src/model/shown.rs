@@ -26,7 +26,7 @@ impl Block {
         views
     }
 
-    fn state(&self, holds: &BTreeMap<ZkvmId, HeldQueue>) -> &'static str {
+    fn state(&self, id: &BlockId, holds: &BTreeMap<ZkvmId, HeldQueue>) -> &'static str {
         if !self.stands() {
             return "replaced";
         }
@@ -46,7 +46,8 @@ impl Block {
         let is_held = || {
             self.attempts
                 .values()
-                .any(|attempt| holds.contains_key(&attempt.zkvm))
+                .filter_map(|attempt| holds.get(&attempt.zkvm))
+                .any(|hold| hold.concerns(&id.pipeline, &self.numbers(id)))
         };
         if has(State::Running) {
             "proving"
@@ -85,7 +86,7 @@ impl Block {
             deadline_at: self.deadline_at.map(millis),
             transactions: self.facts.transactions,
             gas: self.facts.gas_used,
-            state: self.state(holds),
+            state: self.state(id, holds),
             waits_for: sentence::waits_for(id, self, next, holds, now),
             recorded_at: record.map(|record| millis(record.stored_at)),
             reason: sentence::reason(self),

@@ -12,9 +12,9 @@ impl Model {
         let mut problems: Vec<Problem> = self.away().into_iter().collect();
         problems.extend(self.troubles.iter().map(|trouble| problem(trouble)));
         problems.extend(self.leaderless());
-        problems.extend(self.held());
         problems.extend(self.unserved(zkvms, Role::Prover));
         problems.extend(self.unserved(zkvms, Role::Verifier));
+        problems.extend(self.held());
         problems.extend(self.standing(now));
         Verdict {
             ok: problems.is_empty(),
@@ -47,16 +47,16 @@ impl Model {
 
     fn held(&self) -> impl Iterator<Item = Problem> {
         self.holds.iter().map(|(zkvm, hold)| {
-            problem(&judge::held(zkvm, &hold.error))
+            problem(&judge::held(zkvm, hold))
                 .since(Some(hold.since))
                 .at(format!("/zkvms/{zkvm}"))
         })
     }
 
-    /// Names the zkVMs for which blocks wait, and of which nobody with this role is heard.
+    /// Names the zkVMs that lagging pipelines need, and of which no process with this role is heard.
     fn unserved(&self, zkvms: &BTreeMap<ZkvmId, Zkvm>, role: Role) -> Vec<Problem> {
-        let mut waiting: BTreeMap<ZkvmId, u64> = BTreeMap::new();
-        for chain in self.chains.values() {
+        let mut lagging: BTreeMap<ZkvmId, BTreeMap<&str, u64>> = BTreeMap::new();
+        for (name, chain) in &self.chains {
             let (Some(definition), Some(lag)) = (chain.definition(), chain.lag().filter(|lag| *lag > 0))
             else {
                 continue;
@@ -66,8 +66,7 @@ impl Model {
                 Role::Verifier => definition.checked_zkvms(),
             };
             for zkvm in needed {
-                let blocks = waiting.entry(zkvm).or_default();
-                *blocks = blocks.saturating_add(lag);
+                lagging.entry(zkvm).or_default().insert(name.as_str(), lag);
             }
         }
         let heard = |zkvm: &ZkvmId| {
@@ -76,10 +75,10 @@ impl Model {
                 Role::Verifier => of.verifiers,
             })
         };
-        let unserved = waiting.iter().filter(|(zkvm, _)| heard(zkvm) == 0);
+        let unserved = lagging.iter().filter(|(zkvm, _)| heard(zkvm) == 0);
         unserved
-            .map(|(zkvm, blocks)| {
-                problem(&judge::unserved(zkvm, role, *blocks))
+            .map(|(zkvm, lags)| {
+                problem(&judge::unserved(zkvm, role, lags))
                     .since(self.fleet.heard_at(zkvm, role == Role::Verifier))
                     .at(format!("/zkvms/{zkvm}"))
             })

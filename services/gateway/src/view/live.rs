@@ -190,6 +190,8 @@ pub struct Hold {
     pub failures: u32,
     /// The last error.
     pub error: String,
+    /// The task that fails alone, in words, while other tasks go on; `null` if all tasks wait.
+    pub task: Option<String>,
 }
 
 /// A prover or verifier.

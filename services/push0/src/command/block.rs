@@ -89,7 +89,7 @@ pub(crate) async fn run(context: &Context, args: &BlockArgs) -> Result<(), Failu
         retry_attempt = retrying::attempt(&bus, &waiting).await?;
     }
     if retry_attempt.is_some() {
-        retry_holds = retrying::held_queues(&bus, &pipeline).await?;
+        retry_holds = retrying::held_queues(&bus, &pipeline, number..=number).await?;
     }
     let found = Found {
         pipeline: &pipeline,

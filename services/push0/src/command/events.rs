@@ -5,7 +5,9 @@ use crate::failure::Failure;
 use crate::{output, times};
 use clap::Args;
 use push0_bus::{Kept, Stream, now};
-use push0_domain::message::{Event, Happening};
+use push0_domain::ZkvmId;
+use push0_domain::message::{Event, Happening, Opened};
+use push0_domain::subject::AttemptKey;
 use serde_json::json;
 use std::time::Duration;
 
@@ -106,11 +108,10 @@ fn sentence(what: &Happening) -> String {
             zkvm,
             failures,
             error,
+            task,
             ..
-        } => format!(
-            "the queue of zkVM {zkvm} is held after {failures} failures without a success. Last error: {error}"
-        ),
-        Happening::QueueOpened { zkvm } => format!("the queue of zkVM {zkvm} is open again"),
+        } => held(zkvm, *failures, error, task.as_deref()),
+        Happening::QueueOpened { zkvm, why } => opened(zkvm, *why),
         Happening::CheckUnverified {
             prover,
             verifier,
@@ -140,6 +141,29 @@ fn sentence(what: &Happening) -> String {
             format!("dead letter {id}: {reason} (`push0 dead show {id}`)")
         }
     }
+}
+
+fn held(zkvm: &ZkvmId, failures: u32, error: &str, task: Option<&str>) -> String {
+    match task.and_then(AttemptKey::of_tokens) {
+        None => format!(
+            "the queue of zkVM {zkvm} is held after {failures} failures without a success: one task at a time is tried. Last \
+             error: {error}"
+        ),
+        Some(task) => format!(
+            "the queue of zkVM {zkvm} is held for one task: {} alone failed {failures} times, and other tasks go on. Last \
+             error: {error}",
+            task.task_in_words()
+        ),
+    }
+}
+
+fn opened(zkvm: &ZkvmId, why: Opened) -> String {
+    let why = match why {
+        Opened::Succeeded => "an attempt succeeded",
+        Opened::Outlived => "an attempt runs for much longer than those that failed",
+        Opened::NoWork => "no work is left for it, and no attempt succeeded",
+    };
+    format!("the queue of zkVM {zkvm} is open again: {why}")
 }
 
 fn at_risk(held: u32) -> String {
@@ -184,5 +208,10 @@ mod tests {
             sentence(&idle),
             "miden-1 of zkVM miden fell silent, with no deliveries"
         );
+        let opened = Happening::QueueOpened {
+            zkvm: "miden".parse().unwrap(),
+            why: Opened::NoWork,
+        };
+        assert!(sentence(&opened).ends_with("no work is left for it, and no attempt succeeded"));
     }
 }

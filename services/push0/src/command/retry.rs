@@ -17,8 +17,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// Interval of the messages about what the blocks wait for.
+/// Interval of the looks at what the blocks wait for. The bar of a terminal shows each.
 const SAY_EVERY: Duration = Duration::from_secs(10);
+/// Longest distance between lines about the same blocks, which doubles with each line that brings nothing but another attempt.
+const SAY_SELDOM: Duration = Duration::from_secs(640);
 /// How many waiting blocks a message names.
 const NAMED_MAX: usize = 5;
 /// Interval of the looks at blocks that are proved again.
@@ -158,6 +160,7 @@ async fn all_end(bus: &Bus, blocks: Vec<&DeadBlock>) -> Result<bool, Failure> {
     let (mut ended, mut all_proved) = (0, true);
     let progress = Progress::towards(total as u64, "blocks proved again");
     let mut say_at = Instant::now();
+    let mut told = Told::default();
     while !open.is_empty() {
         tokio::time::sleep(LOOK_EVERY).await;
         let mut still = Vec::new();
@@ -183,30 +186,72 @@ async fn all_end(bus: &Bus, blocks: Vec<&DeadBlock>) -> Result<bool, Failure> {
         }
         open = still;
         if Instant::now() >= say_at {
-            say(bus, &open).await?;
+            let lines = waits(bus, &open).await?;
+            if let Some(line) = lines.first() {
+                progress.tells(line);
+            }
+            let news = told.news(lines, Instant::now());
+            news.iter().for_each(|line| output::note(line));
             say_at = Instant::now() + SAY_EVERY;
         }
     }
     Ok(all_proved)
 }
 
-/// Says what blocks wait for: their attempts, and held queues with their last error.
-async fn say(bus: &Bus, open: &[Open<'_>]) -> Result<(), Failure> {
+/// What was told of waiting blocks. A retry without an end would otherwise fill the terminal.
+#[derive(Default)]
+struct Told {
+    lines: Vec<String>,
+    /// When an attempt of another number is worth a line again, and the distance after that.
+    next: Option<(Instant, Duration)>,
+}
+
+impl Told {
+    /// Returns the lines that were not told yet: at once if they differ in more than numbers, and otherwise at a growing
+    /// distance.
+    fn news(&mut self, lines: Vec<String>, at: Instant) -> Vec<String> {
+        let words = |line: &String| line.split(|c: char| c.is_ascii_digit()).collect::<String>();
+        let known: BTreeSet<String> = self.lines.iter().map(words).collect();
+        let has_changed = lines.iter().any(|line| !known.contains(&words(line)));
+        let (due, distance) = match self.next {
+            Some(next) if !has_changed => next,
+            _ => (at, SAY_EVERY),
+        };
+        let news: Vec<String> = lines
+            .iter()
+            .filter(|line| !self.lines.contains(line))
+            .cloned()
+            .collect();
+        if at < due || news.is_empty() {
+            return Vec::new();
+        }
+        self.next = Some((at + distance, (distance * 2).min(SAY_SELDOM)));
+        self.lines = lines;
+        news
+    }
+}
+
+/// Returns what blocks wait for: their attempts, and held queues with their last error.
+async fn waits(bus: &Bus, open: &[Open<'_>]) -> Result<Vec<String>, Failure> {
+    let mut lines = Vec::new();
     for Open { block, .. } in open.iter().take(NAMED_MAX) {
         let waiting = work_in_flight::waiting(bus, &block.pipeline, block.key()).await?;
         if let Some(attempt) = retrying::attempt(bus, &waiting).await? {
-            output::note(&format!("{}: attempt {attempt} is under way", name(block)));
+            lines.push(format!("{}: attempt {attempt} is under way", name(block)));
         }
     }
-    let pipelines: BTreeSet<&PipelineId> = open.iter().map(|open| &open.block.pipeline).collect();
-    for pipeline in pipelines {
-        for hold in retrying::held_queues(bus, pipeline).await? {
-            output::note(&format!(
-                "{pipeline}: {hold}; the retry goes on without this command too (docs/runbooks/queue-held.md)"
-            ));
-        }
+    let mut holds = BTreeSet::new();
+    for Open { block, .. } in open.iter().take(NAMED_MAX) {
+        let numbers = block.first.number..=block.last.number;
+        let of_block = retrying::held_queues(bus, &block.pipeline, numbers).await?;
+        holds.extend(of_block.into_iter().map(|hold| (&block.pipeline, hold)));
     }
-    Ok(())
+    for (pipeline, hold) in holds {
+        lines.push(format!(
+            "{pipeline}: {hold}; the retry goes on without this command too (docs/runbooks/queue-held.md)"
+        ));
+    }
+    Ok(lines)
 }
 
 /// Returns whether no message asks for work on a block, or is about its result.
@@ -222,4 +267,26 @@ fn name(block: &DeadBlock) -> String {
         last,
     } = block;
     format!("{pipeline}: block {}", record::numbers(first, last))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_retry_without_end_is_told_at_a_growing_distance_and_a_change_at_once() {
+        let begin = Instant::now();
+        let mut told = Told::default();
+        let mut tell = |seconds: u64, line: &str| {
+            let at = begin + Duration::from_secs(seconds);
+            !told.news(vec![line.to_owned()], at).is_empty()
+        };
+        let lines: Vec<u64> = (0..100)
+            .map(|n| n * 10)
+            .filter(|at| tell(*at, &format!("demo: block 7: attempt {at} is under way")))
+            .collect();
+        assert_eq!(lines, [0, 10, 30, 70, 150, 310, 630]);
+        assert!(tell(1_000, "demo: the queue of zkVM vm is held"));
+        assert!(!tell(1_010, "demo: the queue of zkVM vm is held"));
+    }
 }

@@ -20,13 +20,14 @@ pub(super) struct Facts<'a> {
     pub(super) held: &'a [HeldStatus],
 }
 
-/// Returns the problems, the most basic first: a role without a leader explains a pipeline that stands.
+/// Returns the problems, the most basic first: a role without a leader explains a pipeline that stands. A zkVM without a
+/// prover, or a held queue, explains services that are not ready because they wait for room or for an output.
 pub(super) fn judge(facts: &Facts<'_>, now: Timestamp) -> Vec<Problem> {
     let mut problems = leaderless(facts);
-    problems.extend(facts.services.iter().filter_map(not_ready));
-    problems.extend(facts.held.iter().map(held));
     problems.extend(unserved(facts, Role::Prover, now));
     problems.extend(unserved(facts, Role::Verifier, now));
+    problems.extend(facts.held.iter().map(held));
+    problems.extend(facts.services.iter().filter_map(not_ready));
     problems.extend(
         facts
             .pipelines
@@ -65,19 +66,22 @@ fn not_ready(service: &ServiceStatus) -> Option<Problem> {
 }
 
 fn held(held: &HeldStatus) -> Problem {
-    Problem::new(push0_operate::judge::held(&held.zkvm, &held.error)).since(Some(held.since))
+    Problem::new(push0_operate::judge::held(&held.zkvm, &held.queue)).since(Some(held.queue.since))
 }
 
-/// Names the zkVMs for which blocks wait and no prover, or no verifier, is heard.
+/// Names the zkVMs that lagging pipelines need and of which no prover, or no verifier, is heard.
 fn unserved(facts: &Facts<'_>, role: Role, now: Timestamp) -> Vec<Problem> {
-    let mut waiting: BTreeMap<&ZkvmId, u64> = BTreeMap::new();
+    let mut lagging: BTreeMap<&ZkvmId, BTreeMap<&str, u64>> = BTreeMap::new();
     for pipeline in facts.pipelines {
+        let Some(lag) = pipeline.lag.filter(|lag| *lag > 0) else {
+            continue;
+        };
         let zkvms = match role {
             Role::Prover => &pipeline.zkvms,
             Role::Verifier => &pipeline.checked,
         };
         for zkvm in zkvms {
-            *waiting.entry(zkvm).or_default() += pipeline.lag.unwrap_or_default();
+            lagging.entry(zkvm).or_default().insert(&pipeline.name, lag);
         }
     }
     let of = |zkvm: &ZkvmId| {
@@ -86,17 +90,17 @@ fn unserved(facts: &Facts<'_>, role: Role, now: Timestamp) -> Vec<Problem> {
             .filter(|prover| prover.zkvm == *zkvm && prover.role == role)
             .collect::<Vec<_>>()
     };
-    let problem = |(zkvm, blocks): (&ZkvmId, u64)| {
+    let problem = |(zkvm, lags): (&ZkvmId, BTreeMap<&str, u64>)| {
         let provers = of(zkvm);
-        if blocks == 0 || provers.iter().any(|prover| !prover.lost && !prover.left) {
+        if provers.iter().any(|prover| !prover.lost && !prover.left) {
             return None;
         }
         let last = provers.iter().map(|prover| prover.heard_ms_ago).min();
         let since = last.map(|ms| now.minus(Duration::from_millis(ms)));
-        let text = push0_operate::judge::unserved(zkvm, role, blocks);
+        let text = push0_operate::judge::unserved(zkvm, role, &lags);
         Some(Problem::new(text).since(since))
     };
-    waiting.into_iter().filter_map(problem).collect()
+    lagging.into_iter().filter_map(problem).collect()
 }
 
 /// Says that a pipeline emits nothing although blocks wait.
@@ -121,7 +125,7 @@ fn behind_node(pipeline: &PipelineStatus) -> Option<Problem> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use push0_domain::message::ProverState;
+    use push0_domain::message::{HeldQueue, ProverState};
 
     const NOW: Timestamp = Timestamp(1_800_000_000_000_000);
 
@@ -228,9 +232,9 @@ mod tests {
         assert_eq!(of(2, &[prover(100, false), prover(9_000, true)]), []);
         let none = of(2, &[prover(9_000, true), prover(60_000, true)]);
         assert!(
-            none[0]
-                .text
-                .starts_with("no prover of zkVM miden is heard, and 2 blocks wait"),
+            none[0].text.starts_with(
+                "no prover of zkVM miden is heard, and pipeline demo, which needs one, lags by 2 blocks:"
+            ),
             "{none:?}"
         );
         assert_eq!(none[0].since, Some(ago(9)));
@@ -257,7 +261,9 @@ mod tests {
         assert!(of(verifier(false)).is_empty());
         let none = of(verifier(true));
         assert!(
-            none[0].starts_with("no verifier of zkVM miden is heard, and 2 blocks wait"),
+            none[0].starts_with(
+                "no verifier of zkVM miden is heard, and pipeline demo, which needs one, lags by 2 blocks:"
+            ),
             "{none:?}"
         );
     }
@@ -297,9 +303,12 @@ mod tests {
         };
         let held = HeldStatus {
             zkvm: "miden".parse().unwrap(),
-            since: ago(9),
-            failures: 12,
-            error: "no key\nmore".into(),
+            queue: HeldQueue {
+                since: ago(9),
+                failures: 12,
+                error: "no key\nmore".into(),
+                task: None,
+            },
         };
         let behind = PipelineStatus {
             head: Some(200),
@@ -312,8 +321,35 @@ mod tests {
             ..Facts::default()
         };
         let told = texts(&facts);
-        assert_eq!(told[0], "ingester on a/7 is not ready: source.demo: no answer");
-        assert!(told[1].ends_with("Last error: no key"), "{told:?}");
+        assert!(told[0].ends_with("Last error: no key"), "{told:?}");
+        assert_eq!(told[1], "ingester on a/7 is not ready: source.demo: no answer");
         assert!(told[2].contains("is 191 blocks behind its node"), "{told:?}");
+    }
+
+    /// An ingester waits for room while nobody proves, and is not ready then.
+    #[test]
+    fn a_zkvm_without_a_prover_is_told_before_a_service_that_is_not_ready() {
+        let service = ServiceStatus {
+            name: "ingester".into(),
+            reason: Some("source.demo: waits for room".into()),
+            ..ServiceStatus::default()
+        };
+        let other = PipelineStatus {
+            name: "other".into(),
+            ..pipeline(1)
+        };
+        let facts = Facts {
+            services: &[service],
+            pipelines: &[pipeline(2), other],
+            ..Facts::default()
+        };
+        let told = texts(&facts);
+        assert!(
+            told[0].starts_with(
+                "no prover of zkVM miden is heard, and 2 pipelines that need one lag by 3 blocks:"
+            ),
+            "{told:?}"
+        );
+        assert!(told[1].starts_with("ingester is not ready"), "{told:?}");
     }
 }

@@ -116,11 +116,6 @@ async fn held(bus: &Bus) -> Result<Vec<HeldStatus>, Failure> {
         );
         return Err(Failure::failed(reason));
     }
-    let status = |(zkvm, queue): (ZkvmId, HeldQueue)| HeldStatus {
-        zkvm,
-        since: queue.since,
-        failures: queue.failures,
-        error: queue.error,
-    };
+    let status = |(zkvm, queue): (ZkvmId, HeldQueue)| HeldStatus { zkvm, queue };
     Ok(held.into_iter().map(status).collect())
 }

@@ -1,6 +1,6 @@
 //! The state of a deployment as data.
 
-use push0_domain::message::{ProverState, Role};
+use push0_domain::message::{HeldQueue, ProverState, Role};
 use push0_domain::{ProverId, Timestamp, ZkvmId};
 use serde::Serialize;
 
@@ -158,7 +158,6 @@ pub(crate) struct ProverStatus {
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct HeldStatus {
     pub(crate) zkvm: ZkvmId,
-    pub(crate) since: Timestamp,
-    pub(crate) failures: u32,
-    pub(crate) error: String,
+    #[serde(flatten)]
+    pub(crate) queue: HeldQueue,
 }

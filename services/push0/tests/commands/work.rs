@@ -121,6 +121,7 @@ async fn a_retry_under_way_is_shown_with_its_held_queue_and_a_cancellation_leave
         since: now(),
         failures: 12,
         error: "no key\nmore".into(),
+        task: None,
     };
     let facts = deployment.bus.facts(Bucket::State).await.expect("a bucket");
     let key = subject::facts::hold(&"vm".parse().expect("a name"));

@@ -10,7 +10,7 @@ use push0_bus::{BusError, Kept, Message, PublishError, Stream, now};
 use push0_domain::{
     Timestamp,
     message::{
-        BlockEnded, Control, Failure, Happening, ResultEvent, StageReady, Task, TaskHeader, TaskResult,
+        BlockEnded, Control, Failure, Happening, ResultEvent, Role, StageReady, Task, TaskHeader, TaskResult,
     },
     subject::{self, AttemptKey},
     trace::{AttemptTold, Cause, Span, TraceContext, attempt},
@@ -71,7 +71,7 @@ impl Active<'_> {
             }
             Op::GiveBack(place, unheld) => {
                 if let Some(key) = unheld {
-                    tracing::info!(attempt.key = %key, "delivered but in no lease, giving it to another process");
+                    self.tell_given_away(&key, place.stream);
                 }
                 place.ack.give_back(Duration::ZERO).await;
                 act = Some("given-back");
@@ -87,6 +87,28 @@ impl Active<'_> {
             self.metrics.acts.with_label_values(&[act]).inc();
         }
         Ok(())
+    }
+
+    /// Logs that a delivery never arrived, or how many did not since the last line about the zkVM.
+    fn tell_given_away(&mut self, key: &AttemptKey, stream: Stream) {
+        let role = match stream {
+            Stream::Checks => Role::Verifier,
+            _ => Role::Prover,
+        };
+        match self.given_away.count(&key.zkvm, role, now()) {
+            Some(1) => {
+                tracing::info!(attempt.key = %key, "delivered but in no lease, giving it to another process");
+            }
+            Some(count) => tracing::info!(
+                zkvm = %key.zkvm,
+                stream = stream.name(),
+                count,
+                attempt.key = %key,
+                "delivered but in no lease, given to other processes again and again: a process of this zkVM may be frozen, \
+                 which `push0 provers` shows as silent. Restart or end it. The newest attempt is named"
+            ),
+            None => {}
+        }
     }
 
     /// Tells observers and the log of a change of a process.

@@ -2,8 +2,9 @@
 //! events may be lost.
 
 use super::{Origin, Role};
-use crate::{ProverId, Timestamp, ZkvmId};
+use crate::{PipelineId, ProverId, Timestamp, ZkvmId, subject::AttemptKey};
 use serde::{Deserialize, Serialize};
+use std::ops::RangeInclusive;
 
 /// Body of EVENTS: one event and its time.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -96,11 +97,15 @@ pub enum Happening {
         failures: u32,
         /// The last error.
         error: String,
+        /// As in [`HeldQueue::task`].
+        task: Option<String>,
     },
-    /// The held queue of a zkVM is open again: an attempt succeeded.
+    /// The held queue of a zkVM is open again.
     QueueOpened {
         /// The zkVM of the queue.
         zkvm: ZkvmId,
+        /// Why the dispatcher opened the queue.
+        why: Opened,
     },
     /// A verifier tried a check and came to no verdict. The proof waits in CHECKS and is tried again.
     CheckUnverified {
@@ -167,6 +172,60 @@ pub struct HeldQueue {
     pub failures: u32,
     /// The last error.
     pub error: String,
+    /// The newest failed attempt as subjects name it, while every failure was of this one task: other tasks go on.
+    /// `None` once attempts of several tasks failed: then the whole queue waits, and one task at a time is tried.
+    pub task: Option<String>,
+}
+
+impl HeldQueue {
+    /// Returns the newest failed attempt, while every failure was of its task.
+    pub fn only(&self) -> Option<AttemptKey> {
+        AttemptKey::of_tokens(self.task.as_deref()?)
+    }
+
+    /// Returns whether tasks of these blocks wait because of the hold: every task of the zkVM does, unless a single task
+    /// fails.
+    pub fn concerns(&self, pipeline: &PipelineId, blocks: &RangeInclusive<u64>) -> bool {
+        self.only().is_none_or(|key| {
+            let is_among = key.block.first() <= *blocks.end() && *blocks.start() <= key.block.number;
+            key.pipeline == *pipeline && is_among
+        })
+    }
+}
+
+impl AttemptKey {
+    /// Names the attempt's task for people: `stage main.prove of block 7 of pipeline demo`.
+    pub fn task_in_words(&self) -> String {
+        let Self {
+            pipeline,
+            block,
+            proof_type,
+            stage,
+            index,
+            ..
+        } = self;
+        let task = match index {
+            0 => String::new(),
+            index => format!("task {index} of "),
+        };
+        let blocks = match block.blocks {
+            1 => format!("block {}", block.number),
+            _ => format!("blocks {} to {}", block.first(), block.number),
+        };
+        format!("{task}stage {proof_type}.{stage} of {blocks} of pipeline {pipeline}")
+    }
+}
+
+/// Why a held queue is open again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Opened {
+    /// An attempt succeeded.
+    Succeeded,
+    /// A probe runs for much longer than every failed attempt did.
+    Outlived,
+    /// No work of the zkVM is left: its blocks were cancelled or given up, or their pipeline was removed.
+    NoWork,
 }
 
 /// The kind of obstacle that kept a verifier from a verdict.

@@ -15,7 +15,7 @@ mod work;
 pub use block::{
     BlockContext, BlockEnded, BlockEvent, BlockFacts, Cancel, EndReason, KnownBlock, ObservedBlock,
 };
-pub use event::{Event, Happening, HeldQueue, Obstacle};
+pub use event::{Event, Happening, HeldQueue, Obstacle, Opened};
 pub use lease::{Control, Held, Lease, OVERDUE, Origin, Presence, ProverState, Role, SLOTS_MAX};
 pub use proof::{AttemptRecord, Dead, DeadLetter, Emission, EmissionOutcome, Proof, Standing};
 pub use result::{Failure, FailureClass, Outcome, ResultEvent, TEXT_LEN_MAX, TaskResult, Verdict, clip};

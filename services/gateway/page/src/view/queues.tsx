@@ -55,7 +55,7 @@ function Queue({ zkvm, chosen }: { zkvm: Zkvm; chosen: boolean }) {
         <tr class="held-row">
           <td colSpan={6}>
             <span class="state state-held">held</span> No attempt succeeds since <Time at={held.since} />: {many(held.failures, "failure")}
-            {held.error && <>; the last error: <q>{held.error}</q></>}. The dispatcher releases one probe at a time.
+            {held.error && <>; the last error: <q>{held.error}</q></>}. {held.task ? <>Only {held.task} fails, and other tasks go on.</> : <>The dispatcher releases one probe at a time.</>}
             <HeldBlocks />
           </td>
         </tr>

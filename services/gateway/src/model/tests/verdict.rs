@@ -30,12 +30,16 @@ fn verifier() -> Lease {
 fn blocks_wait_for_provers_and_for_verifiers() {
     let mut model = model();
     let told = texts(&model, 10);
-    assert!(told[0].starts_with("No prover of zkVM mock is heard, and 1 block waits: start one"));
+    assert!(told[0].starts_with(
+        "No prover of zkVM mock is heard, and pipeline demo, which needs one, lags by 1 block: start one"
+    ));
     model.heard(&lease("p1", vec![]), at(10));
     let told = texts(&model, 20);
     assert_eq!(told.len(), 1);
     assert!(
-        told[0].starts_with("No verifier of zkVM mock is heard, and 1 block waits"),
+        told[0].starts_with(
+            "No verifier of zkVM mock is heard, and pipeline demo, which needs one, lags by 1 block"
+        ),
         "{told:?}"
     );
     model.heard(&verifier(), at(15));
@@ -130,6 +134,7 @@ fn held_queues_and_streams_are_trouble_and_letters_are_not() {
         since: at(7),
         failures: 3,
         error: "no key\nmore".into(),
+        task: None,
     };
     let reading = Reading {
         holds: BTreeMap::from([("mock".parse().unwrap(), held)]),
@@ -145,6 +150,35 @@ fn held_queues_and_streams_are_trouble_and_letters_are_not() {
         "{verdict:?}"
     );
     assert_eq!(verdict.remarks[0].text, "2 dead letters wait for a person.");
+}
+
+/// A block that does not fail is not held by the task of another block.
+#[test]
+fn a_queue_held_for_one_task_holds_the_block_of_that_task_only() {
+    let state = |task: Option<&str>| {
+        let mut model = model();
+        let held = Happening::QueueHeld {
+            zkvm: "mock".parse().unwrap(),
+            since: at(7),
+            failures: 5,
+            error: "no key".into(),
+            task: task.map(str::to_owned),
+        };
+        model.happened(
+            Event {
+                at: at(20),
+                what: held,
+            },
+            at(20),
+        );
+        let concerned = |hold: &HeldQueue| hold.concerns(&"demo".parse().unwrap(), &(7..=7));
+        model.holds.values().all(concerned)
+    };
+    assert!(state(None));
+    assert!(state(Some("mock.demo.7-0a1b2c3d.main.prove.0.5")));
+    assert!(state(Some("mock.demo.9-0a1b2c3d-3.main.prove.0.5")), "a range");
+    assert!(!state(Some("mock.demo.8-0a1b2c3d.main.prove.0.5")));
+    assert!(!state(Some("mock.other.7-0a1b2c3d.main.prove.0.5")));
 }
 
 #[test]

@@ -168,6 +168,24 @@ pub(crate) fn event() -> impl Strategy<Value = Event> {
             }
         }),
         (text(), text()).prop_map(|(id, reason)| Happening::DeadLetter { id, reason }),
+        (zkvm(), time(), any::<u32>(), text(), of(text())).prop_map(
+            |(zkvm, since, failures, error, task)| Happening::QueueHeld {
+                zkvm,
+                since,
+                failures,
+                error,
+                task,
+            }
+        ),
+        (
+            zkvm(),
+            prop_oneof![
+                Just(Opened::Succeeded),
+                Just(Opened::Outlived),
+                Just(Opened::NoWork)
+            ]
+        )
+            .prop_map(|(zkvm, why)| Happening::QueueOpened { zkvm, why }),
         unverified(),
         (text(), prover(), prover(), zkvm(), any::<u32>(), time()).prop_map(
             |(check, prover, verifier, zkvm, deliveries, again_at)| Happening::CheckPaused {
