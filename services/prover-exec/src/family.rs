@@ -6,9 +6,9 @@
 //! signalled through a `pidfd`, whose process is compared once more.
 
 #[cfg(target_os = "linux")]
-pub(crate) use linux::{become_subreaper, kill_children, signal_all};
+pub(crate) use linux::{become_subreaper, kill_children, resume, signal_all};
 #[cfg(not(target_os = "linux"))]
-pub(crate) use other::{become_subreaper, kill_children, signal_all};
+pub(crate) use other::{become_subreaper, kill_children, resume, signal_all};
 
 /// A signal to all processes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,6 +17,8 @@ pub(crate) enum Blow {
     Term,
     /// SIGKILL.
     Kill,
+    /// SIGCONT.
+    Resume,
 }
 
 #[cfg(target_os = "linux")]
@@ -71,6 +73,11 @@ mod linux {
         any
     }
 
+    /// Lets a stopped child of this process go on.
+    pub(crate) fn resume(child: i32) {
+        signal(child, Blow::Resume, &BTreeSet::from([Pid::this().as_raw()]));
+    }
+
     fn signal(pid: i32, blow: Blow, ours: &BTreeSet<i32>) {
         let Some(id) = rustix::process::Pid::from_raw(pid) else {
             return;
@@ -86,6 +93,7 @@ mod linux {
             Blow::Term => pidfd_send_signal(&process, Signal::TERM)
                 .and_then(|()| pidfd_send_signal(&process, Signal::CONT)),
             Blow::Kill => pidfd_send_signal(&process, Signal::KILL),
+            Blow::Resume => pidfd_send_signal(&process, Signal::CONT),
         };
     }
 
@@ -123,9 +131,17 @@ mod other {
         let signal = match blow {
             Blow::Term => Signal::SIGTERM,
             Blow::Kill => Signal::SIGKILL,
+            Blow::Resume => Signal::SIGCONT,
         };
         // An error means that the group is empty already.
         let _ = killpg(group, signal);
+    }
+
+    /// Lets a stopped child of this process go on.
+    pub(crate) fn resume(child: i32) {
+        if child > 0 {
+            let _ = nix::sys::signal::kill(Pid::from_raw(child), Signal::SIGCONT);
+        }
     }
 
     pub(crate) fn kill_children(_known: &std::collections::BTreeSet<i32>) -> bool {

@@ -69,6 +69,17 @@ struct Running {
     held: Held,
 }
 
+impl Running {
+    /// Tells the program to end.
+    fn tell(&self) {
+        // The keeper has gone if the socket is closed.
+        let _ = self.control.shutdown(Shutdown::Write);
+        // A stopped keeper would hear nothing, and would hold the slot for ever: a program or a person at a terminal may
+        // have stopped it.
+        family::resume(self.keeper);
+    }
+}
+
 /// The resources of a program until all its processes have ended.
 #[derive(Debug)]
 pub(crate) struct Held {
@@ -232,9 +243,7 @@ impl Programs {
     /// process, when the runtime has gone.
     pub fn end(&self) {
         let running: Vec<Running> = self.running().drain().map(|(_, running)| running).collect();
-        for program in &running {
-            let _ = program.control.shutdown(Shutdown::Write);
-        }
+        running.iter().for_each(Running::tell);
         let until = Instant::now() + self.0.grace + AFTER_KILL;
         for mut program in running {
             wait_for_end(&mut program.control, until);
@@ -270,8 +279,7 @@ struct Told {
 impl Drop for Told {
     fn drop(&mut self) {
         if let Some(running) = self.programs.running().get(&self.number) {
-            // The keeper has gone if the socket is closed.
-            let _ = running.control.shutdown(Shutdown::Write);
+            running.tell();
         }
     }
 }

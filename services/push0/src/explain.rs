@@ -6,7 +6,7 @@ use crate::work_in_flight::{self, HeldTask, Waiting};
 use crate::{retrying, status};
 use push0_bus::{Bus, Pipelines};
 use push0_domain::message::Role;
-use push0_domain::pipeline::Pipeline;
+use push0_domain::pipeline::{Pipeline, Source};
 use push0_domain::subject::{AttemptKey, Kind};
 use push0_domain::{BlockKey, PipelineId, ProofType, ZkvmId};
 use push0_operate::room;
@@ -45,6 +45,9 @@ pub(crate) async fn explain(bus: &Bus, pipeline: &PipelineId, seen: &Seen<'_>) -
     let newest = pipelines.newest_of(pipeline).await?.map(Arc::new);
     let current = newest.as_ref().map(|newest| newest.revision);
     let outdated = seen.revision.filter(|revision| Some(*revision) != current);
+    let has_node = newest
+        .as_ref()
+        .is_some_and(|newest| matches!(newest.source, Source::Ethereum(_)));
     // A revision that is lost or cannot be read is told elsewhere.
     let own = match outdated {
         Some(revision) => pipelines.revision(pipeline, revision).await.ok().flatten(),
@@ -88,6 +91,7 @@ pub(crate) async fn explain(bus: &Bus, pipeline: &PipelineId, seen: &Seen<'_>) -
             .is_some_and(|definition| definition.range().is_some()),
         holds: retrying::held_queues(bus, pipeline, seen.number..=seen.number).await?,
         outdated,
+        reset_of: has_node.then(|| pipeline.to_string()),
         failures,
         last_failure,
         replaced_from: seen.replaced_from,

@@ -45,6 +45,8 @@ pub(crate) struct Facts {
     pub(crate) full: Option<String>,
     /// The revision of the pipeline with which the block was ingested, if it is not the current one.
     pub(crate) outdated: Option<u32>,
+    /// The pipeline, if its blocks can be taken from the node again, with the current revision.
+    pub(crate) reset_of: Option<String>,
     /// The number of failed attempts, and how the newest of them failed.
     pub(crate) failures: usize,
     pub(crate) last_failure: Option<String>,
@@ -135,9 +137,15 @@ fn unclaimed(facts: &Facts) -> Option<String> {
         ([hold, ..], _) => format!(": {hold}"),
     };
     let outdated = facts.outdated.map_or(String::new(), |revision| {
+        let reset = facts.reset_of.as_ref().map_or(String::new(), |pipeline| {
+            format!(
+                ", or have the blocks from {number} on proved with the current revision by `push0 pipeline reset {pipeline} \
+                 --from {number}`"
+            )
+        });
         format!(
-            ", or give the block up by `push0 cancel {number} --note TEXT`: it was ingested with revision {revision} of the \
-             pipeline, which is not the current one"
+            "{reset}, or give the block up by `push0 cancel {number} --note TEXT`: it was ingested with revision {revision} of \
+             the pipeline, which is not the current one"
         )
     });
     let unheard = |role, zkvm| {
@@ -439,6 +447,19 @@ mod tests {
         assert!(
             outdated.contains("`push0 cancel 7 --note TEXT`: it was ingested with revision 2"),
             "{outdated}"
+        );
+        assert!(!outdated.contains("reset"), "{outdated}");
+        let of_a_node = sentence(&Facts {
+            number: 7,
+            queued: true,
+            unserved: some("your"),
+            outdated: Some(2),
+            reset_of: Some("l1".into()),
+            ..Facts::default()
+        });
+        assert!(
+            of_a_node.contains("`push0 pipeline reset l1 --from 7`, or give the block up"),
+            "{of_a_node}"
         );
         let replaced = sentence(&Facts {
             number: 7,

@@ -29,6 +29,9 @@ const SWEEP_MAX: usize = 256;
 const DOUBTED_FROM: u32 = 11;
 /// How many verdicts on other proofs of the stage make a check doubtful.
 const VERDICTS_MIN: u64 = 3;
+/// For how many deliveries a check must go on after these verdicts: two tries, each with its pause. Tries that failed
+/// while the verifiers could judge nothing say nothing about the proof, however many they are.
+const DELIVERIES_AFTER_MIN: u32 = 4;
 /// Most checks that are doubted in one look.
 const DOUBTS_AT_ONCE: usize = 16;
 /// Most ends of blocks kept in memory. After more of them, an operator's second cancellation removes the check.
@@ -41,12 +44,14 @@ struct Waiting {
     again_at: Timestamp,
     /// The number of verdicts on proofs of the stage when the check was first heard of.
     verdicts_before: u64,
+    /// The last delivery that was heard of before these verdicts, once there were enough of them.
+    judged_at: Option<u32>,
     is_doubted: bool,
 }
 
 impl Waiting {
     /// Returns whether the verifiers failed on this proof again and again, while they judged others.
-    fn is_doubtful(&self, verdicts: u64) -> bool {
+    fn is_doubtful(&self) -> bool {
         let may_be_the_proof = matches!(
             self.obstacle,
             Obstacle::Verifier | Obstacle::Timeout | Obstacle::Killed
@@ -54,7 +59,9 @@ impl Waiting {
         may_be_the_proof
             && !self.is_doubted
             && self.deliveries >= DOUBTED_FROM
-            && verdicts >= self.verdicts_before.saturating_add(VERDICTS_MIN)
+            && self
+                .judged_at
+                .is_some_and(|at| self.deliveries.saturating_sub(at) >= DELIVERIES_AFTER_MIN)
     }
 }
 
@@ -114,11 +121,17 @@ impl Unverified {
             .or(said.map(|said| said.obstacle))
             .unwrap_or(Obstacle::Killed);
         let verdicts = self.verdicts.get(&judged(&key)).copied().unwrap_or_default();
+        let verdicts_before = known.map_or(verdicts, |known| known.verdicts_before);
+        let judged_at = known.and_then(|known| {
+            let has_enough = verdicts.saturating_sub(verdicts_before) >= VERDICTS_MIN;
+            known.judged_at.or(has_enough.then_some(known.deliveries))
+        });
         let waiting = Waiting {
             deliveries,
             obstacle,
             again_at,
-            verdicts_before: known.map_or(verdicts, |known| known.verdicts_before),
+            verdicts_before,
+            judged_at,
             is_doubted: known.is_some_and(|known| known.is_doubted),
         };
         self.checks.insert(key, waiting);
@@ -134,11 +147,10 @@ impl Unverified {
     /// Returns checks that became doubtful, each once. `present` are the attempts in CHECKS: a task with a later attempt
     /// there was proved once more already.
     pub fn doubtful(&mut self, present: &[AttemptKey]) -> Vec<AttemptKey> {
-        let verdicts = &self.verdicts;
-        let doubtful = self.checks.iter_mut().filter(|(key, waiting)| {
-            let verdicts = verdicts.get(&judged(key)).copied().unwrap_or_default();
-            waiting.is_doubtful(verdicts)
-        });
+        let doubtful = self
+            .checks
+            .iter_mut()
+            .filter(|(_, waiting)| waiting.is_doubtful());
         let mut found = Vec::new();
         for (key, waiting) in doubtful.take(DOUBTS_AT_ONCE) {
             waiting.is_doubted = true;
@@ -224,6 +236,7 @@ impl Unverified {
 mod tests {
     use super::*;
     use push0_domain::subject;
+    use std::ops::RangeInclusive;
 
     fn key_of(index: u32) -> AttemptKey {
         AttemptKey {
@@ -315,30 +328,37 @@ mod tests {
         };
         let mut unverified = Unverified::default();
         (1..=9).for_each(|number| unverified.verdict(&of_block(number)));
-        let tries = |unverified: &mut Unverified, deliveries: u32, obstacle: Obstacle| {
-            (1..=deliveries).for_each(|count| {
+        let tries = |unverified: &mut Unverified, deliveries: RangeInclusive<u32>, obstacle: Obstacle| {
+            deliveries.for_each(|count| {
                 unverified.heard(&verifier(), &untold(count, obstacle, at(0)));
             });
         };
-        tries(&mut unverified, 100, Obstacle::Verifier);
+        tries(&mut unverified, 1..=100, Obstacle::Verifier);
         assert!(
             unverified.doubtful(&[key()]).is_empty(),
             "the verifiers judged nothing since"
         );
         (10..=12).for_each(|number| unverified.verdict(&of_block(number)));
+        tries(&mut unverified, 101..=103, Obstacle::Verifier);
+        assert!(
+            unverified.doubtful(&[key()]).is_empty(),
+            "the verifiers are just back, and have hardly tried it since"
+        );
+        tries(&mut unverified, 104..=104, Obstacle::Verifier);
         assert!(!unverified.is_doubted(&key()));
         assert_eq!(unverified.doubtful(&[key()]), [key()]);
         assert!(unverified.is_doubted(&key()));
-        tries(&mut unverified, 100, Obstacle::Verifier);
+        tries(&mut unverified, 105..=200, Obstacle::Verifier);
         assert!(unverified.doubtful(&[key()]).is_empty(), "it is doubted once");
 
         let mut unverified = Unverified::default();
-        tries(&mut unverified, DOUBTED_FROM - 1, Obstacle::Killed);
+        tries(&mut unverified, 1..=1, Obstacle::Killed);
         (1..=9).for_each(|number| unverified.verdict(&of_block(number)));
+        tries(&mut unverified, 2..=DOUBTED_FROM - 1, Obstacle::Killed);
         assert!(unverified.doubtful(&[key()]).is_empty(), "too few tries");
-        tries(&mut unverified, 100, Obstacle::Store);
+        tries(&mut unverified, DOUBTED_FROM..=100, Obstacle::Store);
         assert!(unverified.doubtful(&[key()]).is_empty(), "the store is away");
-        tries(&mut unverified, 100, Obstacle::Timeout);
+        tries(&mut unverified, 101..=101, Obstacle::Timeout);
         let later = AttemptKey { attempt: 2, ..key() };
         assert!(
             unverified.doubtful(&[key(), later]).is_empty(),

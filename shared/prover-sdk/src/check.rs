@@ -155,13 +155,26 @@ async fn refused(node: &Node, delivery: &Delivery<TaskResult>, refusal: Refusal)
     // A check with a verdict is delivered again if its acknowledgement was lost.
     let is_again = refusal == Refusal::Repeated && delivery.deliveries > 1;
     if !is_again && node.metrics.refused(refusal) {
-        tracing::warn!(
-            check = delivery.subject,
-            prover.id = %delivery.body.prover,
-            reason,
-            "refused a check, which is not verified and changes nothing: its sender, which the subject names, is of another \
-             version, faulty or hostile; further ones are only counted for a minute"
-        );
+        let check = &delivery.subject;
+        let prover = &delivery.body.prover;
+        if refusal == Refusal::Repeated {
+            // A prover that heard no acknowledgement offers its result again, and a broker that restarted knows only the
+            // messages that it still has.
+            tracing::info!(
+                check,
+                prover.id = %prover,
+                "took a check away that has its verdict: its prover offered it twice, as happens when the broker restarts; \
+                 nothing is to be done, and further ones are only counted for a minute"
+            );
+        } else {
+            tracing::warn!(
+                check,
+                prover.id = %prover,
+                reason,
+                "refused a check, which is not verified and changes nothing: its sender, which the subject names, is of \
+                 another version, faulty or hostile; further ones are only counted for a minute"
+            );
+        }
     }
     delivery.ack.done().await;
 }

@@ -113,6 +113,21 @@ async fn a_program_that_ignores_sigterm_is_killed_after_the_grace_with_all_that_
 }
 
 #[tokio::test]
+async fn a_program_whose_keeper_stands_still_ends_and_frees_its_slot() {
+    let folder = tempfile::tempdir().unwrap();
+    let started = folder.path().join("started");
+    let text = format!(
+        r#"[ "$(cat "$1")" = 7 ] || {{ echo 1 > "$2"; exit 0; }}
+        kill -STOP $PPID; echo $$ > {}; sleep 100"#,
+        started.display()
+    );
+    let exec = script(&text, "grace = '500ms'");
+    let pid = stopped(&exec, &started).await;
+    assert_eq!(proved(&exec, StageKind::Map, &["8"]).await, ["1\n"]);
+    assert!(!is_running(pid.trim()));
+}
+
+#[tokio::test]
 async fn what_a_program_leaves_running_is_killed_with_its_end() {
     let exec = script(r#"sleep 100 & echo $! > "$2""#, "");
     let pid = proved(&exec, StageKind::Map, &["7"]).await.remove(0);

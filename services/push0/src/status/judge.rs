@@ -9,6 +9,8 @@ use std::time::Duration;
 /// How many blocks the ingester may be behind its node: a poll of a fast chain brings some at once, and confirmations
 /// hold back more.
 const BEHIND_NODE: u64 = 100;
+/// For how long after the newest record blocks without proofs are a problem: an operator may have left them so.
+const UNPROVED_FOR: Duration = Duration::from_secs(3600);
 
 /// The facts that are judged.
 #[derive(Default)]
@@ -33,6 +35,12 @@ pub(super) fn judge(facts: &Facts<'_>, now: Timestamp) -> Vec<Problem> {
             .pipelines
             .iter()
             .filter_map(|pipeline| stands(pipeline, now)),
+    );
+    problems.extend(
+        facts
+            .pipelines
+            .iter()
+            .filter_map(|pipeline| unproved(pipeline, now)),
     );
     problems.extend(facts.pipelines.iter().filter_map(behind_node));
     problems
@@ -109,6 +117,20 @@ fn stands(pipeline: &PipelineStatus, now: Timestamp) -> Option<Problem> {
     let since = push0_operate::judge::stands_since(pipeline.lag, observed_at, pipeline.recorded_at, now)?;
     let text = push0_operate::judge::stands(&pipeline.name, next, pipeline.lag?);
     Some(Problem::new(text).since(Some(since)))
+}
+
+/// Says that a pipeline's blocks end without proofs, of which no other rule may tell: everything works, and is too slow
+/// for the deadline, or judges it by a clock that is wrong.
+fn unproved(pipeline: &PipelineStatus, now: Timestamp) -> Option<Problem> {
+    let unproved = pipeline.unproved.as_ref()?;
+    let is_recent = now.since(pipeline.recorded_at?) < UNPROVED_FOR;
+    let (name, block) = (&pipeline.name, unproved.block);
+    let text = format!(
+        "the newest {} blocks of pipeline {name} got no proof, the last one is {block}: {}. `push0 block {block} --pipeline \
+         {name}` says more",
+        unproved.count, unproved.outcome
+    );
+    is_recent.then(|| Problem::new(text).since(Some(unproved.since)))
 }
 
 fn behind_node(pipeline: &PipelineStatus) -> Option<Problem> {
@@ -291,6 +313,31 @@ mod tests {
             "{standing:?}"
         );
         assert_eq!(standing.since, Some(ago(301)));
+    }
+
+    #[test]
+    fn blocks_without_proofs_are_told_for_an_hour() {
+        let at = |recorded| {
+            let late = PipelineStatus {
+                recorded_at: Some(ago(recorded)),
+                unproved: Some(super::super::model::Unproved {
+                    count: 3,
+                    block: 9,
+                    outcome: "too late".into(),
+                    since: ago(recorded + 6),
+                }),
+                ..pipeline(0)
+            };
+            unproved(&late, NOW)
+        };
+        let told = at(4).expect("they are recent");
+        assert!(
+            told.text.starts_with(
+                "the newest 3 blocks of pipeline demo got no proof, the last one is 9: too late"
+            ),
+            "{told:?}"
+        );
+        assert_eq!((told.since, at(3600)), (Some(ago(10)), None));
     }
 
     #[test]

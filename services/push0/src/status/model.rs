@@ -111,6 +111,17 @@ pub(crate) struct StreamStatus {
     pub(crate) copies_current: usize,
 }
 
+/// The newest records of a pipeline, none of which has a proof.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Unproved {
+    pub(crate) count: usize,
+    /// The newest block, and how it ended.
+    pub(crate) block: u64,
+    pub(crate) outcome: String,
+    /// When the oldest of the records was stored.
+    pub(crate) since: Timestamp,
+}
+
 #[derive(Clone, Debug, Default, Serialize)]
 pub(crate) struct PipelineStatus {
     pub(crate) name: String,
@@ -128,6 +139,9 @@ pub(crate) struct PipelineStatus {
     pub(crate) behind_head: Option<u64>,
     /// When the newest record was stored.
     pub(crate) recorded_at: Option<Timestamp>,
+    /// The newest records, if none of them has a proof although nobody wished so.
+    #[serde(skip)]
+    pub(crate) unproved: Option<Unproved>,
     /// When the block that is to be emitted next was observed.
     pub(crate) next_observed_at: Option<Timestamp>,
     /// The zkVMs of its stages.

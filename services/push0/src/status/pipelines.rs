@@ -1,14 +1,18 @@
 //! Pipelines: how far the chain, the ingester and the output have come.
 
-use super::model::{PipelineStatus, Problem};
+use super::model::{PipelineStatus, Problem, Unproved};
 use crate::failure::Failure;
+use crate::record::Record;
 use crate::{graph, records};
 use push0_bus::{Bucket, Bus, BusError, Pipelines};
-use push0_domain::message::KnownBlock;
+use push0_domain::message::{EmissionOutcome, EndReason, KnownBlock};
 use push0_domain::pipeline::{Pipeline, Position, Source};
 use push0_domain::{PipelineId, ZkvmId, subject};
 use std::collections::BTreeSet;
 use std::sync::Arc;
+
+/// How many records in a row without a proof are told: one dead block may be the block's own fault.
+const UNPROVED_MIN: usize = 3;
 
 /// Returns the state of each pipeline, and what of it cannot be read.
 pub(super) async fn read(bus: &Bus) -> Result<Vec<Result<PipelineStatus, String>>, Failure> {
@@ -68,6 +72,12 @@ pub(super) fn split(
 async fn status_of(bus: &Bus, pipeline: &Pipeline) -> Result<PipelineStatus, Failure> {
     let newest = records::newest(bus, &pipeline.name).await?;
     let recorded_at = newest.as_ref().map(|record| record.stored_at);
+    let unproved = match &newest {
+        Some(record) if lacks_proof(record) => {
+            unproved(&records::tail(bus, &pipeline.name, UNPROVED_MIN).await?)
+        }
+        _ => None,
+    };
     let cursor = bus.facts::<Position>(Bucket::State).await?;
     let cursor = cursor.look(&Position::key(&pipeline.name)).await?;
     let cursor = cursor.and_then(Result::ok).and_then(|fact| fact.value);
@@ -91,10 +101,32 @@ async fn status_of(bus: &Bus, pipeline: &Pipeline) -> Result<PipelineStatus, Fai
         lag: lag(ingested, next),
         behind_head: None,
         recorded_at,
+        unproved,
         next_observed_at: known.map(|known| known.observed_at),
         zkvms: distinct(definitions().flat_map(Pipeline::zkvms)),
         checked: distinct(definitions().flat_map(Pipeline::checked_zkvms)),
         is_ingested: false,
+    })
+}
+
+/// Returns whether a block got no proof although neither an operator nor the chain wished so.
+fn lacks_proof(record: &Record) -> bool {
+    match &record.emission.outcome {
+        EmissionOutcome::Proved(_)
+        | EmissionOutcome::Abandoned(EndReason::Cancelled { .. } | EndReason::Reorged) => false,
+        EmissionOutcome::Dead { .. } | EmissionOutcome::Abandoned(_) => true,
+    }
+}
+
+/// Returns what the newest records, oldest first, tell of if none of them has a proof.
+fn unproved(newest: &[Record]) -> Option<Unproved> {
+    let (oldest, last) = (newest.first()?, newest.last()?);
+    let are_enough = newest.len() >= UNPROVED_MIN && newest.iter().all(lacks_proof);
+    are_enough.then(|| Unproved {
+        count: newest.len(),
+        block: last.emission.last.number,
+        outcome: push0_operate::outcome(&last.emission.outcome),
+        since: oldest.stored_at,
     })
 }
 
@@ -149,6 +181,7 @@ fn lag(newest: Option<u64>, next: Option<u64>) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::record::tests::{proof, record};
 
     #[test]
     fn the_lag_is_what_was_ingested_and_not_emitted() {
@@ -161,5 +194,36 @@ mod tests {
         };
         assert_eq!(pipeline.clone().with_head(Some(20)).behind_head, Some(13));
         assert_eq!(pipeline.with_head(None).behind_head, None);
+    }
+
+    fn ended(number: u64, reason: EndReason) -> Record {
+        record(number, EmissionOutcome::Abandoned(reason))
+    }
+
+    #[test]
+    fn three_blocks_in_a_row_without_a_proof_are_told() {
+        let late = |number| ended(number, EndReason::DeadlinePassed);
+        let dead = record(
+            8,
+            EmissionOutcome::Dead {
+                dead_letter: "1".into(),
+                reason: "failed".into(),
+            },
+        );
+        let told = unproved(&[late(7), dead.clone(), late(9)]).expect("three of them");
+        assert_eq!(
+            (told.count, told.block, told.outcome.as_str()),
+            (3, 9, "too late")
+        );
+        assert_eq!(unproved(&[dead.clone(), late(9)]), None);
+        let proved = record(8, EmissionOutcome::Proved(vec![proof(None)]));
+        assert_eq!(unproved(&[late(7), proved, late(9)]), None);
+        let cancelled = ended(
+            9,
+            EndReason::Cancelled {
+                note: "no use".into(),
+            },
+        );
+        assert_eq!(unproved(&[late(7), dead, cancelled]), None);
     }
 }

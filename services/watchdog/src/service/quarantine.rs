@@ -31,16 +31,24 @@ impl Active<'_> {
 
     /// Stores a quarantine that begins or ends early. Returns the kind of change, for the metrics.
     pub(super) async fn save_quarantine(&self, change: &Change) -> Result<&'static str, BusError> {
-        let (act, prover, quarantine) = match change {
-            Change::Begun(prover, quarantine) => ("quarantined", prover, quarantine),
-            Change::Ended(prover, quarantine) => ("released", prover, quarantine),
-        };
+        let (Change::Begun(prover, quarantine) | Change::Ended(prover, quarantine)) = change;
         self.quarantines
             .put(&format!("{QUARANTINE}.{prover}"), quarantine)
             .await?;
         let Quarantine { until, times, reason } = quarantine;
-        tracing::warn!(prover.id = %prover, reason, times, until = ?until, "quarantine changed");
-        Ok(act)
+        let rest = until.since(now());
+        if matches!(change, Change::Ended(..)) {
+            tracing::info!(prover.id = %prover, reason, times, "the prover's quarantine ends early: it gets work again");
+            return Ok("released");
+        }
+        tracing::warn!(
+            prover.id = %prover,
+            reason,
+            times,
+            ?rest,
+            "quarantined: the prover gets no work for this time, and is then tried again. Look at its log"
+        );
+        Ok("quarantined")
     }
 
     pub(super) fn count_resting(&self) {
