@@ -57,6 +57,25 @@ async fn the_next_url_is_asked_when_one_fails_and_kept() {
 }
 
 #[tokio::test]
+async fn a_node_of_another_chain_is_never_followed() {
+    let (anvil, other) = (Anvil::start(None).await, Anvil::start(None).await);
+    anvil.mine(2).await;
+    other.mine(9).await;
+    let (first, second) = (NodeProxy::to(anvil.url()).await, NodeProxy::to(other.url()).await);
+    second.on_question(|question| match question["method"] == "eth_chainId" {
+        true => Reply::Result(json!("0x5")),
+        false => Reply::Node,
+    });
+    let deployment = deploy(&[of_two(&first, &second, "start = 1")]).await;
+    published_up_to(&deployment, "demo", 2).await;
+    first.on_question(|_| Reply::Status(502));
+    not_ready(&deployment, "serves the chain 0x5").await;
+    first.on_question(|_| Reply::Node);
+    anvil.mine(1).await;
+    assert_eq!(numbers(&published_up_to(&deployment, "demo", 3).await), [1, 2, 3]);
+}
+
+#[tokio::test]
 async fn a_node_that_answers_and_is_of_no_use_is_left() {
     let anvil = Anvil::start(None).await;
     anvil.mine(60).await;

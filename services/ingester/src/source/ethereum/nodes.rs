@@ -12,7 +12,7 @@ use push0_runtime::metrics::IntCounter;
 use std::{
     fmt,
     sync::{
-        Mutex, MutexGuard, PoisonError,
+        Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
@@ -27,6 +27,8 @@ pub(super) struct Nodes {
     since: Instant,
     /// Looks at these nodes that led to nothing, over all terms of this process.
     futile: Mutex<Futile>,
+    /// The chain that the first asked node serves, and the address of that node.
+    chain: OnceLock<(String, String)>,
     /// Largest answer, in bytes.
     pub(super) answer_max: usize,
 }
@@ -64,6 +66,7 @@ impl Nodes {
             silence: Mutex::default(),
             since: Instant::now(),
             futile: Mutex::default(),
+            chain: OnceLock::new(),
             answer_max,
         })
     }
@@ -87,7 +90,7 @@ impl Nodes {
     pub(super) async fn head(&self) -> Result<FetchedBlock, Failed> {
         let began = self.since.elapsed();
         let (at, rpc) = self.current();
-        let answer = rpc.block(Number::Latest, false, self.answer_max).await;
+        let answer = self.ask(rpc, Number::Latest, false, self.answer_max).await;
         let answer = answer.and_then(|block| block.ok_or(RpcError::NoHead));
         let answer = answer.map_err(|error| self.failed(at, error, true));
         let mut silence = self.silence.lock().unwrap_or_else(PoisonError::into_inner);
@@ -131,10 +134,35 @@ impl Nodes {
         answer_max: usize,
     ) -> Result<Option<FetchedBlock>, Failed> {
         let (at, rpc) = self.current();
-        let answer = rpc.block(number, full, answer_max).await;
+        let answer = self.ask(rpc, number, full, answer_max).await;
         // An answer that is too large for several at once is asked for again by itself.
         let fits = answer_max >= self.answer_max;
         answer.map_err(|error| self.failed(at, error, fits))
+    }
+
+    /// Requests a block of a node, unless the node serves another chain than the first one. Blocks of another chain would look
+    /// like a reorg of everything to a young pipeline.
+    async fn ask(
+        &self,
+        rpc: &Rpc,
+        number: Number,
+        full: bool,
+        answer_max: usize,
+    ) -> Result<Option<FetchedBlock>, RpcError> {
+        if self.all.len() > 1
+            && let Some(found) = rpc.chain().await?
+        {
+            let first = || (found.to_owned(), rpc.shown().to_owned());
+            let (expected, of) = self.chain.get_or_init(first);
+            if expected != found {
+                return Err(RpcError::OtherChain {
+                    found: found.to_owned(),
+                    expected: expected.clone(),
+                    of: of.clone(),
+                });
+            }
+        }
+        rpc.block(number, full, answer_max).await
     }
 
     /// Asks whether the node still syncs.

@@ -13,6 +13,7 @@ use push0_runtime::metrics::IntCounter;
 use serde::Deserialize;
 use serde_json::{Value, json, value::RawValue};
 use std::time::Instant;
+use tokio::sync::OnceCell;
 use url::Url;
 
 /// Longest part of a node's message that is shown, in characters.
@@ -37,11 +38,28 @@ pub(super) enum RpcError {
         "has no block {number}, although its newest block is not below: a node that keeps old blocks is needed"
     )]
     NoBlock { number: u64 },
+    #[error(
+        "serves the chain {found}, but {of} serves the chain {expected}: all URLs of a source must lead to nodes of one \
+         chain"
+    )]
+    OtherChain {
+        found: String,
+        expected: String,
+        of: String,
+    },
 }
 
 impl RpcError {
     pub(super) fn is_too_large(&self) -> bool {
         matches!(self, Self::Client(ClientError::TooLarge(_)))
+    }
+
+    /// Returns whether the node, or a gateway before the node, does not know the method or does not permit it.
+    fn refuses_the_question(&self) -> bool {
+        matches!(
+            self,
+            Self::Refused { .. } | Self::Client(ClientError::Status(400 | 403 | 404 | 405 | 501, _))
+        )
     }
 }
 
@@ -53,6 +71,7 @@ pub(super) struct Rpc {
     answer_max: usize,
     shown: String,
     secrets: Vec<String>,
+    chain: OnceCell<Option<String>>,
 }
 
 #[derive(Deserialize)]
@@ -89,6 +108,7 @@ impl Rpc {
             answer_max: limits.bytes,
             shown: format!("{}://{}{port}", url.scheme(), url.host_str().unwrap_or_default()),
             secrets: secrets(&url),
+            chain: OnceCell::new(),
         })
     }
 
@@ -131,10 +151,23 @@ impl Rpc {
         match called.await {
             // The answer is `false`, or an object that describes the progress.
             Ok(answer) => Ok(answer.is_some_and(|json| &json[..] != b"false")),
-            Err(RpcError::Refused { .. }) => Ok(false),
-            Err(RpcError::Client(ClientError::Status(400 | 403 | 404 | 405 | 501, _))) => Ok(false),
+            Err(error) if error.refuses_the_question() => Ok(false),
             Err(error) => Err(error),
         }
+    }
+
+    /// Asks the node once for the id of its chain, `0x` and hex digits. Returns `None` if the node does not tell.
+    pub(super) async fn chain(&self) -> Result<Option<&str>, RpcError> {
+        let ask = async || {
+            let called = self.call("eth_chainId", json!([]), Work::Light, self.answer_max);
+            match called.await {
+                Ok(answer) => Ok(answer.and_then(|json| serde_json::from_slice::<String>(&json).ok())),
+                Err(error) if error.refuses_the_question() => Ok(None),
+                Err(error) => Err(error),
+            }
+        };
+        let chain = self.chain.get_or_try_init(ask).await?;
+        Ok(chain.as_deref())
     }
 
     /// Calls a method and returns the JSON of its result, a slice of the answer; `None` for `null`.
