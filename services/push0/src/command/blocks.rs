@@ -54,11 +54,14 @@ pub(crate) async fn run(context: &Context, args: &BlocksArgs) -> Result<(), Fail
         None => records::tail_of(&bus, &pipeline, &filter, count).await?,
     };
     if found.is_empty() && !args.follow && !context.json {
-        let next = records::newest(&bus, &pipeline).await?;
-        let next = next.map_or(String::new(), |newest| {
-            format!("; the output goes on at block {}", newest.emission.next)
-        });
-        return output::line(&format!("{pipeline}: no such block has been emitted yet{next}"));
+        let said = match records::newest(&bus, &pipeline).await? {
+            Some(newest) => format!(
+                "no stored record matches; the output goes on at block {}",
+                newest.emission.next
+            ),
+            None => "no block has been emitted yet".to_owned(),
+        };
+        return output::line(&format!("{pipeline}: {said}"));
     }
     let mut shown = Shown::default();
     shown.print(context, &found, true)?;

@@ -4,6 +4,7 @@ use crate::context::Context;
 use crate::failure::Failure;
 use crate::record::Record;
 use crate::records;
+use crate::status::LOST_AFTER;
 use crate::table::{self, Align, NONE};
 use crate::watch::{self, Watch};
 use crate::{audit::percentile, leases, output};
@@ -114,14 +115,15 @@ fn tally(records: &[Record], dead: &[DeadLetter]) -> BTreeMap<Who, Tally> {
 fn row(lease: &Lease, mut tally: Tally, heard: Duration) -> Row {
     let mut of = |percent| percentile(&mut tally.took, percent).map(|us| us as f64 / 1000.0);
     let (p50_ms, p95_ms) = (of(50), of(95));
+    let is_silent = heard > LOST_AFTER;
     let held = lease.held.iter().map(|held| {
-        let running = held
-            .running_ms
-            .map_or("waits".to_owned(), |ms| table::span(Duration::from_millis(ms)));
-        let progress = held
-            .progress_permille
-            .map_or(String::new(), |permille| format!(", {} %", permille / 10));
-        format!("{} ({running}{progress})", held.header.id)
+        let state = if is_silent {
+            // The prover may have ended, and another one may have the attempt by now.
+            "when last heard".to_owned()
+        } else {
+            progress(held.running_ms, held.progress_permille)
+        };
+        format!("{} ({state})", held.header.id)
     });
     Row {
         id: lease.prover.to_string(),
@@ -134,6 +136,14 @@ fn row(lease: &Lease, mut tally: Tally, heard: Duration) -> Row {
         heard_ms_ago: u64::try_from(heard.as_millis()).unwrap_or(u64::MAX),
         now: held.collect(),
     }
+}
+
+/// Returns how long an attempt has run, and how far it is.
+fn progress(running_ms: Option<u64>, permille: Option<u16>) -> String {
+    let running = running_ms.map_or("waits".to_owned(), |ms| table::span(Duration::from_millis(ms)));
+    permille.map_or(running.clone(), |permille| {
+        format!("{running}, {} %", permille / 10)
+    })
 }
 
 fn text(context: &Context, rows: &[Row]) -> Result<String, Failure> {

@@ -432,7 +432,7 @@ async fn a_definition_that_cannot_be_read_sends_no_command_to_another_pipeline()
     deployment.ok(&["pipeline", "remove", "broken"]);
     assert_eq!(
         deployment.ok(&["blocks"]),
-        "demo: no such block has been emitted yet\n"
+        "demo: no block has been emitted yet\n"
     );
 }
 
