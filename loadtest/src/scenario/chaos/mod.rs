@@ -84,24 +84,9 @@ fn deployment(outage: &Path) -> DeploymentBuilder {
     builder
 }
 
-/// Returns the labels of the processes of [`deployment`].
-fn victims() -> Vec<String> {
-    let counts = [
-        ("ingester", 2),
-        ("dispatcher", 2),
-        ("collector", 2),
-        ("watchdog", 2),
-        ("mock", 3),
-        ("verifier", 2),
-        ("exec", 2),
-    ];
-    let named = |(name, count)| (1..=count).map(move |n| format!("{name}-{n}"));
-    counts.into_iter().flat_map(named).collect()
-}
-
 /// Returns everything that a fault may hit, besides the brokers.
 fn breakable() -> Vec<String> {
-    let mut names = victims();
+    let mut names = processes::victims();
     // A second process of a name twice: most draws find a broker or the prover in trouble.
     names.extend([DEPENDENCY, VERIFIERS_AWAY, TWINS, TWINS].map(ToOwned::to_owned));
     names

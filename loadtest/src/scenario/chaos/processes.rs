@@ -1,4 +1,4 @@
-//! The provers and verifiers of a chaos run.
+//! The processes of a chaos run.
 
 use crate::stand;
 use push0_harness::{Process, ProcessBuilder};
@@ -10,6 +10,21 @@ pub(super) const SPLIT: u64 = 3;
 pub(super) const MOCK: &str = "mock-";
 /// All verifiers.
 pub(super) const VERIFIERS: [&str; 2] = ["verifier-1", "verifier-2"];
+
+/// Returns the labels of all processes besides the brokers.
+pub(super) fn victims() -> Vec<String> {
+    let counts = [
+        ("ingester", 2),
+        ("dispatcher", 2),
+        ("collector", 2),
+        ("watchdog", 2),
+        ("mock", 3),
+        ("verifier", 2),
+        ("exec", 2),
+    ];
+    let named = |(name, count)| (1..=count).map(move |n| format!("{name}-{n}"));
+    counts.into_iter().flat_map(named).collect()
+}
 
 /// Returns a mock prover of this name.
 pub(super) fn mock(name: &str, label: &str) -> ProcessBuilder {

@@ -1,6 +1,6 @@
 //! The report of a failed run: what the operator's command says of the deployment, and the files of all processes.
 
-use super::{faults::Fault, victims};
+use super::{faults::Fault, processes};
 use crate::{compare::Comparison, record::Context};
 use push0_domain::pipeline::Pipeline;
 use push0_harness::{Broker, Deployment, NatsCluster};
@@ -49,7 +49,7 @@ pub(super) fn keep(
     fs::create_dir_all(&folder)?;
     let said: Vec<String> = faults.iter().map(|fault| format!("{fault:?}\n")).collect();
     fs::write(folder.join("faults"), said.concat())?;
-    for label in victims() {
+    for label in processes::victims() {
         let log = deployment.service(&label).log();
         let tail: Vec<&str> = log.lines().rev().take(10).collect();
         eprintln!("--- {label}");
