@@ -77,7 +77,7 @@ async fn a_stopped_program_cleans_up_before_the_next_one_starts() {
         r#"mkdir {0} || {{ echo container name in use >&2; exit 1; }}
         trap "sleep 0.3; rmdir {0}; exit 1" INT TERM
         [ "$(cat "$1")" = 7 ] || {{ rmdir {0}; echo 1 > "$2"; exit 0; }}
-        echo $$ > {1}; sleep 60 & wait"#,
+        sleep 60 & echo $$ > {1}; wait"#,
         lock.display(),
         started.display()
     );
