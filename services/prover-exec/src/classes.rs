@@ -226,6 +226,7 @@ mod tests {
             stderr: String::new(),
             was_signalled: false,
             oom_killed: false,
+            log_lost: None,
         }
     }
 

@@ -113,6 +113,7 @@ async fn keep(order: &str, program: &[OsString]) -> io::Result<()> {
                 stderr: output.stderr.text(),
                 was_signalled: end != End::Code(0) && not_ours.came().await,
                 oom_killed: order.cgroup.as_deref().is_some_and(crate::cgroup::oom_killed),
+                log_lost: output.log.lost(),
             });
             // An adapter that does not listen has died or lost its interest.
             let _ = say(&mut control, &report).await;

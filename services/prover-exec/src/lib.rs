@@ -280,7 +280,13 @@ impl Exec {
         }
         Some(ProveError {
             class,
-            message: message(&how, &stdout, &stderr, log.and_then(AttemptLog::place)),
+            message: message(
+                &how,
+                &stdout,
+                &stderr,
+                log.and_then(AttemptLog::place),
+                ended.log_lost.as_deref(),
+            ),
         })
     }
 
@@ -318,7 +324,7 @@ fn from_anywhere(config: &ExecConfig) -> io::Result<ExecConfig> {
 }
 
 /// Composes the message of a failure from the ends of both streams. Each gets at least half of the room.
-fn message(how: &str, stdout: &str, stderr: &str, log: Option<String>) -> String {
+fn message(how: &str, stdout: &str, stderr: &str, log: Option<String>, lost: Option<&str>) -> String {
     let room = TEXT_LEN_MAX.saturating_sub(WORDS_LEN);
     let for_stderr = room - stdout.len().min(room / 2);
     let stderr = output::end_of(stderr.trim(), for_stderr);
@@ -329,8 +335,11 @@ fn message(how: &str, stdout: &str, stderr: &str, log: Option<String>) -> String
         (stderr, "") => format!("the program {how}: {stderr}"),
         (stderr, stdout) => format!("the program {how}: {stderr}\nstdout: {stdout}"),
     };
-    if let Some(log) = log {
-        message += &format!("\nwhole output: {log}");
+    match (log, lost) {
+        (Some(log), None) => message += &format!("\nwhole output: {log}"),
+        (Some(log), Some(reason)) => message += &format!("\noutput, not complete ({reason}): {log}"),
+        (None, Some(reason)) => message += &format!("\nthe output could not be kept: {reason}"),
+        (None, None) => {}
     }
     message
 }
@@ -415,6 +424,9 @@ impl Prove for Exec {
         };
         let command = self.command(&self.config.program, &self.config.args, &values);
         let ended = self.run(place, &folder, command, log.as_ref()).await?;
+        if let (Some(reason), Some(logs)) = (&ended.log_lost, &self.logs) {
+            logs.lost(reason);
+        }
         if let Some(failure) = self.failure(&ended, log.as_ref()) {
             return Err(failure);
         }

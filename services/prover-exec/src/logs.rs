@@ -6,14 +6,20 @@ use std::{
     fs, io,
     os::unix::fs::{DirBuilderExt, MetadataExt},
     path::{Path, PathBuf},
-    sync::atomic::{AtomicU64, Ordering},
-    time::SystemTime,
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant, SystemTime},
 };
 
 /// Largest number of logs in a directory: a directory is read as a whole.
 const FILES_MAX: usize = 10_000;
 /// Attempts between two sweeps of the directory.
 const SWEEP_EVERY: u64 = 64;
+
+/// How often lost logs are told.
+const TELL_EVERY: Duration = Duration::from_secs(60);
 
 /// The directory of the logs.
 #[derive(Debug)]
@@ -22,6 +28,8 @@ pub(crate) struct Logs {
     each: u64,
     total: u64,
     count: AtomicU64,
+    /// When a lost log was last told.
+    told_at: Mutex<Option<Instant>>,
 }
 
 /// Log of one attempt, known before its program starts.
@@ -79,7 +87,21 @@ impl Logs {
             each: config.log_bytes_each,
             total: config.log_bytes_total,
             count: AtomicU64::new(0),
+            told_at: Mutex::default(),
         }))
+    }
+
+    /// Warns that the log of an attempt is not complete, once a minute: a full disk spoils the log of every attempt.
+    pub(crate) fn lost(&self, reason: &str) {
+        let mut told_at = self.told_at.lock().unwrap_or_else(PoisonError::into_inner);
+        if told_at.is_none_or(|at| at.elapsed() >= TELL_EVERY) {
+            *told_at = Some(Instant::now());
+            tracing::warn!(
+                dir = %self.dir.display(),
+                reason,
+                "the log of an attempt is not complete, the attempt goes on: make room there, or set exec.log_dir"
+            );
+        }
     }
 
     /// Names the log of an attempt, and makes room now and then.

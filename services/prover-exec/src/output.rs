@@ -33,24 +33,24 @@ pub(crate) struct Log {
     file: Option<File>,
     len: u64,
     max: u64,
+    lost: Option<String>,
 }
 
 impl Log {
     pub(crate) fn create(order: Option<&LogOrder>) -> Self {
         let mut log = Self {
-            file: order.and_then(|order| {
-                File::options()
-                    .read(true)
-                    .write(true)
-                    .create_new(true)
-                    .mode(0o600)
-                    .open(&order.path)
-                    .ok()
-            }),
+            file: None,
             len: 0,
             max: order.map_or(0, |order| order.max),
+            lost: None,
         };
         if let Some(order) = order {
+            let mut options = File::options();
+            let options = options.read(true).write(true).create_new(true).mode(0o600);
+            match options.open(&order.path) {
+                Ok(file) => log.file = Some(file),
+                Err(error) => log.lost = Some(error.to_string()),
+            }
             log.write(format!("{}\n", order.title).as_bytes());
         }
         log
@@ -63,9 +63,15 @@ impl Log {
         if written.is_ok() && self.len > self.max {
             written = shorten(file, self.len, self.max / 2).map(|len| self.len = len);
         }
-        if written.is_err() {
+        if let Err(error) = written {
+            self.lost = Some(error.to_string());
             self.file = None;
         }
+    }
+
+    /// Returns why the log was given up.
+    pub(crate) fn lost(&self) -> Option<String> {
+        self.lost.clone()
     }
 }
 

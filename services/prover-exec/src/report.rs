@@ -68,6 +68,8 @@ pub(crate) struct Ended {
     pub(crate) was_signalled: bool,
     /// Whether the kernel killed a process of the program's cgroup for lack of memory.
     pub(crate) oom_killed: bool,
+    /// Why the log of the attempt lacks a part of the output.
+    pub(crate) log_lost: Option<String>,
 }
 
 /// How a program ended.
