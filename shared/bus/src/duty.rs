@@ -14,6 +14,9 @@ use tokio::sync::Notify;
 /// How long a role must be served without trouble after a failure before it counts as well again: far longer than a
 /// session that fails at once.
 const WELL_AFTER: Duration = Duration::from_secs(2);
+/// Distance between the first two log lines about the same failure, and the longest one. It doubles with each line.
+const TOLD_LEAST: Duration = Duration::from_secs(1);
+const TOLD_MOST: Duration = Duration::from_secs(600);
 
 /// The work of a role, which one process at a time does.
 pub trait Duty {
@@ -51,6 +54,44 @@ pub enum Failure {
     Panic,
 }
 
+/// The failures of earlier sessions.
+#[derive(Default)]
+struct Past {
+    /// Whether a session failed, and the role has not been served well since.
+    has_failed: Cell<bool>,
+    /// Whether the last failure was logged as a warning.
+    is_told: Cell<bool>,
+}
+
+/// The failure that was logged last. A role that cannot work until a person acts starts over twice a second, and a line for each
+/// time would hide the others.
+#[derive(Default)]
+struct Told {
+    failure: String,
+    next_at: Option<Instant>,
+    distance: Duration,
+}
+
+impl Told {
+    /// Returns whether a failure is to be logged: another one than before, or the same one at a growing distance.
+    fn is_due(&mut self, failure: &str, now: Instant) -> bool {
+        let is_same = self.failure == failure;
+        if is_same && self.next_at.is_some_and(|next_at| now < next_at) {
+            return false;
+        }
+        // A failure that comes back after long is new.
+        let goes_on = is_same && self.next_at.is_some_and(|next_at| now < next_at + TOLD_MOST);
+        self.distance = if goes_on {
+            (self.distance * 2).min(TOLD_MOST)
+        } else {
+            TOLD_LEAST
+        };
+        self.next_at = Some(now + self.distance);
+        failure.clone_into(&mut self.failure);
+        true
+    }
+}
+
 /// A term to resign, and how its work ended: well if another process has taken the role.
 type Ended = (Term, Result<(), BusError>);
 
@@ -58,10 +99,11 @@ impl Leadership {
     /// Leads the role whenever no other process does, and starts over from stored state after each failure, with growing
     /// pauses.
     pub async fn lead(&self, duty: &impl Duty) -> Infallible {
-        let (mut backoff, has_failed) = (Backoff::default(), Cell::new(false));
+        let (mut backoff, mut told) = (Backoff::default(), Told::default());
+        let past = Past::default();
         loop {
             let began = Instant::now();
-            let session = self.bus.permitted(self.session(duty, &has_failed));
+            let session = self.bus.permitted(self.session(duty, &past));
             let ended = AssertUnwindSafe(session).catch_unwind().await;
             duty.leads(false);
             let failure = match ended {
@@ -69,44 +111,54 @@ impl Leadership {
                 Ok(Err(error)) => Failure::Bus(error),
                 Err(_) => Failure::Panic,
             };
-            tracing::warn!(role = self.role, %failure, "starting over from stored state");
-            has_failed.set(true);
+            past.is_told
+                .set(told.is_due(&failure.to_string(), Instant::now()));
+            if past.is_told.get() {
+                tracing::warn!(role = self.role, %failure, "starting over from stored state");
+            } else {
+                tracing::debug!(role = self.role, %failure, "starting over from stored state again");
+            }
+            past.has_failed.set(true);
             duty.failed(&failure);
             backoff.pause_after(began).await;
         }
     }
 
     /// Stands by, leads for one term and resigns.
-    async fn session(&self, duty: &impl Duty, has_failed: &Cell<bool>) -> Result<(), BusError> {
-        let (term, ended) = self.one_term(duty, has_failed).await?;
+    async fn session(&self, duty: &impl Duty, past: &Past) -> Result<(), BusError> {
+        let (term, ended) = self.one_term(duty, past).await?;
         term.resign().await;
         ended
     }
 
     /// Stands by and leads for one term. Tells the duty when the role is served well.
-    async fn one_term(&self, duty: &impl Duty, has_failed: &Cell<bool>) -> Result<Ended, BusError> {
+    async fn one_term(&self, duty: &impl Duty, past: &Past) -> Result<Ended, BusError> {
         let is_served = Notify::new();
-        let mut term = pin!(self.term(duty, &is_served));
+        let mut term = pin!(self.term(duty, past, &is_served));
         tokio::select! {
             biased;
             ended = &mut term => return ended,
             () = is_served.notified() => {}
         }
-        if has_failed.get() {
+        if past.has_failed.get() {
             tokio::select! {
                 biased;
                 ended = &mut term => return ended,
-                () = tokio::time::sleep(WELL_AFTER) => has_failed.set(false),
+                () = tokio::time::sleep(WELL_AFTER) => past.has_failed.set(false),
             }
         }
         duty.is_well();
         term.await
     }
 
-    async fn term(&self, duty: &impl Duty, is_served: &Notify) -> Result<Ended, BusError> {
+    async fn term(&self, duty: &impl Duty, past: &Past, is_served: &Notify) -> Result<Ended, BusError> {
         self.bus.connected().await;
         let mut term = self.win_reporting(|| is_served.notify_one()).await?;
-        tracing::info!(role = self.role, "this process leads");
+        if past.has_failed.get() && !past.is_told.get() {
+            tracing::debug!(role = self.role, "this process leads again");
+        } else {
+            tracing::info!(role = self.role, "this process leads");
+        }
         duty.leads(true);
         let work = async { duty.serve(duty.start().await?).await };
         let ended = tokio::select! {
@@ -122,5 +174,27 @@ impl Leadership {
             tracing::warn!(role = self.role, "another process leads");
         }
         Ok((term, ended))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failure_that_goes_on_is_told_at_a_growing_distance_and_another_one_at_once() {
+        let (began, mut told) = (Instant::now(), Told::default());
+        let mut at = |half_seconds: u32, failure: &str| {
+            told.is_due(failure, began + Duration::from_millis(500) * half_seconds)
+        };
+        let hour = 7200;
+        let lines = (0..hour).filter(|half| at(*half, "revision 1 is lost")).count();
+        assert!((10..=20).contains(&lines), "{lines} lines in an hour");
+        assert!(at(hour, "no broker"));
+        assert!(
+            at(hour + 1, "revision 1 is lost"),
+            "it was another failure in between"
+        );
+        assert!(!at(hour + 2, "revision 1 is lost"));
     }
 }
