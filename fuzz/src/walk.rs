@@ -33,7 +33,7 @@ impl Walk for Vec<Payload> {}
 
 impl Walk for HeldQueue {
     fn walk(&self) {
-        if let Some(task) = self.only() {
+        if let Some(task) = &self.task {
             assert!(self.concerns(&task.pipeline, &(task.block.number..=task.block.number)));
             black_box(task.task_in_words());
         }

@@ -110,17 +110,21 @@ impl Hold {
                 since: now,
                 failures: 0,
                 error: String::new(),
-                task: Some(key.to_string()),
+                task: Some(key.clone()),
             },
             longest: Duration::ZERO,
         });
         streak.held.failures = streak.held.failures.saturating_add(1);
         streak.held.error = error.chars().take(ERROR_MAX).collect();
-        let task = streak.held.only();
-        let is_alone = task.as_ref().is_some_and(|task| is_same_task(task, key));
-        streak.held.task = is_alone.then(|| key.to_string());
+        let is_of_many = streak.held.task.is_none();
+        let is_alone = streak
+            .held
+            .task
+            .as_ref()
+            .is_some_and(|task| is_same_task(task, key));
+        streak.held.task = is_alone.then(|| key.clone());
         streak.longest = streak.longest.max(ran);
-        if let Some(probing) = self.probing.as_mut().filter(|_| is_alone || task.is_none()) {
+        if let Some(probing) = self.probing.as_mut().filter(|_| is_alone || is_of_many) {
             probing.ended(key);
             probing.next_at = now.plus(PROBES.pause(probing.sent, key));
             return None;
@@ -188,7 +192,7 @@ impl Hold {
 
     /// Returns whether the tasks of the queue wait for probes.
     pub(crate) fn is_held(&self) -> bool {
-        let is_of_many = |streak: &Streak| streak.held.only().is_none();
+        let is_of_many = |streak: &Streak| streak.held.task.is_none();
         self.probing.is_some() && self.streak.as_ref().is_some_and(is_of_many)
     }
 

@@ -4,7 +4,7 @@ use crate::{decide::Turn, service::Active};
 use push0_bus::{BusError, now};
 use push0_domain::{
     ZkvmId,
-    message::{Happening, HeldQueue, Opened},
+    message::{Happening, Opened},
     subject,
 };
 
@@ -26,19 +26,7 @@ impl Active<'_> {
         let happening = match turn {
             Turn::Held(held) => {
                 self.holds.put(&key, &held).await?;
-                let HeldQueue {
-                    since,
-                    failures,
-                    error,
-                    task,
-                } = held;
-                Happening::QueueHeld {
-                    zkvm,
-                    since,
-                    failures,
-                    error,
-                    task,
-                }
+                Happening::QueueHeld { zkvm, held }
             }
             Turn::Opened(_, why) => {
                 self.holds.delete(&key).await?;
@@ -56,7 +44,7 @@ fn tell(zkvm: &ZkvmId, turn: &Turn) {
     match turn {
         Turn::Held(held) => {
             let (failures, error) = (held.failures, &held.error);
-            match held.only() {
+            match &held.task {
                 None => tracing::warn!(
                     %zkvm,
                     failures,

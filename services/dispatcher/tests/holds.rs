@@ -249,7 +249,7 @@ fn hold_for_one(rig: &mut Rig) -> HeldQueue {
 #[test]
 fn a_queue_held_for_one_task_is_held_for_all_once_another_fails() {
     let mut rig = Rig::new();
-    let task = hold_for_one(&mut rig).only().expect("one task");
+    let task = hold_for_one(&mut rig).task.expect("one task");
     assert_eq!((task.block.number, task.attempt), (1, 5));
     rig.add(1, 6, 0);
     let again = rig.release().expect("released");

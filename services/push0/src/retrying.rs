@@ -68,7 +68,7 @@ pub(crate) async fn held_queues(
 fn sentence(zkvm: &ZkvmId, hold: &HeldQueue) -> String {
     let HeldQueue { failures, error, .. } = hold;
     let error = one_line(error.lines().next().unwrap_or_default());
-    match hold.only() {
+    match &hold.task {
         None => format!(
             "the queue of zkVM {zkvm} is held, because {failures} attempts failed without a success, the last one with: \
              {error}"

@@ -1,6 +1,6 @@
 //! The life of a process that may lead a role: stand by, win, read stored state, serve, hand over, and again.
 
-use crate::{Backoff, BusError, Leadership, Term};
+use crate::{Backoff, BusError, Leadership, Seldom, Term};
 use futures::FutureExt;
 use std::{
     cell::Cell,
@@ -14,7 +14,7 @@ use tokio::sync::Notify;
 /// How long a role must be served without trouble after a failure before it counts as well again: far longer than a
 /// session that fails at once.
 const WELL_AFTER: Duration = Duration::from_secs(2);
-/// Distance between the first two log lines about the same failure, and the longest one. It doubles with each line.
+/// Distance between the first two log lines about the same failure, and the longest one.
 const TOLD_LEAST: Duration = Duration::from_secs(1);
 const TOLD_MOST: Duration = Duration::from_secs(600);
 
@@ -65,30 +65,26 @@ struct Past {
 
 /// The failure that was logged last. A role that cannot work until a person acts starts over twice a second, and a line for each
 /// time would hide the others.
-#[derive(Default)]
 struct Told {
     failure: String,
-    next_at: Option<Instant>,
-    distance: Duration,
+    seldom: Seldom,
 }
 
 impl Told {
+    fn nothing() -> Self {
+        Self {
+            failure: String::new(),
+            seldom: Seldom::new(TOLD_LEAST, TOLD_MOST),
+        }
+    }
+
     /// Returns whether a failure is to be logged: another one than before, or the same one at a growing distance.
     fn is_due(&mut self, failure: &str, now: Instant) -> bool {
-        let is_same = self.failure == failure;
-        if is_same && self.next_at.is_some_and(|next_at| now < next_at) {
-            return false;
+        if self.failure != failure {
+            failure.clone_into(&mut self.failure);
+            self.seldom.reset();
         }
-        // A failure that comes back after long is new.
-        let goes_on = is_same && self.next_at.is_some_and(|next_at| now < next_at + TOLD_MOST);
-        self.distance = if goes_on {
-            (self.distance * 2).min(TOLD_MOST)
-        } else {
-            TOLD_LEAST
-        };
-        self.next_at = Some(now + self.distance);
-        failure.clone_into(&mut self.failure);
-        true
+        self.seldom.is_due(now)
     }
 }
 
@@ -99,7 +95,7 @@ impl Leadership {
     /// Leads the role whenever no other process does, and starts over from stored state after each failure, with growing
     /// pauses.
     pub async fn lead(&self, duty: &impl Duty) -> Infallible {
-        let (mut backoff, mut told) = (Backoff::default(), Told::default());
+        let (mut backoff, mut told) = (Backoff::default(), Told::nothing());
         let past = Past::default();
         loop {
             let began = Instant::now();
@@ -183,7 +179,7 @@ mod tests {
 
     #[test]
     fn a_failure_that_goes_on_is_told_at_a_growing_distance_and_another_one_at_once() {
-        let (began, mut told) = (Instant::now(), Told::default());
+        let (began, mut told) = (Instant::now(), Told::nothing());
         let mut at = |half_seconds: u32, failure: &str| {
             told.is_due(failure, began + Duration::from_millis(500) * half_seconds)
         };

@@ -5,8 +5,10 @@
 use crate::{
     BlockKey, Participant, PipelineId, ProofType, ProverId, StageName, ZkvmId, id::InvalidId, task::AttemptId,
 };
+use serde::{Deserialize, Serialize};
 use std::fmt;
 
+mod attempt_text;
 pub mod blobs;
 pub mod facts;
 pub mod participant;
@@ -123,7 +125,8 @@ impl Kind {
 }
 
 /// An attempt as subjects name it: with a block key instead of the full hash.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct AttemptKey {
     /// The zkVM whose provers take the attempt.
     pub zkvm: ZkvmId,
@@ -164,11 +167,6 @@ impl AttemptKey {
             return Err(invalid("it names who speaks".into()));
         }
         Self::parse_tokens(rest_of(subject, kind)?).map_err(invalid)
-    }
-
-    /// Parses the tokens of an attempt as [`fmt::Display`] writes them.
-    pub fn of_tokens(text: &str) -> Option<Self> {
-        Self::parse_tokens(text).ok()
     }
 
     /// Parses the tokens of an attempt.

@@ -67,7 +67,7 @@ fn stand_by(count: usize) -> String {
 /// Says that the queue of a zkVM is held, for one task or for all.
 pub fn held(zkvm: &ZkvmId, held: &HeldQueue) -> String {
     let error = held.error.lines().next().unwrap_or_default();
-    match held.only() {
+    match &held.task {
         None => format!(
             "the queue of zkVM {zkvm} has been held: no attempt has succeeded in that time. One task at a time is tried. \
              Last error: {error}"
@@ -202,7 +202,7 @@ mod tests {
                 since: NOW,
                 failures: 5,
                 error: "no key\nmore".into(),
-                task: task.map(str::to_owned),
+                task: task.map(|task| task.to_owned().try_into().unwrap()),
             };
             held(&"vm".parse().unwrap(), &queue)
         };

@@ -11,8 +11,7 @@ use super::{
 use push0_domain::{
     Participant, ProverId, Timestamp,
     message::{
-        BlockEnded, Emission, EndReason, Event, Happening, HeldQueue, Lease, ObservedBlock, Outcome, Role,
-        TaskResult,
+        BlockEnded, Emission, EndReason, Event, Happening, Lease, ObservedBlock, Outcome, Role, TaskResult,
     },
     pipeline::RANGE_MAX,
     subject::AttemptKey,
@@ -230,21 +229,7 @@ impl Model {
     /// Handles an event.
     pub fn happened(&mut self, event: Event, now: Timestamp) {
         match event.what {
-            Happening::QueueHeld {
-                zkvm,
-                since,
-                failures,
-                error,
-                task,
-            } => self.hold(
-                zkvm,
-                HeldQueue {
-                    since,
-                    failures,
-                    error,
-                    task,
-                },
-            ),
+            Happening::QueueHeld { zkvm, held } => self.hold(zkvm, held),
             Happening::QueueOpened { zkvm, .. } => drop(self.holds.remove(&zkvm)),
             Happening::DeadLetter { .. } => self.letters = self.letters.saturating_add(1),
             what => {

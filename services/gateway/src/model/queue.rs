@@ -6,7 +6,7 @@ use super::{
     attempt::{Attempt, State},
 };
 use crate::view::{self, millis};
-use push0_domain::{PipelineId, Timestamp, ZkvmId};
+use push0_domain::{PipelineId, Timestamp, ZkvmId, subject::AttemptKey};
 use std::collections::BTreeMap;
 
 /// The queues by the name of their zkVM.
@@ -58,7 +58,7 @@ impl Model {
                 since: millis(hold.since),
                 failures: hold.failures,
                 error: hold.error.clone(),
-                task: hold.only().map(|task| task.task_in_words()),
+                task: hold.task.as_ref().map(AttemptKey::task_in_words),
             });
         }
         for (zkvm, since) in oldest {

@@ -70,7 +70,7 @@ pub(super) fn waits_for(
     if let Some((place, attempt)) = of(State::Released) {
         let hold = holds.get(&attempt.zkvm);
         return match hold.filter(|hold| hold.concerns(&id.pipeline, &block.numbers(id))) {
-            Some(hold) if hold.only().is_some() => format!(
+            Some(hold) if hold.task.is_some() => format!(
                 "{} waits: {} attempts at this task failed, while no other attempt of zkVM {} succeeded or failed.",
                 attempt_of(place),
                 hold.failures,

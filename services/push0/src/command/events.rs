@@ -6,8 +6,7 @@ use crate::{output, times};
 use clap::Args;
 use push0_bus::{Kept, Stream, now};
 use push0_domain::ZkvmId;
-use push0_domain::message::{Event, Happening, Opened};
-use push0_domain::subject::AttemptKey;
+use push0_domain::message::{Event, Happening, HeldQueue, Opened};
 use serde_json::json;
 use std::time::Duration;
 
@@ -104,13 +103,7 @@ fn sentence(what: &Happening) -> String {
         Happening::QuarantineEnded { prover, reason } => {
             format!("the quarantine of {prover} ended: {reason}")
         }
-        Happening::QueueHeld {
-            zkvm,
-            failures,
-            error,
-            task,
-            ..
-        } => held(zkvm, *failures, error, task.as_deref()),
+        Happening::QueueHeld { zkvm, held: queue } => held(zkvm, queue),
         Happening::QueueOpened { zkvm, why } => opened(zkvm, *why),
         Happening::CheckUnverified {
             prover,
@@ -143,8 +136,9 @@ fn sentence(what: &Happening) -> String {
     }
 }
 
-fn held(zkvm: &ZkvmId, failures: u32, error: &str, task: Option<&str>) -> String {
-    match task.and_then(AttemptKey::of_tokens) {
+fn held(zkvm: &ZkvmId, queue: &HeldQueue) -> String {
+    let HeldQueue { failures, error, .. } = queue;
+    match &queue.task {
         None => format!(
             "the queue of zkVM {zkvm} is held after {failures} failures without a success: one task at a time is tried. Last \
              error: {error}"

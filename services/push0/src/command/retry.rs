@@ -8,7 +8,7 @@ use crate::progress::Progress;
 use crate::record::Filter;
 use crate::{output, record, records, retrying, work_in_flight};
 use clap::Args;
-use push0_bus::{Bus, Pipelines, now};
+use push0_bus::{Bus, Pipelines, Seldom, now};
 use push0_domain::PipelineId;
 use push0_operate::letters;
 use push0_operate::retry::{self, DeadBlock, DeadTask};
@@ -19,7 +19,7 @@ use tokio::time::Instant;
 
 /// Interval of the looks at what the blocks wait for. The bar of a terminal shows each.
 const SAY_EVERY: Duration = Duration::from_secs(10);
-/// Longest distance between lines about the same blocks, which doubles with each line that brings nothing but another attempt.
+/// Longest distance between lines about the same blocks, where nothing changes but the number of the attempt.
 const SAY_SELDOM: Duration = Duration::from_secs(640);
 /// How many waiting blocks a message names.
 const NAMED_MAX: usize = 5;
@@ -160,7 +160,7 @@ async fn all_end(bus: &Bus, blocks: Vec<&DeadBlock>) -> Result<bool, Failure> {
     let (mut ended, mut all_proved) = (0, true);
     let progress = Progress::towards(total as u64, "blocks proved again");
     let mut say_at = Instant::now();
-    let mut told = Told::default();
+    let mut told = Told::nothing();
     while !open.is_empty() {
         tokio::time::sleep(LOOK_EVERY).await;
         let mut still = Vec::new();
@@ -190,7 +190,7 @@ async fn all_end(bus: &Bus, blocks: Vec<&DeadBlock>) -> Result<bool, Failure> {
             if let Some(line) = lines.first() {
                 progress.tells(line);
             }
-            let news = told.news(lines, Instant::now());
+            let news = told.news(lines, Instant::now().into_std());
             news.iter().for_each(|line| output::note(line));
             say_at = Instant::now() + SAY_EVERY;
         }
@@ -199,33 +199,33 @@ async fn all_end(bus: &Bus, blocks: Vec<&DeadBlock>) -> Result<bool, Failure> {
 }
 
 /// What was told of waiting blocks. A retry without an end would otherwise fill the terminal.
-#[derive(Default)]
 struct Told {
     lines: Vec<String>,
-    /// When an attempt of another number is worth a line again, and the distance after that.
-    next: Option<(Instant, Duration)>,
+    /// Whether an attempt of another number is worth a line again.
+    seldom: Seldom,
 }
 
 impl Told {
+    fn nothing() -> Self {
+        Self {
+            lines: Vec::new(),
+            seldom: Seldom::new(SAY_EVERY, SAY_SELDOM),
+        }
+    }
+
     /// Returns the lines that were not told yet: at once if they differ in more than numbers, and otherwise at a growing
     /// distance.
-    fn news(&mut self, lines: Vec<String>, at: Instant) -> Vec<String> {
+    fn news(&mut self, lines: Vec<String>, at: std::time::Instant) -> Vec<String> {
         let words = |line: &String| line.split(|c: char| c.is_ascii_digit()).collect::<String>();
         let known: BTreeSet<String> = self.lines.iter().map(words).collect();
-        let has_changed = lines.iter().any(|line| !known.contains(&words(line)));
-        let (due, distance) = match self.next {
-            Some(next) if !has_changed => next,
-            _ => (at, SAY_EVERY),
-        };
-        let news: Vec<String> = lines
-            .iter()
-            .filter(|line| !self.lines.contains(line))
-            .cloned()
-            .collect();
-        if at < due || news.is_empty() {
+        if lines.iter().any(|line| !known.contains(&words(line))) {
+            self.seldom.reset();
+        }
+        let is_new = |line: &&String| !self.lines.contains(line);
+        let news: Vec<String> = lines.iter().filter(is_new).cloned().collect();
+        if news.is_empty() || !self.seldom.is_due(at) {
             return Vec::new();
         }
-        self.next = Some((at + distance, (distance * 2).min(SAY_SELDOM)));
         self.lines = lines;
         news
     }
@@ -275,8 +275,8 @@ mod tests {
 
     #[test]
     fn a_retry_without_end_is_told_at_a_growing_distance_and_a_change_at_once() {
-        let begin = Instant::now();
-        let mut told = Told::default();
+        let begin = std::time::Instant::now();
+        let mut told = Told::nothing();
         let mut tell = |seconds: u64, line: &str| {
             let at = begin + Duration::from_secs(seconds);
             !told.news(vec![line.to_owned()], at).is_empty()

@@ -139,7 +139,7 @@ pub(crate) struct PipelineStatus {
     pub(crate) behind_head: Option<u64>,
     /// When the newest record was stored.
     pub(crate) recorded_at: Option<Timestamp>,
-    /// The newest records, if none of them has a proof although nobody wished so.
+    /// The newest records, if none of them has a proof although neither an operator nor the chain ended the blocks.
     #[serde(skip)]
     pub(crate) unproved: Option<Unproved>,
     /// When the block that is to be emitted next was observed.

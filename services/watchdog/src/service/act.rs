@@ -17,7 +17,7 @@ use push0_domain::{
 };
 use push0_runtime::trace;
 use serde::Serialize;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How long a report is retried before the watchdog starts over from stored state.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -95,7 +95,7 @@ impl Active<'_> {
             Stream::Checks => Role::Verifier,
             _ => Role::Prover,
         };
-        match self.given_away.count(&key.zkvm, role, now()) {
+        match self.given_away.count(&key.zkvm, role, Instant::now()) {
             Some(1) => {
                 tracing::info!(attempt.key = %key, "delivered but in no lease, giving it to another process");
             }

@@ -91,14 +91,8 @@ pub enum Happening {
     QueueHeld {
         /// The zkVM of the queue.
         zkvm: ZkvmId,
-        /// When the first failure was noticed.
-        since: Timestamp,
-        /// The number of failures since then.
-        failures: u32,
-        /// The last error.
-        error: String,
-        /// As in [`HeldQueue::task`].
-        task: Option<String>,
+        /// Why the queue is held.
+        held: HeldQueue,
     },
     /// The held queue of a zkVM is open again.
     QueueOpened {
@@ -174,45 +168,17 @@ pub struct HeldQueue {
     pub error: String,
     /// The newest failed attempt as subjects name it, while every failure was of this one task: other tasks go on.
     /// `None` once attempts of several tasks failed: then the whole queue waits, and one task at a time is tried.
-    pub task: Option<String>,
+    pub task: Option<AttemptKey>,
 }
 
 impl HeldQueue {
-    /// Returns the newest failed attempt, while every failure was of its task.
-    pub fn only(&self) -> Option<AttemptKey> {
-        AttemptKey::of_tokens(self.task.as_deref()?)
-    }
-
     /// Returns whether tasks of these blocks wait because of the hold: every task of the zkVM does, unless a single task
     /// fails.
     pub fn concerns(&self, pipeline: &PipelineId, blocks: &RangeInclusive<u64>) -> bool {
-        self.only().is_none_or(|key| {
+        self.task.as_ref().is_none_or(|key| {
             let is_among = key.block.first() <= *blocks.end() && *blocks.start() <= key.block.number;
             key.pipeline == *pipeline && is_among
         })
-    }
-}
-
-impl AttemptKey {
-    /// Names the attempt's task for people: `stage main.prove of block 7 of pipeline demo`.
-    pub fn task_in_words(&self) -> String {
-        let Self {
-            pipeline,
-            block,
-            proof_type,
-            stage,
-            index,
-            ..
-        } = self;
-        let task = match index {
-            0 => String::new(),
-            index => format!("task {index} of "),
-        };
-        let blocks = match block.blocks {
-            1 => format!("block {}", block.number),
-            _ => format!("blocks {} to {}", block.first(), block.number),
-        };
-        format!("{task}stage {proof_type}.{stage} of {blocks} of pipeline {pipeline}")
     }
 }
 
@@ -281,5 +247,28 @@ impl Happening {
             Self::ParticipantFlooding { .. } => "participant-flooding",
             Self::DeadLetter { .. } => "dead-letter",
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_queue_held_for_one_task_concerns_the_blocks_of_that_task_only() {
+        let concerns = |task: Option<&str>| {
+            let held = HeldQueue {
+                since: Timestamp(7),
+                failures: 5,
+                error: "no key".into(),
+                task: task.map(|task| task.to_owned().try_into().unwrap()),
+            };
+            held.concerns(&"demo".parse().unwrap(), &(7..=7))
+        };
+        assert!(concerns(None));
+        assert!(concerns(Some("mock.demo.7-0a1b2c3d.main.prove.0.5")));
+        assert!(concerns(Some("mock.demo.9-0a1b2c3d-3.main.prove.0.5")), "a range");
+        assert!(!concerns(Some("mock.demo.8-0a1b2c3d.main.prove.0.5")));
+        assert!(!concerns(Some("mock.other.7-0a1b2c3d.main.prove.0.5")));
     }
 }

@@ -57,11 +57,11 @@ async fn an_outage_of_a_dependency_costs_time_and_no_block() {
     deployment.submit_blocks(&demo(), 21..=60).await;
     let is_held = |what: &Happening| matches!(what, Happening::QueueHeld { .. });
     let held = happening(&mut events, "a held queue", is_held).await;
-    let Happening::QueueHeld { zkvm, error, .. } = held else {
+    let Happening::QueueHeld { zkvm, held } = held else {
         unreachable!("asked for")
     };
     assert_eq!(zkvm.as_str(), MOCK);
-    assert!(error.contains("the node does not answer"), "{error}");
+    assert!(held.error.contains("the node does not answer"), "{held:?}");
     let status = deployment.command().arg("status").start();
     let code = status.wait_exit(PATIENCE).await.code();
     let said = status.log();

@@ -152,35 +152,6 @@ fn held_queues_and_streams_are_trouble_and_letters_are_not() {
     assert_eq!(verdict.remarks[0].text, "2 dead letters wait for a person.");
 }
 
-/// A block that does not fail is not held by the task of another block.
-#[test]
-fn a_queue_held_for_one_task_holds_the_block_of_that_task_only() {
-    let state = |task: Option<&str>| {
-        let mut model = model();
-        let held = Happening::QueueHeld {
-            zkvm: "mock".parse().unwrap(),
-            since: at(7),
-            failures: 5,
-            error: "no key".into(),
-            task: task.map(str::to_owned),
-        };
-        model.happened(
-            Event {
-                at: at(20),
-                what: held,
-            },
-            at(20),
-        );
-        let concerned = |hold: &HeldQueue| hold.concerns(&"demo".parse().unwrap(), &(7..=7));
-        model.holds.values().all(concerned)
-    };
-    assert!(state(None));
-    assert!(state(Some("mock.demo.7-0a1b2c3d.main.prove.0.5")));
-    assert!(state(Some("mock.demo.9-0a1b2c3d-3.main.prove.0.5")), "a range");
-    assert!(!state(Some("mock.demo.8-0a1b2c3d.main.prove.0.5")));
-    assert!(!state(Some("mock.other.7-0a1b2c3d.main.prove.0.5")));
-}
-
 #[test]
 fn a_silent_prover_is_a_remark() {
     let mut model = model();

@@ -168,13 +168,15 @@ pub(crate) fn event() -> impl Strategy<Value = Event> {
             }
         }),
         (text(), text()).prop_map(|(id, reason)| Happening::DeadLetter { id, reason }),
-        (zkvm(), time(), any::<u32>(), text(), of(text())).prop_map(
-            |(zkvm, since, failures, error, task)| Happening::QueueHeld {
-                zkvm,
-                since,
-                failures,
-                error,
-                task,
+        (zkvm(), time(), any::<u32>(), text(), of(attempt_key())).prop_map(
+            |(zkvm, since, failures, error, task)| {
+                let held = HeldQueue {
+                    since,
+                    failures,
+                    error,
+                    task,
+                };
+                Happening::QueueHeld { zkvm, held }
             }
         ),
         (
